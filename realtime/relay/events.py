@@ -1,0 +1,50 @@
+"""What a read of the log returns: events, ejections, and the pages they come in.
+
+Made by `postgres.event_log`, consumed by `relay` and `hub`.
+"""
+
+from typing import NamedTuple
+
+from realtime.relay.cursor import Snapshot
+
+
+class Event(NamedTuple):
+    """One row of the log that is for sockets."""
+
+    id: int
+    xid: int
+    topic: str
+    payload: str
+    """The finished wire message but for `id` and `cursor`: a JSON object's text."""
+    granted_to: str | None = None
+    """The user to whom this event says that the topic was opened."""
+
+
+class Ejection(NamedTuple):
+    """One row of the log that says: these sockets must be authorized again, and may have to go."""
+
+    id: int
+    xid: int
+    topic: str | None
+    """None: all topics."""
+    user_id: str | None
+    """None: everyone."""
+    code: int
+    """What a socket is closed with that may not stay."""
+    farewell: str | None
+    """A payload that sockets which must go are still sent."""
+    may_stay: bool
+    """Whether access probably remains, so that who is still allowed goes on where it is. Else they
+    are cut off at once, and who is allowed (again) has to come back."""
+
+
+class Page(NamedTuple):
+    """A part of what one read found, all pages in one snapshot, events in the order of their ids.
+
+    The first page carries all ejections of the read: they come before any of its events.
+    """
+
+    snapshot: Snapshot
+    ejections: tuple[Ejection, ...]
+    events: tuple[Event, ...]
+    is_last: bool

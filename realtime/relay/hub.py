@@ -1,0 +1,233 @@
+"""Which sockets are on which topic, and the fan-out of what a read of the log found.
+
+`relay` hands over pages; the sockets subscribe, are admitted, and leave. All of it runs on one
+thread; `deliver` is the only coroutine, and gives way to others between slices.
+"""
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+
+from realtime.relay.cursor import Snapshot
+from realtime.relay.errors import CloseCode
+from realtime.relay.events import Ejection, Event, Page
+from realtime.relay.protocol import resync, stamp
+from realtime.relay.subscriber import Delivery, Framer, State, Subscriber
+
+FAN_OUT_SLICE = 500
+"""Sockets served before other tasks (pings, closes) get a turn; a few milliseconds of work."""
+
+
+class Hub:
+    """The sockets of this process, by topic and by user.
+
+    Args:
+        frame: joins messages into the bytes for a socket.
+        pause: awaited between the slices of a fan-out.
+        ask_again: called for each socket that an ejection cut off. It must find out whether the
+            user may still be there, and then call `admit_again` or `dismiss`.
+    """
+
+    def __init__(
+        self,
+        *,
+        frame: Framer,
+        pause: Callable[[], Awaitable[None]],
+        ask_again: Callable[[Subscriber, Ejection], None],
+    ) -> None:
+        self._frame = frame
+        self._pause = pause
+        self._ask_again = ask_again
+        self._subscribers: set[Subscriber] = set()
+        self._topics: dict[str, set[Subscriber]] = {}
+        self._users: dict[str, set[Subscriber]] = {}
+        self._unidentified: set[Subscriber] = set()
+        self._recent: set[Subscriber] = set()
+        """Let in so lately that a read may still find what is not theirs (`since` is set)."""
+        self._returning: dict[Subscriber, Snapshot] = {}
+        """Found to be still allowed; they go on once the reads have come as far as the answer."""
+        self.position = ""
+        """Where every live socket is at least, as a cursor's text."""
+
+    # Coming and going.
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Hold the topic's events for it from now on, until `admit`."""
+        self._subscribers.add(subscriber)
+        self._topics.setdefault(subscriber.topic, set()).add(subscriber)
+        self._unidentified.add(subscriber)
+
+    def identify(self, subscriber: Subscriber, user_id: str, username: str) -> None:
+        """Say whose socket it is, as soon as that is known."""
+        subscriber.user_id = user_id
+        subscriber.username = username
+        self._unidentified.discard(subscriber)
+        self._users.setdefault(user_id, set()).add(subscriber)
+
+    def admit(self, subscriber: Subscriber, since: Snapshot) -> None:
+        """Send it what was held and what comes, but for what `since` covers."""
+        # Else it left, or fell too far behind, while it was being asked about.
+        if subscriber.state is State.JOINING:
+            self._recent.add(subscriber)
+            self._let_in(subscriber, since)
+
+    def _let_in(self, subscriber: Subscriber, since: Snapshot | None) -> None:
+        for item in subscriber.let_in(since):
+            if isinstance(item, Delivery):
+                subscriber.deliver(item)
+            else:
+                self._eject_one(subscriber, item)
+
+    def admit_again(self, subscriber: Subscriber, until: Snapshot) -> None:
+        """As `admit`, for a paused socket: it goes on as if nothing had been.
+
+        Unless access was lost and given back meanwhile: then what was committed in between is not
+        shown, and it is told `resync`, or has to come back.
+
+        Args:
+            until: the snapshot of the answer that it may stay.
+        """
+        self._returning[subscriber] = until
+
+    def dismiss(self, subscriber: Subscriber, code: int, reason: str) -> None:
+        """Send it nothing more and close it."""
+        subscriber.stop()
+        subscriber.sink.close(code, reason)
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Forget a socket that is gone."""
+        subscriber.stop()
+        self._subscribers.discard(subscriber)
+        self._unidentified.discard(subscriber)
+        self._recent.discard(subscriber)
+        self._returning.pop(subscriber, None)
+        _discard(self._topics, subscriber.topic, subscriber)
+        if subscriber.user_id is not None:
+            _discard(self._users, subscriber.user_id, subscriber)
+
+    # Who is here.
+
+    def __len__(self) -> int:
+        """How many sockets there are, those included that are still joining or already leaving."""
+        return len(self._subscribers)
+
+    def __iter__(self) -> Iterator[Subscriber]:
+        """The sockets whose user is known."""
+        return (one for one in tuple(self._subscribers) if one.user_id is not None)
+
+    def count_of(self, user_id: str) -> int:
+        """How many sockets the user has."""
+        return len(self._users.get(user_id, ()))
+
+    def on_topic(self, topic: str) -> Iterator[Subscriber]:
+        """The sockets that are live on a topic."""
+        everyone = tuple(self._topics.get(topic, ()))
+        return (subscriber for subscriber in everyone if subscriber.state is State.LIVE)
+
+    def place_of(self, subscriber: Subscriber) -> str:
+        """A cursor's text that is never ahead of what the socket was sent."""
+        is_settled = subscriber.state is State.LIVE and subscriber.since is None
+        return self.position if is_settled else subscriber.cursor
+
+    # What a read found.
+
+    async def deliver(self, page: Page, cursor: str | None) -> None:
+        """Apply a page's ejections, then hand its events to the sockets on their topics.
+
+        Args:
+            cursor: the place after the read, with its last page; None with the others.
+        """
+        for ejection in page.ejections:
+            self.eject(ejection)
+        by_topic: defaultdict[str, list[Event]] = defaultdict(list)
+        for event in page.events:
+            if event.topic in self._topics:
+                by_topic[event.topic].append(event)
+        for topic, events in by_topic.items():
+            await self._fan_out(topic, Delivery(page.snapshot, events, cursor, self._frame))
+        if cursor is not None:
+            self.position = cursor
+            self._settle(page.snapshot)
+
+    async def _fan_out(self, topic: str, delivery: Delivery) -> None:
+        # Who subscribes during a pause asks for its right after this read: nothing here is theirs.
+        subscribers = tuple(self._topics.get(topic, ()))
+        for start in range(0, len(subscribers), FAN_OUT_SLICE):
+            if start:
+                await self._pause()
+            for subscriber in subscribers[start : start + FAN_OUT_SLICE]:
+                subscriber.deliver(delivery)
+
+    def _settle(self, seen: Snapshot) -> None:
+        """All that this snapshot covers has been delivered: later reads cannot find it again."""
+        for subscriber in tuple(self._recent):
+            is_live = subscriber.state is State.LIVE
+            if is_live and subscriber.since is not None and seen.includes(subscriber.since):
+                subscriber.since = None
+                self._recent.discard(subscriber)
+        for subscriber, until in tuple(self._returning.items()):
+            if seen.includes(until):
+                del self._returning[subscriber]
+                if subscriber.state is State.JOINING:
+                    self._let_back(subscriber, until)
+
+    def _let_back(self, subscriber: Subscriber, until: Snapshot) -> None:
+        if not subscriber.was_locked_out(until):
+            self._let_in(subscriber, subscriber.since)
+        elif subscriber.knows_cursors:
+            subscriber.sink.send(self._frame([resync("access_changed")]))
+            subscriber.cursor = self.position
+            self.admit(subscriber, until)
+        else:
+            self.dismiss(subscriber, CloseCode.TRY_AGAIN_LATER, "access changed")
+
+    # Ejections.
+
+    def eject(self, ejection: Ejection) -> None:
+        """Cut off the sockets that the ejection is about, unless they were let in after it."""
+        for subscriber in self._candidates(ejection):
+            self._eject_one(subscriber, ejection)
+
+    def _candidates(self, ejection: Ejection) -> tuple[Subscriber, ...]:
+        if ejection.user_id is not None:
+            return (*self._users.get(ejection.user_id, ()), *self._unidentified)
+        if ejection.topic is not None:
+            return tuple(self._topics.get(ejection.topic, ()))
+        return tuple(self._subscribers)
+
+    def _eject_one(self, subscriber: Subscriber, ejection: Ejection) -> None:
+        if not subscriber.is_concerned_by(ejection):
+            return
+        if subscriber.state is State.JOINING:
+            subscriber.hold(ejection)
+        elif subscriber.state is State.LIVE and not (
+            subscriber.since and subscriber.since.covers(ejection.xid)
+        ):
+            self._cut_off(subscriber, ejection)
+
+    def _cut_off(self, subscriber: Subscriber, ejection: Ejection) -> None:
+        if ejection.may_stay:
+            subscriber.pause(self.place_of(subscriber))
+        else:
+            self._bid_farewell(subscriber, ejection)
+            subscriber.stop()
+        self._ask_again(subscriber, ejection)
+
+    def refuse(self, subscriber: Subscriber, ejection: Ejection) -> None:
+        """The answer about a socket that was cut off: it may not stay."""
+        if ejection.may_stay:
+            self._bid_farewell(subscriber, ejection)
+        self.dismiss(subscriber, ejection.code, "access ended")
+
+    def _bid_farewell(self, subscriber: Subscriber, ejection: Ejection) -> None:
+        if ejection.farewell is not None:
+            message = stamp(ejection.farewell, ejection.id, None)
+            subscriber.sink.send(self._frame([message]))
+
+
+def _discard(index: dict[str, set[Subscriber]], key: str, subscriber: Subscriber) -> None:
+    """Take a subscriber out of an index, and the key with its last one."""
+    members = index.get(key)
+    if members is not None:
+        members.discard(subscriber)
+        if not members:
+            del index[key]

@@ -1,0 +1,187 @@
+"""The messages of docs/protocol.md: what a client may say, and what the server says itself.
+
+Events from rows are not built here: their JSON comes finished from the log, and `stamp` only puts
+`id` and `cursor` in front. Called by `hub` (stamp) and by the sockets (everything else).
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Never, TypeVar
+
+from realtime.relay.errors import ErrorCode, MessageError
+
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_MAX_TEXT = 256
+_T = TypeVar("_T", bool, str)
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """`timestamp` goes back as it came; None: the client sent none."""
+
+    timestamp: str | float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Typing:
+    is_typing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSync:
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    token: str
+
+
+ClientMessage = Ping | Typing | SessionSync | Authenticate
+
+
+def decode_client_message(text: str) -> ClientMessage:
+    """Read one text frame of a client.
+
+    Raises:
+        MessageError: with the code and words of the `error` reply. Nothing else is raised, whatever
+            the text.
+    """
+    message = _parse_object(text)
+    match message.get("type"):
+        case "ping":
+            return Ping(_timestamp(message))
+        case "typing":
+            return Typing(_field(message, "is_typing", bool))
+        case "session_sync":
+            return SessionSync(_short(_field(message, "session_id", str), "data.session_id"))
+        case "authenticate":
+            return Authenticate(_field(message, "token", str))
+        case str():
+            raise MessageError(ErrorCode.UNKNOWN_TYPE, "this message type is not known here")
+        case _:
+            raise MessageError(ErrorCode.INVALID_MESSAGE, "type must be a string")
+
+
+def _parse_object(text: str) -> dict[str, Any]:
+    try:
+        message = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        # ValueError includes JSONDecodeError and integers of too many digits.
+        raise MessageError(ErrorCode.INVALID_JSON, "the message is not valid JSON") from None
+    if not isinstance(message, dict):
+        raise MessageError(ErrorCode.INVALID_MESSAGE, "the message must be a JSON object")
+    return message
+
+
+def _refuse_constant(name: str) -> Never:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _field(message: Mapping[str, Any], name: str, kind: type[_T]) -> _T:
+    data = message.get("data")
+    value = data.get(name) if isinstance(data, dict) else None
+    if isinstance(value, kind):
+        return value
+    word = "a string" if kind is str else "true or false"
+    raise MessageError(ErrorCode.INVALID_MESSAGE, f"data.{name} must be {word}")
+
+
+def _short(value: str, name: str) -> str:
+    if len(value) <= _MAX_TEXT:
+        return value
+    raise MessageError(ErrorCode.INVALID_MESSAGE, f"{name} is longer than {_MAX_TEXT} characters")
+
+
+def _timestamp(message: Mapping[str, Any]) -> str | float | None:
+    value = message.get("timestamp")
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return _short(value, "timestamp")
+    if isinstance(value, int | float) and not isinstance(value, bool) and _is_modest(value):
+        return value
+    raise MessageError(ErrorCode.INVALID_MESSAGE, "timestamp must be a string or a number")
+
+
+def _is_modest(number: float) -> bool:
+    """Whether the number survives the way back (no `1e999`, no integer of a thousand digits)."""
+    return abs(number) < 2**64 if isinstance(number, int) else math.isfinite(number)
+
+
+def canonical_uuid(text: str) -> str | None:
+    """The lower-case form of a hyphenated UUID, or None where the text is not one."""
+    lower = text.lower()
+    return lower if _UUID.fullmatch(lower) else None
+
+
+def bot_topic(bot_id: str) -> str:
+    return f"bot:{bot_id}"
+
+
+def user_topic(user_id: str) -> str:
+    return f"user:{user_id}"
+
+
+def bot_of(topic: str) -> str | None:
+    """The bot's id where the topic is a bot's."""
+    kind, _, identifier = topic.partition(":")
+    return identifier if kind == "bot" else None
+
+
+def rfc3339(epoch: float) -> str:
+    """Epoch seconds as RFC 3339 in UTC, to the microsecond, ending in `Z`."""
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def stamp(payload: str, event_id: int, cursor: str | None) -> bytes:
+    """The wire message of an event: its payload with `id` (and `cursor`) spliced in front."""
+    place = f'"cursor":"{cursor}",' if cursor else ""
+    return f'{{"id":"{event_id}",{place}{payload[1:]}'.encode()
+
+
+def _encode(message: Mapping[str, Any]) -> bytes:
+    # ASCII escapes also carry a lone surrogate that a client may have sent us to echo.
+    return json.dumps(message, separators=(",", ":")).encode("ascii")
+
+
+def connection_established(data: Mapping[str, Any]) -> bytes:
+    return _encode({"type": "connection_established", "data": data})
+
+
+def pong(timestamp: str | float, cursor: str) -> bytes:
+    return _encode({"type": "pong", "timestamp": timestamp, "cursor": cursor})
+
+
+def error(code: ErrorCode, message: str) -> bytes:
+    return _encode({"type": "error", "code": code, "message": message})
+
+
+def session_synced(session_id: str, bot_id: str, now: float) -> bytes:
+    data = {"session_id": session_id, "bot_id": bot_id, "timestamp": rfc3339(now)}
+    return _encode({"type": "session_synced", "data": data})
+
+
+def resync(reason: str) -> bytes:
+    return _encode({"type": "resync", "data": {"reason": reason}})
+
+
+def token_expiring(expires_at: float) -> bytes:
+    return _encode({"type": "token_expiring", "data": {"expires_at": rfc3339(expires_at)}})
+
+
+def authenticated(expires_at: float) -> bytes:
+    return _encode({"type": "authenticated", "data": {"expires_at": rfc3339(expires_at)}})
+
+
+def typing_indicator(
+    bot_id: str, user_id: str, username: str, is_typing: bool, now: float
+) -> bytes:
+    data = {"user_id": user_id, "username": username, "is_typing": is_typing}
+    return _encode(
+        {"type": "typing_indicator", "bot_id": bot_id, "data": data, "timestamp": rfc3339(now)}
+    )

@@ -1,0 +1,85 @@
+"""May the sockets that an ejection cut off still be there? Asked in batches, off the relay's path.
+
+The hub calls `ask`; `server` keeps `run` going. A thousand revokes in one statement become a few
+questions to the database rather than a thousand.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, NoReturn, Protocol
+
+from realtime.relay.cursor import Snapshot
+from realtime.relay.errors import CloseCode, Refused
+from realtime.relay.events import Ejection
+from realtime.relay.hub import Hub
+from realtime.relay.subscriber import Subscriber
+
+BATCH = 500
+
+
+class Answer(NamedTuple):
+    """Who of those asked about may still be there, as of one snapshot."""
+
+    allowed: Sequence[bool]
+    snapshot: Snapshot
+
+
+class Access(Protocol):
+    """Who may be where; implemented by `postgres.access`."""
+
+    async def recheck(self, questions: Sequence[tuple[str, str]]) -> Answer:
+        """Answer for pairs of user id and topic.
+
+        Raises:
+            Refused: the database cannot be asked (1013).
+        """
+        ...
+
+
+class Rechecks:
+    """The sockets waiting to be asked about, and the loop that asks.
+
+    Args:
+        access: the database's answer.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._waiting: list[tuple[Subscriber, Ejection]] = []
+        self._some = asyncio.Event()
+
+    def ask(self, subscriber: Subscriber, ejection: Ejection) -> None:
+        """Find out soon. The queue is as long as there are sockets: each waits at most once."""
+        self._waiting.append((subscriber, ejection))
+        self._some.set()
+
+    async def run(self, hub: Hub, wake_relay: Callable[[], None]) -> NoReturn:
+        """Answer for ever; cancel to end.
+
+        Args:
+            wake_relay: called after each answer: sockets that may stay go on when the relay has
+                read as far as the answer's snapshot.
+        """
+        while True:
+            await self._some.wait()
+            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            if not self._waiting:
+                self._some.clear()
+            await self._answer(hub, batch)
+            wake_relay()
+
+    async def _answer(self, hub: Hub, batch: list[tuple[Subscriber, Ejection]]) -> None:
+        questions = [(subscriber.user_id or "", subscriber.topic) for subscriber, _ in batch]
+        try:
+            answer = await self._access.recheck(questions)
+        except Refused as refused:
+            for subscriber, _ in batch:
+                hub.dismiss(subscriber, refused.code, refused.reason)
+            return
+        for (subscriber, ejection), allowed in zip(batch, answer.allowed, strict=True):
+            if not allowed:
+                hub.refuse(subscriber, ejection)
+            elif ejection.may_stay:
+                hub.admit_again(subscriber, answer.snapshot)
+            else:
+                hub.dismiss(subscriber, CloseCode.TRY_AGAIN_LATER, "access changed")

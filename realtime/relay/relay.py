@@ -1,0 +1,93 @@
+"""The loop at the centre: woken by the bell, read what became visible, hand it to the hub.
+
+`server` runs it over whichever connection is up. The cursor lives here and outlives connections:
+after an outage the first read returns all that was committed meanwhile, once.
+"""
+
+from collections.abc import AsyncIterator
+from typing import NamedTuple, Protocol
+
+from realtime.relay.cursor import Cursor, Database, Snapshot, encode_cursor
+from realtime.relay.events import Page
+from realtime.relay.hub import Hub
+
+
+class EventLog(Protocol):
+    """Where events are read from; implemented by `postgres.event_log`."""
+
+    def read(self, cursor: Cursor) -> AsyncIterator[Page]:
+        """Everything that the cursor does not cover, in one snapshot, at least one page."""
+        ...
+
+
+class Bell(Protocol):
+    """What wakes the relay; implemented by `postgres.doorbell`."""
+
+    async def wait(self) -> None:
+        """Return when something may have been written since the last call, or it is time to look.
+
+        Raises:
+            ConnectionError: nothing can be heard any more.
+        """
+        ...
+
+
+class _Delivered(NamedTuple):
+    """How far a read came that broke off between its pages."""
+
+    snapshot: Snapshot
+    last_id: int
+
+
+class Relay:
+    """Reads the log from a cursor on and feeds the hub.
+
+    Args:
+        hub: who gets the events.
+        database: which history the cursor belongs to.
+        cursor: where to begin.
+    """
+
+    def __init__(self, hub: Hub, database: Database, cursor: Cursor) -> None:
+        self._hub = hub
+        self.database = database
+        self._cursor = cursor
+        self._broken: list[_Delivered] = []
+        hub.position = encode_cursor(database, cursor)
+
+    async def run(self, log: EventLog, bell: Bell) -> None:
+        """Relay until the connection is lost. Safe to cancel and to call again with another."""
+        while True:
+            await bell.wait()
+            await self.catch_up(log)
+
+    async def catch_up(self, log: EventLog) -> None:
+        """Read once and deliver what was found."""
+        highest = 0
+        async for page in log.read(self._cursor):
+            fresh = self._without_repeats(page)
+            highest = max(highest, *(event.xid for event in page.events), 0)
+            highest = max(highest, *(ejection.xid for ejection in page.ejections), 0)
+            if page.is_last:
+                self._cursor = self._cursor.after(page.snapshot, highest)
+                self._broken.clear()
+                await self._hub.deliver(fresh, encode_cursor(self.database, self._cursor))
+            else:
+                await self._hub.deliver(fresh, None)
+                last_id = page.events[-1].id if page.events else 0
+                self._broken.append(_Delivered(page.snapshot, last_id))
+
+    def _without_repeats(self, page: Page) -> Page:
+        """Leave out what an earlier, broken read of the same cursor delivered already."""
+        earlier = [done for done in self._broken if done.snapshot != page.snapshot]
+        if not earlier:
+            return page
+        return page._replace(
+            events=tuple(
+                event
+                for event in page.events
+                if not any(
+                    event.id <= done.last_id and done.snapshot.covers(event.xid) for done in earlier
+                )
+            )
+        )

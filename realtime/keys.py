@@ -1,0 +1,243 @@
+"""The public keys that tokens are verified with: from a PEM, or from the issuer's key set (JWKS).
+
+`settings` checks a PEM with it before anything starts; `auth` asks it for the key of each token.
+A key only ever serves the algorithms that fit it, so that no token can choose how a key is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias, cast
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+
+PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | Ed448PublicKey
+Fetch: TypeAlias = Callable[[str], Awaitable[bytes]]
+
+# RFC 7518, 3.2: "A key of the same size as the hash output … or larger MUST be used."
+SECRET_ALGORITHMS: Final[Mapping[str, int]] = MappingProxyType(
+    {"HS256": 32, "HS384": 48, "HS512": 64}
+)
+_RSA_ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
+_CURVE_ALGORITHMS: Final[Mapping[str, str]] = MappingProxyType(
+    {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512", "secp256k1": "ES256K"}
+)
+PUBLIC_ALGORITHMS: Final = _RSA_ALGORITHMS | set(_CURVE_ALGORITHMS.values()) | {"EdDSA"}
+_LEAST_RSA_BITS: Final = 2048  # RFC 7518, 3.3
+
+FRESH_SECONDS: Final = 300.0
+# An issuer that is away for longer than this issues no tokens either; and a key that it withdrew
+# must not be good for ever because nobody can ask.
+STALE_SECONDS: Final = 3600.0
+# Anybody can send a token that names an unknown key: that must not become a flood at the issuer.
+REFETCH_SECONDS: Final = 30.0
+RETRY_SECONDS: Final = 10.0
+FETCH_SECONDS: Final = 5.0
+MAX_KEY_SET_BYTES: Final = 262_144
+
+_log = logging.getLogger(__name__)
+
+
+class KeysUnavailable(Exception):
+    """The issuer's keys cannot be had now: says nothing about the token, so: try again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """One public key of an issuer, and the algorithms that it may be used with."""
+
+    kid: str | None
+    key: PublicKey
+    algorithms: frozenset[str]
+
+
+def load_public_key(pem: str) -> PublicKey:
+    """Read a PEM public key.
+
+    Raises:
+        ValueError: it is not one that any supported algorithm can use; the text says what to do
+            and holds nothing of the key.
+    """
+    if "PRIVATE KEY" in pem:
+        raise ValueError("must be the public key, not the private one")
+    try:
+        key = load_pem_public_key(pem.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError("must be a public key in PEM form, -----BEGIN PUBLIC KEY-----…") from None
+    if not fitting_algorithms(key):
+        raise ValueError("must be an RSA key of at least 2048 bits, an EC key or an EdDSA key")
+    return cast(PublicKey, key)
+
+
+def fitting_algorithms(key: object) -> frozenset[str]:
+    """Name the algorithms that a key can be used with; none for a weak or unknown kind of key."""
+    match key:
+        case RSAPublicKey(key_size=bits) if bits >= _LEAST_RSA_BITS:
+            return _RSA_ALGORITHMS
+        case EllipticCurvePublicKey(curve=curve) if curve.name in _CURVE_ALGORITHMS:
+            return frozenset({_CURVE_ALGORITHMS[curve.name]})
+        case Ed25519PublicKey() | Ed448PublicKey():
+            return frozenset({"EdDSA"})
+        case _:
+            return frozenset()
+
+
+def parse_key_set(body: bytes, allowed: Collection[str]) -> tuple[SigningKey, ...]:
+    """Read a JWK set (RFC 7517, 5), leaving out every key that is not for the allowed algorithms.
+
+    Raises:
+        ValueError: it is not a JWK set, or no key in it is of use.
+    """
+    document = json.loads(body)
+    entries = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise ValueError("not a JWK set")
+    read = (_signing_key(entry, frozenset(allowed)) for entry in entries)
+    keys = tuple(key for key in read if key is not None)
+    if not keys:
+        raise ValueError("no key in the set is for the allowed algorithms")
+    return keys
+
+
+def _signing_key(entry: object, allowed: frozenset[str]) -> SigningKey | None:
+    if not isinstance(entry, dict) or not _for_verifying(entry):
+        return None
+    try:
+        key = _public_key(entry)
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError, UnsupportedAlgorithm):
+        return None  # RFC 7517, 5: ignore keys that are not understood
+    algorithms = fitting_algorithms(key) & allowed
+    if "alg" in entry:
+        algorithms &= {str(entry["alg"])}
+    kid = entry.get("kid")
+    if not algorithms or not isinstance(kid, str | None):
+        return None
+    return SigningKey(kid, cast(PublicKey, key), algorithms)
+
+
+def _for_verifying(entry: Mapping[str, Any]) -> bool:
+    operations = entry.get("key_ops", ["verify"])
+    return entry.get("use", "sig") == "sig" and (
+        isinstance(operations, list) and "verify" in operations
+    )
+
+
+def _public_key(entry: dict[str, Any]) -> object:
+    match entry.get("kty"):
+        case "RSA":
+            return RSAAlgorithm.from_jwk(entry)
+        case "EC":
+            return ECAlgorithm.from_jwk(entry)
+        case "OKP":
+            return OKPAlgorithm.from_jwk(entry)
+        case _:  # above all "oct": a secret that was published is not one
+            return None
+
+
+async def fetch_key_set(url: str) -> bytes:
+    """Get the key set over HTTP: bounded in time and in bytes, and never led elsewhere."""
+    client = AsyncHTTPClient(force_instance=True, max_body_size=MAX_KEY_SET_BYTES)
+    request = HTTPRequest(
+        url,
+        connect_timeout=FETCH_SECONDS / 2,
+        request_timeout=FETCH_SECONDS,
+        follow_redirects=False,
+        decompress_response=False,  # or a small answer could unpack to a large one
+        headers={"Accept": "application/json"},
+    )
+    try:
+        return (await client.fetch(request)).body
+    finally:
+        client.close()
+
+
+class RemoteKeys:
+    """An issuer's key set, kept for a while and fetched again when it is old or lacks a key.
+
+    All callers share one fetch. While the issuer is away its last keys serve on, for a bounded
+    time; a key that is not among them is then neither known nor unknown: `KeysUnavailable`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        algorithms: Collection[str],
+        clock: Callable[[], float],
+        fetch: Fetch = fetch_key_set,
+    ) -> None:
+        self._url = url
+        self._algorithms = frozenset(algorithms)
+        self._clock = clock
+        self._fetch = fetch
+        self._keys: tuple[SigningKey, ...] = ()
+        self._fetched_at = self._tried_at = float("-inf")
+        self._pause = 0.0
+        self._failed = False
+        self._fetching: asyncio.Task[None] | None = None
+
+    async def find(self, kid: str | None, algorithm: str) -> PublicKey | None:
+        """Find the one key that a token names; None when the issuer has no such key.
+
+        Cancelling a caller does not cancel the fetch that others may be waiting for.
+
+        Raises:
+            KeysUnavailable: the issuer cannot be asked, and what is known does not answer.
+        """
+        if algorithm not in self._algorithms:
+            return None
+        if not 0 <= self._clock() - self._fetched_at <= FRESH_SECONDS:
+            await self._refresh()
+        key = self._known(kid, algorithm)
+        if key is None:
+            await self._refresh()
+            key = self._known(kid, algorithm)
+        if key is None and self._failed:
+            raise KeysUnavailable("the token issuer's keys cannot be fetched")
+        return key
+
+    def _known(self, kid: str | None, algorithm: str) -> PublicKey | None:
+        if self._clock() - self._fetched_at > STALE_SECONDS:
+            return None
+        # `kid` is optional (RFC 7515, 4.1.4): without it the key must be beyond doubt.
+        fitting = [
+            known.key
+            for known in self._keys
+            if algorithm in known.algorithms and kid in (None, known.kid)
+        ]
+        return fitting[0] if len(fitting) == 1 else None
+
+    async def _refresh(self) -> None:
+        if self._fetching is None:
+            # The lower bound is for a clock that was set back: then try, rather than wait for it.
+            if 0 <= self._clock() - self._tried_at < self._pause:
+                return
+            self._fetching = asyncio.create_task(self._fetch_keys())
+        await asyncio.shield(self._fetching)
+
+    async def _fetch_keys(self) -> None:
+        try:
+            async with asyncio.timeout(FETCH_SECONDS):
+                body = await self._fetch(self._url)
+            self._keys = parse_key_set(body, self._algorithms)
+        except Exception as error:  # noqa: BLE001 - another's server can fail in any way there is
+            self._failed, self._pause = True, RETRY_SECONDS
+            _log.warning("the token issuer's keys: %s: %s", type(error).__name__, error)
+        else:
+            self._failed, self._pause = False, REFETCH_SECONDS
+            self._fetched_at = self._clock()
+        finally:
+            self._tried_at = self._clock()
+            self._fetching = None

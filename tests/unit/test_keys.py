@@ -1,0 +1,107 @@
+"""Tests of `realtime.keys`: reading keys. What keeps an issuer's: `test_remote_keys`."""
+
+import json
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+from realtime import keys
+from realtime.keys import PublicKey
+
+ALLOWED = ("RS256", "ES256", "EdDSA")
+RSA_KEY = rsa.generate_private_key(65537, 2048)
+WEAK_KEY = rsa.generate_private_key(65537, 1024)
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+ED_KEY = ed25519.Ed25519PrivateKey.generate()
+
+
+def jwk(key: Any, **members: object) -> dict[str, Any]:
+    """Write a key as an entry of a key set."""
+    kind: Any = OKPAlgorithm
+    if isinstance(key, rsa.RSAPublicKey | rsa.RSAPrivateKey):
+        kind = RSAAlgorithm
+    elif isinstance(key, ec.EllipticCurvePublicKey | ec.EllipticCurvePrivateKey):
+        kind = ECAlgorithm
+    entry = dict(kind.to_jwk(key, as_dict=True)) | members
+    return {name: value for name, value in entry.items() if value is not None}
+
+
+def key_set(*entries: object) -> bytes:
+    return json.dumps({"keys": entries}).encode()
+
+
+def pem(key: PublicKey | dsa.DSAPublicKey) -> str:
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithms"),
+    [
+        (RSA_KEY.public_key(), {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}),
+        (EC_KEY.public_key(), {"ES256"}),
+        (ec.generate_private_key(ec.SECP384R1()).public_key(), {"ES384"}),
+        (ec.generate_private_key(ec.SECP521R1()).public_key(), {"ES512"}),
+        (ec.generate_private_key(ec.SECP256K1()).public_key(), {"ES256K"}),
+        (ED_KEY.public_key(), {"EdDSA"}),
+        (ed448.Ed448PrivateKey.generate().public_key(), {"EdDSA"}),
+    ],
+)
+def test_public_keys(key: PublicKey, algorithms: set[str]) -> None:
+    """A PEM public key is read, and serves the algorithms of its kind only."""
+    assert keys.fitting_algorithms(keys.load_public_key(pem(key))) == algorithms
+
+
+def test_useless_public_keys() -> None:
+    """A weak key, one on a curve without an algorithm and one of another kind are refused."""
+    odd_curve = ec.generate_private_key(ec.SECP224R1()).public_key()
+    other_kind = dsa.generate_private_key(1024).public_key()
+    for key in (WEAK_KEY.public_key(), odd_curve, other_kind):
+        with pytest.raises(ValueError, match="must be an RSA key of at least 2048 bits"):
+            keys.load_public_key(pem(key))
+
+
+def test_key_set_leaves_out_what_is_not_for_verifying() -> None:
+    """Of all that a set may hold, only public signature keys for allowed algorithms are taken."""
+    rsa_key, ec_key = RSA_KEY.public_key(), EC_KEY.public_key()
+    good = [
+        jwk(rsa_key, kid="rsa", alg="RS256", use="sig"),
+        jwk(ec_key, kid="ec", key_ops=["verify"]),
+        jwk(ED_KEY.public_key()),
+    ]
+    bad = [
+        "no object",
+        {},
+        {"kty": "oct", "k": "c2VjcmV0", "kid": "secret", "alg": "HS256"},
+        {"kty": "EC", "crv": "P-256", "kid": "no point"},
+        {"kty": "EC", "crv": "P-256", "x": 1, "y": 2},
+        {"kty": "RSA", "n": "AQAB"},
+        {"kty": ["RSA"]},
+        jwk(rsa_key, kid="encryption", use="enc"),
+        jwk(rsa_key, kid="signing only", key_ops=["sign"]),
+        jwk(rsa_key, kid="operations", key_ops="verify"),
+        jwk(rsa_key, kid="other algorithm", alg="RS512"),
+        jwk(rsa_key, kid="algorithm", alg=["RS256"]),
+        jwk(rsa_key, kid=7),
+        jwk(WEAK_KEY.public_key(), kid="weak"),
+        jwk(EC_KEY, kid="private"),
+        jwk(ec.generate_private_key(ec.SECP384R1()).public_key(), kid="not allowed"),
+    ]
+    found = keys.parse_key_set(key_set(*bad, *good), ALLOWED)
+    assert [(key.kid, key.algorithms) for key in found] == [
+        ("rsa", frozenset({"RS256"})),
+        ("ec", frozenset({"ES256"})),
+        (None, frozenset({"EdDSA"})),
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\xff", b"<html>", b"[]", b"{}", b'{"keys":{}}', b'{"keys":[]}', b'{"keys":[{}]}'],
+)
+def test_no_key_set(body: bytes) -> None:
+    """What is no key set, or one without a key of use, is an error rather than no keys."""
+    with pytest.raises(ValueError):  # noqa: PT011 - json's own words are among them
+        keys.parse_key_set(body, ALLOWED)

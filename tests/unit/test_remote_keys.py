@@ -1,0 +1,226 @@
+"""Tests of `realtime.keys.RemoteKeys`: an issuer in the test's hand, and a real HTTP server."""
+
+import asyncio
+import gzip
+
+import pytest
+import tornado.web
+from cryptography.hazmat.primitives.asymmetric import ec
+from tornado.httpclient import HTTPError
+
+from realtime import keys
+from realtime.keys import KeysUnavailable, RemoteKeys
+from tests.unit.test_keys import ALLOWED, EC_KEY, ED_KEY, jwk, key_set
+
+URL = "https://issuer.example/keys"
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Issuer:
+    """An issuer in the test's hand: what it answers, how often it was asked, when it may answer."""
+
+    def __init__(self, *entries: object) -> None:
+        self.answer: bytes | Exception = key_set(*entries)
+        self.asked = 0
+        self.reached = asyncio.Event()
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def fetch(self, url: str) -> bytes:
+        assert url == URL
+        self.asked += 1
+        self.reached.set()
+        await self.open.wait()
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def issuer() -> Issuer:
+    return Issuer(jwk(EC_KEY.public_key(), kid="one"))
+
+
+@pytest.fixture
+def remote(clock: Clock, issuer: Issuer) -> RemoteKeys:
+    return RemoteKeys(URL, ALLOWED, clock, issuer.fetch)
+
+
+@pytest.mark.gen_test
+async def test_key_is_fetched_once(remote: RemoteKeys, issuer: Issuer) -> None:
+    """A set is fetched when it is first needed, and then kept."""
+    for _ in range(3):
+        found = await remote.find("one", "ES256")
+        assert isinstance(found, ec.EllipticCurvePublicKey)
+    assert issuer.asked == 1
+
+
+@pytest.mark.gen_test
+async def test_algorithm_that_is_not_allowed(remote: RemoteKeys, issuer: Issuer) -> None:
+    """Nobody makes us fetch with an algorithm that no key could have."""
+    assert await remote.find("one", "HS256") is None
+    assert issuer.asked == 0
+
+
+@pytest.mark.gen_test
+async def test_key_for_another_algorithm(remote: RemoteKeys) -> None:
+    """A key is not used with an algorithm of another kind, though that one is allowed too."""
+    assert await remote.find("one", "RS256") is None
+
+
+@pytest.mark.gen_test
+async def test_without_a_key_id(clock: Clock) -> None:
+    """A token that names no key gets the only one that fits; of two, none."""
+    one, two = jwk(EC_KEY.public_key(), kid="one"), jwk(EC_KEY.public_key(), kid="two")
+    ed = jwk(ED_KEY.public_key())
+    single = RemoteKeys(URL, ALLOWED, clock, Issuer(one, ed).fetch)
+    assert await single.find(None, "ES256") is not None
+    assert await single.find(None, "EdDSA") is not None
+    assert await single.find("one", "EdDSA") is None
+    assert await RemoteKeys(URL, ALLOWED, clock, Issuer(one, two).fetch).find(None, "ES256") is None
+
+
+@pytest.mark.gen_test
+async def test_concurrent_callers_share_one_fetch(remote: RemoteKeys, issuer: Issuer) -> None:
+    """A crowd that arrives at a cold start is one request; who leaves does not take it along."""
+    issuer.open.clear()
+    crowd = [asyncio.create_task(remote.find("one", "ES256")) for _ in range(5)]
+    await issuer.reached.wait()
+    crowd[0].cancel()
+    issuer.open.set()
+    found = await asyncio.gather(*crowd, return_exceptions=True)
+    assert isinstance(found[0], asyncio.CancelledError)
+    assert all(isinstance(key, ec.EllipticCurvePublicKey) for key in found[1:])
+    assert issuer.asked == 1
+
+
+@pytest.mark.gen_test
+async def test_rotation(remote: RemoteKeys, issuer: Issuer, clock: Clock) -> None:
+    """An unknown key id is looked up again, but not for everyone who makes one up."""
+    assert await remote.find("one", "ES256") is not None
+    issuer.answer = key_set(jwk(EC_KEY.public_key(), kid="two"))
+    assert await remote.find("two", "ES256") is None
+    assert issuer.asked == 1
+    clock.now += keys.REFETCH_SECONDS
+    assert await remote.find("two", "ES256") is not None
+    assert await remote.find("one", "ES256") is None
+    assert await remote.find("made up", "ES256") is None
+    assert issuer.asked == 2
+
+
+@pytest.mark.gen_test
+async def test_old_set_is_fetched_again(remote: RemoteKeys, issuer: Issuer, clock: Clock) -> None:
+    """A key that the issuer withdrew is refused once the kept set is old."""
+    assert await remote.find("one", "ES256") is not None
+    issuer.answer = key_set(jwk(EC_KEY.public_key(), kid="two"))
+    clock.now += keys.FRESH_SECONDS
+    assert await remote.find("one", "ES256") is not None
+    clock.now += 1
+    assert await remote.find("one", "ES256") is None
+    assert issuer.asked == 2
+
+
+@pytest.mark.gen_test
+async def test_clock_set_back(remote: RemoteKeys, issuer: Issuer, clock: Clock) -> None:
+    """A clock that is set back does not keep an old set fresh."""
+    assert await remote.find("one", "ES256") is not None
+    clock.now -= 86400
+    assert await remote.find("one", "ES256") is not None
+    assert issuer.asked == 2
+
+
+@pytest.mark.gen_test
+async def test_issuer_away(
+    remote: RemoteKeys, issuer: Issuer, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Known keys serve on for a while, others are neither known nor unknown; then all are not."""
+    assert await remote.find("one", "ES256") is not None
+    issuer.answer = ConnectionRefusedError("nobody there")
+    clock.now += keys.FRESH_SECONDS + 1
+    assert await remote.find("one", "ES256") is not None
+    with pytest.raises(KeysUnavailable):
+        await remote.find("two", "ES256")
+    assert issuer.asked == 2
+    assert "ConnectionRefusedError: nobody there" in caplog.text
+    clock.now += keys.STALE_SECONDS
+    with pytest.raises(KeysUnavailable):
+        await remote.find("one", "ES256")
+    assert issuer.asked == 3
+
+
+@pytest.mark.gen_test
+async def test_issuer_comes_back(remote: RemoteKeys, issuer: Issuer, clock: Clock) -> None:
+    """After a failure the issuer is asked again soon, but not by every caller."""
+    answer, issuer.answer = issuer.answer, b"<html>down for maintenance"
+    for _ in range(3):
+        with pytest.raises(KeysUnavailable):
+            await remote.find("one", "ES256")
+    assert issuer.asked == 1
+    issuer.answer = answer
+    clock.now += keys.RETRY_SECONDS
+    assert await remote.find("one", "ES256") is not None
+
+
+@pytest.mark.gen_test
+async def test_issuer_hangs(
+    remote: RemoteKeys, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An issuer that does not answer is given up."""
+    monkeypatch.setattr(keys, "FETCH_SECONDS", 0.01)
+    issuer.open.clear()
+    with pytest.raises(KeysUnavailable):
+        await remote.find("one", "ES256")
+
+
+class KeySetHandler(tornado.web.RequestHandler):
+    """What real servers may answer."""
+
+    async def get(self, case: str) -> None:
+        if case == "good":
+            self.write(key_set(jwk(EC_KEY.public_key(), kid="one")))
+        elif case == "moved":
+            self.redirect("/good")
+        elif case == "large":
+            self.write(b" " * (keys.MAX_KEY_SET_BYTES + 1))
+        elif case == "packed":
+            self.set_header("Content-Encoding", "gzip")
+            self.write(gzip.compress(b" " * 1_000_000))
+        else:
+            self.send_error(503)
+
+
+@pytest.fixture
+def app() -> tornado.web.Application:
+    return tornado.web.Application([("/(.*)", KeySetHandler)], log_function=lambda _: None)
+
+
+@pytest.mark.gen_test
+async def test_fetch_over_http(http_server: object, base_url: str, clock: Clock) -> None:
+    """The keys of a real server are found."""
+    assert http_server
+    remote = RemoteKeys(f"{base_url}/good", ALLOWED, clock)
+    assert isinstance(await remote.find("one", "ES256"), ec.EllipticCurvePublicKey)
+
+
+@pytest.mark.gen_test
+async def test_fetch_is_bounded(http_server: object, base_url: str) -> None:
+    """An error, a redirect and a large answer fail, and a packed one is not unpacked."""
+    assert http_server
+    for case in ("gone", "moved", "large"):
+        with pytest.raises(HTTPError):
+            await keys.fetch_key_set(f"{base_url}/{case}")
+    assert len(await keys.fetch_key_set(f"{base_url}/packed")) < 10_000

@@ -1,0 +1,104 @@
+"""Who may open a socket, and who may stay: asked of the SQL functions that know the tables.
+
+`relay.authenticate` says who a token's subject is, `relay.authorize` whether they may watch a bot
+(migrations/sql). Called by `web.sockets` at each handshake and by `relay.rechecks`.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from realtime.postgres.connection import LOST
+from realtime.relay.cursor import Cursor, Snapshot
+from realtime.relay.errors import CloseCode, Refused
+from realtime.relay.protocol import bot_of
+from realtime.relay.rechecks import Answer
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from realtime.postgres.connection import Pool
+
+_NEWEST = """coalesce((SELECT xid FROM relay.events WHERE xid < pg_snapshot_xmax(
+    pg_current_snapshot()) ORDER BY xid DESC LIMIT 1), '0'::xid8)"""
+# One statement, and the functions are STABLE: who, what they may, and since when are one moment.
+_ADMIT = f"""
+SELECT who.user_id::text, who.username, may.bot_name, may.role,
+       pg_current_snapshot()::text AS snapshot, {_NEWEST} AS newest
+  FROM relay.authenticate($1, $2) AS who
+  LEFT JOIN LATERAL relay.authorize(who.user_id, $3::uuid) AS may ON $3 IS NOT NULL
+"""
+_RECHECK = """
+SELECT pg_current_snapshot()::text AS snapshot,
+       array(SELECT CASE WHEN bot_id IS NULL
+                    THEN EXISTS (SELECT FROM relay.authenticate(user_id, 'id'))
+                    ELSE EXISTS (SELECT FROM relay.authorize(user_id::uuid, bot_id::uuid)) END
+               FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked(user_id, bot_id, place)
+              ORDER BY place) AS allowed
+"""
+
+
+class Admission(NamedTuple):
+    """Somebody who may open a socket, as of `since`."""
+
+    user_id: str
+    username: str
+    bot_name: str | None
+    role: str | None
+    since: Snapshot
+    place: Cursor
+
+
+class Access:
+    """The database's word on who may be where.
+
+    Args:
+        subject_kind: what a token's subject is, `id` or `username` (the setting JWT_SUBJECT).
+        timeout: seconds until a question counts as unanswered.
+    """
+
+    def __init__(self, pool: "Pool", *, subject_kind: str, timeout: float) -> None:
+        self._pool = pool
+        self._subject_kind = subject_kind
+        self._timeout = timeout
+
+    async def admit(self, subject: str, bot_id: str | None) -> Admission:
+        """Ask for a token's subject, on a bot or (None) for their own notifications.
+
+        Raises:
+            Refused: 4001 nobody active is meant; 4003 not on this bot; 1013 no answer to be had.
+        """
+        row = await self._fetchrow(_ADMIT, subject, self._subject_kind, bot_id)
+        if row is None:
+            raise Refused(CloseCode.UNAUTHENTICATED, "user unknown or deactivated")
+        if bot_id is not None and row["role"] is None:
+            raise Refused(CloseCode.ACCESS_DENIED, "bot not found or access denied")
+        since = Snapshot.parse(row["snapshot"])
+        return Admission(
+            user_id=row["user_id"],
+            username=row["username"],
+            bot_name=row["bot_name"],
+            role=row["role"],
+            since=since,
+            place=Cursor.at(since, row["newest"]),
+        )
+
+    async def recheck(self, questions: Sequence[tuple[str, str]]) -> Answer:
+        """Say of pairs of user id and topic whether the user may still be there.
+
+        Raises:
+            Refused: 1013, no answer to be had.
+        """
+        users = [user_id for user_id, _ in questions]
+        bots = [bot_of(topic) for _, topic in questions]
+        row = await self._fetchrow(_RECHECK, users, bots)
+        assert row is not None
+        return Answer(row["allowed"], Snapshot.parse(row["snapshot"]))
+
+    async def _fetchrow(self, query: str, *arguments: object) -> "asyncpg.Record | None":
+        try:
+            async with self._pool.acquire(timeout=self._timeout) as connection:
+                return await connection.fetchrow(query, *arguments, timeout=self._timeout)
+        except LOST as error:
+            raise Refused(
+                CloseCode.TRY_AGAIN_LATER, "the database cannot be asked at the moment"
+            ) from error

@@ -1,0 +1,98 @@
+"""Connections to Postgres: one to listen on, a small pool for everything else.
+
+Used by `server`. Every connection has time limits, and says which program it belongs to.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from realtime.relay.cursor import Database
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    AnyConnection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+
+LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+"""What asyncpg raises when the database cannot be asked: try again, on a new connection."""
+
+_IDENTITY = """
+SELECT pg_is_in_recovery() AS is_standby,
+       system_identifier,
+       (SELECT oid FROM pg_database WHERE datname = current_database()) AS oid
+  FROM pg_control_system()
+"""
+# The control file's own timeline lags after a promotion; the current WAL file's name does not.
+_TIMELINE = "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
+
+
+class WrongServer(Exception):
+    """The address leads to a server that must not be read from; the message says why."""
+
+
+async def connect(dsn: str, timeout: float) -> "asyncpg.Connection[asyncpg.Record]":
+    """Open a connection of its own.
+
+    Args:
+        timeout: seconds, to connect and for each statement.
+
+    Raises:
+        One of `LOST`.
+    """
+    return await asyncpg.connect(
+        dsn,
+        timeout=timeout,
+        command_timeout=timeout,
+        server_settings={"application_name": "realtime"},
+    )
+
+
+@asynccontextmanager
+async def open_pool(
+    dsn: str, *, size: int, timeout: float, is_pooled: bool
+) -> AsyncIterator["Pool"]:
+    """A pool that opens its connections when they are needed.
+
+    Args:
+        is_pooled: the address is a transaction-mode pooler: keep no prepared statements, for each
+            transaction may run on another server connection.
+    """
+    pool = asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=size,
+        timeout=timeout,
+        command_timeout=timeout,
+        max_inactive_connection_lifetime=60,
+        statement_cache_size=0 if is_pooled else 100,
+        server_settings={"application_name": "realtime"},
+    )
+    await pool
+    try:
+        yield pool
+    finally:
+        # close() waits for connections in use; all who use them have been stopped by now.
+        pool.terminate()
+
+
+async def identify(connection: "AnyConnection") -> Database:
+    """Which history this server's transaction ids belong to.
+
+    Raises:
+        WrongServer: it is a standby: its snapshots do not list the transactions in progress.
+        One of `LOST`.
+    """
+    row = await connection.fetchrow(_IDENTITY)
+    assert row is not None
+    if row["is_standby"]:
+        raise WrongServer(
+            "this server is a standby (in recovery), from which events would be lost; "
+            "point DATABASE_URL at the primary"
+        )
+    timeline = await connection.fetchval(_TIMELINE)
+    # int8 in the catalogue, printed unsigned everywhere else.
+    return Database(row["system_identifier"] % 2**64, row["oid"], int(timeline, 16))

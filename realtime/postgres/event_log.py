@@ -1,0 +1,117 @@
+"""Reads `relay.events`: everything that a cursor does not cover, and the snapshot it was read in.
+
+One statement gives both, so they are the same moment: what the snapshot covers and the cursor does
+not has been returned, all else will be returned by a later read. Called by `relay.relay`.
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING
+
+from realtime.relay.cursor import Cursor, Snapshot
+from realtime.relay.events import Ejection, Event, Page
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    Records = Iterable[asyncpg.Record]
+
+PAGE_ROWS = 1000
+"""Rows of the one-trip read, and of each page of a larger one."""
+
+# Two branches rather than one OR, the first with an ORDER BY and a LIMIT: so the index on xid is
+# chosen whatever the statistics of a table that is filled and emptied all day, and no parallel
+# worker is started. Rows at or past xmax come from a restored dump: their ids lie in the future.
+_NEWER = """
+    SELECT id, xid, topic, type, payload, user_id, code FROM relay.events
+     WHERE xid > $1::xid8 AND xid < pg_snapshot_xmax(pg_current_snapshot())"""
+_STILL_OPEN = """
+    SELECT id, xid, topic, type, payload, user_id, code FROM relay.events
+     WHERE xid = ANY ($2::xid8[])"""
+# The snapshot comes as a row of its own, with id 0: once, and also when there is nothing else.
+_READ = f"""
+SELECT 0 AS id, '0'::xid8 AS xid, NULL AS topic, '' AS type,
+       pg_current_snapshot()::text AS payload, NULL::uuid AS user_id, NULL::integer AS code
+UNION ALL ({_NEWER} ORDER BY xid LIMIT {PAGE_ROWS + 1})
+UNION ALL ({_STILL_OPEN} LIMIT {PAGE_ROWS + 1})
+ ORDER BY id
+"""
+_READ_EJECTIONS = f"""
+SELECT * FROM ({_NEWER} UNION ALL {_STILL_OPEN}) AS unseen WHERE code IS NOT NULL ORDER BY id
+"""
+_READ_EVENTS = f"""
+SELECT * FROM ({_NEWER} UNION ALL {_STILL_OPEN}) AS unseen WHERE code IS NULL ORDER BY id
+"""
+_LAST = """
+SELECT pg_current_snapshot()::text AS snapshot,
+       coalesce((SELECT xid FROM relay.events WHERE xid < pg_snapshot_xmax(pg_current_snapshot())
+                  ORDER BY xid DESC LIMIT 1), '0'::xid8) AS last
+"""
+
+
+class EventLog:
+    """The log, read over a connection that does nothing else at the same time."""
+
+    def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        self._connection = connection
+
+    async def end(self) -> Cursor:
+        """The place of one who begins now."""
+        row = await self._connection.fetchrow(_LAST)
+        assert row is not None
+        return Cursor.at(Snapshot.parse(row["snapshot"]), row["last"])
+
+    async def read(self, cursor: Cursor) -> AsyncIterator[Page]:
+        """Everything that the cursor does not cover: in one round trip, or in pages when large.
+
+        Raises:
+            One of `connection.LOST`; pages returned before that were good.
+        """
+        rows = await self._connection.fetch(_READ, cursor.last, list(cursor.open))
+        if len(rows) <= PAGE_ROWS:
+            yield _page(Snapshot.parse(rows[0]["payload"]), rows[1:], is_last=True)
+            return
+        async for page in self._read_in_pages(cursor):
+            yield page
+
+    async def _read_in_pages(self, cursor: Cursor) -> AsyncIterator[Page]:
+        """A read too large for one answer, afresh: its ejections, then its events, page by page.
+
+        Both statements see one snapshot; the transaction ends with the last page.
+        """
+        place = (cursor.last, list(cursor.open))
+        async with self._connection.transaction(isolation="repeatable_read", readonly=True):
+            text = await self._connection.fetchval("SELECT pg_current_snapshot()::text")
+            snapshot = Snapshot.parse(text)
+            ejections = await self._connection.fetch(_READ_EJECTIONS, *place)
+            yield _page(snapshot, ejections, is_last=False)
+            events = await self._connection.cursor(_READ_EVENTS, *place)
+            following = await events.fetch(PAGE_ROWS)
+            is_last = False
+            while not is_last:
+                rows, following = following, await events.fetch(PAGE_ROWS)
+                is_last = not following
+                yield _page(snapshot, rows, is_last=is_last)
+
+
+def _page(snapshot: Snapshot, rows: "Records", *, is_last: bool) -> Page:
+    events: list[Event] = []
+    ejections: list[Ejection] = []
+    for row in rows:
+        if row["code"] is None:
+            granted_to = row["user_id"] and str(row["user_id"])
+            events.append(Event(row["id"], row["xid"], row["topic"], row["payload"], granted_to))
+        else:
+            ejections.append(_ejection(row))
+    return Page(snapshot, tuple(ejections), tuple(events), is_last)
+
+
+def _ejection(row: "asyncpg.Record") -> Ejection:
+    return Ejection(
+        id=row["id"],
+        xid=row["xid"],
+        topic=row["topic"],
+        user_id=row["user_id"] and str(row["user_id"]),
+        code=row["code"],
+        farewell=row["payload"],
+        may_stay=row["type"] == "recheck",
+    )

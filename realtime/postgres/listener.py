@@ -1,0 +1,110 @@
+"""Keeps one connection that listens, and the relay running over it, through every outage.
+
+`server` runs `Listener.run` for as long as the process lives. After each connect: first LISTEN,
+then read from where the relay was, then wait for rings; what was committed meanwhile is read, once.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import NamedTuple, NoReturn
+
+from realtime.postgres.connection import LOST, WrongServer, connect, identify
+from realtime.postgres.doorbell import Doorbell
+from realtime.postgres.event_log import EventLog
+from realtime.postgres.schema import check_schema
+from realtime.relay.backoff import Backoff
+from realtime.relay.cursor import Cursor, Database
+from realtime.relay.relay import Relay
+
+log = logging.getLogger(__name__)
+
+
+class Beginning(NamedTuple):
+    """Where a relay that starts now begins."""
+
+    database: Database
+    cursor: Cursor
+
+
+async def begin(dsn: str, timeout: float) -> Beginning:
+    """Check the database before anything starts.
+
+    Raises:
+        SchemaError, WrongServer: it is not fit to be used; the message says what to do.
+        One of `LOST`: it cannot be reached.
+    """
+    connection = await connect(dsn, timeout)
+    try:
+        database = await identify(connection)
+        await check_schema(connection)
+        return Beginning(database, await EventLog(connection).end())
+    finally:
+        connection.terminate()
+
+
+class Listener:
+    """The way in from Postgres.
+
+    Args:
+        dsn: the database, directly: LISTEN does not pass a transaction-mode pooler.
+        timeout: seconds, to connect and for each statement.
+        on_typing: called with each payload of the typing channel.
+        on_change: called with whether Postgres is heard, whenever that changes.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        timeout: float,
+        backoff: Backoff,
+        on_typing: Callable[[str], None],
+        on_change: Callable[[bool], None],
+    ) -> None:
+        self._dsn = dsn
+        self._timeout = timeout
+        self._backoff = backoff
+        self._on_typing = on_typing
+        self._on_change = on_change
+        self._doorbell: Doorbell | None = None
+
+    def ring(self) -> None:
+        """Have the relay look soon (at once, or when the connection is back)."""
+        if self._doorbell is not None:
+            self._doorbell.ring()
+
+    async def run(self, relay: Relay) -> NoReturn:
+        """Keep the relay going. Cancel to end."""
+        while True:
+            try:
+                async with self._listening(relay.database) as (event_log, doorbell):
+                    await relay.run(event_log, doorbell)
+            except (*LOST, WrongServer) as error:
+                self._on_change(False)
+                delay = self._backoff.next()
+                log.warning("lost the database (%s); again in %.1f s", _words(error), delay)
+                await asyncio.sleep(delay)
+
+    @asynccontextmanager
+    async def _listening(self, expected: Database) -> AsyncIterator[tuple[EventLog, Doorbell]]:
+        connection = await connect(self._dsn, self._timeout)
+        try:
+            found = await identify(connection)
+            if found != expected:
+                raise WrongServer(f"this is another database than before: {found}, not {expected}")
+            doorbell = Doorbell(connection, self._on_typing)
+            await doorbell.listen()
+            self._doorbell = doorbell
+            self._backoff.reset()
+            self._on_change(True)
+            yield EventLog(connection), doorbell
+        finally:
+            self._doorbell = None
+            # Not close(): the other side may no longer answer.
+            connection.terminate()
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

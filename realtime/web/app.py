@@ -1,0 +1,82 @@
+"""The Tornado application: which address leads to which handler, and what is logged of a request.
+
+Built by `server`.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from tornado.web import Application, RequestHandler, StaticFileHandler
+
+from realtime.web import admin
+from realtime.web.services import Services
+from realtime.web.sockets import ChatSocket, NotificationsSocket
+
+log = logging.getLogger("realtime.http")
+
+STATIC = Path(__file__).parent / "static"
+PING_SECONDS = 25.0
+"""Routers of Procfile hosts cut a connection that is silent for 55 s."""
+# 'self' does not cover ws: in every browser; the console connects only to where it came from.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class StaticHandler(StaticFileHandler):
+    """The JavaScript client and the console's files, for pages of any origin to load."""
+
+    def set_extra_headers(self, path: str) -> None:
+        self.set_header("Access-Control-Allow-Origin", "*")
+        self.set_header("Cache-Control", "no-cache")
+        self.set_header("X-Content-Type-Options", "nosniff")
+
+
+class ConsoleHandler(StaticHandler):
+    """The console page."""
+
+    def set_extra_headers(self, path: str) -> None:
+        super().set_extra_headers(path)
+        self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+        self.set_header("Referrer-Policy", "no-referrer")
+        self.clear_header("Access-Control-Allow-Origin")
+
+
+def make_app(services: Services) -> Application:
+    """The application for one process."""
+    given: dict[str, Any] = {"services": services}
+    routes: list[Any] = [
+        (r"/api/ws/chat/([^/]+)", ChatSocket, given),
+        (r"/api/ws/notifications", NotificationsSocket, given),
+        (r"/api/ws/stats", admin.StatsHandler, given),
+        (r"/api/ws/connections", admin.ConnectionsHandler, given),
+        (r"/api/health", admin.HealthHandler, given),
+        (r"/api/ready", admin.ReadyHandler, given),
+        (r"/static/(realtime\.(?:js|d\.ts))", StaticHandler, {"path": STATIC}),
+    ]
+    if services.settings.console:
+        routes += [
+            (r"/static/(console\.(?:js|css))", StaticHandler, {"path": STATIC}),
+            (r"/()", ConsoleHandler, {"path": STATIC, "default_filename": "console.html"}),
+        ]
+    return Application(
+        routes,
+        default_handler_class=admin.NotFoundHandler,
+        default_handler_args=given,
+        log_function=log_request,
+        websocket_ping_interval=PING_SECONDS,
+    )
+
+
+def log_request(handler: RequestHandler) -> None:
+    """One line a request, without its query: there may be a token in it."""
+    request = handler.request
+    log.info(
+        "method=%s path=%s status=%d ms=%.1f",
+        request.method,
+        request.path,
+        handler.get_status(),
+        1000 * request.request_time(),
+    )

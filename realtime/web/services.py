@@ -1,0 +1,71 @@
+"""What the handlers are given: everything about this process that a request may need.
+
+Composed by `server`; named here as small Protocols where it comes from Postgres.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from realtime.auth import TokenVerifier
+from realtime.relay.cursor import Cursor, Snapshot
+from realtime.relay.hub import Hub
+from realtime.relay.typing_relay import TypingRelay
+from realtime.settings import Settings
+
+
+class Admission(Protocol):
+    """Somebody who may open a socket, as of `since`; `place` is their cursor."""
+
+    @property
+    def user_id(self) -> str: ...
+    @property
+    def username(self) -> str: ...
+    @property
+    def bot_name(self) -> str | None: ...
+    @property
+    def role(self) -> str | None: ...
+    @property
+    def since(self) -> Snapshot: ...
+    @property
+    def place(self) -> Cursor: ...
+
+
+class Access(Protocol):
+    """Who may open a socket; implemented by `postgres.access`."""
+
+    async def admit(self, subject: str, bot_id: str | None) -> Admission:
+        """Ask for a token's subject.
+
+        Raises:
+            Refused: with the close code and reason.
+        """
+        ...
+
+
+@dataclass
+class Status:
+    """What the process knows of its own condition; `server` keeps it up to date."""
+
+    hears_postgres: bool = False
+    is_draining: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        return self.hears_postgres and not self.is_draining
+
+
+@dataclass(frozen=True)
+class Services:
+    settings: Settings
+    hub: Hub
+    access: Access
+    verifier: TokenVerifier
+    typing: TypingRelay
+    encode_place: Callable[[Cursor], str]
+    """Writes a cursor of this process's database."""
+    clock: Callable[[], float]
+    """Epoch seconds."""
+    monotonic: Callable[[], float]
+    new_id: Callable[[], str]
+    status: Status = field(default_factory=Status)

@@ -1,0 +1,79 @@
+"""How long a socket's token lasts: the warning before its end, the end, and a new one in time.
+
+One per open socket, owned by `sockets`. A new token of the same subject costs no database query:
+whether the user may be there at all is kept true by ejections, not by tokens.
+"""
+
+import asyncio
+
+from realtime.auth import Identity, TokenError
+from realtime.keys import KeysUnavailable
+from realtime.relay.errors import CloseCode
+from realtime.relay.protocol import authenticated, token_expiring
+from realtime.relay.subscriber import Sink
+from realtime.web.services import Services
+from realtime.web.transport import frame
+
+LONGEST_TIMER = 86400.0
+"""Seconds; event loops do not take a timer of many years."""
+
+
+class TokenLife:
+    """Watches over one socket's token from the moment it was accepted."""
+
+    __slots__ = ("_expires_at", "_is_warned", "_services", "_sink", "_subject", "_timer")
+
+    def __init__(self, identity: Identity, services: Services, sink: Sink) -> None:
+        self._subject = identity.subject
+        self._services = services
+        self._sink = sink
+        self._timer: asyncio.TimerHandle | None = None
+        self._begin(identity.expires_at)
+
+    async def refresh(self, token: str) -> None:
+        """The client sent `authenticate`: go on with the new token, or close."""
+        try:
+            identity = await self._services.verifier.verify(token, leeway=False)
+        except TokenError as error:
+            self._sink.close(CloseCode.UNAUTHENTICATED, error.reason)
+            return
+        except KeysUnavailable:
+            self._sink.close(CloseCode.TRY_AGAIN_LATER, "tokens cannot be verified at the moment")
+            return
+        if identity.subject != self._subject:
+            self._sink.close(CloseCode.UNAUTHENTICATED, "the token is of another user")
+            return
+        self._sink.send(frame([authenticated(identity.expires_at)]))
+        self._begin(identity.expires_at)
+
+    def end(self) -> None:
+        """The socket is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _begin(self, expires_at: float) -> None:
+        self.end()
+        self._expires_at = expires_at
+        self._is_warned = False
+        if expires_at <= self._services.clock():
+            # Accepted within the leeway of the handshake: that much longer it lasts.
+            self._expires_at += self._services.settings.jwt_leeway_seconds
+        self._schedule()
+
+    def _schedule(self) -> None:
+        due = self._expires_at
+        if not self._is_warned:
+            due -= self._services.settings.token_warning_seconds
+        delay = min(max(due - self._services.clock(), 0.0), LONGEST_TIMER)
+        self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
+
+    def _on_timer(self) -> None:
+        now = self._services.clock()
+        if now >= self._expires_at:
+            self._sink.close(CloseCode.UNAUTHENTICATED, "token expired")
+            return
+        warn_at = self._expires_at - self._services.settings.token_warning_seconds
+        if now >= warn_at and not self._is_warned:
+            self._is_warned = True
+            self._sink.send(frame([token_expiring(self._expires_at)]))
+        self._schedule()

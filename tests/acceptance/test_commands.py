@@ -1,0 +1,303 @@
+"""The commands as users and hosts run them: real scripts, real processes, a real database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+import pytest
+from tornado.websocket import websocket_connect
+
+from realtime.auth import TokenVerifier
+from realtime.settings import Settings
+from tests.commands import (
+    ROOT,
+    SECRET,
+    Running,
+    environment,
+    free_port,
+    lives,
+    processes_of,
+    run_script,
+    running,
+    status_of,
+)
+from tests.waiting import wait_until
+
+NOT_COPIED = shutil.ignore_patterns(
+    ".git", ".venv", ".data", "*cache*", ".hypothesis", ".coverage*"
+)
+
+
+def execute(dsn: str, statement: str) -> None:
+    async def run() -> None:
+        connection = await asyncpg.connect(dsn)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    asyncio.run(run())
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """The command failed, and said why in one line that holds these parts."""
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    for part in parts:
+        assert part in done.stderr
+
+
+# bin/token
+
+
+def test_token_prints_what_the_server_accepts() -> None:
+    """From any directory, on standard output, and nothing else."""
+    done = run_script("token", "somebody", "--ttl", "60", "--admin", JWT_SECRET=SECRET)
+    assert (done.returncode, done.stderr) == (0, "")
+    settings = Settings.from_environ({"DATABASE_URL": "postgresql://h/d", "JWT_SECRET": SECRET})
+    token = done.stdout.removesuffix("\n")
+    identity = asyncio.run(TokenVerifier(settings, time.time).verify(token))
+    assert (identity.subject, identity.is_admin) == ("somebody", True)
+
+
+# bin/serve and bin/migrate, wrongly set
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("DATABASE_URL", ""),
+        ("DATABASE_URL", "mysql://localhost/x"),
+        ("JWT_SECRET", ""),
+        ("JWT_SECRET", "short"),
+        ("PORT", "http"),
+        ("PORT", "65536"),
+        ("MAX_CONNECTIONS", "-1"),
+    ],
+)
+def test_serve_names_the_setting_that_is_wrong(setting: str, value: str) -> None:
+    """Before anything starts."""
+    right = {"DATABASE_URL": "postgresql://localhost:1/none", "JWT_SECRET": SECRET}
+    assert_one_line(run_script("serve", **right | {setting: value}), setting)
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_an_unreachable_database_is_one_line(command: str) -> None:
+    """What to check, and no password."""
+    dsn = f"postgresql://someone:sesame@127.0.0.1:{free_port()}/none"
+    done = run_script(command, DATABASE_URL=dsn, JWT_SECRET=SECRET, PORT="0")
+    assert_one_line(done, "database cannot be reached", "check DATABASE_URL")
+    assert "sesame" not in done.stderr
+
+
+def test_serve_refuses_a_database_that_was_not_migrated(empty_database: str) -> None:
+    """The line says what to run."""
+    done = run_script("serve", DATABASE_URL=empty_database, JWT_SECRET=SECRET, PORT="0")
+    assert_one_line(done, "bin/migrate")
+
+
+def test_serve_refuses_a_half_migrated_database(database: str) -> None:
+    """A function that it will call is missing."""
+    execute(database, "DROP FUNCTION relay.authorize")
+    done = run_script("serve", DATABASE_URL=database, JWT_SECRET=SECRET, PORT="0")
+    assert_one_line(done, "bin/migrate")
+
+
+def test_serve_names_a_port_that_is_in_use(database: str) -> None:
+    """And the setting that changes it."""
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = run_script("serve", DATABASE_URL=database, JWT_SECRET=SECRET, PORT=port)
+    assert_one_line(done, port, "PORT")
+
+
+# The Procfile
+
+
+def procfile() -> dict[str, str]:
+    lines = (ROOT / "Procfile").read_text().splitlines()
+    return {name: command.strip() for name, command in (line.split(":", 1) for line in lines)}
+
+
+def test_the_procfile_migrates_then_serves(empty_database: str) -> None:
+    """As on a host: the release line first, then the web line, ended by SIGTERM."""
+    port = free_port()
+    environ = environment(DATABASE_URL=empty_database, JWT_SECRET=SECRET, PORT=str(port))
+    honcho = [sys.executable, "-m", "honcho"]
+    # honcho is not told where the Python is that the host would have on PATH: REALTIME_VENV is.
+    release = [*honcho, "run", *shlex.split(procfile()["release"])]
+    for _twice in range(2):
+        done = subprocess.run(
+            release, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "up to date" in done.stdout
+    with running([*honcho, "start", "-p", str(port), "web"], cwd=ROOT, env=environ) as web:
+        health = f"http://127.0.0.1:{port}/api/health"
+        wait_until(lambda: status_of(health) == 200, limit=30, what=health)
+        assert web.stop(signal.SIGTERM) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+        wait_until(web.is_gone)
+    assert status_of(health) == 0
+
+
+# bin/dev
+
+
+@pytest.fixture(scope="module")
+def checkout() -> Iterator[Path]:
+    """A copy of the project at a path with spaces and a quote."""
+    with tempfile.TemporaryDirectory(prefix="realtime-test-") as home:
+        root = Path(home) / "a check out" / "it's here"
+        shutil.copytree(ROOT, root, ignore=NOT_COPIED)
+        yield root
+
+
+def start_dev(checkout: Path, port: int) -> Any:
+    return running(
+        [str(checkout / "bin" / "dev")], cwd="/", env=environment(PORT=str(port), HOME="")
+    )
+
+
+def links(dev: Running) -> list[str]:
+    return [line for line in dev.output.splitlines() if line.startswith("http://localhost:")]
+
+
+def psql_line(dev: Running) -> str:
+    return next(line for line in dev.output.splitlines() if "INSERT INTO messages" in line)
+
+
+def postgres_pid(checkout: Path) -> int:
+    return int((checkout / ".data/postgres/postmaster.pid").read_text().splitlines()[0])
+
+
+def paste(line: str, shell: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [shell, "-c", line], cwd="/", capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+async def hear_pasted_line(link: str, line: str) -> dict[str, Any]:
+    """Watch the link's bot as the link's person, run the line, return the message that arrives."""
+    address = urlsplit(link)
+    asked = parse_qs(address.query)
+    chat = f"ws://{address.netloc}/api/ws/chat/{asked['bot'][0]}?token={asked['token'][0]}"
+    connection = await websocket_connect(chat)
+    try:
+        async with asyncio.timeout(30):
+            assert json.loads(await connection.read_message() or "")["type"] == (
+                "connection_established"
+            )
+            done = await asyncio.to_thread(paste, line, "sh")
+            assert (done.returncode, done.stdout) == (0, "INSERT 0 1\n"), done.stderr
+            received: dict[str, Any] = json.loads(await connection.read_message() or "")
+            return received
+    finally:
+        connection.close()
+
+
+def test_dev_serves_a_demo_and_leaves_nothing_behind(checkout: Path) -> None:
+    """The links work, the psql line runs as pasted and reaches a socket, Ctrl-C ends everything."""
+    port = free_port()
+    with start_dev(checkout, port) as dev:
+        dev.wait_for("Ctrl-C")
+        first, second = links(dev)
+        assert status_of(first) == 200
+        for link in (first, second):
+            event = asyncio.run(hear_pasted_line(link, psql_line(dev)))
+            assert (event["type"], event["data"]["username"]) == ("chat_message", "ada")
+        server = postgres_pid(checkout)
+        assert lives(server)
+        assert dev.stop(signal.SIGINT) == 0
+        wait_until(dev.is_gone)
+        wait_until(lambda: not processes_of(checkout))
+
+
+def test_dev_interrupted_at_its_start_leaves_nothing_behind(checkout: Path) -> None:
+    """Ctrl-C while PostgreSQL is being made; the next run makes it anew."""
+    shutil.rmtree(checkout / ".data", ignore_errors=True)
+    with start_dev(checkout, free_port()) as dev:
+        dev.wait_for("Making an embedded PostgreSQL")
+        assert dev.stop(signal.SIGINT) != 0
+        assert "Traceback" not in dev.output
+        wait_until(lambda: not processes_of(checkout))
+    with start_dev(checkout, free_port()) as dev:
+        dev.wait_for("Ctrl-C")
+
+
+def test_a_closed_terminal_ends_dev(checkout: Path) -> None:
+    """SIGHUP is treated like Ctrl-C."""
+    with start_dev(checkout, free_port()) as dev:
+        dev.wait_for("Ctrl-C")
+        assert dev.stop(signal.SIGHUP) == 0
+        wait_until(lambda: not processes_of(checkout))
+
+
+@pytest.mark.parametrize("shell", ["bash", "dash", "zsh", "fish", "ksh"])
+def test_the_psql_line_runs_in_other_shells(checkout: Path, shell: str) -> None:
+    """Whatever the developer's terminal speaks."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} here")
+    with start_dev(checkout, free_port()) as dev:
+        dev.wait_for("Ctrl-C")
+        assert paste(psql_line(dev), shell).stdout == "INSERT 0 1\n"
+
+
+def test_dev_again_keeps_the_data_and_two_share_a_server(checkout: Path) -> None:
+    """The second run makes nothing anew; of two copies the last one out stops PostgreSQL."""
+    with start_dev(checkout, free_port()) as first:
+        first.wait_for("Ctrl-C")
+        bots = [parse_qs(urlsplit(link).query)["bot"] for link in links(first)]
+        server = postgres_pid(checkout)
+        with start_dev(checkout, free_port()) as second:
+            second.wait_for("Ctrl-C")
+            assert "Making an embedded PostgreSQL" not in second.output
+            assert [parse_qs(urlsplit(link).query)["bot"] for link in links(second)] == bots
+            assert postgres_pid(checkout) == server
+            assert first.stop(signal.SIGTERM) == 0
+            assert paste(psql_line(second), "sh").stdout == "INSERT 0 1\n"
+            assert second.stop(signal.SIGTERM) == 0
+    wait_until(lambda: not lives(server))
+
+
+def test_dev_on_a_port_in_use_is_one_line(checkout: Path) -> None:
+    """Found before PostgreSQL is started."""
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        done = run_script("dev", root=checkout, PORT=str(taken.getsockname()[1]))
+    assert_one_line(done, "PORT", "choose another")
+
+
+def test_dev_uses_the_database_that_is_named(checkout: Path, empty_database: str) -> None:
+    """DATABASE_URL in place of the embedded server: migrated, filled, and never stopped."""
+    environ = environment(PORT=str(free_port()), DATABASE_URL=empty_database)
+    with running([str(checkout / "bin" / "dev")], cwd="/", env=environ) as dev:
+        dev.wait_for("Ctrl-C")
+        assert "embedded" not in dev.output
+        assert status_of(links(dev)[0]) == 200
+        assert dev.stop() == 0
+    execute(empty_database, "SELECT 1 / count(*) FROM bots WHERE name = 'Demo bot'")
+
+
+def test_token_knows_the_secret_that_dev_made(checkout: Path) -> None:
+    """In the same checkout, without any setting."""
+    with start_dev(checkout, free_port()) as dev:
+        dev.wait_for("Ctrl-C")
+        token = run_script("token", "00000000-0000-4000-8000-0000000000a1", root=checkout)
+        address = urlsplit(links(dev)[0])
+        stats = f"http://{address.netloc}/api/ws/stats?token="
+        assert status_of(stats + token.stdout.strip()) == 200
+        assert status_of(stats + "none") == 401

@@ -1,0 +1,123 @@
+"""The HTTP endpoints: the guide's statistics, health and readiness, the static files."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import asyncpg
+import pytest
+from tornado.httpclient import AsyncHTTPClient, HTTPResponse
+
+from tests.platform import Platform
+from tests.serving import RunningServer, StartServer, World, token
+from tests.waiting import eventually
+
+
+async def get(server: RunningServer, path: str, **headers: str) -> HTTPResponse:
+    return await AsyncHTTPClient().fetch(
+        f"http://{server.base}{path}", headers=headers, raise_error=False
+    )
+
+
+def body(response: HTTPResponse) -> Any:
+    assert response.headers["Content-Type"].startswith("application/json")
+    return json.loads(response.body)
+
+
+@pytest.mark.gen_test
+async def test_stats_count_connections_users_and_bots(server: RunningServer, world: World) -> None:
+    """In exactly the guide's shape; any valid token may ask, nobody without one."""
+    await server.chat(world.bot, world.guest)
+    await server.chat(world.bot, world.guest)
+    await server.chat(world.bot, world.owner)
+    await server.notifications(world.owner)
+    answer = await get(server, f"/api/ws/stats?token={token(world.guest)}")
+    assert body(answer) == {"total_connections": 4, "connected_users": 2, "bot_subscriptions": 1}
+    refused = await get(server, "/api/ws/stats")
+    assert (refused.code, body(refused)) == (401, {"error": "token missing"})
+
+
+@pytest.mark.gen_test
+async def test_connections_are_for_administrators(server: RunningServer, world: World) -> None:
+    """Who is where, and since when."""
+    chat = await server.chat(world.bot, world.guest)
+    bell = await server.notifications(world.owner)
+    plain = await get(server, "/api/ws/connections", Authorization=f"Bearer {token(world.owner)}")
+    assert plain.code == 403
+    admin = token(world.owner, is_admin=True)
+    answer = body(await get(server, "/api/ws/connections", Authorization=f"Bearer {admin}"))
+    chat_id, bell_id = (one.messages[0]["data"]["connection_id"] for one in (chat, bell))
+    for entry in answer["connection_metadata"].values():
+        assert entry.pop("connected_at").endswith("Z")
+    assert answer == {
+        "connected_users": sorted([world.guest, world.owner]),
+        "bot_subscriptions": {world.bot: [world.guest]},
+        "connection_metadata": {
+            chat_id: {"user_id": world.guest, "bot_id": world.bot},
+            bell_id: {"user_id": world.owner, "bot_id": None},
+        },
+    }
+
+
+@pytest.mark.gen_test
+async def test_health_answers_anyone_and_ready_only_while_postgres_is_heard(
+    server: RunningServer, platform: Platform
+) -> None:
+    """Not ready when the listening connection was lost, ready again when it is back."""
+    assert body(await get(server, "/api/health")) == {"status": "ok"}
+
+    async def is_ready() -> bool:
+        return (await get(server, "/api/ready")).code == 200
+
+    await eventually(is_ready)
+    server.server._on_database(False)
+    assert (await get(server, "/api/ready")).code == 503
+    killed: asyncpg.Record | None = await platform.connection.fetchrow(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    assert killed is not None
+    assert killed["count"] >= 1
+    await eventually(is_ready)
+    assert body(await get(server, "/api/health")) == {"status": "ok"}
+
+
+@pytest.mark.gen_test
+async def test_pages_of_allowed_origins_may_read_the_api(start_server: StartServer) -> None:
+    """The platform's web client asks /api/health before it connects, from another origin."""
+    origin = "https://app.example.org"
+    anyone, some = await start_server(), await start_server(ALLOWED_ORIGINS=origin)
+    for server, asking, allowed in (
+        (anyone, "https://any.example.org", "https://any.example.org"),
+        (some, origin, origin),
+        (some, "https://evil.example.org", None),
+    ):
+        answer = await get(server, "/api/health", Origin=asking)
+        assert answer.headers.get("Access-Control-Allow-Origin") == allowed
+
+
+@pytest.mark.gen_test
+async def test_the_javascript_client_is_served_and_the_console_only_where_it_is_on(
+    start_server: StartServer,
+) -> None:
+    """With a strict policy: no inline script, nothing from elsewhere."""
+    plain, with_console = await start_server(), await start_server(CONSOLE="true")
+    script = await get(plain, "/static/realtime.js")
+    assert script.headers["Content-Type"].startswith("text/javascript")
+    assert (await get(plain, "/static/realtime.d.ts")).code == 200
+    for path in ("/", "/static/console.js", "/static/../app.py", "/nothing"):
+        missing = await get(plain, path)
+        assert (missing.code, body(missing)) == (404, {"error": "there is nothing at this address"})
+    page = await get(with_console, "/")
+    assert b"<html" in page.body
+    assert "script-src 'self'" in page.headers["Content-Security-Policy"]
+    assert "unsafe" not in page.headers["Content-Security-Policy"]
+
+
+@pytest.mark.gen_test
+async def test_a_websocket_address_asked_for_plainly_is_an_error_not_a_crash(
+    server: RunningServer, world: World
+) -> None:
+    """As by a curious browser."""
+    assert (await get(server, f"/api/ws/chat/{world.bot}")).code == 400

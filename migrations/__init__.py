@@ -1,0 +1,1 @@
+"""The database's schema, as alembic revisions over readable SQL files."""

@@ -1,0 +1,88 @@
+"""Connects alembic to the database. Loaded by alembic, for its command line and for `migrate`.
+
+The address comes from `config.attributes["dsn"]` or else from DATABASE_URL, in any form that
+asyncpg understands. Everything happens in one transaction under one lock, so that two release
+phases at once do not collide. The version table lives in the schema relay, beside an
+application's own alembic history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from alembic import context
+from alembic.util import CommandError
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from migrations.models import Base
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.schema import SchemaItem
+
+CONNECT_TIMEOUT = 10.0
+LOCK_TIMEOUT = "60s"
+LOCK_KEY = 7_310_594_301_118_720  # arbitrary, but the same in every release
+
+
+def dsn() -> str:
+    found = context.config.attributes.get("dsn") or os.environ.get("DATABASE_URL")
+    if not found:
+        raise CommandError("no database named: set DATABASE_URL, as in postgresql://user@host/name")
+    return str(found)
+
+
+def include_object(
+    item: SchemaItem, _name: str | None, kind: str, reflected: bool, _compare_to: SchemaItem | None
+) -> bool:
+    """Leave an application's own tables out of `alembic check`. Called with positions only."""
+    table: Any = item if kind == "table" else getattr(item, "table", None)
+    return not reflected or table is None or table.name in Base.metadata.tables
+
+
+def configure(**how: Any) -> None:
+    context.configure(
+        target_metadata=Base.metadata,
+        version_table_schema="relay",
+        include_object=include_object,
+        compare_type=True,
+        compare_server_default=True,
+        **how,
+    )
+
+
+def run_online(connection: Connection) -> None:
+    configure(connection=connection)
+    with context.begin_transaction():
+        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK_KEY})"))
+        connection.execute(text("CREATE SCHEMA IF NOT EXISTS relay"))
+        context.run_migrations()
+
+
+def run_offline() -> None:
+    configure(dialect_name="postgresql", literal_binds=True)
+    with context.begin_transaction():
+        context.execute("CREATE SCHEMA IF NOT EXISTS relay")
+        context.run_migrations()
+
+
+async def connect_and_run() -> None:
+    address = dsn()
+
+    async def connect(*_args: Any, **_options: Any) -> asyncpg.Connection[asyncpg.Record]:
+        return await asyncpg.connect(address, timeout=CONNECT_TIMEOUT)
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    async with engine.connect() as connection:
+        await connection.run_sync(run_online)
+
+
+if context.is_offline_mode():
+    run_offline()
+else:
+    asyncio.run(connect_and_run())

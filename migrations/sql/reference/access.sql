@@ -1,0 +1,33 @@
+-- Who a token's subject is, and whether a user may watch a bot. No row means refused.
+--
+-- STABLE, because they must see the snapshot of the statement that calls them: a socket starts
+-- reading events where its authorization's snapshot ends. SECURITY DEFINER, so that the relay's
+-- role needs EXECUTE and no rights on the tables.
+
+-- kind is 'id' or 'username', as the setting JWT_SUBJECT says. It is never guessed: a user who
+-- takes another's id as a username must not become them. A malformed id is no row, never an error.
+CREATE FUNCTION relay.authenticate(subject text, kind text)
+RETURNS TABLE (user_id uuid, username text)
+LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
+    SELECT u.id, u.username
+    FROM public.users AS u
+    WHERE u.is_active
+        AND CASE kind
+            WHEN 'id' THEN u.id = relay.uuid_or_null(subject)
+            WHEN 'username' THEN u.username = subject
+        END
+$$;
+
+-- The owner's role is 'owner', whatever a permission row says.
+CREATE FUNCTION relay.authorize(user_id uuid, bot_id uuid)
+RETURNS TABLE (bot_name text, role text, username text)
+LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
+    SELECT b.name, CASE WHEN b.owner_id = u.id THEN 'owner' ELSE p.role END, u.username
+    FROM public.users AS u
+    CROSS JOIN public.bots AS b
+    LEFT JOIN public.permissions AS p ON p.bot_id = b.id AND p.user_id = u.id
+    WHERE u.id = authorize.user_id
+        AND u.is_active
+        AND b.id = authorize.bot_id
+        AND (b.owner_id = u.id OR p.role IS NOT NULL)
+$$;

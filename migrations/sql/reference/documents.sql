@@ -1,0 +1,87 @@
+-- Rows of documents become document_update on the bot's topic.
+
+-- The error stands in it only while the document has failed. user_id is who did it, as far as the
+-- writer said so, else who uploaded the document.
+CREATE FUNCTION relay.document_event(
+    bot_id uuid, action text, document_id uuid, filename text, status text, error text,
+    user_id uuid, at text
+) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN concat('{"type":"document_update","bot_id":"', bot_id, '","data":{"action":"', action,
+    '","document":{"id":"', document_id, '","filename":', to_json(filename),
+    ',"status":"', status, '"',
+    CASE WHEN status = 'failed' THEN ',"error":' || relay.json_text(error) END,
+    '},"user_id":', relay.json_id(user_id), '},"timestamp":', at, '}');
+
+-- "uploaded" whatever status the row starts with; document.status tells.
+CREATE FUNCTION relay.documents_inserted() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    at text := relay.json_time(clock_timestamp());
+    actor uuid := relay.actor();
+BEGIN
+    INSERT INTO relay.events (topic, type, payload)
+    SELECT concat('bot:', n.bot_id), 'document_update', relay.document_event(n.bot_id, 'uploaded',
+        n.id, n.filename, n.status, n.error, coalesce(actor, n.uploaded_by), at)
+    FROM new_rows AS n;
+    IF FOUND THEN
+        PERFORM relay.ring(TG_TABLE_NAME);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- A document moved to another bot is deleted from the one and uploaded to the other.
+CREATE FUNCTION relay.documents_updated() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    at text := relay.json_time(clock_timestamp());
+    actor uuid := relay.actor();
+BEGIN
+    INSERT INTO relay.events (topic, type, payload)
+    SELECT concat('bot:', d.bot_id), 'document_update', relay.document_event(d.bot_id,
+        CASE WHEN n.id IS NULL THEN 'deleted' WHEN o.id IS NULL THEN 'uploaded' ELSE n.status END,
+        d.id, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
+    FROM old_rows AS o
+    FULL JOIN new_rows AS n ON n.id = o.id AND n.bot_id = o.bot_id
+    CROSS JOIN LATERAL (
+        SELECT n.id, n.bot_id, n.filename, n.status, n.error, n.uploaded_by WHERE n.id IS NOT NULL
+        UNION ALL
+        SELECT o.id, o.bot_id, o.filename, o.status, o.error, o.uploaded_by WHERE n.id IS NULL
+    ) AS d
+    WHERE o.status IS DISTINCT FROM n.status;
+    IF FOUND THEN
+        PERFORM relay.ring(TG_TABLE_NAME);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- In a cascade from bots the bot is gone already: its sockets are closed, so nothing is sent.
+CREATE FUNCTION relay.documents_deleted() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    at text := relay.json_time(clock_timestamp());
+    actor uuid := relay.actor();
+BEGIN
+    INSERT INTO relay.events (topic, type, payload)
+    SELECT concat('bot:', o.bot_id), 'document_update', relay.document_event(o.bot_id, 'deleted',
+        o.id, o.filename, o.status, o.error, coalesce(actor, o.uploaded_by), at)
+    FROM old_rows AS o
+    WHERE (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id);
+    IF FOUND THEN
+        PERFORM relay.ring(TG_TABLE_NAME);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER relay_insert AFTER INSERT ON public.documents
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION relay.documents_inserted();
+CREATE TRIGGER relay_update AFTER UPDATE ON public.documents
+    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION relay.documents_updated();
+CREATE TRIGGER relay_delete AFTER DELETE ON public.documents
+    REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION relay.documents_deleted();

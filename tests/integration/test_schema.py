@@ -1,0 +1,194 @@
+"""The migrations: up, down and up again, one branch or both, and what a server says of the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import asyncpg
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+
+from realtime.postgres.embedded import EmbeddedPostgres
+from realtime.postgres.schema import PROJECT, SchemaError, check_schema, migrate
+
+Result = TypeVar("Result")
+
+
+def config_for(dsn: str) -> Config:
+    config = Config(PROJECT / "alembic.ini")
+    config.attributes["dsn"] = dsn
+    return config
+
+
+def execute(dsn: str, statement: str) -> None:
+    async def run() -> None:
+        connection = await asyncpg.connect(dsn)
+        await connection.execute(statement)
+        await connection.close()
+
+    asyncio.run(run())
+
+
+def check(dsn: str) -> None:
+    async def run() -> None:
+        connection = await asyncpg.connect(dsn)
+        try:
+            await check_schema(connection)
+        finally:
+            await connection.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def dump(postgres: EmbeddedPostgres) -> Callable[[str], list[str]]:
+    """All that pg_dump knows of a schema, line by line."""
+
+    def run(dsn: str) -> list[str]:
+        program = Path(postgres.bin_dir) / "pg_dump"
+        done = subprocess.run(
+            [program, "--schema-only", dsn], check=True, capture_output=True, text=True
+        )
+        # Newer ones write a random key, as in "\restrict xyz".
+        return [line for line in done.stdout.splitlines() if not line.startswith("\\")]
+
+    return run
+
+
+def test_up_down_up_gives_the_same_schema(
+    empty_database: str, dump: Callable[[str], list[str]]
+) -> None:
+    """And down leaves only what env.py made: the schema and alembic's table."""
+    config = config_for(empty_database)
+    command.upgrade(config, "heads")
+    up = dump(empty_database)
+    command.downgrade(config, "base")
+    down = dump(empty_database)
+    assert [line for line in down if line.startswith("CREATE ")] == [
+        "CREATE SCHEMA relay;",
+        "CREATE TABLE relay.alembic_version (",
+    ]
+    command.upgrade(config, "heads")
+    assert dump(empty_database) == up
+    migrate(empty_database)
+    assert dump(empty_database) == up
+
+
+def test_the_core_alone_knows_no_tables(
+    empty_database: str, dump: Callable[[str], list[str]]
+) -> None:
+    """A platform with tables of its own takes only that, and brings authorize itself."""
+    command.upgrade(config_for(empty_database), "core@head")
+    assert "public." not in "\n".join(dump(empty_database))
+    with pytest.raises(SchemaError, match=r"relay\.authorize"):
+        check(empty_database)
+    execute(
+        empty_database,
+        """CREATE FUNCTION relay.authenticate(subject text, kind text)
+        RETURNS TABLE (user_id uuid, username text) LANGUAGE sql AS 'SELECT NULL::uuid, NULL';
+        CREATE FUNCTION relay.authorize(user_id uuid, bot_id uuid)
+        RETURNS TABLE (bot_name text, role text, username text)
+        LANGUAGE sql AS 'SELECT NULL, NULL, NULL'""",
+    )
+    check(empty_database)
+
+
+def test_the_reference_branch_can_be_taken_out_alone(
+    database: str, dump: Callable[[str], list[str]]
+) -> None:
+    """What is left is the core, as if the other had never been there."""
+    command.downgrade(config_for(database), "reference@base")
+    assert "public." not in "\n".join(dump(database))
+
+
+def test_the_models_say_what_the_tables_are(database: str) -> None:
+    """`alembic check` is clean; an application's own tables are not its business."""
+    execute(database, "CREATE TABLE theirs (id int)")
+    command.check(config_for(database))
+    execute(database, "ALTER TABLE messages ADD COLUMN surprise text")
+    with pytest.raises(CommandError, match="surprise"):
+        command.check(config_for(database))
+
+
+def test_two_release_phases_at_once_do_not_collide(empty_database: str) -> None:
+    """The second waits for the first and finds nothing left to do."""
+    with ThreadPoolExecutor(2) as pool:
+        script = ["python", "-c", "import sys; from realtime.postgres.schema import migrate;"]
+        script[2] += " migrate(sys.argv[1])"
+        runs = pool.map(
+            lambda dsn: subprocess.run([*script, dsn], cwd=PROJECT, check=False),
+            [empty_database] * 2,
+        )
+        assert [run.returncode for run in runs] == [0, 0]
+    check(empty_database)
+
+
+def test_the_address_comes_from_the_environment(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a Procfile host, postgres:// included; without one, a line says what to set."""
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    with pytest.raises(CommandError, match="set DATABASE_URL"):
+        command.upgrade(Config(PROJECT / "alembic.ini"), "heads")
+    assert empty_database.startswith("postgres")
+    address = "postgres://" + empty_database.split("://", 1)[1]
+    monkeypatch.setenv("DATABASE_URL", address)
+    command.upgrade(Config(PROJECT / "alembic.ini"), "heads")
+    check(empty_database)
+
+
+def test_offline_mode_prints_sql_that_works(
+    empty_database: str,
+    postgres: EmbeddedPostgres,
+    dump: Callable[[str], list[str]],
+    capsys: pytest.CaptureFixture[str],
+    database: str,
+) -> None:
+    """For those whose database administrator runs the migrations."""
+    command.upgrade(config_for(empty_database), "heads", sql=True)
+    script = capsys.readouterr().out
+    subprocess.run(
+        [postgres.psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", empty_database],
+        input=script,
+        check=True,
+        text=True,
+        capture_output=True,
+    )
+    assert dump(empty_database) == dump(database)
+
+
+def test_a_migrated_database_passes(database: str) -> None:
+    """Nothing is said of it."""
+    check(database)
+
+
+def test_a_database_that_was_never_migrated_is_refused(empty_database: str) -> None:
+    """In one line that says what to do."""
+    with pytest.raises(SchemaError, match=r"^the database is not migrated: run bin/migrate$"):
+        check(empty_database)
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        ("DELETE FROM relay.alembic_version", "not migrated: run bin/migrate"),
+        ("DROP FUNCTION relay.eject", r"without relay\.eject\(.*: run bin/migrate"),
+        ("UPDATE relay.alembic_version SET version_num = 'core_9999'", "deploy that release"),
+        (
+            "DROP FUNCTION relay.authorize, relay.authenticate",
+            r"relay\.authenticate.*relay\.authorize.*run bin/migrate",
+        ),
+    ],
+)
+def test_a_half_migrated_database_is_refused(database: str, damage: str, complaint: str) -> None:
+    """The line names what is missing."""
+    execute(database, damage)
+    with pytest.raises(SchemaError, match=complaint):
+        check(database)

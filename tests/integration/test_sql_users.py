@@ -1,0 +1,51 @@
+"""Rows of users, and TRUNCATE: who has to leave, and who is asked again."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.sql_log import Entry, Log
+from tests.platform import Platform
+from tests.serving import World
+
+
+@pytest.mark.gen_test
+async def test_a_deactivated_user_is_ejected_everywhere(platform: Platform, world: World) -> None:
+    """Once: a user who was inactive already is not ejected again, and no one comes back by it."""
+    log = await Log.since_now(platform)
+    await platform.execute("UPDATE users SET is_active = false WHERE id = $1", world.guest)
+    assert await log.only() == Entry(None, "eject", None, world.guest, 4001)
+    await platform.execute("UPDATE users SET is_active = false WHERE id = $1", world.guest)
+    await platform.execute("UPDATE users SET is_active = true, email = 'gus@example.org'")
+    assert await log.entries() == []
+
+
+@pytest.mark.gen_test
+async def test_a_deleted_user_is_ejected_everywhere(platform: Platform, world: World) -> None:
+    """As one who was deactivated."""
+    user = await platform.user()
+    log = await Log.since_now(platform)
+    await platform.execute("DELETE FROM users WHERE id = $1", user)
+    assert await log.only() == Entry(None, "eject", None, user, 4001)
+    assert world.bot
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("tables", "codes"),
+    [
+        ("permissions", [4003]),
+        ("bots CASCADE", [4003, 4003]),
+        ("users CASCADE", [4001, 4003, 4003]),
+        ("messages, documents", []),
+    ],
+)
+async def test_a_truncate_asks_everyone_again(
+    platform: Platform, world: World, tables: str, codes: list[int]
+) -> None:
+    """Once for each truncated table that decides about access; others send nothing."""
+    await platform.message(world.session, world.bot, world.guest)
+    log = await Log.since_now(platform)
+    await platform.execute(f"TRUNCATE {tables}")
+    expected = [Entry(None, "recheck", None, None, code) for code in codes]
+    assert sorted(await log.entries(), key=lambda entry: entry.code or 0) == expected

@@ -58,7 +58,7 @@ def make_app(services: Services) -> Application:
     ]
     if services.settings.console:
         routes += [
-            (r"/static/(console\.(?:js|css))", StaticHandler, {"path": STATIC}),
+            (r"/static/(console(?:/[a-z_]+)?\.(?:js|css|svg))", StaticHandler, {"path": STATIC}),
             (r"/()", ConsoleHandler, {"path": STATIC, "default_filename": "console.html"}),
         ]
     return Application(

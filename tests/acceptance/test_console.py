@@ -38,8 +38,12 @@ OpenConsole = Callable[..., Awaitable["Page"]]
 
 
 @pytest.fixture
-def server(start_server: StartServer) -> RunningServer:
-    return start_server(CONSOLE="true")
+def server(io_loop: IOLoop, start_server: StartServer) -> RunningServer:
+    async def start() -> RunningServer:
+        return await start_server(CONSOLE="true")
+
+    running: RunningServer = io_loop.run_sync(start, timeout=20)
+    return running
 
 
 class Chromium:
@@ -322,3 +326,19 @@ async def test_a_phone_shows_one_panel_at_a_time(
 
 async def in_view(page: Page, selector: str) -> None:
     await expect(page.locator(selector)).to_be_in_viewport()
+
+
+async def test_another_bot_is_another_conversation(
+    open_console: OpenConsole, platform: Platform, world: World
+) -> None:
+    """The dialog leads to it, and nothing of the first one stays."""
+    page = await open_console(world.owner)
+    await platform_says(platform, world, page, "of the first")
+    second = await platform.bot(world.owner, "Babbage")
+    await page.locator("#change").click()
+    await page.locator("[name=bot]").fill(second)
+    await page.locator("[name=token]").fill(token(world.owner))
+    await page.keyboard.press("Enter")
+    await sees(page, "#bot-name", "Babbage")
+    await sees(page, "#conversation-empty", "Quiet so far")
+    assert await page.locator(".message").count() == 0

@@ -1,0 +1,250 @@
+/**
+ * The console page: two clients of realtime.js, and who on the page is told of what they hear.
+ *
+ * Its parts are in console/: each owns one place of the page and knows nothing of the others.
+ */
+
+import { connect } from './realtime.js';
+import { Conversation } from './console/conversation.js';
+import { askForCredentials, readCredentials } from './console/credentials.js';
+import { copy, find, flash } from './console/dom.js';
+import { EventStream } from './console/event_stream.js';
+import { insertMessage } from './console/recipes.js';
+import { SqlPanel } from './console/sql_panel.js';
+import { Status } from './console/status.js';
+import { Toasts } from './console/toasts.js';
+import { Typists } from './console/typists.js';
+import { botUpdate, closed, documentUpdate, notification, permission } from './console/words.js';
+
+const PING_EVERY = 5_000;
+const NO_PERMISSION = 4003;
+const TOKEN_REFUSED = 4001;
+/** The types that the reader may switch off in the stream, and the switch of each. */
+const SWITCHES = { pong: 'show-pong', typing_indicator: 'show-typing_indicator' };
+
+const status = new Status();
+const stream = new EventStream(find('events'));
+const sql = new SqlPanel(find('recipes'));
+const typists = new Typists(find('typists'));
+const toasts = new Toasts(find('toasts'));
+const conversation = new Conversation({
+  box: find('conversation'),
+  empty: find('conversation-empty'),
+  counter: find('count-messages'),
+});
+const names = new Map(); // user id → username, as far as messages and typing told
+let me = { id: '', role: '' };
+let clients = null;
+let botId = '';
+
+// Connecting ---------------------------------------------------------------------------------
+
+function start(credentials) {
+  clients?.chat.close();
+  clients?.notifications.close();
+  if (credentials.botId !== botId) conversation.clear();
+  botId = credentials.botId;
+  // The subprotocol keeps the token out of addresses, and so out of every log on the way.
+  const common = { token: credentials.token, tokenIn: 'protocol' };
+  clients = {
+    chat: connect({ ...common, botId }),
+    notifications: connect({ ...common, notifications: true }),
+  };
+  status.bot('Connecting…', botId);
+  sql.update({ botId });
+  followChat(clients.chat);
+  followNotifications(clients.notifications);
+  status.state(clients.chat.state);
+}
+
+function ask(why) {
+  askForCredentials({ botId, why }, start);
+}
+
+function followChat(chat) {
+  chat.on('*', (message) => hear(message, 'chat', chat));
+  followLifecycle(chat, 'chat');
+  chat.on('state', ({ state }) => status.state(state));
+  chat.on('reconnecting', (wait) => status.reconnecting(wait));
+  chat.on('latency', ({ milliseconds }) => status.latency(milliseconds));
+  chat.on('close', onClose);
+  chat.on('open', () => chat.ping());
+  chat.on('connection_established', ({ data }) => onEstablished(data));
+  chat.on('chat_message', ({ data }) => onMessage(data));
+  chat.on('chat_message_update', ({ data }) => conversation.update(data));
+  chat.on('typing_indicator', ({ data }) => onTyping(data));
+  chat.on('permission_change', ({ data }) => onPermission(data));
+  chat.on('bot_update', ({ data }) => onBotUpdate(data));
+  chat.on('document_update', ({ data }) => conversation.note(documentUpdate(data)));
+  chat.on('resync', ({ data }) =>
+    conversation.note(`Some events were lost (${data.reason ?? 'resync'})`),
+  );
+}
+
+function followNotifications(notifications) {
+  notifications.on('*', (message) => hear(message, 'notifications', notifications));
+  followLifecycle(notifications, 'notifications');
+  notifications.on('state', ({ state }) => status.notifications(state));
+  notifications.on('notification', onNotification);
+}
+
+function followLifecycle(client, source) {
+  const tell = (type, text) => stream.lifecycle(type, `${source}: ${text}`, source);
+  client.on('close', (close) => tell('close', closed(close)));
+  client.on('reconnecting', ({ attempt, delay }) =>
+    tell('reconnecting', `in ${(delay / 1000).toFixed(1)} s, attempt ${attempt}`),
+  );
+}
+
+// What is heard ------------------------------------------------------------------------------
+
+function hear(message, source, client) {
+  if (isShown(message.type)) stream.message(message, source);
+  if (source === 'chat') status.cursor(client.cursor);
+  if (message.type !== 'pong') status.event(message.type === 'notification');
+}
+
+/** What is hidden is not kept either: a pong every few seconds would push out all else. */
+function isShown(type) {
+  return find(SWITCHES[type] ?? '')?.checked ?? true;
+}
+
+function onEstablished(data) {
+  me = { id: data.user_id, role: data.role };
+  conversation.me = me.id;
+  status.bot(data.bot_name, botId);
+  status.expires(data.expires_at);
+  sql.update({ userId: me.id, role: me.role });
+  showMe();
+}
+
+function onMessage(data) {
+  learnName(data);
+  conversation.add(data);
+  typists.update({ user_id: data.user_id, is_typing: false });
+}
+
+function onTyping(data) {
+  learnName(data);
+  typists.update(data);
+}
+
+function onPermission(data) {
+  const whom =
+    data.target_user_id === me.id
+      ? 'you'
+      : (names.get(data.target_user_id) ?? data.target_user_id.slice(0, 8));
+  conversation.note(permission(data, whom));
+}
+
+function onBotUpdate(data) {
+  if (data.details.name) status.bot(data.details.name, botId);
+  conversation.note(botUpdate(data));
+}
+
+function onNotification(message) {
+  toasts.show(message.notification_type.replaceAll('_', ' '), notification(message));
+  const { bot_id: about, action } = message.data ?? {};
+  // Shut out and let in again: no need to make the person press a button for that.
+  if (about === botId && action === 'granted' && clients.chat.state === 'closed' && wasShutOut)
+    clients.chat.connect();
+}
+
+let wasShutOut = false;
+
+function onClose(close) {
+  wasShutOut = close.code === NO_PERMISSION;
+  status.close(close);
+  typists.clear();
+  if (close.final && close.code !== 1000)
+    conversation.note(`The connection ended: ${closed(close)}.`);
+  if (close.final && close.code === TOKEN_REFUSED)
+    ask('The token was refused or has expired. Another one?');
+}
+
+function learnName({ user_id: id, username }) {
+  names.set(id, username);
+  if (names.size > 1_000) names.delete(names.keys().next().value);
+  if (id === me.id) showMe();
+}
+
+function showMe() {
+  status.me({ name: names.get(me.id), ...me });
+}
+
+// What the person does -----------------------------------------------------------------------
+
+function toggle() {
+  if (!clients) return ask();
+  const isOn = ['open', 'connecting'].includes(clients.chat.state);
+  for (const client of Object.values(clients)) {
+    if (isOn || client.state === 'reconnecting') client.close();
+    if (!isOn) client.connect();
+  }
+}
+
+async function compose(event) {
+  event.preventDefault();
+  const text = find('text').value.trim();
+  if (!text) return;
+  const insert = insertMessage(sql.scene, text);
+  clients?.chat.typing(false);
+  conversation.ghost(text, insert);
+  find('text').value = '';
+  sql.update({ text: '' });
+  if (await copy(insert)) flash(find('composer').querySelector('button'), 'SQL copied');
+}
+
+function onInput() {
+  const text = find('text').value;
+  clients?.chat.typing(text !== '');
+  sql.update({ text: text.trim() });
+}
+
+function onKey(event) {
+  // While an input method composes a character, Enter belongs to it.
+  if (event.key === 'Enter' && !event.shiftKey && !event.isComposing)
+    find('composer').requestSubmit();
+  else return;
+  event.preventDefault();
+}
+
+function showTab(tab) {
+  document.body.dataset.tab = tab;
+  for (const button of document.querySelectorAll('.tabs button')) {
+    button.setAttribute('aria-pressed', String(button.dataset.tab === tab));
+  }
+}
+
+function bind() {
+  find('toggle').addEventListener('click', toggle);
+  find('change').addEventListener('click', () => ask());
+  find('composer').addEventListener('submit', compose);
+  find('text').addEventListener('input', onInput);
+  find('text').addEventListener('keydown', onKey);
+  find('clear-events').addEventListener('click', () => stream.clear());
+  find('empty-sql').addEventListener('click', () => {
+    showTab('sql');
+    find('recipes').querySelector('summary').focus();
+  });
+  for (const button of document.querySelectorAll('.tabs button')) {
+    button.addEventListener('click', () => showTab(button.dataset.tab));
+  }
+  for (const [type, box] of Object.entries(SWITCHES)) {
+    find(box).addEventListener('change', () =>
+      find('events').classList.toggle(`no-${type}`, !find(box).checked),
+    );
+  }
+  setInterval(() => document.hidden || clients?.chat.ping(), PING_EVERY);
+}
+
+function main() {
+  bind();
+  sql.update({});
+  const credentials = readCredentials();
+  botId = credentials.botId;
+  if (credentials.botId && credentials.token) start(credentials);
+  else ask();
+}
+
+main();

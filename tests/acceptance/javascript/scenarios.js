@@ -1,0 +1,580 @@
+/**
+ * What realtime.js promises, one scenario each, named by a sentence.
+ *
+ * test_javascript_client.py finds the names by the calls of `scenario` in this file and runs each by
+ * `window.runScenario(name)`.
+ */
+
+import { chat, check, equal, makeWorld, settle } from './harness.js';
+import { connect, RealtimeClient } from '/static/realtime.js';
+
+const scenarios = new Map();
+
+function scenario(name, run) {
+  scenarios.set(name, run);
+}
+
+window.runScenario = (name) => scenarios.get(name)();
+
+// Addresses ----------------------------------------------------------------------------------
+
+scenario('the address is the guide’s, on the page’s own origin', async () => {
+  const { sockets } = await makeWorld();
+  equal(sockets[0].url.href, `ws://${location.host}/api/ws/chat/bot?token=first`);
+  equal(sockets[0].protocols, undefined);
+});
+
+scenario('a given https address becomes wss and keeps its path', async () => {
+  const { sockets } = await makeWorld({ url: 'https://example.org/live/' });
+  equal(sockets[0].url.href, 'wss://example.org/live/api/ws/chat/bot?token=first');
+});
+
+scenario('the token may travel as a subprotocol and then is in no address', async () => {
+  const { sockets } = await makeWorld({ tokenIn: 'protocol' });
+  equal(sockets[0].protocols, ['bearer', 'first']);
+  equal(sockets[0].url.search, '');
+});
+
+scenario('notifications have an endpoint of their own', async () => {
+  const { sockets } = await makeWorld({ notifications: true });
+  equal(sockets[0].url.pathname, '/api/ws/notifications');
+});
+
+scenario('neither or both endpoints is a mistake told at once', () => {
+  for (const options of [{ token: 't' }, { botId: 'b', notifications: true }]) {
+    let thrown = null;
+    try {
+      new RealtimeClient(options);
+    } catch (error) {
+      thrown = error;
+    }
+    check(thrown instanceof TypeError, 'a TypeError is thrown');
+  }
+});
+
+scenario('a token that no browser can send ends the client instead of looping', async () => {
+  const { client, sockets, timers, told } = await makeWorld({ token: 'a b', tokenIn: 'protocol' });
+  equal([client.state, sockets.length, timers.pending], ['closed', 0, 0]);
+  equal(told('error')[0].code, 'not_connectable');
+});
+
+// Reconnecting -------------------------------------------------------------------------------
+
+scenario(
+  'the wait before a reconnect is anywhere within a window that doubles up to a limit',
+  async () => {
+    for (const [random, share] of [
+      [0, 0],
+      [0.25, 0.25],
+      [0.999, 0.999],
+    ]) {
+      const { timers, told, last } = await makeWorld({ random: () => random });
+      for (let attempt = 0; attempt < 8; attempt += 1) {
+        await last().end(1006);
+        const window = Math.min(30_000, 1_000 * 2 ** attempt);
+        equal(told('reconnecting').at(-1), {
+          event: 'reconnecting',
+          attempt: attempt + 1,
+          delay: share * window,
+        });
+        await timers.advance(share * window);
+      }
+    }
+  },
+);
+
+scenario('codes that promise a return are reconnected after', async () => {
+  for (const code of [1001, 1005, 1006, 1008, 1011, 1013]) {
+    const { client, sockets, last, redial } = await makeWorld();
+    last().establish();
+    await last().end(code);
+    equal(client.state, 'reconnecting', `after ${code}`);
+    await redial();
+    equal(sockets.length, 2, `sockets after ${code}`);
+  }
+});
+
+scenario('1000, 4001, 4003 and 4029 are final', async () => {
+  for (const code of [1000, 4001, 4003, 4029]) {
+    const { client, timers, sockets, told, last } = await makeWorld();
+    last().establish();
+    await last().end(code, 'because');
+    equal(client.state, 'closed', `after ${code}`);
+    equal(
+      told('close').map(({ code, reason, final }) => [code, reason, final]),
+      [[code, 'because', true]],
+    );
+    await timers.advance(3_600_000);
+    equal([sockets.length, timers.pending], [1, 0], `sockets and timers after ${code}`);
+  }
+});
+
+scenario('a handshake alone does not make the waits short again', async () => {
+  const { timers, told, last, redial } = await makeWorld();
+  for (let round = 0; round < 4; round += 1) {
+    last().establish();
+    await timers.advance(1_000);
+    await last().end(1013);
+    await redial();
+  }
+  equal(
+    told('reconnecting').map(({ delay }) => delay),
+    [500, 1_000, 2_000, 4_000],
+  );
+});
+
+scenario('a connection that held makes the waits short again', async () => {
+  const { timers, told, last } = await makeWorld();
+  await last().end(1006);
+  await timers.advance(500);
+  await last().end(1006);
+  await timers.advance(1_000);
+  last().establish();
+  await timers.advance(10_000);
+  await last().end(1006);
+  equal(
+    told('reconnecting').map(({ delay }) => delay),
+    [500, 1_000, 500],
+  );
+});
+
+scenario('after the rate limit the wait starts long', async () => {
+  const { told, last } = await makeWorld();
+  last().establish();
+  await last().end(1008);
+  equal(told('reconnecting')[0].delay, 8_000);
+});
+
+scenario('a server that takes the connection and says nothing is left', async () => {
+  const { client, timers, told, last } = await makeWorld();
+  await timers.advance(15_000);
+  equal([client.state, last().closedWith, told('close')[0].code], ['reconnecting', 4000, 4000]);
+});
+
+scenario('the network’s return or the person’s reconnects at once', async () => {
+  for (const wake of [
+    ({ page }) => page.window.dispatchEvent(new Event('online')),
+    ({ page }) => {
+      page.document.visibilityState = 'visible';
+      page.document.dispatchEvent(new Event('visibilitychange'));
+    },
+  ]) {
+    const world = await makeWorld();
+    await world.last().end(1006);
+    wake(world);
+    await settle();
+    equal([world.client.state, world.sockets.length], ['connecting', 2]);
+    await world.timers.advance(2_000);
+    equal(world.sockets.length, 2, 'the wait that was cut short does not dial again');
+  }
+});
+
+scenario('a page that is hidden wakes nothing', async () => {
+  const { page, client, last } = await makeWorld();
+  await last().end(1006);
+  page.document.visibilityState = 'hidden';
+  page.document.dispatchEvent(new Event('visibilitychange'));
+  equal(client.state, 'reconnecting');
+});
+
+scenario('close is 1000, final, and leaves no timer', async () => {
+  const { client, timers, page, sockets, told, last } = await makeWorld();
+  last().establish();
+  client.typing(true);
+  client.close();
+  client.close();
+  equal([client.state, last().closedWith, timers.pending], ['closed', 1000, 0]);
+  equal(
+    told('close').map(({ code, final }) => [code, final]),
+    [[1000, true]],
+  );
+  page.window.dispatchEvent(new Event('online'));
+  last().say(chat('late'));
+  await timers.advance(60_000);
+  equal([sockets.length, told('chat_message').length], [1, 0]);
+});
+
+scenario('close during a wait or a dial is final too', async () => {
+  const waiting = await makeWorld();
+  await waiting.last().end(1006);
+  waiting.client.close();
+  await waiting.timers.advance(60_000);
+  equal([waiting.sockets.length, waiting.timers.pending], [1, 0]);
+
+  const dialling = await makeWorld({ token: undefined, getToken: () => settle().then(() => 't') });
+  dialling.client.close();
+  await settle();
+  await settle();
+  equal([dialling.client.state, dialling.sockets.length], ['closed', 0]);
+});
+
+scenario('a handler of close may close for good', async () => {
+  const { client, timers, sockets, last } = await makeWorld();
+  client.once('close', () => client.close());
+  await last().end(1006);
+  await timers.advance(60_000);
+  equal([client.state, sockets.length], ['closed', 1]);
+});
+
+scenario('connect starts a closed client again, with its cursor', async () => {
+  const { client, sockets, last } = await makeWorld();
+  last().establish({ cursor: 'kept' });
+  await last().end(4029);
+  client.connect();
+  client.connect();
+  await settle();
+  equal([sockets.length, last().url.searchParams.get('cursor')], [2, 'kept']);
+});
+
+// Resuming -----------------------------------------------------------------------------------
+
+scenario(
+  'the newest cursor of established, events and pongs is sent on the reconnect',
+  async () => {
+    const { client, last, redial } = await makeWorld({ cursor: 'saved' });
+    const reconnected = async () => {
+      await last().end(1006);
+      await redial();
+      return last().url.searchParams.get('cursor');
+    };
+    equal(last().url.searchParams.get('cursor'), 'saved');
+    last().establish({ cursor: 'c1', recovered: false });
+    equal(await reconnected(), 'c1');
+    last().establish({ cursor: 'c1', recovered: true });
+    last().say(chat('1'));
+    last().say(chat('2', 'c2'));
+    last().say(chat('3'));
+    equal(await reconnected(), 'c2');
+    last().establish({ cursor: 'c2', recovered: true });
+    last().say({ type: 'pong', timestamp: 'x', cursor: 'c3' });
+    equal([client.cursor, await reconnected()], ['c3', 'c3']);
+  },
+);
+
+scenario('a replay that is cut short is asked for again from where it began', async () => {
+  const { last, redial } = await makeWorld({ cursor: 'old' });
+  last().establish({ cursor: 'end-of-replay', recovered: true });
+  last().say(chat('1'));
+  await last().end(1006);
+  await redial();
+  equal(last().url.searchParams.get('cursor'), 'old');
+});
+
+scenario('an event that comes twice around a reconnect is handed over once', async () => {
+  const { told, last, client, redial } = await makeWorld();
+  last().establish();
+  last().say(chat('1'));
+  last().say(chat('2'));
+  await last().end(1001);
+  await redial();
+  last().establish({ recovered: true });
+  last().say(chat('2', 'c9'));
+  last().say(chat('3'));
+  equal(
+    told('chat_message').map(({ id }) => id),
+    ['1', '2', '3'],
+  );
+  equal(client.cursor, 'c9', 'the cursor of a repeated event');
+});
+
+scenario('recovered false forgets the ids and tells the app to refetch', async () => {
+  const { told, last, redial } = await makeWorld();
+  last().establish();
+  last().say(chat('1'));
+  await last().end(1001);
+  await redial();
+  last().establish({ recovered: false, reason: 'foreign', cursor: 'new' });
+  last().say(chat('1'));
+  equal(told('chat_message').length, 2, 'the id means another event now');
+  equal(told('resync'), [{ event: 'resync', type: 'resync', data: { reason: 'foreign' } }]);
+  equal(told('open').at(-1).recovered, false);
+});
+
+scenario('a server that knows no cursors makes the app refetch too', async () => {
+  const { told, last } = await makeWorld({ cursor: 'saved' });
+  last().establish({ cursor: undefined });
+  equal([told('resync').length, told('open')[0].recovered], [1, false]);
+});
+
+scenario('a first connection has nothing to recover', async () => {
+  const { told, last } = await makeWorld();
+  last().establish();
+  equal(told('resync'), []);
+});
+
+scenario('a resync on a live connection reaches the app', async () => {
+  const { told, last } = await makeWorld();
+  last().establish();
+  last().say({ type: 'resync', data: { reason: 'lost' } });
+  equal(
+    told('resync').map(({ data }) => data.reason),
+    ['lost'],
+  );
+});
+
+scenario('the memory of ids is bounded and drops the oldest', async () => {
+  const { told, last } = await makeWorld({ timings: { rememberIds: 2 } });
+  last().establish();
+  for (const id of ['1', '2', '3', '3', '2', '1']) last().say(chat(id));
+  equal(
+    told('chat_message').map(({ id }) => id),
+    ['1', '2', '3', '1'],
+  );
+});
+
+// Tokens -------------------------------------------------------------------------------------
+
+scenario('refresh goes into an open connection and into the next one', async () => {
+  const { client, last, redial } = await makeWorld();
+  last().establish();
+  client.refresh('second');
+  equal(last().sentOf('authenticate'), [{ type: 'authenticate', data: { token: 'second' } }]);
+  await last().end(1006);
+  client.refresh('third');
+  await redial();
+  equal(last().url.searchParams.get('token'), 'third');
+  last().establish();
+  equal(last().sentOf('authenticate'), []);
+});
+
+scenario('refresh during a handshake is said as soon as the connection stands', async () => {
+  const { client, last } = await makeWorld();
+  client.refresh('second');
+  equal(last().sent, []);
+  last().establish();
+  equal(last().sentOf('authenticate').length, 1);
+});
+
+scenario('getToken is asked when the token is about to expire', async () => {
+  const { last } = await makeWorld({ getToken: async () => 'second' });
+  last().establish();
+  last().say({ type: 'token_expiring', data: { expires_at: 'soon' } });
+  await settle();
+  equal(
+    last()
+      .sentOf('authenticate')
+      .map(({ data }) => data.token),
+    ['second'],
+  );
+});
+
+scenario('after 4001 a new token from getToken reconnects', async () => {
+  const { sockets, last, told, redial } = await makeWorld({ getToken: async () => 'second' });
+  last().establish();
+  await last().end(4001);
+  equal(told('close')[0].final, false);
+  await redial();
+  equal([sockets.length, last().url.searchParams.get('token')], [2, 'second']);
+});
+
+scenario('after 4001 a token that was already refused does not reconnect', async () => {
+  for (const token of ['first', null]) {
+    const { client, timers, sockets, told } = await makeWorld({ getToken: async () => token });
+    await sockets[0].end(4001);
+    await timers.advance(3_600_000);
+    equal([client.state, sockets.length, told('close').at(-1).final], ['closed', 1, true]);
+  }
+});
+
+scenario('new tokens that are refused too are not asked for without end', async () => {
+  let minted = 0;
+  const { client, redial, sockets, last } = await makeWorld({
+    getToken: () => `t${(minted += 1)}`,
+  });
+  for (let round = 0; round < 5; round += 1) {
+    await last().end(4001);
+    await redial();
+  }
+  equal([client.state, sockets.length, minted], ['closed', 2, 1]);
+});
+
+scenario('a refreshed token that the server had no time to take is used after 4001', async () => {
+  const { client, sockets, last, redial } = await makeWorld();
+  last().establish();
+  client.refresh('second');
+  await last().end(4001);
+  await redial();
+  equal([sockets.length, last().url.searchParams.get('token')], [2, 'second']);
+});
+
+scenario('a getToken that fails or hangs is asked again later', async () => {
+  const answers = [
+    () => Promise.reject(new Error('down')),
+    () => new Promise(() => {}),
+    () => 'good',
+  ];
+  const getToken = () => answers.shift()();
+  const { timers, sockets, told } = await makeWorld({ token: undefined, getToken });
+  equal(
+    told('error').map(({ code }) => code),
+    ['token_unavailable'],
+  );
+  await timers.advance(17_000);
+  equal([sockets.length, answers.length], [1, 0]);
+});
+
+// Heartbeats ---------------------------------------------------------------------------------
+
+scenario('pings go out every 25 to 30 seconds and their round trip is told', async () => {
+  for (const [random, wait] of [
+    [0, 25_000],
+    [1, 30_000],
+  ]) {
+    const { client, timers, last } = await makeWorld({ random: () => random });
+    last().establish();
+    await timers.advance(wait - 1);
+    equal(last().sentOf('ping').length, 0);
+    await timers.advance(1);
+    equal(last().sentOf('ping').length, 1);
+    await timers.advance(40);
+    last().say({ type: 'pong', timestamp: last().sentOf('ping')[0].timestamp });
+    equal(client.latency, 40);
+    await timers.advance(wait);
+    equal(last().sentOf('ping').length, 2);
+  }
+});
+
+scenario('a ping that nothing answers is the end of that socket', async () => {
+  const { client, timers, sockets, told } = await makeWorld();
+  sockets[0].establish();
+  await timers.advance(27_500 + 9_000);
+  equal(client.state, 'open');
+  await timers.advance(1_001);
+  equal([client.state, sockets[0].closedWith], ['reconnecting', 4000]);
+  equal(told('close')[0].code, 4000);
+  await timers.advance(500);
+  equal(sockets.length, 2);
+});
+
+scenario('any frame is a sign of life', async () => {
+  const { client, timers, last } = await makeWorld();
+  last().establish();
+  await timers.advance(28_000);
+  equal(last().sentOf('ping').length, 1);
+  last().say(chat('1'));
+  await timers.advance(15_000);
+  equal(client.state, 'open');
+});
+
+scenario('coming back to the page asks for a sign of life', async () => {
+  const { page, last } = await makeWorld();
+  last().establish();
+  page.window.dispatchEvent(new Event('online'));
+  equal(last().sentOf('ping').length, 1);
+});
+
+// Typing and the rest ------------------------------------------------------------------------
+
+scenario('keystrokes are few messages and their end is told', async () => {
+  const { client, timers, last } = await makeWorld();
+  const said = () =>
+    last()
+      .sentOf('typing')
+      .map(({ data }) => data.is_typing);
+  client.typing(true);
+  equal(last().sent, [], 'nothing is said before the connection stands');
+  last().establish();
+  for (let key = 0; key < 30; key += 1) {
+    client.typing(true);
+    await timers.advance(100);
+  }
+  equal(said(), [true, true]);
+  await timers.advance(4_000);
+  equal(said(), [true, true, false]);
+  client.typing(false);
+  client.typing(true);
+  client.typing(false);
+  equal(said(), [true, true, false, true, false]);
+});
+
+scenario('sessionSync is said when open and refused otherwise', async () => {
+  const { client, last } = await makeWorld();
+  equal(client.sessionSync('s'), false);
+  last().establish();
+  equal(client.sessionSync('s'), true);
+  equal(last().sent, [{ type: 'session_sync', data: { session_id: 's' } }]);
+});
+
+scenario('a handler that throws or rejects is reported and stops no one', async () => {
+  const { client, told, last } = await makeWorld();
+  const after = [];
+  client.on('wave', () => {
+    throw new Error('thrown');
+  });
+  client.on('wave', async () => {
+    throw new Error('rejected');
+  });
+  client.on('wave', ({ data }) => after.push(data));
+  client.on('error', () => {
+    throw new Error('even here');
+  });
+  last().establish();
+  last().say({ type: 'wave', id: '1', data: 'hello' });
+  await settle();
+  equal(after, ['hello']);
+  equal(
+    told('error').map(({ code }) => code),
+    ['handler_failed', 'handler_failed'],
+  );
+  equal(client.state, 'open');
+});
+
+scenario('handlers come and go: on, once and the wildcard', async () => {
+  const { client, last } = await makeWorld();
+  const calls = [];
+  const off = client.on('wave', ({ id }) => calls.push(`on ${id}`));
+  client.once('wave', ({ id }) => calls.push(`once ${id}`));
+  client.on('*', ({ type, id }) => id && calls.push(`* ${type} ${id}`));
+  last().establish();
+  last().say({ type: 'wave', id: '1' });
+  off();
+  last().say({ type: 'wave', id: '2' });
+  equal(calls, ['on 1', 'once 1', '* wave 1', '* wave 2']);
+});
+
+scenario('an emitted event cannot pose as one of the client’s own', async () => {
+  const { client, told, last } = await makeWorld();
+  const seen = [];
+  client.on('*', ({ type }) => seen.push(type));
+  last().establish();
+  for (const type of ['close', 'open', 'state', '*']) last().say({ type, data: {} });
+  equal(seen, ['connection_established', 'close', 'open', 'state', '*']);
+  equal([told('close').length, told('open').length, client.state], [0, 1, 'open']);
+});
+
+scenario('a frame that is not a message is reported and passed over', async () => {
+  const { client, told, last } = await makeWorld();
+  last().establish();
+  for (const frame of ['{', 'null', '[]', '{"type":7}']) last().say(frame);
+  last().say(chat('1'));
+  equal(
+    told('error').map(({ code }) => code),
+    Array(4).fill('invalid_json'),
+  );
+  equal([told('chat_message').length, client.state], [1, 'open']);
+});
+
+scenario('the states are told in order', async () => {
+  const { client, timers, told, last } = await makeWorld();
+  last().establish();
+  await last().end(1001);
+  await timers.advance(500);
+  last().establish();
+  client.close();
+  equal(
+    told('state').map(({ state }) => state),
+    ['connecting', 'open', 'reconnecting', 'connecting', 'open', 'closed'],
+  );
+});
+
+scenario('the browser’s own WebSocket, timers and page do as well', async () => {
+  const client = connect({ botId: 'bot', token: 't', tokenIn: 'protocol' });
+  const heard = new Promise((resolve) => client.on('chat_message', resolve));
+  const { message } = await new Promise((resolve) => client.on('open', resolve));
+  equal(message.data.bot_name, 'Ada');
+  client.ping();
+  await new Promise((resolve) => client.on('latency', resolve));
+  equal((await heard).data.content, 'hello');
+  client.close();
+  equal(client.state, 'closed');
+});

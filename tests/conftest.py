@@ -16,6 +16,9 @@ import pytest
 
 from realtime.postgres.embedded import EmbeddedPostgres
 
+# Here and not by `-p`, which would import the relay before its coverage is measured.
+pytest_plugins = ["tests.serving"]
+
 CHROMIUM = Path("/usr/bin/chromium")
 TEST_SETTINGS = {
     "fsync": "off",

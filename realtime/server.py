@@ -23,10 +23,11 @@ from realtime.postgres.access import Access
 from realtime.postgres.cluster import Cluster, unpack
 from realtime.postgres.connection import LOST, WrongServer, open_pool
 from realtime.postgres.listener import Beginning, Listener, begin
+from realtime.postgres.past_log import PastLog
 from realtime.postgres.schema import SchemaError
 from realtime.relay.backoff import Backoff
-from realtime.relay.cursor import encode_cursor
 from realtime.relay.errors import CloseCode
+from realtime.relay.history import History
 from realtime.relay.hub import Hub
 from realtime.relay.rechecks import Rechecks
 from realtime.relay.relay import Relay
@@ -142,6 +143,10 @@ class Server:
         )
         self.rechecks = Rechecks(access)
         self.hub = Hub(frame=frame, pause=lambda: asyncio.sleep(0), ask_again=self.rechecks.ask)
+        self.history = History(
+            PastLog(pool, timeout=settings.database_timeout_seconds),
+            limit=settings.resume_max_events,
+        )
         self.cluster = Cluster(pool)
         self.typing = TypingRelay(
             TypingIndicators(time.monotonic),
@@ -164,7 +169,8 @@ class Server:
             access=access,
             verifier=TokenVerifier(settings, time.time),
             typing=self.typing,
-            encode_place=lambda cursor: encode_cursor(self.relay.database, cursor),
+            history=self.history,
+            database=lambda: self.relay.database,
             clock=time.time,
             monotonic=time.monotonic,
             new_id=lambda: str(uuid4()),
@@ -188,6 +194,7 @@ class Server:
             background = [
                 tasks.create_task(self.listener.run(self.relay)),
                 tasks.create_task(self.rechecks.run(self.hub, self.listener.ring)),
+                tasks.create_task(self.history.run()),
                 tasks.create_task(self.typing.run()),
                 tasks.create_task(self.cluster.keep_alive()),
                 tasks.create_task(self.cluster.keep_telling()),

@@ -11,7 +11,14 @@ depends_on = None
 
 
 def upgrade() -> None:
-    run_scripts("core/events", "core/doorbell", "core/values", "core/contract", "core/rights")
+    run_scripts(
+        "core/events",
+        "core/retention",
+        "core/doorbell",
+        "core/values",
+        "core/contract",
+        "core/rights",
+    )
 
 
 def downgrade() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from realtime.postgres.connection import LOST
+from realtime.postgres.event_log import NEWEST
 from realtime.relay.cursor import Cursor, Snapshot
 from realtime.relay.errors import CloseCode, Refused
 from realtime.relay.protocol import bot_of
@@ -18,17 +19,15 @@ if TYPE_CHECKING:
 
     from realtime.postgres.connection import Pool
 
-_NEWEST = """coalesce((SELECT xid FROM relay.events WHERE xid < pg_snapshot_xmax(
-    pg_current_snapshot()) ORDER BY xid DESC LIMIT 1), '0'::xid8)"""
 # One statement, and the functions are STABLE: who, what they may, and since when are one moment.
 _ADMIT = f"""
 SELECT who.user_id::text, who.username, may.bot_name, may.role,
-       pg_current_snapshot()::text AS snapshot, {_NEWEST} AS newest
+       pg_current_snapshot()::text AS snapshot, {NEWEST} AS newest
   FROM relay.authenticate($1, $2) AS who
   LEFT JOIN LATERAL relay.authorize(who.user_id, $3::uuid) AS may ON $3 IS NOT NULL
 """
-_RECHECK = """
-SELECT pg_current_snapshot()::text AS snapshot,
+_RECHECK = f"""
+SELECT pg_current_snapshot()::text AS snapshot, {NEWEST} AS newest,
        array(SELECT CASE WHEN bot_id IS NULL
                     THEN EXISTS (SELECT FROM relay.authenticate(user_id, 'id'))
                     ELSE EXISTS (SELECT FROM relay.authorize(user_id::uuid, bot_id::uuid)) END
@@ -38,13 +37,12 @@ SELECT pg_current_snapshot()::text AS snapshot,
 
 
 class Admission(NamedTuple):
-    """Somebody who may open a socket, as of `since`."""
+    """Somebody who may open a socket, as of that place in the log."""
 
     user_id: str
     username: str
     bot_name: str | None
     role: str | None
-    since: Snapshot
     place: Cursor
 
 
@@ -72,14 +70,12 @@ class Access:
             raise Refused(CloseCode.UNAUTHENTICATED, "user unknown or deactivated")
         if bot_id is not None and row["role"] is None:
             raise Refused(CloseCode.ACCESS_DENIED, "bot not found or access denied")
-        since = Snapshot.parse(row["snapshot"])
         return Admission(
             user_id=row["user_id"],
             username=row["username"],
             bot_name=row["bot_name"],
             role=row["role"],
-            since=since,
-            place=Cursor.at(since, row["newest"]),
+            place=_place(row),
         )
 
     async def recheck(self, questions: Sequence[tuple[str, str]]) -> Answer:
@@ -92,7 +88,7 @@ class Access:
         bots = [bot_of(topic) for _, topic in questions]
         row = await self._fetchrow(_RECHECK, users, bots)
         assert row is not None
-        return Answer(row["allowed"], Snapshot.parse(row["snapshot"]))
+        return Answer(row["allowed"], _place(row))
 
     async def _fetchrow(self, query: str, *arguments: object) -> "asyncpg.Record | None":
         try:
@@ -102,3 +98,7 @@ class Access:
             raise Refused(
                 CloseCode.TRY_AGAIN_LATER, "the database cannot be asked at the moment"
             ) from error
+
+
+def _place(row: "asyncpg.Record") -> Cursor:
+    return Cursor.at(Snapshot.parse(row["snapshot"]), row["newest"])

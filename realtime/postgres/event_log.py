@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from realtime.relay.cursor import Cursor, Snapshot
 from realtime.relay.events import Ejection, Event, Page
+from realtime.relay.resume import Floor, Lost, Unrecoverable
 
 if TYPE_CHECKING:
     import asyncpg
@@ -18,19 +19,30 @@ if TYPE_CHECKING:
 PAGE_ROWS = 1000
 """Rows of the one-trip read, and of each page of a larger one."""
 
+COLUMNS = "id, xid, topic, type, payload, user_id, code"
+# What retention has removed, in the shape of a row of events: nothing, where the floor came with a
+# dump from another server, whose ids lie in the future here.
+FLOOR = """
+SELECT 0::bigint AS id, CASE WHEN is_ours THEN last ELSE '0' END AS xid, NULL::text AS topic,
+       '' AS type, CASE WHEN is_ours THEN snapshot::text ELSE '1:1:' END AS payload,
+       NULL::uuid AS user_id, NULL::integer AS code
+  FROM (SELECT last, snapshot,
+               last < pg_snapshot_xmax(pg_current_snapshot()) AS is_ours FROM relay.floor) AS f"""
+# Likewise the snapshot: once, and also when there is nothing else.
+_SNAPSHOT = """
+SELECT -1::bigint AS id, '0'::xid8 AS xid, NULL::text AS topic, '' AS type,
+       pg_current_snapshot()::text AS payload, NULL::uuid AS user_id, NULL::integer AS code"""
 # Two branches rather than one OR, the first with an ORDER BY and a LIMIT: so the index on xid is
 # chosen whatever the statistics of a table that is filled and emptied all day, and no parallel
 # worker is started. Rows at or past xmax come from a restored dump: their ids lie in the future.
-_NEWER = """
-    SELECT id, xid, topic, type, payload, user_id, code FROM relay.events
-     WHERE xid > $1::xid8 AND xid < pg_snapshot_xmax(pg_current_snapshot())"""
-_STILL_OPEN = """
-    SELECT id, xid, topic, type, payload, user_id, code FROM relay.events
-     WHERE xid = ANY ($2::xid8[])"""
-# The snapshot comes as a row of its own, with id 0: once, and also when there is nothing else.
-_READ = f"""
-SELECT 0 AS id, '0'::xid8 AS xid, NULL AS topic, '' AS type,
-       pg_current_snapshot()::text AS payload, NULL::uuid AS user_id, NULL::integer AS code
+_NEWER = f"""
+SELECT {COLUMNS} FROM relay.events
+ WHERE xid > $1::xid8 AND xid < pg_snapshot_xmax(pg_current_snapshot())"""
+_STILL_OPEN = f"""
+SELECT {COLUMNS} FROM relay.events
+ WHERE xid = ANY ($2::xid8[])"""
+_READ = f"""{_SNAPSHOT}
+UNION ALL {FLOOR}
 UNION ALL ({_NEWER} ORDER BY xid LIMIT {PAGE_ROWS + 1})
 UNION ALL ({_STILL_OPEN} LIMIT {PAGE_ROWS + 1})
  ORDER BY id
@@ -41,10 +53,13 @@ SELECT * FROM ({_NEWER} UNION ALL {_STILL_OPEN}) AS unseen WHERE code IS NOT NUL
 _READ_EVENTS = f"""
 SELECT * FROM ({_NEWER} UNION ALL {_STILL_OPEN}) AS unseen WHERE code IS NULL ORDER BY id
 """
-_LAST = """
-SELECT pg_current_snapshot()::text AS snapshot,
-       coalesce((SELECT xid FROM relay.events WHERE xid < pg_snapshot_xmax(pg_current_snapshot())
-                  ORDER BY xid DESC LIMIT 1), '0'::xid8) AS last
+# Retention may have emptied the log; then the newest event is the newest that it removed.
+NEWEST = f"""greatest(
+    (SELECT xid FROM ({FLOOR}) AS floor),
+    (SELECT xid FROM relay.events WHERE xid < pg_snapshot_xmax(pg_current_snapshot())
+      ORDER BY xid DESC LIMIT 1))"""
+_END = f"""
+SELECT pg_current_snapshot()::text AS snapshot, {NEWEST} AS newest
 """
 
 
@@ -56,19 +71,23 @@ class EventLog:
 
     async def end(self) -> Cursor:
         """The place of one who begins now."""
-        row = await self._connection.fetchrow(_LAST)
+        row = await self._connection.fetchrow(_END)
         assert row is not None
-        return Cursor.at(Snapshot.parse(row["snapshot"]), row["last"])
+        return Cursor.at(Snapshot.parse(row["snapshot"]), row["newest"])
 
     async def read(self, cursor: Cursor) -> AsyncIterator[Page]:
         """Everything that the cursor does not cover: in one round trip, or in pages when large.
 
         Raises:
+            Unrecoverable: retention has removed what the cursor has not seen.
             One of `connection.LOST`; pages returned before that were good.
         """
         rows = await self._connection.fetch(_READ, cursor.last, list(cursor.open))
+        snapshot, floor = Snapshot.parse(rows[0]["payload"]), to_floor(rows[1])
+        if floor.is_above(cursor):
+            raise Unrecoverable(Lost.TOO_OLD)
         if len(rows) <= PAGE_ROWS:
-            yield _page(Snapshot.parse(rows[0]["payload"]), rows[1:], is_last=True)
+            yield _page(snapshot, rows[2:], is_last=True)
             return
         async for page in self._read_in_pages(cursor):
             yield page
@@ -98,14 +117,19 @@ def _page(snapshot: Snapshot, rows: "Records", *, is_last: bool) -> Page:
     ejections: list[Ejection] = []
     for row in rows:
         if row["code"] is None:
-            granted_to = row["user_id"] and str(row["user_id"])
-            events.append(Event(row["id"], row["xid"], row["topic"], row["payload"], granted_to))
+            events.append(to_event(row))
         else:
-            ejections.append(_ejection(row))
+            ejections.append(to_ejection(row))
     return Page(snapshot, tuple(ejections), tuple(events), is_last)
 
 
-def _ejection(row: "asyncpg.Record") -> Ejection:
+def to_event(row: "asyncpg.Record") -> Event:
+    user_id = row["user_id"]
+    granted_to = None if user_id is None else str(user_id)
+    return Event(row["id"], row["xid"], row["topic"], row["payload"], granted_to)
+
+
+def to_ejection(row: "asyncpg.Record") -> Ejection:
     return Ejection(
         id=row["id"],
         xid=row["xid"],
@@ -115,3 +139,7 @@ def _ejection(row: "asyncpg.Record") -> Ejection:
         farewell=row["payload"],
         may_stay=row["type"] == "recheck",
     )
+
+
+def to_floor(row: "asyncpg.Record") -> Floor:
+    return Floor(row["xid"], Snapshot.parse(row["payload"]))

@@ -17,6 +17,7 @@ from realtime.postgres.schema import check_schema
 from realtime.relay.backoff import Backoff
 from realtime.relay.cursor import Cursor, Database
 from realtime.relay.relay import Relay
+from realtime.relay.resume import Lost
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class Listener:
         """Keep the relay going. Cancel to end."""
         while True:
             try:
-                async with self._listening(relay.database) as (event_log, doorbell):
+                async with self._listening(relay) as (event_log, doorbell):
                     await relay.run(event_log, doorbell)
             except (*LOST, WrongServer) as error:
                 self._on_change(False)
@@ -88,18 +89,20 @@ class Listener:
                 await asyncio.sleep(delay)
 
     @asynccontextmanager
-    async def _listening(self, expected: Database) -> AsyncIterator[tuple[EventLog, Doorbell]]:
+    async def _listening(self, relay: Relay) -> AsyncIterator[tuple[EventLog, Doorbell]]:
         connection = await connect(self._dsn, self._timeout)
         try:
-            found = await identify(connection)
-            if found != expected:
-                raise WrongServer(f"this is another database than before: {found}, not {expected}")
+            database = await identify(connection)
             doorbell = Doorbell(connection, self._on_typing)
             await doorbell.listen()
+            event_log = EventLog(connection)
+            if database != relay.database:
+                log.warning("this is another database than before, or another timeline of it")
+                relay.start_over(database, await event_log.end(), Lost.FOREIGN)
             self._doorbell = doorbell
             self._backoff.reset()
             self._on_change(True)
-            yield EventLog(connection), doorbell
+            yield event_log, doorbell
         finally:
             self._doorbell = None
             # Not close(): the other side may no longer answer.

@@ -3,7 +3,8 @@
 A cursor is (last, open): every event whose transaction id is at most `last` has been seen, except
 those whose transaction id is in `open`. `last` is always the id of a transaction whose commit was
 seen, so its commit record was flushed and no id up to it is handed out again after a crash; a
-snapshot's own xmax would not do (ids of unflushed, aborted transactions are reused).
+snapshot's own xmax would not do (ids of unflushed, aborted transactions are reused). So everything
+that is kept for longer than one read is a cursor, never a snapshot.
 
 Snapshots are those of `pg_current_snapshot()`:
 https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT
@@ -41,12 +42,6 @@ class Snapshot:
         """Whether the transaction had ended (so that its events, if any, were visible)."""
         return xid < self.xmax and xid not in self.in_progress
 
-    def includes(self, other: "Snapshot") -> bool:
-        """Whether everything that the other covers is covered here too."""
-        if self.xmax < other.xmax:
-            return False
-        return all(xid in other.in_progress for xid in self.in_progress if xid < other.xmax)
-
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
@@ -68,6 +63,12 @@ class Cursor:
     def covers(self, xid: int) -> bool:
         """Whether an event of this transaction has been seen."""
         return xid <= self.last and xid not in self.open
+
+    def includes(self, other: "Cursor") -> bool:
+        """Whether every event that the other covers is covered here too."""
+        if self.last < other.last:
+            return False
+        return all(xid in other.open for xid in self.open if xid <= other.last)
 
     def after(self, snapshot: Snapshot, highest: int) -> "Cursor":
         """The place after a read in that snapshot which found ids up to `highest` (0: none)."""

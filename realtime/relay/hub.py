@@ -7,11 +7,11 @@ thread; `deliver` is the only coroutine, and gives way to others between slices.
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 
-from realtime.relay.cursor import Snapshot
+from realtime.relay.cursor import Cursor
 from realtime.relay.errors import CloseCode
 from realtime.relay.events import Ejection, Event, Page
-from realtime.relay.protocol import resync, stamp
-from realtime.relay.subscriber import Delivery, Framer, State, Subscriber
+from realtime.relay.protocol import bot_of, resync, stamp
+from realtime.relay.subscriber import Delivery, Framer, Place, State, Subscriber
 
 FAN_OUT_SLICE = 500
 """Sockets served before other tasks (pings, closes) get a turn; a few milliseconds of work."""
@@ -43,7 +43,7 @@ class Hub:
         self._unidentified: set[Subscriber] = set()
         self._recent: set[Subscriber] = set()
         """Let in so lately that a read may still find what is not theirs (`since` is set)."""
-        self._returning: dict[Subscriber, Snapshot] = {}
+        self._returning: dict[Subscriber, Cursor] = {}
         """Found to be still allowed; they go on once the reads have come as far as the answer."""
         self.position = ""
         """Where every live socket is at least, as a cursor's text."""
@@ -63,28 +63,31 @@ class Hub:
         self._unidentified.discard(subscriber)
         self._users.setdefault(user_id, set()).add(subscriber)
 
-    def admit(self, subscriber: Subscriber, since: Snapshot) -> None:
-        """Send it what was held and what comes, but for what `since` covers."""
-        # Else it left, or fell too far behind, while it was being asked about.
-        if subscriber.state is State.JOINING:
-            self._recent.add(subscriber)
+    def admit(self, subscriber: Subscriber, since: Cursor) -> None:
+        """Send it what was held and what comes, but for what `since` covers.
+
+        Not to be called when it `has_overflowed`.
+        """
+        if subscriber.state is State.JOINING:  # else it left while it was being asked about
             self._let_in(subscriber, since)
 
-    def _let_in(self, subscriber: Subscriber, since: Snapshot | None) -> None:
+    def _let_in(self, subscriber: Subscriber, since: Cursor | None) -> None:
+        if since is not None:
+            self._recent.add(subscriber)
         for item in subscriber.let_in(since):
             if isinstance(item, Delivery):
                 subscriber.deliver(item)
             else:
                 self._eject_one(subscriber, item)
 
-    def admit_again(self, subscriber: Subscriber, until: Snapshot) -> None:
+    def admit_again(self, subscriber: Subscriber, until: Cursor) -> None:
         """As `admit`, for a paused socket: it goes on as if nothing had been.
 
         Unless access was lost and given back meanwhile: then what was committed in between is not
         shown, and it is told `resync`, or has to come back.
 
         Args:
-            until: the snapshot of the answer that it may stay.
+            until: the place at which the answer was that it may stay.
         """
         self._returning[subscriber] = until
 
@@ -130,11 +133,11 @@ class Hub:
 
     # What a read found.
 
-    async def deliver(self, page: Page, cursor: str | None) -> None:
+    async def deliver(self, page: Page, place: Place | None) -> None:
         """Apply a page's ejections, then hand its events to the sockets on their topics.
 
         Args:
-            cursor: the place after the read, with its last page; None with the others.
+            place: where the read came to, with its last page; None with the others.
         """
         for ejection in page.ejections:
             self.eject(ejection)
@@ -143,10 +146,10 @@ class Hub:
             if event.topic in self._topics:
                 by_topic[event.topic].append(event)
         for topic, events in by_topic.items():
-            await self._fan_out(topic, Delivery(page.snapshot, events, cursor, self._frame))
-        if cursor is not None:
-            self.position = cursor
-            self._settle(page.snapshot)
+            await self._fan_out(topic, Delivery(events, place, self._frame))
+        if place is not None:
+            self.position = place.text
+            self._settle(place.cursor)
 
     async def _fan_out(self, topic: str, delivery: Delivery) -> None:
         # Who subscribes during a pause asks for its right after this read: nothing here is theirs.
@@ -157,8 +160,8 @@ class Hub:
             for subscriber in subscribers[start : start + FAN_OUT_SLICE]:
                 subscriber.deliver(delivery)
 
-    def _settle(self, seen: Snapshot) -> None:
-        """All that this snapshot covers has been delivered: later reads cannot find it again."""
+    def _settle(self, seen: Cursor) -> None:
+        """All that this cursor covers has been delivered: later reads cannot find it again."""
         for subscriber in tuple(self._recent):
             is_live = subscriber.state is State.LIVE
             if is_live and subscriber.since is not None and seen.includes(subscriber.since):
@@ -167,20 +170,48 @@ class Hub:
         for subscriber, until in tuple(self._returning.items()):
             if seen.includes(until):
                 del self._returning[subscriber]
-                if subscriber.state is State.JOINING:
+                if subscriber.state is State.PAUSED:
                     self._let_back(subscriber, until)
 
-    def _let_back(self, subscriber: Subscriber, until: Snapshot) -> None:
-        if not subscriber.was_locked_out(until):
+    def _let_back(self, subscriber: Subscriber, until: Cursor) -> None:
+        lost = subscriber.gap
+        if lost is None and subscriber.was_locked_out(until):
+            lost = "access_changed"
+        if subscriber.has_overflowed:
+            self.dismiss(subscriber, CloseCode.TRY_AGAIN_LATER, "too much happened meanwhile")
+        elif lost is None:
             self._let_in(subscriber, subscriber.since)
         elif subscriber.knows_cursors:
-            subscriber.sink.send(self._frame([resync("access_changed")]))
+            subscriber.gap = None
+            subscriber.sink.send(self._frame([resync(lost)]))
             subscriber.cursor = self.position
-            self.admit(subscriber, until)
+            self._let_in(subscriber, until)
         else:
-            self.dismiss(subscriber, CloseCode.TRY_AGAIN_LATER, "access changed")
+            self.dismiss(subscriber, CloseCode.TRY_AGAIN_LATER, "events were missed")
 
     # Ejections.
+
+    def lose_track(self, reason: str) -> None:
+        """Events were lost for good: ask anew for every socket, and tell it, or have it come back.
+
+        What happened in the gap may have been a revocation, so nobody is shown anything before.
+        """
+        self._returning.clear()
+        for subscriber in tuple(self._subscribers):
+            if subscriber.state is State.JOINING or not subscriber.knows_cursors:
+                self.dismiss(subscriber, CloseCode.TRY_AGAIN_LATER, "events were missed")
+            elif subscriber.state is not State.STOPPED:
+                self._ask_after_gap(subscriber, reason)
+
+    def _ask_after_gap(self, subscriber: Subscriber, reason: str) -> None:
+        # What it held, and since when it was here, is of before the gap.
+        subscriber.gap = reason
+        subscriber.hold_anew()
+        subscriber.pause(self.place_of(subscriber))
+        subscriber.since = None
+        is_chat = bot_of(subscriber.topic) is not None
+        code = CloseCode.ACCESS_DENIED if is_chat else CloseCode.UNAUTHENTICATED
+        self._ask_again(subscriber, Ejection(0, 0, None, None, code, None, may_stay=True))
 
     def eject(self, ejection: Ejection) -> None:
         """Cut off the sockets that the ejection is about, unless they were let in after it."""
@@ -197,7 +228,7 @@ class Hub:
     def _eject_one(self, subscriber: Subscriber, ejection: Ejection) -> None:
         if not subscriber.is_concerned_by(ejection):
             return
-        if subscriber.state is State.JOINING:
+        if subscriber.is_holding:
             subscriber.hold(ejection)
         elif subscriber.state is State.LIVE and not (
             subscriber.since and subscriber.since.covers(ejection.xid)

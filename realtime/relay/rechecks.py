@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn, Protocol
 
-from realtime.relay.cursor import Snapshot
+from realtime.relay.cursor import Cursor
 from realtime.relay.errors import CloseCode, Refused
 from realtime.relay.events import Ejection
 from realtime.relay.hub import Hub
@@ -18,10 +18,10 @@ BATCH = 500
 
 
 class Answer(NamedTuple):
-    """Who of those asked about may still be there, as of one snapshot."""
+    """Who of those asked about may still be there, and where in the log that was said."""
 
     allowed: Sequence[bool]
-    snapshot: Snapshot
+    place: Cursor
 
 
 class Access(Protocol):
@@ -58,7 +58,7 @@ class Rechecks:
 
         Args:
             wake_relay: called after each answer: sockets that may stay go on when the relay has
-                read as far as the answer's snapshot.
+                read as far as the answer's place.
         """
         while True:
             await self._some.wait()
@@ -80,6 +80,6 @@ class Rechecks:
             if not allowed:
                 hub.refuse(subscriber, ejection)
             elif ejection.may_stay:
-                hub.admit_again(subscriber, answer.snapshot)
+                hub.admit_again(subscriber, answer.place)
             else:
                 hub.dismiss(subscriber, CloseCode.TRY_AGAIN_LATER, "access changed")

@@ -10,13 +10,23 @@ from typing import NamedTuple, Protocol
 from realtime.relay.cursor import Cursor, Database, Snapshot, encode_cursor
 from realtime.relay.events import Page
 from realtime.relay.hub import Hub
+from realtime.relay.resume import Lost, Unrecoverable
+from realtime.relay.subscriber import Place
 
 
 class EventLog(Protocol):
     """Where events are read from; implemented by `postgres.event_log`."""
 
     def read(self, cursor: Cursor) -> AsyncIterator[Page]:
-        """Everything that the cursor does not cover, in one snapshot, at least one page."""
+        """Everything that the cursor does not cover, in one snapshot, at least one page.
+
+        Raises:
+            Unrecoverable: some of it has been removed from the log.
+        """
+        ...
+
+    async def end(self) -> Cursor:
+        """The place of one who begins now."""
         ...
 
 
@@ -55,11 +65,23 @@ class Relay:
         self._broken: list[_Delivered] = []
         hub.position = encode_cursor(database, cursor)
 
+    def start_over(self, database: Database, cursor: Cursor, reason: Lost) -> None:
+        """Go on from another place: what lies between is lost, and every socket is told."""
+        self.database = database
+        self._cursor = cursor
+        self._broken.clear()
+        self._hub.position = encode_cursor(database, cursor)
+        self._hub.lose_track(reason)
+
     async def run(self, log: EventLog, bell: Bell) -> None:
         """Relay until the connection is lost. Safe to cancel and to call again with another."""
         while True:
             await bell.wait()
-            await self.catch_up(log)
+            try:
+                await self.catch_up(log)
+            except Unrecoverable as lost:
+                # The process was away for longer than the log goes back.
+                self.start_over(self.database, await log.end(), lost.reason)
 
     async def catch_up(self, log: EventLog) -> None:
         """Read once and deliver what was found."""
@@ -71,7 +93,8 @@ class Relay:
             if page.is_last:
                 self._cursor = self._cursor.after(page.snapshot, highest)
                 self._broken.clear()
-                await self._hub.deliver(fresh, encode_cursor(self.database, self._cursor))
+                text = encode_cursor(self.database, self._cursor)
+                await self._hub.deliver(fresh, Place(self._cursor, text))
             else:
                 await self._hub.deliver(fresh, None)
                 last_id = page.events[-1].id if page.events else 0

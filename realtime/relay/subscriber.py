@@ -1,21 +1,22 @@
 """One socket as the relay sees it: whether it may be sent events yet, and from where on.
 
 A subscriber is *joining* while its right to the topic is being asked for: what arrives is held.
-The answer comes with the snapshot it was given in, `since`; what that snapshot covers is not for
-this socket, the rest is, and it is *live*. An ejection makes it *stopped* (nothing more is sent),
-or joining again where it will probably stay. The hub calls everything here.
+The answer comes with the place in the log at which it was given, `since`; what that covers is not
+for this socket, the rest is, and it is *live*. An ejection makes it *stopped* (no more is sent),
+or *paused* where it will probably stay: asked about again, and holding meanwhile. The hub calls
+everything here.
 
     joining ──let_in──▶ live ──stop──▶ stopped
-       ▲                 │
-       └──────pause──────┘
+                        │  ▲
+                  pause ▼  │ let_in
+                       paused
 """
 
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from realtime.relay.cursor import Snapshot
-from realtime.relay.errors import CloseCode
+from realtime.relay.cursor import Cursor
 from realtime.relay.events import Ejection, Event
 from realtime.relay.protocol import stamp
 
@@ -31,34 +32,39 @@ class Sink(Protocol):
     def close(self, code: int, reason: str) -> None: ...
 
 
+class Place(NamedTuple):
+    """A cursor, and its text for clients."""
+
+    cursor: Cursor
+    text: str
+
+
 class Delivery:
     """One page's events of one topic, framed once for all the sockets on it."""
 
-    __slots__ = ("_cursor", "_frame", "events", "frames", "snapshot")
+    __slots__ = ("_frame", "_place", "events", "frames")
 
-    def __init__(
-        self, snapshot: Snapshot, events: list[Event], cursor: str | None, frame: Framer
-    ) -> None:
-        self.snapshot = snapshot
+    def __init__(self, events: list[Event], place: Place | None, frame: Framer) -> None:
         self.events = events
-        self._cursor = cursor
+        self._place = place
         self._frame = frame
-        self.frames = self._framed(events, cursor)
+        self.frames = self._framed(events, place)
 
-    def frames_since(self, since: Snapshot) -> bytes:
+    def frames_since(self, since: Cursor) -> bytes:
         """The frames for a socket to which only what came after `since` belongs.
 
         The cursor is left out where this read knew less than `since`: it would lead the client
         back to before the moment it was let in.
         """
-        cursor = self._cursor if self.snapshot.includes(since) else None
+        place = self._place if self._place and self._place.cursor.includes(since) else None
         events = [event for event in self.events if not since.covers(event.xid)]
-        if cursor == self._cursor and len(events) == len(self.events):
+        if place == self._place and len(events) == len(self.events):
             return self.frames
-        return self._framed(events, cursor)
+        return self._framed(events, place)
 
-    def _framed(self, events: list[Event], cursor: str | None) -> bytes:
+    def _framed(self, events: list[Event], place: Place | None) -> bytes:
         last = len(events) - 1
+        cursor = place.text if place else None
         return self._frame(
             stamp(event.payload, event.id, cursor if index == last else None)
             for index, event in enumerate(events)
@@ -68,6 +74,7 @@ class Delivery:
 class State(Enum):
     JOINING = "joining"
     LIVE = "live"
+    PAUSED = "paused"
     STOPPED = "stopped"
 
 
@@ -79,7 +86,7 @@ class Subscriber:
         connection_id: unique per socket.
         opened_at: epoch seconds.
         sink: the way to the socket.
-        hold_bytes: how many bytes may be held while joining; past that it is closed (1013).
+        hold_bytes: how many bytes may be held while joining or paused.
         knows_cursors: whether the client has shown that it can resume, and understands `resync`.
     """
 
@@ -89,6 +96,8 @@ class Subscriber:
         "_hold_bytes",
         "connection_id",
         "cursor",
+        "gap",
+        "has_overflowed",
         "knows_cursors",
         "opened_at",
         "since",
@@ -117,16 +126,24 @@ class Subscriber:
         self.state = State.JOINING
         self.user_id: str | None = None
         self.username: str | None = None
-        self.since: Snapshot | None = None
+        self.since: Cursor | None = None
         self.cursor = ""
-        """Its place as told in `connection_established`; in use while `since` is."""
+        """The text of its place, while that is not the hub's."""
+        self.gap: str | None = None
+        """Why events were lost to it for good, once they were; it has yet to be told."""
+        self.has_overflowed = False
+        """More was to be held than may be: what was held is gone."""
         self._hold_bytes = hold_bytes
         self._held: list[Delivery | Ejection] = []
         self._held_bytes = 0
 
+    @property
+    def is_holding(self) -> bool:
+        return self.state is State.JOINING or self.state is State.PAUSED
+
     def deliver(self, delivery: Delivery) -> None:
-        """Send what belongs to this socket, or hold it while joining."""
-        if self.state is State.JOINING:
+        """Send what belongs to this socket, or hold it."""
+        if self.is_holding:
             self._hold(delivery, len(delivery.frames))
         elif self.state is State.LIVE:
             frames = delivery.frames_since(self.since) if self.since else delivery.frames
@@ -138,15 +155,23 @@ class Subscriber:
         self._hold(ejection, len(ejection.farewell or ""))
 
     def _hold(self, item: Delivery | Ejection, size: int) -> None:
-        self._held.append(item)
         self._held_bytes += size
-        if self._held_bytes > self._hold_bytes:
-            self.stop()
-            self.sink.close(CloseCode.TRY_AGAIN_LATER, "too much happened while joining")
+        self.has_overflowed = self._held_bytes > self._hold_bytes
+        if self.has_overflowed:
+            self._held.clear()
+        else:
+            self._held.append(item)
 
-    def let_in(self, since: Snapshot | None) -> list[Delivery | Ejection]:
-        """Become live from that snapshot on; returns what was held, in order, for the hub."""
-        held, self._held, self._held_bytes = self._held, [], 0
+    def hold_anew(self) -> None:
+        """Forget what was held: it will be read from the log."""
+        self._held.clear()
+        self._held_bytes = 0
+        self.has_overflowed = False
+
+    def let_in(self, since: Cursor | None) -> list[Delivery | Ejection]:
+        """Become live from that place on; returns what was held, in order, for the hub."""
+        held, self._held = self._held, []
+        self.hold_anew()
         self.since = since
         self.state = State.LIVE
         return held
@@ -157,7 +182,7 @@ class Subscriber:
         Args:
             cursor: the place of what was sent up to now.
         """
-        self.state = State.JOINING
+        self.state = State.PAUSED
         self.cursor = cursor
 
     def stop(self) -> None:
@@ -165,10 +190,10 @@ class Subscriber:
         self.state = State.STOPPED
         self._held = []
 
-    def was_locked_out(self, until: Snapshot) -> bool:
-        """Whether, of what was held, something up to that snapshot took or gave the user access.
+    def was_locked_out(self, until: Cursor) -> bool:
+        """Whether, of what was held, something up to that place took or gave the user access.
 
-        If not, then a user who is allowed as of that snapshot was allowed all the while.
+        If not, then a user who is allowed at that place was allowed all the while.
         """
         for item in self._held:
             if isinstance(item, Ejection):

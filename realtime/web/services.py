@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from realtime.auth import TokenVerifier
-from realtime.relay.cursor import Cursor, Snapshot
+from realtime.relay.cursor import Cursor, Database, encode_cursor
+from realtime.relay.history import History
 from realtime.relay.hub import Hub
 from realtime.relay.typing_relay import TypingRelay
 from realtime.settings import Settings
 
 
 class Admission(Protocol):
-    """Somebody who may open a socket, as of `since`; `place` is their cursor."""
+    """Somebody who may open a socket, as of that place in the log."""
 
     @property
     def user_id(self) -> str: ...
@@ -25,8 +26,6 @@ class Admission(Protocol):
     def bot_name(self) -> str | None: ...
     @property
     def role(self) -> str | None: ...
-    @property
-    def since(self) -> Snapshot: ...
     @property
     def place(self) -> Cursor: ...
 
@@ -62,10 +61,15 @@ class Services:
     access: Access
     verifier: TokenVerifier
     typing: TypingRelay
-    encode_place: Callable[[Cursor], str]
-    """Writes a cursor of this process's database."""
+    history: History
+    database: Callable[[], Database]
+    """Which database's cursors are good here, at the moment."""
     clock: Callable[[], float]
     """Epoch seconds."""
     monotonic: Callable[[], float]
     new_id: Callable[[], str]
     status: Status = field(default_factory=Status)
+
+    def encode_place(self, cursor: Cursor) -> str:
+        """Write a cursor of this process's database."""
+        return encode_cursor(self.database(), cursor)

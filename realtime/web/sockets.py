@@ -20,6 +20,7 @@ from realtime.relay.errors import CloseCode, ErrorCode, MessageError, Refused
 from realtime.relay.rate_limit import RateLimit, Verdict
 from realtime.relay.subscriber import Subscriber
 from realtime.web.closing import ExplainingProtocol
+from realtime.web.joining import Joining
 from realtime.web.services import Admission, Services
 from realtime.web.token_life import TokenLife
 from realtime.web.transport import SocketSink, frame
@@ -37,7 +38,6 @@ class RelaySocket(WebSocketHandler):
         self._services = services
         self._connection_id = services.new_id()
         self._subscriber: Subscriber | None = None
-        self._identity: Identity | None = None
         self._token_life: TokenLife | None = None
         self._limit: RateLimit | None = None
         self._sink: SocketSink | None = None
@@ -83,11 +83,13 @@ class RelaySocket(WebSocketHandler):
 
     async def _join(self, sink: SocketSink, *path: str) -> None:
         services = self._services
-        self._identity = identity = await services.verifier.verify(self._token() or "")
+        identity = await services.verifier.verify(self._token() or "")
         topic, bot_id = await self._topic_and_bot(identity.subject, *path)
         if len(services.hub) >= services.settings.max_connections:
             raise Refused(CloseCode.TRY_AGAIN_LATER, "this process is full")
-        subscriber = Subscriber(
+        if self._is_gone():
+            return
+        self._subscriber = Subscriber(
             topic,
             self._connection_id,
             sink,
@@ -95,42 +97,52 @@ class RelaySocket(WebSocketHandler):
             hold_bytes=services.settings.send_buffer_bytes,
             knows_cursors="cursor" in self.request.query_arguments,
         )
-        if self._is_gone():
+        joining = Joining(
+            services,
+            self._subscriber,
+            sink,
+            subject=identity.subject,
+            bot_id=bot_id,
+            cursor=self.get_query_argument("cursor", None),
+        )
+        admission = await joining.ask()
+        if admission is None:
             return
-        self._subscriber = subscriber
-        services.hub.subscribe(subscriber)
-        admission = await services.access.admit(identity.subject, bot_id)
         if bot_id is None and topic != protocol.user_topic(admission.user_id):
             raise Refused(CloseCode.TRY_AGAIN_LATER, "the user was renamed just now")
-        if not self._is_gone():
-            self._welcome(subscriber, admission, identity)
+        recovery, owed = await joining.look_back(admission)
+        self._welcome(self._subscriber, admission, identity, recovery)
+        await joining.enter(admission, owed)
 
-    def _welcome(self, subscriber: Subscriber, admission: Admission, identity: Identity) -> None:
+    def _welcome(
+        self,
+        subscriber: Subscriber,
+        admission: Admission,
+        identity: Identity,
+        recovery: dict[str, Any],
+    ) -> None:
         services = self._services
-        if services.hub.count_of(admission.user_id) >= services.settings.max_connections_per_user:
-            raise Refused(CloseCode.TOO_MANY_CONNECTIONS, "this user has too many connections")
-        services.hub.identify(subscriber, admission.user_id, admission.username)
         self._limit = RateLimit(
             services.settings.messages_per_second,
             services.settings.message_burst,
             services.monotonic,
         )
         self._token_life = TokenLife(identity, services, subscriber.sink)
-        subscriber.cursor = services.encode_place(admission.place)
         data = {
             **self._describe(admission),
             "user_id": admission.user_id,
             "connection_id": self._connection_id,
             "cursor": subscriber.cursor,
             "expires_at": protocol.rfc3339(identity.expires_at),
+            **recovery,
         }
         self._say(protocol.connection_established(data))
-        services.hub.admit(subscriber, admission.since)
         log.info(
-            "open connection=%s user=%s topic=%s",
+            "open connection=%s user=%s topic=%s%s",
             self._connection_id,
             admission.user_id,
             subscriber.topic,
+            "".join(f" {name}={value}" for name, value in recovery.items()),
         )
 
     def _token(self) -> str | None:

@@ -7,6 +7,7 @@ straight to the kernel while nothing waits is what makes a wide fan-out cheap: T
 
 import struct
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 
@@ -67,6 +68,12 @@ class SocketSink:
         if sent < len(frames):
             # Whatever its size, one message to an empty queue is sent: it could never be otherwise.
             self._queue_beyond_limit(memoryview(frames)[sent:])
+
+    async def drained(self) -> None:
+        """Return when the kernel has taken all that was sent (or the socket is gone)."""
+        with suppress(StreamClosedError):
+            # An empty write is done when all before it are.
+            await self._stream.write(b"")
 
     def close(self, code: int, reason: str) -> None:
         """Close with a code, after what was sent before."""

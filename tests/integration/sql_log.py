@@ -47,7 +47,7 @@ class Log:
     async def messages(self) -> list[Message]:
         """The messages of entries that must all be events."""
         entries = await self.entries()
-        assert all(entry.code is None and entry.user_id is None for entry in entries)
+        assert all(entry.code is None for entry in entries)
         return [entry.message for entry in entries if entry.message is not None]
 
     async def only(self) -> Entry:
@@ -93,7 +93,9 @@ def permission_entries(
         "data": {"bot_id": bot_id, "action": action, "details": details},
     }
     entries = [
-        Entry(bot_topic(bot_id), "permission_change", change),
+        Entry(
+            bot_topic(bot_id), "permission_change", change, user_id if action == "granted" else None
+        ),
         Entry(user_topic(user_id), "notification", notification),
     ]
     if ejection:

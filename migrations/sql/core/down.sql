@@ -12,6 +12,8 @@ DROP FUNCTION relay.json_time(timestamptz);
 DROP FUNCTION relay.actor();
 DROP FUNCTION relay.uuid_or_null(text);
 DROP FUNCTION relay.ring(text);
+DROP TABLE relay.floor;
+DROP TABLE relay.snapshots;
 DROP TABLE relay.nodes;
 DROP SEQUENCE relay.bell;
 DROP TABLE relay.events;

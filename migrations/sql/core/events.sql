@@ -2,7 +2,8 @@
 --
 -- Three kinds of rows, told apart by "type":
 --   events       topic and payload; the payload is the finished wire message, a JSON object to
---                which the relay adds "id" and "cursor" after the opening brace.
+--                which the relay adds "id" and "cursor" after the opening brace. A user_id says
+--                that the event gives this user access to the topic.
 --   'eject'      user_id (null: everyone), topic (null: every topic), code: those sockets are
 --                stopped before any event of the same read, sent the payload (if any) as a
 --                farewell, and closed.
@@ -16,7 +17,7 @@ CREATE SEQUENCE relay.events_id CACHE 1;
 CREATE SEQUENCE relay.current_slot AS smallint MINVALUE 0 MAXVALUE 3 START 0 CYCLE;
 
 -- A ring of four partitions, so that retention empties the oldest with TRUNCATE instead of
--- deleting row by row. The only index is the one that the read uses.
+-- deleting row by row.
 CREATE TABLE relay.events (
     id bigint NOT NULL DEFAULT nextval('relay.events_id'),
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
@@ -35,7 +36,11 @@ CREATE TABLE relay.events_1 PARTITION OF relay.events FOR VALUES IN (1);
 CREATE TABLE relay.events_2 PARTITION OF relay.events FOR VALUES IN (2);
 CREATE TABLE relay.events_3 PARTITION OF relay.events FOR VALUES IN (3);
 
+-- The relay's own read.
 CREATE INDEX events_xid ON relay.events (xid);
+-- Clients that come back: what they are owed costs what happened on their own topic.
+CREATE INDEX events_topic_xid ON relay.events (topic, xid) WHERE code IS NULL;
+CREATE INDEX events_ejections ON relay.events (xid) WHERE code IS NOT NULL;
 
 COMMENT ON TABLE relay.events IS
     'One row per event, written by triggers and relay.emit in the writer''s own transaction';

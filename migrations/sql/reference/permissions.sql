@@ -23,26 +23,28 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 -- The log rows of one change. The ejected socket is sent the permission_change as its farewell,
--- for it is stopped before it could see the event. Set-returning and STABLE, so that it is inlined
+-- for it is stopped before it could see the event; a grant says whose it is, for a relay that has to
+-- find out whether somebody lost access for a moment. Set-returning and STABLE, so that it is inlined
 -- (OFFSET 0 in its callers: arguments are computed once, below it).
 CREATE FUNCTION relay.permission_rows(
     bot_id uuid, user_id uuid, action text, details text, bot_exists boolean, ejection text, at text
-) RETURNS TABLE (topic text, type text, payload text, ejected uuid, code integer)
+) RETURNS TABLE (topic text, type text, payload text, about uuid, code integer)
 LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
-    SELECT r.topic, r.type, r.payload, r.ejected, r.code
+    SELECT r.topic, r.type, r.payload, r.about, r.code
     FROM (
         SELECT concat('{"type":"permission_change","bot_id":"', bot_id,
             '","data":{"target_user_id":"', user_id, '","action":"', action,
             '","details":', details, '},"timestamp":', at, '}') AS change
     ) AS m
     CROSS JOIN LATERAL (VALUES
-        (bot_exists, concat('bot:', bot_id), 'permission_change', m.change, NULL::uuid, NULL::int),
+        (bot_exists, concat('bot:', bot_id), 'permission_change', m.change,
+            CASE WHEN action = 'granted' THEN user_id END, NULL::int),
         (true, concat('user:', user_id), 'notification', relay.notification_message(
             'permission_change', concat('{"bot_id":"', bot_id, '","action":"', action,
                 '","details":', details, '}'), at), NULL, NULL),
         (ejection IS NOT NULL, concat('bot:', bot_id), ejection, m.change, user_id, 4003)
-    ) AS r (wanted, topic, type, payload, ejected, code)
+    ) AS r (wanted, topic, type, payload, about, code)
     WHERE r.wanted;
 END;
 

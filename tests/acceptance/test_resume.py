@@ -1,0 +1,285 @@
+"""Coming back with a cursor: nothing missing, on any process, or a reason why."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from realtime.relay.cursor import Cursor, Database, decode_cursor, encode_cursor
+from tests.clients import Message, Socket
+from tests.platform import Platform
+from tests.serving import RunningServer, StartServer, World
+
+
+def newest_cursor(socket: Socket) -> str:
+    """The last cursor that the socket was sent, wherever it stood."""
+    found = [one.get("cursor") or one.get("data", {}).get("cursor") for one in socket.messages]
+    return [cursor for cursor in found if cursor][-1]
+
+
+def contents(socket: Socket) -> list[str]:
+    return [one["data"]["content"] for one in socket.of_type("chat_message")]
+
+
+async def leave(socket: Socket) -> str:
+    """Disconnect; returns the cursor to come back with."""
+    cursor = newest_cursor(socket)
+    socket.close()
+    await socket.closed()
+    return cursor
+
+
+async def answer_to(server: RunningServer, world: World, cursor: str) -> Message:
+    """What `connection_established` says to a guest with this cursor."""
+    return (await (await server.chat(world.bot, world.guest, cursor=cursor)).established())["data"]
+
+
+@pytest.mark.gen_test
+async def test_what_was_missed_is_sent_before_what_is_live_on_any_process(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """In order, each once, and the last of it with a cursor."""
+    one, other = await start_server(), await start_server()
+    guest = await one.chat(world.bot, world.guest)
+    await platform.message(world.session, world.bot, world.owner, "seen")
+    await guest.next("chat_message")
+    cursor = await leave(guest)
+    for number in range(20):
+        await platform.message(world.session, world.bot, world.owner, f"missed {number}")
+    back = await other.chat(world.bot, world.guest, cursor=cursor)
+    await platform.message(world.session, world.bot, world.owner, "live")
+    await back.next("chat_message", 21)
+    assert (await back.established())["data"]["recovered"] is True
+    assert contents(back) == [*(f"missed {number}" for number in range(20)), "live"]
+    assert back.of_type("chat_message")[19]["cursor"]
+
+
+@pytest.mark.gen_test
+async def test_a_client_of_a_quiet_bot_resumes_with_the_cursor_of_a_pong(
+    server: RunningServer, platform: Platform, world: World
+) -> None:
+    """Which moves on with what happens on other bots."""
+    guest = await server.chat(world.bot, world.guest)
+    elsewhere = await platform.bot(world.owner)
+    await platform.execute("SELECT relay.emit('bot:' || $1, 'noise', '{}')", elsewhere)
+    first = newest_cursor(guest)
+    async with asyncio.timeout(10):
+        while newest_cursor(guest) == first:
+            await guest.caught_up()
+    cursor = await leave(guest)
+    await platform.message(world.session, world.bot, world.owner, "missed")
+    back = await server.chat(world.bot, world.guest, cursor=cursor)
+    await back.next("chat_message")
+    assert contents(back) == ["missed"]
+
+
+@pytest.mark.gen_test
+async def test_notifications_resume_too(
+    server: RunningServer, platform: Platform, world: World
+) -> None:
+    """What a user was told while away is told when they are back."""
+    bell = await server.notifications(world.guest)
+    cursor = await leave(bell)
+    await platform.execute("SELECT relay.notify_user($1::uuid, 'n', '{}')", world.guest)
+    back = await server.notifications(world.guest, cursor=cursor)
+    assert (await back.next("notification"))["notification_type"] == "n"
+    assert (await back.established())["data"]["recovered"] is True
+
+
+@pytest.mark.gen_test
+async def test_an_event_of_a_transaction_that_was_open_is_not_missed(
+    server: RunningServer, platform: Platform, world: World, database: str
+) -> None:
+    """Though the cursor was taken after later transactions had committed."""
+    slow = await Platform.connect(database)
+    transaction = slow.connection.transaction()
+    await transaction.start()
+    await slow.message(world.session, world.bot, world.owner, "late")
+    guest = await server.chat(world.bot, world.guest)
+    await platform.message(world.session, world.bot, world.owner, "early")
+    await guest.next("chat_message")
+    cursor = await leave(guest)
+    assert decode_cursor(cursor)[1].open
+    await transaction.commit()
+    await slow.connection.close(timeout=10)
+    back = await server.chat(world.bot, world.guest, cursor=cursor)
+    await back.next("chat_message")
+    assert contents(back) == ["late"]
+
+
+@pytest.mark.gen_test
+async def test_a_cursor_that_is_none_is_invalid(
+    server: RunningServer, platform: Platform, world: World
+) -> None:
+    """Whatever it holds; the socket is live all the same."""
+    for bad in ("x", "1.2.3", "1." * 500, "%00", "1.1.1.1.1.1-", "2.a.b.c.d.", "ü"):
+        established = await answer_to(server, world, bad)
+        assert (established["recovered"], established["reason"]) == (False, "invalid")
+    socket = server.sockets[-1]
+    await platform.message(world.session, world.bot, world.owner, "live")
+    await socket.next("chat_message")
+
+
+@pytest.mark.gen_test
+async def test_a_cursor_of_another_database_or_timeline_is_foreign(
+    server: RunningServer, world: World
+) -> None:
+    """Transaction ids mean nothing there."""
+    cursor = (await (await server.chat(world.bot, world.guest)).established())["data"]["cursor"]
+    database, place = decode_cursor(cursor)
+    for other in (
+        database._replace(system=database.system ^ 1),
+        database._replace(oid=database.oid + 1),
+        database._replace(timeline=database.timeline + 1),
+    ):
+        established = await answer_to(server, world, encode_cursor(other, place))
+        assert (established["recovered"], established["reason"]) == (False, "foreign")
+
+
+@pytest.mark.gen_test
+async def test_a_cursor_from_before_the_floor_is_too_old(
+    server: RunningServer, platform: Platform, world: World
+) -> None:
+    """Something that it has not seen may have been removed."""
+    guest = await server.chat(world.bot, world.guest)
+    await platform.message(world.session, world.bot, world.owner)
+    await guest.next("chat_message")
+    database, place = decode_cursor(await leave(guest))
+    await platform.execute(
+        "UPDATE relay.floor SET last = $1::xid8, snapshot = $2::text::pg_snapshot",
+        place.last,
+        f"{place.last + 1}:{place.last + 1}:",
+    )
+    good = await answer_to(server, world, encode_cursor(database, place))
+    assert good["recovered"] is True
+    for bad in (Cursor(place.last - 1), Cursor(place.last, (place.last - 1,))):
+        established = await answer_to(server, world, encode_cursor(database, bad))
+        assert (established["recovered"], established["reason"]) == (False, "too_old")
+
+
+@pytest.mark.gen_test
+async def test_more_than_resume_max_events_is_too_many_and_none_is_sent(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """Never a part; one who missed fewer is served at the same moment."""
+    server = await start_server(RESUME_MAX_EVENTS="10")
+    guest = await server.chat(world.bot, world.guest)
+    old = newest_cursor(guest)
+    for number in range(11):
+        await platform.message(world.session, world.bot, world.owner, str(number))
+    await guest.next("chat_message", 1)
+    newer = guest.of_type("chat_message")[0]["cursor"]
+    established, served = await asyncio.gather(
+        answer_to(server, world, old), server.chat(world.bot, world.guest, cursor=newer)
+    )
+    assert (established["recovered"], established["reason"]) == (False, "too_many")
+    assert (await served.established())["data"]["recovered"] is True
+    await served.next("chat_message", 10)
+    await platform.message(world.session, world.bot, world.owner, "live")
+    refused = next(one for one in server.sockets if "reason" in one.messages[0]["data"])
+    await refused.next("chat_message")
+    assert contents(refused) == ["live"]
+
+
+@pytest.mark.gen_test
+async def test_who_lost_access_in_the_gap_is_told_access_changed(
+    server: RunningServer, platform: Platform, world: World
+) -> None:
+    """Even if they have it again; what was said meanwhile is not shown to them."""
+    guest = await server.chat(world.bot, world.guest)
+    cursor = await leave(guest)
+    await platform.revoke(world.bot, world.guest)
+    await platform.message(world.session, world.bot, world.owner, "not for gus")
+    await platform.permit(world.bot, world.guest)
+    back = await server.chat(world.bot, world.guest, cursor=cursor)
+    established = (await back.established())["data"]
+    assert (established["recovered"], established["reason"]) == (False, "access_changed")
+    await back.caught_up()
+    assert contents(back) == []
+
+
+@pytest.mark.gen_test
+async def test_another_users_revocation_in_the_gap_changes_nothing(
+    server: RunningServer, platform: Platform, world: World
+) -> None:
+    """Nor does the deletion of the owner's own permission row."""
+    await platform.permit(world.bot, world.owner, "admin")
+    owner = await server.chat(world.bot, world.owner)
+    cursor = await leave(owner)
+    await platform.revoke(world.bot, world.guest)
+    await platform.revoke(world.bot, world.owner)
+    back = await server.chat(world.bot, world.owner, cursor=cursor)
+    await back.next("permission_change", 2)
+    assert (await back.established())["data"]["recovered"] is True
+
+
+@pytest.mark.gen_test
+async def test_replay_of_much_is_paced_and_complete(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """More than the send buffer, while more is written; each event once, in order."""
+    server = await start_server(SEND_BUFFER_BYTES="65536")
+    guest = await server.chat(world.bot, world.guest)
+    cursor = await leave(guest)
+    insert = (
+        "INSERT INTO messages (session_id, bot_id, user_id, role, content)"
+        " SELECT $1, $2, $3, 'user', n || repeat('x', 2000) FROM generate_series($4::int, $5) AS n"
+    )
+    await platform.execute(insert, world.session, world.bot, world.owner, 1, 2000)
+    opening = asyncio.ensure_future(server.chat(world.bot, world.guest, cursor=cursor))
+    for start in range(2001, 2500, 100):
+        await platform.execute(insert, world.session, world.bot, world.owner, start, start + 99)
+    back = await opening
+    await back.next("chat_message", 2500)
+    assert [int(text.rstrip("x")) for text in contents(back)] == list(range(1, 2501))
+
+
+@pytest.mark.gen_test
+async def test_a_storm_of_returning_clients_shares_the_reads_of_the_log(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """A hundred sockets on one bot, a thousand events: far fewer reads than clients."""
+    server = await start_server(MAX_CONNECTIONS_PER_USER="1000")
+    guest = await server.chat(world.bot, world.guest)
+    cursor = await leave(guest)
+    await platform.execute(
+        "INSERT INTO messages (session_id, bot_id, user_id, role, content)"
+        " SELECT $1, $2, $3, 'user', n::text FROM generate_series(1, 1000) AS n",
+        world.session,
+        world.bot,
+        world.owner,
+    )
+    back = await asyncio.gather(
+        *(server.chat(world.bot, world.guest, cursor=cursor) for _ in range(100))
+    )
+    for socket in back:
+        await socket.next("chat_message", 1000)
+        assert len({one["id"] for one in socket.of_type("chat_message")}) == 1000
+    assert server.server.history.reads < 50
+
+
+@pytest.mark.gen_test
+async def test_a_server_that_was_down_loses_nothing(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """Kill it, insert ten rows, start it, and watch the ten arrive, once each."""
+    first = await start_server()
+    guest = await first.chat(world.bot, world.guest)
+    first.request_stop()
+    assert await guest.closed() == 1001
+    for number in range(10):
+        await platform.message(world.session, world.bot, world.owner, str(number))
+    second = await start_server()
+    back = await second.chat(world.bot, world.guest, cursor=newest_cursor(guest))
+    await back.next("chat_message", 10)
+    await platform.message(world.session, world.bot, world.owner, "10")
+    await back.next("chat_message", 11)
+    assert contents(back) == [str(number) for number in range(11)]
+
+
+def test_a_cursor_from_the_wire_names_its_database() -> None:
+    """So that ids of one history are never read as those of another."""
+    database = Database(system=1, oid=2, timeline=3)
+    assert json.dumps(encode_cursor(database, Cursor(9, (4, 7)))) == '"1.1.2.3.9.2-3"'

@@ -24,6 +24,7 @@ from realtime.postgres.cluster import Cluster, unpack
 from realtime.postgres.connection import LOST, WrongServer, open_pool
 from realtime.postgres.listener import Beginning, Listener, begin
 from realtime.postgres.past_log import PastLog
+from realtime.postgres.retention import Retention
 from realtime.postgres.schema import SchemaError
 from realtime.relay.backoff import Backoff
 from realtime.relay.errors import CloseCode
@@ -147,6 +148,7 @@ class Server:
             PastLog(pool, timeout=settings.database_timeout_seconds),
             limit=settings.resume_max_events,
         )
+        self.retention = Retention(pool, seconds=settings.retention_seconds)
         self.cluster = Cluster(pool)
         self.typing = TypingRelay(
             TypingIndicators(time.monotonic),
@@ -198,6 +200,7 @@ class Server:
                 tasks.create_task(self.typing.run()),
                 tasks.create_task(self.cluster.keep_alive()),
                 tasks.create_task(self.cluster.keep_telling()),
+                tasks.create_task(self.retention.run()),
             ]
             http.add_sockets(sockets)
             announce(self)

@@ -4,7 +4,7 @@ One statement gives both, so they are the same moment: what the snapshot covers 
 not has been returned, all else will be returned by a later read. Called by `relay.relay`.
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from realtime.relay.cursor import Cursor, Snapshot
@@ -41,8 +41,9 @@ SELECT {COLUMNS} FROM relay.events
 _STILL_OPEN = f"""
 SELECT {COLUMNS} FROM relay.events
  WHERE xid = ANY ($2::xid8[])"""
-_READ = f"""{_SNAPSHOT}
-UNION ALL {FLOOR}
+_STATE = f"{_SNAPSHOT} UNION ALL {FLOOR}"
+_READ_STATE = f"{_STATE} ORDER BY id"
+_READ = f"""{_STATE}
 UNION ALL ({_NEWER} ORDER BY xid LIMIT {PAGE_ROWS + 1})
 UNION ALL ({_STILL_OPEN} LIMIT {PAGE_ROWS + 1})
  ORDER BY id
@@ -83,9 +84,7 @@ class EventLog:
             One of `connection.LOST`; pages returned before that were good.
         """
         rows = await self._connection.fetch(_READ, cursor.last, list(cursor.open))
-        snapshot, floor = Snapshot.parse(rows[0]["payload"]), to_floor(rows[1])
-        if floor.is_above(cursor):
-            raise Unrecoverable(Lost.TOO_OLD)
+        snapshot = _check_state(rows, cursor)
         if len(rows) <= PAGE_ROWS:
             yield _page(snapshot, rows[2:], is_last=True)
             return
@@ -95,12 +94,14 @@ class EventLog:
     async def _read_in_pages(self, cursor: Cursor) -> AsyncIterator[Page]:
         """A read too large for one answer, afresh: its ejections, then its events, page by page.
 
-        Both statements see one snapshot; the transaction ends with the last page.
+        All statements see one snapshot; the transaction ends with the last page. TRUNCATE minds no
+        snapshot, so the lock comes before it: what retention removes is gone before, or after.
         """
         place = (cursor.last, list(cursor.open))
         async with self._connection.transaction(isolation="repeatable_read", readonly=True):
-            text = await self._connection.fetchval("SELECT pg_current_snapshot()::text")
-            snapshot = Snapshot.parse(text)
+            await self._connection.execute("LOCK TABLE relay.events IN ACCESS SHARE MODE")
+            rows = await self._connection.fetch(_READ_STATE)
+            snapshot = _check_state(rows, cursor)
             ejections = await self._connection.fetch(_READ_EJECTIONS, *place)
             yield _page(snapshot, ejections, is_last=False)
             events = await self._connection.cursor(_READ_EVENTS, *place)
@@ -110,6 +111,13 @@ class EventLog:
                 rows, following = following, await events.fetch(PAGE_ROWS)
                 is_last = not following
                 yield _page(snapshot, rows, is_last=is_last)
+
+
+def _check_state(rows: "Sequence[asyncpg.Record]", cursor: Cursor) -> Snapshot:
+    """The snapshot of a read, whose first two rows are `_STATE`."""
+    if to_floor(rows[1]).is_above(cursor):
+        raise Unrecoverable(Lost.TOO_OLD)
+    return Snapshot.parse(rows[0]["payload"])
 
 
 def _page(snapshot: Snapshot, rows: "Records", *, is_last: bool) -> Page:

@@ -167,10 +167,10 @@ async def test_more_than_resume_max_events_is_too_many_and_none_is_sent(
     server = await start_server(RESUME_MAX_EVENTS="10")
     guest = await server.chat(world.bot, world.guest)
     old = newest_cursor(guest)
-    for number in range(11):
+    await platform.message(world.session, world.bot, world.owner, "first")
+    newer = (await guest.next("chat_message"))["cursor"]
+    for number in range(10):
         await platform.message(world.session, world.bot, world.owner, str(number))
-    await guest.next("chat_message", 1)
-    newer = guest.of_type("chat_message")[0]["cursor"]
     established, served = await asyncio.gather(
         answer_to(server, world, old), server.chat(world.bot, world.guest, cursor=newer)
     )

@@ -1,0 +1,145 @@
+"""Keeps the log as long as it must be kept, and no longer: a ring of partitions, emptied in turn.
+
+A partition is emptied (TRUNCATE, not row by row) only when every transaction in it was over in a
+snapshot that is one retention old: clocks cannot tell whether everybody could have seen a row, a
+recorded snapshot can. What was removed is written down as the floor, in the same transaction, so
+that a cursor from before it is told `too_old`. One process at a time does this. Run by `server`.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, NoReturn
+
+from asyncpg import LockNotAvailableError
+
+from realtime.postgres.connection import LOST
+
+if TYPE_CHECKING:
+    from realtime.postgres.connection import AnyConnection, Pool
+
+log = logging.getLogger(__name__)
+
+PARTITIONS = 4
+STEPS_PER_RETENTION = 12
+"""How often the state is looked at, so that the log is never much longer than it must be."""
+LONGEST_STEP_SECONDS = 60.0
+LOCK_KEY = 0x7265_6C61_79  # "relay"
+
+_RECORD_SNAPSHOT = "INSERT INTO relay.snapshots DEFAULT VALUES"
+# The newest that is old enough is still needed; those before it say less. What came with a dump
+# from another server lies in the future here and says nothing.
+_FORGET_SNAPSHOTS = """
+DELETE FROM relay.snapshots
+ WHERE pg_snapshot_xmax(snapshot) > pg_snapshot_xmax(pg_current_snapshot())
+    OR recorded_at < (SELECT max(recorded_at) FROM relay.snapshots
+                       WHERE recorded_at < clock_timestamp() - make_interval(secs => $1))
+"""
+_OLD_SNAPSHOT = """
+SELECT snapshot::text FROM relay.snapshots
+ WHERE recorded_at < clock_timestamp() - make_interval(secs => $1)
+   AND pg_snapshot_xmax(snapshot) <= pg_snapshot_xmax(pg_current_snapshot())
+ ORDER BY recorded_at DESC LIMIT 1
+"""
+_SLOT = "SELECT coalesce(pg_sequence_last_value('relay.current_slot'), 0)"
+# Both use the index on xid. A row from a restored dump, with an id in the future, keeps nothing.
+_HIGHEST = """
+SELECT xid FROM relay.events_{slot} WHERE xid < pg_snapshot_xmax(pg_current_snapshot())
+ ORDER BY xid DESC LIMIT 1
+"""
+_HAS_UNSEEN = """
+SELECT EXISTS (SELECT FROM relay.events_{slot}
+                WHERE xid >= pg_snapshot_xmax($1::text::pg_snapshot)
+                  AND xid < pg_snapshot_xmax(pg_current_snapshot()))
+    OR EXISTS (SELECT FROM relay.events_{slot}
+                WHERE xid IN (SELECT pg_snapshot_xip($1::text::pg_snapshot)))
+"""
+_IS_EMPTY = "SELECT NOT EXISTS (SELECT FROM relay.events_{slot})"
+_OLDEST_AGE = """
+SELECT extract(epoch FROM clock_timestamp() - written_at)::float8 FROM relay.events_{slot}
+ ORDER BY xid LIMIT 1
+"""
+_RAISE_FLOOR = """
+UPDATE relay.floor SET last = greatest(
+           CASE WHEN last < pg_snapshot_xmax(pg_current_snapshot()) THEN last ELSE '0' END,
+           $1::xid8),
+       snapshot = $2::text::pg_snapshot
+"""
+
+
+class Retention:
+    """Empties what is old enough.
+
+    Args:
+        seconds: how long an event is kept at least.
+    """
+
+    def __init__(self, pool: "Pool", *, seconds: float) -> None:
+        self._pool = pool
+        self._seconds = seconds
+
+    async def run(self) -> NoReturn:
+        """Look, again and again. Cancel to end."""
+        while True:
+            try:
+                await self.step()
+            except LOST as error:
+                log.warning("retention: %s", error)
+            await asyncio.sleep(min(self._seconds / STEPS_PER_RETENTION, LONGEST_STEP_SECONDS))
+
+    async def step(self) -> None:
+        """Record a snapshot, empty what may be, and write elsewhere if it is time."""
+        async with self._pool.acquire() as connection:
+            async with connection.transaction():
+                if not await _is_ours(connection):
+                    return
+                await connection.execute(_FORGET_SNAPSHOTS, self._seconds)
+                await connection.execute(_RECORD_SNAPSHOT)
+                current = await connection.fetchval(_SLOT)
+            for distance in range(1, PARTITIONS):
+                # From the oldest to the newest of those that are not being written.
+                await self._empty(connection, (current + distance) % PARTITIONS)
+            async with connection.transaction():
+                if await _is_ours(connection):
+                    await self._move_on(connection)
+
+    async def _empty(self, connection: "AnyConnection", slot: int) -> None:
+        """Empty one partition, unless somebody may yet have to see what is in it."""
+        if await connection.fetchval(_IS_EMPTY.format(slot=slot)):
+            return
+        try:
+            async with connection.transaction():
+                if await _is_ours(connection):
+                    # Never waiting for the lock: whoever came later would wait behind it.
+                    await connection.execute(
+                        f"LOCK TABLE relay.events_{slot} IN ACCESS EXCLUSIVE MODE NOWAIT"
+                    )
+                    await self._truncate_if_seen(connection, slot)
+        except LockNotAvailableError:
+            log.debug("retention: partition %d is in use; later", slot)
+
+    async def _truncate_if_seen(self, connection: "AnyConnection", slot: int) -> None:
+        snapshot = await connection.fetchval(_OLD_SNAPSHOT, self._seconds)
+        if snapshot is None:
+            return
+        if await connection.fetchval(_HAS_UNSEEN.format(slot=slot), snapshot):
+            return
+        highest = await connection.fetchval(_HIGHEST.format(slot=slot))
+        if highest is not None:
+            await connection.execute(_RAISE_FLOOR, highest, snapshot)
+        await connection.execute(f"TRUNCATE relay.events_{slot}")
+        log.info("retention: emptied partition %d up to transaction %s", slot, highest)
+
+    async def _move_on(self, connection: "AnyConnection") -> None:
+        """Write to the next partition when the current one is old enough and the next is empty."""
+        current = await connection.fetchval(_SLOT)
+        age = await connection.fetchval(_OLDEST_AGE.format(slot=current))
+        following = (current + 1) % PARTITIONS
+        if age is None or age < self._seconds / (PARTITIONS - 2):
+            return
+        if await connection.fetchval(_IS_EMPTY.format(slot=following)):
+            await connection.execute("SELECT setval('relay.current_slot', $1)", following)
+
+
+async def _is_ours(connection: "AnyConnection") -> bool:
+    """Whether no other process is at it; until the end of the transaction."""
+    return bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK_KEY))

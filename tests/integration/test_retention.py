@@ -1,0 +1,205 @@
+"""The log is kept as long as it must be, and no cursor is promised what is gone."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+from tornado.ioloop import IOLoop
+
+from realtime.postgres.event_log import EventLog
+from realtime.postgres.retention import PARTITIONS, Retention
+from realtime.relay.cursor import Cursor
+from realtime.relay.events import Event
+from realtime.relay.resume import Unrecoverable
+from tests.platform import Platform
+from tests.serving import StartServer, World
+from tests.waiting import eventually
+
+KEPT = "SELECT count(*) FROM relay.events"
+SLOT = "SELECT coalesce(pg_sequence_last_value('relay.current_slot'), 0)"
+
+
+class Clock:
+    """Makes recorded snapshots and events older, instead of waiting."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+
+    async def advance(self, seconds: float) -> None:
+        for change in (
+            "UPDATE relay.snapshots SET recorded_at = recorded_at - make_interval(secs => $1)",
+            "UPDATE relay.events SET written_at = written_at - make_interval(secs => $1)",
+        ):
+            await self._platform.execute(change, seconds)
+
+
+@pytest.fixture
+def clock(platform: Platform) -> Clock:
+    return Clock(platform)
+
+
+@pytest.fixture
+def pool(io_loop: IOLoop, database: str):  # type: ignore[no-untyped-def]
+    made: asyncpg.Pool[asyncpg.Record] = io_loop.run_sync(lambda: _pool(database))
+    yield made
+    io_loop.run_sync(made.close)
+
+
+async def _pool(dsn: str) -> asyncpg.Pool[asyncpg.Record]:
+    pool = await asyncpg.create_pool(dsn, min_size=0, max_size=1)
+    assert pool is not None
+    return pool
+
+
+async def emit(platform: Platform, content: str) -> None:
+    await platform.execute(
+        "SELECT relay.emit('user:00000000-0000-4000-8000-000000000000', $1, '{}')", content
+    )
+
+
+async def read(platform: Platform, cursor: Cursor) -> list[Event]:
+    log = EventLog(platform.connection)
+    return [event async for page in log.read(cursor) for event in page.events]
+
+
+@pytest.mark.gen_test
+async def test_what_is_older_than_the_retention_goes_and_the_rest_stays(
+    pool: asyncpg.Pool[asyncpg.Record], platform: Platform, clock: Clock
+) -> None:
+    """Through the whole ring, several times around."""
+    retention = Retention(pool, seconds=100)
+    start = await EventLog(platform.connection).end()
+    for turn in range(3 * PARTITIONS):
+        await emit(platform, f"event_{turn}")
+        await retention.step()
+        await clock.advance(60)
+    kept = await platform.connection.fetchval(KEPT)
+    assert 2 <= kept <= PARTITIONS
+    with pytest.raises(Unrecoverable):
+        await read(platform, start)
+
+
+@pytest.mark.gen_test
+async def test_a_cursor_that_claims_all_that_was_removed_is_still_good(
+    pool: asyncpg.Pool[asyncpg.Record], platform: Platform, clock: Clock
+) -> None:
+    """And it reads what came after, once; one from before is refused rather than served a gap."""
+    retention = Retention(pool, seconds=100)
+    before = await EventLog(platform.connection).end()
+    await emit(platform, "old")
+    seen = await EventLog(platform.connection).end()
+    for _ in range(3):
+        await retention.step()
+        await clock.advance(60)
+    await emit(platform, "new")
+    await retention.step()
+    assert await platform.connection.fetchval(KEPT) == 1
+    assert ['"type":"new"' in event.payload for event in await read(platform, seen)] == [True]
+    with pytest.raises(Unrecoverable):
+        await read(platform, before)
+
+
+@pytest.mark.gen_test
+async def test_nothing_is_removed_that_was_not_over_one_retention_ago(
+    pool: asyncpg.Pool[asyncpg.Record], platform: Platform, clock: Clock, database: str
+) -> None:
+    """A transaction that wrote long ago and commits late keeps its row; writers never wait."""
+    retention = Retention(pool, seconds=100)
+    slow = await Platform.connect(database)
+    transaction = slow.connection.transaction()
+    await transaction.start()
+    await emit(slow, "slow")
+    for turn in range(3 * PARTITIONS):
+        await emit(platform, f"event_{turn}")
+        await retention.step()
+        await clock.advance(60)
+    await transaction.commit()
+    await slow.connection.close()
+    await retention.step()
+    payloads = [
+        row["payload"]
+        for row in await platform.connection.fetch("SELECT payload FROM relay.events")
+    ]
+    assert any('"type":"slow"' in payload for payload in payloads)
+
+
+@pytest.mark.gen_test
+async def test_where_the_oldest_cannot_be_emptied_writing_goes_on_in_the_current_one(
+    pool: asyncpg.Pool[asyncpg.Record], platform: Platform, clock: Clock, database: str
+) -> None:
+    """A reader that holds a partition is not waited for, and waits for nobody."""
+    retention = Retention(pool, seconds=100)
+    await emit(platform, "held")
+    reader = await Platform.connect(database)
+    async with reader.connection.transaction():
+        await reader.execute("LOCK TABLE relay.events IN ACCESS SHARE MODE")
+        for turn in range(3 * PARTITIONS):
+            await emit(platform, f"event_{turn}")
+            await retention.step()
+            await clock.advance(60)
+        assert await platform.connection.fetchval(KEPT) == 3 * PARTITIONS + 1
+        assert await platform.connection.fetchval(SLOT) == PARTITIONS - 1
+    await reader.connection.close()
+    current = await platform.connection.fetchval(
+        f"SELECT count(*) FROM relay.events_{PARTITIONS - 1}"
+    )
+    await retention.step()
+    assert await platform.connection.fetchval(KEPT) == current
+
+
+@pytest.mark.gen_test
+async def test_a_snapshot_from_another_server_is_not_believed(
+    pool: asyncpg.Pool[asyncpg.Record], platform: Platform
+) -> None:
+    """As a restored dump brings it, with ids that lie in the future here."""
+    retention = Retention(pool, seconds=100)
+    await emit(platform, "new")
+    await platform.execute(
+        "INSERT INTO relay.snapshots (recorded_at, snapshot)"
+        " VALUES (now() - interval '1 day', '900000000000:900000000000:')"
+    )
+    await platform.execute(
+        "UPDATE relay.floor SET last = '900000000000', snapshot = '900000000000:900000000000:'"
+    )
+    await platform.execute("SELECT setval('relay.current_slot', 1)")
+    await retention.step()
+    assert await platform.connection.fetchval(KEPT) == 1
+    assert len(await read(platform, Cursor(0))) == 1
+
+
+@pytest.mark.gen_test
+async def test_one_process_at_a_time_does_it(
+    pool: asyncpg.Pool[asyncpg.Record], platform: Platform
+) -> None:
+    """The other leaves at once."""
+    async with platform.connection.transaction():
+        await platform.execute("SELECT pg_advisory_xact_lock($1)", 0x7265_6C61_79)
+        await Retention(pool, seconds=100).step()
+        assert await platform.connection.fetchval("SELECT count(*) FROM relay.snapshots") == 0
+    await Retention(pool, seconds=100).step()
+    assert await platform.connection.fetchval("SELECT count(*) FROM relay.snapshots") == 1
+
+
+@pytest.mark.gen_test
+async def test_sockets_are_told_when_the_log_went_past_their_process(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """`resync` for who knows cursors, 1013 for who does not, 4003 for who lost access."""
+    server = await start_server()
+    knows = await server.chat(world.bot, world.owner, cursor="")
+    plain = await server.chat(world.bot, world.owner)
+    revoked = await server.chat(world.bot, world.guest, cursor="")
+    for table in ("permissions", "messages"):
+        await platform.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+    await platform.revoke(world.bot, world.guest)
+    await platform.execute(
+        "UPDATE relay.floor SET last = pg_snapshot_xmin(pg_current_snapshot()),"
+        " snapshot = pg_current_snapshot()"
+    )
+    await eventually(lambda: knows.of_type("resync"))
+    assert knows.of_type("resync")[0]["data"] == {"reason": "too_old"}
+    assert await plain.closed() == 1013
+    assert await revoked.closed() == 4003
+    await platform.execute("ALTER TABLE messages ENABLE TRIGGER USER")
+    await platform.message(world.session, world.bot, world.owner, "after")
+    assert (await knows.next("chat_message"))["data"]["content"] == "after"

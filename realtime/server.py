@@ -31,6 +31,7 @@ from realtime.relay.errors import CloseCode
 from realtime.relay.history import History
 from realtime.relay.hub import Hub
 from realtime.relay.rechecks import Rechecks
+from realtime.relay.refusals import Refusals
 from realtime.relay.relay import Relay
 from realtime.relay.typing_indicators import TypingIndicators
 from realtime.relay.typing_relay import TypingRelay
@@ -46,7 +47,7 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 1024
 MAX_HEADER_BYTES = 32768
-IDLE_SECONDS = 75.0
+IDLE_SECONDS = 30.0
 SLOWEST_GOODBYES = 0.05
 """Seconds between two closes of a drain, at most: a few sockets need not take all of its time."""
 
@@ -77,9 +78,13 @@ async def _run(settings: Settings, announce: Callable[[], None]) -> None:
     def on_signal(number: int) -> None:
         log.info("signal=%s draining", signal.Signals(number).name)
         stop.set()
-        loop.remove_signal_handler(number)  # a second one ends at once
+        for each, handler in before.items():
+            # A second signal ends at once, in the way in which it did before.
+            loop.remove_signal_handler(each)
+            signal.signal(each, handler)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
         loop.add_signal_handler(number, on_signal, number)
     await serve(settings, stop, lambda _server: announce())
 
@@ -157,7 +162,8 @@ class Server:
             tell=self.cluster.tell,
             clock=time.time,
         )
-        self.relay = Relay(self.hub, beginning.database, beginning.cursor)
+        self.refusals = Refusals(time.monotonic)
+        self.relay = Relay(self.hub, self.refusals, beginning.database, beginning.cursor)
         self.listener = Listener(
             settings.database_direct_url.get_secret_value(),
             timeout=settings.database_timeout_seconds,
@@ -171,6 +177,7 @@ class Server:
             access=access,
             verifier=TokenVerifier(settings, time.time),
             typing=self.typing,
+            refusals=self.refusals,
             history=self.history,
             database=lambda: self.relay.database,
             clock=time.time,

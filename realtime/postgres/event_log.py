@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from realtime.relay.cursor import Cursor, Snapshot
-from realtime.relay.events import Ejection, Event, Page
+from realtime.relay.events import Ejection, Event, Grant, Page
 from realtime.relay.resume import Floor, Lost, Unrecoverable
 
 if TYPE_CHECKING:
@@ -123,17 +123,20 @@ def _check_state(rows: "Sequence[asyncpg.Record]", cursor: Cursor) -> Snapshot:
 def _page(snapshot: Snapshot, rows: "Records", *, is_last: bool) -> Page:
     events: list[Event] = []
     ejections: list[Ejection] = []
+    grants: list[Grant] = []
     for row in rows:
-        if row["code"] is None:
-            events.append(to_event(row))
-        else:
+        if row["code"] is not None:
             ejections.append(to_ejection(row))
-    return Page(snapshot, tuple(ejections), tuple(events), is_last)
+            continue
+        if row["payload"] is not None:
+            events.append(to_event(row))
+        if row["payload"] is None or row["user_id"] is not None:
+            grants.append(Grant(row["topic"], _text(row["user_id"])))
+    return Page(snapshot, tuple(ejections), tuple(events), is_last, tuple(grants))
 
 
 def to_event(row: "asyncpg.Record") -> Event:
-    user_id = row["user_id"]
-    granted_to = None if user_id is None else str(user_id)
+    granted_to = _text(row["user_id"])
     return Event(row["id"], row["xid"], row["topic"], row["payload"], granted_to)
 
 
@@ -142,7 +145,7 @@ def to_ejection(row: "asyncpg.Record") -> Ejection:
         id=row["id"],
         xid=row["xid"],
         topic=row["topic"],
-        user_id=row["user_id"] and str(row["user_id"]),
+        user_id=_text(row["user_id"]),
         code=row["code"],
         farewell=row["payload"],
         may_stay=row["type"] == "recheck",
@@ -151,3 +154,7 @@ def to_ejection(row: "asyncpg.Record") -> Ejection:
 
 def to_floor(row: "asyncpg.Record") -> Floor:
     return Floor(row["xid"], Snapshot.parse(row["payload"]))
+
+
+def _text(identifier: object) -> str | None:
+    return None if identifier is None else str(identifier)

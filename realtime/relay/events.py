@@ -38,6 +38,15 @@ class Ejection(NamedTuple):
     are cut off at once, and who is allowed (again) has to come back."""
 
 
+class Grant(NamedTuple):
+    """Somebody may have gained access."""
+
+    topic: str | None
+    """None: to whatever topic."""
+    user_id: str | None
+    """None: whoever it was."""
+
+
 class Page(NamedTuple):
     """A part of what one read found, all pages in one snapshot, events in the order of their ids.
 
@@ -48,3 +57,4 @@ class Page(NamedTuple):
     ejections: tuple[Ejection, ...]
     events: tuple[Event, ...]
     is_last: bool
+    grants: tuple[Grant, ...] = ()

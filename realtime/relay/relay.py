@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple, Protocol
 
 from realtime.relay.cursor import Cursor, Database, Snapshot, encode_cursor
-from realtime.relay.events import Page
+from realtime.relay.events import Grant, Page
 from realtime.relay.hub import Hub
+from realtime.relay.refusals import Refusals
 from realtime.relay.resume import Lost, Unrecoverable
 from realtime.relay.subscriber import Place
 
@@ -54,12 +55,14 @@ class Relay:
 
     Args:
         hub: who gets the events.
+        refusals: who was refused lately; they hear of grants before anybody else of anything.
         database: which history the cursor belongs to.
         cursor: where to begin.
     """
 
-    def __init__(self, hub: Hub, database: Database, cursor: Cursor) -> None:
+    def __init__(self, hub: Hub, refusals: Refusals, database: Database, cursor: Cursor) -> None:
         self._hub = hub
+        self._refusals = refusals
         self.database = database
         self._cursor = cursor
         self._broken: list[_Delivered] = []
@@ -70,6 +73,7 @@ class Relay:
         self.database = database
         self._cursor = cursor
         self._broken.clear()
+        self._refusals.forget([Grant(None, None)])
         self._hub.position = encode_cursor(database, cursor)
         self._hub.lose_track(reason)
 
@@ -87,6 +91,7 @@ class Relay:
         """Read once and deliver what was found."""
         highest = 0
         async for page in log.read(self._cursor):
+            self._refusals.forget(page.grants)
             fresh = self._without_repeats(page)
             highest = max(highest, *(event.xid for event in page.events), 0)
             highest = max(highest, *(ejection.xid for ejection in page.ejections), 0)

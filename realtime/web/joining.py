@@ -18,6 +18,8 @@ from realtime.relay.subscriber import State, Subscriber
 from realtime.web.services import Admission, Services
 from realtime.web.transport import SocketSink, frame
 
+HESITATION_SECONDS = 0.25
+"""How long a repeated refusal waits for news of a grant."""
 REPLAY_BYTES = 262_144
 """How much of the past is sent before the client must have taken it."""
 REPLAY_SECONDS = 30.0
@@ -57,7 +59,7 @@ class Joining:
             Refused: with the close code.
         """
         self._services.hub.subscribe(self._subscriber)
-        admission = await self._services.access.admit(self._subject, self._bot_id)
+        admission = await self._admit()
         if self._has_left():
             return None
         hub = self._services.hub
@@ -66,6 +68,20 @@ class Joining:
         hub.identify(self._subscriber, admission.user_id, admission.username)
         self._subscriber.cursor = self._services.encode_place(admission.place)
         return admission
+
+    async def _admit(self) -> Admission:
+        refusals, topic = self._services.refusals, self._subscriber.topic
+        if self._services.status.hears_postgres and refusals.find(self._subject, topic):
+            # A grant may be on its way to this process; nobody who has it is to be sent off.
+            await asyncio.sleep(HESITATION_SECONDS)
+            if refused := refusals.find(self._subject, topic):
+                raise refused
+        generation = refusals.generation
+        try:
+            return await self._services.access.admit(self._subject, self._bot_id)
+        except Refused as refused:
+            refusals.remember(self._subject, topic, refused, generation)
+            raise
 
     async def look_back(self, admission: Admission) -> tuple[dict[str, Any], Sequence[Event]]:
         """What the client is told of its cursor, and the events that it is owed."""

@@ -11,6 +11,7 @@ from realtime.auth import TokenVerifier
 from realtime.relay.cursor import Cursor, Database, encode_cursor
 from realtime.relay.history import History
 from realtime.relay.hub import Hub
+from realtime.relay.refusals import Refusals
 from realtime.relay.typing_relay import TypingRelay
 from realtime.settings import Settings
 
@@ -61,6 +62,7 @@ class Services:
     access: Access
     verifier: TokenVerifier
     typing: TypingRelay
+    refusals: Refusals
     history: History
     database: Callable[[], Database]
     """Which database's cursors are good here, at the moment."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -120,7 +121,7 @@ def test_the_models_say_what_the_tables_are(database: str) -> None:
 def test_two_release_phases_at_once_do_not_collide(empty_database: str) -> None:
     """The second waits for the first and finds nothing left to do."""
     with ThreadPoolExecutor(2) as pool:
-        script = ["python", "-c", "import sys; from realtime.postgres.schema import migrate;"]
+        script = [sys.executable, "-c", "import sys; from realtime.postgres.schema import migrate;"]
         script[2] += " migrate(sys.argv[1])"
         runs = pool.map(
             lambda dsn: subprocess.run([*script, dsn], cwd=PROJECT, check=False),

@@ -156,8 +156,8 @@ async def test_a_deleted_owner_takes_the_bots_along(platform: Platform, world: W
 
 
 @pytest.mark.gen_test
-async def test_a_new_bot_sends_nothing(platform: Platform, world: World) -> None:
-    """There is nobody yet who could watch it."""
+async def test_a_new_bot_is_a_grant_to_its_owner(platform: Platform, world: World) -> None:
+    """There is nobody yet who could watch it, but the owner may have been refused before."""
     log = await Log.since_now(platform)
     await platform.bot(world.owner)
-    assert await log.entries() == []
+    assert await log.only() == Entry(None, "grant", None)

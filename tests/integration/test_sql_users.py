@@ -11,13 +11,26 @@ from tests.serving import World
 
 @pytest.mark.gen_test
 async def test_a_deactivated_user_is_ejected_everywhere(platform: Platform, world: World) -> None:
-    """Once: a user who was inactive already is not ejected again, and no one comes back by it."""
+    """Once; made active again, whoever was refused lately is to be asked about anew."""
     log = await Log.since_now(platform)
     await platform.execute("UPDATE users SET is_active = false WHERE id = $1", world.guest)
     assert await log.only() == Entry(None, "eject", None, world.guest, 4001)
     await platform.execute("UPDATE users SET is_active = false WHERE id = $1", world.guest)
-    await platform.execute("UPDATE users SET is_active = true, email = 'gus@example.org'")
+    await platform.execute("UPDATE users SET email = 'gus@example.org'")
     assert await log.entries() == []
+    await platform.execute("UPDATE users SET is_active = true")
+    assert await log.only() == Entry(None, "grant", None)
+
+
+@pytest.mark.gen_test
+async def test_a_new_user_or_name_is_a_grant(platform: Platform, world: World) -> None:
+    """A token may have named them before there was anybody of that name."""
+    log = await Log.since_now(platform)
+    user = await platform.user()
+    assert await log.only() == Entry(None, "grant", None)
+    await platform.execute("UPDATE users SET username = 'ursula' WHERE id = $1", user)
+    assert await log.only() == Entry(None, "grant", None)
+    assert world.bot
 
 
 @pytest.mark.gen_test

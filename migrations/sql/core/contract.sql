@@ -12,7 +12,7 @@ RETURN ARRAY[
     -- client to server
     'ping', 'typing', 'session_sync', 'authenticate',
     -- rows of the log that are not events
-    'eject', 'recheck'
+    'eject', 'recheck', 'grant'
 ];
 
 -- The topic in lower case, as the relay spells ids; an error where it is none.

@@ -1,6 +1,6 @@
 -- The event log: what a relay reads, and the only thing that a trigger writes.
 --
--- Three kinds of rows, told apart by "type":
+-- Four kinds of rows, told apart by "type":
 --   events       topic and payload; the payload is the finished wire message, a JSON object to
 --                which the relay adds "id" and "cursor" after the opening brace. A user_id says
 --                that the event gives this user access to the topic.
@@ -9,6 +9,8 @@
 --                farewell, and closed.
 --   'recheck'    the same fields, for where access probably remains: those sockets are authorized
 --                again and stay if they may; if not, they are sent the payload and closed.
+--   'grant'      nothing else: somebody may have gained access of whom no event tells, so whoever
+--                was refused lately is to be asked about anew.
 
 CREATE SEQUENCE relay.events_id CACHE 1;
 

@@ -5,6 +5,7 @@ DROP TABLE public.documents, public.messages, public.sessions, public.permission
 
 DROP FUNCTION relay.access_truncated();
 DROP FUNCTION relay.users_deleted();
+DROP FUNCTION relay.access_inserted();
 DROP FUNCTION relay.users_updated();
 DROP FUNCTION relay.documents_deleted();
 DROP FUNCTION relay.documents_updated();

@@ -3,6 +3,8 @@
 
 CREATE FUNCTION relay.users_updated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    wrote boolean;
 BEGIN
     INSERT INTO relay.events (type, user_id, code)
     SELECT 'eject', u.id, 4001
@@ -13,6 +15,27 @@ BEGIN
         OFFSET 0
     ) AS u
     WHERE u.deactivated;
+    wrote := FOUND;
+    -- Whoever is active again, or has another name, may get in where they were refused.
+    INSERT INTO relay.events (type)
+    SELECT 'grant'
+    WHERE EXISTS (
+        SELECT FROM new_rows AS n
+        FULL JOIN old_rows AS o ON o.id = n.id
+        WHERE n.is_active AND (o.is_active, o.username) IS DISTINCT FROM (true, n.username)
+    );
+    IF FOUND OR wrote THEN
+        PERFORM relay.ring(TG_TABLE_NAME);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- A new user, or the owner of a new bot, may have been refused just before.
+CREATE FUNCTION relay.access_inserted() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO relay.events (type) SELECT 'grant' WHERE EXISTS (SELECT FROM new_rows);
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
     END IF;
@@ -42,6 +65,12 @@ BEGIN
 END
 $$;
 
+CREATE TRIGGER relay_insert AFTER INSERT ON public.users
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION relay.access_inserted();
+CREATE TRIGGER relay_insert AFTER INSERT ON public.bots
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION relay.access_inserted();
 CREATE TRIGGER relay_update AFTER UPDATE ON public.users
     REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION relay.users_updated();

@@ -1,0 +1,68 @@
+"""Who was refused lately, so that asking again costs the database nothing.
+
+A client may come back every two seconds for ever. Its refusal is remembered for a short while, and
+forgotten as soon as the log tells of a grant that may have changed the answer. Asked and told by
+the sockets; `relay` passes on the grants that it reads.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from realtime.relay.errors import CloseCode, Refused
+from realtime.relay.events import Grant
+
+KEPT_SECONDS = 30.0
+"""Bounds how late a change of access is noticed of which the log does not tell."""
+MOST = 10_000
+_FINAL = (CloseCode.UNAUTHENTICATED, CloseCode.ACCESS_DENIED)
+
+
+class _Remembered(NamedTuple):
+    refused: Refused
+    until: float
+
+
+class Refusals:
+    """Refusals by token subject and topic.
+
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._remembered: OrderedDict[tuple[str, str], _Remembered] = OrderedDict()
+        self.generation = 0
+        """Changes with every grant: an answer asked for before one is not remembered after it."""
+
+    def find(self, subject: str, topic: str) -> Refused | None:
+        """What was raised lately, if anything."""
+        found = self._remembered.get((subject, topic))
+        if found is None or found.until <= self._clock():
+            return None
+        return Refused(found.refused.code, found.refused.reason)
+
+    def remember(self, subject: str, topic: str, refused: Refused, generation: int) -> None:
+        """Keep a refusal, if it is one that only a grant can change.
+
+        Args:
+            generation: as it was before the database was asked.
+        """
+        if refused.code not in _FINAL or generation != self.generation:
+            return
+        self._remembered[subject, topic] = _Remembered(refused, self._clock() + KEPT_SECONDS)
+        self._remembered.move_to_end((subject, topic))
+        if len(self._remembered) > MOST:
+            self._remembered.popitem(last=False)
+
+    def forget(self, grants: Iterable[Grant]) -> None:
+        """The log tells that somebody gained access."""
+        for grant in grants:
+            self.generation += 1
+            if grant.topic is None:
+                self._remembered.clear()
+                return
+            # The subject may be a name; whoever else was refused this topic is asked about anew.
+            for key in [key for key in self._remembered if key[1] == grant.topic]:
+                del self._remembered[key]

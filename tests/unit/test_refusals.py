@@ -1,0 +1,98 @@
+"""Tests of `realtime.relay.refusals`: who was refused lately."""
+
+import pytest
+
+from realtime.relay import refusals as refusals_module
+from realtime.relay.errors import Refused
+from realtime.relay.events import Grant
+from realtime.relay.refusals import KEPT_SECONDS, Refusals
+from tests.unit.relay_world import ADA, BOT, GRACE, OTHER_BOT
+
+DENIED = Refused(4003, "access denied")
+
+
+class World:
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.refusals = Refusals(lambda: self.now)
+
+    def refuse(self, subject: str = ADA, topic: str = BOT, refused: Refused = DENIED) -> None:
+        self.refusals.remember(subject, topic, refused, self.refusals.generation)
+
+    def is_refused(self, subject: str = ADA, topic: str = BOT) -> bool:
+        return self.refusals.find(subject, topic) is not None
+
+
+def test_remembered() -> None:
+    """Who was refused is refused again with the same words, there and not elsewhere."""
+    world = World()
+    assert not world.is_refused()
+    world.refuse()
+    found = world.refusals.find(ADA, BOT)
+    assert found is not None
+    assert found is not DENIED
+    assert (found.code, found.reason) == (DENIED.code, DENIED.reason)
+    assert not world.is_refused(GRACE)
+    assert not world.is_refused(topic=OTHER_BOT)
+
+
+def test_for_a_while() -> None:
+    """A refusal is forgotten after a while, counted from the latest."""
+    world = World()
+    world.refuse()
+    world.now += KEPT_SECONDS - 1
+    assert world.is_refused()
+    world.refuse()
+    world.now += KEPT_SECONDS - 1
+    assert world.is_refused()
+    world.now += 1
+    assert not world.is_refused()
+
+
+@pytest.mark.parametrize(
+    ("code", "is_remembered"), [(4001, True), (4003, True), (1013, False), (4029, False)]
+)
+def test_only_what_a_grant_can_change(code: int, is_remembered: bool) -> None:
+    """That the database could not be asked, or that a user has too many, is not remembered."""
+    world = World()
+    world.refuse(refused=Refused(code, "no"))
+    assert world.is_refused() == is_remembered
+
+
+def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of too many, those are forgotten that were refused the longest ago."""
+    monkeypatch.setattr(refusals_module, "MOST", 2)
+    world = World()
+    for subject in ("a", "b", "a", "c"):
+        world.refuse(subject)
+    assert [world.is_refused(subject) for subject in ("a", "b", "c")] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("grants", "here", "there"),
+    [
+        ([], True, True),
+        ([Grant(BOT, ADA)], False, True),
+        ([Grant(BOT, GRACE)], False, True),
+        ([Grant(BOT, None), Grant(OTHER_BOT, None)], False, False),
+        ([Grant(None, None)], False, False),
+        ([Grant(None, GRACE), Grant("bot:b3", None)], False, False),
+    ],
+)
+def test_grants(grants: list[Grant], here: bool, there: bool) -> None:
+    """A grant has everybody on its topic asked about anew, for a subject may be a name."""
+    world = World()
+    world.refuse()
+    world.refuse(topic=OTHER_BOT)
+    world.refusals.forget(grants)
+    assert (world.is_refused(), world.is_refused(topic=OTHER_BOT)) == (here, there)
+
+
+@pytest.mark.parametrize("grant", [Grant(BOT, ADA), Grant("bot:b3", None), Grant(None, None)])
+def test_granted_while_being_asked_about(grant: Grant) -> None:
+    """A refusal that was asked for before a grant is not remembered after it."""
+    world = World()
+    generation = world.refusals.generation
+    world.refusals.forget([grant])
+    world.refusals.remember(ADA, BOT, DENIED, generation)
+    assert not world.is_refused()

@@ -4,6 +4,8 @@
 (migrations/sql). Called by `web.sockets` at each handshake and by `relay.rechecks`.
 """
 
+import asyncio
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     import asyncpg
 
     from realtime.postgres.connection import Pool
+
+log = logging.getLogger(__name__)
 
 # One statement, and the functions are STABLE: who, what they may, and since when are one moment.
 _ADMIT = f"""
@@ -65,7 +69,9 @@ class Access:
         Raises:
             Refused: 4001 nobody active is meant; 4003 not on this bot; 1013 no answer to be had.
         """
-        row = await self._fetchrow(_ADMIT, subject, self._subject_kind, bot_id)
+        row = None
+        if _can_be_text(subject):
+            row = await self._fetchrow(_ADMIT, subject, self._subject_kind, bot_id)
         if row is None:
             raise Refused(CloseCode.UNAUTHENTICATED, "user unknown or deactivated")
         if bot_id is not None and row["role"] is None:
@@ -92,12 +98,18 @@ class Access:
 
     async def _fetchrow(self, query: str, *arguments: object) -> "asyncpg.Record | None":
         try:
-            async with self._pool.acquire(timeout=self._timeout) as connection:
-                return await connection.fetchrow(query, *arguments, timeout=self._timeout)
+            async with asyncio.timeout(self._timeout), self._pool.acquire() as connection:
+                return await connection.fetchrow(query, *arguments)
         except LOST as error:
+            log.warning("access could not be asked: %s: %s", type(error).__name__, error)
             raise Refused(
                 CloseCode.TRY_AGAIN_LATER, "the database cannot be asked at the moment"
             ) from error
+
+
+def _can_be_text(subject: str) -> bool:
+    """Whether Postgres can hold it at all; what it cannot is nobody's id or name."""
+    return "\0" not in subject and not any("\ud800" <= one <= "\udfff" for one in subject)
 
 
 def _place(row: "asyncpg.Record") -> Cursor:

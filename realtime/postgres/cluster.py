@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from realtime.postgres.connection import LOST
+from realtime.postgres.connection import ACQUIRE_SECONDS, LOST
 from realtime.postgres.doorbell import TYPING_CHANNEL
 from realtime.relay.typing_indicators import Indicator
 
@@ -55,7 +55,8 @@ class Cluster:
         """Beat for ever."""
         while True:
             try:
-                self._others = await self._pool.fetchval(_BEAT, self.node_id, ALIVE_SECONDS)
+                async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                    self._others = await connection.fetchval(_BEAT, self.node_id, ALIVE_SECONDS)
             except LOST as error:
                 log.warning("heartbeat failed: %s", error)
             await asyncio.sleep(HEARTBEAT_SECONDS)
@@ -63,7 +64,8 @@ class Cluster:
     async def leave(self) -> None:
         """Say that this process is gone; if it cannot be said, time will."""
         try:
-            await self._pool.execute("DELETE FROM relay.nodes WHERE id = $1", self.node_id)
+            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                await connection.execute("DELETE FROM relay.nodes WHERE id = $1", self.node_id)
         except LOST as error:
             log.info("could not take this process off relay.nodes: %s", error)
 
@@ -84,8 +86,9 @@ class Cluster:
 
     async def _notify(self, batch: list[Indicator]) -> None:
         try:
-            for payload in pack(self.node_id, batch):
-                await self._pool.execute("SELECT pg_notify($1, $2)", TYPING_CHANNEL, payload)
+            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                for payload in pack(self.node_id, batch):
+                    await connection.execute("SELECT pg_notify($1, $2)", TYPING_CHANNEL, payload)
         except LOST as error:
             log.warning("typing was not told to other processes: %s", error)
 
@@ -111,7 +114,7 @@ def unpack(node_id: str, payload: str) -> list[tuple[str, str, str, bool]]:
     try:
         sender, rows = json.loads(payload)
         batch = [(str(b), str(u), str(name), bool(typing)) for b, u, name, typing in rows]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         log.warning("not a typing batch: %.80r", payload)
         return []
     return [] if sender == node_id else batch

@@ -17,8 +17,17 @@ if TYPE_CHECKING:
     AnyConnection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
     Pool = asyncpg.Pool[asyncpg.Record]
 
-LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+LOST = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 """What asyncpg raises when the database cannot be asked: try again, on a new connection."""
+
+ACQUIRE_SECONDS = 10.0
+"""How long background work waits for a connection of the pool; sockets have less patience."""
 
 _IDENTITY = """
 SELECT pg_is_in_recovery() AS is_standby,

@@ -4,7 +4,8 @@ One statement gives both, so they are the same moment: what the snapshot covers 
 not has been returned, all else will be returned by a later read. Called by `relay.relay`.
 """
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from realtime.relay.cursor import Cursor, Snapshot
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 PAGE_ROWS = 1000
 """Rows of the one-trip read, and of each page of a larger one."""
+LARGE_READ_SECONDS = 60.0
 
 COLUMNS = "id, xid, topic, type, payload, user_id, code"
 # What retention has removed, in the shape of a row of events: nothing, where the floor came with a
@@ -32,7 +34,7 @@ SELECT 0::bigint AS id, CASE WHEN is_ours THEN last ELSE '0' END AS xid, NULL::t
 _SNAPSHOT = """
 SELECT -1::bigint AS id, '0'::xid8 AS xid, NULL::text AS topic, '' AS type,
        pg_current_snapshot()::text AS payload, NULL::uuid AS user_id, NULL::integer AS code"""
-# Two branches rather than one OR, the first with an ORDER BY and a LIMIT: so the index on xid is
+# Two branches rather than one OR, each with an ORDER BY and a LIMIT: so the index on xid is
 # chosen whatever the statistics of a table that is filled and emptied all day, and no parallel
 # worker is started. Rows at or past xmax come from a restored dump: their ids lie in the future.
 _NEWER = f"""
@@ -45,7 +47,7 @@ _STATE = f"{_SNAPSHOT} UNION ALL {FLOOR}"
 _READ_STATE = f"{_STATE} ORDER BY id"
 _READ = f"""{_STATE}
 UNION ALL ({_NEWER} ORDER BY xid LIMIT {PAGE_ROWS + 1})
-UNION ALL ({_STILL_OPEN} LIMIT {PAGE_ROWS + 1})
+UNION ALL ({_STILL_OPEN} ORDER BY xid LIMIT {PAGE_ROWS + 1})
  ORDER BY id
 """
 _READ_EJECTIONS = f"""
@@ -76,7 +78,7 @@ class EventLog:
         assert row is not None
         return Cursor.at(Snapshot.parse(row["snapshot"]), row["newest"])
 
-    async def read(self, cursor: Cursor) -> AsyncIterator[Page]:
+    async def read(self, cursor: Cursor) -> AsyncGenerator[Page, None]:
         """Everything that the cursor does not cover: in one round trip, or in pages when large.
 
         Raises:
@@ -88,10 +90,12 @@ class EventLog:
         if len(rows) <= PAGE_ROWS:
             yield _page(snapshot, rows[2:], is_last=True)
             return
-        async for page in self._read_in_pages(cursor):
-            yield page
+        # Closed with the reader, not when the garbage collector finds it: it is in a transaction.
+        async with aclosing(self._read_in_pages(cursor)) as pages:
+            async for page in pages:
+                yield page
 
-    async def _read_in_pages(self, cursor: Cursor) -> AsyncIterator[Page]:
+    async def _read_in_pages(self, cursor: Cursor) -> AsyncGenerator[Page, None]:
         """A read too large for one answer, afresh: its ejections, then its events, page by page.
 
         All statements see one snapshot; the transaction ends with the last page. TRUNCATE minds no
@@ -102,10 +106,13 @@ class EventLog:
             await self._connection.execute("LOCK TABLE relay.events IN ACCESS SHARE MODE")
             rows = await self._connection.fetch(_READ_STATE)
             snapshot = _check_state(rows, cursor)
-            ejections = await self._connection.fetch(_READ_EJECTIONS, *place)
+            ejections = await self._connection.fetch(
+                _READ_EJECTIONS, *place, timeout=LARGE_READ_SECONDS
+            )
             yield _page(snapshot, ejections, is_last=False)
-            events = await self._connection.cursor(_READ_EVENTS, *place)
-            following = await events.fetch(PAGE_ROWS)
+            events = await self._connection.cursor(_READ_EVENTS, *place, timeout=LARGE_READ_SECONDS)
+            # The first page waits until all rows are sorted.
+            following = await events.fetch(PAGE_ROWS, timeout=LARGE_READ_SECONDS)
             is_last = False
             while not is_last:
                 rows, following = following, await events.fetch(PAGE_ROWS)
@@ -131,7 +138,7 @@ def _page(snapshot: Snapshot, rows: "Records", *, is_last: bool) -> Page:
         if row["payload"] is not None:
             events.append(to_event(row))
         if row["payload"] is None or row["user_id"] is not None:
-            grants.append(Grant(row["topic"], _text(row["user_id"])))
+            grants.append(Grant(row["xid"], row["topic"], _text(row["user_id"])))
     return Page(snapshot, tuple(ejections), tuple(events), is_last, tuple(grants))
 
 

@@ -22,6 +22,10 @@ from realtime.relay.resume import Lost
 log = logging.getLogger(__name__)
 
 
+STEADY_SECONDS = 10.0
+"""A connection that lasted this long had worked: the next failure is a first one again."""
+
+
 class Beginning(NamedTuple):
     """Where a relay that starts now begins."""
 
@@ -78,12 +82,16 @@ class Listener:
 
     async def run(self, relay: Relay) -> NoReturn:
         """Keep the relay going. Cancel to end."""
+        loop = asyncio.get_running_loop()
         while True:
+            started = loop.time()
             try:
                 async with self._listening(relay) as (event_log, doorbell):
                     await relay.run(event_log, doorbell)
             except (*LOST, WrongServer) as error:
                 self._on_change(False)
+                if loop.time() - started > STEADY_SECONDS:
+                    self._backoff.reset()
                 delay = self._backoff.next()
                 log.warning("lost the database (%s); again in %.1f s", _words(error), delay)
                 await asyncio.sleep(delay)
@@ -100,7 +108,6 @@ class Listener:
                 log.warning("this is another database than before, or another timeline of it")
                 relay.start_over(database, await event_log.end(), Lost.FOREIGN)
             self._doorbell = doorbell
-            self._backoff.reset()
             self._on_change(True)
             yield event_log, doorbell
         finally:

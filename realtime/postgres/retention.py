@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from asyncpg import LockNotAvailableError
 
-from realtime.postgres.connection import LOST
+from realtime.postgres.connection import ACQUIRE_SECONDS, LOST
 
 if TYPE_CHECKING:
     from realtime.postgres.connection import AnyConnection, Pool
@@ -88,7 +88,7 @@ class Retention:
 
     async def step(self) -> None:
         """Record a snapshot, empty what may be, and write elsewhere if it is time."""
-        async with self._pool.acquire() as connection:
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             async with connection.transaction():
                 if not await _is_ours(connection):
                     return

@@ -98,8 +98,16 @@ def encode_cursor(database: Database, cursor: Cursor) -> str:
     kept = len(cursor.open)
     while len(text) > MAX_CURSOR_LENGTH:
         kept -= max(1, (len(text) - MAX_CURSOR_LENGTH) // 17)
-        text = _encode_place(head, Cursor(cursor.open[kept] - 1, cursor.open[:kept]))
+        text = _encode_place(head, _below(cursor, kept))
     return text
+
+
+def _below(cursor: Cursor, kept: int) -> Cursor:
+    """The cursor cut down to below the first open transaction that is not kept."""
+    last = cursor.open[kept] - 1
+    while kept and cursor.open[kept - 1] == last:
+        kept, last = kept - 1, last - 1
+    return Cursor(last, cursor.open[:kept])
 
 
 def _encode_place(head: str, cursor: Cursor) -> str:

@@ -41,6 +41,7 @@ class Ejection(NamedTuple):
 class Grant(NamedTuple):
     """Somebody may have gained access."""
 
+    xid: int
     topic: str | None
     """None: to whatever topic."""
     user_id: str | None
@@ -58,3 +59,11 @@ class Page(NamedTuple):
     events: tuple[Event, ...]
     is_last: bool
     grants: tuple[Grant, ...] = ()
+
+    @property
+    def highest_xid(self) -> int:
+        """Of all that was read; 0: nothing was."""
+        xids = [event.xid for event in self.events]
+        xids += [ejection.xid for ejection in self.ejections]
+        xids += [grant.xid for grant in self.grants]
+        return max(xids, default=0)

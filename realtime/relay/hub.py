@@ -69,27 +69,35 @@ class Hub:
         Not to be called when it `has_overflowed`.
         """
         if subscriber.state is State.JOINING:  # else it left while it was being asked about
-            self._let_in(subscriber, since)
+            self._let_in(subscriber, since, since)
 
-    def _let_in(self, subscriber: Subscriber, since: Cursor | None) -> None:
+    def _let_in(self, subscriber: Subscriber, since: Cursor | None, answered: Cursor) -> None:
+        """Go live.
+
+        Args:
+            since: what this covers is not for the socket.
+            answered: the place of the answer that they may be here; ejections up to there are done.
+        """
         if since is not None:
             self._recent.add(subscriber)
         for item in subscriber.let_in(since):
             if isinstance(item, Delivery):
                 subscriber.deliver(item)
-            else:
+            elif not answered.covers(item.xid):
                 self._eject_one(subscriber, item)
 
-    def admit_again(self, subscriber: Subscriber, until: Cursor) -> None:
+    def admit_again(self, subscriber: Subscriber, doubt: Ejection, until: Cursor) -> None:
         """As `admit`, for a paused socket: it goes on as if nothing had been.
 
         Unless access was lost and given back meanwhile: then what was committed in between is not
         shown, and it is told `resync`, or has to come back.
 
         Args:
+            doubt: what the question was asked for.
             until: the place at which the answer was that it may stay.
         """
-        self._returning[subscriber] = until
+        if subscriber.doubt is doubt:
+            self._returning[subscriber] = until
 
     def dismiss(self, subscriber: Subscriber, code: int, reason: str) -> None:
         """Send it nothing more and close it."""
@@ -180,12 +188,11 @@ class Hub:
         if subscriber.has_overflowed:
             self.dismiss(subscriber, CloseCode.TRY_AGAIN_LATER, "too much happened meanwhile")
         elif lost is None:
-            self._let_in(subscriber, subscriber.since)
+            self._let_in(subscriber, subscriber.since, until)
         elif subscriber.knows_cursors:
             subscriber.gap = None
             subscriber.sink.send(self._frame([resync(lost)]))
-            subscriber.cursor = self.position
-            self._let_in(subscriber, until)
+            self._let_in(subscriber, until, until)
         else:
             self.dismiss(subscriber, CloseCode.TRY_AGAIN_LATER, "events were missed")
 
@@ -211,7 +218,7 @@ class Hub:
         subscriber.since = None
         is_chat = bot_of(subscriber.topic) is not None
         code = CloseCode.ACCESS_DENIED if is_chat else CloseCode.UNAUTHENTICATED
-        self._ask_again(subscriber, Ejection(0, 0, None, None, code, None, may_stay=True))
+        self._doubt(subscriber, Ejection(0, 0, None, None, code, None, may_stay=True))
 
     def eject(self, ejection: Ejection) -> None:
         """Cut off the sockets that the ejection is about, unless they were let in after it."""
@@ -241,10 +248,16 @@ class Hub:
         else:
             self._bid_farewell(subscriber, ejection)
             subscriber.stop()
+        self._doubt(subscriber, ejection)
+
+    def _doubt(self, subscriber: Subscriber, ejection: Ejection) -> None:
+        subscriber.doubt = ejection
         self._ask_again(subscriber, ejection)
 
     def refuse(self, subscriber: Subscriber, ejection: Ejection) -> None:
         """The answer about a socket that was cut off: it may not stay."""
+        if subscriber.doubt is not ejection:
+            return
         if ejection.may_stay:
             self._bid_farewell(subscriber, ejection)
         self.dismiss(subscriber, ejection.code, "access ended")

@@ -80,6 +80,6 @@ class Rechecks:
             if not allowed:
                 hub.refuse(subscriber, ejection)
             elif ejection.may_stay:
-                hub.admit_again(subscriber, answer.place)
+                hub.admit_again(subscriber, ejection, answer.place)
             else:
                 hub.dismiss(subscriber, CloseCode.TRY_AGAIN_LATER, "access changed")

@@ -4,11 +4,12 @@
 after an outage the first read returns all that was committed meanwhile, once.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import NamedTuple, Protocol
 
 from realtime.relay.cursor import Cursor, Database, Snapshot, encode_cursor
-from realtime.relay.events import Grant, Page
+from realtime.relay.events import Event, Grant, Page
 from realtime.relay.hub import Hub
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import Lost, Unrecoverable
@@ -18,7 +19,7 @@ from realtime.relay.subscriber import Place
 class EventLog(Protocol):
     """Where events are read from; implemented by `postgres.event_log`."""
 
-    def read(self, cursor: Cursor) -> AsyncIterator[Page]:
+    def read(self, cursor: Cursor) -> AsyncGenerator[Page, None]:
         """Everything that the cursor does not cover, in one snapshot, at least one page.
 
         Raises:
@@ -72,10 +73,10 @@ class Relay:
         """Go on from another place: what lies between is lost, and every socket is told."""
         self.database = database
         self._cursor = cursor
-        self._broken.clear()
-        self._refusals.forget([Grant(None, None)])
-        self._hub.position = encode_cursor(database, cursor)
+        self._broken = []
+        self._refusals.forget([Grant(0, None, None)])
         self._hub.lose_track(reason)
+        self._hub.position = encode_cursor(database, cursor)
 
     async def run(self, log: EventLog, bell: Bell) -> None:
         """Relay until the connection is lost. Safe to cancel and to call again with another."""
@@ -89,33 +90,35 @@ class Relay:
 
     async def catch_up(self, log: EventLog) -> None:
         """Read once and deliver what was found."""
+        earlier = tuple(self._broken)
         highest = 0
-        async for page in log.read(self._cursor):
-            self._refusals.forget(page.grants)
-            fresh = self._without_repeats(page)
-            highest = max(highest, *(event.xid for event in page.events), 0)
-            highest = max(highest, *(ejection.xid for ejection in page.ejections), 0)
-            if page.is_last:
-                self._cursor = self._cursor.after(page.snapshot, highest)
-                self._broken.clear()
-                text = encode_cursor(self.database, self._cursor)
-                await self._hub.deliver(fresh, Place(self._cursor, text))
-            else:
-                await self._hub.deliver(fresh, None)
-                last_id = page.events[-1].id if page.events else 0
-                self._broken.append(_Delivered(page.snapshot, last_id))
+        async with aclosing(log.read(self._cursor)) as pages:
+            async for page in pages:
+                highest = max(highest, page.highest_xid)
+                self._refusals.forget(page.grants)
+                fresh = _without_repeats(page, earlier)
+                if page.is_last:
+                    await self._finish_read(fresh, self._cursor.after(page.snapshot, highest))
+                else:
+                    await self._hub.deliver(fresh, None)
+                    last_id = page.events[-1].id if page.events else 0
+                    self._broken = [*earlier, _Delivered(page.snapshot, last_id)]
 
-    def _without_repeats(self, page: Page) -> Page:
-        """Leave out what an earlier, broken read of the same cursor delivered already."""
-        earlier = [done for done in self._broken if done.snapshot != page.snapshot]
-        if not earlier:
-            return page
-        return page._replace(
-            events=tuple(
-                event
-                for event in page.events
-                if not any(
-                    event.id <= done.last_id and done.snapshot.covers(event.xid) for done in earlier
-                )
-            )
+    async def _finish_read(self, page: Page, cursor: Cursor) -> None:
+        await self._hub.deliver(page, Place(cursor, encode_cursor(self.database, cursor)))
+        # Only now: who is cancelled within would otherwise leave some without it.
+        self._cursor = cursor
+        self._broken = []
+
+
+def _without_repeats(page: Page, earlier: Sequence[_Delivered]) -> Page:
+    """Leave out what earlier, broken reads from the same cursor delivered already."""
+    if not earlier:
+        return page
+
+    def is_new(event: Event) -> bool:
+        return not any(
+            event.id <= done.last_id and done.snapshot.covers(event.xid) for done in earlier
         )
+
+    return page._replace(events=tuple(filter(is_new, page.events)))

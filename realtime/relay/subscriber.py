@@ -20,6 +20,9 @@ from realtime.relay.cursor import Cursor
 from realtime.relay.events import Ejection, Event
 from realtime.relay.protocol import stamp
 
+EJECTION_BYTES = 200
+"""About what an ejection without a farewell takes."""
+
 Framer = Callable[[Iterable[bytes]], bytes]
 """Joins wire messages into the bytes that a socket is sent."""
 
@@ -96,6 +99,7 @@ class Subscriber:
         "_hold_bytes",
         "connection_id",
         "cursor",
+        "doubt",
         "gap",
         "has_overflowed",
         "knows_cursors",
@@ -131,6 +135,8 @@ class Subscriber:
         """The text of its place, while that is not the hub's."""
         self.gap: str | None = None
         """Why events were lost to it for good, once they were; it has yet to be told."""
+        self.doubt: Ejection | None = None
+        """What it is being asked about again for; an answer to an earlier question is void."""
         self.has_overflowed = False
         """More was to be held than may be: what was held is gone."""
         self._hold_bytes = hold_bytes
@@ -152,7 +158,7 @@ class Subscriber:
 
     def hold(self, ejection: Ejection) -> None:
         """Keep an ejection until it is known who this is and since when they may be here."""
-        self._hold(ejection, len(ejection.farewell or ""))
+        self._hold(ejection, EJECTION_BYTES + len(ejection.farewell or ""))
 
     def _hold(self, item: Delivery | Ejection, size: int) -> None:
         self._held_bytes += size

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from tornado.httputil import HTTPServerRequest
-from tornado.web import Application, Finish, RequestHandler
+from tornado.web import Application, Finish
 
 from realtime.auth import Identity, TokenError, token_from_request
 from realtime.keys import KeysUnavailable
 from realtime.relay.hub import Hub
 from realtime.relay.protocol import bot_of, rfc3339
+from realtime.web.handlers import CarefulHandler
 from realtime.web.services import Services
 
 
@@ -49,7 +50,7 @@ def connections(hub: Hub) -> dict[str, Any]:
     }
 
 
-class JsonHandler(RequestHandler):
+class JsonHandler(CarefulHandler):
     """Answers in JSON, errors included, to any page that may connect here."""
 
     def __init__(
@@ -84,7 +85,7 @@ class JsonHandler(RequestHandler):
     async def identity(self) -> Identity:
         """Whose token came with the request; without a good one the answer is 401 (or 503)."""
         token = token_from_request(
-            self.get_query_argument("token", None), self.request.headers.get("Authorization"), []
+            self.query("token"), self.request.headers.get("Authorization"), []
         )
         try:
             return await self._services.verifier.verify(token or "")

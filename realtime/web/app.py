@@ -3,17 +3,15 @@
 Built by `server`.
 """
 
-import logging
 from pathlib import Path
 from typing import Any
 
 from tornado.web import Application, RequestHandler, StaticFileHandler
 
 from realtime.web import admin
+from realtime.web.handlers import CarefulHandler, log
 from realtime.web.services import Services
 from realtime.web.sockets import ChatSocket, NotificationsSocket
-
-log = logging.getLogger("realtime.http")
 
 STATIC = Path(__file__).parent / "static"
 PING_SECONDS = 25.0
@@ -25,7 +23,7 @@ CONTENT_SECURITY_POLICY = (
 )
 
 
-class StaticHandler(StaticFileHandler):
+class StaticHandler(CarefulHandler, StaticFileHandler):
     """The JavaScript client and the console's files, for pages of any origin to load."""
 
     def set_extra_headers(self, path: str) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import socket
 from contextlib import suppress
 
-from tornado.websocket import WebSocketProtocol13
+from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
 from realtime.relay.errors import CloseCode
 
@@ -22,9 +22,18 @@ class _Violation(Exception):
     """The peer broke the protocol; nothing it sends is interpreted any more."""
 
 
+class Endable(WebSocketHandler):
+    """A handler that can be told to end its socket."""
+
+    def end(self, code: int, reason: str) -> None:
+        """Send nothing more, and call the protocol's `finish`."""
+        raise NotImplementedError
+
+
 class ExplainingProtocol(WebSocketProtocol13):
     """Tornado's protocol, but that a violation by the peer ends in a close frame."""
 
+    handler: Endable
     _reader: "asyncio.Task[object] | None" = None
     _reason: tuple[CloseCode, str] = (CloseCode.PROTOCOL_ERROR, "protocol error")
 
@@ -51,6 +60,19 @@ class ExplainingProtocol(WebSocketProtocol13):
                 raise _Violation from None
         return super()._handle_message(opcode, data)
 
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        # A reason says that Tornado itself ends it (a ping unanswered, a message too long): the
+        # handler must know, for it sends past this object. 1000, Tornado's code for a client that
+        # fell silent, would tell it to stay away.
+        if reason is None:
+            super().close(code)
+        else:
+            self.handler.end(code or CloseCode.TRY_AGAIN_LATER, reason)
+
+    def finish(self, code: int, reason: str) -> None:
+        """Begin the closing handshake."""
+        super().close(code, reason)
+
     def _abort(self) -> None:
         # Called by the reading task itself, it means that the peer did what it must not; called by
         # any other (a time-out, a closed stream), that there is nobody left to tell.
@@ -64,7 +86,7 @@ class ExplainingProtocol(WebSocketProtocol13):
     async def _discard(self) -> None:
         """Read on until the peer closes or Tornado's own limit after a close (5 s) ends it."""
         assert self.stream is not None
-        if not self.stream.writing():
+        if not (self.stream.closed() or self.stream.writing()):
             with suppress(OSError):  # the peer is gone already
                 self.stream.socket.shutdown(socket.SHUT_WR)
         while True:

@@ -66,7 +66,7 @@ class Joining:
         if hub.count_of(admission.user_id) >= self._services.settings.max_connections_per_user:
             raise Refused(CloseCode.TOO_MANY_CONNECTIONS, "this user has too many connections")
         hub.identify(self._subscriber, admission.user_id, admission.username)
-        self._subscriber.cursor = self._services.encode_place(admission.place)
+        self._move_to(admission)
         return admission
 
     async def _admit(self) -> Admission:
@@ -89,7 +89,9 @@ class Joining:
             return {}, ()
         try:
             cursor = read_cursor(self._cursor, self._services.database())
-            return {"recovered": True}, await self._since(cursor, admission)
+            owed = await self._since(cursor, admission)
+            self._subscriber.cursor = self._cursor  # until it has what it is owed
+            return {"recovered": True}, owed
         except Unrecoverable as lost:
             return {"recovered": False, "reason": lost.reason}, ()
 
@@ -99,7 +101,7 @@ class Joining:
         Raises:
             Refused: access ended meanwhile, or the client takes nothing.
         """
-        await self._replay(owed)
+        await self._replay(owed, admission)
         while self._subscriber.has_overflowed and not self._has_left():
             seen = admission.place
             self._subscriber.hold_anew()
@@ -108,23 +110,26 @@ class Joining:
                 owed = await self._since(seen, admission)
             except Unrecoverable as lost:
                 raise Refused(CloseCode.TRY_AGAIN_LATER, "fell behind for good") from lost
-            self._subscriber.cursor = self._services.encode_place(admission.place)
-            await self._replay(owed)
+            await self._replay(owed, admission)
         self._services.hub.admit(self._subscriber, admission.place)
 
     async def _since(self, cursor: Cursor, admission: Admission) -> Sequence[Event]:
         question = Question(self._subscriber.topic, admission.user_id, cursor, admission.place)
         return await self._services.history.since(question)
 
-    async def _replay(self, owed: Sequence[Event]) -> None:
+    def _move_to(self, admission: Admission) -> None:
+        self._subscriber.cursor = self._services.encode_place(admission.place)
+
+    async def _replay(self, owed: Sequence[Event], admission: Admission) -> None:
         """Send at the pace at which the client reads."""
-        for messages in _portions(owed, self._subscriber.cursor):
+        for messages in _portions(owed, self._services.encode_place(admission.place)):
             self._sink.send(frame(messages))
             try:
                 async with asyncio.timeout(REPLAY_SECONDS):
                     await self._sink.drained()
             except TimeoutError:
                 raise Refused(CloseCode.TRY_AGAIN_LATER, "too slow") from None
+        self._move_to(admission)
 
     def _has_left(self) -> bool:
         return self._subscriber.state is State.STOPPED

@@ -5,13 +5,14 @@ snapshot says what is not for it. Refusals complete the handshake and then close
 because a browser shows its script nothing of a refused handshake. Routed by `app`.
 """
 
+import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from tornado.httputil import HTTPServerRequest
 from tornado.web import Application
-from tornado.websocket import WebSocketHandler, _WebSocketParams
+from tornado.websocket import _WebSocketParams
 
 from realtime.auth import Identity, TokenError, token_from_request
 from realtime.keys import KeysUnavailable
@@ -19,7 +20,8 @@ from realtime.relay import protocol
 from realtime.relay.errors import CloseCode, ErrorCode, MessageError, Refused
 from realtime.relay.rate_limit import RateLimit, Verdict
 from realtime.relay.subscriber import Subscriber
-from realtime.web.closing import ExplainingProtocol
+from realtime.web.closing import Endable, ExplainingProtocol
+from realtime.web.handlers import CarefulHandler
 from realtime.web.joining import Joining
 from realtime.web.services import Admission, Services
 from realtime.web.token_life import TokenLife
@@ -28,7 +30,7 @@ from realtime.web.transport import SocketSink, frame
 log = logging.getLogger(__name__)
 
 
-class RelaySocket(WebSocketHandler):
+class RelaySocket(CarefulHandler, Endable):
     """What both endpoints share; see `_topic_and_bot`, `_describe` and `_on_client_message`."""
 
     def __init__(
@@ -41,6 +43,7 @@ class RelaySocket(WebSocketHandler):
         self._token_life: TokenLife | None = None
         self._limit: RateLimit | None = None
         self._sink: SocketSink | None = None
+        self._entering: asyncio.Task[None] | None = None
 
     # The handshake.
 
@@ -68,18 +71,22 @@ class RelaySocket(WebSocketHandler):
         stream = self.ws_connection.stream
         stream.max_write_buffer_size = self._services.settings.send_buffer_bytes
         self._sink = SocketSink(stream, self._close)
+        await self._or_close(self._sink, self._join(self._sink, *path))
+
+    async def _or_close(self, sink: SocketSink, work: Coroutine[Any, Any, None]) -> None:
+        """Do a part of the way in; whatever goes wrong ends this socket, and says why."""
         try:
-            await self._join(self._sink, *path)
+            await work
         except Refused as refused:
-            self._sink.close(refused.code, refused.reason)
+            sink.close(refused.code, refused.reason)
         except TokenError as error:
-            self._sink.close(CloseCode.UNAUTHENTICATED, error.reason)
+            sink.close(CloseCode.UNAUTHENTICATED, error.reason)
         except KeysUnavailable:
-            self._sink.close(CloseCode.TRY_AGAIN_LATER, "tokens cannot be verified at the moment")
+            sink.close(CloseCode.TRY_AGAIN_LATER, "tokens cannot be verified at the moment")
         except Exception:
-            # The boundary to the framework: whatever went wrong ends this socket, and no other.
+            # The boundary to the framework: what nobody foresaw ends this socket, and no other.
             log.exception("connection=%s failed to open", self._connection_id)
-            self._sink.close(CloseCode.INTERNAL_ERROR, "unexpected server error")
+            sink.close(CloseCode.INTERNAL_ERROR, "unexpected server error")
 
     async def _join(self, sink: SocketSink, *path: str) -> None:
         services = self._services
@@ -103,7 +110,7 @@ class RelaySocket(WebSocketHandler):
             sink,
             subject=identity.subject,
             bot_id=bot_id,
-            cursor=self.get_query_argument("cursor", None),
+            cursor=self.query("cursor"),
         )
         admission = await joining.ask()
         if admission is None:
@@ -112,7 +119,12 @@ class RelaySocket(WebSocketHandler):
             raise Refused(CloseCode.TRY_AGAIN_LATER, "the user was renamed just now")
         recovery, owed = await joining.look_back(admission)
         self._welcome(self._subscriber, admission, identity, recovery)
-        await joining.enter(admission, owed)
+        entering = joining.enter(admission, owed)
+        if owed:
+            # Tornado reads nothing from a socket that is still opening, pongs included.
+            self._entering = asyncio.create_task(self._or_close(sink, entering))
+        else:
+            await entering
 
     def _welcome(
         self,
@@ -132,7 +144,7 @@ class RelaySocket(WebSocketHandler):
             **self._describe(admission),
             "user_id": admission.user_id,
             "connection_id": self._connection_id,
-            "cursor": subscriber.cursor,
+            "cursor": services.encode_place(admission.place),
             "expires_at": protocol.rfc3339(identity.expires_at),
             **recovery,
         }
@@ -148,7 +160,7 @@ class RelaySocket(WebSocketHandler):
     def _token(self) -> str | None:
         offered = self.request.headers.get("Sec-WebSocket-Protocol", "").split(",")
         return token_from_request(
-            self.get_query_argument("token", None),
+            self.query("token"),
             self.request.headers.get("Authorization"),
             [name.strip() for name in offered],
         )
@@ -208,11 +220,17 @@ class RelaySocket(WebSocketHandler):
 
     # The end.
 
+    def end(self, code: int, reason: str) -> None:
+        if self._sink is not None:
+            self._sink.close(code, reason)
+
     def _close(self, code: int, reason: str) -> None:
         log.info("close connection=%s code=%d reason=%r", self._connection_id, code, reason)
         if self._subscriber is not None:
             self._subscriber.stop()
-        self.close(code, reason)
+        protocol_of_socket, self.ws_connection = self.ws_connection, None
+        if isinstance(protocol_of_socket, ExplainingProtocol):
+            protocol_of_socket.finish(code, reason)
 
     def _is_gone(self) -> bool:
         return self.ws_connection is None or self.ws_connection.is_closing()
@@ -220,6 +238,8 @@ class RelaySocket(WebSocketHandler):
     def on_close(self) -> None:
         if self._token_life is not None:
             self._token_life.end()
+        if self._entering is not None:
+            self._entering.cancel()
         if self._subscriber is not None:
             self._services.hub.unsubscribe(self._subscriber)
         log.info("gone connection=%s code=%s", self._connection_id, self.close_code)

@@ -563,7 +563,8 @@ function address({ url, botId, tokenIn, parameters }, token, cursor) {
   target.pathname = `${target.pathname.replace(/\/+$/, '')}/api/ws/${path}`;
   for (const [name, value] of Object.entries(parameters ?? {}))
     target.searchParams.set(name, value);
-  if (cursor) target.searchParams.set('cursor', cursor);
+  // Sent when empty, too: it tells the server that this client understands `resync`.
+  target.searchParams.set('cursor', cursor ?? '');
   if (tokenIn === 'protocol') return [target.href, ['bearer', token]];
   target.searchParams.set('token', token);
   return [target.href];

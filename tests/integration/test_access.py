@@ -1,0 +1,298 @@
+"""The database's word on who may be where, and what is said when it cannot be asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from tornado.ioloop import IOLoop
+
+from realtime.postgres.access import Access, Admission
+from realtime.postgres.connection import open_pool
+from realtime.relay.cursor import Snapshot
+from realtime.relay.errors import CloseCode, Refused
+from tests.platform import Platform
+from tests.serving import World
+from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    from realtime.postgres.connection import Pool
+
+LOCK = "BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE"
+
+
+@pytest.fixture
+def pool(io_loop: IOLoop, database: str) -> Iterator[Pool]:
+    context = open_pool(database, size=4, timeout=10, is_pooled=False)
+    yield io_loop.run_sync(context.__aenter__)
+    io_loop.run_sync(lambda: context.__aexit__(None, None, None))
+    io_loop.run_sync(lambda: asyncio.sleep(0))  # the sockets close on the next turn
+
+
+@pytest.fixture
+def access(pool: Pool) -> Access:
+    return Access(pool, subject_kind="id", timeout=10)
+
+
+@pytest.fixture
+def by_name(pool: Pool) -> Access:
+    return Access(pool, subject_kind="username", timeout=10)
+
+
+async def refusal_of(access: Access, subject: str, bot_id: str | None = None) -> int:
+    with pytest.raises(Refused) as caught:
+        await access.admit(subject, bot_id)
+    return caught.value.code
+
+
+async def is_waiting(platform: Platform) -> Any:
+    """Whether somebody in this database waits for a lock."""
+    return await platform.connection.fetchval(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+
+
+# Who is meant.
+
+
+@pytest.mark.gen_test
+async def test_who_they_are_and_what_they_may(access: Access, world: World) -> None:
+    """An owner, a guest, and the same two where no bot is asked about."""
+    admission = await access.admit(world.owner, world.bot)
+    assert admission[:4] == (world.owner, "olga", "Ada", "owner")
+    admission = await access.admit(world.guest, world.bot)
+    assert admission[:4] == (world.guest, "gus", "Ada", "viewer")
+    admission = await access.admit(world.guest, None)
+    assert admission[:4] == (world.guest, "gus", None, None)
+
+
+@pytest.mark.gen_test
+async def test_by_name(by_name: Access, world: World, platform: Platform) -> None:
+    """Never guessed: one who takes somebody's id as a name does not become them."""
+    imposter = await platform.user(world.owner)
+    assert (await by_name.admit("gus", world.bot)).user_id == world.guest
+    assert (await by_name.admit(world.owner, None)).user_id == imposter
+    assert await refusal_of(by_name, world.guest) == CloseCode.UNAUTHENTICATED
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("bot", [True, False])
+async def test_an_inactive_user(
+    access: Access, world: World, platform: Platform, bot: bool
+) -> None:
+    """Is nobody, on a bot of their own as anywhere."""
+    await platform.execute("UPDATE users SET is_active = false WHERE id = $1", world.owner)
+    refusal = await refusal_of(access, world.owner, world.bot if bot else None)
+    assert refusal == CloseCode.UNAUTHENTICATED
+    assert (await access.admit(world.guest, world.bot)).role == "viewer"
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "subject", ["", "gus", str(uuid4()), "0" * 36, "x" * 100_000, "'; --", "\x00", "\ud800"]
+)
+async def test_nobody(access: Access, by_name: Access, world: World, subject: str) -> None:
+    """An unknown or malformed subject is told so, however it is malformed, and need not return."""
+    assert await refusal_of(access, subject, world.bot) == CloseCode.UNAUTHENTICATED
+    if subject != "gus":
+        assert await refusal_of(by_name, subject) == CloseCode.UNAUTHENTICATED
+
+
+@pytest.mark.gen_test
+async def test_not_here(access: Access, world: World, platform: Platform) -> None:
+    """A bot that is not there, and one where the user is not."""
+    stranger = await platform.user()
+    assert await refusal_of(access, stranger, world.bot) == CloseCode.ACCESS_DENIED
+    assert await refusal_of(access, world.owner, str(uuid4())) == CloseCode.ACCESS_DENIED
+
+
+# As of when.
+
+
+@pytest.mark.gen_test
+async def test_answer_and_place_are_of_one_moment(
+    access: Access, world: World, platform: Platform
+) -> None:
+    """What commits while the question is being answered is neither in the answer nor covered."""
+    await platform.execute(LOCK)
+    question = asyncio.create_task(access.admit(world.guest, world.bot))
+    await eventually(lambda: is_waiting(platform))
+    await platform.revoke(world.bot, world.guest)
+    newest = await newest_of(platform)
+    await platform.execute("COMMIT")
+    admission = await question
+    assert admission.role == "viewer"
+    assert not admission.place.covers(newest)
+    assert await refusal_of(access, world.guest, world.bot) == CloseCode.ACCESS_DENIED
+
+
+@pytest.mark.gen_test
+async def test_a_place_covers_all_that_was_committed(
+    access: Access, world: World, platform: Platform, database: str
+) -> None:
+    """And nothing that is open, though it lies below."""
+    other = await Platform.connect(database)
+    await other.execute("BEGIN")
+    await other.message(world.session, world.bot, world.owner)
+    open_one = await newest_of(other)
+    await platform.message(world.session, world.bot, world.guest)
+    committed = await newest_of(platform)
+    admission: Admission = await access.admit(world.owner, None)
+    await other.connection.close(timeout=10)
+    assert open_one < committed
+    assert admission.place.covers(committed)
+    assert not admission.place.covers(open_one)
+
+
+async def newest_of(platform: Platform) -> int:
+    number: int = await platform.connection.fetchval(
+        "SELECT xid FROM relay.events ORDER BY id DESC LIMIT 1"
+    )
+    return number
+
+
+# May they stay?
+
+
+@pytest.mark.gen_test
+async def test_many_are_asked_about_at_once(
+    access: Access, world: World, platform: Platform
+) -> None:
+    """The answers come in the order of the questions, whatever is asked and how often."""
+    stranger, gone = await platform.user(), await platform.user()
+    await platform.execute("UPDATE users SET is_active = false WHERE id = $1", gone)
+    questions = [
+        (world.guest, f"bot:{world.bot}", True),
+        (stranger, f"bot:{world.bot}", False),
+        (stranger, f"user:{stranger}", True),
+        (gone, f"user:{gone}", False),
+        (str(uuid4()), f"user:{uuid4()}", False),
+        (world.owner, f"bot:{uuid4()}", False),
+        (world.owner, f"bot:{world.bot}", True),
+        (world.guest, f"bot:{world.bot}", True),
+    ] * 60
+    answer = await access.recheck([question[:2] for question in questions])
+    assert list(answer.allowed) == [allowed for *_, allowed in questions]
+
+
+@pytest.mark.gen_test
+async def test_a_recheck_is_of_one_moment(access: Access, world: World, platform: Platform) -> None:
+    """What commits while it is being answered is neither in the answer nor covered by its place."""
+    await platform.execute(LOCK)
+    asked = [(world.guest, f"bot:{world.bot}"), (world.guest, f"user:{world.guest}")]
+    question = asyncio.create_task(access.recheck(asked))
+    await eventually(lambda: is_waiting(platform))
+    await platform.revoke(world.bot, world.guest)
+    newest = await newest_of(platform)
+    await platform.execute("COMMIT")
+    allowed, place = await question
+    assert list(allowed) == [True, True]
+    assert not place.covers(newest)
+    allowed, place = await access.recheck(asked)
+    assert list(allowed) == [False, True]
+    assert place.covers(newest)
+
+
+@pytest.mark.gen_test
+async def test_nobody_is_asked_about(access: Access, platform: Platform) -> None:
+    """Then nothing is answered, as of now."""
+    allowed, place = await access.recheck([])
+    text = await platform.connection.fetchval("SELECT pg_current_snapshot()::text")
+    assert list(allowed) == []
+    assert place.last < Snapshot.parse(text).xmax
+
+
+# When the database cannot be asked.
+
+
+async def is_told_to_try_again(access: Access, world: World) -> None:
+    assert await refusal_of(access, world.owner, world.bot) == CloseCode.TRY_AGAIN_LATER
+    with pytest.raises(Refused) as caught:
+        await access.recheck([(world.owner, f"bot:{world.bot}")])
+    assert caught.value.code == CloseCode.TRY_AGAIN_LATER
+
+
+@pytest.mark.gen_test
+async def test_a_slow_database(pool: Pool, world: World, platform: Platform) -> None:
+    """Nobody waits for ever, nor is taken for somebody else; afterwards all is as before."""
+    impatient = Access(pool, subject_kind="id", timeout=0.2)
+    await platform.execute(LOCK)
+    await is_told_to_try_again(impatient, world)
+    await platform.execute("COMMIT")
+    patient = Access(pool, subject_kind="id", timeout=10)
+    assert (await patient.admit(world.owner, world.bot)).role == "owner"
+
+
+@pytest.mark.gen_test
+async def test_an_exhausted_pool(pool: Pool, world: World) -> None:
+    """A question that gets no connection is refused like one that gets no answer."""
+    impatient = Access(pool, subject_kind="id", timeout=0.2)
+    taken = [await pool.acquire() for _ in range(pool.get_max_size())]
+    await is_told_to_try_again(impatient, world)
+    for connection in taken:
+        await pool.release(connection)
+    assert (await Access(pool, subject_kind="id", timeout=10).admit(world.owner, None)).user_id
+
+
+@pytest.mark.gen_test
+async def test_broken_connections(access: Access, world: World, platform: Platform) -> None:
+    """Each is replaced by a new one when it is found to be broken."""
+    await asyncio.gather(*(access.admit(world.owner, None) for _ in range(20)))
+    await platform.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = $1",
+        "client backend",
+    )
+
+    codes: set[int] = set()
+
+    async def is_admitted() -> Any:
+        try:
+            return await access.admit(world.owner, world.bot)
+        except Refused as refused:
+            codes.add(refused.code)
+            return None
+
+    await eventually(is_admitted)
+    assert codes <= {CloseCode.TRY_AGAIN_LATER}
+
+
+@pytest.mark.gen_test
+async def test_no_database(io_loop: IOLoop, world: World) -> None:
+    """A server that is not there is not asked in vain for long."""
+    assert io_loop
+    nowhere = "postgresql://postgres@/none?host=/nonexistent"
+    async with open_pool(nowhere, size=2, timeout=5, is_pooled=False) as pool:
+        await is_told_to_try_again(Access(pool, subject_kind="id", timeout=5), world)
+
+
+@pytest.mark.gen_test
+async def test_a_database_without_a_schema(empty_database: str, world: World) -> None:
+    """Somebody else's mistake is not the client's."""
+    async with open_pool(empty_database, size=1, timeout=5, is_pooled=False) as pool:
+        await is_told_to_try_again(Access(pool, subject_kind="id", timeout=5), world)
+    with pytest.raises(asyncpg.InterfaceError):
+        await pool.execute("SELECT 1")
+
+
+@pytest.mark.gen_test
+async def test_a_question_that_is_given_up(
+    io_loop: IOLoop, database: str, world: World, platform: Platform
+) -> None:
+    """A client that leaves while it is asked about gives the connection back."""
+    assert io_loop
+    async with open_pool(database, size=1, timeout=10, is_pooled=False) as pool:
+        access = Access(pool, subject_kind="id", timeout=10)
+        await platform.execute(LOCK)
+        question = asyncio.create_task(access.admit(world.owner, world.bot))
+        await eventually(lambda: is_waiting(platform))
+        question.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await question
+        await platform.execute("COMMIT")
+        assert (await access.admit(world.owner, world.bot)).role == "owner"

@@ -1,0 +1,530 @@
+"""Reads of the log: in one trip, in pages, behind open transactions, and what they leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Any, cast
+
+import asyncpg
+import pytest
+from tornado.ioloop import IOLoop
+
+from realtime.postgres import event_log
+from realtime.postgres.connection import connect
+from realtime.postgres.event_log import PAGE_ROWS, EventLog
+from realtime.relay.cursor import Cursor, Snapshot
+from realtime.relay.events import Page
+from realtime.relay.resume import Lost, Unrecoverable
+from tests.platform import Platform
+from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+SEND = "INSERT INTO relay.events (topic, type, payload) VALUES ('t', 'x', $1)"
+SEND_MANY = "INSERT INTO relay.events (topic, type, payload) SELECT 't', 'x', n::text"
+EJECT = "INSERT INTO relay.events (topic, type, code) SELECT 't', $1, 4003"
+FUTURE = (
+    "INSERT INTO relay.events (xid, topic, type, payload) VALUES ($1::xid8, 't', 'x', 'future')"
+)
+
+
+class Writing(Platform):
+    """A connection that writes to the log itself."""
+
+    async def send(self, *texts: str) -> None:
+        for text in texts:
+            await self.execute(SEND, text)
+
+    async def send_many(self, number: int) -> None:
+        await self.execute(f"{SEND_MANY} FROM generate_series(1, $1::int) AS n", number)
+
+    async def eject(self, number: int = 1, kind: str = "eject") -> None:
+        await self.execute(f"{EJECT} FROM generate_series(1, {number})", kind)
+
+
+@pytest.fixture
+def reading(io_loop: IOLoop, database: str) -> Iterator[Connection]:
+    """The connection of a log, as the listener makes it."""
+    connection = io_loop.run_sync(lambda: connect(database, 10))
+    yield connection
+    io_loop.run_sync(lambda: connection.close(timeout=10))
+
+
+@pytest.fixture
+def log(reading: Connection) -> EventLog:
+    return EventLog(reading)
+
+
+@pytest.fixture
+def writing(platform: Platform) -> Writing:
+    return Writing(platform.connection)
+
+
+@pytest.fixture
+def other(io_loop: IOLoop, database: str) -> Iterator[Writing]:
+    """A second writer."""
+    connected = io_loop.run_sync(lambda: Writing.connect(database))
+    yield Writing(connected.connection)
+    io_loop.run_sync(lambda: connected.connection.close(timeout=10))
+
+
+async def pages_of(log: EventLog, cursor: Cursor) -> list[Page]:
+    return [page async for page in log.read(cursor)]
+
+
+def texts(pages: list[Page]) -> list[str]:
+    return [event.payload for page in pages for event in page.events]
+
+
+def place_after(cursor: Cursor, pages: list[Page]) -> Cursor:
+    """The cursor after a whole read."""
+    xids = [event.xid for page in pages for event in page.events]
+    xids += [ejection.xid for page in pages for ejection in page.ejections]
+    return cursor.after(pages[-1].snapshot, max(xids, default=0))
+
+
+async def state_of(platform: Platform, connection: Connection) -> Any:
+    return await platform.connection.fetchval(
+        "SELECT state FROM pg_stat_activity WHERE pid = $1", connection.get_server_pid()
+    )
+
+
+# In one trip.
+
+
+@pytest.mark.gen_test
+async def test_a_read_that_finds_nothing_still_tells_its_snapshot(
+    log: EventLog, writing: Writing
+) -> None:
+    """One page without rows, whose snapshot is the server's."""
+    (page,) = await pages_of(log, await log.end())
+    text = await writing.connection.fetchval("SELECT pg_current_snapshot()::text")
+    assert page == Page(Snapshot.parse(text), (), (), is_last=True)
+
+
+@pytest.mark.gen_test
+async def test_a_small_read_is_one_statement(
+    log: EventLog, reading: Connection, writing: Writing
+) -> None:
+    """Rows and snapshot come in one round trip, so that they are of one moment."""
+    start = await log.end()
+    await pages_of(log, start)  # the first time, asyncpg asks for types
+    await writing.send("one", "two")
+    statements: list[str] = []
+    with reading.query_logger(lambda record: statements.append(record.query)):
+        pages = await pages_of(log, start)
+    assert texts(pages) == ["one", "two"]
+    await eventually(lambda: statements)
+    assert statements == [event_log._READ]
+
+
+@pytest.mark.gen_test
+async def test_an_event_is_what_was_written(log: EventLog, writing: Writing) -> None:
+    """Id, transaction, topic, payload, and whom it tells of a grant."""
+    start = await log.end()
+    user = "b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0001"
+    row = await writing.connection.fetchrow(
+        "INSERT INTO relay.events (topic, type, payload, user_id) VALUES ('t', 'x', '{}', $1)"
+        " RETURNING id, xid",
+        user,
+    )
+    assert row is not None
+    (page,) = await pages_of(log, start)
+    assert page.events == ((row["id"], row["xid"], "t", "{}", user),)
+
+
+@pytest.mark.gen_test
+async def test_ejections_come_apart_from_events(log: EventLog, writing: Writing) -> None:
+    """Both kinds of them, with everything they say."""
+    start = await log.end()
+    user = "b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0001"
+    await writing.execute(
+        "INSERT INTO relay.events (topic, type, user_id, code, payload)"
+        " VALUES ('t', 'eject', $1, 4003, 'bye')",
+        user,
+    )
+    await writing.send("event")
+    await writing.execute("INSERT INTO relay.events (type, code) VALUES ('recheck', 4001)")
+    (page,) = await pages_of(log, start)
+    assert texts([page]) == ["event"]
+    said = [one._replace(id=0, xid=0) for one in page.ejections]
+    assert said == [
+        (0, 0, "t", user, 4003, "bye", False),
+        (0, 0, None, None, 4001, None, True),
+    ]
+    assert page.ejections[0].id < page.events[0].id < page.ejections[1].id
+
+
+@pytest.mark.gen_test
+async def test_what_is_open_comes_when_it_commits(
+    log: EventLog, writing: Writing, other: Writing
+) -> None:
+    """Later events do not wait for it, and are not read again with it."""
+    start = await log.end()
+    await other.execute("BEGIN")
+    await other.send("slow")
+    await writing.send("fast")
+    pages = await pages_of(log, start)
+    cursor = place_after(start, pages)
+    assert texts(pages) == ["fast"]
+    assert texts(await pages_of(log, cursor)) == []
+    await other.execute("COMMIT")
+    pages = await pages_of(log, cursor)
+    assert texts(pages) == ["slow"]
+    assert texts(await pages_of(log, place_after(cursor, pages))) == []
+
+
+@pytest.mark.gen_test
+async def test_events_are_in_the_order_of_their_writing(
+    log: EventLog, writing: Writing, other: Writing
+) -> None:
+    """Not in that of their transactions: the later one's event may have been seen by the other."""
+    start = await log.end()
+    await other.execute("BEGIN")
+    await other.execute("SELECT pg_current_xact_id()")
+    await writing.send("seen")
+    await other.send("answer")
+    await other.execute("COMMIT")
+    (page,) = await pages_of(log, start)
+    assert texts([page]) == ["seen", "answer"]
+    assert page.events[0].xid > page.events[1].xid
+
+
+@pytest.mark.gen_test
+async def test_what_was_undone_is_never_read(
+    log: EventLog, writing: Writing, other: Writing
+) -> None:
+    """By a rollback or to a savepoint, below the cursor or above."""
+    start = await log.end()
+    await other.execute("BEGIN")
+    await other.send("kept")
+    await other.execute("SAVEPOINT s")
+    await other.send("undone")
+    await writing.send("first")
+    pages = await pages_of(log, start)
+    cursor = place_after(start, pages)
+    await other.execute("ROLLBACK TO s")
+    await other.execute("COMMIT")
+    await other.execute("BEGIN")
+    await other.send("undone")
+    await other.execute("ROLLBACK")
+    await writing.send("last")
+    assert texts([*pages, *await pages_of(log, cursor)]) == ["first", "kept", "last"]
+
+
+# In pages.
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("number", "sizes"),
+    [
+        (PAGE_ROWS - 10, [PAGE_ROWS - 10]),
+        (PAGE_ROWS, [0, PAGE_ROWS]),
+        (PAGE_ROWS + 1, [0, PAGE_ROWS, 1]),
+        (2 * PAGE_ROWS, [0, PAGE_ROWS, PAGE_ROWS]),
+        (2 * PAGE_ROWS + 500, [0, PAGE_ROWS, PAGE_ROWS, 500]),
+    ],
+)
+async def test_a_large_read_comes_in_pages(
+    log: EventLog, writing: Writing, number: int, sizes: list[int]
+) -> None:
+    """First one for the ejections; only the last says so, and nothing follows it."""
+    start = await log.end()
+    await writing.send_many(number)
+    pages = await pages_of(log, start)
+    assert [len(page.events) for page in pages] == sizes
+    assert [page.is_last for page in pages] == [False] * (len(sizes) - 1) + [True]
+    assert len({page.snapshot for page in pages}) == 1
+    assert texts(pages) == [str(n) for n in range(1, number + 1)]
+    assert texts(await pages_of(log, place_after(start, pages))) == []
+
+
+@pytest.mark.gen_test
+async def test_all_ejections_come_before_all_events(log: EventLog, writing: Writing) -> None:
+    """Also those that were written after more events than a page holds."""
+    start = await log.end()
+    await writing.send_many(PAGE_ROWS + 500)
+    await writing.eject()
+    await writing.send("last")
+    await writing.eject(kind="recheck")
+    pages = await pages_of(log, start)
+    assert [one.may_stay for one in pages[0].ejections] == [False, True]
+    assert not pages[0].events
+    assert not [one for page in pages[1:] for one in page.ejections]
+    assert texts(pages)[-1] == "last"
+
+
+@pytest.mark.gen_test
+async def test_a_read_may_be_all_ejections(log: EventLog, writing: Writing) -> None:
+    """More of them than a page holds of events; an empty page ends the read."""
+    start = await log.end()
+    await writing.eject(PAGE_ROWS + 500)
+    pages = await pages_of(log, start)
+    assert [(len(page.ejections), page.is_last) for page in pages] == [(1500, False), (0, True)]
+    (nothing,) = await pages_of(log, place_after(start, pages))
+    assert nothing.is_last
+    assert not nothing.ejections
+
+
+@pytest.mark.gen_test
+async def test_a_large_transaction_below_the_cursor_comes_in_pages(
+    log: EventLog, writing: Writing, other: Writing
+) -> None:
+    """It was open when later ones were read."""
+    start = await log.end()
+    await other.execute("BEGIN")
+    await other.send_many(PAGE_ROWS + 200)
+    await writing.send("fast")
+    pages = await pages_of(log, start)
+    cursor = place_after(start, pages)
+    await other.execute("COMMIT")
+    await writing.send("after")
+    late = await pages_of(log, cursor)
+    assert texts(pages) == ["fast"]
+    assert [len(page.events) for page in late] == [0, PAGE_ROWS, 201]
+    assert texts(late)[-1] == "after"
+
+
+@pytest.mark.gen_test
+async def test_pages_are_of_one_moment(log: EventLog, writing: Writing) -> None:
+    """What commits between two of them is not in them; the next read brings it, once."""
+    start = await log.end()
+    await writing.send_many(2 * PAGE_ROWS)
+    pages: list[Page] = []
+    async for page in log.read(start):
+        pages.append(page)
+        await writing.send("meanwhile")
+        await writing.eject()
+    assert "meanwhile" not in texts(pages)
+    assert not pages[0].ejections
+    (after,) = await pages_of(log, place_after(start, pages))
+    assert texts([after]) == ["meanwhile"] * len(pages)
+    assert len(after.ejections) == len(pages)
+
+
+# What a read leaves behind.
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("number", [0, 1, PAGE_ROWS + 1])
+async def test_a_read_leaves_no_transaction_open(
+    log: EventLog, reading: Connection, writing: Writing, number: int
+) -> None:
+    """An open one would hold back vacuum, and the delivery of NOTIFY."""
+    start = await log.end()
+    assert await state_of(writing, reading) == "idle"
+    await writing.send_many(number)
+    await pages_of(log, start)
+    assert await state_of(writing, reading) == "idle"
+
+
+@pytest.mark.gen_test
+async def test_a_read_broken_off_leaves_no_transaction_open(
+    log: EventLog, reading: Connection, writing: Writing
+) -> None:
+    """The same connection then reads all of it again."""
+    start = await log.end()
+    await writing.send_many(2 * PAGE_ROWS)
+    all_of_it = cast("AsyncGenerator[Page, None]", log.read(start))
+    async with aclosing(all_of_it) as pages:
+        async for page in pages:
+            if page.events:
+                break
+    assert not reading.is_in_transaction()
+    assert len(texts(await pages_of(log, start))) == 2 * PAGE_ROWS
+
+
+@pytest.mark.gen_test
+async def test_a_read_cancelled_while_it_waits_leaves_no_transaction_open(
+    log: EventLog, reading: Connection, writing: Writing, other: Writing
+) -> None:
+    """Here it waits for a lock, between its pages, until it is cancelled."""
+    start = await log.end()
+    await writing.send_many(2 * PAGE_ROWS)
+    await other.execute("BEGIN; LOCK TABLE relay.events IN ACCESS EXCLUSIVE MODE")
+    task = asyncio.create_task(pages_of(log, start))
+    await eventually(lambda: is_waiting(writing, reading))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await other.execute("COMMIT")
+    assert len(texts(await pages_of(log, start))) == 2 * PAGE_ROWS
+    assert await state_of(writing, reading) == "idle"
+
+
+async def is_waiting(platform: Platform, connection: Connection) -> Any:
+    return await platform.connection.fetchval(
+        "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1",
+        connection.get_server_pid(),
+    )
+
+
+# Where to begin, and rows that lie in the future.
+
+
+@pytest.mark.gen_test
+async def test_one_who_begins_now_is_given_what_comes(
+    log: EventLog, writing: Writing, other: Writing
+) -> None:
+    """Nothing committed before; all that is open or comes later."""
+    assert (await log.end()).last == 0
+    await writing.send("before")
+    await other.execute("BEGIN")
+    await other.send("open")
+    await writing.send("before, too")
+    start = await log.end()
+    assert len(start.open) == 1
+    await writing.send("after")
+    await other.execute("COMMIT")
+    assert texts(await pages_of(log, start)) == ["open", "after"]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("number", [1, PAGE_ROWS + 1])
+async def test_rows_from_the_future_are_not_delivered(
+    log: EventLog, writing: Writing, number: int
+) -> None:
+    """A restored dump brings them; they neither arrive nor move the cursor, in pages or not."""
+    start = await log.end()
+    await writing.execute(FUTURE, 2**40)
+    await writing.send_many(number)
+    pages = await pages_of(log, start)
+    assert texts(pages) == [str(n) for n in range(1, number + 1)]
+    assert (await log.end()).last == place_after(start, pages).last < 2**40
+
+
+@pytest.mark.gen_test
+async def test_a_row_at_xmax_lies_in_the_future(log: EventLog, writing: Writing) -> None:
+    """The next transaction id is the first that no snapshot covers yet."""
+    start = await log.end()
+    await writing.execute("BEGIN")
+    mine = await writing.connection.fetchval("SELECT pg_current_xact_id()")
+    await writing.execute(FUTURE, mine + 1)
+    await writing.send("present")
+    await writing.execute("COMMIT")
+    (page,) = await pages_of(log, start)
+    assert (texts([page]), page.snapshot.xmax) == (["present"], mine + 1)
+
+
+# What retention has removed.
+
+EMPTY = """BEGIN; LOCK TABLE relay.events_0 IN ACCESS EXCLUSIVE MODE NOWAIT;
+    UPDATE relay.floor SET snapshot = pg_current_snapshot(), last = (
+        SELECT xid FROM relay.events_0 ORDER BY xid DESC LIMIT 1);
+    TRUNCATE relay.events_0; COMMIT"""
+
+
+@pytest.mark.gen_test
+async def test_a_gap_is_never_silent(log: EventLog, writing: Writing, other: Writing) -> None:
+    """Who has not seen what was removed is told; who has, and who begins now, reads on."""
+    start = await log.end()
+    await other.execute("BEGIN")
+    await other.send("open")
+    await writing.send("removed")
+    behind = place_after(start, await pages_of(log, start))
+    await other.execute("COMMIT")
+    now = await log.end()
+    await writing.execute(EMPTY)
+    assert await log.end() == now
+    for cursor in (start, behind):
+        with pytest.raises(Unrecoverable) as caught:
+            await pages_of(log, cursor)
+        assert caught.value.reason is Lost.TOO_OLD
+    await writing.send("after")
+    assert texts(await pages_of(log, now)) == ["after"]
+
+
+class Interrupted:
+    """A connection to which something happens after the first statement of a transaction."""
+
+    def __init__(self, connection: Connection, happens: str, writing: Writing) -> None:
+        self._connection = connection
+        self._happens: str | None = happens
+        self._writing = writing
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._connection, name)
+        if not name.startswith(("fetch", "execute")):
+            return method
+
+        async def call(*arguments: Any, **options: Any) -> Any:
+            result = await method(*arguments, **options)
+            if self._connection.is_in_transaction() and self._happens:
+                statements, self._happens = self._happens, None
+                # As retention does: it gives way to a reader.
+                with suppress(asyncpg.LockNotAvailableError):
+                    await self._writing.execute(statements)
+            return result
+
+        return call
+
+
+@pytest.mark.gen_test
+async def test_a_gap_is_not_silent_between_pages(
+    log: EventLog, reading: Connection, writing: Writing
+) -> None:
+    """TRUNCATE shows in older snapshots, too: a read in pages has to be sure of its rows."""
+    start = await log.end()
+    await writing.send_many(PAGE_ROWS + 200)
+    interrupted = EventLog(cast("Connection", Interrupted(reading, EMPTY, writing)))
+    found: list[Page] = []
+    with suppress(Unrecoverable):
+        found = await pages_of(interrupted, start)
+        assert len(texts(found)) == PAGE_ROWS + 200
+
+
+@pytest.mark.gen_test
+async def test_a_floor_from_the_future_hides_nothing(log: EventLog, writing: Writing) -> None:
+    """A restored dump brings that as well; a relay that starts on it still delivers."""
+    await writing.execute("UPDATE relay.floor SET last = '1000000', snapshot = '9:9:'")
+    start = await log.end()
+    await writing.send("after")
+    assert texts(await pages_of(log, start)) == ["after"]
+
+
+# Behind slow transactions, in a full log.
+
+
+async def fill(writing: Writing, number: int) -> Cursor:
+    """A log of many transactions, and the place of one who has seen all of it."""
+    await writing.execute("ALTER TABLE relay.events_0 SET (autovacuum_enabled = off)")
+    await writing.execute(
+        "INSERT INTO relay.events (xid, topic, type, payload)"
+        " SELECT (3 + n / 100)::text::xid8, 't', 'x', n::text"
+        " FROM generate_series(1, $1::int) AS n",
+        number,
+    )
+    await writing.send("newest")
+    return await EventLog(writing.connection).end()
+
+
+async def plan_of(connection: Connection, query: str, cursor: Cursor, mode: str) -> str:
+    await connection.execute(f"SET plan_cache_mode = {mode}")
+    await connection.execute(f"PREPARE read (xid8, xid8[]) AS {query}")
+    opened = ",".join(map(str, cursor.open))
+    rows = await connection.fetch(f"EXPLAIN EXECUTE read ('{cursor.last}', '{{{opened}}}')")
+    return "\n".join(row[0] for row in rows)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("opened", [1, 30, 300])
+@pytest.mark.parametrize("is_analyzed", [False, True])
+async def test_a_read_behind_slow_transactions_stays_indexed(
+    reading: Connection, writing: Writing, opened: int, mode: str, is_analyzed: bool
+) -> None:
+    """Whatever is known of the log's contents, and however many transactions are open."""
+    cursor = await fill(writing, 50_000)
+    if is_analyzed:
+        await writing.execute("ANALYZE relay.events")
+    cursor = Cursor(cursor.last, tuple(range(cursor.last - opened, cursor.last)))
+    plan = await plan_of(reading, event_log._READ, cursor, mode)
+    # The other partitions are empty, and read in whatever way.
+    assert plan.count("on events_0 ") == 2, plan
+    assert "Seq Scan on events_0" not in plan, plan

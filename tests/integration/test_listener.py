@@ -1,0 +1,461 @@
+"""The listener through outages of every kind: what was committed meanwhile arrives, once."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+import pytest
+from tornado.ioloop import IOLoop
+
+from realtime.postgres import doorbell
+from realtime.postgres.connection import WrongServer
+from realtime.postgres.embedded import EmbeddedPostgres
+from realtime.postgres.listener import Listener, begin
+from realtime.postgres.schema import SchemaError, migrate
+from realtime.relay.backoff import Backoff
+from realtime.relay.events import Page
+from realtime.relay.refusals import Refusals
+from realtime.relay.relay import Relay
+from tests.conftest import TEST_SETTINGS
+from tests.platform import Platform
+from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    from realtime.relay.hub import Hub
+
+SEND = "INSERT INTO relay.events (topic, type, payload) SELECT 't', 'x', $1 || n"
+NEVER = 1000.0
+
+
+class Collected:
+    """In the hub's place: takes what the relay delivers, and keeps it there when told to."""
+
+    def __init__(self) -> None:
+        self.position = ""
+        self.texts: list[str] = []
+        self.lost: list[str] = []
+        self.reads = 0
+        self.may_go_on = asyncio.Event()
+        self.may_go_on.set()
+
+    async def deliver(self, page: Page, _place: object) -> None:
+        self.reads += page.is_last
+        self.texts += [event.payload for event in page.events]
+        if page.events:
+            await self.may_go_on.wait()
+
+    def lose_track(self, reason: str) -> None:
+        self.lost.append(reason)
+
+
+class Heard:
+    """A listener that runs, what it delivers and what it says of itself."""
+
+    def __init__(self) -> None:
+        self.hub = Collected()
+        self.refusals = Refusals(time.monotonic)
+        self.typing: list[str] = []
+        self.changes: list[bool] = []
+        self.listener: Listener
+        self._task: asyncio.Task[Any] | None = None
+
+    async def start(self, dsn: str, direct: str | None = None, timeout: float = 10) -> None:
+        """Begin at `direct`, where that is another way to the same, and listen at `dsn`."""
+        beginning = await begin(direct or dsn, 10)
+        self.listener = Listener(
+            dsn,
+            timeout=timeout,
+            backoff=Backoff(lambda: 0),
+            on_typing=self.typing.append,
+            on_change=self._on_change,
+        )
+        relay = Relay(cast("Hub", self.hub), self.refusals, beginning.database, beginning.cursor)
+        self._task = asyncio.create_task(self.listener.run(relay))
+        await self.changes_to(True)
+        await eventually(lambda: self.hub.reads)  # of what came before
+
+    def _on_change(self, is_heard: bool) -> None:
+        if [is_heard] != self.changes[-1:]:
+            self.changes.append(is_heard)
+
+    async def changes_to(self, is_heard: bool) -> None:
+        def has_changed() -> bool:
+            if self._task is not None and self._task.done():
+                self._task.result()
+            return self.changes[-1:] == [is_heard]
+
+        await eventually(has_changed, limit=20, what=f"{is_heard}, after {self.changes}")
+
+    async def delivers(self, *texts: str) -> None:
+        """Wait for these, each once, and in this order."""
+        await eventually(
+            lambda: len(self.hub.texts) >= len(texts), what=f"{texts}, so far {self.hub.texts}"
+        )
+        assert self.hub.texts == list(texts)
+
+    async def stop(self) -> None:
+        """Also when it never began."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+
+@pytest.fixture
+def heard(io_loop: IOLoop) -> Iterator[Heard]:
+    async def make() -> Heard:
+        return Heard()
+
+    one = io_loop.run_sync(make)
+    yield one
+    io_loop.run_sync(one.stop, timeout=20)
+    io_loop.run_sync(lambda: asyncio.sleep(0))  # its socket closes on the next turn
+
+
+@pytest.fixture
+def only_rung(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is read without a ring."""
+    monkeypatch.setattr(doorbell, "SAFETY_SECONDS", NEVER)
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doorbell, "SAFETY_SECONDS", 0.05)
+
+
+async def send(platform: Platform, *texts: str) -> None:
+    """Write to the log, without a ring."""
+    for text in texts:
+        await platform.execute(f"{SEND} FROM (VALUES ('')) AS one (n)", text)
+
+
+async def ring(platform: Platform) -> None:
+    await platform.execute("SELECT pg_notify('relay', 'test')")
+
+
+async def backends(platform: Platform) -> list[Any]:
+    """The server's side of this database's listeners."""
+    return await platform.connection.fetch(
+        "SELECT pid, state FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name = 'realtime'"
+    )
+
+
+async def kill_listener(platform: Platform) -> None:
+    (backend,) = await backends(platform)
+    await platform.execute("SELECT pg_terminate_backend($1, 5000)", backend["pid"])
+
+
+# While all is well.
+
+
+@pytest.mark.gen_test
+async def test_a_ring_has_the_log_read(
+    heard: Heard, database: str, platform: Platform, only_rung: None
+) -> None:
+    """Nothing else does, so what was written quietly comes along with the next."""
+    await send(platform, "before")
+    await heard.start(database)
+    await send(platform, "quiet")
+    await send(platform, "rung")
+    await ring(platform)
+    await heard.delivers("quiet", "rung")
+    await send(platform, "woken")
+    heard.listener.ring()
+    await heard.delivers("quiet", "rung", "woken")
+
+
+@pytest.mark.gen_test
+async def test_the_safety_read(
+    heard: Heard, database: str, platform: Platform, often: None
+) -> None:
+    """It brings what was written with relay.quiet, as everything else that did not ring."""
+    await heard.start(database)
+    await platform.execute("SET relay.quiet = 'on'")
+    topic = "bot:b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0001"
+    await platform.execute("SELECT relay.emit($1, 'poll', '{}')", topic)
+    await eventually(lambda: heard.hub.texts)
+    assert len(heard.hub.texts) == 1
+
+
+@pytest.mark.gen_test
+async def test_no_transaction_is_left_open(
+    heard: Heard, database: str, platform: Platform, only_rung: None
+) -> None:
+    """Neither after a small read nor after one in pages: NOTIFY would not be heard."""
+    await heard.start(database)
+    for number in (1, 2500):
+        heard.hub.texts.clear()
+        await platform.execute(f"{SEND} FROM generate_series(1, {number}) AS n", "")
+        await ring(platform)
+        await heard.delivers(*(str(n + 1) for n in range(number)))
+
+        async def is_idle() -> Any:
+            return [row["state"] for row in await backends(platform)] == ["idle"]
+
+        await eventually(is_idle)
+
+
+@pytest.mark.gen_test
+async def test_typing_is_passed_on(heard: Heard, database: str, platform: Platform) -> None:
+    """In order, and as it is."""
+    await heard.start(database)
+    for payload in ("one", "", "three"):
+        await platform.execute("SELECT pg_notify('relay_typing', $1)", payload)
+    await eventually(lambda: len(heard.typing) == 3)
+    assert heard.typing == ["one", "", "three"]
+
+
+@pytest.mark.gen_test
+async def test_ending_leaves_no_connection(heard: Heard, database: str, platform: Platform) -> None:
+    """Nor does a ring after the end do anything."""
+    await heard.start(database)
+    assert len(await backends(platform)) == 1
+    await heard.stop()
+    heard.listener.ring()
+
+    async def is_gone() -> Any:
+        return not await backends(platform)
+
+    await eventually(is_gone)
+
+
+@pytest.mark.gen_test
+async def test_a_grant_is_read_once(
+    heard: Heard, database: str, platform: Platform, only_rung: None
+) -> None:
+    """Though no event comes with it: else it would undo the memory of refusals at every read."""
+    await heard.start(database)
+    before = heard.refusals.generation
+    await platform.user()
+    await eventually(lambda: heard.refusals.generation > before)
+    for _ in range(3):
+        reads = heard.hub.reads
+        heard.listener.ring()
+        await eventually(lambda reads=reads: heard.hub.reads > reads)  # type: ignore[misc]
+    assert heard.refusals.generation == before + 1
+
+
+# Through outages.
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_killed_connection(
+    heard: Heard, database: str, platform: Platform, postgres: EmbeddedPostgres, only_rung: None
+) -> None:
+    """What is committed before it is back arrives when it is, without a ring."""
+    await heard.start(database)
+    await send(platform, "before")
+    await ring(platform)
+    await heard.delivers("before")
+    name = urlsplit(database).path.strip("/")
+    postgres.sql(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
+    await kill_listener(platform)
+    await heard.changes_to(False)
+    await send(platform, "meanwhile", "too")
+    heard.listener.ring()
+    postgres.sql(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
+    await heard.changes_to(True)
+    await heard.delivers("before", "meanwhile", "too")
+    assert heard.changes == [True, False, True]
+    await send(platform, "after")
+    await ring(platform)
+    await heard.delivers("before", "meanwhile", "too", "after")
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_connection_killed_between_pages(
+    heard: Heard, database: str, platform: Platform, only_rung: None
+) -> None:
+    """What had been delivered of the read is not delivered again by the next."""
+    await heard.start(database)
+    heard.hub.may_go_on.clear()
+    await platform.execute(f"{SEND} FROM generate_series(1, 3500) AS n", "")
+    await ring(platform)
+    await eventually(lambda: heard.hub.texts)
+    await kill_listener(platform)
+    await send(platform, "meanwhile")
+    heard.hub.may_go_on.set()
+    await heard.delivers(*(str(n + 1) for n in range(3500)), "meanwhile")
+    assert heard.changes == [True, False, True]
+
+
+@pytest.mark.gen_test
+async def test_away_for_longer_than_the_log_goes_back(
+    heard: Heard, database: str, platform: Platform, only_rung: None
+) -> None:
+    """Then every socket is told, once, and the relay goes on from now."""
+    await heard.start(database)
+    await send(platform, "removed")
+    await platform.execute(
+        "UPDATE relay.floor SET snapshot = pg_current_snapshot(),"
+        " last = (SELECT max(xid::text::bigint)::text::xid8 FROM relay.events)"
+    )
+    await ring(platform)
+    await eventually(lambda: heard.hub.lost)
+    await send(platform, "after")
+    await ring(platform)
+    await heard.delivers("after")
+    assert heard.hub.lost == ["too_old"]
+    assert heard.changes == [True]
+
+
+class Wire:
+    """The way to the server, which may fall silent without an end: nothing passes any more."""
+
+    def __init__(self, dsn: str) -> None:
+        self._home = tempfile.TemporaryDirectory(prefix="wire-")
+        host = parse_qs(urlsplit(dsn).query)["host"][0]
+        self._server_path = f"{host}/.s.PGSQL.5432"
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
+        self.passes: asyncio.Event
+        self.dsn = dsn.replace(host, self._home.name)
+
+    async def open(self) -> None:
+        self.passes = asyncio.Event()
+        self.passes.set()
+        path = f"{self._home.name}/.s.PGSQL.5432"
+        self._server = await asyncio.start_unix_server(self._connect, path)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_unix_connection(self._server_path)
+        self._writers += [writer, back]
+        for source, target in ((reader, back), (there, writer)):
+            task = asyncio.create_task(self._pump(source, target))
+            self._tasks.add(task)
+
+    async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                await self.passes.wait()
+                target.write(data)
+                await target.drain()
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+        self._server.close()
+        self._home.cleanup()
+
+
+@pytest.fixture
+def wire(io_loop: IOLoop, database: str) -> Iterator[Wire]:
+    one = Wire(database)
+    io_loop.run_sync(one.open)
+    yield one
+    io_loop.run_sync(one.close)
+
+
+@pytest.mark.gen_test(timeout=60)
+@pytest.mark.parametrize("number", [1, 2500])
+async def test_a_connection_that_falls_silent(
+    wire: Wire, heard: Heard, database: str, platform: Platform, often: None, number: int
+) -> None:
+    """No end of it is ever heard; the next read finds out, and another connection is made."""
+    await heard.start(wire.dsn, direct=database, timeout=0.5)
+    heard.hub.may_go_on.clear()
+    await platform.execute(f"{SEND} FROM generate_series(1, {number}) AS n", "")
+    await eventually(lambda: heard.hub.texts)  # of several pages the first
+    wire.passes.clear()
+    heard.hub.may_go_on.set()
+    await heard.changes_to(False)
+    await send(platform, "meanwhile")
+    wire.passes.set()
+    await heard.changes_to(True)
+    await heard.delivers(*(str(n + 1) for n in range(number)), "meanwhile")
+
+
+# Servers that are stopped, stand by, and are promoted.
+
+
+@pytest.fixture(scope="module")
+def mortal(postgres_bin: Path | None) -> Iterator[EmbeddedPostgres]:
+    """A migrated server that may be stopped at any time."""
+    with tempfile.TemporaryDirectory(prefix="realtime-test-") as home:
+        Path(home).chmod(0o711)  # as root, the server's own account must get in
+        data = Path(home) / "postgres"
+        server = EmbeddedPostgres(data, bin_dir=postgres_bin, settings=TEST_SETTINGS)
+        server.start()
+        try:
+            migrate(server.dsn())
+            yield server
+        finally:
+            server.stop("immediate")
+
+
+async def stopped(server: EmbeddedPostgres, then: Callable[[], object] = lambda: None) -> None:
+    """The server is stopped as if the power had failed, and started again after `then`."""
+    await asyncio.to_thread(server.stop, "immediate")
+    then()
+    await asyncio.to_thread(server.start)
+
+
+async def write(dsn: str, *texts: str) -> None:
+    platform = await Platform.connect(dsn)
+    await send(platform, *texts)
+    await ring(platform)
+    await platform.connection.close(timeout=10)
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_server_that_falls_down(
+    heard: Heard, mortal: EmbeddedPostgres, only_rung: None
+) -> None:
+    """It comes back, and so does the listener; nothing is lost or told twice."""
+    dsn = mortal.dsn()
+    await heard.start(dsn)
+    await write(dsn, "before")
+    await heard.delivers("before")
+    await stopped(mortal)
+    await write(dsn, "after")
+    await heard.delivers("before", "after")
+    assert heard.changes == [True, False, True]
+    assert not heard.hub.lost
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_standby_is_not_listened_to_until_it_is_promoted(
+    heard: Heard, mortal: EmbeddedPostgres, caplog: pytest.LogCaptureFixture, only_rung: None
+) -> None:
+    """It says why; after the promotion history is another, which every socket is told."""
+    dsn = mortal.dsn()
+    before, _ = await begin(dsn, 10)
+    await heard.start(dsn)
+    await stopped(mortal, (mortal.data_directory / "standby.signal").touch)
+    await heard.changes_to(False)
+    await eventually(lambda: "standby" in caplog.text)
+    assert heard.changes == [True, False]
+    with pytest.raises(WrongServer):
+        await begin(dsn, 10)
+    mortal.sql("SELECT pg_promote()")
+    await heard.changes_to(True)
+    assert heard.hub.lost == ["foreign"]
+    assert (await begin(dsn, 10)).database == before._replace(timeline=before.timeline + 1)
+    await write(dsn, "after")
+    await heard.delivers("after")
+
+
+@pytest.mark.gen_test
+async def test_it_begins_nowhere_else(empty_database: str) -> None:
+    """A server that is not there is said to be lost; a database without a schema, what it lacks."""
+    with pytest.raises(FileNotFoundError):
+        await begin("postgresql://postgres@/none?host=/nonexistent", 5)
+    with pytest.raises(SchemaError, match="bin/migrate"):
+        await begin(empty_database, 5)
+    with pytest.raises(asyncpg.InvalidCatalogNameError):
+        await begin(empty_database.replace("/empty_", "/other_"), 5)

@@ -142,7 +142,7 @@ class Server:
 
     def __init__(self, settings: Settings, pool: "Pool", beginning: Beginning) -> None:
         self.settings = settings
-        self.status = Status()
+        self.status = Status(round_trip=lambda: self.listener.round_trip)
         self.port = settings.port
         access = Access(
             pool, subject_kind=settings.jwt_subject, timeout=settings.database_timeout_seconds

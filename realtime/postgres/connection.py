@@ -29,6 +29,14 @@ LOST = (
 ACQUIRE_SECONDS = 10.0
 """How long background work waits for a connection of the pool; sockets have less patience."""
 
+# The server notices a process that went away without a word; the process notices a server that did
+# by its next read, which is never more than seconds off.
+_KEEPALIVE = {
+    "tcp_keepalives_idle": "20",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+
 _IDENTITY = """
 SELECT pg_is_in_recovery() AS is_standby,
        system_identifier,
@@ -56,7 +64,7 @@ async def connect(dsn: str, timeout: float) -> "asyncpg.Connection[asyncpg.Recor
         dsn,
         timeout=timeout,
         command_timeout=timeout,
-        server_settings={"application_name": "realtime"},
+        server_settings={"application_name": "realtime", **_KEEPALIVE},
     )
 
 

@@ -4,6 +4,7 @@ One statement gives both, so they are the same moment: what the snapshot covers 
 not has been returned, all else will be returned by a later read. Called by `relay.relay`.
 """
 
+import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
@@ -71,6 +72,8 @@ class EventLog:
 
     def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         self._connection = connection
+        self.round_trip = 0.0
+        """Seconds that the latest read took: the heartbeat of the connection."""
 
     async def end(self) -> Cursor:
         """The place of one who begins now."""
@@ -85,7 +88,9 @@ class EventLog:
             Unrecoverable: retention has removed what the cursor has not seen.
             One of `connection.LOST`; pages returned before that were good.
         """
+        asked = time.perf_counter()
         rows = await self._connection.fetch(_READ, cursor.last, list(cursor.open))
+        self.round_trip = time.perf_counter() - asked
         snapshot = _check_state(rows, cursor)
         if len(rows) <= PAGE_ROWS:
             yield _page(snapshot, rows[2:], is_last=True)

@@ -74,6 +74,12 @@ class Listener:
         self._on_typing = on_typing
         self._on_change = on_change
         self._doorbell: Doorbell | None = None
+        self._event_log: EventLog | None = None
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds that the latest read of the log took; None: there is no connection."""
+        return self._event_log.round_trip if self._event_log is not None else None
 
     def ring(self) -> None:
         """Have the relay look soon (at once, or when the connection is back)."""
@@ -107,11 +113,11 @@ class Listener:
             if database != relay.database:
                 log.warning("this is another database than before, or another timeline of it")
                 relay.start_over(database, await event_log.end(), Lost.FOREIGN)
-            self._doorbell = doorbell
+            self._doorbell, self._event_log = doorbell, event_log
             self._on_change(True)
             yield event_log, doorbell
         finally:
-            self._doorbell = None
+            self._doorbell = self._event_log = None
             # Not close(): the other side may no longer answer.
             connection.terminate()
 

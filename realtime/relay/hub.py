@@ -80,11 +80,14 @@ class Hub:
         """
         if since is not None:
             self._recent.add(subscriber)
+        place = subscriber.cursor
         for item in subscriber.let_in(since):
             if isinstance(item, Delivery):
                 subscriber.deliver(item)
             elif not answered.covers(item.xid):
                 self._eject_one(subscriber, item)
+        if subscriber.state is State.PAUSED:
+            subscriber.cursor = place  # what came after the new doubt is held again, not sent
 
     def admit_again(self, subscriber: Subscriber, doubt: Ejection, until: Cursor) -> None:
         """As `admit`, for a paused socket: it goes on as if nothing had been.

@@ -203,11 +203,19 @@ class Subscriber:
         """
         for item in self._held:
             if isinstance(item, Ejection):
-                if self.is_concerned_by(item) and until.covers(item.xid) and not item.may_stay:
+                if not item.may_stay and self.is_concerned_by(item) and self._is_since(item, until):
                     return True
-            elif any(e.granted_to == self.user_id and until.covers(e.xid) for e in item.events):
+            elif any(
+                event.granted_to == self.user_id and self._is_since(event, until)
+                for event in item.events
+            ):
                 return True
         return False
+
+    def _is_since(self, row: Event | Ejection, until: Cursor) -> bool:
+        """Whether it came after the socket was let in, and before the answer."""
+        came_before = self.since is not None and self.since.covers(row.xid)
+        return until.covers(row.xid) and not came_before
 
     def is_concerned_by(self, ejection: Ejection) -> bool:
         """Whether the ejection is about this socket (or may be, while its user is unknown)."""

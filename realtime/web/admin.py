@@ -125,7 +125,8 @@ class ReadyHandler(JsonHandler):
     def get(self) -> None:
         status = self._services.status
         if status.is_ready:
-            self.answer({"status": "ready"})
+            seconds = status.round_trip() or 0.0
+            self.answer({"status": "ready", "database_ms": round(1000 * seconds, 2)})
         else:
             why = "draining" if status.is_draining else "not connected to the database"
             self.answer({"status": "not ready", "reason": why}, 503)

@@ -4,7 +4,7 @@ Composed by `server`; named here as small Protocols where it comes from Postgres
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from realtime.auth import TokenVerifier
@@ -47,6 +47,8 @@ class Access(Protocol):
 class Status:
     """What the process knows of its own condition; `server` keeps it up to date."""
 
+    round_trip: Callable[[], float | None]
+    """Seconds that the latest read of the log took."""
     hears_postgres: bool = False
     is_draining: bool = False
 
@@ -70,7 +72,7 @@ class Services:
     """Epoch seconds."""
     monotonic: Callable[[], float]
     new_id: Callable[[], str]
-    status: Status = field(default_factory=Status)
+    status: Status
 
     def encode_place(self, cursor: Cursor) -> str:
         """Write a cursor of this process's database."""

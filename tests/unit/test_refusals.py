@@ -72,11 +72,11 @@ def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     ("grants", "here", "there"),
     [
         ([], True, True),
-        ([Grant(BOT, ADA)], False, True),
-        ([Grant(BOT, GRACE)], False, True),
-        ([Grant(BOT, None), Grant(OTHER_BOT, None)], False, False),
-        ([Grant(None, None)], False, False),
-        ([Grant(None, GRACE), Grant("bot:b3", None)], False, False),
+        ([Grant(1, BOT, ADA)], False, True),
+        ([Grant(1, BOT, GRACE)], False, True),
+        ([Grant(1, BOT, None), Grant(1, OTHER_BOT, None)], False, False),
+        ([Grant(1, None, None)], False, False),
+        ([Grant(1, None, GRACE), Grant(1, "bot:b3", None)], False, False),
     ],
 )
 def test_grants(grants: list[Grant], here: bool, there: bool) -> None:
@@ -88,7 +88,9 @@ def test_grants(grants: list[Grant], here: bool, there: bool) -> None:
     assert (world.is_refused(), world.is_refused(topic=OTHER_BOT)) == (here, there)
 
 
-@pytest.mark.parametrize("grant", [Grant(BOT, ADA), Grant("bot:b3", None), Grant(None, None)])
+@pytest.mark.parametrize(
+    "grant", [Grant(1, BOT, ADA), Grant(1, "bot:b3", None), Grant(1, None, None)]
+)
 def test_granted_while_being_asked_about(grant: Grant) -> None:
     """A refusal that was asked for before a grant is not remembered after it."""
     world = World()

@@ -1,0 +1,219 @@
+"""The model that `test_hub_model` holds the hub to: who has access when, and what a socket is owed.
+
+`Watched` checks each message that a socket is sent against what was committed when.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from realtime.relay.cursor import Cursor, decode_cursor
+from realtime.relay.events import Ejection, Event
+from realtime.relay.hub import Hub
+from realtime.relay.rechecks import Answer
+from realtime.relay.resume import Floor, Past
+from realtime.relay.subscriber import State, Subscriber
+from tests.unit.relay_world import (
+    ADA,
+    BOT,
+    GRACE,
+    OTHER_BOT,
+    FakeDatabase,
+    seen,
+    unframe,
+)
+
+FAREWELL = '{"type":"permission_change"}'
+
+
+class World(FakeDatabase):
+    """The log, and who has access to what at which time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.access = {(user, topic): True for user in (ADA, GRACE) for topic in (BOT, OTHER_BOT)}
+        self.losses: list[tuple[int, str, str]] = []
+        """When, whose, where; a revoke counts also where the same transaction grants again."""
+        self.changes: list[tuple[int, str, str]] = []
+        """Losses, grants and rechecks."""
+        self.deeds: dict[int, list[tuple[str, str, str]]] = {}
+
+    def do(self, xid: int, deed: str, user: str, topic: str) -> None:
+        """Write what the triggers would write, and remember what it means."""
+        self.deeds.setdefault(xid, []).append((deed, user, topic))
+        if deed == "recheck all":
+            self.eject(xid, None, None, may_stay=True)
+        else:
+            self.write(xid, topic, granted_to=user if deed == "grant" else None)
+        if deed in ("revoke", "drop", "recheck"):
+            self.eject(xid, topic, user, farewell=FAREWELL, may_stay=deed != "revoke")
+
+    def commit(self, xid: int) -> None:
+        super().commit(xid)
+        before = dict(self.access)
+        deeds = self.deeds.pop(xid, [])
+        for deed, user, topic in deeds:
+            if deed in ("revoke", "drop", "grant"):
+                self.access[user, topic] = deed == "grant"
+        time = self.committed_at[xid]
+        self.changes += [(time, user, topic) for _, user, topic in deeds]
+        self.losses += [(time, user, topic) for deed, user, topic in deeds if deed == "revoke"]
+        lost = [key for key, had in before.items() if had and not self.access[key]]
+        self.losses += [(time, user, topic) for user, topic in lost]
+
+    def time(self, row: Event | Ejection) -> int:
+        return self.committed_at[row.xid]
+
+    def past(self, topic: str) -> Past:
+        """The whole of it: nothing was removed."""
+        events = [row for row in self.committed if isinstance(row, Event) and row.topic == topic]
+        ejections = [row for row in self.committed if isinstance(row, Ejection)]
+        return Past(Floor(0, seen(1)), ejections, events, 0)
+
+
+class Numbered(Subscriber):
+    """Stands in sets where its number puts it, so that hypothesis can run a history again."""
+
+    def __hash__(self) -> int:
+        return int(self.connection_id)
+
+
+class Watched:
+    """A socket, and what it may be sent: `base` is the time since when it is entitled."""
+
+    def __init__(
+        self, world: World, number: int, user: str, topic: str, hold_bytes: int, knows: bool
+    ) -> None:
+        self.world, self.user, self.topic = world, user, topic
+        self.subscriber = Numbered(
+            topic, str(number), self, opened_at=0, hold_bytes=hold_bytes, knows_cursors=knows
+        )
+        self.answer: tuple[bool, Cursor] | None = None
+        self.asked_at = 0
+        self.owed_from: Cursor | None = None
+        self.before: Watched | None = None
+        """The same client's earlier socket, from which it goes on."""
+        self.is_welcome = False
+        self.is_in = False
+        self.base = 0
+        self.until = 0
+        """When it was last found to be still allowed."""
+        self.sent: set[int] = set()
+        self.newest_written = 0
+        self.said_farewell = False
+        self.closed: str | None = None
+
+    # The way to the socket.
+
+    def send(self, frames: bytes) -> None:
+        if self.closed is not None:
+            return
+        assert self.is_welcome, "sent before it was welcomed"
+        rows = {row.id: row for row in self.world.committed}
+        for message in unframe(frames):
+            assert not self.said_farewell, "sent after its farewell"
+            if message["type"] == "resync":
+                self._resync()
+            else:
+                self._take(rows[int(message["id"])])
+            if "cursor" in message:
+                self.check_place(message["cursor"])
+
+    def close(self, code: int, reason: str) -> None:
+        if self.closed is None:
+            self.closed = reason
+            assert code == (4003 if reason == "access ended" else 1013)
+            if self.is_in and reason != "too much happened meanwhile":
+                assert self._happened(self.world.changes, self.base), "closed without a cause"
+
+    def _take(self, row: Event | Ejection) -> None:
+        time = self.world.time(row)
+        assert time > self.base, "sent what was committed before it was entitled"
+        assert row.id not in self.sent, "sent twice"
+        self.sent.add(row.id)
+        if isinstance(row, Ejection):
+            assert (row.topic, row.user_id) == (self.topic, self.user), "another's farewell"
+            self.said_farewell = True
+            return
+        assert row.topic == self.topic, "sent another topic's event"
+        assert not self._happened(self.world.losses, self.base, time), "sent after a revocation"
+        assert self.newest_written < time, "sent before what it had seen committed"
+        self.newest_written = max(self.newest_written, self.world.written_at[row.id])
+
+    def _resync(self) -> None:
+        assert self.subscriber.knows_cursors, "told resync, which it does not understand"
+        assert self._happened(self.world.changes, self.base, self.until), "told without a cause"
+        self.base = self.until
+
+    def _happened(
+        self, what: list[tuple[int, str, str]], after: int, until: float = float("inf")
+    ) -> bool:
+        """Whether any of it happened to this user here, after one time and up to another."""
+        mine = [time for time, user, topic in what if (user, topic) == (self.user, self.topic)]
+        return any(after < time <= until for time in mine)
+
+    # What holds at any time, and what holds once all is said.
+
+    def check_place(self, text: str) -> None:
+        """All that the place claims was sent, or the socket was told that it was not."""
+        _, place = decode_cursor(text)
+        for row in self._due():
+            assert self.has_seen(row) or not place.covers(row.xid), "a place ahead of what was sent"
+
+    def check_complete(self) -> None:
+        """It was sent everything since `base`, is where the others are, and may be there."""
+        assert self.subscriber.state is State.LIVE
+        assert self.subscriber.since is None
+        assert self.world.access[self.user, self.topic], "still there after a revocation"
+        assert all(map(self.has_seen, self._due())), "an event is missing"
+
+    def has_seen(self, row: Event) -> bool:
+        return row.id in self.sent or (self.before is not None and self.before.has_seen(row))
+
+    def _due(self) -> list[Event]:
+        return [
+            row
+            for row in self.world.committed
+            if isinstance(row, Event)
+            and row.topic == self.topic
+            and self.world.time(row) > self.base
+        ]
+
+
+class SlowAccess:
+    """Asks at one time, and has the answer arrive at another: at each gate it waits."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.gates: list[asyncio.Future[None]] = []
+        self.times: dict[Cursor, int] = {}
+        """When an answer was given that has this place."""
+
+    async def recheck(self, questions: Sequence[tuple[str, str]]) -> Answer:
+        await self._gate()
+        allowed = [self._world.access[question] for question in questions]
+        place = self._world.place()
+        self.times[place] = self._world.now
+        await self._gate()
+        return Answer(allowed, place)
+
+    async def _gate(self) -> None:
+        self.gates.append(asyncio.get_running_loop().create_future())
+        await self.gates[-1]
+
+    def open_gate(self) -> None:
+        if self.gates:
+            self.gates.pop().set_result(None)
+
+
+class WatchedHub(Hub):
+    """Notes as of when a socket was found to be still allowed."""
+
+    def __init__(self, access: SlowAccess, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._access = access
+
+    def admit_again(self, subscriber: Subscriber, doubt: Ejection, until: Cursor) -> None:
+        assert isinstance(subscriber.sink, Watched)
+        subscriber.sink.until = self._access.times[until]
+        super().admit_again(subscriber, doubt, until)

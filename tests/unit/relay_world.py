@@ -1,0 +1,287 @@
+"""Fakes shared by the tests of `realtime.relay`: a sink that records, builders, a log in memory.
+
+`FakeDatabase` behaves as `postgres.event_log` finds Postgres to behave: transactions get their ids
+in the order they begin, rows theirs in the order they are written, and a snapshot covers whatever
+has ended.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, TypeVar
+
+from hypothesis import strategies as st
+
+from realtime.relay.cursor import Cursor, Database, Snapshot
+from realtime.relay.events import Ejection, Event, Page
+from realtime.relay.hub import Hub
+from realtime.relay.refusals import Refusals
+from realtime.relay.relay import Relay
+from realtime.relay.subscriber import Place, Subscriber
+from tests.waiting import eventually
+
+BOT = "bot:b1"
+OTHER_BOT = "bot:b2"
+ADA = "ada"
+GRACE = "grace"
+HISTORY = Database(system=7, oid=5, timeline=1)
+START = Cursor(1)
+FIRST_XID = 10
+_Result = TypeVar("_Result")
+
+
+def run(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
+    """Run to the end on a fresh loop, but never for ever."""
+
+    async def limited() -> _Result:
+        return await asyncio.wait_for(coroutine, 10)
+
+    return asyncio.run(limited())
+
+
+async def while_running(
+    endless: Coroutine[Any, Any, NoReturn], condition: Callable[[], object]
+) -> None:
+    """Keep something going until the condition holds; should it fail, so does the test."""
+    task = asyncio.create_task(endless)
+    try:
+        await eventually(lambda: task.done() or condition())
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def frame(messages: Iterable[bytes]) -> bytes:
+    """A framing that is easy to undo: one message a line."""
+    return b"".join(message + b"\n" for message in messages)
+
+
+def unframe(frames: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in frames.splitlines()]
+
+
+class RecordingSink:
+    """A socket that remembers what it was sent and with what it was closed."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self.closed: tuple[int, str] | None = None
+
+    def send(self, frames: bytes) -> None:
+        if self.closed is None:
+            self.messages += unframe(frames)
+
+    def close(self, code: int, reason: str) -> None:
+        if self.closed is None:
+            self.closed = (code, reason)
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of the events it was sent, in that order."""
+        return [int(message["id"]) for message in self.messages if "id" in message]
+
+    @property
+    def cursors(self) -> list[str]:
+        return [message["cursor"] for message in self.messages if "cursor" in message]
+
+
+class Asked(list[tuple[Subscriber, Ejection]]):
+    """What the hub wanted to have asked again."""
+
+    def __call__(self, subscriber: Subscriber, ejection: Ejection) -> None:
+        self.append((subscriber, ejection))
+
+
+async def no_pause() -> None:
+    """A pause in which nobody else does anything."""
+
+
+def make_hub(asked: Asked | None = None) -> Hub:
+    return Hub(frame=frame, pause=no_pause, ask_again=Asked() if asked is None else asked)
+
+
+def make_relay(hub: Hub, cursor: Cursor, refusals: Refusals | None = None) -> Relay:
+    return Relay(hub, refusals or Refusals(lambda: 0.0), HISTORY, cursor)
+
+
+def make_subscriber(
+    topic: str = BOT, *, hold_bytes: int = 10_000, knows_cursors: bool = False
+) -> tuple[Subscriber, RecordingSink]:
+    sink = RecordingSink()
+    subscriber = Subscriber(
+        topic, "c1", sink, opened_at=0.0, hold_bytes=hold_bytes, knows_cursors=knows_cursors
+    )
+    return subscriber, sink
+
+
+def join(
+    hub: Hub,
+    user_id: str = ADA,
+    topic: str = BOT,
+    *,
+    since: Cursor = START,
+    knows_cursors: bool = False,
+) -> tuple[Subscriber, RecordingSink]:
+    """A socket all the way in."""
+    subscriber, sink = make_subscriber(topic, knows_cursors=knows_cursors)
+    hub.subscribe(subscriber)
+    hub.identify(subscriber, user_id, f"{user_id}'s name")
+    subscriber.cursor = "told"
+    hub.admit(subscriber, since)
+    return subscriber, sink
+
+
+def seen(xmax: int, *in_progress: int) -> Snapshot:
+    return Snapshot(xmax, frozenset(in_progress))
+
+
+def at(last: int, *still_open: int) -> Cursor:
+    return Cursor(last, still_open)
+
+
+def read(hub: Hub, cursor: Cursor, text: str, *rows: Event | Ejection) -> None:
+    """Have the hub deliver what a read found, all at once, that came as far as the cursor."""
+    run(hub.deliver(page(seen(0), *rows), Place(cursor, text)))
+
+
+def read_part(hub: Hub, *rows: Event | Ejection) -> None:
+    """Have the hub deliver a page of a read that is not its last."""
+    run(hub.deliver(page(seen(0), *rows, is_last=False), None))
+
+
+def event(
+    event_id: int,
+    xid: int,
+    topic: str = BOT,
+    payload: str = '{"type":"x"}',
+    granted_to: str | None = None,
+) -> Event:
+    return Event(event_id, xid, topic, payload, granted_to)
+
+
+def ejection(
+    ejection_id: int,
+    xid: int,
+    topic: str | None = BOT,
+    user_id: str | None = ADA,
+    *,
+    farewell: str | None = None,
+    may_stay: bool = False,
+) -> Ejection:
+    return Ejection(ejection_id, xid, topic, user_id, 4003, farewell, may_stay)
+
+
+def page(snapshot: Snapshot, *rows: Event | Ejection, is_last: bool = True) -> Page:
+    """One page; the last of its read, if nothing else is said."""
+    return Page(
+        snapshot,
+        tuple(row for row in rows if isinstance(row, Ejection)),
+        tuple(row for row in rows if isinstance(row, Event)),
+        is_last,
+    )
+
+
+@dataclass
+class FakeDatabase:
+    """The log and its transactions. `page_rows` is how many rows one answer holds."""
+
+    page_rows: int = 1000
+    breaks_after: int | None = None
+    """How many pages the next read yields before its connection breaks."""
+    committed: list[Event | Ejection] = field(default_factory=list)
+    running: dict[int, list[Event | Ejection]] = field(default_factory=dict)
+    highest_ended: int = FIRST_XID - 1
+    next_xid: int = FIRST_XID
+    next_id: int = 1
+    now: int = 0
+    """Counts whatever happens, so that two moments can be compared."""
+    written_at: dict[int, int] = field(default_factory=dict)
+    """By row id."""
+    committed_at: dict[int, int] = field(default_factory=dict)
+    """By transaction id."""
+
+    def begin(self) -> int:
+        self.now += 1
+        xid, self.next_xid = self.next_xid, self.next_xid + 1
+        self.running[xid] = []
+        return xid
+
+    def write(self, xid: int, topic: str = BOT, granted_to: str | None = None) -> Event:
+        row = event(self._new_id(), xid, topic, granted_to=granted_to)
+        self.running[xid].append(row)
+        return row
+
+    def eject(self, xid: int, topic: str | None, user_id: str | None, **how: Any) -> Ejection:
+        row = ejection(self._new_id(), xid, topic, user_id, **how)
+        self.running[xid].append(row)
+        return row
+
+    def commit(self, xid: int) -> None:
+        self.now += 1
+        self.committed_at[xid] = self.now
+        self.committed += self.running[xid]
+        self.abort(xid)
+
+    def abort(self, xid: int) -> None:
+        self.now += 1
+        del self.running[xid]
+        self.highest_ended = max(self.highest_ended, xid)
+
+    def snapshot(self) -> Snapshot:
+        xmax = self.highest_ended + 1
+        return Snapshot(xmax, frozenset(xid for xid in self.running if xid < xmax))
+
+    def newest(self) -> int:
+        return max((row.xid for row in self.committed), default=0)
+
+    def place(self) -> Cursor:
+        """The cursor of one who begins now, as in `EventLog.end`."""
+        return Cursor.at(self.snapshot(), self.newest())
+
+    async def read(self, cursor: Cursor) -> AsyncGenerator[Page, None]:
+        breaks_after, self.breaks_after = self.breaks_after, None
+        for number, one in enumerate(self._pages(cursor)):
+            if number == breaks_after:
+                raise ConnectionError("cut")
+            yield one
+
+    async def end(self) -> Cursor:
+        return self.place()
+
+    def unseen(self, cursor: Cursor) -> list[Event | Ejection]:
+        """What the statement finds: `xid > last OR xid = ANY(open)`, in the order of ids."""
+        found = [row for row in self.committed if row.xid > cursor.last or row.xid in cursor.open]
+        return sorted(found, key=lambda row: row.id)
+
+    def _pages(self, cursor: Cursor) -> list[Page]:
+        snapshot, rows = self.snapshot(), self.unseen(cursor)
+        if len(rows) < self.page_rows:
+            return [page(snapshot, *rows)]
+        ejections = [row for row in rows if isinstance(row, Ejection)]
+        events = [row for row in rows if isinstance(row, Event)]
+        starts = range(0, max(1, len(events)), self.page_rows)
+        chunks = [events[start : start + self.page_rows] for start in starts]
+        return [
+            page(snapshot, *ejections, is_last=False),
+            *(page(snapshot, *chunk, is_last=False) for chunk in chunks[:-1]),
+            page(snapshot, *chunks[-1]),
+        ]
+
+    def _new_id(self) -> int:
+        self.now += 1
+        row_id, self.next_id = self.next_id, self.next_id + 1
+        self.written_at[row_id] = self.now
+        return row_id
+
+
+def cursors(highest: int = 12) -> st.SearchStrategy[Cursor]:
+    """Any place in a short log."""
+    open_xids = st.frozensets(st.integers(1, highest), max_size=8)
+    return st.builds(
+        lambda last, xids: Cursor(last, tuple(sorted(xid for xid in xids if xid < last))),
+        st.integers(0, highest),
+        open_xids,
+    )

@@ -1,0 +1,215 @@
+"""Tests of `realtime.relay.hub` by example; `test_hub_model` tries everything at once."""
+
+from collections.abc import Callable
+
+import pytest
+
+from realtime.relay import hub as hub_module
+from realtime.relay.hub import Hub
+from realtime.relay.subscriber import State
+from tests.unit.relay_world import (
+    ADA,
+    BOT,
+    GRACE,
+    OTHER_BOT,
+    START,
+    Asked,
+    at,
+    ejection,
+    event,
+    frame,
+    join,
+    make_hub,
+    make_subscriber,
+    read,
+    read_part,
+)
+
+FAREWELL = '{"type":"permission_change"}'
+
+
+# Coming and going.
+
+
+def test_who_is_here() -> None:
+    """The hub counts every socket, lists those whose user is known, and counts a user's own."""
+    hub = make_hub()
+    unknown, _ = make_subscriber()
+    hub.subscribe(unknown)
+    first, _ = join(hub)
+    second, _ = join(hub, topic=OTHER_BOT)
+    third, _ = join(hub, GRACE)
+    assert len(hub) == 4
+    assert set(hub) == {first, second, third}
+    assert (hub.count_of(ADA), hub.count_of(GRACE), hub.count_of("nobody")) == (2, 1, 0)
+    assert set(hub.on_topic(BOT)) == {first, third}
+    assert set(hub.on_topic("bot:none")) == set()
+
+
+def test_who_is_gone_is_forgotten() -> None:
+    """Nothing refers to a socket that is gone, and it may be forgotten twice."""
+    hub = make_hub()
+    unknown, _ = make_subscriber()
+    hub.subscribe(unknown)
+    others = [join(hub)[0], join(hub, GRACE)[0]]
+    for one in (unknown, *others, unknown, *others):
+        hub.unsubscribe(one)
+        assert one.state is State.STOPPED
+    assert (len(hub), list(hub), hub.count_of(ADA), list(hub.on_topic(BOT))) == (0, [], 0, [])
+    indexes = [value for value in vars(hub).values() if isinstance(value, set | dict)]
+    assert len(indexes) == 6
+    assert not any(indexes)
+
+
+def test_one_of_two_goes() -> None:
+    """When one of a user's sockets goes, the other goes on."""
+    hub = make_hub()
+    (first, _), (_, sink) = join(hub), join(hub)
+    hub.unsubscribe(first)
+    read(hub, at(10), "c", event(1, 10))
+    assert (hub.count_of(ADA), sink.ids) == (1, [1])
+
+
+def test_admitted_too_late() -> None:
+    """A socket that left while it was being asked about is not admitted."""
+    hub = make_hub()
+    subscriber, sink = make_subscriber()
+    hub.subscribe(subscriber)
+    hub.unsubscribe(subscriber)
+    hub.admit(subscriber, START)
+    assert (subscriber.state, sink.messages) == (State.STOPPED, [])
+
+
+# Events.
+
+
+def test_to_the_topic_only() -> None:
+    """Events reach the sockets on their topic, all of a read at once; the last has the cursor."""
+    hub = make_hub()
+    (_, here), (_, there) = join(hub), join(hub, topic=OTHER_BOT)
+    rows = [event(1, 10), event(2, 10, OTHER_BOT), event(3, 10), event(4, 10, "bot:empty")]
+    read(hub, at(10), "c", *rows)
+    assert (here.ids, there.ids) == ([1, 3], [2])
+    assert [message.get("cursor") for message in here.messages] == [None, "c"]
+
+
+def test_joining_in_between() -> None:
+    """What arrives between subscribing and admission is sent after it, but for what is covered."""
+    hub = make_hub()
+    subscriber, sink = make_subscriber()
+    hub.subscribe(subscriber)
+    read(hub, at(11), "c", event(1, 10), event(2, 11))
+    assert sink.messages == []
+    hub.identify(subscriber, ADA, "Ada")
+    hub.admit(subscriber, at(10))
+    assert sink.ids == [2]
+
+
+def test_the_place_of_a_socket() -> None:
+    """A socket's place is what it was told until the reads have come as far, then the hub's."""
+    hub = make_hub()
+    hub.position = "start"
+    subscriber, _ = join(hub, since=at(19))
+    assert hub.place_of(subscriber) == "told"
+    read(hub, at(14), "earlier")
+    assert (hub.position, hub.place_of(subscriber)) == ("earlier", "told")
+    read_part(hub)
+    assert hub.place_of(subscriber) == "told"
+    read(hub, at(19), "later")
+    assert hub.place_of(subscriber) == "later"
+    hub.unsubscribe(subscriber)
+    assert hub.place_of(subscriber) == "told"
+
+
+def test_fan_out_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between slices others get a turn; who leaves then gets nothing more, who comes waits."""
+    monkeypatch.setattr(hub_module, "FAN_OUT_SLICE", 2)
+    turns: list[Callable[[], object]] = []
+
+    async def pause() -> None:
+        turns.pop(0)()
+
+    hub = Hub(frame=frame, pause=pause, ask_again=Asked())
+    joined = [join(hub) for _ in range(6)]
+    late, _ = make_subscriber()
+
+    def some_leave() -> None:
+        for subscriber, sink in joined:
+            if not sink.messages:
+                hub.unsubscribe(subscriber)
+        hub.subscribe(late)
+
+    turns += [lambda: None, some_leave]
+    read(hub, at(10), "c", event(1, 10))
+    assert sorted(len(sink.ids) for _, sink in joined) == [0, 0, 1, 1, 1, 1]
+    assert late.let_in(START) == []
+    assert turns == []
+
+
+# Ejections.
+
+
+def test_cut_off_before_the_events() -> None:
+    """An ejected socket is sent its farewell and no event of the same read, nor any later one."""
+    asked = Asked()
+    hub = make_hub(asked)
+    (subscriber, sink), (_, other) = join(hub), join(hub, GRACE)
+    eject = ejection(9, 10, farewell=FAREWELL)
+    read(hub, at(10), "c", eject, event(1, 5))
+    read(hub, at(11), "d", event(2, 11))
+    assert sink.messages == [{"id": "9", "type": "permission_change"}]
+    assert (other.ids, sink.closed, asked) == ([1, 2], None, [(subscriber, eject)])
+    hub.dismiss(subscriber, 4003, "access ended")
+    assert sink.closed == (4003, "access ended")
+
+
+@pytest.mark.parametrize(
+    ("topic", "user_id", "who"),
+    [
+        (BOT, ADA, {"ada here"}),
+        (None, ADA, {"ada here", "ada there"}),
+        (BOT, None, {"ada here", "grace here"}),
+        (None, None, {"ada here", "ada there", "grace here"}),
+        (BOT, "nobody", set()),
+        ("bot:empty", None, set()),
+    ],
+)
+def test_who_is_ejected(topic: str | None, user_id: str | None, who: set[str]) -> None:
+    """An ejection is for a user or everyone, on a topic or all of them."""
+    asked = Asked()
+    hub = make_hub(asked)
+    names = {
+        join(hub)[0]: "ada here",
+        join(hub, topic=OTHER_BOT)[0]: "ada there",
+        join(hub, GRACE)[0]: "grace here",
+    }
+    read(hub, at(10), "c", ejection(1, 10, topic, user_id))
+    assert {names[subscriber] for subscriber, _ in asked} == who
+
+
+@pytest.mark.parametrize("user_id", [ADA, GRACE, None])
+@pytest.mark.parametrize("is_covered", [False, True])
+def test_ejected_while_joining(user_id: str | None, is_covered: bool) -> None:
+    """An ejection waits until it is known whose socket it is and since when it may be there."""
+    asked = Asked()
+    hub = make_hub(asked)
+    subscriber, sink = make_subscriber()
+    hub.subscribe(subscriber)
+    read(hub, at(11), "c", ejection(1, 11, user_id=user_id), event(2, 11))
+    assert asked == []
+    hub.identify(subscriber, ADA, "Ada")
+    hub.admit(subscriber, at(11) if is_covered else at(10))
+    is_meant = user_id != GRACE and not is_covered
+    assert bool(asked) == is_meant
+    assert sink.ids == ([] if is_meant or is_covered else [2])
+
+
+def test_ejected_before_it_came() -> None:
+    """An earlier ejection that is read late does not close who was let in after it."""
+    asked = Asked()
+    hub = make_hub(asked)
+    subscriber, _ = join(hub, since=at(19, 15))
+    read(hub, at(17), "c", ejection(1, 10))
+    assert (subscriber.state, asked) == (State.LIVE, [])
+    read(hub, at(20), "d", ejection(2, 15))
+    assert len(asked) == 1

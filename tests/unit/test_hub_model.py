@@ -1,0 +1,291 @@
+"""Everything at once: writers, a relay that lags, sockets that come and go, held to the rules.
+
+Writers commit transactions in any order, with events, grants, revokes and rechecks. A real `Relay`
+reads them with any delay, in pages, through broken reads; real `Rechecks` ask and answer with any
+delay; sockets subscribe, ask, are admitted, leave and come back with their cursors whenever they
+like, also during the pauses of a fan-out. `Watched` holds each message that a socket is sent
+against what was committed when (hub_model), and `HubMachine` says what may happen.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from realtime.relay import hub as hub_module
+from realtime.relay.cursor import Cursor, encode_cursor
+from realtime.relay.events import Event
+from realtime.relay.protocol import stamp
+from realtime.relay.rechecks import Rechecks
+from realtime.relay.resume import Question, Unrecoverable, answer, read_cursor
+from realtime.relay.subscriber import State
+from tests.unit.hub_model import SlowAccess, Watched, WatchedHub, World
+from tests.unit.relay_world import (
+    ADA,
+    BOT,
+    GRACE,
+    HISTORY,
+    OTHER_BOT,
+    frame,
+    make_relay,
+)
+
+USERS = st.sampled_from([ADA, GRACE])
+TOPICS = st.sampled_from([BOT, BOT, OTHER_BOT])
+DEEDS = st.tuples(
+    st.sampled_from(["say"] * 6 + ["grant"] * 2 + ["recheck", "recheck all", "revoke", "drop"]),
+    USERS,
+    TOPICS,
+)
+SMALL = st.integers(0, 7)
+
+
+class HubMachine(RuleBasedStateMachine):
+    """What may happen, in any order."""
+
+    @initialize(page_rows=st.integers(1, 4))
+    def begin(self, page_rows: int) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.world = World()
+        self.world.page_rows = page_rows
+        self.sockets: list[Watched] = []
+        self.opened = 0
+        self.left: list[tuple[Watched, str]] = []
+        """Sockets that left, and the newest cursor that they had."""
+        self.interlude: Callable[[], object] = lambda: None
+        self.access = SlowAccess(self.world)
+        rechecks = Rechecks(self.access)
+        self.hub = WatchedHub(self.access, frame=frame, pause=self.pause, ask_again=rechecks.ask)
+        self.relay = make_relay(self.hub, self.world.place())
+        self.asking = self.loop.create_task(rechecks.run(self.hub, lambda: None))
+        for user, knows in ((ADA, True), (ADA, False), (GRACE, True)):
+            self.join(user, BOT, knows)
+
+    # Writers.
+
+    @rule(deeds=st.lists(DEEDS, min_size=1, max_size=4))
+    def transaction(self, deeds: list[tuple[str, str, str]]) -> None:
+        self.write(deeds)
+        self.world.commit(max(self.world.running))
+
+    @rule(deeds=st.lists(DEEDS, min_size=1, max_size=3))
+    def write(self, deeds: list[tuple[str, str, str]]) -> None:
+        xid = self.world.begin()
+        for deed in deeds:
+            self.world.do(xid, *deed)
+
+    @precondition(lambda self: self.world.running)
+    @rule(choice=SMALL, is_committed=st.sampled_from([True, True, False]))
+    def end(self, choice: int, is_committed: bool) -> None:
+        if self.world.running:
+            xid = sorted(self.world.running)[choice % len(self.world.running)]
+            (self.world.commit if is_committed else self.world.abort)(xid)
+
+    # Sockets.
+
+    @rule(user=USERS, topic=TOPICS, hold=st.sampled_from([10**6, 60]), knows=st.booleans())
+    def subscribe(self, user: str, topic: str, hold: int, knows: bool) -> None:
+        self.opened += 1
+        self.sockets.append(Watched(self.world, self.opened, user, topic, hold, knows))
+        self.hub.subscribe(self.sockets[-1].subscriber)
+
+    @rule(user=USERS, topic=TOPICS, knows=st.booleans())
+    def join(self, user: str, topic: str, knows: bool) -> None:
+        if not self.world.access[user, topic]:
+            self.transaction([("grant", user, topic)])
+        self.subscribe(user, topic, 10**6, knows)
+        self.ask(-1)
+        self.admit(-1)
+
+    @precondition(lambda self: self.left)
+    @rule(choice=SMALL)
+    def come_back(self, choice: int) -> None:
+        if self.left:
+            before, cursor = self.left.pop(choice % len(self.left))
+            self.subscribe(before.user, before.topic, 10**6, True)
+            self.sockets[-1].before = before
+            self.sockets[-1].owed_from = read_cursor(cursor, HISTORY)
+
+    @precondition(lambda self: self._unasked())
+    @rule(choice=SMALL)
+    def ask(self, choice: int) -> None:
+        waiting = self._unasked()
+        if waiting:
+            one = waiting[choice % len(waiting)]
+            one.answer = (self.world.access[one.user, one.topic], self.world.place())
+            one.asked_at = self.world.now
+
+    def _unasked(self) -> list[Watched]:
+        return [one for one in self.sockets if one.answer is None]
+
+    def _unadmitted(self) -> list[Watched]:
+        return [one for one in self.sockets if one.answer and not one.is_in]
+
+    @precondition(lambda self: self._unadmitted())
+    @rule(choice=SMALL)
+    def admit(self, choice: int) -> None:
+        """The answer arrives, and the socket does as `web.joining` does."""
+        waiting = self._unadmitted()
+        if not waiting:
+            return
+        one = waiting[choice % len(waiting)]
+        assert one.answer is not None
+        is_allowed, place = one.answer
+        if not is_allowed or not self._replay(one, place):
+            self.hub.dismiss(one.subscriber, 4003, "access ended")
+            self.leave(self.sockets.index(one))
+        elif one.subscriber.has_overflowed:
+            one.subscriber.hold_anew()
+            one.answer, one.owed_from = None, place
+        else:
+            one.is_in = True
+            self.hub.admit(one.subscriber, place)
+
+    def _replay(self, one: Watched, place: Cursor) -> bool:
+        """Send what is owed, if that can be said; it must be possible for one that was welcome."""
+        events: list[Event] = []
+        try:
+            if one.owed_from is not None:
+                question = Question(one.topic, one.user, one.owed_from, place)
+                events = answer(question, self.world.past(one.topic), 10**6)
+        except Unrecoverable:
+            if one.is_welcome:
+                return False
+            one.before = None
+        if not one.is_welcome:
+            self.hub.identify(one.subscriber, one.user, one.user)
+            one.is_welcome = True
+            one.base = one.before.base if one.before is not None else one.asked_at
+        one.send(frame(stamp(event.payload, event.id, None) for event in events))
+        one.subscriber.cursor = encode_cursor(HISTORY, place)
+        return True
+
+    @precondition(lambda self: self.sockets)
+    @rule(choice=SMALL)
+    def leave(self, choice: int) -> None:
+        if self.sockets:
+            one = self.sockets.pop(choice % len(self.sockets))
+            if one.is_in and one.subscriber.knows_cursors:
+                self.left.append((one, self.hub.place_of(one.subscriber)))
+            self.hub.unsubscribe(one.subscriber)
+
+    # The relay, and the database's answers about those who were cut off.
+
+    @rule(data=st.data(), breaks_after=st.sampled_from([None, None, None, 0, 1, 2, 3]))
+    def read(self, data: st.DataObject, breaks_after: int | None) -> None:
+        self.interlude = lambda: self._something(data)
+        self.world.breaks_after = breaks_after
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        try:
+            self.loop.run_until_complete(self.relay.catch_up(self.world))
+        except ConnectionError:
+            pass  # to be tried again, by a later read
+        finally:
+            self.interlude = lambda: None
+            self.world.breaks_after = None
+            self.spin()
+
+    async def pause(self) -> None:
+        self.interlude()
+        self.check_places()
+        await asyncio.sleep(0)
+
+    def _something(self, data: st.DataObject) -> None:
+        """What happens while a fan-out gives way."""
+        choice = data.draw(SMALL)
+        acts: list[Callable[[], object]] = [
+            lambda: None,
+            lambda: self.subscribe(ADA, BOT, 10**6, True),
+            lambda: self.ask(choice),
+            lambda: self.admit(choice),
+            lambda: self.leave(choice),
+            lambda: self.come_back(choice),
+            self.access.open_gate,
+            lambda: self.transaction([data.draw(DEEDS)]),
+            lambda: self.end(choice, True),
+        ]
+        for act in data.draw(st.lists(st.sampled_from(acts), max_size=3)):
+            act()
+
+    @precondition(lambda self: self.access.gates)
+    @rule()
+    def answer(self) -> None:
+        self.spin()
+        self.access.open_gate()
+        self.spin()
+
+    def spin(self) -> None:
+        """Let the tasks go as far as they can."""
+        for _ in range(4):
+            self.loop.run_until_complete(asyncio.sleep(0))
+        assert not self.asking.done(), self.asking
+
+    # The rules.
+
+    @invariant()
+    def check_places(self) -> None:
+        for one in self.sockets:
+            if one.is_in:
+                one.check_place(self.hub.place_of(one.subscriber))
+
+    def teardown(self) -> None:
+        """Let everything come to an end, and look at what was sent in all."""
+        if not hasattr(self, "loop"):
+            return
+        try:
+            self._settle()
+            for one in self.sockets:
+                if one.closed is None:
+                    one.check_complete()
+                    assert self.hub.place_of(one.subscriber) == self.hub.position
+                else:
+                    assert one.subscriber.state is State.STOPPED
+            assert not self.hub._recent & {one.subscriber for one in self.sockets if not one.closed}
+            assert not self.hub._returning
+        finally:
+            self.asking.cancel()
+            self.loop.run_until_complete(asyncio.wait([self.asking]))
+            self.loop.close()
+
+    def _settle(self) -> None:
+        for xid in tuple(self.world.running):
+            self.world.abort(xid)
+        while waiting := [one for one in self.sockets if not one.is_in]:
+            for _ in waiting:
+                self.ask(0)
+                self.admit(0)
+        self.catch_up()
+        self.spin()
+        while self.access.gates or self.hub._returning:
+            self.answer()
+            self.catch_up()
+            self.spin()
+        self.catch_up()
+
+
+@pytest.fixture(autouse=True)
+def _narrow_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause after each socket of a fan-out."""
+    monkeypatch.setattr(hub_module, "FAN_OUT_SLICE", 1)
+
+
+HubMachine.TestCase.settings = settings(
+    deadline=None,
+    max_examples=100,
+    stateful_step_count=30,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+
+TestHub: Any = HubMachine.TestCase

@@ -1,0 +1,93 @@
+"""Holds the import directions: relay knows nobody, web and postgres know relay, few know all."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import realtime
+
+ROOT = Path(realtime.__file__).parent
+ROOMS = {"realtime.relay", "realtime.web", "realtime.postgres"}
+COMPOSERS = {"realtime.server", "realtime.dev", "realtime.__main__"}
+"""They alone may know all three rooms."""
+DRIVERS = {"tornado", "asyncpg", "sqlalchemy", "alembic"}
+FORBIDDEN = {
+    "realtime.relay": ROOMS - {"realtime.relay"} | DRIVERS,
+    "realtime.web": {"realtime.postgres"} | DRIVERS - {"tornado"},
+    "realtime.postgres": {"realtime.web", "tornado"},
+    "realtime.settings": ROOMS | DRIVERS,
+    "realtime.auth": ROOMS | DRIVERS - {"tornado"},
+    "realtime.keys": ROOMS | DRIVERS - {"tornado"},
+}
+MODULES = {
+    ".".join(("realtime", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    ): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+
+
+def imports(name: str, path: Path) -> Iterator[str]:
+    """Everything that a module imports, wherever in it: under TYPE_CHECKING and in functions too.
+
+    `from realtime import server` counts as `realtime.server`, and relative imports are resolved.
+    """
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+            origin = ".".join([*parents, node.module or ""]).strip(".")
+            source = origin if node.level else node.module or ""
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+def is_within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def rooms_of(names: Iterator[str]) -> set[str]:
+    return {room for name in names for room in ROOMS if is_within(name, room)}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_arrows_point_down(name: str) -> None:
+    """No module imports what lies above or beside it."""
+    found = set(imports(name, MODULES[name]))
+    forbidden = {no for ours, noes in FORBIDDEN.items() if is_within(name, ours) for no in noes}
+    assert not [one for one in found for no in forbidden if is_within(one, no)]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if is_within(name, "realtime.relay")])
+def test_relay_knows_nobody(name: str) -> None:
+    """Of this project, the relay's modules import one another and nothing else."""
+    ours = {one for one in imports(name, MODULES[name]) if is_within(one, "realtime")}
+    assert all(is_within(one, "realtime.relay") for one in ours)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - COMPOSERS))
+def test_few_know_all(name: str) -> None:
+    """Only the composing modules know both sides, web and postgres."""
+    assert not {"realtime.web", "realtime.postgres"} <= rooms_of(imports(name, MODULES[name]))
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.count(".") > 1])
+def test_rooms_do_not_know_their_composers(name: str) -> None:
+    """No module in a room imports what composes it."""
+    found = set(imports(name, MODULES[name]))
+    assert not [one for one in found for up in COMPOSERS if is_within(one, up)]
+
+
+def test_every_kind_of_import_is_seen(tmp_path: Path) -> None:
+    """The check sees imports under TYPE_CHECKING, in functions, relative and by package."""
+    source = tmp_path / "module.py"
+    source.write_text(
+        "import a.b\nfrom c import d\nif TYPE_CHECKING:\n    from e.f import g\n"
+        "def function():\n    from . import h\n    from ..i import j\n"
+    )
+    expected = {"a.b", "c.d", "e.f.g", "realtime.web.h", "realtime.i.j"}
+    assert set(imports("realtime.web.module", source)) == expected
+    assert {"realtime.relay.hub", "realtime.web.sockets", "realtime.server"} <= MODULES.keys()

@@ -1,0 +1,284 @@
+"""Tests of `realtime.relay.protocol`: what clients say, and what the server says itself."""
+
+import json
+import math
+import uuid
+from datetime import datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime.relay import protocol
+from realtime.relay.errors import ErrorCode, MessageError
+from realtime.relay.protocol import (
+    Authenticate,
+    ClientMessage,
+    Ping,
+    SessionSync,
+    Typing,
+    bot_of,
+    bot_topic,
+    canonical_uuid,
+    decode_client_message,
+    rfc3339,
+    stamp,
+    user_topic,
+)
+
+NOW = 1_700_000_000.25
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+TYPES = st.sampled_from(["ping", "typing", "session_sync", "authenticate", "pong"]) | JSON
+DATA = JSON | st.dictionaries(st.sampled_from(["is_typing", "session_id", "token"]), JSON)
+MESSAGES = st.fixed_dictionaries({"type": TYPES}, optional={"data": DATA, "timestamp": JSON})
+ANY_TEXT = st.text(st.characters())
+"""Lone surrogates included, as JSON escapes may bring them."""
+
+
+def refusal(text: str) -> tuple[ErrorCode, str]:
+    with pytest.raises(MessageError) as caught:
+        decode_client_message(text)
+    return caught.value.code, caught.value.message
+
+
+def outcome(text: str) -> ClientMessage | None:
+    """Decode: a message, or None where it was refused as documented."""
+    try:
+        return decode_client_message(text)
+    except MessageError as error:
+        refused = error
+    answer = json.loads(protocol.error(refused.code, refused.message))
+    assert answer == {"type": "error", "code": refused.code.value, "message": str(refused)}
+    return None
+
+
+# What clients say.
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"type":"ping"}', Ping(None)),
+        ('{"type":"ping","timestamp":null}', Ping(None)),
+        ('{"type":"ping","timestamp":"2023-01-01T00:00:00Z"}', Ping("2023-01-01T00:00:00Z")),
+        ('{"type":"ping","timestamp":1672531200000}', Ping(1672531200000)),
+        ('{"type":"ping","timestamp":0.5}', Ping(0.5)),
+        ('{"type":"typing","data":{"is_typing":true}}', Typing(True)),
+        ('{"type":"typing","data":{"is_typing":false}}', Typing(False)),
+        ('{"type":"session_sync","data":{"session_id":"s"}}', SessionSync("s")),
+        ('{"type":"authenticate","data":{"token":"a.b.c"}}', Authenticate("a.b.c")),
+        ('{"type":"typing","data":{"is_typing":true,"x":1},"id":"m","timestamp":1}', Typing(True)),
+    ],
+)
+def test_understood(text: str, message: ClientMessage) -> None:
+    """The four messages are understood, fields that are not known being ignored."""
+    assert decode_client_message(text) == message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ping",
+        "{",
+        "NaN",
+        "\ufeff{}",
+        '{"type":"ping","timestamp":Infinity}',
+        '{"type":"ping","timestamp":-Infinity}',
+        '{"type":"ping"} {}',
+        "[" * 65_536,
+        '{"type":' * 10_000,
+        '{"type":"ping","timestamp":' + "9" * 5_000 + "}",
+    ],
+)
+def test_not_json(text: str) -> None:
+    """What is not JSON is answered so, also where it is deep or its numbers are long."""
+    assert refusal(text)[0] is ErrorCode.INVALID_JSON
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("null", "the message must be a JSON object"),
+        ('["ping"]', "the message must be a JSON object"),
+        ("{}", "type must be a string"),
+        ('{"type":null}', "type must be a string"),
+        ('{"type":["ping"]}', "type must be a string"),
+        ('{"type":"typing"}', "data.is_typing must be true or false"),
+        ('{"type":"typing","data":null}', "data.is_typing must be true or false"),
+        ('{"type":"typing","data":[true]}', "data.is_typing must be true or false"),
+        ('{"type":"typing","data":{"is_typing":1}}', "data.is_typing must be true or false"),
+        ('{"type":"typing","is_typing":true}', "data.is_typing must be true or false"),
+        ('{"type":"session_sync","data":{}}', "data.session_id must be a string"),
+        ('{"type":"session_sync","data":{"session_id":7}}', "data.session_id must be a string"),
+        ('{"type":"authenticate","data":{"token":null}}', "data.token must be a string"),
+        ('{"type":"ping","timestamp":true}', "timestamp must be a string or a number"),
+        ('{"type":"ping","timestamp":[]}', "timestamp must be a string or a number"),
+        ('{"type":"ping","timestamp":1e999}', "timestamp must be a string or a number"),
+        (f'{{"type":"ping","timestamp":{2**64}}}', "timestamp must be a string or a number"),
+    ],
+)
+def test_not_a_message(text: str, words: str) -> None:
+    """What is JSON but not a message is answered with what is wrong with it."""
+    assert refusal(text) == (ErrorCode.INVALID_MESSAGE, words)
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ({"type": "ping", "timestamp": "x" * 257}, "timestamp is longer"),
+        ({"type": "session_sync", "data": {"session_id": "x" * 257}}, "data.session_id is longer"),
+    ],
+)
+def test_too_long_to_echo(message: dict[str, Any], words: str) -> None:
+    """What goes back to the client is short, so that it cannot make us say more than it does."""
+    code, complaint = refusal(json.dumps(message))
+    assert code is ErrorCode.INVALID_MESSAGE
+    assert complaint.startswith(words)
+
+
+@pytest.mark.parametrize("kind", ["pong", "chat_message", "", "Ping", "x" * 1000])
+def test_unknown_type(kind: str) -> None:
+    """A type that is not known has a code of its own, and is not repeated in the answer."""
+    code, words = refusal(json.dumps({"type": kind}))
+    assert (code, words) == (ErrorCode.UNKNOWN_TYPE, "this message type is not known here")
+
+
+@given(ANY_TEXT)
+def test_any_text(text: str) -> None:
+    """Whatever the text, it is a message or a MessageError that can be answered."""
+    outcome(text)
+
+
+@given(JSON | MESSAGES)
+def test_any_json(value: object) -> None:
+    """Whatever the JSON, it is a message that can be answered, or a MessageError that can be."""
+    match outcome(json.dumps(value)):
+        case Ping(timestamp) if timestamp is not None:
+            assert isinstance(value, dict)
+            assert decoded(protocol.pong(timestamp, "c"))["timestamp"] == value["timestamp"]
+        case SessionSync(session_id):
+            answer = decoded(protocol.session_synced(session_id, "b", NOW))
+            assert answer["data"]["session_id"] == session_id
+        case Authenticate(token):
+            assert isinstance(token, str)
+        case Typing(is_typing):
+            assert isinstance(is_typing, bool)
+
+
+# What the server says.
+
+
+def decoded(message: bytes) -> dict[str, Any]:
+    """Read it as a strict client does: UTF-8, standard JSON, one line."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    assert b"\n" not in message
+    value = json.loads(message.decode("utf-8"), parse_constant=refuse)
+    assert isinstance(value, dict)
+    return value
+
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63)
+
+
+@given(ANY_TEXT, ANY_TEXT, ANY_TEXT | NUMBERS, st.booleans(), st.floats(0, 4e9))
+def test_answers(one: str, two: str, timestamp: str | float, flag: bool, now: float) -> None:
+    """Whatever is echoed, each answer is valid JSON in UTF-8 and says what it was told."""
+    time = rfc3339(now)
+    assert decoded(protocol.connection_established({one: two})) == {
+        "type": "connection_established",
+        "data": {one: two},
+    }
+    pong = {"type": "pong", "timestamp": timestamp, "cursor": one}
+    assert decoded(protocol.pong(timestamp, one)) == pong
+    assert decoded(protocol.session_synced(one, two, now)) == {
+        "type": "session_synced",
+        "data": {"session_id": one, "bot_id": two, "timestamp": time},
+    }
+    assert decoded(protocol.typing_indicator(one, two, one, flag, now)) == {
+        "type": "typing_indicator",
+        "bot_id": one,
+        "data": {"user_id": two, "username": one, "is_typing": flag},
+        "timestamp": time,
+    }
+
+
+def test_notices() -> None:
+    """The server's own notices have the shapes of the protocol."""
+    assert decoded(protocol.resync("access_changed")) == {
+        "type": "resync",
+        "data": {"reason": "access_changed"},
+    }
+    expiry = {"expires_at": "2023-11-14T22:13:20.250000Z"}
+    assert decoded(protocol.token_expiring(NOW)) == {"type": "token_expiring", "data": expiry}
+    assert decoded(protocol.authenticated(NOW)) == {"type": "authenticated", "data": expiry}
+    assert decoded(protocol.error(ErrorCode.RATE_LIMITED, "slow down")) == {
+        "type": "error",
+        "code": "rate_limited",
+        "message": "slow down",
+    }
+
+
+PAYLOADS = st.dictionaries(st.text(), JSON, min_size=1).filter(
+    lambda payload: not payload.keys() & {"id", "cursor"}
+)
+
+
+@given(
+    PAYLOADS, st.integers(1, 2**63 - 1), st.none() | st.from_regex("[0-9a-f.-]+", fullmatch=True)
+)
+def test_stamp(payload: dict[str, Any], event_id: int, cursor: str | None) -> None:
+    """`id` and `cursor` are spliced into any object, which otherwise stays as it was."""
+    place = {} if cursor is None else {"cursor": cursor}
+    text = json.dumps(payload, ensure_ascii=True)
+    stamped = stamp(text, event_id, cursor)
+    assert same(json.loads(stamped), {"id": str(event_id), **place, **json.loads(text)})
+
+
+def same(one: object, other: object) -> bool:
+    """Equal, NaN being equal to itself."""
+    return json.dumps(one) == json.dumps(other)
+
+
+def test_stamp_keeps_utf8() -> None:
+    """Text that the database did not escape goes out as UTF-8."""
+    assert stamp('{"type":"ü\u2028"}', 3, None) == '{"id":"3","type":"ü\u2028"}'.encode()
+
+
+# Small things.
+
+
+@given(st.uuids())
+def test_uuid_in_any_case(identifier: uuid.UUID) -> None:
+    """A hyphenated UUID is taken in either case, and spelled in lower case from then on."""
+    assert canonical_uuid(str(identifier).upper()) == str(identifier)
+
+
+@given(st.text() | st.from_regex(r"[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\s?"))
+def test_no_uuid(text: str) -> None:
+    """Whatever is taken for a UUID is one, in its one spelling."""
+    found = canonical_uuid(text)
+    assert found is None or found == str(uuid.UUID(text)) == text.lower()
+
+
+def test_topics() -> None:
+    """Topics name their kind and whose they are."""
+    assert (bot_topic("7"), user_topic("7")) == ("bot:7", "user:7")
+    assert (bot_of("bot:7"), bot_of("user:7"), bot_of("bot")) == ("7", None, "")
+
+
+@given(st.floats(0, 253402300799 - 1))
+def test_times(epoch: float) -> None:
+    """A time is RFC 3339 in UTC, to the microsecond, and always of the same length."""
+    text = rfc3339(epoch)
+    assert len(text) == len("2023-11-14T22:13:20.250000Z")
+    parsed = datetime.fromisoformat(text.removesuffix("Z") + "+00:00")
+    assert math.isclose(parsed.timestamp(), epoch, abs_tol=1e-4)

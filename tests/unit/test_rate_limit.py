@@ -1,0 +1,71 @@
+"""Tests of `realtime.relay.rate_limit`: how much a client may say."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime.relay.rate_limit import RateLimit, Verdict
+
+ACCEPT, REFUSE, DISCONNECT = Verdict.ACCEPT, Verdict.REFUSE, Verdict.DISCONNECT
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_burst_then_refusals_then_the_end() -> None:
+    """A whole burst is accepted, a whole burst more refused, and what comes then disconnects."""
+    limit = RateLimit(rate=1, burst=3, clock=Clock())
+    verdicts = [limit.judge() for _ in range(8)]
+    assert verdicts == [ACCEPT] * 3 + [REFUSE] * 3 + [DISCONNECT] * 2
+
+
+def test_refills_with_time() -> None:
+    """After a refusal, as much is accepted as the rate has refilled meanwhile."""
+    clock = Clock()
+    limit = RateLimit(rate=4, burst=2, clock=clock)
+    assert [limit.judge() for _ in range(3)] == [ACCEPT, ACCEPT, REFUSE]
+    clock.now = 0.25
+    assert [limit.judge() for _ in range(2)] == [ACCEPT, REFUSE]
+    clock.now = 100.0
+    assert [limit.judge() for _ in range(3)] == [ACCEPT, ACCEPT, REFUSE]
+
+
+def test_an_accepted_message_forgives() -> None:
+    """Refusals count towards the end only while none is accepted in between."""
+    clock = Clock()
+    limit = RateLimit(rate=1, burst=1, clock=clock)
+    for second in range(10):
+        clock.now = float(second)
+        assert [limit.judge(), limit.judge()] == [ACCEPT, REFUSE]
+
+
+STEPS = st.integers(0, 64).map(lambda n: n / 32)
+
+
+@given(st.sampled_from([0.5, 1, 4, 20]), st.integers(1, 20), st.lists(STEPS, max_size=80))
+def test_never_above_the_rate(rate: float, burst: int, waits: list[float]) -> None:
+    """In any stretch of time, no more is accepted than a burst and what the rate refills."""
+    clock = Clock()
+    limit = RateLimit(rate, burst, clock)
+    accepted = []
+    for wait in waits:
+        clock.now += wait
+        if limit.judge() is ACCEPT:
+            accepted.append(clock.now)
+    for first, start in enumerate(accepted):
+        for last, end in enumerate(accepted[first:], first):
+            assert last - first + 1 <= burst + (end - start) * rate
+
+
+@given(st.sampled_from([1, 4, 16]), st.integers(1, 20), st.integers(1, 100))
+def test_never_refused_within_the_rate(rate: int, burst: int, count: int) -> None:
+    """A client that keeps to the rate is never refused."""
+    clock = Clock()
+    limit = RateLimit(rate, burst, clock)
+    for _ in range(count):
+        assert limit.judge() is ACCEPT
+        clock.now += 1 / rate

@@ -1,0 +1,221 @@
+"""Tests of `realtime.relay.subscriber`: what one socket is sent, and when."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime.relay.cursor import Cursor
+from realtime.relay.events import Ejection, Event
+from realtime.relay.subscriber import Delivery, Place, State
+from tests.unit.relay_world import (
+    BOT,
+    OTHER_BOT,
+    START,
+    at,
+    cursors,
+    ejection,
+    event,
+    frame,
+    make_subscriber,
+    unframe,
+)
+
+
+def delivery(*events: Event, place: Cursor | None = START) -> Delivery:
+    return Delivery(list(events), Place(place, "c") if place else None, frame)
+
+
+# Deliveries.
+
+
+def test_the_last_event_carries_the_cursor() -> None:
+    """Of a batch, the last event carries the cursor; without a cursor none does."""
+    batch = [event(1, 10), event(2, 10)]
+    plain = [{"id": "1", "type": "x"}, {"id": "2", "type": "x"}]
+    assert unframe(delivery(*batch, place=None).frames) == plain
+    assert unframe(delivery(*batch).frames) == [plain[0], {**plain[1], "cursor": "c"}]
+
+
+def test_framed_once_for_all_that_get_all() -> None:
+    """Whoever gets the whole batch gets the same bytes, with or without a `since`."""
+    batch = delivery(event(1, 10), event(2, 11), place=at(11))
+    assert batch.frames_since(at(9)) is batch.frames
+
+
+def test_the_rest_carries_the_cursor() -> None:
+    """Where the last events are not for a socket, the last that is carries the cursor."""
+    batch = delivery(event(1, 12), event(2, 10), place=at(12))
+    assert unframe(batch.frames_since(at(10))) == [{"id": "1", "cursor": "c", "type": "x"}]
+
+
+def test_nothing_is_left() -> None:
+    """Where nothing of a batch is for a socket, there are no bytes."""
+    assert delivery(event(1, 10), place=at(10)).frames_since(at(10)) == b""
+
+
+@given(st.lists(st.integers(1, 11)), st.none() | cursors(), cursors())
+def test_any_since(xids: list[int], place: Cursor | None, since: Cursor) -> None:
+    """A socket gets the events that its `since` does not cover, and no cursor from before it."""
+    events = [event(number, xid) for number, xid in enumerate(xids, 1)]
+    messages = unframe(delivery(*events, place=place).frames_since(since))
+    expected = [one.id for one in events if not since.covers(one.xid)]
+    assert [int(message["id"]) for message in messages] == expected
+    carriers = [message for message in messages if "cursor" in message]
+    assert carriers == (messages[-1:] if place and place.includes(since) else [])
+
+
+# Joining.
+
+
+def test_nothing_is_sent_while_joining() -> None:
+    """A joining socket is sent nothing; what comes is given back, in order, when it is let in."""
+    subscriber, sink = make_subscriber()
+    items: list[Delivery | Ejection] = [
+        delivery(event(1, 10)),
+        ejection(2, 11),
+        delivery(event(3, 12)),
+    ]
+    for item in items:
+        if isinstance(item, Delivery):
+            subscriber.deliver(item)
+        else:
+            subscriber.hold(item)
+    assert sink.messages == []
+    assert subscriber.let_in(START) == items
+    assert subscriber.state is State.LIVE
+
+
+def test_live() -> None:
+    """A live socket is sent what comes, but for what its `since` covers."""
+    subscriber, sink = make_subscriber()
+    subscriber.let_in(at(10))
+    subscriber.deliver(delivery(event(1, 10)))
+    subscriber.deliver(delivery(event(2, 10), event(3, 11)))
+    assert sink.ids == [3]
+    subscriber.since = None
+    subscriber.deliver(delivery(event(4, 10)))
+    assert sink.ids == [3, 4]
+
+
+def test_stopped() -> None:
+    """A stopped socket is sent nothing, whatever still refers to it."""
+    subscriber, sink = make_subscriber()
+    subscriber.deliver(delivery(event(1, 10)))
+    subscriber.stop()
+    subscriber.deliver(delivery(event(2, 11)))
+    assert (sink.messages, sink.closed) == ([], None)
+
+
+@pytest.mark.parametrize("since", [None, at(8)])
+def test_paused(since: Cursor | None) -> None:
+    """A paused socket holds again, keeps the place of what it was sent, and its `since`."""
+    subscriber, sink = make_subscriber()
+    subscriber.let_in(since)
+    subscriber.pause("here")
+    subscriber.deliver(delivery(event(1, 10)))
+    assert (sink.messages, subscriber.cursor, subscriber.since) == ([], "here", since)
+    assert len(subscriber.let_in(subscriber.since)) == 1
+
+
+# The limit of what is held.
+
+
+def test_too_much_held() -> None:
+    """Where more would be held than may be, what was held is gone, and what comes is not held."""
+    one = delivery(event(1, 10))
+    subscriber, sink = make_subscriber(hold_bytes=2 * len(one.frames))
+    for has_overflowed in (False, False, True, True):
+        subscriber.deliver(one)
+        assert subscriber.has_overflowed == has_overflowed
+    assert (subscriber.let_in(START), sink.messages) == ([], [])
+
+
+def test_holding_anew() -> None:
+    """A socket that has overflowed and begins anew has room again."""
+    one = delivery(event(1, 10))
+    subscriber, _ = make_subscriber(hold_bytes=len(one.frames))
+    for _ in range(2):
+        subscriber.deliver(one)
+    subscriber.hold_anew()
+    subscriber.deliver(one)
+    assert not subscriber.has_overflowed
+    assert subscriber.let_in(START) == [one]
+
+
+def test_the_limit_is_for_what_is_held_at_once() -> None:
+    """What was held before a socket was let in does not count when it is paused later."""
+    one = delivery(event(1, 10))
+    subscriber, _ = make_subscriber(hold_bytes=len(one.frames))
+    for _ in range(5):
+        subscriber.deliver(one)
+        assert not subscriber.has_overflowed
+        subscriber.let_in(START)
+        subscriber.pause("")
+
+
+def test_farewells_count() -> None:
+    """Ejections count towards the limit with their farewells."""
+    subscriber, _ = make_subscriber(hold_bytes=100)
+    subscriber.hold(ejection(1, 10, farewell='{"type":"' + "x" * 200 + '"}'))
+    assert subscriber.has_overflowed
+
+
+def test_held_ejections_are_bounded() -> None:
+    """However little an ejection says, a socket does not hold any number of them."""
+    subscriber, _ = make_subscriber(hold_bytes=1_000)
+    for number in range(10_000):
+        subscriber.hold(ejection(number, 10, topic=None))
+    assert subscriber.has_overflowed
+
+
+# Being locked out, and being meant.
+
+
+@pytest.mark.parametrize(
+    ("item", "was_locked_out"),
+    [
+        (ejection(1, 10), True),
+        (ejection(1, 11), False),
+        (ejection(1, 10, may_stay=True), False),
+        (ejection(1, 10, user_id="grace"), False),
+        (event(1, 10), False),
+        (event(1, 10, granted_to="ada"), True),
+        (event(1, 11, granted_to="ada"), False),
+        (event(1, 10, granted_to="grace"), False),
+    ],
+)
+def test_was_locked_out(item: Event | Ejection, was_locked_out: bool) -> None:
+    """A user was locked out where access was surely taken, or given, up to the answer."""
+    subscriber, _ = make_subscriber()
+    subscriber.user_id = "ada"
+    assert not subscriber.was_locked_out(at(10))
+    subscriber.deliver(delivery(event(5, 10)))
+    if isinstance(item, Event):
+        subscriber.deliver(delivery(item))
+    else:
+        subscriber.hold(item)
+    assert subscriber.was_locked_out(at(10)) == was_locked_out
+
+
+@pytest.mark.parametrize(
+    ("topic", "user_id", "is_concerned", "may_be_concerned"),
+    [
+        (BOT, "ada", True, True),
+        (BOT, "grace", False, True),
+        (OTHER_BOT, "ada", False, False),
+        (OTHER_BOT, None, False, False),
+        (BOT, None, True, True),
+        (None, "ada", True, True),
+        (None, "grace", False, True),
+        (None, None, True, True),
+    ],
+)
+def test_is_concerned(
+    topic: str | None, user_id: str | None, is_concerned: bool, may_be_concerned: bool
+) -> None:
+    """An ejection concerns a topic and a user, null being all; an unknown user may be meant."""
+    subscriber, _ = make_subscriber(BOT)
+    one = ejection(1, 10, topic, user_id)
+    assert subscriber.is_concerned_by(one) == may_be_concerned
+    subscriber.user_id = "ada"
+    assert subscriber.is_concerned_by(one) == is_concerned

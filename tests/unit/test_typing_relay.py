@@ -1,0 +1,117 @@
+"""Tests of `realtime.relay.typing_relay`: who is shown that somebody types."""
+
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from realtime.relay import typing_relay as typing_relay_module
+from realtime.relay.protocol import rfc3339
+from realtime.relay.typing_indicators import SILENCE, Indicator, TypingIndicators
+from realtime.relay.typing_relay import TypingRelay
+from tests.unit.relay_world import (
+    ADA,
+    GRACE,
+    OTHER_BOT,
+    at,
+    ejection,
+    frame,
+    join,
+    make_hub,
+    make_subscriber,
+    read,
+    run,
+    while_running,
+)
+
+NOW = 1_700_000_000.0
+
+
+class World:
+    """A hub with two of Ada's sockets and one of Grace's on a bot, and one of hers elsewhere."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.told: list[Indicator] = []
+        self.hub = make_hub()
+        self.relay = TypingRelay(
+            TypingIndicators(lambda: self.now),
+            self.hub,
+            frame=frame,
+            tell=self.tell,
+            clock=lambda: NOW,
+        )
+        self.ada, self.ada_sink = join(self.hub)
+        self.other_tab = join(self.hub)[1]
+        self.grace, self.grace_sink = join(self.hub, GRACE)
+        self.elsewhere = join(self.hub, GRACE, OTHER_BOT)[1]
+
+    def tell(self, indicators: Iterable[Indicator]) -> None:
+        self.told += indicators
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        await while_running(self.relay.run(), condition)
+
+
+def indicator(user_id: str, is_typing: bool) -> dict[str, object]:
+    return {
+        "type": "typing_indicator",
+        "bot_id": "b1",
+        "data": {"user_id": user_id, "username": f"{user_id}'s name", "is_typing": is_typing},
+        "timestamp": rfc3339(NOW),
+    }
+
+
+def test_shown_to_the_others() -> None:
+    """The bot's other users are shown it, the typist on none of their sockets."""
+    world = World()
+    world.relay.said(world.ada, "b1", True)
+    assert world.grace_sink.messages == [indicator(ADA, True)]
+    assert (world.ada_sink.messages, world.other_tab.messages) == ([], [])
+    assert world.elsewhere.messages == []
+    assert world.told == [Indicator("b1", ADA, "ada's name", True, True)]
+
+
+def test_not_to_those_on_their_way() -> None:
+    """Sockets that are joining, paused or stopped are shown nothing."""
+    world = World()
+    joining, sink = make_subscriber()
+    world.hub.subscribe(joining)
+    read(world.hub, at(10), "c", ejection(1, 10, user_id=GRACE))
+    world.relay.said(world.ada, "b1", True)
+    assert (sink.messages, world.grace_sink.messages) == ([], [])
+
+
+def test_leaving() -> None:
+    """Who types and leaves is shown as stopped, here and on other processes."""
+    world = World()
+    world.relay.said(world.ada, "b1", True)
+    world.hub.unsubscribe(world.ada)
+    world.relay.left(world.ada, "b1")
+    assert world.grace_sink.messages == [indicator(ADA, True), indicator(ADA, False)]
+    assert [one.is_typing for one in world.told] == [True, False]
+
+
+def test_heard_from_another_process() -> None:
+    """What another process says is shown here, and recognizable as not ours to pass on."""
+    world = World()
+    world.relay.heard("b1", ADA, "ada's name", True)
+    assert world.grace_sink.messages == [indicator(ADA, True)]
+    assert world.other_tab.messages == []
+    assert not any(one.is_local for one in world.told)
+
+
+def test_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What becomes due by time is shown without anybody saying anything, again and again."""
+    monkeypatch.setattr(typing_relay_module, "TICK", 0)
+    world = World()
+
+    async def twice() -> None:
+        for count in (1, 2):
+            world.relay.said(world.ada, "b1", True)
+            world.now += SILENCE
+            await world.until(lambda: len(world.grace_sink.messages) == 2 * count)  # noqa: B023
+            assert world.grace_sink.messages[-1] == indicator(ADA, False)
+            world.now += 1
+            await world.until(lambda: not world.relay._some.is_set())
+
+    run(twice())

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 4
+"""How much longer than for an answer a question may take in all: in a storm many wait in line."""
+
 # One statement, and the functions are STABLE: who, what they may, and since when are one moment.
 _ADMIT = f"""
 SELECT who.user_id::text, who.username, may.bot_name, may.role,
@@ -98,8 +101,11 @@ class Access:
 
     async def _fetchrow(self, query: str, *arguments: object) -> "asyncpg.Record | None":
         try:
-            async with asyncio.timeout(self._timeout), self._pool.acquire() as connection:
-                return await connection.fetchrow(query, *arguments)
+            async with (
+                asyncio.timeout(PATIENCE * self._timeout),
+                self._pool.acquire() as connection,
+            ):
+                return await connection.fetchrow(query, *arguments, timeout=self._timeout)
         except LOST as error:
             log.warning("access could not be asked: %s: %s", type(error).__name__, error)
             raise Refused(

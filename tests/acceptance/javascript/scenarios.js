@@ -20,19 +20,19 @@ window.runScenario = (name) => scenarios.get(name)();
 
 scenario('the address is the guide’s, on the page’s own origin', async () => {
   const { sockets } = await makeWorld();
-  equal(sockets[0].url.href, `ws://${location.host}/api/ws/chat/bot?token=first`);
+  equal(sockets[0].url.href, `ws://${location.host}/api/ws/chat/bot?cursor=&token=first`);
   equal(sockets[0].protocols, undefined);
 });
 
 scenario('a given https address becomes wss and keeps its path', async () => {
   const { sockets } = await makeWorld({ url: 'https://example.org/live/' });
-  equal(sockets[0].url.href, 'wss://example.org/live/api/ws/chat/bot?token=first');
+  equal(sockets[0].url.href, 'wss://example.org/live/api/ws/chat/bot?cursor=&token=first');
 });
 
 scenario('the token may travel as a subprotocol and then is in no address', async () => {
   const { sockets } = await makeWorld({ tokenIn: 'protocol' });
   equal(sockets[0].protocols, ['bearer', 'first']);
-  equal(sockets[0].url.search, '');
+  equal(sockets[0].url.search, '?cursor=');
 });
 
 scenario('notifications have an endpoint of their own', async () => {

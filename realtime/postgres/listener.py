@@ -22,10 +22,6 @@ from realtime.relay.resume import Lost
 log = logging.getLogger(__name__)
 
 
-STEADY_SECONDS = 10.0
-"""A connection that lasted this long had worked: the next failure is a first one again."""
-
-
 class Beginning(NamedTuple):
     """Where a relay that starts now begins."""
 
@@ -88,16 +84,12 @@ class Listener:
 
     async def run(self, relay: Relay) -> NoReturn:
         """Keep the relay going. Cancel to end."""
-        loop = asyncio.get_running_loop()
         while True:
-            started = loop.time()
             try:
                 async with self._listening(relay) as (event_log, doorbell):
                     await relay.run(event_log, doorbell)
             except (*LOST, WrongServer) as error:
                 self._on_change(False)
-                if loop.time() - started > STEADY_SECONDS:
-                    self._backoff.reset()
                 delay = self._backoff.next()
                 log.warning("lost the database (%s); again in %.1f s", _words(error), delay)
                 await asyncio.sleep(delay)
@@ -117,6 +109,8 @@ class Listener:
             self._on_change(True)
             yield event_log, doorbell
         finally:
+            if self._event_log is not None and self._event_log.round_trip:
+                self._backoff.reset()  # it could be read from: what failed now failed afresh
             self._doorbell = self._event_log = None
             # Not close(): the other side may no longer answer.
             connection.terminate()

@@ -15,6 +15,8 @@ from realtime.relay.subscriber import Delivery, Framer, Place, State, Subscriber
 
 FAN_OUT_SLICE = 500
 """Sockets served before other tasks (pings, closes) get a turn; a few milliseconds of work."""
+EJECTION_SLICE = 100
+"""Ejections applied before other tasks get a turn."""
 
 
 class Hub:
@@ -125,8 +127,12 @@ class Hub:
         return len(self._subscribers)
 
     def __iter__(self) -> Iterator[Subscriber]:
+        """The same sockets."""
+        return iter(tuple(self._subscribers))
+
+    def identified(self) -> Iterator[Subscriber]:
         """The sockets whose user is known."""
-        return (one for one in tuple(self._subscribers) if one.user_id is not None)
+        return (one for one in self if one.user_id is not None)
 
     def count_of(self, user_id: str) -> int:
         """How many sockets the user has."""
@@ -150,8 +156,10 @@ class Hub:
         Args:
             place: where the read came to, with its last page; None with the others.
         """
-        for ejection in page.ejections:
+        for number, ejection in enumerate(page.ejections, 1):
             self.eject(ejection)
+            if number % EJECTION_SLICE == 0:
+                await self._pause()
         by_topic: defaultdict[str, list[Event]] = defaultdict(list)
         for event in page.events:
             if event.topic in self._topics:

@@ -5,6 +5,7 @@ forgotten as soon as the log tells of a grant that may have changed the answer. 
 the sockets; `relay` passes on the grants that it reads.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -35,6 +36,26 @@ class Refusals:
         self._remembered: OrderedDict[tuple[str, str], _Remembered] = OrderedDict()
         self.generation = 0
         """Changes with every grant: an answer asked for before one is not remembered after it."""
+        self._begun = 0
+        self._finished = 0
+        self._news = asyncio.Event()
+
+    def read_begins(self) -> int:
+        """The relay reads the log; returns the number of the read."""
+        self._begun += 1
+        return self._begun
+
+    def read_ends(self, number: int) -> None:
+        """What that read found has been passed on, grants first."""
+        self._finished = number
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def up_to_date(self) -> None:
+        """Return when a read has ended that began later than this: no earlier grant is missing."""
+        wanted = self._begun + 1
+        while self._finished < wanted:
+            await self._news.wait()
 
     def find(self, subject: str, topic: str) -> Refused | None:
         """What was raised lately, if anything."""
@@ -58,11 +79,13 @@ class Refusals:
 
     def forget(self, grants: Iterable[Grant]) -> None:
         """The log tells that somebody gained access."""
-        for grant in grants:
-            self.generation += 1
-            if grant.topic is None:
-                self._remembered.clear()
-                return
-            # The subject may be a name; whoever else was refused this topic is asked about anew.
-            for key in [key for key in self._remembered if key[1] == grant.topic]:
-                del self._remembered[key]
+        topics = {grant.topic for grant in grants}
+        if not topics:
+            return
+        self.generation += 1
+        # The subject may be a name; whoever else was refused a topic is asked about anew.
+        self._remembered = OrderedDict(
+            (key, kept)
+            for key, kept in self._remembered.items()
+            if None not in topics and key[1] not in topics
+        )

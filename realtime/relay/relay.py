@@ -90,6 +90,7 @@ class Relay:
 
     async def catch_up(self, log: EventLog) -> None:
         """Read once and deliver what was found."""
+        number = self._refusals.read_begins()
         earlier = tuple(self._broken)
         highest = 0
         async with aclosing(log.read(self._cursor)) as pages:
@@ -103,6 +104,7 @@ class Relay:
                     await self._hub.deliver(fresh, None)
                     last_id = page.events[-1].id if page.events else 0
                     self._broken = [*earlier, _Delivered(page.snapshot, last_id)]
+        self._refusals.read_ends(number)
 
     async def _finish_read(self, page: Page, cursor: Cursor) -> None:
         await self._hub.deliver(page, Place(cursor, encode_cursor(self.database, cursor)))

@@ -71,11 +71,11 @@ class TypingIndicators:
         typist = self._typists.get((bot_id, user_id))
         if typist is None or typist.connection_id != connection_id:
             return []
-        del self._typists[bot_id, user_id]
         was_told = typist.is_typing if typist.is_shown else typist.shown_at > float("-inf")
-        if not was_told:
-            return []
-        return [Indicator(bot_id, user_id, typist.username, False, True)]
+        # It is kept until the next tick finds it over, or coming and going would undo the throttle.
+        typist.is_typing = False
+        typist.is_shown = True
+        return [Indicator(bot_id, user_id, typist.username, False, True)] if was_told else []
 
     def heard(self, bot_id: str, user_id: str, username: str, is_typing: bool) -> list[Indicator]:
         """Another process says so. It has throttled already."""

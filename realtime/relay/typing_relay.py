@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from realtime.relay.hub import Hub
 from realtime.relay.protocol import bot_topic, typing_indicator
-from realtime.relay.subscriber import Framer, Subscriber
+from realtime.relay.subscriber import Framer, State, Subscriber
 from realtime.relay.typing_indicators import TICK, Indicator, TypingIndicators
 
 
@@ -41,6 +41,8 @@ class TypingRelay:
 
     def said(self, subscriber: Subscriber, bot_id: str, is_typing: bool) -> None:
         """A socket sent `typing`."""
+        if subscriber.state is not State.LIVE:
+            return  # nobody may type who may not read
         user_id, username = subscriber.user_id or "", subscriber.username or ""
         self._show(
             self._indicators.said(bot_id, user_id, username, subscriber.connection_id, is_typing)

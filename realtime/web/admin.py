@@ -21,7 +21,7 @@ from realtime.web.services import Services
 
 def stats(hub: Hub) -> dict[str, int]:
     """The counts of GET /api/ws/stats."""
-    everyone = list(hub)
+    everyone = list(hub.identified())
     return {
         "total_connections": len(everyone),
         "connected_users": len({one.user_id for one in everyone}),
@@ -33,7 +33,7 @@ def connections(hub: Hub) -> dict[str, Any]:
     """The lists of GET /api/ws/connections."""
     by_bot: defaultdict[str, set[str]] = defaultdict(set)
     metadata: dict[str, Any] = {}
-    for one in hub:
+    for one in hub.identified():
         bot_id = bot_of(one.topic)
         user_id = one.user_id or ""
         if bot_id is not None:

@@ -18,8 +18,8 @@ from realtime.relay.subscriber import State, Subscriber
 from realtime.web.services import Admission, Services
 from realtime.web.transport import SocketSink, frame
 
-HESITATION_SECONDS = 0.25
-"""How long a repeated refusal waits for news of a grant."""
+PATIENCE_SECONDS = 4.0
+"""How long a repeated refusal waits for the next read of the log, which is no query of its own."""
 REPLAY_BYTES = 262_144
 """How much of the past is sent before the client must have taken it."""
 REPLAY_SECONDS = 30.0
@@ -71,10 +71,11 @@ class Joining:
 
     async def _admit(self) -> Admission:
         refusals, topic = self._services.refusals, self._subscriber.topic
-        if self._services.status.hears_postgres and refusals.find(self._subject, topic):
-            # A grant may be on its way to this process; nobody who has it is to be sent off.
-            await asyncio.sleep(HESITATION_SECONDS)
-            if refused := refusals.find(self._subject, topic):
+        if refusals.find(self._subject, topic):
+            is_current = await self._is_log_read()
+            refused = refusals.find(self._subject, topic)
+            # Nobody who was let in before they came is sent off, however late it is heard here.
+            if refused is not None and is_current:
                 raise refused
         generation = refusals.generation
         try:
@@ -82,6 +83,15 @@ class Joining:
         except Refused as refused:
             refusals.remember(self._subject, topic, refused, generation)
             raise
+
+    async def _is_log_read(self) -> bool:
+        """Wait for news of grants; False where none is to be had in time."""
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self._services.refusals.up_to_date()
+        except TimeoutError:
+            return False
+        return True
 
     async def look_back(self, admission: Admission) -> tuple[dict[str, Any], Sequence[Event]]:
         """What the client is told of its cursor, and the events that it is owed."""

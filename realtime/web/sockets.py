@@ -7,7 +7,8 @@ because a browser shows its script nothing of a refused handshake. Routed by `ap
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from tornado.httputil import HTTPServerRequest
@@ -71,12 +72,12 @@ class RelaySocket(CarefulHandler, Endable):
         stream = self.ws_connection.stream
         stream.max_write_buffer_size = self._services.settings.send_buffer_bytes
         self._sink = SocketSink(stream, self._close)
-        await self._or_close(self._sink, self._join(self._sink, *path))
+        await self._or_close(self._sink, partial(self._join, self._sink, *path))
 
-    async def _or_close(self, sink: SocketSink, work: Coroutine[Any, Any, None]) -> None:
+    async def _or_close(self, sink: SocketSink, work: Callable[[], Awaitable[None]]) -> None:
         """Do a part of the way in; whatever goes wrong ends this socket, and says why."""
         try:
-            await work
+            await work()
         except Refused as refused:
             sink.close(refused.code, refused.reason)
         except TokenError as error:
@@ -92,6 +93,8 @@ class RelaySocket(CarefulHandler, Endable):
         services = self._services
         identity = await services.verifier.verify(self._token() or "")
         topic, bot_id = await self._topic_and_bot(identity.subject, *path)
+        if services.status.is_draining:
+            raise Refused(CloseCode.GOING_AWAY, "the server is restarting")
         if len(services.hub) >= services.settings.max_connections:
             raise Refused(CloseCode.TRY_AGAIN_LATER, "this process is full")
         if self._is_gone():
@@ -119,12 +122,12 @@ class RelaySocket(CarefulHandler, Endable):
             raise Refused(CloseCode.TRY_AGAIN_LATER, "the user was renamed just now")
         recovery, owed = await joining.look_back(admission)
         self._welcome(self._subscriber, admission, identity, recovery)
-        entering = joining.enter(admission, owed)
+        enter = partial(joining.enter, admission, owed)
         if owed:
             # Tornado reads nothing from a socket that is still opening, pongs included.
-            self._entering = asyncio.create_task(self._or_close(sink, entering))
+            self._entering = asyncio.create_task(self._or_close(sink, enter))
         else:
-            await entering
+            await enter()
 
     def _welcome(
         self,

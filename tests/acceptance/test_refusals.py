@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 
 import pytest
 
@@ -63,3 +65,23 @@ async def test_a_grant_lets_in_at_once_who_was_refused_before(
         "INSERT INTO bots (id, name, owner_id) VALUES ($1, 'New', $2)", bot, world.owner
     )
     await (await server.open(f"/api/ws/chat/{bot}", world.owner)).established()
+
+
+@pytest.mark.gen_test
+async def test_a_grant_counts_though_this_process_has_not_heard_of_it(
+    server: RunningServer, platform: Platform, world: World
+) -> None:
+    """Its way to the log is stuck; a refusal from before the grant is not repeated meanwhile."""
+    stranger = await platform.user("sam")
+    path = f"/api/ws/chat/{world.bot}"
+    assert await (await server.open(path, stranger)).closed() == 4003
+    listening = await platform.connection.fetchval(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+        " AND query LIKE '%-1::bigint%' AND pid <> pg_backend_pid()"
+    )
+    os.kill(listening, signal.SIGSTOP)
+    try:
+        await platform.permit(world.bot, stranger)
+        await (await server.open(path, stranger)).established()
+    finally:
+        os.kill(listening, signal.SIGCONT)

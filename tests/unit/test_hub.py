@@ -40,7 +40,8 @@ def test_who_is_here() -> None:
     second, _ = join(hub, topic=OTHER_BOT)
     third, _ = join(hub, GRACE)
     assert len(hub) == 4
-    assert set(hub) == {first, second, third}
+    assert set(hub) == {unknown, first, second, third}
+    assert set(hub.identified()) == {first, second, third}
     assert (hub.count_of(ADA), hub.count_of(GRACE), hub.count_of("nobody")) == (2, 1, 0)
     assert set(hub.on_topic(BOT)) == {first, third}
     assert set(hub.on_topic("bot:none")) == set()
@@ -213,3 +214,16 @@ def test_ejected_before_it_came() -> None:
     assert (subscriber.state, asked) == (State.LIVE, [])
     read(hub, at(20), "d", ejection(2, 15))
     assert len(asked) == 1
+
+
+def test_many_ejections_give_way_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand revokes in one statement do not stop the pings."""
+    monkeypatch.setattr(hub_module, "EJECTION_SLICE", 2)
+    pauses: list[None] = []
+
+    async def pause() -> None:
+        pauses.append(None)
+
+    hub = Hub(frame=frame, pause=pause, ask_again=Asked())
+    read(hub, at(10), "c", *(ejection(number, 10) for number in range(5)))
+    assert len(pauses) == 2

@@ -1,5 +1,7 @@
 """Tests of `realtime.relay.refusals`: who was refused lately."""
 
+import asyncio
+
 import pytest
 
 from realtime.relay import refusals as refusals_module
@@ -98,3 +100,22 @@ def test_granted_while_being_asked_about(grant: Grant) -> None:
     world.refusals.forget([grant])
     world.refusals.remember(ADA, BOT, DENIED, generation)
     assert not world.is_refused()
+
+
+def test_up_to_date_after_a_read_that_began_later() -> None:
+    """A read that was under way already may have missed a grant; the next one has not."""
+
+    async def wait_through_two_reads() -> list[bool]:
+        refusals = World().refusals
+        under_way = refusals.read_begins()
+        waiting = asyncio.create_task(refusals.up_to_date())
+        await asyncio.sleep(0)
+        done = []
+        for number in (under_way, refusals.read_begins()):
+            refusals.read_ends(number)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            done.append(waiting.done())
+        return done
+
+    assert asyncio.run(wait_through_two_reads()) == [False, True]

@@ -119,8 +119,18 @@ def test_leaving_stops() -> None:
     world = World()
     world.say(True)
     assert world.leave() == [STOPPED]
-    assert world.indicators.is_idle
     assert world.leave() == []
+    assert world.wait(1) == []
+    assert world.indicators.is_idle
+
+
+def test_coming_and_going_does_not_undo_the_throttle() -> None:
+    """Who leaves and returns at once to type again is shown no more often than others."""
+    world = World()
+    world.say(True)
+    world.leave()
+    assert world.say(True, connection="c2") == []
+    assert world.wait(1) == [STARTED]
 
 
 def test_another_socket_leaves() -> None:

@@ -81,6 +81,14 @@ def test_not_to_those_on_their_way() -> None:
     assert (sink.messages, world.grace_sink.messages) == ([], [])
 
 
+def test_not_of_those_who_are_asked_about() -> None:
+    """Who may not read at the moment may not type either."""
+    world = World()
+    read(world.hub, at(10), "c", ejection(1, 10, user_id=ADA, may_stay=True))
+    world.relay.said(world.ada, "b1", True)
+    assert (world.grace_sink.messages, world.told) == ([], [])
+
+
 def test_leaving() -> None:
     """Who types and leaves is shown as stopped, here and on other processes."""
     world = World()

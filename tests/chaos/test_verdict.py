@@ -1,0 +1,268 @@
+"""The judge of the chaos suite: every rule finds what it is there to find, and accuses nobody else.
+
+Histories made by hand, on one bot's topic, with one client. Moments are whole numbers.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from realtime.relay.cursor import Cursor, Database, encode_cursor
+from tests.chaos.ledger import Book, LogRow, Truth
+from tests.chaos.record import Ending, Greeting, Record, Seen
+from tests.chaos.verdict import Verdict, Violation
+from tests.chaos.world import Absence, Seat, World
+
+SEAT = Seat("user-1", "bot-1")
+
+
+class History:
+    """A world in which things happen one after another."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.book = Book(lambda: self.now)
+        self.world = World()
+        self.record = Record("client 1", SEAT)
+        self.rows: dict[int, LogRow] = {}
+        self.tags: dict[int, str] = {}
+        self.marks: dict[str, str | None] = {}
+
+    def commit(
+        self, number: int, at: float, *, topic: str = SEAT.topic, saw: tuple[int, ...] = ()
+    ) -> int:
+        """An event whose id, transaction id and mark are one number; COMMIT took half a second."""
+        payload = {"type": "marked", "data": {"mark": f"m{number}", "saw": saw}}
+        self.rows[number] = LogRow(number, number, topic, "marked", None, None, json.dumps(payload))
+        self.marks[f"m{number}"] = topic
+        self.transaction(number, at)
+        return number
+
+    def transaction(self, xid: int, at: float) -> str:
+        tag = f"t{xid}"
+        self.tags[xid] = tag
+        self.now = at
+        self.book.sent(tag)
+        self.now = at + 0.5
+        self.book.acked(tag)
+        return tag
+
+    def revoke(self, xid: int, at: float) -> None:
+        self.world.absences[SEAT].append(Absence(self.transaction(xid, at)))
+
+    def grant(self, xid: int, at: float) -> None:
+        self.world.absences[SEAT][-1].gained = self.transaction(xid, at)
+
+    def begin(self, at: float, last: int = 0) -> None:
+        """The client is let in, with a cursor that covers transactions up to `last`."""
+        self.record.begin_episode(at, cursor(last) if last else None)
+
+    def see(self, *ids: int, at: float = 50) -> None:
+        self.record.seen += [Seen(one, at, 1) for one in ids]
+
+    def greet(self, *, last: int, opened: float, recovered: bool, reason: str | None) -> None:
+        self.record.greetings.append(
+            Greeting(2, opened, opened + 1, cursor(last), recovered, reason)
+        )
+
+    def close(self, code: int, *, opened: float, at: float) -> None:
+        self.record.endings.append(Ending(1, opened, at, code, ""))
+
+    def violations(self) -> list[Violation]:
+        truth = Truth(self.rows, self.book, self.tags, self.marks)
+        return Verdict(truth, self.world).of_all([self.record])
+
+    def broken_rules(self) -> list[str]:
+        return [violation.rule for violation in self.violations()]
+
+
+def cursor(last: int, *still_open: int) -> str:
+    return encode_cursor(Database(1, 1, 1), Cursor(last, still_open))
+
+
+@pytest.fixture
+def history() -> History:
+    return History()
+
+
+def test_a_client_that_saw_everything_once_is_content(history: History) -> None:
+    """Nothing to complain of."""
+    history.begin(1)
+    history.see(history.commit(10, 2), history.commit(11, 3))
+    assert history.violations() == []
+
+
+def test_an_event_committed_after_the_beginning_is_missed(history: History) -> None:
+    """With the transaction and the client named."""
+    history.begin(1)
+    history.commit(10, 2)
+    (violation,) = history.violations()
+    assert violation.rule == "missing"
+    assert "event 10" in violation.what
+    assert "client 1" in violation.who
+
+
+def test_an_event_that_the_first_cursor_does_not_cover_is_missed(history: History) -> None:
+    """Though it was committed before the client knew that it was let in."""
+    history.begin(5, last=9)
+    history.commit(10, 2)
+    assert history.broken_rules() == ["missing"]
+
+
+def test_what_was_committed_before_the_beginning_is_not_due(history: History) -> None:
+    """Nor what another topic had."""
+    history.commit(10, 2)
+    history.begin(5, last=10)
+    history.commit(11, 6, topic="bot:other")
+    assert history.violations() == []
+
+
+def test_a_gap_that_the_client_was_told_of_is_no_violation(history: History) -> None:
+    """Unless the cursor that it had claimed the event."""
+    history.begin(1)
+    history.commit(10, 2)
+    history.record.end_episode(cursor(9))
+    history.begin(20, last=10)
+    assert history.violations() == []
+    history.record.episodes[0].last_cursor = cursor(10)
+    assert history.broken_rules() == ["missing"]
+    history.record.episodes[0].last_cursor = cursor(11, 10)
+    assert history.violations() == []
+
+
+def test_an_event_twice_is_found_whatever_came_between(history: History) -> None:
+    """After the id check anywhere, before it on one connection."""
+    history.begin(1)
+    event = history.commit(10, 2)
+    history.see(event)
+    history.record.repeats += 1
+    assert history.violations() == []
+    history.record.repeated_on_a_connection.append(Seen(event, 60, 1))
+    assert history.broken_rules() == ["twice"]
+    history.see(event, at=70)
+    assert history.broken_rules() == ["twice", "twice"]
+
+
+def test_what_was_committed_between_revoke_and_grant_must_not_be_seen(history: History) -> None:
+    """Where the order of the commits is proven; where they overlap, nothing is asserted."""
+    history.begin(1)
+    history.revoke(20, 10)
+    history.see(history.commit(21, 10.4))
+    within = history.commit(22, 12)
+    history.commit(23, 19.9)
+    history.grant(30, 20)
+    history.record.end_episode(cursor(9))
+    assert history.violations() == []
+    history.see(within)
+    assert history.broken_rules() == ["after revoke"]
+
+
+def test_the_revoking_transactions_own_messages_must_not_be_seen(history: History) -> None:
+    """Its farewell may; and where the same transaction gave access back, nothing is hidden."""
+    history.begin(1)
+    history.revoke(20, 10)
+    history.rows[19] = LogRow(19, 20, SEAT.topic, "eject", SEAT.user, 4003, "{}")
+    history.see(19)
+    history.record.end_episode(cursor(9))
+    assert history.violations() == []
+    history.commit(20, 10)
+    history.see(20)
+    assert history.broken_rules() == ["after revoke"]
+    history.world.absences[SEAT][-1].gained = "t20"
+    assert history.violations() == []
+
+
+def test_what_nobody_committed_or_another_was_meant_for_is_foreign(history: History) -> None:
+    """An event from nowhere, one of another topic, another user's farewell."""
+    history.begin(1)
+    history.commit(10, 2, topic="bot:other")
+    history.rows[11] = LogRow(11, 11, SEAT.topic, "eject", "user-2", 4003, "{}")
+    history.see(10, 11, 12)
+    assert history.broken_rules() == ["foreign", "foreign", "foreign"]
+
+
+def test_an_effect_before_its_cause_is_found(history: History) -> None:
+    """What the writer had not seen may come in any order."""
+    history.begin(1)
+    for number, saw in ((10, ()), (11, ()), (12, (10,))):
+        history.commit(number, number, saw=saw)
+    history.see(11, 10, 12)
+    assert history.violations() == []
+    history.record.seen.reverse()
+    assert history.broken_rules() == ["effect before cause"]
+
+
+def test_access_changed_needs_a_revoke_that_the_cursor_does_not_cover(history: History) -> None:
+    """Every other reason is wrong in such a run."""
+    history.revoke(20, 10)
+    history.grant(30, 20)
+    history.greet(last=19, opened=25, recovered=False, reason="access_changed")
+    assert history.violations() == []
+    history.greet(last=20, opened=25, recovered=False, reason="access_changed")
+    history.greet(last=19, opened=25, recovered=False, reason="too_old")
+    assert history.broken_rules() == ["told without cause", "told without cause"]
+
+
+def test_who_kept_access_but_was_asked_about_may_be_told_so(history: History) -> None:
+    """As an owner whose bot was another's for a while."""
+    history.world.shaken[SEAT].append(history.transaction(20, 10))
+    history.greet(last=19, opened=25, recovered=False, reason="access_changed")
+    assert history.violations() == []
+
+
+def test_recovery_across_a_revoke_is_found(history: History) -> None:
+    """The revoke was over when the connection began, and the cursor is from before it."""
+    history.revoke(20, 10)
+    history.grant(30, 20)
+    history.greet(last=20, opened=25, recovered=True, reason=None)
+    assert history.violations() == []
+    history.greet(last=19, opened=25, recovered=True, reason=None)
+    assert history.broken_rules() == ["not told"]
+
+
+def test_a_refusal_needs_a_loss_while_the_socket_was_there(history: History) -> None:
+    """One opened after the grant stays, however late the process hears of the revoke."""
+    history.revoke(20, 10)
+    history.grant(30, 20)
+    history.close(4003, opened=5, at=11)
+    history.close(4003, opened=20.2, at=21)
+    assert history.violations() == []
+    history.close(4003, opened=21, at=22)
+    history.close(4001, opened=5, at=9)
+    assert history.broken_rules() == ["refused without cause", "refused without cause"]
+
+
+def test_who_is_still_there_without_access_was_left_in(history: History) -> None:
+    """At the end of the run."""
+    history.revoke(20, 10)
+    assert history.violations() == []
+    history.record.was_open_at_the_end = True
+    assert history.broken_rules() == ["left in"]
+
+
+def test_messages_and_codes_that_should_not_come_are_reported(history: History) -> None:
+    """With their moment."""
+    history.record.strange.append((3, "closed with 1011"))
+    assert history.broken_rules() == ["strange"]
+
+
+def test_the_log_is_held_against_the_writers_own_word(history: History) -> None:
+    """Lost, invented, repeated, not durable, not undone."""
+    history.commit(10, 2)
+    history.marks["lost"] = SEAT.topic
+    history.commit(11, 3)
+    del history.marks["m11"]
+    history.rows[12] = history.rows[10]._replace(id=12)
+    history.book.sent("t99")
+    history.book.acked("t99")
+    history.book.took_back("t10")
+    found = [violation.what for violation in history.violations() if violation.rule == "log"]
+    assert found == [
+        "1 committed, but not in the log",
+        "1 in the log, but never committed",
+        "1 more than once in the log",
+        "1 acknowledged, but not in the ledger",
+        "1 rolled back, but in the ledger",
+    ]

@@ -1,0 +1,222 @@
+"""Holds what each client saw against what was committed. Pure; every rule has a test of its own.
+
+For a client of user U on topic T, with the truth of `ledger` and the record of `record`:
+
+- *foreign*: what it saw is a committed event of T, or the farewell of an ejection of U from T.
+- *missing*: within an episode (see `record`), it saw every event of T that was committed after the
+  episode began: those not covered by the cursor that the server named then, and those whose COMMIT
+  was sent after the client was told. Where the server declared the episode over, only what the
+  newest cursor before that claims is due; so a cursor may never claim what was not sent.
+- *twice*: no event twice after the id check, even where the ids were forgotten in between, and none
+  twice on one connection even before it.
+- *after revoke*: it saw nothing whose commit is proven to lie after a revoke and before the grant
+  that followed it, nor anything else of the revoking transaction itself.
+- *effect before cause*: whatever the writer of an event had seen on T, the client saw before it.
+- *told without cause*: `access_changed` only where U's access was taken (or, for an owner, was in
+  question) in the gap; never `too_old`, `too_many`, `invalid` or `foreign` in such a run.
+- *not told*: `recovered: true` never across a revoke that was over when the connection began.
+- *refused without cause*: 4001 and 4003 only where access was lost at some moment between the
+  opening of the connection and the close: who opens a socket after a grant stays.
+- *left in*: at the end, no socket is open without access.
+- *strange*: no close code and no message that has no business in such a run.
+
+And of the product as a whole, *log*: the marks that writers say they committed are exactly those
+that triggers put into the log, each once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from math import inf
+from typing import NamedTuple
+
+from realtime.relay.cursor import Cursor, decode_cursor
+from tests.chaos.ledger import Interval, LogRow, Truth
+from tests.chaos.record import Ending, Episode, Greeting, Record, Seen
+from tests.chaos.world import Absence, World
+
+FAREWELL = "permission_change"
+
+
+class Violation(NamedTuple):
+    """One promise that was not kept, with what shows it."""
+
+    rule: str
+    who: str
+    what: str
+    evidence: tuple[str, ...] = ()
+
+
+class Verdict:
+    """Judges records.
+
+    Args:
+        world: who had access when.
+    """
+
+    def __init__(self, truth: Truth, world: World) -> None:
+        self._truth = truth
+        self._world = world
+        self._cursors: dict[str, Cursor] = {}
+
+    def of_all(self, records: Iterable[Record]) -> list[Violation]:
+        return [*self.of_log(), *(found for record in records for found in self.of(record))]
+
+    def of_log(self) -> list[Violation]:
+        """Whether the triggers did their part, and whether the suite's own record is whole."""
+        truth = self._truth
+        logged = Counter(mark.mark for mark in truth.marked.values())
+        written = {mark for mark, topic in truth.marks.items() if topic is not None}
+        tags = set(truth.tags.values())
+        wrong = {
+            "committed, but not in the log": written - logged.keys(),
+            "in the log, but never committed": logged.keys() - written,
+            "more than once in the log": {mark for mark, times in logged.items() if times > 1},
+            "acknowledged, but not in the ledger": truth.book.known_to_be_committed() - tags,
+            "rolled back, but in the ledger": truth.book.rolled_back & tags,
+        }
+        return [
+            Violation("log", "the database", f"{len(marks)} {what}", tuple(sorted(marks)[:10]))
+            for what, marks in wrong.items()
+            if marks
+        ]
+
+    def of(self, record: Record) -> Iterator[Violation]:
+        """Everything that is wrong with one client's history."""
+        for event in record.seen:
+            if not self._is_theirs(record, event.id):
+                yield self._about_event("foreign", record, event)
+            if self._is_forbidden(record, self._truth.rows.get(event.id)):
+                yield self._about_event("after revoke", record, event)
+        yield from self._missing(record)
+        yield from self._twice(record)
+        yield from self._out_of_order(record)
+        for greeting in record.greetings:
+            yield from self._greeting(record, greeting)
+        for ending in record.endings:
+            if ending.code in (4001, 4003) and not self._had_cause(record, ending):
+                what = f"{ending.code} {ending.reason}, opened at {ending.opened_at:.3f}"
+                yield self._violation("refused without cause", record, what, ending.at)
+        if record.was_open_at_the_end and self._world.is_away(record.seat):
+            yield self._violation("left in", record, "open without access at the end", inf)
+        for at, what in record.strange:
+            yield self._violation("strange", record, what, at)
+
+    # Events.
+
+    def _is_theirs(self, record: Record, identifier: int) -> bool:
+        row = self._truth.rows.get(identifier)
+        if row is None:
+            return False
+        if row.is_event:
+            return row.topic == record.seat.topic
+        return row.topic == record.seat.topic and row.user_id in (None, record.seat.user)
+
+    def _is_forbidden(self, record: Record, row: LogRow | None) -> bool:
+        if row is None or not row.is_event:
+            return False
+        return any(self._is_within(row, absence) for absence in self._world.absences[record.seat])
+
+    def _is_within(self, row: LogRow, absence: Absence) -> bool:
+        if self._truth.tags.get(row.xid) == absence.lost:
+            return absence.gained != absence.lost
+        at = self._truth.interval(row)
+        return self._interval(absence.lost).is_before(at) and (
+            absence.gained is None or at.is_before(self._interval(absence.gained))
+        )
+
+    def _missing(self, record: Record) -> Iterator[Violation]:
+        seen = {event.id for event in record.seen}
+        for episode in record.episodes:
+            for row in self._truth.by_topic.get(record.seat.topic, ()):
+                is_due = row.id not in seen and self._is_due(row, episode)
+                if is_due and not self._is_forbidden(record, row):
+                    at = self._truth.interval(row)
+                    yield self._violation("missing", record, self._words(row), at.sent)
+
+    def _is_due(self, row: LogRow, episode: Episode) -> bool:
+        began = episode.first_cursor is not None and not self._covers(episode.first_cursor, row.xid)
+        if not began and self._truth.interval(row).sent <= episode.began_at:
+            return False
+        if not episode.is_over:
+            return True
+        return episode.last_cursor is not None and self._covers(episode.last_cursor, row.xid)
+
+    def _twice(self, record: Record) -> Iterator[Violation]:
+        first: dict[int, Seen] = {}
+        for event in record.seen:
+            if event.id in first:
+                yield self._about_event("twice", record, event)
+            first[event.id] = event
+        for event in record.repeated_on_a_connection:
+            yield self._about_event("twice", record, event)
+
+    def _out_of_order(self, record: Record) -> Iterator[Violation]:
+        place = {event.id: number for number, event in enumerate(record.seen)}
+        for number, event in enumerate(record.seen):
+            mark = self._truth.marked.get(event.id)
+            late = [one for one in mark.saw if place.get(one, -1) > number] if mark else []
+            if late:
+                yield self._about_event("effect before cause", record, event, f"before {late}")
+
+    # What was said.
+
+    def _greeting(self, record: Record, greeting: Greeting) -> Iterator[Violation]:
+        if greeting.recovered is None or greeting.cursor is None:
+            return
+        lost = [absence.lost for absence in self._world.absences[record.seat]]
+        unseen = [tag for tag in lost if not self._covers_tag(greeting.cursor, tag)]
+        if greeting.recovered:
+            over = [t for t in unseen if self._interval(t).acked < greeting.opened_at]
+            if over:
+                what = f"recovered: true in spite of {over}"
+                yield self._violation("not told", record, what, greeting.at)
+            return
+        shaken = self._world.shaken[record.seat]
+        causes = unseen + [tag for tag in shaken if not self._covers_tag(greeting.cursor, tag)]
+        is_caused = any(self._interval(tag).sent < greeting.at for tag in causes)
+        if greeting.reason != "access_changed" or not is_caused:
+            what = f"recovered: false, {greeting.reason}"
+            yield self._violation("told without cause", record, what, greeting.at)
+
+    def _had_cause(self, record: Record, ending: Ending) -> bool:
+        for absence in self._world.absences[record.seat]:
+            gained = self._interval(absence.gained).acked if absence.gained else inf
+            if self._interval(absence.lost).sent < ending.at and gained > ending.opened_at:
+                return True
+        return False
+
+    # Their parts.
+
+    def _interval(self, tag: str) -> Interval:
+        return self._truth.book.interval(tag)
+
+    def _covers(self, cursor: str, xid: int) -> bool:
+        if cursor not in self._cursors:
+            self._cursors[cursor] = decode_cursor(cursor)[1]
+        return self._cursors[cursor].covers(xid)
+
+    def _covers_tag(self, cursor: str, tag: str) -> bool:
+        xid = self._truth.xids.get(tag)
+        return xid is not None and self._covers(cursor, xid)
+
+    def _words(self, row: LogRow) -> str:
+        at, tag = self._truth.interval(row), self._truth.tags.get(row.xid)
+        between = f"committed between {at.sent:.3f} and {at.acked:.3f}"
+        return f"event {row.id} ({row.type}, transaction {row.xid} = {tag}), {between}"
+
+    def _about_event(self, rule: str, record: Record, event: Seen, more: str = "") -> Violation:
+        row = self._truth.rows.get(event.id)
+        words = self._words(row) if row else f"event {event.id}, which was never committed"
+        what = f"{words}, seen at {event.at:.3f} on connection {event.connection} {more}"
+        return self._violation(rule, record, what.rstrip(), event.at)
+
+    def _violation(self, rule: str, record: Record, what: str, at: float) -> Violation:
+        history = [
+            f"access lost by {a.lost} {self._interval(a.lost)}, back by {a.gained}"
+            f" {self._interval(a.gained) if a.gained else ''}"
+            for a in self._world.absences[record.seat]
+        ]
+        who = f"{record.name}, {record.seat.topic}, user {record.seat.user}"
+        return Violation(rule, who, what, (*record.around(at), *history))

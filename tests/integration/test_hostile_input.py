@@ -131,9 +131,13 @@ async def test_handshakes_that_are_none_harm_nobody(
 
 @pytest.mark.gen_test(timeout=60)
 async def test_a_client_that_does_not_read_is_closed_and_the_others_go_on(
-    start_server: StartServer, platform: Platform, world: World
+    start_server: StartServer,
+    platform: Platform,
+    world: World,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Its buffer is bounded in bytes."""
+    """Its buffer is bounded in bytes: that is what ends it, not its silence."""
+    caplog.set_level(logging.INFO)
     server = await start_server(SEND_BUFFER_BYTES="65536")
     good = await server.chat(world.bot, world.owner)
     path = f"/api/ws/chat/{world.bot}?token={token(world.guest)}"
@@ -150,4 +154,5 @@ async def test_a_client_that_does_not_read_is_closed_and_the_others_go_on(
         rounds += 1
         await good.next("chat_message", rounds * 100)
     assert not good.is_closed
+    assert "code=1013 reason='too slow" in caplog.text
     await hang_up(writer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from tests.platform import Platform
 from tests.serving import RunningServer, StartServer, World, token
+from tests.waiting import eventually
 
 
 @pytest.mark.gen_test
@@ -75,21 +75,19 @@ async def test_typing_stops_when_the_typist_disconnects(
 @pytest.mark.gen_test
 async def test_typing_crosses_between_processes(start_server: StartServer, world: World) -> None:
     """And stops there, too; and every event reaches both."""
-    one, other = await start_server(), await start_server()
+    # The processes hear of each other within a heartbeat; until then typing is not passed on, so
+    # it is said until it is.
+    one, other = [await start_server(MESSAGES_PER_SECOND="1000") for _ in range(2)]
     guest = await one.chat(world.bot, world.guest)
     owner = await other.chat(world.bot, world.owner)
+    for is_typing in (True, False):
 
-    async def until_shown(is_typing: bool) -> None:
-        # The processes hear of each other within a heartbeat; until then typing is not passed on.
-        while [
-            m for m in owner.of_type("typing_indicator") if m["data"]["is_typing"] is is_typing
-        ] == []:
+        async def is_shown(is_typing: bool = is_typing) -> bool:
             await guest.send({"type": "typing", "data": {"is_typing": is_typing}})
-            await asyncio.sleep(0.2)
+            shown = owner.of_type("typing_indicator")
+            return any(message["data"]["is_typing"] is is_typing for message in shown)
 
-    async with asyncio.timeout(10):
-        await until_shown(True)
-        await until_shown(False)
+        await eventually(is_shown)
 
 
 @pytest.mark.gen_test

@@ -90,26 +90,15 @@ class RelaySocket(CarefulHandler, Endable):
             sink.close(CloseCode.INTERNAL_ERROR, "unexpected server error")
 
     async def _join(self, sink: SocketSink, *path: str) -> None:
-        services = self._services
-        identity = await services.verifier.verify(self._token() or "")
+        identity = await self._services.verifier.verify(self._token() or "")
         topic, bot_id = await self._topic_and_bot(identity.subject, *path)
-        if services.status.is_draining:
-            raise Refused(CloseCode.GOING_AWAY, "the server is restarting")
-        if len(services.hub) >= services.settings.max_connections:
-            raise Refused(CloseCode.TRY_AGAIN_LATER, "this process is full")
+        self._require_room()
         if self._is_gone():
             return
-        self._subscriber = Subscriber(
-            topic,
-            self._connection_id,
-            sink,
-            opened_at=services.clock(),
-            hold_bytes=services.settings.send_buffer_bytes,
-            knows_cursors="cursor" in self.request.query_arguments,
-        )
+        self._subscriber = subscriber = self._make_subscriber(topic, sink)
         joining = Joining(
-            services,
-            self._subscriber,
+            self._services,
+            subscriber,
             sink,
             subject=identity.subject,
             bot_id=bot_id,
@@ -121,13 +110,29 @@ class RelaySocket(CarefulHandler, Endable):
         if bot_id is None and topic != protocol.user_topic(admission.user_id):
             raise Refused(CloseCode.TRY_AGAIN_LATER, "the user was renamed just now")
         recovery, owed = await joining.look_back(admission)
-        self._welcome(self._subscriber, admission, identity, recovery)
+        self._welcome(subscriber, admission, identity, recovery)
         enter = partial(joining.enter, admission, owed)
         if owed:
             # Tornado reads nothing from a socket that is still opening, pongs included.
             self._entering = asyncio.create_task(self._or_close(sink, enter))
         else:
             await enter()
+
+    def _require_room(self) -> None:
+        if self._services.status.is_draining:
+            raise Refused(CloseCode.GOING_AWAY, "the server is restarting")
+        if len(self._services.hub) >= self._services.settings.max_connections:
+            raise Refused(CloseCode.TRY_AGAIN_LATER, "this process is full")
+
+    def _make_subscriber(self, topic: str, sink: SocketSink) -> Subscriber:
+        return Subscriber(
+            topic,
+            self._connection_id,
+            sink,
+            opened_at=self._services.clock(),
+            hold_bytes=self._services.settings.send_buffer_bytes,
+            knows_cursors="cursor" in self.request.query_arguments,
+        )
 
     def _welcome(
         self,

@@ -1,0 +1,6 @@
+-- For pgbench: one message to bot 0. It holds when its statement began, in microseconds.
+INSERT INTO messages (session_id, bot_id, user_id, role, content)
+VALUES ('00000000-0000-4000-8000-000000000000', '00000000-0000-4000-b000-000000000000',
+    '00000000-0000-4000-a000-000000000000', 'user',
+    '^at=' || (extract(epoch FROM statement_timestamp()) * 1000000)::bigint
+        || ' What did the last deployment change, and who should look at it first?');

@@ -173,11 +173,16 @@ class Hub:
     async def _fan_out(self, topic: str, delivery: Delivery) -> None:
         # Who subscribes during a pause asks for its right after this read: nothing here is theirs.
         subscribers = tuple(self._topics.get(topic, ()))
+        frames = delivery.frames
         for start in range(0, len(subscribers), FAN_OUT_SLICE):
             if start:
                 await self._pause()
             for subscriber in subscribers[start : start + FAN_OUT_SLICE]:
-                subscriber.deliver(delivery)
+                # `deliver` would do the same; without the call a wide fan-out costs a quarter less.
+                if subscriber.state is State.LIVE and subscriber.since is None:
+                    subscriber.sink.send(frames)
+                else:
+                    subscriber.deliver(delivery)
 
     def _settle(self, seen: Cursor) -> None:
         """All that this cursor covers has been delivered: later reads cannot find it again."""

@@ -157,13 +157,9 @@ class RelaySocket(CarefulHandler, Endable):
             **recovery,
         }
         self._say(protocol.connection_established(data))
-        log.info(
-            "open connection=%s user=%s topic=%s%s",
-            self._connection_id,
-            admission.user_id,
-            subscriber.topic,
-            "".join(f" {name}={value}" for name, value in recovery.items()),
-        )
+        told = "".join(f" {name}={value}" for name, value in recovery.items())
+        whose = f"user={admission.user_id} topic={subscriber.topic}"
+        log.info("open connection=%s %s%s", self._connection_id, whose, told)
 
     def _token(self) -> str | None:
         offered = self.request.headers.get("Sec-WebSocket-Protocol", "").split(",")

@@ -12,6 +12,8 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from tests.commands import free_port
+
 START_LIMIT = 30.0
 STOP_LIMIT = 20.0
 PAUSE = 0.05
@@ -79,7 +81,7 @@ def server_process(
     ready_path: str | None,
 ) -> Iterator[ServerProcess]:
     """A server for as long as a scenario needs it. `PORT` tells it where to serve."""
-    port = _free_port()
+    port = free_port()
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("wb") as output,
@@ -106,9 +108,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait(STOP_LIMIT)
     except subprocess.TimeoutExpired:
         process.kill()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port

@@ -102,7 +102,7 @@ async def test_one_statement_over_several_tables_sends_for_each(
     names = [e.message["data"].get("username") for e in entries if e.message and not e.code]
     assert "new" in names
     assert sorted(entry.type for entry in entries) == sorted(
-        ["notification", "permission_change"] * 2 + ["eject", "bot_update", "chat_message"]
+        ["notification", "permission_change"] * 2 + ["eject", "bot_update", "chat_message", "grant"]
     )
 
 

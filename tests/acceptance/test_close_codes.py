@@ -6,11 +6,14 @@ import socket as sockets
 import struct
 from contextlib import suppress
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from tornado.httpclient import HTTPClientError
 from tornado.websocket import WebSocketClosedError
 
 from realtime.auth import mint_token
+from tests.commands import free_port
 from tests.platform import Platform
 from tests.serving import SECRET, RunningServer, StartServer, World, token
 from tests.waiting import eventually
@@ -154,6 +157,20 @@ async def test_1013_a_process_that_is_full_says_try_again_later(
     guest.close()
     await eventually(lambda: len(server.server.hub) == 0)
     await server.chat(world.bot, world.owner)
+
+
+@pytest.mark.gen_test
+async def test_1013_keys_that_cannot_be_had_are_no_reason_to_refuse_for_good(
+    start_server: StartServer, world: World
+) -> None:
+    """The token may be good: whoever issues them does not answer at the moment."""
+    key = rsa.generate_private_key(65537, 2048)
+    claims = {"sub": world.guest, "exp": 4_000_000_000}
+    unproven = jwt.encode(claims, key, "RS256", headers={"kid": "k"})
+    nobody = f"http://127.0.0.1:{free_port()}/keys"
+    server = await start_server(JWT_SECRET="", JWT_JWKS_URL=nobody)
+    refused = await server.connect(server.ws_url("/api/ws/notifications", token=unproven))
+    assert await refused.closed() == 1013
 
 
 @pytest.mark.gen_test

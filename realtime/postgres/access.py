@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from realtime.postgres.connection import LOST
-from realtime.postgres.event_log import NEWEST
-from realtime.relay.cursor import Cursor, Snapshot
+from realtime.postgres.event_log import PLACE, to_place
+from realtime.relay.cursor import Cursor
 from realtime.relay.errors import CloseCode, Refused
 from realtime.relay.protocol import bot_of
 from realtime.relay.rechecks import Answer
@@ -29,12 +29,12 @@ PATIENCE = 4
 # One statement, and the functions are STABLE: who, what they may, and since when are one moment.
 _ADMIT = f"""
 SELECT who.user_id::text, who.username, may.bot_name, may.role,
-       pg_current_snapshot()::text AS snapshot, {NEWEST} AS newest
+       {PLACE}
   FROM relay.authenticate($1, $2) AS who
   LEFT JOIN LATERAL relay.authorize(who.user_id, $3::uuid) AS may ON $3 IS NOT NULL
 """
 _RECHECK = f"""
-SELECT pg_current_snapshot()::text AS snapshot, {NEWEST} AS newest,
+SELECT {PLACE},
        array(SELECT CASE WHEN bot_id IS NULL
                     THEN EXISTS (SELECT FROM relay.authenticate(user_id, 'id'))
                     ELSE EXISTS (SELECT FROM relay.authorize(user_id::uuid, bot_id::uuid)) END
@@ -84,7 +84,7 @@ class Access:
             username=row["username"],
             bot_name=row["bot_name"],
             role=row["role"],
-            place=_place(row),
+            place=to_place(row),
         )
 
     async def recheck(self, questions: Sequence[tuple[str, str]]) -> Answer:
@@ -97,7 +97,7 @@ class Access:
         bots = [bot_of(topic) for _, topic in questions]
         row = await self._fetchrow(_RECHECK, users, bots)
         assert row is not None
-        return Answer(row["allowed"], _place(row))
+        return Answer(row["allowed"], to_place(row))
 
     async def _fetchrow(self, query: str, *arguments: object) -> "asyncpg.Record | None":
         try:
@@ -116,7 +116,3 @@ class Access:
 def _can_be_text(subject: str) -> bool:
     """Whether Postgres can hold it at all; what it cannot is nobody's id or name."""
     return "\0" not in subject and not any("\ud800" <= one <= "\udfff" for one in subject)
-
-
-def _place(row: "asyncpg.Record") -> Cursor:
-    return Cursor.at(Snapshot.parse(row["snapshot"]), row["newest"])

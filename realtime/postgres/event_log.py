@@ -57,14 +57,12 @@ SELECT * FROM ({_NEWER} UNION ALL {_STILL_OPEN}) AS unseen WHERE code IS NOT NUL
 _READ_EVENTS = f"""
 SELECT * FROM ({_NEWER} UNION ALL {_STILL_OPEN}) AS unseen WHERE code IS NULL ORDER BY id
 """
-# Retention may have emptied the log; then the newest event is the newest that it removed.
-NEWEST = f"""greatest(
+# The columns that `to_place` reads: where the log ends for the statement that they stand in.
+# Retention may have emptied it; then the newest event is the newest that was removed.
+PLACE = f"""pg_current_snapshot()::text AS snapshot, greatest(
     (SELECT xid FROM ({FLOOR}) AS floor),
     (SELECT xid FROM relay.events WHERE xid < pg_snapshot_xmax(pg_current_snapshot())
-      ORDER BY xid DESC LIMIT 1))"""
-_END = f"""
-SELECT pg_current_snapshot()::text AS snapshot, {NEWEST} AS newest
-"""
+      ORDER BY xid DESC LIMIT 1)) AS newest"""
 
 
 class EventLog:
@@ -77,9 +75,9 @@ class EventLog:
 
     async def end(self) -> Cursor:
         """The place of one who begins now."""
-        row = await self._connection.fetchrow(_END)
+        row = await self._connection.fetchrow(f"SELECT {PLACE}")
         assert row is not None
-        return Cursor.at(Snapshot.parse(row["snapshot"]), row["newest"])
+        return to_place(row)
 
     async def read(self, cursor: Cursor) -> AsyncGenerator[Page, None]:
         """Everything that the cursor does not cover: in one round trip, or in pages when large.
@@ -162,6 +160,10 @@ def to_ejection(row: "asyncpg.Record") -> Ejection:
         farewell=row["payload"],
         may_stay=row["type"] == "recheck",
     )
+
+
+def to_place(row: "asyncpg.Record") -> Cursor:
+    return Cursor.at(Snapshot.parse(row["snapshot"]), row["newest"])
 
 
 def to_floor(row: "asyncpg.Record") -> Floor:

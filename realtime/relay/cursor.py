@@ -19,7 +19,8 @@ MAX_CURSOR_LENGTH = 400
 
 _VERSION = "1"
 _SHAPE = re.compile(
-    r"1\.(?P<system>[0-9a-f]{1,16})\.(?P<database>[0-9a-f]{1,8})\.(?P<timeline>[0-9a-f]{1,8})"
+    _VERSION
+    + r"\.(?P<system>[0-9a-f]{1,16})\.(?P<database>[0-9a-f]{1,8})\.(?P<timeline>[0-9a-f]{1,8})"
     r"\.(?P<last>[0-9a-f]{1,16})\.(?P<open>(?:[0-9a-f]{1,16}(?:-[0-9a-f]{1,16})*)?)",
     re.ASCII,
 )

@@ -25,8 +25,8 @@ class Hub:
     Args:
         frame: joins messages into the bytes for a socket.
         pause: awaited between the slices of a fan-out.
-        ask_again: called for each socket that an ejection cut off. It must find out whether the
-            user may still be there, and then call `admit_again` or `dismiss`.
+        ask_again: called for each socket whose right to be here is in doubt. It must find out, and
+            then call `admit_again`, `refuse`, or (they have to come back) `dismiss`.
     """
 
     def __init__(
@@ -103,6 +103,14 @@ class Hub:
         """
         if subscriber.doubt is doubt:
             self._returning[subscriber] = until
+
+    def refuse(self, subscriber: Subscriber, ejection: Ejection) -> None:
+        """The answer about a socket that was cut off: it may not stay."""
+        if subscriber.doubt is not ejection:
+            return
+        if ejection.may_stay:
+            self._bid_farewell(subscriber, ejection)
+        self.dismiss(subscriber, ejection.code, "access ended")
 
     def dismiss(self, subscriber: Subscriber, code: int, reason: str) -> None:
         """Send it nothing more and close it."""
@@ -269,14 +277,6 @@ class Hub:
     def _doubt(self, subscriber: Subscriber, ejection: Ejection) -> None:
         subscriber.doubt = ejection
         self._ask_again(subscriber, ejection)
-
-    def refuse(self, subscriber: Subscriber, ejection: Ejection) -> None:
-        """The answer about a socket that was cut off: it may not stay."""
-        if subscriber.doubt is not ejection:
-            return
-        if ejection.may_stay:
-            self._bid_farewell(subscriber, ejection)
-        self.dismiss(subscriber, ejection.code, "access ended")
 
     def _bid_farewell(self, subscriber: Subscriber, ejection: Ejection) -> None:
         if ejection.farewell is not None:

@@ -68,7 +68,10 @@ class TypingRelay:
 
     def _show(self, indicators: list[Indicator]) -> None:
         for one in indicators:
-            frames = self._frame([typing_indicator(*one[:4], self._clock())])
+            message = typing_indicator(
+                one.bot_id, one.user_id, one.username, one.is_typing, self._clock()
+            )
+            frames = self._frame([message])
             for subscriber in self._hub.on_topic(bot_topic(one.bot_id)):
                 if subscriber.user_id != one.user_id:
                     subscriber.sink.send(frames)

@@ -76,11 +76,11 @@ class ExplainingProtocol(WebSocketProtocol13):
     def _abort(self) -> None:
         # Called by the reading task itself, it means that the peer did what it must not; called by
         # any other (a time-out, a closed stream), that there is nobody left to tell.
-        if asyncio.current_task() is self._reader and not self.stream_is_closed():
+        if asyncio.current_task() is self._reader and not self._is_gone():
             raise _Violation
         super()._abort()
 
-    def stream_is_closed(self) -> bool:
+    def _is_gone(self) -> bool:
         return self.stream is None or self.stream.closed()
 
     async def _discard(self) -> None:

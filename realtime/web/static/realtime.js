@@ -52,6 +52,8 @@ const RATE_LIMITED = 1008;
 const TOKEN_REFUSED = 4001;
 /** A token that is refused may be stale; a second one in a row means that the user is. */
 const MOST_REFUSALS = 2;
+/** WebSocket.readyState of one that has not opened yet. */
+const CONNECTING = 0;
 /** Where the back-off starts for one who was sent away for sending too much. */
 const ATTEMPT_AFTER_RATE_LIMIT = 4;
 
@@ -147,7 +149,15 @@ export class RealtimeClient {
     if (this.#state === 'closed') return;
     const socket = this.#detach();
     this.#end({ code: 1000, reason: 'closed by the page' });
-    socket?.close(1000);
+    if (socket?.readyState === CONNECTING) this.#closeOnceOpen(socket);
+    else socket?.close(1000);
+  }
+
+  /** Browsers log an error where a page closes a socket that is still connecting: it is let open first. */
+  #closeOnceOpen(socket) {
+    const timer = this.#timers.setTimeout(() => socket.close(1000), this.#timings.connectWithin);
+    socket.onopen = () => socket.close(1000);
+    socket.onclose = () => this.#timers.clearTimeout(timer);
   }
 
   /**

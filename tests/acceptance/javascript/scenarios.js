@@ -6,7 +6,7 @@
  */
 
 import { chat, check, equal, makeWorld, settle } from './harness.js';
-import { connect, RealtimeClient } from '/static/realtime.js';
+import { connect, RealtimeClient, TIMINGS } from '/static/realtime.js';
 
 const scenarios = new Map();
 
@@ -192,6 +192,25 @@ scenario('close is 1000, final, and leaves no timer', async () => {
   last().say(chat('late'));
   await timers.advance(60_000);
   equal([sockets.length, told('chat_message').length], [1, 0]);
+});
+
+scenario('close before a socket opened waits for that, so that the browser logs no error', async () => {
+  const { client, timers, told, last } = await makeWorld();
+  last().readyState = 0;
+  client.close();
+  equal([client.state, last().closedWith, told('close').length], ['closed', null, 1]);
+  last().onopen();
+  equal(last().closedWith, 1000);
+  await last().end(1000);
+  equal([timers.pending, told('close').length], [0, 1]);
+});
+
+scenario('close before a socket opened does not wait for ever', async () => {
+  const { client, timers, last } = await makeWorld();
+  last().readyState = 0;
+  client.close();
+  await timers.advance(TIMINGS.connectWithin);
+  equal([last().closedWith, timers.pending], [1000, 0]);
 });
 
 scenario('close during a wait or a dial is final too', async () => {

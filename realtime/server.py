@@ -163,9 +163,16 @@ class Server:
             clock=time.time,
         )
         self.refusals = Refusals(time.monotonic)
-        self.relay = Relay(self.hub, self.refusals, beginning.database, beginning.cursor)
+        self.relay = Relay(
+            self.hub,
+            self.refusals,
+            beginning.database,
+            beginning.cursor,
+            monotonic=time.monotonic,
+        )
         self.listener = Listener(
             settings.database_direct_url.get_secret_value(),
+            self.cluster.node_id,
             timeout=settings.database_timeout_seconds,
             backoff=Backoff(random.random),
             on_typing=self._hear_typing,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from realtime.postgres.connection import ACQUIRE_SECONDS, LOST
-from realtime.postgres.doorbell import TYPING_CHANNEL
+from realtime.postgres.doorbell import ALIVE_SECONDS, TYPING_CHANNEL
 from realtime.relay.typing_indicators import Indicator
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 2.0
-ALIVE_SECONDS = 10.0
-"""How long after its last heartbeat a process counts as running."""
 TYPING_SECONDS = 0.25
 """How often typing is told to other processes."""
 MAX_PAYLOAD = 7900

@@ -1,11 +1,17 @@
-"""What wakes the relay: NOTIFY on the channel `relay`, or a few seconds without one.
+"""What wakes the relay, NOTIFY on the channel `relay`, and how the relay silences it while awake.
 
 The bell only says "look": what happened is in the log, so a lost or spurious ring does no harm. The
-same connection also hears `relay_typing`. Opened by `server`, waited on by `relay.relay`.
+same connection also hears `relay_typing`. Opened by `listener`; what is done when, `relay.pace`
+says.
+
+The bell is the sequence `relay.bell`, whose value writers read outside MVCC (2: do not ring). It
+may be silent only while every live process is awake: who goes to sleep and who silences take turns
+under one advisory lock, each in statements of their own under READ COMMITTED, so that each sees
+what the one before did. https://www.postgresql.org/docs/current/explicit-locking.html
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,8 +19,38 @@ if TYPE_CHECKING:
 
 CHANNEL = "relay"
 TYPING_CHANNEL = "relay_typing"
-SAFETY_SECONDS = 2.0
-"""The log is read at least this often, for what was written with `relay.quiet` or rang unheard."""
+ALIVE_SECONDS = 10.0
+"""How long after its last heartbeat a process counts as running."""
+HEARING_SECONDS = 1.0
+"""How long a ring of another connection may take to be heard."""
+POLL_SECONDS = 0.25
+"""How often the log is read where no ring is ever heard."""
+_LOCK = int.from_bytes(b"doorbell")
+
+# One script each, so one round trip. Whatever the database's defaults are, a statement must see
+# what was committed before it began: the lock may have been waited for.
+_BEGIN = f"""
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+SELECT pg_advisory_xact_lock({_LOCK});
+INSERT INTO relay.nodes (id, awake) VALUES ('{{node_id}}', {{awake}})
+    ON CONFLICT (id) DO UPDATE SET awake = excluded.awake, heartbeat_at = clock_timestamp();
+"""
+_SILENCE = f"""{_BEGIN}
+SELECT setval('relay.bell', 2) WHERE NOT EXISTS (
+    SELECT FROM relay.nodes WHERE NOT awake
+       AND heartbeat_at > clock_timestamp() - make_interval(secs => {ALIVE_SECONDS}));
+COMMIT
+"""
+_RING_ON = f"""{_BEGIN}
+SELECT setval('relay.bell', 1);
+COMMIT
+"""
+# Not part of the script: whoever found the bell silent must have a lower id.
+_FENCE = "SELECT pg_current_xact_id()"
+_IS_ON = """
+SELECT pg_sequence_last_value('relay.bell') IS DISTINCT FROM 2
+   AND EXISTS (SELECT FROM relay.nodes WHERE id = $1 AND NOT awake)
+"""
 
 
 class Doorbell:
@@ -23,42 +59,88 @@ class Doorbell:
     Args:
         connection: its own, on which nothing leaves a transaction open: NOTIFY is delivered only
             between transactions.
+        node_id: this process's, in `relay.nodes`.
         on_typing: called with each payload heard on the typing channel.
     """
 
     def __init__(
         self,
         connection: "asyncpg.Connection[asyncpg.Record]",
+        node_id: str,
         on_typing: Callable[[str], None],
     ) -> None:
         self._connection = connection
+        self._node_id = node_id
         self._on_typing = on_typing
         self._rung = asyncio.Event()
+        self.can_hear = True
+        """Whether other connections' rings arrive here."""
 
     async def listen(self) -> None:
-        """Begin to hear. The first `wait` returns at once, for what came before."""
+        """Begin to hear."""
         # Plain functions: asyncpg calls them in order (a coroutine would become a task each time).
         await self._connection.add_listener(CHANNEL, self._hear_ring)
         await self._connection.add_listener(TYPING_CHANNEL, self._hear_typing)
         self._connection.add_termination_listener(self._hear_ring)
-        self.ring()
+
+    async def try_hearing(self, ring: Callable[[], Awaitable[None]]) -> None:
+        """Find out whether a ring arrives, while nothing else is asked of this connection.
+
+        Args:
+            ring: notifies `CHANNEL` over another connection: behind a pooler one may hear one's
+                own ring, and nobody else's ever.
+
+        Raises:
+            ConnectionError: the connection is gone.
+        """
+        self._rung.clear()
+        await ring()
+        try:
+            async with asyncio.timeout(HEARING_SECONDS):
+                await self._rung.wait()
+        except TimeoutError:
+            self.can_hear = False
+        self._raise_if_closed()
 
     def ring(self) -> None:
         """Wake the relay from within this process."""
         self._rung.set()
 
-    async def wait(self) -> None:
-        """Return when rung, or after `SAFETY_SECONDS`.
+    async def wait(self, seconds: float) -> None:
+        """Return when rung, or after that time.
 
         Raises:
             ConnectionError: the connection is gone.
         """
         try:
-            async with asyncio.timeout(SAFETY_SECONDS):
+            async with asyncio.timeout(seconds if self.can_hear else min(seconds, POLL_SECONDS)):
                 await self._rung.wait()
         except TimeoutError:
             pass  # time to look in any case
         self._rung.clear()
+        self._raise_if_closed()
+
+    async def pause(self, seconds: float) -> None:
+        """Return after that time; what rang meanwhile is answered by the read that follows."""
+        await asyncio.sleep(seconds)
+        self._rung.clear()
+
+    async def silence(self) -> None:
+        """Say that this process is awake, and silence the bell if every live one is."""
+        await self._connection.execute(_SILENCE.format(node_id=self._node_id, awake=True))
+
+    async def ring_on(self) -> int:
+        """Say that this process sleeps, switch the bell on, and return a fence for `relay.pace`."""
+        await self._connection.execute(_RING_ON.format(node_id=self._node_id, awake=False))
+        fence: int = await self._connection.fetchval(_FENCE)
+        return fence
+
+    async def is_on(self) -> bool:
+        """Whether the bell rings and this process is known to sleep."""
+        is_on: bool = await self._connection.fetchval(_IS_ON, self._node_id)
+        return is_on
+
+    def _raise_if_closed(self) -> None:
         if self._connection.is_closed():
             raise ConnectionResetError("the connection that listens was closed")
 

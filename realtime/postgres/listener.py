@@ -1,7 +1,8 @@
 """Keeps one connection that listens, and the relay running over it, through every outage.
 
 `server` runs `Listener.run` for as long as the process lives. After each connect: first LISTEN,
-then read from where the relay was, then wait for rings; what was committed meanwhile is read, once.
+then the bell is switched on, then the log is read from where the relay was: what was committed
+meanwhile arrives, once.
 """
 
 import asyncio
@@ -10,8 +11,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple, NoReturn
 
+import asyncpg
+
 from realtime.postgres.connection import LOST, WrongServer, connect, identify
-from realtime.postgres.doorbell import Doorbell
+from realtime.postgres.doorbell import CHANNEL, POLL_SECONDS, Doorbell
 from realtime.postgres.event_log import EventLog
 from realtime.postgres.schema import check_schema
 from realtime.relay.backoff import Backoff
@@ -50,6 +53,7 @@ class Listener:
 
     Args:
         dsn: the database, directly: LISTEN does not pass a transaction-mode pooler.
+        node_id: this process's, in `relay.nodes`.
         timeout: seconds, to connect and for each statement.
         on_typing: called with each payload of the typing channel.
         on_change: called with whether Postgres is heard, whenever that changes.
@@ -58,6 +62,7 @@ class Listener:
     def __init__(
         self,
         dsn: str,
+        node_id: str,
         *,
         timeout: float,
         backoff: Backoff,
@@ -65,6 +70,7 @@ class Listener:
         on_change: Callable[[bool], None],
     ) -> None:
         self._dsn = dsn
+        self._node_id = node_id
         self._timeout = timeout
         self._backoff = backoff
         self._on_typing = on_typing
@@ -76,6 +82,11 @@ class Listener:
     def round_trip(self) -> float | None:
         """Seconds that the latest read of the log took; None: there is no connection."""
         return self._event_log.round_trip if self._event_log is not None else None
+
+    @property
+    def can_hear(self) -> bool:
+        """Whether rings arrive; if not, the log is polled."""
+        return self._doorbell is None or self._doorbell.can_hear
 
     def ring(self) -> None:
         """Have the relay look soon (at once, or when the connection is back)."""
@@ -99,8 +110,9 @@ class Listener:
         connection = await connect(self._dsn, self._timeout)
         try:
             database = await identify(connection)
-            doorbell = Doorbell(connection, self._on_typing)
+            doorbell = Doorbell(connection, self._node_id, self._on_typing)
             await doorbell.listen()
+            await self._try_hearing(doorbell)
             event_log = EventLog(connection)
             if database != relay.database:
                 log.warning("this is another database than before, or another timeline of it")
@@ -113,6 +125,26 @@ class Listener:
                 self._backoff.reset()  # it could be read from: what failed now failed afresh
             self._doorbell = self._event_log = None
             # Not close(): the other side may no longer answer.
+            connection.terminate()
+
+    async def _try_hearing(self, doorbell: Doorbell) -> None:
+        try:
+            await doorbell.try_hearing(self._ring_from_elsewhere)
+        except asyncpg.PostgresError as error:
+            log.warning("could not try whether rings are heard: %s", _words(error))
+        if not doorbell.can_hear:
+            log.warning(
+                "LISTEN hears nothing here, most likely because a transaction-mode pooler stands in"
+                " between; point DATABASE_DIRECT_URL past it. Until then the log is read every"
+                " %.2f s",
+                POLL_SECONDS,
+            )
+
+    async def _ring_from_elsewhere(self) -> None:
+        connection = await connect(self._dsn, self._timeout)
+        try:
+            await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
+        finally:
             connection.terminate()
 
 

@@ -39,6 +39,11 @@ class Snapshot:
         _xmin, xmax, ids = text.split(":")
         return cls(int(xmax), frozenset(map(int, ids.split(","))) if ids else frozenset())
 
+    @property
+    def xmin(self) -> int:
+        """Every transaction with a lower id had ended."""
+        return min(self.in_progress, default=self.xmax)
+
     def covers(self, xid: int) -> bool:
         """Whether the transaction had ended (so that its events, if any, were visible)."""
         return xid < self.xmax and xid not in self.in_progress

@@ -61,9 +61,7 @@ class Page(NamedTuple):
     grants: tuple[Grant, ...] = ()
 
     @property
-    def highest_xid(self) -> int:
-        """Of all that was read; 0: nothing was."""
-        xids = [event.xid for event in self.events]
-        xids += [ejection.xid for ejection in self.ejections]
-        xids += [grant.xid for grant in self.grants]
-        return max(xids, default=0)
+    def xids(self) -> set[int]:
+        """The transactions that wrote what was read."""
+        rows: tuple[Event | Ejection | Grant, ...] = (*self.events, *self.ejections, *self.grants)
+        return {row.xid for row in rows}

@@ -1,16 +1,18 @@
 """The loop at the centre: woken by the bell, read what became visible, hand it to the hub.
 
 `server` runs it over whichever connection is up. The cursor lives here and outlives connections:
-after an outage the first read returns all that was committed meanwhile, once.
+after an outage the first read returns all that was committed meanwhile, once. When to read next is
+`pace`'s to say.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import NamedTuple, Protocol
 
 from realtime.relay.cursor import Cursor, Database, Snapshot, encode_cursor
 from realtime.relay.events import Event, Grant, Page
 from realtime.relay.hub import Hub
+from realtime.relay.pace import Action, Pace, State, Step
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import Lost, Unrecoverable
 from realtime.relay.subscriber import Place
@@ -33,15 +35,40 @@ class EventLog(Protocol):
 
 
 class Bell(Protocol):
-    """What wakes the relay; implemented by `postgres.doorbell`."""
+    """What wakes the relay, and is silenced by it; implemented by `postgres.doorbell`.
 
-    async def wait(self) -> None:
-        """Return when something may have been written since the last call, or it is time to look.
+    Each method raises one of `postgres.connection.LOST` when nothing can be heard any more.
+    """
 
-        Raises:
-            ConnectionError: nothing can be heard any more.
-        """
+    async def wait(self, seconds: float) -> None:
+        """Return when something may have been written since the last call, or after that time."""
         ...
+
+    async def pause(self, seconds: float) -> None:
+        """Return after that time, whether it rings or not."""
+        ...
+
+    async def silence(self) -> None:
+        """Say that this process is awake, and silence the bell if every live one is."""
+        ...
+
+    async def ring_on(self) -> int:
+        """Say that this process sleeps, switch the bell on, and return a transaction id taken
+        after that."""
+        ...
+
+    async def is_on(self) -> bool:
+        """Whether the bell rings and this process is known to sleep."""
+        ...
+
+
+class Found(NamedTuple):
+    """What a read came to."""
+
+    transactions: int
+    """How many had written something."""
+    xmin: int
+    """Every transaction with a lower id was over."""
 
 
 class _Delivered(NamedTuple):
@@ -59,11 +86,22 @@ class Relay:
         refusals: who was refused lately; they hear of grants before anybody else of anything.
         database: which history the cursor belongs to.
         cursor: where to begin.
+        monotonic: seconds.
     """
 
-    def __init__(self, hub: Hub, refusals: Refusals, database: Database, cursor: Cursor) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        refusals: Refusals,
+        database: Database,
+        cursor: Cursor,
+        *,
+        monotonic: Callable[[], float],
+    ) -> None:
         self._hub = hub
         self._refusals = refusals
+        self._monotonic = monotonic
+        self._pace = Pace(monotonic)
         self.database = database
         self._cursor = cursor
         self._broken: list[_Delivered] = []
@@ -78,24 +116,53 @@ class Relay:
         self._hub.lose_track(reason)
         self._hub.position = encode_cursor(database, cursor)
 
+    @property
+    def state(self) -> State:
+        """Whether it sleeps until the bell rings, or polls."""
+        return self._pace.state
+
     async def run(self, log: EventLog, bell: Bell) -> None:
         """Relay until the connection is lost. Safe to cancel and to call again with another."""
+        self._pace = Pace(self._monotonic)
+        step = self._pace.begin()
         while True:
-            await bell.wait()
-            try:
-                await self.catch_up(log)
-            except Unrecoverable as lost:
-                # The process was away for longer than the log goes back.
-                self.start_over(self.database, await log.end(), lost.reason)
+            await self._take(step, bell)
+            found = await self._catch_up_or_start_over(log)
+            step = self._pace.after_read(found.transactions, found.xmin)
 
-    async def catch_up(self, log: EventLog) -> None:
+    async def _take(self, step: Step, bell: Bell) -> None:
+        match step.action:
+            case Action.WAIT:
+                await bell.wait(step.seconds)
+            case Action.PAUSE:
+                await bell.pause(step.seconds)
+            case Action.SILENCE:
+                await bell.silence()
+                self._pace.silenced()
+            case Action.CHECK if await bell.is_on():
+                self._pace.checked()
+            case _:
+                self._pace.fenced(await bell.ring_on())
+
+    async def _catch_up_or_start_over(self, log: EventLog) -> Found:
+        try:
+            return await self.catch_up(log)
+        except Unrecoverable as lost:
+            # The process was away for longer than the log goes back.
+            self.start_over(self.database, await log.end(), lost.reason)
+            return Found(0, 0)
+
+    async def catch_up(self, log: EventLog) -> Found:
         """Read once and deliver what was found."""
         number = self._refusals.read_begins()
         earlier = tuple(self._broken)
+        found = Found(0, 0)
         highest = 0
         async with aclosing(log.read(self._cursor)) as pages:
             async for page in pages:
-                highest = max(highest, page.highest_xid)
+                xids = page.xids
+                highest = max(highest, *xids, 0)
+                found = Found(found.transactions + len(xids), page.snapshot.xmin)
                 self._refusals.forget(page.grants)
                 fresh = _without_repeats(page, earlier)
                 if page.is_last:
@@ -105,6 +172,7 @@ class Relay:
                     last_id = page.events[-1].id if page.events else 0
                     self._broken = [*earlier, _Delivered(page.snapshot, last_id)]
         self._refusals.read_ends(number)
+        return found
 
     async def _finish_read(self, page: Page, cursor: Cursor) -> None:
         await self._hub.deliver(page, Place(cursor, encode_cursor(self.database, cursor)))

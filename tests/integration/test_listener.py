@@ -10,16 +10,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
 
 import asyncpg
 import pytest
 from tornado.ioloop import IOLoop
 
-from realtime.postgres import doorbell
 from realtime.postgres.connection import WrongServer
 from realtime.postgres.embedded import EmbeddedPostgres
 from realtime.postgres.listener import Listener, begin
 from realtime.postgres.schema import SchemaError, migrate
+from realtime.relay import pace
 from realtime.relay.backoff import Backoff
 from realtime.relay.events import Page
 from realtime.relay.refusals import Refusals
@@ -72,12 +73,19 @@ class Heard:
         beginning = await begin(direct or dsn, 10)
         self.listener = Listener(
             dsn,
+            str(uuid4()),
             timeout=timeout,
             backoff=Backoff(lambda: 0),
             on_typing=self.typing.append,
             on_change=self._on_change,
         )
-        relay = Relay(cast("Hub", self.hub), self.refusals, beginning.database, beginning.cursor)
+        relay = Relay(
+            cast("Hub", self.hub),
+            self.refusals,
+            beginning.database,
+            beginning.cursor,
+            monotonic=time.monotonic,
+        )
         self._task = asyncio.create_task(self.listener.run(relay))
         await self.changes_to(True)
         await eventually(lambda: self.hub.reads)  # of what came before
@@ -124,12 +132,12 @@ def heard(io_loop: IOLoop) -> Iterator[Heard]:
 @pytest.fixture
 def only_rung(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is read without a ring."""
-    monkeypatch.setattr(doorbell, "SAFETY_SECONDS", NEVER)
+    monkeypatch.setattr(pace, "SAFETY_SECONDS", NEVER)
 
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doorbell, "SAFETY_SECONDS", 0.05)
+    monkeypatch.setattr(pace, "SAFETY_SECONDS", 0.05)
 
 
 async def send(platform: Platform, *texts: str) -> None:

@@ -104,7 +104,8 @@ def make_hub(asked: Asked | None = None) -> Hub:
 
 
 def make_relay(hub: Hub, cursor: Cursor, refusals: Refusals | None = None) -> Relay:
-    return Relay(hub, refusals or Refusals(lambda: 0.0), HISTORY, cursor)
+    refusals = refusals or Refusals(lambda: 0.0)
+    return Relay(hub, refusals, HISTORY, cursor, monotonic=lambda: 0.0)
 
 
 def make_subscriber(

@@ -1,7 +1,7 @@
 """Tests of `realtime.relay.relay`: reading a log through everything that may break it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import pytest
 from hypothesis import example, given
@@ -11,6 +11,7 @@ from realtime.relay.cursor import Cursor, Snapshot, decode_cursor, encode_cursor
 from realtime.relay.errors import Refused
 from realtime.relay.events import Grant, Page
 from realtime.relay.hub import Hub
+from realtime.relay.pace import QUIET_READS, State
 from realtime.relay.refusals import Refusals
 from realtime.relay.relay import Relay
 from realtime.relay.resume import Lost, Unrecoverable
@@ -135,23 +136,87 @@ def test_what_committed_in_between_is_not_left_out() -> None:
 
 
 class Bell:
-    """Rings some times, and is not heard any more."""
+    """Is waited for some times, and then not heard any more; notes what it is told."""
 
-    def __init__(self, rings: int) -> None:
-        self.rings = rings
+    def __init__(self, waits: int = 0, *, is_ok: bool = True) -> None:
+        self.waits = waits
+        self.is_ok = is_ok
+        self.told: list[str] = []
 
-    async def wait(self) -> None:
-        if not self.rings:
+    async def wait(self, seconds: float) -> None:
+        if not self.waits:
             raise ConnectionResetError
-        self.rings -= 1
+        self.waits -= 1
+        self.told.append("wait")
+
+    async def pause(self, seconds: float) -> None:
+        self.told.append("pause")
+
+    async def silence(self) -> None:
+        self.told.append("silence")
+
+    async def ring_on(self) -> int:
+        self.told.append("ring on")
+        return 8
+
+    async def is_on(self) -> bool:
+        self.told.append("is it on?")
+        return self.is_ok
 
 
 def test_runs_until_nothing_is_heard() -> None:
-    """The relay reads once for each ring, and ends with the bell."""
-    log = Pages(page(seen(9)))
+    """The relay reads once for each step, the first of which is to switch the bell on."""
+    log, bell = Pages(page(seen(9))), Bell(2)
     with pytest.raises(ConnectionResetError):
-        run(make_relay(make_hub(), Cursor(5)).run(log, Bell(2)))
-    assert len(log.cursors) == 2
+        run(make_relay(make_hub(), Cursor(5)).run(log, bell))
+    assert bell.told == ["ring on", "wait", "wait"]
+    assert len(log.cursors) == 3
+
+
+class Lull(Pages):
+    """Two transactions at once, and then nothing more."""
+
+    async def read(self, cursor: Cursor) -> AsyncGenerator[Page, None]:
+        self.cursors.append(cursor)
+        is_first = len(self.cursors) == 1
+        yield page(seen(9), event(1, 6), event(2, 7)) if is_first else page(seen(9))
+
+
+def test_polls_while_busy() -> None:
+    """It silences the bell, reads on in short pauses, and switches it on before it sleeps."""
+    bell = Bell()
+    relay = make_relay(make_hub(), Cursor(5))
+    assert relay.state is State.ASLEEP
+    with pytest.raises(ConnectionResetError):
+        run(relay.run(Lull(), bell))
+    pauses = ["pause"] * (QUIET_READS - 1)
+    assert bell.told == ["ring on", "silence", *pauses, "ring on"]
+    assert relay.state is State.ASLEEP
+
+
+@pytest.mark.parametrize("is_ok", [True, False])
+def test_looks_at_the_bell(is_ok: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not as it should be while the relay sleeps, it is switched on again."""
+    monkeypatch.setattr("realtime.relay.pace.SAFETY_SECONDS", 0.0)
+    bell = Bell(is_ok=is_ok)
+    log = Pages(page(seen(9)), breaks=False)
+    bell.is_on = ends_after(2, bell.is_on)  # type: ignore[method-assign]
+    with pytest.raises(ConnectionResetError):
+        run(make_relay(make_hub(), Cursor(5)).run(log, bell))
+    mended = [] if is_ok else ["ring on"]
+    assert bell.told == ["ring on", "is it on?", *mended, "is it on?", *mended]
+
+
+def ends_after(times: int, act: Callable[[], Awaitable[bool]]) -> Callable[[], Awaitable[bool]]:
+    """The same, and then the connection is gone."""
+    left = iter(range(times))
+
+    async def act_or_end() -> bool:
+        if next(left, None) is None:
+            raise ConnectionResetError
+        return await act()
+
+    return act_or_end
 
 
 # Starting over.
@@ -167,7 +232,7 @@ def test_what_it_had_not_read_is_gone() -> None:
     log = Pages(page(seen(9)))
     log.lost = Unrecoverable(Lost.TOO_OLD)
     with pytest.raises(ConnectionResetError):
-        run(relay.run(log, Bell(2)))
+        run(relay.run(log, Bell(1)))
     assert log.cursors == [Cursor(5), END]
     assert decode_cursor(hub.position) == (HISTORY, END)
     assert [subscriber.gap for subscriber, _ in asked] == ["too_old"]

@@ -9,7 +9,7 @@ CREATE TABLE relay.nodes (
     id uuid PRIMARY KEY,
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     heartbeat_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    awake boolean NOT NULL DEFAULT true,
+    awake boolean NOT NULL DEFAULT false,
     info jsonb NOT NULL DEFAULT '{}'
 );
 

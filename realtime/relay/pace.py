@@ -1,0 +1,141 @@
+"""When to read the log next: woken by the bell when quiet, polling with it silenced when busy.
+
+Borrowed from network cards: interrupts when quiet, polling when busy. Pure state that is told what
+each read found; `relay` does what it says. It loses nothing, whatever writers do, because of three
+rules:
+
+- A writer inserts into the log first and looks at the bell after it. One that found the bell silent
+  had its transaction id before it looked.
+- On the way to sleep the bell is switched on first; then a transaction id of our own is taken, the
+  fence. So every writer that found the bell silent has an id below the fence.
+- Only a read whose snapshot shows that everything below the fence is over, and which has thus
+  returned it, lets us sleep. (A snapshot's xmax would not do as the fence: it is one past the
+  latest *completed* transaction, and running writers may sit above it.)
+
+    asleep ──busy──▶ awake ──quiet──▶ fenced ──all below the fence over──▶ asleep
+                       ▲                │
+                       └──────busy──────┘
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+BUSY_TRANSACTIONS = 2
+"""A read that finds this many says that rings come faster than they are answered."""
+QUIET_READS = 8
+"""Empty reads in a row after which the bell is switched on again."""
+SHORTEST_PAUSE = 0.002
+"""Seconds between reads while busy: events gather, so that each socket gets several at once."""
+SAFETY_SECONDS = 2.0
+"""The log is read, and the bell looked at, at least this often: for what was written with
+`relay.quiet`, for a ring that went unheard, for a bell that somebody else silenced. Also the
+longest pause while fenced behind somebody's long transaction."""
+
+
+class State(Enum):
+    ASLEEP = "asleep"
+    """The bell rings; nothing to do until it does."""
+    AWAKE = "awake"
+    """Reading again and again; the bell may be silent."""
+    FENCED = "fenced"
+    """The bell rings again, but somebody who found it silent may not have committed yet."""
+
+
+class Action(Enum):
+    WAIT = "wait"
+    """Until the bell rings, at most for `Step.seconds`."""
+    PAUSE = "pause"
+    """For `Step.seconds`, whether the bell rings or not."""
+    SILENCE = "silence"
+    """Say that this process is awake, silence the bell if all are, and tell `Pace.silenced`."""
+    RING = "ring"
+    """Say that this process goes to sleep, switch the bell on, take a fence: `Pace.fenced`."""
+    CHECK = "check"
+    """See that the bell is on and this process known to sleep: `Pace.checked`, else as `RING`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do before the next read."""
+
+    action: Action
+    seconds: float = 0.0
+
+
+class Pace:
+    """What to do after each read, over one connection.
+
+    Args:
+        monotonic: seconds.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self.state = State.ASLEEP
+        self._monotonic = monotonic
+        self._check_at = 0.0
+        self._empty_reads = 0
+        self._fence = 0
+        self._pause = SHORTEST_PAUSE
+
+    def begin(self) -> Step:
+        """The first step over a new connection that listens: nobody knows how the bell stands."""
+        return Step(Action.RING)
+
+    def fenced(self, fence: int) -> None:
+        """`Action.RING` was done.
+
+        Args:
+            fence: the transaction id that was taken after it.
+        """
+        self.state = State.FENCED
+        self._fence = fence
+        self._pause = SHORTEST_PAUSE
+        self.checked()
+
+    def silenced(self) -> None:
+        """`Action.SILENCE` was done."""
+        self.state = State.AWAKE
+        self._empty_reads = 0
+        self.checked()
+
+    def checked(self) -> None:
+        """The bell is as it should be."""
+        self._check_at = self._monotonic() + SAFETY_SECONDS
+
+    def after_read(self, found: int, xmin: int) -> Step:
+        """Decide what comes next.
+
+        Args:
+            found: of how many transactions the read returned something.
+            xmin: of its snapshot: every transaction with a lower id was over.
+        """
+        if self.state is State.FENCED and xmin > self._fence:
+            self.state = State.ASLEEP
+        if self.state is State.AWAKE:
+            return self._while_awake(found)
+        if found >= BUSY_TRANSACTIONS:
+            return Step(Action.SILENCE)
+        if self._is_check_due():
+            return Step(Action.CHECK)
+        return self._while_fenced() if self.state is State.FENCED else self._while_asleep()
+
+    def _while_awake(self, found: int) -> Step:
+        self._empty_reads = 0 if found else self._empty_reads + 1
+        if self._empty_reads >= QUIET_READS:
+            return Step(Action.RING)
+        if self._is_check_due():
+            # Once more: who slept when it was tried may be gone, or awake.
+            return Step(Action.SILENCE)
+        # The longer nothing comes, the longer it may take: 2, 2, 4, 6, 8 … ms.
+        return Step(Action.PAUSE, SHORTEST_PAUSE * max(1, self._empty_reads))
+
+    def _while_fenced(self) -> Step:
+        pause, self._pause = self._pause, min(self._pause * 2, SAFETY_SECONDS)
+        return Step(Action.WAIT, pause)
+
+    def _while_asleep(self) -> Step:
+        return Step(Action.WAIT, max(0.0, self._check_at - self._monotonic()))
+
+    def _is_check_due(self) -> bool:
+        return self._monotonic() >= self._check_at

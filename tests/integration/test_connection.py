@@ -45,6 +45,15 @@ async def test_a_connection_says_whose_it_is(connection: Connection, platform: P
 
 
 @pytest.mark.gen_test
+async def test_the_log_is_read_by_one_plan(connection: Connection) -> None:
+    """Planned once, and never as a scan of all of it, however empty the log was at that time."""
+    await connection.execute("PREPARE newer(xid8) AS SELECT * FROM relay.events WHERE xid > $1")
+    lines = [row[0] for row in await connection.fetch("EXPLAIN EXECUTE newer('10')")]
+    assert any("$1" in line for line in lines), lines
+    assert not any("Seq Scan" in line for line in lines), lines
+
+
+@pytest.mark.gen_test
 async def test_every_statement_has_a_limit(database: str) -> None:
     """And the connection can be used after one that took too long."""
     connection = await connect(database, 0.2)
@@ -127,6 +136,22 @@ async def test_a_pool_ends_though_it_is_in_use(database: str, platform: Platform
         await eventually(is_asked)
     with pytest.raises(LOST):
         await question
+
+
+@pytest.mark.gen_test
+async def test_a_pool_takes_back_what_was_left_open(database: str) -> None:
+    """A transaction is rolled back, though nothing else is reset: each question is one trip."""
+    async with open_pool(database, size=1, timeout=10, is_pooled=False) as pool:
+        async with pool.acquire() as connection:
+            await connection.execute("BEGIN; CREATE TABLE left_open ()")
+        assert await pool.fetchval("SELECT to_regclass('left_open')") is None
+        async with pool.acquire() as connection:
+            pid = connection.get_server_pid()
+            await connection.fetchval("SELECT 'the last'")
+        other = await connect(database, 10)
+        last = "SELECT query FROM pg_stat_activity WHERE pid = $1"
+        assert await other.fetchval(last, pid) == "SELECT 'the last'"
+        await other.close(timeout=10)
 
 
 @pytest.mark.gen_test

@@ -1,5 +1,6 @@
 -- Bots, users who may watch them, and sessions to write in; ids are counted, so that the load
 -- generator and pgbench know them. User n may watch bot 0 and bot n modulo 500; user 0 owns all.
+-- The bot ffffffffffff is for writers to warm up with.
 
 INSERT INTO users (id, username)
 SELECT ('00000000-0000-4000-a000-' || lpad(to_hex(n), 12, '0'))::uuid, 'user ' || n
@@ -9,6 +10,8 @@ INSERT INTO bots (id, name, owner_id)
 SELECT ('00000000-0000-4000-b000-' || lpad(to_hex(n), 12, '0'))::uuid, 'Bot ' || n,
     '00000000-0000-4000-a000-000000000000'
 FROM generate_series(0, 499) AS n;
+INSERT INTO bots (id, name, owner_id) VALUES
+    ('00000000-0000-4000-b000-ffffffffffff', 'Warm-up', '00000000-0000-4000-a000-000000000000');
 
 INSERT INTO permissions (bot_id, user_id, role)
 SELECT DISTINCT ('00000000-0000-4000-b000-' || lpad(to_hex(bot), 12, '0'))::uuid,
@@ -20,6 +23,9 @@ SELECT ('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
     ('00000000-0000-4000-b000-' || lpad(to_hex(n), 12, '0'))::uuid,
     '00000000-0000-4000-a000-000000000000'
 FROM generate_series(0, 499) AS n;
+INSERT INTO sessions (id, bot_id, user_id) VALUES
+    ('00000000-0000-4000-8000-ffffffffffff', '00000000-0000-4000-b000-ffffffffffff',
+    '00000000-0000-4000-a000-000000000000');
 
 -- The same rows without foreign keys, checks and indexes: what a commit alone costs.
 CREATE TABLE bare_messages (

@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ import pytest
 from realtime.postgres.embedded import EmbeddedPostgres
 
 # Here and not by `-p`, which would import the relay before its coverage is measured.
-pytest_plugins = ["tests.serving"]
+pytest_plugins = ["tests.mortal", "tests.serving"]
 
 CHROMIUM = Path("/usr/bin/chromium")
 TEST_SETTINGS = {
@@ -30,6 +32,8 @@ TEST_SETTINGS = {
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "browser: drives a real Chromium")
+    # Or pytest-tornado's first loop makes asyncio make another, which nobody closes.
+    asyncio.set_event_loop(None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -73,9 +77,9 @@ def template(postgres: EmbeddedPostgres) -> str:
     return "migrated"
 
 
-@pytest.fixture
-def database(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
-    """The address of a fresh, migrated database of the test's own."""
+@contextmanager
+def new_database(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
+    """The address of a copy of `template`, for as long as it is needed."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     postgres.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
@@ -85,11 +89,36 @@ def database(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def database(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
+    """The address of a fresh, migrated database of the test's own."""
+    with new_database(postgres, template) as dsn:
+        yield dsn
+
+
+@pytest.fixture
 def empty_database(postgres: EmbeddedPostgres) -> Iterator[str]:
     """The address of a database that nothing has migrated."""
-    name = f"empty_{uuid.uuid4().hex[:12]}"
-    postgres.sql(f"CREATE DATABASE {name}")
-    try:
-        yield postgres.dsn(name)
-    finally:
-        postgres.sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    with new_database(postgres, "template1") as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def core_template(postgres: EmbeddedPostgres) -> str:
+    """The name of a database with the log alone, as `alembic upgrade core@head` leaves it."""
+    from alembic import command
+    from alembic.config import Config
+
+    from realtime.postgres.schema import PROJECT
+
+    postgres.sql("CREATE DATABASE core_alone")
+    config = Config(PROJECT / "alembic.ini")
+    config.attributes["dsn"] = postgres.dsn("core_alone")
+    command.upgrade(config, "core@head")
+    return "core_alone"
+
+
+@pytest.fixture
+def core_database(postgres: EmbeddedPostgres, core_template: str) -> Iterator[str]:
+    """The address of a database with the log and its functions, and no tables of anybody's."""
+    with new_database(postgres, core_template) as dsn:
+        yield dsn

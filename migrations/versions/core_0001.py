@@ -15,6 +15,7 @@ def upgrade() -> None:
         "core/events",
         "core/retention",
         "core/doorbell",
+        "core/connections",
         "core/values",
         "core/contract",
         "core/rights",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from migrations.scripts import run_scripts
+from migrations.scripts import run_scripts, run_templates
 
 revision = "reference_0001"
 down_revision = None
@@ -11,9 +11,9 @@ depends_on = "core_0001"
 
 
 def upgrade() -> None:
-    run_scripts("reference/tables", "reference/access", "reference/messages")
-    run_scripts("reference/permissions", "reference/bots", "reference/documents")
-    run_scripts("reference/users", "reference/rights")
+    run_scripts("reference/tables")
+    run_templates()
+    run_scripts("reference/rights")
 
 
 def downgrade() -> None:

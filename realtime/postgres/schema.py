@@ -6,6 +6,7 @@ start, so that a forgotten migration is one clear line and not an SQL error an h
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+
+from realtime.postgres.connection import connect
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -26,6 +29,11 @@ NEEDED = (
     "relay.authorize(uuid,uuid)",
 )
 
+ACCESS = {"relay.authenticate(text,text)", "relay.authorize(uuid,uuid)"}
+"""Those that know the tables: of the reference branch, or attached."""
+
+CONNECT_SECONDS = 10.0
+
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
@@ -37,6 +45,8 @@ class SchemaError(Exception):
 def migrate(dsn: str) -> None:
     """Bring the database up to date: the log and its functions, and the reference tables.
 
+    A database that has the log alone keeps to that: its tables are a platform's own.
+
     Args:
         dsn: an address in any form that asyncpg understands.
 
@@ -44,7 +54,7 @@ def migrate(dsn: str) -> None:
     """
     config = _config()
     config.attributes["dsn"] = dsn
-    command.upgrade(config, "heads")
+    command.upgrade(config, "core@head" if asyncio.run(_has_core_alone(dsn)) else "heads")
 
 
 async def check_schema(connection: Connection) -> None:
@@ -60,12 +70,37 @@ async def check_schema(connection: Connection) -> None:
     if not applied:
         raise SchemaError("the database is not migrated: run bin/migrate")
     _check_revisions(applied)
-    missing = await connection.fetch(
-        "SELECT name FROM unnest($1::text[]) AS name WHERE to_regprocedure(name) IS NULL", NEEDED
-    )
-    if missing:
-        names = ", ".join(row["name"] for row in missing)
-        raise SchemaError(f"the database is half migrated, without {names}: run bin/migrate")
+    missing = [
+        row["name"]
+        for row in await connection.fetch(
+            "SELECT name FROM unnest($1::text[]) AS name WHERE to_regprocedure(name) IS NULL",
+            NEEDED,
+        )
+    ]
+    if not missing:
+        return
+    names = ", ".join(missing)
+    if ACCESS.issuperset(missing) and _is_core_alone(applied):
+        raise SchemaError(
+            f"the database has the log and no tables yet, so no {names}:"
+            " run bin/attach --apply with the mapping of your tables (docs/adopting.md)"
+        )
+    raise SchemaError(f"the database is half migrated, without {names}: run bin/migrate")
+
+
+async def _has_core_alone(dsn: str) -> bool:
+    connection = await connect(dsn, CONNECT_SECONDS)
+    try:
+        return _is_core_alone(await _applied_revisions(connection))
+    finally:
+        await connection.close(timeout=CONNECT_SECONDS)
+
+
+def _is_core_alone(applied: set[str]) -> bool:
+    """Whether something is applied, and nothing of the reference tables."""
+    scripts = ScriptDirectory.from_config(_config())
+    known = {script.revision: script.branch_labels for script in scripts.walk_revisions()}
+    return bool(applied) and all("core" in known.get(name, ()) for name in applied)
 
 
 async def _applied_revisions(connection: Connection) -> set[str]:

@@ -14,6 +14,7 @@ DROP FUNCTION relay.uuid_or_null(text);
 DROP FUNCTION relay.ring(text);
 DROP TABLE relay.floor;
 DROP TABLE relay.snapshots;
+DROP TABLE relay.connections;
 DROP TABLE relay.nodes;
 DROP SEQUENCE relay.bell;
 DROP TABLE relay.events;

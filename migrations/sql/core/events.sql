@@ -30,6 +30,7 @@ CREATE TABLE relay.events (
     payload text,
     user_id uuid,
     code integer,
+    subject uuid,
     written_at timestamptz NOT NULL DEFAULT clock_timestamp()
 ) PARTITION BY LIST (slot);
 

@@ -1,5 +1,10 @@
 -- Who a token's subject is, and whether a user may watch a bot. No row means refused.
 --
+-- What stands in double braces here and in the files beside it is filled in with the names of
+-- tables and columns: by the migration for those of tables.sql, by bin/attach for a platform's own.
+-- realtime/postgres/attach_templates.py has the rules. A column that there is none of reads as
+-- null, so every message provides for nulls.
+--
 -- STABLE, because they must see the snapshot of the statement that calls them: a socket starts
 -- reading events where its authorization's snapshot ends. SECURITY DEFINER, so that the relay's
 -- role needs EXECUTE and no rights on the tables.
@@ -9,25 +14,29 @@
 CREATE FUNCTION relay.authenticate(subject text, kind text)
 RETURNS TABLE (user_id uuid, username text)
 LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT u.id, u.username
-    FROM public.users AS u
-    WHERE u.is_active
-        AND CASE kind
-            WHEN 'id' THEN u.id = relay.uuid_or_null(subject)
-            WHEN 'username' THEN u.username = subject
+    SELECT {{u.id}}, {{u.username}}
+    FROM {{users}} AS u
+    WHERE {{u.is_active}}
+        AND CASE authenticate.kind
+            WHEN 'id' THEN {{u.id}} = relay.uuid_or_null(authenticate.subject)
+            WHEN 'username' THEN {{u.username}} = authenticate.subject
         END
 $$;
 
--- The owner's role is 'owner', whatever a permission row says.
+-- The owner's role is 'owner', whatever a permission row says. A row of permissions without a role
+-- is a permission, too.
 CREATE FUNCTION relay.authorize(user_id uuid, bot_id uuid)
 RETURNS TABLE (bot_name text, role text, username text)
 LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT b.name, CASE WHEN b.owner_id = u.id THEN 'owner' ELSE p.role END, u.username
-    FROM public.users AS u
-    CROSS JOIN public.bots AS b
-    LEFT JOIN public.permissions AS p ON p.bot_id = b.id AND p.user_id = u.id
-    WHERE u.id = authorize.user_id
-        AND u.is_active
-        AND b.id = authorize.bot_id
-        AND (b.owner_id = u.id OR p.role IS NOT NULL)
+    SELECT {{b.name}},
+        CASE WHEN {{b.owner_id}} = {{u.id}} OR {{p.role}} = {{owner_role}} THEN 'owner'
+            ELSE coalesce({{p.role}}, 'viewer') END,
+        {{u.username}}
+    FROM {{users}} AS u
+    CROSS JOIN {{bots}} AS b
+    LEFT JOIN {{permissions}} AS p ON {{p.bot_id}} = {{b.id}} AND {{p.user_id}} = {{u.id}}
+    WHERE {{u.id}} = authorize.user_id
+        AND {{u.is_active}}
+        AND {{b.id}} = authorize.bot_id
+        AND ({{b.owner_id}} = {{u.id}} OR {{p.user_id}} IS NOT NULL)
 $$;

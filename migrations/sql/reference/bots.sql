@@ -22,7 +22,7 @@ RETURN (
     FROM jsonb_each(new_row) AS c
     JOIN pg_attribute AS a ON a.attrelid = relation AND a.attname = c.key
     WHERE old_row IS NOT NULL
-        AND c.key <> ALL (ARRAY['updated_by', 'updated_at'])
+        AND c.key <> ALL ({{untold}})
         AND c.value IS DISTINCT FROM old_row -> c.key
 );
 
@@ -31,8 +31,9 @@ RETURN (
 CREATE FUNCTION relay.ejection_after_owner(bot_id uuid, user_id uuid) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT CASE WHEN EXISTS (
-        SELECT FROM public.permissions AS p
-        WHERE p.bot_id = ejection_after_owner.bot_id AND p.user_id = ejection_after_owner.user_id
+        SELECT FROM {{permissions}} AS p
+        WHERE {{p.bot_id}} = ejection_after_owner.bot_id
+            AND {{p.user_id}} = ejection_after_owner.user_id
     ) THEN 'recheck' ELSE 'eject' END
 $$;
 
@@ -44,6 +45,7 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC' SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres'
 SET extra_float_digits = 1 SET bytea_output = 'hex'
 AS $$
+#variable_conflict use_variable
 DECLARE
     at text := relay.json_time(clock_timestamp());
     actor uuid := relay.actor();
@@ -52,10 +54,10 @@ BEGIN
     SELECT concat('bot:', c.id), 'bot_update',
         relay.bot_event(c.id, 'config', c.details, coalesce(c.updated_by, actor), at)
     FROM (
-        SELECT n.id, n.updated_by,
-            relay.changed_columns(TG_RELID, to_jsonb(o), to_jsonb(n)) AS details
+        SELECT {{n.id}} AS id, {{n.updated_by}} AS updated_by,
+            relay.changed_columns(TG_RELID, to_jsonb(o.*), to_jsonb(n.*)) AS details
         FROM old_rows AS o
-        FULL JOIN new_rows AS n ON n.id = o.id
+        FULL JOIN new_rows AS n ON {{n.id}} = {{o.id}}
         OFFSET 0
     ) AS c
     WHERE c.details IS NOT NULL;
@@ -65,9 +67,10 @@ BEGIN
     INSERT INTO relay.events (topic, type, payload, user_id, code)
     SELECT r.*
     FROM (
-        SELECT n.id, o.owner_id AS old_owner, n.owner_id AS new_owner, n.updated_by
+        SELECT {{n.id}} AS id, {{o.id}} AS old_id, {{o.owner_id}} AS old_owner,
+            {{n.owner_id}} AS new_owner, {{n.updated_by}} AS updated_by
         FROM old_rows AS o
-        FULL JOIN new_rows AS n ON n.id = o.id
+        FULL JOIN new_rows AS n ON {{n.id}} = {{o.id}}
         OFFSET 0
     ) AS b
     CROSS JOIN LATERAL (
@@ -77,7 +80,7 @@ BEGIN
     ) AS c (user_id, action, granted_by, ejection)
     CROSS JOIN LATERAL relay.permission_rows(b.id, c.user_id, c.action,
         relay.permission_details('owner', c.granted_by, NULL), true, c.ejection, at) AS r
-    WHERE b.old_owner <> b.new_owner;
+    WHERE b.id = b.old_id AND b.old_owner IS DISTINCT FROM b.new_owner AND c.user_id IS NOT NULL;
     PERFORM relay.ring(TG_TABLE_NAME);
     RETURN NULL;
 END
@@ -88,12 +91,14 @@ $$;
 -- nobody can come back and resume. OLD.updated_by is not who deletes; only the actor can tell.
 CREATE FUNCTION relay.bots_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
 DECLARE
     at text := relay.json_time(clock_timestamp());
     actor uuid := relay.actor();
 BEGIN
     INSERT INTO relay.events (topic, type, payload, code)
-    SELECT concat('bot:', o.id), 'eject', relay.bot_event(o.id, 'deleted', '{}', actor, at), 4003
+    SELECT concat('bot:', {{o.id}}), 'eject',
+        relay.bot_event({{o.id}}, 'deleted', '{}', actor, at), 4003
     FROM old_rows AS o;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
@@ -102,9 +107,14 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER relay_update AFTER UPDATE ON public.bots
+CREATE TRIGGER relay_insert AFTER INSERT ON {{bots}}
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION relay.access_inserted();
+CREATE TRIGGER relay_update AFTER UPDATE ON {{bots}}
     REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION relay.bots_updated();
-CREATE TRIGGER relay_delete AFTER DELETE ON public.bots
+CREATE TRIGGER relay_delete AFTER DELETE ON {{bots}}
     REFERENCING OLD TABLE AS old_rows
     FOR EACH STATEMENT EXECUTE FUNCTION relay.bots_deleted();
+CREATE TRIGGER relay_truncate AFTER TRUNCATE ON {{bots}}
+    FOR EACH STATEMENT EXECUTE FUNCTION relay.access_truncated('4003');

@@ -7,23 +7,27 @@ CREATE FUNCTION relay.document_event(
     user_id uuid, at text
 ) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN concat('{"type":"document_update","bot_id":"', bot_id, '","data":{"action":"', action,
-    '","document":{"id":"', document_id, '","filename":', to_json(filename),
-    ',"status":"', status, '"',
+RETURN concat('{"type":"document_update","bot_id":"', bot_id,
+    '","data":{"action":', to_json(coalesce(action, 'uploaded')),
+    ',"document":{"id":"', document_id, '","filename":', to_json(coalesce(filename, '')),
+    ',"status":', to_json(coalesce(status, 'uploaded')),
     CASE WHEN status = 'failed' THEN ',"error":' || relay.json_text(error) END,
     '},"user_id":', relay.json_id(user_id), '},"timestamp":', at, '}');
 
 -- "uploaded" whatever status the row starts with; document.status tells.
 CREATE FUNCTION relay.documents_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
 DECLARE
     at text := relay.json_time(clock_timestamp());
     actor uuid := relay.actor();
 BEGIN
     INSERT INTO relay.events (topic, type, payload)
-    SELECT concat('bot:', n.bot_id), 'document_update', relay.document_event(n.bot_id, 'uploaded',
-        n.id, n.filename, n.status, n.error, coalesce(actor, n.uploaded_by), at)
-    FROM new_rows AS n;
+    SELECT concat('bot:', {{n.bot_id}}), 'document_update', relay.document_event({{n.bot_id}},
+        'uploaded', {{n.id}}, {{n.filename}}, {{n.status}}, {{n.error}},
+        coalesce(actor, {{n.uploaded_by}}), at)
+    FROM new_rows AS n
+    WHERE {{n.bot_id}} IS NOT NULL;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
     END IF;
@@ -34,22 +38,27 @@ $$;
 -- A document moved to another bot is deleted from the one and uploaded to the other.
 CREATE FUNCTION relay.documents_updated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
 DECLARE
     at text := relay.json_time(clock_timestamp());
     actor uuid := relay.actor();
 BEGIN
     INSERT INTO relay.events (topic, type, payload)
     SELECT concat('bot:', d.bot_id), 'document_update', relay.document_event(d.bot_id,
-        CASE WHEN n.id IS NULL THEN 'deleted' WHEN o.id IS NULL THEN 'uploaded' ELSE n.status END,
+        CASE WHEN {{n.id}} IS NULL THEN 'deleted' WHEN {{o.id}} IS NULL THEN 'uploaded'
+            ELSE d.status END,
         d.id, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
     FROM old_rows AS o
-    FULL JOIN new_rows AS n ON n.id = o.id AND n.bot_id = o.bot_id
+    FULL JOIN new_rows AS n ON {{n.id}} = {{o.id}} AND {{n.bot_id}} = {{o.bot_id}}
     CROSS JOIN LATERAL (
-        SELECT n.id, n.bot_id, n.filename, n.status, n.error, n.uploaded_by WHERE n.id IS NOT NULL
+        SELECT {{n.id}}, {{n.bot_id}}, {{n.filename}}, {{n.status}}, {{n.error}}, {{n.uploaded_by}}
+        WHERE {{n.id}} IS NOT NULL
         UNION ALL
-        SELECT o.id, o.bot_id, o.filename, o.status, o.error, o.uploaded_by WHERE n.id IS NULL
-    ) AS d
-    WHERE o.status IS DISTINCT FROM n.status;
+        SELECT {{o.id}}, {{o.bot_id}}, {{o.filename}}, {{o.status}}, {{o.error}}, {{o.uploaded_by}}
+        WHERE {{n.id}} IS NULL
+    ) AS d (id, bot_id, filename, status, error, uploaded_by)
+    WHERE ({{o.id}}, {{o.status}}) IS DISTINCT FROM ({{n.id}}, {{n.status}})
+        AND d.bot_id IS NOT NULL;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
     END IF;
@@ -60,15 +69,17 @@ $$;
 -- In a cascade from bots the bot is gone already: its sockets are closed, so nothing is sent.
 CREATE FUNCTION relay.documents_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
 DECLARE
     at text := relay.json_time(clock_timestamp());
     actor uuid := relay.actor();
 BEGIN
     INSERT INTO relay.events (topic, type, payload)
-    SELECT concat('bot:', o.bot_id), 'document_update', relay.document_event(o.bot_id, 'deleted',
-        o.id, o.filename, o.status, o.error, coalesce(actor, o.uploaded_by), at)
+    SELECT concat('bot:', {{o.bot_id}}), 'document_update', relay.document_event({{o.bot_id}},
+        'deleted', {{o.id}}, {{o.filename}}, {{o.status}}, {{o.error}},
+        coalesce(actor, {{o.uploaded_by}}), at)
     FROM old_rows AS o
-    WHERE (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id);
+    WHERE (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
     END IF;
@@ -76,12 +87,12 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER relay_insert AFTER INSERT ON public.documents
+CREATE TRIGGER relay_insert AFTER INSERT ON {{documents}}
     REFERENCING NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION relay.documents_inserted();
-CREATE TRIGGER relay_update AFTER UPDATE ON public.documents
+CREATE TRIGGER relay_update AFTER UPDATE ON {{documents}}
     REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION relay.documents_updated();
-CREATE TRIGGER relay_delete AFTER DELETE ON public.documents
+CREATE TRIGGER relay_delete AFTER DELETE ON {{documents}}
     REFERENCING OLD TABLE AS old_rows
     FOR EACH STATEMENT EXECUTE FUNCTION relay.documents_deleted();

@@ -27,6 +27,6 @@ DROP FUNCTION relay.messages_updated();
 DROP FUNCTION relay.messages_inserted();
 DROP FUNCTION relay.message_deleted_event(uuid, uuid, uuid, text);
 DROP FUNCTION relay.message_event(
-    text, text, uuid, uuid, uuid, uuid, text, text, text, timestamptz, jsonb, text);
+    text, text, uuid, uuid, uuid, uuid, text, text, text, timestamptz, text, text);
 DROP FUNCTION relay.authorize(uuid, uuid);
 DROP FUNCTION relay.authenticate(text, text);

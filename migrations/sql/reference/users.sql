@@ -1,6 +1,7 @@
 -- A user who is deactivated or deleted leaves everywhere; a TRUNCATE of a table that decides
 -- about access has everyone asked again.
 
+-- A user whose id was changed is another one: who had the old id leaves.
 CREATE FUNCTION relay.users_updated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -9,20 +10,22 @@ BEGIN
     INSERT INTO relay.events (type, user_id, code)
     SELECT 'eject', u.id, 4001
     FROM (
-        SELECT n.id, o.is_active AND NOT n.is_active AS deactivated
+        SELECT {{o.id}} AS id,
+            {{o.is_active}} AND ({{n.id}} IS NULL OR {{n.is_active}} IS NOT TRUE) AS deactivated
         FROM old_rows AS o
-        FULL JOIN new_rows AS n ON n.id = o.id
+        FULL JOIN new_rows AS n ON {{n.id}} = {{o.id}}
         OFFSET 0
     ) AS u
-    WHERE u.deactivated;
+    WHERE u.deactivated AND u.id IS NOT NULL;
     wrote := FOUND;
     -- Whoever is active again, or has another name, may get in where they were refused.
     INSERT INTO relay.events (type)
     SELECT 'grant'
     WHERE EXISTS (
         SELECT FROM new_rows AS n
-        FULL JOIN old_rows AS o ON o.id = n.id
-        WHERE n.is_active AND (o.is_active, o.username) IS DISTINCT FROM (true, n.username)
+        FULL JOIN old_rows AS o ON {{o.id}} = {{n.id}}
+        WHERE {{n.is_active}}
+            AND ({{o.is_active}}, {{o.username}}) IS DISTINCT FROM (true, {{n.username}})
     );
     IF FOUND OR wrote THEN
         PERFORM relay.ring(TG_TABLE_NAME);
@@ -46,7 +49,8 @@ $$;
 CREATE FUNCTION relay.users_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO relay.events (type, user_id, code) SELECT 'eject', o.id, 4001 FROM old_rows AS o;
+    INSERT INTO relay.events (type, user_id, code)
+    SELECT 'eject', {{o.id}}, 4001 FROM old_rows AS o;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
     END IF;
@@ -65,22 +69,14 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER relay_insert AFTER INSERT ON public.users
+CREATE TRIGGER relay_insert AFTER INSERT ON {{users}}
     REFERENCING NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION relay.access_inserted();
-CREATE TRIGGER relay_insert AFTER INSERT ON public.bots
-    REFERENCING NEW TABLE AS new_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION relay.access_inserted();
-CREATE TRIGGER relay_update AFTER UPDATE ON public.users
+CREATE TRIGGER relay_update AFTER UPDATE ON {{users}}
     REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION relay.users_updated();
-CREATE TRIGGER relay_delete AFTER DELETE ON public.users
+CREATE TRIGGER relay_delete AFTER DELETE ON {{users}}
     REFERENCING OLD TABLE AS old_rows
     FOR EACH STATEMENT EXECUTE FUNCTION relay.users_deleted();
-
-CREATE TRIGGER relay_truncate AFTER TRUNCATE ON public.users
+CREATE TRIGGER relay_truncate AFTER TRUNCATE ON {{users}}
     FOR EACH STATEMENT EXECUTE FUNCTION relay.access_truncated('4001');
-CREATE TRIGGER relay_truncate AFTER TRUNCATE ON public.bots
-    FOR EACH STATEMENT EXECUTE FUNCTION relay.access_truncated('4003');
-CREATE TRIGGER relay_truncate AFTER TRUNCATE ON public.permissions
-    FOR EACH STATEMENT EXECUTE FUNCTION relay.access_truncated('4003');

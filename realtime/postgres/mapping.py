@@ -1,0 +1,219 @@
+"""Which tables and columns of a platform events come from: a TOML file over the default one.
+
+`bin/attach` reads one, and the migration of the reference tables takes the default,
+`mapping.toml`. Knows nothing of a database; whether the tables are there is `attach_check`'s.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+EXAMPLE: Final = Path(__file__).with_name("mapping.toml")
+MAX_NAME_BYTES: Final = 63  # PostgreSQL cuts longer ones off, in silence
+
+
+class Kind(StrEnum):
+    """What a column has to hold."""
+
+    ID = "a uuid"
+    TEXT = "text"
+    FLAG = "a boolean"
+    JSON = "json"
+    TIME = "a time"
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a key of a table stands for; without the needed ones there is nothing to tell."""
+
+    kind: Kind
+    is_needed: bool = False
+
+
+COLUMNS: Final[Mapping[str, Mapping[str, Column]]] = {
+    "users": {
+        "id": Column(Kind.ID, is_needed=True),
+        "username": Column(Kind.TEXT, is_needed=True),
+        "is_active": Column(Kind.FLAG),
+    },
+    "bots": {
+        "id": Column(Kind.ID, is_needed=True),
+        "name": Column(Kind.TEXT),
+        "owner_id": Column(Kind.ID),
+        "updated_by": Column(Kind.ID),
+    },
+    "permissions": {
+        "bot_id": Column(Kind.ID, is_needed=True),
+        "user_id": Column(Kind.ID, is_needed=True),
+        "role": Column(Kind.TEXT),
+        "granted_by": Column(Kind.ID),
+    },
+    "messages": {
+        "id": Column(Kind.ID, is_needed=True),
+        "bot_id": Column(Kind.ID, is_needed=True),
+        "session_id": Column(Kind.ID),
+        "user_id": Column(Kind.ID),
+        "role": Column(Kind.TEXT),
+        "content": Column(Kind.TEXT, is_needed=True),
+        "metadata": Column(Kind.JSON),
+        "created_at": Column(Kind.TIME),
+    },
+    "documents": {
+        "id": Column(Kind.ID, is_needed=True),
+        "bot_id": Column(Kind.ID, is_needed=True),
+        "filename": Column(Kind.TEXT),
+        "status": Column(Kind.TEXT),
+        "error": Column(Kind.TEXT),
+        "uploaded_by": Column(Kind.ID),
+    },
+}
+"""Every table and column that a mapping may name."""
+
+NEEDED_TABLES: Final = ("users", "bots")
+
+
+class MappingError(Exception):
+    """The mapping cannot be used; the text says which key, and what to write."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the platform: its names in the catalogue, and its columns by our keys."""
+
+    schema: str
+    name: str
+    columns: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class PlatformMapping:
+    """A whole mapping: what is not in `tables` or a table's `columns`, the platform has not.
+
+    Attributes:
+        untold: columns of bots that are never sent.
+        is_untold_given: whether the platform itself named them, so that each must be there.
+        owner_role: the role in permissions that makes an owner.
+        server_role: who is granted to ask about access.
+    """
+
+    tables: Mapping[str, Table]
+    untold: tuple[str, ...]
+    is_untold_given: bool
+    owner_role: str | None
+    server_role: str | None
+
+    def column(self, table: str, key: str) -> str | None:
+        """The name of a column; None where the platform has no such column, or no such table."""
+        found = self.tables.get(table)
+        return found.columns.get(key) if found else None
+
+
+def read_mapping(path: Path | None = None) -> PlatformMapping:
+    """The mapping in a file, over the default one; without a file the default one.
+
+    Raises:
+        MappingError: the file cannot be read, or names what cannot be.
+    """
+    default = parse(EXAMPLE.read_text("utf-8"))
+    if path is None:
+        return to_mapping(default, {})
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MappingError(f"{path} cannot be read: {error}") from error
+    return to_mapping(default, parse(text))
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Raises: MappingError, where this is not TOML."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise MappingError(f"the mapping is not TOML: {error}") from error
+
+
+def to_mapping(default: Mapping[str, Any], given: Mapping[str, Any]) -> PlatformMapping:
+    """Put what a platform says over the default.
+
+    Raises:
+        MappingError: a key that there is none of, a value that is no name, or too little.
+    """
+    _refuse_unknown(given, [*COLUMNS, "schema", "server_role"], "")
+    raw = {name: _merged(name, default[name], given.get(name, {})) for name in COLUMNS}
+    schema = _name(given.get("schema", default["schema"]), "schema")
+    tables = {
+        name: _to_table(name, values, schema) for name, values in raw.items() if values is not None
+    }
+    permissions, bots = raw["permissions"], raw["bots"]
+    if permissions is None and "owner_id" not in tables["bots"].columns:
+        raise MappingError("nobody may watch anything: name bots.owner_id, or permissions")
+    assert bots is not None
+    return PlatformMapping(
+        tables=MappingProxyType(tables),
+        untold=tuple(_names(bots["untold"], "bots.untold")),
+        is_untold_given="untold" in given.get("bots", {}),
+        owner_role=_name_or_none(permissions["owner_role"], "permissions.owner_role")
+        if permissions
+        else None,
+        server_role=_name_or_none(given.get("server_role", False), "server_role"),
+    )
+
+
+def _merged(name: str, default: dict[str, Any], given: Any) -> dict[str, Any] | None:
+    """A table's values over the default ones; None: the platform has no such table."""
+    if given is False and name not in NEEDED_TABLES:
+        return None
+    if not isinstance(given, dict):
+        raise MappingError(f"{name} has to be a table of names: [{name}]")
+    _refuse_unknown(given, [*default, "schema"], f"{name}.")
+    return default | given
+
+
+def _to_table(name: str, values: dict[str, Any], schema: str) -> Table:
+    columns = {}
+    for key, column in COLUMNS[name].items():
+        found = _name_or_none(values[key], f"{name}.{key}")
+        if found is not None:
+            columns[key] = found
+        elif column.is_needed:
+            raise MappingError(f"{name}.{key} cannot be left out: name the column")
+    own_schema = _name(values.get("schema", schema), f"{name}.schema")
+    return Table(own_schema, _name(values["table"], f"{name}.table"), MappingProxyType(columns))
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: list[str], prefix: str) -> None:
+    for key in given:
+        if key not in known:
+            raise MappingError(f"there is no {prefix}{key}; there are {', '.join(known)}")
+
+
+def _name_or_none(value: Any, key: str) -> str | None:
+    return None if value is False else _name(value, key)
+
+
+def _names(values: Any, key: str) -> Iterator[str]:
+    if not isinstance(values, list):
+        raise MappingError(f"{key} has to be a list of names")
+    for value in values:
+        yield _name(value, key)
+
+
+def _name(value: Any, key: str) -> str:
+    """A name as the catalogue has it, without quotes of its own: any that quoting makes safe.
+
+    Function bodies stand between `$$`, which quoting does not keep a name from ending; and what a
+    backslash means in a literal depends on a setting of whoever writes.
+    """
+    if not isinstance(value, str) or not value:
+        raise MappingError(f"{key} has to be a name in quotes, or false where there is none")
+    if "$$" in value or "\\" in value or not value.isprintable():
+        raise MappingError(f"{key}: a name with $$, \\ or control characters cannot be attached")
+    if len(value.encode("utf-8")) > MAX_NAME_BYTES:
+        raise MappingError(f"{key}: PostgreSQL's names have at most {MAX_NAME_BYTES} bytes")
+    return value

@@ -1,0 +1,94 @@
+"""`bin/attach` as a person runs it: from any directory, and what it says on which stream."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import tomllib
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from realtime.postgres.mapping import EXAMPLE
+from tests.adopted import MAPPING, SCHEMA
+from tests.commands import ROOT, environment, free_port, run_script
+
+
+@pytest.fixture
+def adopted_database(core_database: str) -> str:
+    async def run() -> None:
+        connection = await asyncpg.connect(core_database)
+        await connection.execute(SCHEMA)
+        await connection.close()
+
+    asyncio.run(run())
+    return core_database
+
+
+def test_the_example_is_the_default_mapping() -> None:
+    """The whole of it, without a database."""
+    done = run_script("attach", "--example")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", EXAMPLE.read_text("utf-8"))
+    assert tomllib.loads(done.stdout)["permissions"]["owner_role"] == "owner"
+
+
+def test_it_prints_applies_and_detaches(adopted_database: str) -> None:
+    """SQL on standard output and nothing else; a line for what was done."""
+    printed = run_script("attach", str(MAPPING), DATABASE_URL=adopted_database)
+    assert (printed.returncode, printed.stderr) == (0, "")
+    assert printed.stdout.startswith("BEGIN;\n")
+    assert 'ON public."bot_permissions"' in printed.stdout
+    said = [
+        run_script("attach", *arguments, DATABASE_URL=adopted_database).stdout
+        for arguments in ((str(MAPPING), "--apply"), (str(MAPPING), "--apply"), ("--detach",))
+    ]
+    names = "public.users, public.bots, public.bot_permissions, public.messages, public.documents\n"
+    assert said == [
+        f"attached: {names}",
+        f"already attached: {names}",
+        "detached: 18 triggers taken off\n",
+    ]
+
+
+def test_a_mapping_is_named_from_where_one_is(adopted_database: str, tmp_path: Path) -> None:
+    """Not from the checkout."""
+    (tmp_path / "mine.toml").write_text(MAPPING.read_text())
+    done = subprocess.run(
+        [str(ROOT / "bin" / "attach"), "mine.toml"],
+        cwd=tmp_path,
+        env=environment(DATABASE_URL=adopted_database),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_does_not_fit_is_an_error(adopted_database: str) -> None:
+    """Every reason, on standard error; nothing on standard output."""
+    done = run_script("attach", "--apply", DATABASE_URL=adopted_database)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: the mapping does not fit the database:\n  ")
+    assert "permissions: there is no table public.permissions" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("/none.toml",), "/none.toml cannot be read"),
+        ((), "the database cannot be reached; check DATABASE_URL"),
+        (("--detach",), "the database cannot be reached; check DATABASE_URL"),
+    ],
+)
+def test_what_a_person_can_put_right_is_one_line(
+    arguments: tuple[str, ...], complaint: str
+) -> None:
+    """And no password is in it."""
+    dsn = f"postgresql://someone:sesame@127.0.0.1:{free_port()}/none"
+    done = run_script("attach", *arguments, DATABASE_URL=dsn)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert complaint in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "sesame" not in done.stderr

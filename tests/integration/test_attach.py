@@ -1,0 +1,584 @@
+"""Attaching to tables that are there already: what is refused, what is put on, what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from tornado.ioloop import IOLoop
+
+from realtime.postgres.attach import apply, detach, plan
+from realtime.postgres.attach_state import AttachError
+from realtime.postgres.embedded import EmbeddedPostgres
+from realtime.postgres.mapping import PlatformMapping, read_mapping
+from realtime.postgres.schema import SchemaError, check_schema
+from tests.adopted import SCHEMA, Adopted, catalogue
+from tests.adopted import mapping as adopted_mapping
+from tests.unit.test_mapping import mapping
+
+ADOPTED = Path(__file__).parents[1].joinpath("adopted.toml").read_text("utf-8")
+
+
+@pytest.fixture
+def adopted(io_loop: IOLoop, core_database: str) -> Iterator[Adopted]:
+    """A platform's tables beside the log."""
+    adopted = Adopted(io_loop.run_sync(lambda: asyncpg.connect(core_database, timeout=10)))
+    io_loop.run_sync(lambda: adopted.execute(SCHEMA))
+    yield adopted
+    io_loop.run_sync(lambda: adopted.connection.close(timeout=10))
+
+
+def changed(more: str) -> PlatformMapping:
+    """The platform's mapping, with a line replaced or added under a table's heading."""
+    heading, _, line = more.partition("\n")
+    key = line.split(" = ", maxsplit=1)[0]
+    lines, current = [], ""
+    for one in ADOPTED.splitlines():
+        current = one if one.startswith("[") else current
+        if current != heading or not one.startswith(f"{key} ="):
+            lines.append(one)
+        if one == heading:
+            lines.append(line)
+    text = "\n".join(lines)
+    return mapping(text if heading in ADOPTED else f"{text}\n{more}")
+
+
+async def problems(adopted: Adopted, wanted: PlatformMapping) -> str:
+    with pytest.raises(AttachError) as raised:
+        await apply(adopted.connection, wanted)
+    return str(raised.value)
+
+
+async def last_message(adopted: Adopted) -> dict[str, Any]:
+    payload = await adopted.connection.fetchval(
+        "SELECT payload FROM relay.events WHERE payload IS NOT NULL ORDER BY id DESC LIMIT 1"
+    )
+    message: dict[str, Any] = json.loads(payload)
+    return message
+
+
+async def triggers(adopted: Adopted) -> int:
+    count: int = await adopted.connection.fetchval(
+        "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'relay%'"
+    )
+    return count
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("ddl", "change", "complaint"),
+    [
+        (
+            "DROP TABLE documents",
+            "[x]",
+            "documents: there is no table public.documents: name yours",
+        ),
+        ("DROP TABLE documents", "[x]", "or write documents = false"),
+        (
+            "ALTER TABLE messages RENAME content TO body",
+            "[x]",
+            "messages.content: public.messages has no column content: name the one that holds it",
+        ),
+        (
+            "ALTER TABLE documents DROP filename",
+            "[x]",
+            "documents.filename, or write false if there is none",
+        ),
+        (
+            "ALTER TABLE documents DROP id, ADD id bigserial",
+            "[x]",
+            "documents.id: column public.documents.id is bigint; ids on the wire are UUIDs",
+        ),
+        (
+            "ALTER TABLE documents ALTER uploaded_by TYPE text",
+            "[x]",
+            "documents.uploaded_by is text; ids on the wire are UUIDs",
+        ),
+        (
+            "ALTER TABLE messages ALTER content TYPE json USING NULL",
+            "[x]",
+            "messages.content is json; this has to be text",
+        ),
+        (
+            "ALTER TABLE messages ALTER message_metadata TYPE text",
+            "[x]",
+            '"message_metadata" is text; this has to be json or jsonb; or write false',
+        ),
+        (
+            "ALTER TABLE messages ALTER created_at TYPE date",
+            "[x]",
+            "created_at is date; this has to be timestamptz",
+        ),
+        (
+            "ALTER TABLE users ALTER is_active DROP DEFAULT, ALTER is_active TYPE int USING 1",
+            "[x]",
+            "users.is_active is integer; this has to be boolean",
+        ),
+        (
+            "ALTER TABLE documents RENAME TO d; CREATE VIEW documents AS SELECT * FROM d",
+            "[x]",
+            "documents: public.documents is a view",
+        ),
+        (
+            "ALTER TABLE documents RENAME TO d;"
+            " CREATE MATERIALIZED VIEW documents AS SELECT * FROM d",
+            "[x]",
+            "documents: public.documents is a materialized view",
+        ),
+        (
+            "DROP TABLE documents; CREATE TABLE p (id uuid) PARTITION BY HASH (id);"
+            " CREATE TABLE documents PARTITION OF p FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+            "[x]",
+            "documents: public.documents is a partition",
+        ),
+        (
+            "ALTER TABLE users DROP CONSTRAINT users_pkey CASCADE",
+            "[x]",
+            "users.id: several rows of public.users could have one id",
+        ),
+        ("SELECT 1", '[bots]\nuntold = ["api_kye"]', 'no column public.bots."api_kye"'),
+        ("SELECT 1", '[permissions]\nrole = "rule"', "permissions.role, or write false"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_what_does_not_fit_is_refused(
+    adopted: Adopted, ddl: str, change: str, complaint: str
+) -> None:
+    """The line names the table, the column, the type it has, and the way out; nothing is done."""
+    await adopted.execute(ddl)
+    wanted = adopted_mapping() if change == "[x]" else changed(change)
+    assert complaint in await problems(adopted, wanted)
+    assert await triggers(adopted) == 0
+
+
+@pytest.mark.gen_test
+async def test_all_that_is_wrong_is_said_at_once(adopted: Adopted) -> None:
+    """One line each: the default mapping is not this platform's."""
+    said = await problems(adopted, read_mapping())
+    assert len(said.splitlines()) == 6
+    for key in ("bots.updated_by", "permissions", "messages.metadata", "documents.status"):
+        assert f"\n  {key}: " in said
+
+
+@pytest.mark.gen_test
+async def test_a_foreign_table_is_refused(adopted: Adopted) -> None:
+    """Its rows are written elsewhere."""
+    await adopted.execute(
+        "CREATE FOREIGN DATA WRAPPER nothing; CREATE SERVER far FOREIGN DATA WRAPPER nothing;"
+        " DROP TABLE documents; CREATE FOREIGN TABLE documents (id uuid) SERVER far"
+    )
+    assert "documents: public.documents is a foreign table" in await problems(
+        adopted, adopted_mapping()
+    )
+
+
+@pytest.mark.gen_test
+async def test_a_virtual_column_is_refused(adopted: Adopted) -> None:
+    """From PostgreSQL 18 on; triggers are not shown what it computes."""
+    if adopted.connection.get_server_version().major < 18:
+        pytest.skip("this PostgreSQL has no virtual columns")
+    await adopted.execute(
+        "ALTER TABLE users DROP is_active,"
+        " ADD is_active boolean GENERATED ALWAYS AS (hashed_password IS NOT NULL) VIRTUAL"
+    )
+    assert "make it STORED" in await problems(adopted, adopted_mapping())
+
+
+@pytest.mark.gen_test
+async def test_the_reference_tables_are_not_attached_to_twice(database: str) -> None:
+    """Their triggers are the migration's."""
+    connection = await asyncpg.connect(database)
+    try:
+        with pytest.raises(AttachError, match="has the reference tables"):
+            await apply(connection, read_mapping())
+        with pytest.raises(AttachError, match="has the reference tables"):
+            await detach(connection)
+    finally:
+        await connection.close()
+
+
+@pytest.mark.gen_test
+async def test_without_the_log_there_is_nothing_to_attach_to(empty_database: str) -> None:
+    """The line says what to run."""
+    connection = await asyncpg.connect(empty_database)
+    try:
+        with pytest.raises(AttachError, match="alembic upgrade core@head"):
+            await apply(connection, read_mapping())
+    finally:
+        await connection.close()
+
+
+@pytest.mark.gen_test
+async def test_what_is_probably_not_meant_is_a_warning(adopted: Adopted) -> None:
+    """Names that two may have, and permissions of which there may be several."""
+    assert (await plan(adopted.connection, adopted_mapping())).warnings == []
+    await adopted.execute(
+        "ALTER TABLE users DROP CONSTRAINT users_username_key;"
+        " ALTER TABLE bot_permissions DROP CONSTRAINT bot_permissions_pkey"
+    )
+    names, several = (await plan(adopted.connection, adopted_mapping())).warnings
+    assert "do not set JWT_SUBJECT=username" in names
+    assert "no unique index on bot and user" in several
+
+
+# What is put on
+
+
+@pytest.mark.gen_test
+async def test_names_of_every_kind(core_database: str) -> None:
+    """Capitals, spaces, quotes, words of SQL's and attempts at more: each is one name."""
+    connection = await asyncpg.connect(core_database)
+    evil = 'x"; DROP TABLE "order"; --'
+    q = '"' + evil.replace('"', '""') + '"'
+    await connection.execute(
+        f"""CREATE SCHEMA "My App";
+        CREATE TABLE "My App"."user" ("Id" uuid PRIMARY KEY, "select" text UNIQUE,
+            kind text DEFAULT 'id', subject text DEFAULT 'x', user_id uuid, u text);
+        CREATE TABLE "My App".{q} ("$1" uuid PRIMARY KEY, "it's" uuid, "a 'secret'" text,
+            at text, actor text, n text, o text, bot_id uuid, b text);
+        CREATE TABLE "My App"."order" (at uuid, actor uuid, n uuid, {q} text, "o.id" json)"""
+    )
+    wanted = mapping(
+        f"""schema = "My App"
+        documents = false
+        permissions = false
+        [users]
+        table = "user"
+        id = "Id"
+        username = "select"
+        is_active = false
+        [bots]
+        table = {json.dumps(evil)}
+        id = "$1"
+        name = false
+        owner_id = "it's"
+        updated_by = false
+        untold = ["a 'secret'"]
+        [messages]
+        table = "order"
+        id = "at"
+        bot_id = "actor"
+        session_id = false
+        user_id = "n"
+        role = false
+        content = {json.dumps(evil)}
+        metadata = "o.id"
+        created_at = false"""
+    )
+    try:
+        await apply(connection, wanted)
+        assert (await apply(connection, wanted)).is_done
+        user, bot, message = uuid4(), uuid4(), uuid4()
+        await connection.execute('INSERT INTO "My App"."user" VALUES ($1, \'olga\')', user)
+        await connection.execute(f"INSERT INTO \"My App\".{q} VALUES ($1, $2, '')", bot, user)
+        named = await connection.fetch("SELECT * FROM relay.authenticate('olga', 'username')")
+        assert [row["user_id"] for row in named] == [user]
+        assert not await connection.fetch("SELECT * FROM relay.authenticate('olga', 'id')")
+        allowed = await connection.fetchrow("SELECT * FROM relay.authorize($1, $2)", user, bot)
+        assert tuple(allowed) == (None, "owner", "olga")
+        adopted = Adopted(connection)
+        await adopted.execute(
+            'INSERT INTO "My App"."order" VALUES ($1, $2, $3, $4, $5)', message, bot, user, "", "[]"
+        )
+        assert (await last_message(adopted))["data"] == {
+            "message_id": str(message),
+            "session_id": None,
+            "user_id": str(user),
+            "username": "olga",
+            "content": "",
+            "role": "user",
+            "timestamp": None,
+            "metadata": [],
+        }
+        await adopted.execute(f'UPDATE "My App"."order" SET {q} = $1', evil)
+        assert (await last_message(adopted))["data"]["content"] == evil
+        before = await connection.fetchval("SELECT count(*) FROM relay.events")
+        await adopted.execute(f"UPDATE \"My App\".{q} SET \"a 'secret'\" = 'new'")
+        assert await connection.fetchval("SELECT count(*) FROM relay.events") == before
+        await adopted.execute(f"UPDATE \"My App\".{q} SET o = 'O', at = 'now'")
+        assert (await last_message(adopted))["data"]["details"] == {"o": "O", "at": "now"}
+        await adopted.execute(f'DELETE FROM "My App".{q}')
+        assert (await last_message(adopted))["data"]["update_type"] == "deleted"
+        await detach(connection)
+        assert await triggers(adopted) == 0
+    finally:
+        await connection.close()
+
+
+@pytest.mark.gen_test
+async def test_a_partitioned_table(adopted: Adopted) -> None:
+    """Statements on the parent are told of, whichever partitions their rows are in."""
+    await adopted.execute(
+        """DROP TABLE messages;
+        CREATE TABLE messages (id uuid NOT NULL DEFAULT gen_random_uuid(), session_id uuid,
+            bot_id uuid, user_id uuid, role text, content text, message_metadata jsonb,
+            created_at timestamptz NOT NULL) PARTITION BY RANGE (created_at);
+        CREATE TABLE old PARTITION OF messages FOR VALUES FROM (MINVALUE) TO ('2020-01-01');
+        CREATE TABLE new PARTITION OF messages FOR VALUES FROM ('2020-01-01') TO (MAXVALUE)"""
+    )
+    await apply(adopted.connection, adopted_mapping())
+    await adopted.execute(
+        "INSERT INTO messages (bot_id, content, created_at)"
+        " VALUES (gen_random_uuid(), 'old', '2019-01-01'), (gen_random_uuid(), 'new', now())"
+    )
+    count = "SELECT count(*) FROM relay.events WHERE type LIKE 'chat%'"
+    assert await adopted.connection.fetchval(count) == 2
+    await adopted.execute("UPDATE messages SET created_at = now(), content = 'moved'")
+    assert await adopted.connection.fetchval(count) == 4
+    assert (await last_message(adopted))["data"]["action"] == "edited"
+    assert await detach(adopted.connection) == 18
+    assert await triggers(adopted) == 0
+
+
+@pytest.mark.gen_test
+async def test_enums_domains_and_times(adopted: Adopted) -> None:
+    """Types that read as text and ids do; a time without zone counts as UTC."""
+    await adopted.execute(
+        """CREATE DOMAIN user_id AS uuid;
+        CREATE DOMAIN name AS varchar(40) CHECK (VALUE <> '');
+        CREATE TYPE status AS ENUM ('NEW', 'failed');
+        ALTER TABLE messages ALTER user_id TYPE user_id, ALTER role TYPE char(10);
+        ALTER TABLE documents ALTER filename TYPE name, ADD status status, ADD error varchar"""
+    )
+    await apply(adopted.connection, changed('[documents]\nstatus = "status"'))
+    await adopted.execute("SET timezone = 'Asia/Tokyo'")
+    user = await adopted.insert("users", username="olga")
+    bot = await adopted.insert("bots", name="Ada", owner_id=user)
+    await adopted.execute(
+        "INSERT INTO messages (bot_id, user_id, role, created_at)"
+        " VALUES ($1, $2, 'ai', '2026-01-31 12:00')",
+        bot,
+        user,
+    )
+    data = (await last_message(adopted))["data"]
+    assert (data["username"], data["role"]) == ("olga", "ai")
+    assert data["timestamp"] == "2026-01-31T12:00:00.000000Z"
+    await adopted.insert("documents", bot_id=bot, filename="a.pdf", status="NEW")
+    assert (await last_message(adopted))["data"]["document"]["status"] == "NEW"
+    await adopted.execute("UPDATE documents SET status = 'failed'")
+    assert (await last_message(adopted))["data"]["action"] == "failed"
+    admitted = "SELECT count(*) FROM relay.authenticate('olga', 'username')"
+    assert await adopted.connection.fetchval(admitted) == 1
+
+
+@pytest.mark.gen_test
+async def test_a_permission_of_nobody_ejects_nobody(adopted: Adopted) -> None:
+    """A row without a user is about no one: an ejection without one would be about everyone."""
+    await adopted.execute(
+        "ALTER TABLE bot_permissions DROP CONSTRAINT bot_permissions_pkey;"
+        " ALTER TABLE bot_permissions ALTER user_id DROP NOT NULL, ALTER bot_id DROP NOT NULL"
+    )
+    await apply(adopted.connection, adopted_mapping())
+    user = await adopted.insert("users", username="olga")
+    bot = await adopted.insert("bots", name="Ada")
+    await adopted.execute("TRUNCATE relay.events")
+    for row in ((bot, None), (None, user), (None, None)):
+        await adopted.execute("INSERT INTO bot_permissions VALUES ($1, $2, 'VIEWER')", *row)
+        await adopted.execute("UPDATE bot_permissions SET role = 'EDITOR'")
+        await adopted.execute("UPDATE bot_permissions SET role = NULL")
+        await adopted.execute("DELETE FROM bot_permissions")
+    assert await adopted.connection.fetchval("SELECT count(*) FROM relay.events") == 0
+
+
+@pytest.mark.gen_test
+async def test_a_user_with_a_new_id_is_another(adopted: Adopted) -> None:
+    """Who had the old one leaves; everyone else stays."""
+    await apply(adopted.connection, adopted_mapping())
+    user = await adopted.insert("users", username="olga")
+    await adopted.insert("users", username="gus")
+    await adopted.execute("UPDATE users SET id = gen_random_uuid() WHERE id = $1", user)
+    ejected = "SELECT user_id::text, code FROM relay.events WHERE type = 'eject'"
+    assert [tuple(row) for row in await adopted.connection.fetch(ejected)] == [(user, 4001)]
+
+
+@pytest.mark.gen_test
+async def test_again_with_another_mapping_replaces_what_was_there(adopted: Adopted) -> None:
+    """In one transaction; the same mapping again changes nothing, unless something is missing."""
+    assert not (await apply(adopted.connection, adopted_mapping())).is_done
+    assert (await apply(adopted.connection, adopted_mapping())).is_done
+    await adopted.execute("ALTER TABLE messages DISABLE TRIGGER relay_insert")
+    assert not (await apply(adopted.connection, adopted_mapping())).is_done
+    await adopted.execute("DROP TRIGGER relay_insert ON messages")
+    assert not (await apply(adopted.connection, adopted_mapping())).is_done
+    assert await triggers(adopted) == 18
+    fewer = mapping("documents = false\n" + ADOPTED.partition("[documents]")[0])
+    assert not (await apply(adopted.connection, fewer)).is_done
+    assert await triggers(adopted) == 15
+    assert await detach(adopted.connection) == 15
+    assert await detach(adopted.connection) == 0
+
+
+@pytest.mark.gen_test
+async def test_the_printed_sql_does_what_apply_does(
+    adopted: Adopted, postgres: EmbeddedPostgres, core_database: str
+) -> None:
+    """By psql, in one transaction, over what was there before, too."""
+
+    async def run_printed() -> None:
+        script = (await plan(adopted.connection, adopted_mapping())).script
+        command = [postgres.psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", core_database]
+        done = await asyncio.to_thread(
+            subprocess.run, command, input=script, text=True, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    await apply(adopted.connection, adopted_mapping())
+    applied = await catalogue(adopted.connection)
+    await detach(adopted.connection)
+    await run_printed()
+    assert await catalogue(adopted.connection) == applied
+    await adopted.execute("DROP TRIGGER relay_insert ON messages")
+    await run_printed()
+    assert await catalogue(adopted.connection) == applied
+    assert (await apply(adopted.connection, adopted_mapping())).is_done
+
+
+@pytest.mark.gen_test
+async def test_a_server_wants_the_tables_attached(adopted: Adopted) -> None:
+    """The log alone is not enough, and the line says what to run."""
+    with pytest.raises(SchemaError, match=r"relay\.authorize.*: run bin/attach --apply"):
+        await check_schema(adopted.connection)
+    await apply(adopted.connection, adopted_mapping())
+    await check_schema(adopted.connection)
+    await detach(adopted.connection)
+    with pytest.raises(SchemaError, match="bin/attach"):
+        await check_schema(adopted.connection)
+
+
+# Locks
+
+
+@pytest.mark.gen_test
+async def test_a_table_in_use_is_not_waited_for(adopted: Adopted, core_database: str) -> None:
+    """Attaching gives up after a moment, nothing half done, and writers were not held up."""
+    other = await asyncpg.connect(core_database)
+    try:
+        async with other.transaction():
+            await other.execute("INSERT INTO users (username) VALUES ('olga')")
+            with pytest.raises(AttachError, match="in use all the time"):
+                await apply(adopted.connection, adopted_mapping(), attempts=1)
+        await apply(adopted.connection, adopted_mapping(), attempts=1)
+        async with other.transaction():
+            await other.execute("SELECT count(*) FROM messages")
+            with pytest.raises(AttachError, match="in use all the time"):
+                await detach(adopted.connection, attempts=1)
+        assert await triggers(adopted) == 18
+        async with other.transaction():
+            await other.execute("SELECT count(*) FROM messages")
+            assert (await apply(adopted.connection, adopted_mapping())).is_done
+    finally:
+        await other.close()
+
+
+@pytest.mark.gen_test
+async def test_two_at_once_do_not_collide(adopted: Adopted, core_database: str) -> None:
+    """The second finds that everything is done."""
+    other = await asyncpg.connect(core_database)
+    try:
+        done = await asyncio.gather(
+            *(apply(connection, adopted_mapping()) for connection in (adopted.connection, other))
+        )
+        assert sorted(one.is_done for one in done) == [False, True]
+    finally:
+        await other.close()
+
+
+# Rights
+
+
+@pytest.fixture
+def roles(
+    io_loop: IOLoop, postgres: EmbeddedPostgres, adopted: Adopted
+) -> Iterator[tuple[str, str, str]]:
+    """The log's owner, the tables' owner, and the server's role; names of this test alone."""
+    mark = uuid4().hex[:8]
+    names = (f"relay {mark}", f"app_{mark}", f"server_{mark}")
+    for name in names:
+        postgres.sql(f'CREATE ROLE "{name}" LOGIN')
+    yield names
+    io_loop.run_sync(lambda: adopted.execute("RESET ROLE"))
+    every = ", ".join(f'"{name}"' for name in names)
+    leave = f"REASSIGN OWNED BY {every} TO CURRENT_USER; DROP OWNED BY {every}; DROP ROLE {every}"
+    io_loop.run_sync(lambda: adopted.execute(leave))
+
+
+@pytest.mark.gen_test
+async def test_what_the_functions_owner_lacks_is_granted_and_taken_back(
+    adopted: Adopted, roles: tuple[str, str, str]
+) -> None:
+    """Where the log is one role's and the tables are another's; the server's role may ask."""
+    relay, app, server = roles
+    objects = await adopted.connection.fetch(
+        "SELECT c.relkind::text AS kind, c.oid::regclass::text AS name FROM pg_class AS c"
+        " WHERE c.relnamespace = 'relay'::regnamespace AND c.relkind IN ('r', 'p', 'S')"
+    )
+    for one in objects:
+        await adopted.execute(f'ALTER TABLE {one["name"]} OWNER TO "{relay}"')
+    await adopted.execute(f'ALTER SCHEMA relay OWNER TO "{relay}"')
+    for table in ("users", "bots", "bot_permissions", "messages", "documents"):
+        await adopted.execute(f"ALTER TABLE {table} OWNER TO {app}")
+    await adopted.execute(f'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA relay TO "{relay}"')
+    await adopted.execute(f"GRANT USAGE ON SCHEMA relay TO {server}")
+    before = await catalogue(adopted.connection)
+    wanted = mapping(f'server_role = "{server}"\n{ADOPTED}')
+    await apply(adopted.connection, wanted)
+    assert (await apply(adopted.connection, wanted)).is_done
+    user = await adopted.insert("users", username="olga")
+    bot = await adopted.insert("bots", name="Ada", owner_id=user)
+    await adopted.execute(f"SET ROLE {app}")
+    await adopted.execute("INSERT INTO messages (bot_id, user_id) VALUES ($1, $2)", bot, user)
+    await adopted.execute(f"SET ROLE {server}")
+    asked = "SELECT role FROM relay.authorize($1, $2)"
+    assert await adopted.connection.fetchval(asked, user, bot) == "owner"
+    await adopted.execute("RESET ROLE")
+    assert (await last_message(adopted))["data"]["username"] == "olga"
+    await detach(adopted.connection)
+    after = await catalogue(adopted.connection)
+    assert without_defaults(after, app) == without_defaults(before, app)
+
+
+def without_defaults(found: list[list[Any]], owner: str) -> list[list[Any]]:
+    """A GRANT spells out what the owner has by default, and a REVOKE leaves that written down."""
+    acls = [entry for table in found[0] for entry in str(table[1]).strip("{}").split(",")]
+    assert all(entry in ("None", "") or entry.startswith(f"{owner}=") for entry in acls)
+    return [[(row[0], *row[2:]) for row in found[0]], *found[1:]]
+
+
+@pytest.mark.gen_test
+async def test_who_does_not_own_the_tables_is_told_who_does(
+    adopted: Adopted, roles: tuple[str, str, str], postgres: EmbeddedPostgres
+) -> None:
+    """They could not take the triggers off again."""
+    relay, app, _ = roles
+    await adopted.execute(f"ALTER TABLE messages OWNER TO {app}")
+    us = await adopted.connection.fetchval("SELECT current_user")
+    await adopted.execute(f'ALTER TABLE relay.events OWNER TO "{relay}"')
+    await adopted.execute(f'GRANT USAGE ON SCHEMA relay TO "{relay}"; SET ROLE "{relay}"')
+    said = await problems(adopted, adopted_mapping())
+    assert f"messages: public.messages belongs to {app}, and only its owner" in said
+    assert f"users: public.users belongs to {us}" in said
+    await adopted.execute(f"RESET ROLE; GRANT USAGE ON SCHEMA relay TO {app}; SET ROLE {app}")
+    assert f"the schema relay belongs to {relay}" in await problems(adopted, adopted_mapping())
+    await adopted.execute("RESET ROLE")
+    nobody = mapping(f'server_role = "nobody"\n{ADOPTED}')
+    assert "there is no role nobody" in await problems(adopted, nobody)
+
+
+@pytest.mark.gen_test
+async def test_row_security_that_hides_rows_is_refused(
+    adopted: Adopted, roles: tuple[str, str, str]
+) -> None:
+    """Everyone would be refused, without a word."""
+    await adopted.execute("ALTER TABLE users ENABLE ROW LEVEL SECURITY")
+    await adopted.execute(f'ALTER TABLE relay.events OWNER TO "{roles[0]}"')
+    said = await problems(adopted, adopted_mapping())
+    assert "users: row security hides rows of public.users" in said

@@ -1,0 +1,40 @@
+"""Where a client connects. Used by `client`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
+
+_SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+
+
+class Address:
+    """One endpoint of a server.
+
+    Args:
+        url: the server's, `https://realtime.example.org`, with a path where it has a prefix.
+        bot_id: None: the user's notifications.
+        parameters: more for the query.
+
+    Raises:
+        ValueError: that is no address.
+    """
+
+    def __init__(self, url: str, bot_id: str | None, parameters: Mapping[str, str]) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in _SCHEMES or not parts.hostname:
+            raise ValueError(f"{url!r} is no address like https://realtime.example.org")
+        _ = parts.port  # raises where it is none
+        path = "notifications" if bot_id is None else f"chat/{quote(bot_id, safe='')}"
+        self._parts = SplitResult(
+            _SCHEMES[parts.scheme], parts.netloc, f"{parts.path.rstrip('/')}/api/ws/{path}", "", ""
+        )
+        self._query = dict(parse_qsl(parts.query, keep_blank_values=True)) | dict(parameters)
+
+    def at(self, cursor: str) -> str:
+        """The address to resume at a cursor.
+
+        It is sent when empty, too: it tells the server that this client understands `resync`.
+        """
+        return self._parts._replace(query=urlencode(self._query | {"cursor": cursor})).geturl()

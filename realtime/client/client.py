@@ -1,0 +1,167 @@
+"""The application's end: `connect`, an asynchronous context that is iterated.
+
+idle → connecting → open → reconnecting → connecting → …      closed: by close(), by a final code
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random as chance
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+from realtime.client import transport
+from realtime.client.address import Address
+from realtime.client.events import Event
+from realtime.client.handover import Handover
+from realtime.client.keeper import Keeper, State, World
+from realtime.client.rules import Closed, Reconnecting, Timings
+from realtime.client.tokens import GetToken, Tokens
+from realtime.client.transport import OpenSocket
+
+
+class RealtimeClient:
+    """One connection, to a bot's chat or to the user's notifications, kept up over any number of
+    sockets. For one event loop, and one task that iterates.
+
+    Args:
+        url: the server's: `https://realtime.example.org`.
+        token: a JSON Web Token; sent as a header, never in the address.
+        bot_id: whose chat; or `notifications=True`.
+        get_token: an async function for a new token, asked when the server warns that the old one
+            expires, and after a 4001. None: the user is signed out. What it raises: asked again
+            later.
+        cursor: where to resume, kept from an earlier client's `cursor` beside the state that it
+            belongs to.
+        parameters: more for the query of the address.
+        on_reconnecting: called when a connection was lost or could not be made.
+        timings: waits and limits.
+        open_socket, sleep, clock, random: for tests.
+
+    Raises:
+        ValueError: `url` is no address of a server.
+        TypeError: neither or both of `bot_id` and `notifications`; no token and no `get_token`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        bot_id: str | None = None,
+        notifications: bool = False,
+        get_token: GetToken | None = None,
+        cursor: str | None = None,
+        parameters: Mapping[str, str] | None = None,
+        on_reconnecting: Callable[[Reconnecting], None] | None = None,
+        timings: Timings | None = None,
+        open_socket: OpenSocket = transport.open_socket,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = chance.random,
+    ) -> None:
+        if bool(bot_id) == notifications:
+            raise TypeError("give either bot_id or notifications=True")
+        if token is None and get_token is None:
+            raise TypeError("give a token, get_token, or both")
+        timings = timings or Timings()
+        self._handover = Handover(cursor, timings.queue_events)
+        self._keeper = Keeper(
+            Address(url, bot_id or None, parameters or {}),
+            Tokens(token, get_token, timings.connect_within),
+            self._handover,
+            timings=timings,
+            world=World(open_socket, sleep, clock, random),
+            on_reconnecting=on_reconnecting,
+        )
+        self._life: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> State:
+        """How the socket is: idle, connecting, open, reconnecting or closed.
+
+        The application may be behind it by what waits in the queue.
+        """
+        return self._keeper.state
+
+    @property
+    def cursor(self) -> str | None:
+        """The newest place in the stream up to which all was handed over: to be kept for later."""
+        return self._handover.cursor
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds that the last ping took to come back."""
+        return self._keeper.latency
+
+    async def __aenter__(self) -> Self:
+        """Start; the connection is not waited for. After an end it goes on where it was."""
+        if self._life is not None and not self._life.done():
+            raise RuntimeError("this client is running already")
+        self._life = asyncio.create_task(self._keeper.live())
+        self._life.add_done_callback(self._handover.wake)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        """The next event. Cancelled (by a time-out, say), it has taken none.
+
+        Raises:
+            StopAsyncIteration: `close` was called.
+            Closed: the connection ended, and must or can not be made again. What had arrived before
+                was handed over.
+        """
+        if self._life is None:
+            raise RuntimeError("it has not begun: async with connect(…) as events")
+        return await self._handover.take(self._life)
+
+    async def close(self) -> None:
+        """Leave with 1000; iterating ends. What waited to be handed over stays for another start.
+
+        It takes up to two seconds where the server does not answer. Cancelled, it leaves all the
+        same, in the background.
+        """
+        if self._life is None:
+            return
+        self._life.cancel()
+        await asyncio.wait([self._life])
+        if self._life.cancelled():
+            return
+        error = self._life.exception()
+        if error is not None and not isinstance(error, Closed):
+            raise error
+
+    def typing(self, is_typing: bool) -> None:
+        """Call with true at every keystroke, and with false when the text was sent or cleared.
+
+        It is said at most every 2 s, and taken back after 4 s without another.
+        """
+        self._keeper.typing(is_typing)
+
+    def session_sync(self, session_id: str) -> bool:
+        """Tell the server which session is on screen. False: there is no connection."""
+        return self._keeper.send({"type": "session_sync", "data": {"session_id": session_id}})
+
+    def ping(self) -> bool:
+        """Ask for a sign of life now, besides the regular ones; `latency` will tell."""
+        return self._keeper.ping()
+
+    def refresh(self, token: str) -> None:
+        """Take a new token: into the open connection, and for every connection after it."""
+        self._keeper.refresh(token)
+
+
+connect = RealtimeClient
+"""`async with connect(url, token=…, bot_id=…) as events: async for event in events: …`"""

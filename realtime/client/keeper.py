@@ -1,0 +1,272 @@
+"""Keeps the connection up: dials, reads, hands over, and comes back. Run as one task by `client`.
+
+    connecting → open → reconnecting → connecting → …
+
+Everything that outlives a socket is here; the rules for it are in `progress` (where to resume),
+`tokens`, and `rules` (when to return, and after how long).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from realtime.client.address import Address
+from realtime.client.events import Event, parse
+from realtime.client.handover import Handover
+from realtime.client.heartbeat import Heartbeat
+from realtime.client.progress import Progress
+from realtime.client.rules import (
+    FINAL_CODES,
+    HEARD_NOTHING,
+    NORMAL,
+    TOKEN_REFUSED,
+    Backoff,
+    Closed,
+    Reconnecting,
+    Timings,
+)
+from realtime.client.tokens import Tokens, TokenUnavailable
+from realtime.client.transport import OpenSocket, Socket
+from realtime.client.typing_signal import TypingSignal
+
+log = logging.getLogger(__name__)
+
+State = Literal["idle", "connecting", "open", "reconnecting", "closed"]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the client has to do with; given by tests in other forms."""
+
+    open_socket: OpenSocket
+    sleep: Callable[[float], Awaitable[None]]
+    clock: Callable[[], float]
+    """Monotonic seconds."""
+    random: Callable[[], float]
+    """From 0 to 1."""
+
+
+class Keeper:
+    """One stream.
+
+    Args:
+        on_reconnecting: called when another attempt will be made; what it raises ends the stream.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        tokens: Tokens,
+        handover: Handover,
+        *,
+        timings: Timings,
+        world: World,
+        on_reconnecting: Callable[[Reconnecting], None] | None,
+    ) -> None:
+        self._address = address
+        self._tokens = tokens
+        self._handover = handover
+        self._timings = timings
+        self._world = world
+        self._on_reconnecting = on_reconnecting
+        self._progress = Progress(handover.cursor, timings.remember_ids)
+        self._backoff = Backoff(timings, world.random)
+        self._typing = TypingSignal(
+            say=self._say_typing, timings=timings, sleep=world.sleep, clock=world.clock
+        )
+        self._group: asyncio.TaskGroup | None = None
+        self._renewal: asyncio.Task[None] | None = None
+        self._socket: Socket | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._opened_at: float | None = None
+        self.state: State = "idle"
+        self.latency: float | None = None
+
+    async def live(self) -> None:
+        """Connect, and connect again; a second life goes on where the first was.
+
+        Raises:
+            Closed: the connection ended, and must or can not be made again.
+        """
+        self._backoff.attempts = 0
+        self._tokens.begin()
+        try:
+            # Returned and not raised in there: the group would wrap it.
+            async with asyncio.TaskGroup() as self._group:
+                closed = await self._keep_up()
+                if self._renewal is not None:
+                    self._renewal.cancel()
+        finally:
+            self.state = "closed"
+        raise closed
+
+    # What the application says.
+
+    def send(self, message: Mapping[str, Any]) -> bool:
+        """False: there is no connection to say it on."""
+        if self.state != "open" or self._socket is None:
+            return False
+        return self._socket.send(json.dumps(message))
+
+    def ping(self) -> bool:
+        timestamp = datetime.now(UTC).isoformat()
+        if not self.send({"type": "ping", "timestamp": timestamp}):
+            return False
+        if self._heartbeat is not None:
+            self._heartbeat.asked(timestamp)
+        return True
+
+    def typing(self, is_typing: bool) -> None:
+        if self.state == "open" and self._group is not None:
+            self._typing.set(is_typing, self._group)
+
+    def refresh(self, token: str) -> None:
+        self._tokens.put(token)
+        self.send({"type": "authenticate", "data": {"token": token}})
+
+    def _say_typing(self, is_typing: bool) -> bool:
+        return self.send({"type": "typing", "data": {"is_typing": is_typing}})
+
+    # Connecting.
+
+    async def _keep_up(self) -> Closed:
+        while True:
+            self.state = "connecting"
+            try:
+                token = await self._tokens.to_use()
+            except TokenUnavailable as error:
+                await self._retry(None, str(error))
+                continue
+            except Closed as closed:
+                return closed
+            ended = await self._visit(token)
+            if not self._may_return(ended.code):
+                return ended
+            await self._retry(ended.code, ended.reason)
+
+    def _may_return(self, code: int) -> bool:
+        if code == TOKEN_REFUSED:
+            return self._tokens.may_return_refused()
+        return code not in FINAL_CODES
+
+    async def _retry(self, code: int | None, reason: str) -> None:
+        self.state = "reconnecting"
+        delay = self._backoff.next()
+        told = Reconnecting(self._backoff.attempts, delay, code, reason)
+        log.info("reconnecting in %.1f s: %s %s", delay, code, reason)
+        if self._on_reconnecting is not None:
+            self._on_reconnecting(told)
+        await self._world.sleep(delay)
+
+    async def _visit(self, token: str) -> Closed:
+        """One connection, from its beginning to its end."""
+        began = self._world.clock()
+        limit = self._timings.connect_within
+        url = self._address.at(self._progress.begin())
+        try:
+            socket = await self._world.open_socket(url, {"Authorization": f"Bearer {token}"}, limit)
+        except Closed as closed:
+            return closed
+        ended = await self._stay(socket, began + limit)
+        opened_at, self._opened_at = self._opened_at, None
+        open_for = 0.0 if opened_at is None else self._world.clock() - opened_at
+        self._backoff.ended(ended.code, open_for)
+        return ended
+
+    # One connection.
+
+    async def _stay(self, socket: Socket, answer_by: float) -> Closed:
+        self._socket = socket
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._heartbeat = heartbeat = self._make_heartbeat(group, socket)
+                left = max(0.0, answer_by - self._world.clock())
+                heartbeat.expect(left, "the server did not answer")
+                ended = await self._read(socket, heartbeat)
+                heartbeat.stop()
+        except asyncio.CancelledError:
+            await socket.close(NORMAL)
+            raise
+        finally:
+            socket.abort()
+            self._socket = self._heartbeat = None
+            self._typing.reset()
+        return ended
+
+    def _make_heartbeat(self, group: asyncio.TaskGroup, socket: Socket) -> Heartbeat:
+        return Heartbeat(
+            group,
+            ping=self.ping,
+            # A socket that went silent may take minutes to close by itself: it is left behind.
+            dead=lambda reason: socket.abort(HEARD_NOTHING, reason),
+            timings=self._timings,
+            sleep=self._world.sleep,
+            clock=self._world.clock,
+            random=self._world.random,
+        )
+
+    async def _read(self, socket: Socket, heartbeat: Heartbeat) -> Closed:
+        while True:
+            try:
+                frame = await socket.receive()
+            except Closed as closed:
+                return closed
+            heartbeat.heard()
+            event = parse(frame)
+            if event is None:
+                log.warning("the server sent what is not a message")
+                continue
+            if event.type == "connection_established":
+                self._enter(heartbeat)
+            for one in self._meaning_of(event, heartbeat):
+                await self._hand_over(one, heartbeat)
+
+    def _enter(self, heartbeat: Heartbeat) -> None:
+        self._opened_at = self._world.clock()
+        self.state = "open"
+        self._tokens.was_let_in()
+        heartbeat.start()
+        if newer := self._tokens.newer():
+            self.refresh(newer)
+
+    def _meaning_of(self, event: Event, heartbeat: Heartbeat) -> list[Event]:
+        """What it means to the client itself; returns what it means to the application."""
+        match event.type:
+            case "connection_established":
+                return self._progress.greeted(event)
+            case "pong":
+                took = heartbeat.took(event.raw.get("timestamp"))
+                self.latency = self.latency if took is None else took
+            case "authenticated":
+                self._tokens.was_taken()
+            case "token_expiring":
+                self._begin_renewal()
+        return [event]
+
+    async def _hand_over(self, event: Event, heartbeat: Heartbeat) -> None:
+        """Wait until there is room for it; only then does it count."""
+        is_news = event.type != "pong" and not self._progress.knows(event)
+        if is_news or event.cursor is not None:
+            heartbeat.is_blind = self._handover.is_full
+            await self._handover.put(event if is_news else None, event.cursor)
+            heartbeat.is_blind = False
+        self._progress.took(event)
+
+    def _begin_renewal(self) -> None:
+        is_under_way = self._renewal is not None and not self._renewal.done()
+        if self._group is not None and self._tokens.can_ask and not is_under_way:
+            self._renewal = self._group.create_task(self._renew())
+
+    async def _renew(self) -> None:
+        try:
+            token = await self._tokens.ask()
+        except TokenUnavailable:
+            return  # logged; the server closes with 4001, and it is asked for again
+        if token is not None:
+            self.refresh(token)

@@ -1,0 +1,60 @@
+"""How far the stream has come: the cursor to resume with, and the ids that are known. No I/O.
+
+Kept by `client` at the socket's end. An event counts (`took`) only once it waits for the
+application, so that a client that is interrupted in between asks for it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from realtime.client.events import Event, resync
+
+
+class Progress:
+    """One stream over any number of connections.
+
+    Args:
+        cursor: where to begin; None: with what is live.
+        remember_ids: of how many events.
+    """
+
+    def __init__(self, cursor: str | None, remember_ids: int) -> None:
+        self.cursor = cursor
+        self._most = remember_ids
+        self._ids: dict[str, None] = {}  # a set that knows its order
+        self._is_resuming = False
+
+    def begin(self) -> str:
+        """A connection is being opened: the cursor to send, empty where there is none."""
+        self._is_resuming = bool(self.cursor)
+        return self.cursor or ""
+
+    def greeted(self, event: Event) -> list[Event]:
+        """What a `connection_established` amounts to, in the order of handing over.
+
+        `resync` comes first: if the second is never handed over, the old cursor brings both again.
+        """
+        data = event.data if isinstance(event.data, dict) else {}
+        # A server that says nothing of a cursor that it was sent has recovered nothing.
+        recovered = data.get("recovered", False if self._is_resuming else None)
+        if recovered:
+            # A replay may be cut short: until its own cursors arrive, the old one is what holds.
+            return [event]
+        here = replace(event, cursor=data.get("cursor"))
+        return [here] if recovered is None else [resync(data.get("reason")), here]
+
+    def knows(self, event: Event) -> bool:
+        """Whether it came before."""
+        return event.id is not None and event.id in self._ids
+
+    def took(self, event: Event) -> None:
+        """It will be handed over."""
+        if event.cursor is not None:
+            self.cursor = event.cursor
+        if event.type == "resync":
+            self._ids.clear()  # ids of another database may mean other events
+        elif event.id is not None:
+            self._ids[event.id] = None
+            if len(self._ids) > self._most:
+                del self._ids[next(iter(self._ids))]

@@ -103,6 +103,7 @@ class LogRow(NamedTuple):
     user_id: str | None
     code: int | None
     payload: str | None
+    subject: str | None = None
 
     @property
     def is_event(self) -> bool:
@@ -159,7 +160,8 @@ class Truth:
 async def read_truth(connection: asyncpg.Connection[asyncpg.Record], book: Book) -> Truth:
     """Read the archive and the ledger. Every writer must have ended."""
     archive = await connection.fetch(
-        "SELECT id, xid, topic, type, user_id::text, code, payload FROM chaos.archive ORDER BY id"
+        "SELECT id, xid, topic, type, user_id::text, code, payload, subject::text"
+        "  FROM chaos.archive ORDER BY id"
     )
     ledger = await connection.fetch("SELECT mark, tag, topic, xid FROM chaos.ledger")
     return Truth(

@@ -133,7 +133,8 @@ class RelayProcess:
 
     async def connections(self, token: str) -> dict[str, Any]:
         """By connection id, what the process says of its sockets."""
-        _, body = await http_get(self.port, f"/api/ws/connections?token={token}", limit=2)
+        path = f"/api/ws/connections?scope=process&limit=10000&token={token}"
+        _, body = await http_get(self.port, path, limit=2)
         found: dict[str, Any] = json.loads(body)["connection_metadata"]
         return found
 

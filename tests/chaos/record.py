@@ -8,6 +8,7 @@ reconnect that was `recovered: true`.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -94,6 +95,6 @@ class Record:
         return [f"{when:9.3f} {text}" for when, text in near[:most]]
 
 
-def event_id(message: dict[str, Any]) -> int | None:
+def event_id(message: Mapping[str, Any]) -> int | None:
     """The id of an event that came from a row."""
     return int(message["id"]) if "id" in message else None

@@ -104,6 +104,18 @@ def test_an_event_committed_after_the_beginning_is_missed(history: History) -> N
     assert "client 1" in violation.who
 
 
+def test_of_many_updates_of_a_thing_only_the_newest_is_owed(history: History) -> None:
+    """One in between may be missing; the last may not, nor one of another thing."""
+    history.begin(1)
+    for number, thing in ((10, "a"), (11, "b"), (12, "a"), (13, "b")):
+        history.commit(number, number)
+        history.rows[number] = history.rows[number]._replace(subject=thing)
+    history.see(11, 12)
+    (violation,) = history.violations()
+    assert violation.rule == "missing"
+    assert "event 13" in violation.what
+
+
 def test_an_event_that_the_first_cursor_does_not_cover_is_missed(history: History) -> None:
     """Though it was committed before the client knew that it was let in."""
     history.begin(5, last=9)

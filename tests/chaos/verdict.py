@@ -6,7 +6,8 @@ For a client of user U on topic T, with the truth of `ledger` and the record of 
 - *missing*: within an episode (see `record`), it saw every event of T that was committed after the
   episode began: those not covered by the cursor that the server named then, and those whose COMMIT
   was sent after the client was told. Where the server declared the episode over, only what the
-  newest cursor before that claims is due; so a cursor may never claim what was not sent.
+  newest cursor before that claims is due; so a cursor may never claim what was not sent. An update
+  of something of which it saw a newer one is not owed.
 - *twice*: no event twice after the id check, even where the ids were forgotten in between, and none
   twice on one connection even before it.
 - *after revoke*: it saw nothing whose commit is proven to lie after a revoke and before the grant
@@ -27,7 +28,7 @@ that triggers put into the log, each once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from math import inf
 from typing import NamedTuple
 
@@ -128,12 +129,20 @@ class Verdict:
 
     def _missing(self, record: Record) -> Iterator[Violation]:
         seen = {event.id for event in record.seen}
+        newest = self._newest_seen(seen)
         for episode in record.episodes:
             for row in self._truth.by_topic.get(record.seat.topic, ()):
                 is_due = row.id not in seen and self._is_due(row, episode)
+                if row.subject is not None and row.id < newest.get(row.subject, 0):
+                    continue
                 if is_due and not self._is_forbidden(record, row):
                     at = self._truth.interval(row)
                     yield self._violation("missing", record, self._words(row), at.sent)
+
+    def _newest_seen(self, seen: Iterable[int]) -> Mapping[str, int]:
+        """Of each thing that changed, the newest event."""
+        rows = (self._truth.rows[one] for one in sorted(seen) if one in self._truth.rows)
+        return {row.subject: row.id for row in rows if row.subject is not None}
 
     def _is_due(self, row: LogRow, episode: Episode) -> bool:
         began = episode.first_cursor is not None and not self._covers(episode.first_cursor, row.xid)

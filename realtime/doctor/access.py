@@ -1,0 +1,53 @@
+"""Whether the functions that decide about access can be asked, and answer for this moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import uuid4
+
+import asyncpg
+
+from realtime.doctor.deployment import Deployment
+from realtime.doctor.report import Finding, fine, problem
+
+_FUNCTIONS = """
+SELECT p.oid::regprocedure::text AS name, p.provolatile::text AS volatility, p.prosecdef
+  FROM pg_proc AS p
+ WHERE p.pronamespace = 'relay'::regnamespace AND p.proname IN ('authenticate', 'authorize')
+"""
+_QUESTIONS = {
+    "relay.authenticate": "SELECT count(*) FROM relay.authenticate($1::text, $2)",
+    "relay.authorize": "SELECT count(*) FROM relay.authorize($1::text::uuid, $2::text::uuid)",
+}
+
+
+async def access(deployment: Deployment) -> Sequence[Finding]:
+    """Ask both about nobody: what they need of the tables is needed for that, too."""
+    nobody = str(uuid4())
+    asked = {
+        "relay.authenticate": (nobody, deployment.settings.jwt_subject),
+        "relay.authorize": (nobody, nobody),
+    }
+    found = []
+    async with deployment.connect() as connection:
+        for name, arguments in asked.items():
+            try:
+                await connection.fetchval(_QUESTIONS[name], *arguments)
+            except asyncpg.PostgresError as error:
+                found.append(
+                    problem(
+                        f"{name} fails: {error}; every handshake would be refused",
+                        "give its owner the rights on the tables that it reads, or bring it up to"
+                        " date: bin/migrate, or bin/attach for the platform's own tables",
+                    )
+                )
+        rows = await connection.fetch(_FUNCTIONS)
+    for row in rows:
+        if row["volatility"] == "v":
+            found.append(
+                problem(
+                    f"{row['name']} is VOLATILE: its answer is not of the moment of the question",
+                    f"ALTER FUNCTION {row['name']} STABLE",
+                )
+            )
+    return found or [fine("relay.authenticate and relay.authorize answer")]

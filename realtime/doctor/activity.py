@@ -1,0 +1,79 @@
+"""What goes on in the server that holds the relay back: old transactions, a filling NOTIFY queue.
+
+A transaction that has written and does not end keeps the relay at its fence, awake for nothing,
+and retention from emptying the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from realtime.doctor.deployment import Deployment
+from realtime.doctor.report import Finding, fine, listed, problem, span, warning
+
+LONG_SECONDS = 300.0
+QUEUE_WARNING, QUEUE_PROBLEM = 0.1, 0.5
+
+# Of other roles' sessions the age is hidden from who is not in pg_read_all_stats.
+_RUNNING = """
+SELECT pid, usename, application_name, state,
+       extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age
+  FROM pg_stat_activity
+ WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+   AND xact_start < clock_timestamp() - make_interval(secs => $1)
+ ORDER BY xact_start
+"""
+_PREPARED = """
+SELECT gid, owner, extract(epoch FROM clock_timestamp() - prepared)::float8 AS age
+  FROM pg_prepared_xacts
+ WHERE prepared < clock_timestamp() - make_interval(secs => $1)
+ ORDER BY prepared
+"""
+_SEES_ALL = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')"
+# What is LISTENed to is nobody else's to see, so: who might be holding the queue.
+_HOLDERS = """
+SELECT pid, usename, application_name FROM pg_stat_activity
+ WHERE state LIKE 'idle in transaction%' ORDER BY xact_start
+"""
+
+
+async def transactions(deployment: Deployment) -> Sequence[Finding]:
+    """Name each transaction that has written and has been open for minutes."""
+    async with deployment.connect() as connection:
+        running = await connection.fetch(_RUNNING, LONG_SECONDS)
+        prepared = await connection.fetch(_PREPARED, LONG_SECONDS)
+        sees_all = await connection.fetchval(_SEES_ALL)
+    found = [
+        warning(
+            f"process {row['pid']} ({row['usename']}, {row['application_name'] or 'unnamed'},"
+            f" {row['state']}) has been in a transaction for {span(row['age'])}",
+            f"end it where it comes from, or: SELECT pg_terminate_backend({row['pid']})",
+        )
+        for row in running
+    ] + [
+        warning(
+            f"the prepared transaction {row['gid']!r} of {row['owner']} has waited for"
+            f" {span(row['age'])}",
+            f"COMMIT PREPARED or ROLLBACK PREPARED {_literal(row['gid'])}",
+        )
+        for row in prepared
+    ]
+    limits = "" if sees_all else " (those of other roles are hidden from this one)"
+    return found or [fine(f"none has been open for {span(LONG_SECONDS)}{limits}")]
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+async def notify_queue(deployment: Deployment) -> Sequence[Finding]:
+    """How full the queue of notifications is: when it is, every commit that rings fails."""
+    async with deployment.connect() as connection:
+        usage = await connection.fetchval("SELECT pg_notification_queue_usage()")
+        holders = await connection.fetch(_HOLDERS)
+    said = f"{100 * usage:.1f} % full"
+    if usage <= QUEUE_WARNING:
+        return [fine(said)]
+    suspects = listed([f"{row['pid']} ({row['usename']})" for row in holders])
+    cure = f"end the session that LISTENs inside an open transaction: {suspects or 'none in sight'}"
+    return [problem(said, cure) if usage > QUEUE_PROBLEM else warning(said, cure)]

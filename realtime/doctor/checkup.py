@@ -1,0 +1,108 @@
+"""The list of checks, and how they are made: one after another, each with a limit of time.
+
+Called by `bin/doctor`. A check that needs another is left out where that one found a problem.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+import asyncpg
+
+from realtime.doctor import (
+    access,
+    activity,
+    environment,
+    log,
+    loop,
+    pooler,
+    reach,
+    rights,
+    row_security,
+    schema,
+    server,
+    triggers,
+)
+from realtime.doctor.deployment import Deployment, words
+from realtime.doctor.report import Finding, Level, Line, Report, problem
+from realtime.postgres.connection import LOST
+
+CHECK_SECONDS = 30.0
+
+
+class Check(NamedTuple):
+    """A check: its name in the report, what it does, and which one must have gone well before."""
+
+    name: str
+    look: Callable[[Deployment], Awaitable[Sequence[Finding]]]
+    needs: str = ""
+
+
+CHECKS = (
+    Check("settings", environment.settings),
+    Check("token keys", environment.token_keys, "settings"),
+    Check("open files", environment.open_files, "settings"),
+    Check("database", reach.database),
+    Check("version", server.version, "database"),
+    Check("primary", server.primary, "database"),
+    Check("one database", server.one_database, "primary"),
+    Check("listening", pooler.listening, "primary"),
+    Check("connections", server.connections, "primary"),
+    Check("clock", server.clock, "primary"),
+    Check("durability", server.durability, "primary"),
+    Check("notify queue", activity.notify_queue, "primary"),
+    Check("transactions", activity.transactions, "primary"),
+    Check("schema", schema.schema, "primary"),
+    Check("migrations", schema.migrations, "schema"),
+    Check("rights", rights.rights, "schema"),
+    Check("row security", row_security.row_security, "schema"),
+    Check("access", access.access, "schema"),
+    Check("triggers", triggers.triggers, "schema"),
+    Check("partitions", triggers.partitions, "schema"),
+    Check("writers", triggers.writers, "schema"),
+    Check("log", log.log, "schema"),
+    Check("restored dump", log.restored_dump, "schema"),
+    Check("doorbell", log.doorbell, "schema"),
+    Check("full loop", loop.full_loop, "schema"),
+)
+
+
+async def examine(deployment: Deployment) -> Report:
+    """Make every check that can be made."""
+    lines: list[Line] = []
+    skipped: list[str] = []
+    bad: set[str] = set()
+    for check in CHECKS:
+        if check.needs in bad:
+            skipped.append(check.name)
+            bad.add(check.name)
+            continue
+        findings = await _look(check, deployment)
+        lines += [Line(check.name, finding) for finding in findings]
+        if any(finding.level is Level.PROBLEM for finding in findings):
+            bad.add(check.name)
+    return Report(lines, skipped)
+
+
+async def _look(check: Check, deployment: Deployment) -> Sequence[Finding]:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            return await check.look(deployment)
+    except asyncpg.InsufficientPrivilegeError as error:
+        return [
+            problem(
+                f"this role may not look: {error}",
+                "grant the role of DATABASE_URL the rights that docs/security.md lists",
+            )
+        ]
+    except TimeoutError:
+        return [
+            problem(
+                "the database did not answer in time",
+                "look for locks and load (pg_stat_activity, pg_locks), then run this again",
+            )
+        ]
+    except LOST as error:
+        return [problem(f"it could not be found out: {words(error)}", "then run this again")]

@@ -1,0 +1,110 @@
+"""The deployment that is looked at: its settings, and connections to its database.
+
+Made by the command line and by tests, handed to every check. A connection lives as long as the
+check that opened it, so that one check's trouble is not the next one's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from realtime.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+CONNECT_SECONDS = 5.0
+STATEMENT_SECONDS = 5.0
+CLOSE_SECONDS = 1.0
+_NO_KEY = {"JWT_SECRET": "not used here".center(64)}
+_DATABASE_SETTINGS = ("DATABASE_URL", "DATABASE_DIRECT_URL")
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What the checks are given.
+
+    Args:
+        settings: as the server has them; where they are wrong, those of the database alone.
+        complaint: what is wrong with the settings.
+        clock: seconds since the epoch, on this host.
+        open_files: how many files a process may have open here (`ulimit -n`).
+    """
+
+    settings: Settings
+    complaint: str
+    clock: Callable[[], float]
+    open_files: int
+
+    @classmethod
+    def from_environ(
+        cls, environ: Mapping[str, str], clock: Callable[[], float], open_files: int
+    ) -> Deployment:
+        """Read the settings; those of the database are enough to go on with.
+
+        Raises:
+            SettingsError: not even the database is named rightly.
+        """
+        complaint = ""
+        try:
+            settings = Settings.from_environ(environ)
+        except SettingsError as error:
+            complaint = str(error)
+            given = {name: environ[name] for name in _DATABASE_SETTINGS if name in environ}
+            settings = Settings.from_environ(_NO_KEY | given)
+        return cls(settings, complaint, clock, open_files)
+
+    @property
+    def dsn(self) -> str:
+        return self.settings.database_url.get_secret_value()
+
+    @property
+    def direct_dsn(self) -> str:
+        return self.settings.database_direct_url.get_secret_value()
+
+    @property
+    def has_direct(self) -> bool:
+        """Whether there is a second way to the database."""
+        return self.dsn != self.direct_dsn
+
+    @asynccontextmanager
+    async def connect(self, *, direct: bool = False) -> AsyncIterator[Connection]:
+        """Open a connection by DATABASE_URL, or by DATABASE_DIRECT_URL.
+
+        It sends nothing at its start that a pooler might refuse, and keeps no prepared statements.
+
+        Raises:
+            One of `realtime.postgres.connection.LOST`.
+        """
+        connection = await asyncpg.connect(
+            self.direct_dsn if direct else self.dsn,
+            timeout=CONNECT_SECONDS,
+            command_timeout=STATEMENT_SECONDS,
+            statement_cache_size=0,
+            server_settings={"application_name": "realtime doctor"},
+        )
+        try:
+            yield connection
+        finally:
+            await _close(connection)
+
+
+async def _close(connection: Connection) -> None:
+    try:
+        await connection.close(timeout=CLOSE_SECONDS)
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()  # it is broken, of which the check has told
+
+
+def words(error: BaseException) -> str:
+    """What an error says for itself. None of them repeats an address or a password."""
+    if isinstance(error, asyncpg.PostgresError):
+        return f"the server says: {error}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return type(error).__name__ if isinstance(error, TimeoutError) else str(error)

@@ -1,0 +1,85 @@
+"""Whether the role of DATABASE_URL has the rights that a server needs (docs/security.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from realtime.doctor.deployment import Deployment
+from realtime.doctor.report import Finding, fine, problem
+
+
+class Right(NamedTuple):
+    """Something, and what has to be allowed with it."""
+
+    kind: str
+    name: str
+    privileges: tuple[str, ...]
+
+
+SCHEMA = Right("SCHEMA", "relay", ("USAGE",))
+NEEDED = (
+    Right("FUNCTION", "relay.authenticate(text,text)", ("EXECUTE",)),
+    Right("FUNCTION", "relay.authorize(uuid,uuid)", ("EXECUTE",)),
+    Right("TABLE", "relay.alembic_version", ("SELECT",)),
+    Right("TABLE", "relay.events", ("SELECT",)),
+    Right("TABLE", "relay.events_0", ("SELECT", "TRUNCATE")),
+    Right("TABLE", "relay.events_1", ("SELECT", "TRUNCATE")),
+    Right("TABLE", "relay.events_2", ("SELECT", "TRUNCATE")),
+    Right("TABLE", "relay.events_3", ("SELECT", "TRUNCATE")),
+    Right("TABLE", "relay.floor", ("SELECT", "UPDATE")),
+    Right("TABLE", "relay.nodes", ("SELECT", "INSERT", "UPDATE", "DELETE")),
+    Right("TABLE", "relay.connections", ("SELECT", "INSERT", "DELETE")),
+    Right("TABLE", "relay.snapshots", ("SELECT", "INSERT", "UPDATE", "DELETE")),
+    Right("SEQUENCE", "relay.current_slot", ("SELECT", "UPDATE")),
+    Right("SEQUENCE", "relay.bell", ("SELECT", "UPDATE")),
+)
+_MAY = {
+    "FUNCTION": "has_function_privilege(to_regprocedure($1)::oid, $2)",
+    "TABLE": "has_table_privilege(to_regclass($1)::oid, $2)",
+    "SEQUENCE": "has_sequence_privilege(to_regclass($1)::oid, $2)",
+}
+# Triggers and relay.emit run as their owners, who write the log.
+_OWNERS = """
+SELECT DISTINCT quote_ident(pg_get_userbyid(p.proowner)) AS owner
+  FROM pg_proc AS p
+ WHERE p.pronamespace = 'relay'::regnamespace AND p.prosecdef
+   AND (p.prorettype = 'trigger'::regtype OR p.proname IN ('emit', 'notify_user', 'eject'))
+   AND NOT (has_schema_privilege(p.proowner, 'relay', 'USAGE')
+        AND has_table_privilege(p.proowner, to_regclass('relay.events')::oid, 'INSERT')
+        AND has_sequence_privilege(p.proowner, to_regclass('relay.events_id')::oid, 'USAGE')
+        AND has_function_privilege(p.proowner, to_regprocedure('relay.ring(text)')::oid, 'EXECUTE'))
+"""
+
+
+async def rights(deployment: Deployment) -> Sequence[Finding]:
+    """Ask for each right by its name. Something that is not there is the migrations' business."""
+    found = []
+    async with deployment.connect() as connection:
+        role = await connection.fetchval("SELECT quote_ident(current_user)")
+        if not await connection.fetchval("SELECT has_schema_privilege('relay', 'USAGE')"):
+            return [_lacks(role, "USAGE", SCHEMA)]
+        for right in NEEDED:
+            for privilege in right.privileges:
+                query = f"SELECT {_MAY[right.kind]}"
+                if await connection.fetchval(query, right.name, privilege) is False:
+                    found.append(_lacks(role, privilege, right))
+        owners = [row["owner"] for row in await connection.fetch(_OWNERS)]
+    found += [_cannot_write(owner) for owner in owners]
+    return found or [fine(f"the role {role} has all that a server needs")]
+
+
+def _lacks(role: str, privilege: str, right: Right) -> Finding:
+    kind = "" if right.kind == "TABLE" else f"{right.kind} "
+    return problem(
+        f"the role {role} lacks {privilege} on {right.name}",
+        f"GRANT {privilege} ON {kind}{right.name} TO {role}",
+    )
+
+
+def _cannot_write(owner: str) -> Finding:
+    return problem(
+        f"functions of relay run as {owner}, who may not write the log: writers' statements fail",
+        f"make the log's owner the owner of these functions, or grant {owner} USAGE on schema relay"
+        " and on relay.events_id, INSERT on relay.events, EXECUTE on relay.ring",
+    )

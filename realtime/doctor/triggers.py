@@ -1,0 +1,191 @@
+"""Whether every change of rows is noticed: triggers there, enabled, on leaves too, not bypassed.
+
+The tables are found by their triggers, which call functions of the schema `relay`: they may be the
+reference tables or a platform's own. What a dropped trigger leaves behind is its function, which
+nothing calls any more; what else a table must have, the files of the migrations say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+
+from realtime.doctor.deployment import Deployment
+from realtime.doctor.report import Finding, fine, listed, problem, warning
+from realtime.postgres.schema import PROJECT
+
+TRIGGERS = """
+SELECT t.tgrelid, format('%I.%I', n.nspname, c.relname) AS table, quote_ident(t.tgname) AS name,
+       t.tgenabled::text AS enabled, 'relay.' || p.proname AS function,
+       CASE WHEN t.tgtype & 4 <> 0 THEN 'INSERT' WHEN t.tgtype & 8 <> 0 THEN 'DELETE'
+            WHEN t.tgtype & 16 <> 0 THEN 'UPDATE' ELSE 'TRUNCATE' END AS event
+  FROM pg_trigger AS t
+  JOIN pg_proc AS p ON p.oid = t.tgfoid
+  JOIN pg_class AS c ON c.oid = t.tgrelid
+  JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'relay')
+   AND NOT t.tgisinternal
+"""
+"""Every trigger of ours, whichever table it is on."""
+_UNCALLED = """
+SELECT 'relay.' || p.proname AS function
+  FROM pg_proc AS p
+ WHERE p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'relay')
+   AND p.prorettype = 'trigger'::regtype
+   AND NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgfoid = p.oid)
+ ORDER BY 1
+"""
+_BARE_LEAVES = f"""
+WITH RECURSIVE ours AS ({TRIGGERS}),
+family AS (
+    SELECT DISTINCT tgrelid AS root, tgrelid AS member FROM ours
+    UNION
+    SELECT f.root, i.inhrelid FROM family AS f JOIN pg_inherits AS i ON i.inhparent = f.member
+)
+SELECT (SELECT DISTINCT o.table FROM ours AS o WHERE o.tgrelid = f.root) AS root,
+       format('%I.%I', n.nspname, c.relname) AS leaf
+  FROM family AS f
+  JOIN pg_class AS c ON c.oid = f.member
+  JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE f.member <> f.root AND c.relkind <> 'p'
+   AND EXISTS (
+       SELECT o.function FROM ours AS o WHERE o.tgrelid = f.root
+       EXCEPT
+       SELECT o.function FROM ours AS o WHERE o.tgrelid = f.member)
+ ORDER BY 1, 2
+"""
+_SETTINGS = """
+SELECT coalesce(r.rolname, 'every role') AS who, one.setting
+  FROM pg_db_role_setting AS s
+  LEFT JOIN pg_roles AS r ON r.oid = s.setrole
+ CROSS JOIN unnest(s.setconfig) AS one (setting)
+ WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+UNION ALL
+SELECT 'everybody', 'session_replication_role=' || current_setting('session_replication_role')
+"""
+_CREATE = re.compile(
+    r"^CREATE TRIGGER \w+ AFTER (\w+) ON (?:public\.)?\W*(\w+)\W.*?EXECUTE FUNCTION ([\w.]+)\(",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+class Trigger(NamedTuple):
+    """One that a kind of table must have: users, bots, messages and so on, whatever their names."""
+
+    kind: str
+    event: str
+    function: str
+
+
+def wanted_triggers() -> Sequence[Trigger]:
+    """What the migrations create, and bin/attach likewise."""
+    return [
+        Trigger(kind, event, function)
+        for path in sorted((PROJECT / "migrations" / "sql" / "reference").glob("*.sql"))
+        for event, kind, function in _CREATE.findall(path.read_text("utf-8"))
+    ]
+
+
+async def triggers(deployment: Deployment) -> Sequence[Finding]:
+    """Whether each trigger that should be there is, and fires."""
+    async with deployment.connect() as connection:
+        rows = await connection.fetch(f"{TRIGGERS} ORDER BY 2, 3")
+        uncalled = [row["function"] for row in await connection.fetch(_UNCALLED)]
+    called = {(row["table"], row["event"], row["function"]) for row in rows}
+    missing = list(_missing(called, wanted_triggers()))
+    found = [_is_missing(*one) for one in missing]
+    found += [_is_uncalled(name) for name in uncalled if name not in {one[2] for one in missing}]
+    found += [
+        _is_off(row["table"], row["name"], row["enabled"])
+        for row in rows
+        if row["enabled"] not in ("O", "A")
+    ]
+    tables = sorted({row["table"] for row in rows})
+    if not found and not tables:
+        return [
+            warning(
+                "no table has any of ours: only relay.emit and its like send events",
+                "run bin/attach for the platform's own tables, or bin/migrate for the reference",
+            )
+        ]
+    return found or [fine(f"{len(rows)}, all enabled, on {', '.join(tables)}")]
+
+
+def _missing(
+    called: Collection[tuple[str, str, str]], wanted: Collection[Trigger]
+) -> Iterator[tuple[str, str, str]]:
+    """What a table lacks, given what else it has: table, event, function.
+
+    A table is known for its kind by a function that no other kind of table has.
+    """
+    for table in sorted({table for table, _, _ in called}):
+        has = {(event, function) for there, event, function in called if there == table}
+        for kind in sorted({one.kind for one in wanted}):
+            others = {one.function for one in wanted if one.kind != kind}
+            own = {(one.event, one.function) for one in wanted if one.kind == kind}
+            if any(function not in others for _, function in own & has):
+                yield from ((table, event, function) for event, function in sorted(own - has))
+
+
+def _is_missing(table: str, event: str, function: str) -> Finding:
+    return problem(
+        f"{table} has no trigger for {event} that calls {function}: such changes send nothing",
+        "create it again, as in migrations/sql/reference (bin/attach for the platform's tables)",
+    )
+
+
+def _is_uncalled(function: str) -> Finding:
+    return problem(
+        f"no trigger calls {function}: a table has lost its trigger",
+        "create it again (bin/attach for the platform's own tables), or drop the function",
+    )
+
+
+def _is_off(table: str, name: str, enabled: str) -> Finding:
+    state = "disabled" if enabled == "D" else "enabled for replicas only"
+    return problem(
+        f"the trigger {name} on {table} is {state}: such changes send nothing",
+        f"ALTER TABLE {table} ENABLE TRIGGER {name}",
+    )
+
+
+async def partitions(deployment: Deployment) -> Sequence[Finding]:
+    """Whether rows that are written straight into a partition are noticed."""
+    async with deployment.connect() as connection:
+        rows = await connection.fetch(_BARE_LEAVES)
+    found = []
+    for root in sorted({row["root"] for row in rows}):
+        leaves = [row["leaf"] for row in rows if row["root"] == root]
+        found.append(
+            warning(
+                f"what is written straight into a partition of {root} sends nothing:"
+                f" {listed(leaves)}",
+                f"write to {root} alone, or give each partition the same triggers",
+            )
+        )
+    return found or [fine("no partition is without the triggers of its table")]
+
+
+async def writers(deployment: Deployment) -> Sequence[Finding]:
+    """Whether settings of a role or of the database keep triggers or rings off."""
+    async with deployment.connect() as connection:
+        rows = await connection.fetch(_SETTINGS)
+    found = []
+    for who, setting in {(row["who"], row["setting"]) for row in rows}:
+        name, _, value = setting.partition("=")
+        if (name, value) == ("session_replication_role", "replica"):
+            found.append(
+                problem(
+                    f"{setting} for {who}: no trigger fires on what they write",
+                    "take it off with ALTER ROLE or ALTER DATABASE … RESET, and in postgresql.conf",
+                )
+            )
+        elif (name, value) == ("relay.quiet", "on"):
+            found.append(
+                warning(
+                    f"{setting} for {who}: what they write arrives late, for nothing rings",
+                    "take it off with ALTER ROLE or ALTER DATABASE … RESET relay.quiet",
+                )
+            )
+    return found or [fine("no setting keeps triggers or rings off")]

@@ -1,0 +1,162 @@
+"""The doctor on the log: too long, from elsewhere, with a silent bell; and an event all the way."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+
+from realtime.doctor.report import Level
+from tests.doctor import ask, deployment, finds
+from tests.platform import Platform
+from tests.serving import RunningServer
+from tests.waiting import eventually
+
+OLD = (
+    "INSERT INTO relay.events (topic, type, payload, written_at)"
+    " VALUES ('bot:x', 'x', '{}', now() - interval '5 hours')"
+)
+
+
+async def someone_alive(platform: Platform, *, awake: bool = False) -> None:
+    await platform.execute(
+        "INSERT INTO relay.nodes (id, awake) VALUES ($1, $2)", str(uuid4()), awake
+    )
+
+
+# Its length.
+
+
+@pytest.mark.gen_test
+async def test_a_log_of_a_good_length(database: str, platform: Platform) -> None:
+    """Rows and age are told."""
+    await finds(Level.FINE, "log", deployment(database), "it is empty")
+    await platform.user()
+    await finds(Level.FINE, "log", deployment(database), "1 row, the oldest")
+
+
+@pytest.mark.gen_test
+async def test_a_log_that_nobody_empties(database: str, platform: Platform) -> None:
+    """No server runs, which would."""
+    await platform.execute(OLD)
+    await finds(Level.WARNING, "log", deployment(database), "5 h old", "start a server")
+    await finds(Level.FINE, "log", deployment(database, RETENTION_SECONDS="7200"))
+
+
+@pytest.mark.gen_test
+async def test_a_partition_that_cannot_be_emptied(
+    database: str, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody holds a lock on it, and is named."""
+    monkeypatch.setattr("realtime.doctor.log.HOLDER_SECONDS", 0.0)
+    await platform.execute(OLD)
+    await someone_alive(platform)
+    holder = await Platform.connect(database)
+    transaction = holder.connection.transaction()
+    await transaction.start()
+    await holder.execute("LOCK TABLE relay.events_0 IN ACCESS SHARE MODE")
+    pid = holder.connection.get_server_pid()
+    await finds(
+        Level.WARNING, "log", deployment(database), f"lock on its partitions: process {pid}"
+    )
+    await transaction.rollback()
+    await finds(Level.WARNING, "log", deployment(database), "end old transactions")
+    await holder.connection.close(timeout=10)
+
+
+# What came with a dump.
+
+
+@pytest.mark.gen_test
+async def test_rows_from_the_future(database: str, platform: Platform) -> None:
+    """As after a restore of another server's dump; what it says to run removes them."""
+    await finds(Level.FINE, "restored dump", deployment(database))
+    await platform.execute(
+        "INSERT INTO relay.events (xid, topic, type, payload)"
+        " VALUES ('99999999999', 'bot:x', 'x', '{}'), ('99999999998', 'bot:x', 'x', '{}')"
+    )
+    await finds(
+        Level.WARNING, "restored dump", deployment(database), "2 of the log's rows came with"
+    )
+    (finding,) = await ask("restored dump", deployment(database))
+    await platform.execute(finding.cure.split("or now: ")[1])
+    await finds(Level.FINE, "restored dump", deployment(database))
+
+
+@pytest.mark.gen_test
+async def test_a_floor_from_another_server(database: str, platform: Platform) -> None:
+    """It is not minded, and the reader of the report need not mind either."""
+    await platform.execute(
+        "UPDATE relay.floor SET last = '99999999999', snapshot = '99999999999:99999999999:'"
+    )
+    await finds(Level.WARNING, "restored dump", deployment(database), "the floor of the log")
+    (finding,) = await ask("restored dump", deployment(database))
+    await platform.execute(finding.cure.split("or now: ")[1])
+    await finds(Level.FINE, "restored dump", deployment(database))
+
+
+# The bell.
+
+
+@pytest.mark.gen_test
+async def test_a_silent_bell_and_nobody_awake(
+    database: str, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether there are sleepers or nobody at all; not while somebody is awake."""
+    monkeypatch.setattr("realtime.doctor.log.SILENCE_SECONDS", 0.01)
+    await finds(Level.FINE, "doorbell", deployment(database), "on; live processes: 0")
+    await platform.execute("SELECT setval('relay.bell', 2)")
+    await finds(Level.PROBLEM, "doorbell", deployment(database), "the bell is silent")
+    await someone_alive(platform)
+    await finds(Level.PROBLEM, "doorbell", deployment(database), "the bell is silent")
+    await someone_alive(platform, awake=True)
+    await finds(Level.FINE, "doorbell", deployment(database), "silent; live processes: 2, awake: 1")
+    await platform.execute("UPDATE relay.nodes SET heartbeat_at = now() - interval '1 minute'")
+    (finding,) = await ask("doorbell", deployment(database))
+    await platform.execute(finding.cure.split("or now: ")[1])
+    await finds(Level.FINE, "doorbell", deployment(database))
+
+
+# An event all the way.
+
+
+@pytest.mark.gen_test
+async def test_an_event_goes_all_the_way(database: str, platform: Platform) -> None:
+    """It is the one thing that is written, on a topic that nobody watches."""
+    await finds(Level.FINE, "full loop", deployment(database), "written, rung for, heard and read")
+    (row,) = await platform.connection.fetch("SELECT topic, type FROM relay.events")
+    assert row["type"] == "doctor_check"
+    assert row["topic"].startswith("bot:")
+
+
+@pytest.mark.gen_test
+async def test_the_loop_while_servers_are_awake(
+    database: str, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing rings then, and nothing needs to."""
+    monkeypatch.setattr("realtime.doctor.loop.RING_SECONDS", 0.1)
+    await platform.execute("SELECT setval('relay.bell', 2)")
+    await finds(Level.FINE, "full loop", deployment(database), "nothing rang")
+
+
+@pytest.mark.gen_test
+async def test_the_loop_without_a_ring(
+    database: str, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where relay.quiet is set for everybody."""
+    monkeypatch.setattr("realtime.doctor.loop.RING_SECONDS", 0.1)
+    name = await platform.connection.fetchval("SELECT current_database()")
+    await platform.execute(f"ALTER DATABASE {name} SET relay.quiet = 'on'")
+    await finds(Level.PROBLEM, "full loop", deployment(database), "its ring was not heard")
+
+
+@pytest.mark.gen_test
+async def test_a_running_server_is_counted(server: RunningServer, database: str) -> None:
+    """And the loop goes past it without harm."""
+
+    async def counted() -> bool:
+        (finding,) = await ask("doorbell", deployment(database))
+        return "live processes: 1" in finding.said
+
+    await eventually(counted)
+    await finds(Level.FINE, "full loop", deployment(database))

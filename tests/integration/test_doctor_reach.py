@@ -1,0 +1,225 @@
+"""The doctor before a database that cannot be reached, and one that is no primary."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from realtime.doctor.checkup import examine
+from realtime.doctor.report import Level
+from realtime.postgres.embedded import EmbeddedPostgres
+from tests.commands import free_port
+from tests.conftest import TEST_SETTINGS
+from tests.doctor import deployment, finds
+from tests.mortal import stopped
+
+RULES = """
+local   all all         trust
+hostssl all encrypted   all trust
+host    all all         all scram-sha-256
+"""
+
+
+class Networked(NamedTuple):
+    """A server on a loopback address of its own, with a password and rules about TLS."""
+
+    server: EmbeddedPostgres
+    host: str
+
+    def dsn(self, role: str = "someone", password: str = "sesame", database: str = "app") -> str:
+        return f"postgresql://{role}:{password}@{self.host}:5432/{database}"
+
+
+def write_certificate(directory: Path) -> None:
+    """One that nobody has signed but itself, as many servers have."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "database")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    (directory / "server.key").write_bytes(private)
+    (directory / "server.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    owner = directory.stat()
+    with suppress(PermissionError):
+        for path in directory.glob("server.*"):
+            path.chmod(0o600)
+            os.chown(path, owner.st_uid, owner.st_gid)
+
+
+@pytest.fixture(scope="module")
+def networked(postgres_bin: Path | None) -> Iterator[Networked]:
+    """TLS is off until a test turns it on."""
+    host = f"127.{random.randint(1, 254)}.{random.randint(0, 254)}.{random.randint(1, 254)}"
+    settings = {**TEST_SETTINGS, "listen_addresses": host}
+    with tempfile.TemporaryDirectory(prefix="realtime-test-") as home:
+        Path(home).chmod(0o711)  # as root, the server's own account must get in
+        server = EmbeddedPostgres(Path(home) / "postgres", bin_dir=postgres_bin, settings=settings)
+        server.start()
+        try:
+            (server.data_directory / "pg_hba.conf").write_text(RULES)
+            server.sql("CREATE ROLE someone LOGIN PASSWORD 'sesame'")
+            server.sql("CREATE ROLE encrypted LOGIN PASSWORD 'sesame'")
+            server.sql("CREATE DATABASE app")
+            server.sql("SELECT pg_reload_conf()")
+            yield Networked(server, host)
+        finally:
+            server.stop("immediate")
+
+
+async def unreachable(dsn: str, *parts: str) -> None:
+    """It is named, nothing else is looked at, and the password is not repeated."""
+    await finds(Level.PROBLEM, "database", deployment(dsn), *parts)
+    report = await examine(deployment(dsn))
+    assert report.exit_code == 1
+    assert {"version", "triggers", "full loop"} <= set(report.skipped)
+    assert "sesame" not in report.text() + report.json()
+
+
+@pytest.mark.gen_test
+async def test_nothing_listens() -> None:
+    """The port and the host are named."""
+    port = free_port()
+    dsn = f"postgresql://someone:sesame@127.0.0.1:{port}/app"
+    await unreachable(dsn, f"nothing listens on port {port} of 127.0.0.1", "start the server")
+
+
+@pytest.mark.gen_test
+async def test_a_name_with_several_addresses() -> None:
+    """As localhost has, of which each refuses."""
+    dsn = f"postgresql://someone:sesame@localhost:{free_port()}/app"
+    await unreachable(dsn, "nothing listens on port", "of localhost")
+
+
+@pytest.mark.gen_test
+async def test_a_socket_that_is_not_there() -> None:
+    """A directory in place of a host."""
+    await unreachable("postgresql://someone:sesame@/app?host=/nonexistent", "no server's socket")
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_name_that_nobody_knows() -> None:
+    """RFC 6761 keeps the top-level domain `invalid` for that."""
+    dsn = "postgresql://someone:sesame@database.invalid/app"
+    await unreachable(dsn, "the name database.invalid is not known")
+
+
+@pytest.mark.gen_test
+async def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something else listens there, or a firewall swallows what is sent."""
+    monkeypatch.setattr("realtime.doctor.deployment.CONNECT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        dsn = f"postgresql://someone:sesame@127.0.0.1:{mute.getsockname()[1]}/app"
+        await unreachable(dsn, "127.0.0.1 does not answer", "firewalls")
+
+
+@pytest.mark.gen_test
+async def test_a_wrong_password(networked: Networked) -> None:
+    """Of whom, and how to write one that has special characters."""
+    await finds(Level.FINE, "database", deployment(networked.dsn()))
+    wrong = networked.dsn(password="open-sesame")
+    await unreachable(wrong, "the password for 'someone' is wrong", "%40")
+
+
+@pytest.mark.gen_test
+async def test_a_wrong_database(networked: Networked) -> None:
+    """The name that does not exist."""
+    await unreachable(networked.dsn(database="apq"), "the server has no database 'apq'")
+
+
+@pytest.mark.gen_test
+async def test_a_server_without_tls(networked: Networked) -> None:
+    """Which sslmode insists on."""
+    await unreachable(f"{networked.dsn()}?sslmode=require", "the server speaks no TLS", "ssl = on")
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_server_with_tls(networked: Networked, tmp_path: Path) -> None:
+    """It may insist on it, and its certificate may be nobody's."""
+    server = networked.server
+    if server.sql("SELECT setting FROM pg_settings WHERE name = 'ssl_library'") == "":
+        pytest.skip("this PostgreSQL is built without TLS; Debian's has it")
+    write_certificate(server.data_directory)
+    server.sql("ALTER SYSTEM SET ssl = on")
+    server.sql("SELECT pg_reload_conf()")
+    try:
+        await finds(Level.FINE, "database", deployment(f"{networked.dsn()}?sslmode=require"))
+        encrypted = networked.dsn("encrypted", "wrong-sesame")
+        await finds(Level.FINE, "database", deployment(f"{encrypted}?sslmode=require"))
+        await unreachable(f"{encrypted}?sslmode=disable", "the password for 'encrypted' is wrong")
+        own = tmp_path / "other.pem"
+        write_certificate(tmp_path)
+        (tmp_path / "server.crt").rename(own)
+        verified = f"{networked.dsn()}?sslmode=verify-full&sslrootcert={own}"
+        await unreachable(verified, "certificate", "sslrootcert")
+    finally:
+        server.sql("ALTER SYSTEM RESET ssl")
+        server.sql("SELECT pg_reload_conf()")
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_server_that_wants_tls(networked: Networked) -> None:
+    """Its rules refuse who comes without."""
+    rules = networked.server.data_directory / "pg_hba.conf"
+    rules.write_text(RULES.replace("host    all all ", "hostssl all all "))
+    networked.server.sql("SELECT pg_reload_conf()")
+    try:
+        await unreachable(networked.dsn(), "the server wants TLS", "sslmode=require")
+    finally:
+        rules.write_text(RULES)
+        networked.server.sql("SELECT pg_reload_conf()")
+
+
+@pytest.mark.gen_test
+async def test_no_connection_left(networked: Networked) -> None:
+    """The role has as many as it may have."""
+    networked.server.sql("ALTER ROLE someone CONNECTION LIMIT 0")
+    try:
+        await unreachable(networked.dsn(), "too many connections", "max_connections")
+    finally:
+        networked.server.sql("ALTER ROLE someone CONNECTION LIMIT -1")
+
+
+@pytest.mark.gen_test
+async def test_a_direct_address_that_is_wrong(database: str) -> None:
+    """It is told apart from the other."""
+    there = deployment(database, DATABASE_DIRECT_URL=f"postgresql://x@127.0.0.1:{free_port()}/x")
+    await finds(
+        Level.PROBLEM, "database", there, "DATABASE_URL answers", "DATABASE_DIRECT_URL: not"
+    )
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_server_that_is_stopped_and_a_standby(mortal: EmbeddedPostgres) -> None:
+    """Each is named; at a standby nothing is written, and nothing more is asked."""
+    dsn = mortal.dsn()
+    await finds(Level.FINE, "primary", deployment(dsn))
+    await asyncio.to_thread(mortal.stop, "immediate")
+    await finds(Level.PROBLEM, "database", deployment(dsn), "there is no server's socket")
+    await asyncio.to_thread(mortal.start)
+    await stopped(mortal, (mortal.data_directory / "standby.signal").touch)
+    await finds(Level.PROBLEM, "primary", deployment(dsn), "standby", "at the primary")
+    report = await examine(deployment(dsn))
+    assert {"listening", "full loop"} <= set(report.skipped)

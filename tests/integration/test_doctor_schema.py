@@ -1,0 +1,255 @@
+"""The doctor on a schema that is not what it should be, and on roles that lack rights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from realtime.doctor.checkup import examine
+from realtime.doctor.report import Level
+from realtime.postgres.embedded import EmbeddedPostgres
+from tests.doctor import ask, deployment, finds, said
+from tests.platform import Platform
+
+SECURITY = (Path(__file__).parents[2] / "docs" / "security.md").read_text("utf-8")
+GRANTS = "\n".join(re.findall(r"^```sql\n(.*?)^```", SECURITY, re.MULTILINE | re.DOTALL))
+MakeRole = Callable[[str], str]
+
+
+@pytest.fixture
+def make_role(postgres: EmbeddedPostgres, database: str) -> Iterator[MakeRole]:
+    """Makes roles of this test's own; they are gone after it, with what they own."""
+    made: list[str] = []
+
+    def make(options: str = "LOGIN") -> str:
+        name = f"role_{uuid4().hex[:8]}"
+        postgres.sql(f"CREATE ROLE {name} {options}")
+        made.append(name)
+        return name
+
+    yield make
+    here = re.search(r"/([^/?]+)\?", database)
+    assert here
+    for name in made:
+        postgres.sql(f"REASSIGN OWNED BY {name} TO postgres", here[1])
+        postgres.sql(f"DROP OWNED BY {name}", here[1])
+        postgres.sql(f"DROP ROLE {name}")
+
+
+def as_role(dsn: str, role: str) -> str:
+    return re.sub(r"//[^@/]*@", f"//{role}@", dsn)
+
+
+# Migrations.
+
+
+@pytest.mark.gen_test
+async def test_a_database_that_is_not_migrated(empty_database: str) -> None:
+    """Nothing that needs the log is tried; it says what to run."""
+    report = await examine(deployment(empty_database))
+    text = report.text()
+    assert report.exit_code == 1
+    assert "it is not migrated" in text
+    assert "bin/migrate" in text
+    assert {"migrations", "triggers", "full loop"} <= set(report.skipped)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        ("DROP FUNCTION relay.authorize", "relay.authorize"),
+        ("DELETE FROM relay.alembic_version", "not migrated"),
+        ("UPDATE relay.alembic_version SET version_num = 'core_9999'", "newer release"),
+    ],
+)
+async def test_half_a_migration_and_another_releases(
+    database: str, platform: Platform, damage: str, named: str
+) -> None:
+    """What is missing is named, and so is a database that is ahead of this code."""
+    await finds(Level.FINE, "migrations", deployment(database))
+    await platform.execute(damage)
+    await finds(Level.PROBLEM, "migrations", deployment(database), named)
+
+
+# Rights.
+
+
+def single_grants() -> list[str]:
+    """The grants of the security page, one privilege on one thing each."""
+    found = []
+    for privileges, objects in re.findall(r"GRANT (.*?) ON (.*?)\s+TO relay_server", GRANTS, re.S):
+        kind = re.match(r"(SCHEMA|FUNCTION)? ?(.*)", objects, re.S)
+        assert kind
+        found += [
+            f"{privilege} ON {kind[1] or ''} {name}"
+            for privilege in privileges.split(", ")
+            for name in re.split(r",\s*", kind[2])
+        ]
+    return found
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_each_right_of_the_security_page_is_missed(
+    database: str, platform: Platform, make_role: MakeRole
+) -> None:
+    """With all of them nothing is said; without any one of them, that one."""
+    role = make_role("LOGIN")
+    there = deployment(as_role(database, role))
+    await platform.execute(GRANTS.replace("relay_server", role))
+    await finds(Level.FINE, "rights", there)
+    grants = single_grants()
+    assert len(grants) > 10
+    for grant in grants:
+        privilege, name = re.sub(r"\s+", " ", grant).split(" ON ")
+        await platform.execute(f"REVOKE {grant} FROM {role}")
+        await finds(Level.PROBLEM, "rights", there, f"lacks {privilege} on {name.split()[-1]}")
+        await platform.execute(f"GRANT {grant} TO {role}")
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_the_cure_of_a_missing_right_is_the_cure(
+    database: str, platform: Platform, make_role: MakeRole
+) -> None:
+    """A role that may do nothing, and what the doctor says to run: then it may do all."""
+    role = make_role("LOGIN")
+    there = deployment(as_role(database, role))
+    for finding in await ask("rights", there):  # first the schema, then the rest
+        await platform.execute(finding.cure)
+    for finding in await ask("rights", there):
+        await platform.execute(finding.cure)
+    await finds(Level.FINE, "rights", there)
+    await finds(Level.FINE, "migrations", there)
+    await finds(Level.WARNING, "full loop", there, "may not call relay.emit")
+
+
+@pytest.mark.gen_test
+async def test_a_role_that_may_not_look(
+    database: str, platform: Platform, make_role: MakeRole
+) -> None:
+    """The whole checkup ends, and names the rights; no check stops another."""
+    report = await examine(deployment(as_role(database, make_role("LOGIN"))))
+    assert report.exit_code == 1
+    assert "lacks USAGE on relay" in report.text()
+    assert "rights that docs/security.md lists" in report.text()
+
+
+@pytest.mark.gen_test
+async def test_triggers_whose_owner_may_not_write_the_log(
+    database: str, platform: Platform, make_role: MakeRole
+) -> None:
+    """As after functions were given to another role."""
+    role = make_role("NOLOGIN")
+    await platform.execute(
+        f"GRANT CREATE, USAGE ON SCHEMA relay TO {role};"
+        f"ALTER FUNCTION relay.messages_inserted OWNER TO {role}"
+    )
+    await finds(Level.PROBLEM, "rights", deployment(database), f"run as {role}")
+
+
+@pytest.mark.gen_test
+async def test_no_event_can_be_written(database: str, platform: Platform) -> None:
+    """The full loop says what the server says."""
+    await platform.execute(
+        "ALTER TABLE relay.events ADD CONSTRAINT no CHECK (type <> 'doctor_check')"
+    )
+    await finds(Level.PROBLEM, "full loop", deployment(database), "no event can be written")
+
+
+# Row security.
+
+
+@pytest.mark.gen_test
+async def test_row_security_that_hides_users(
+    database: str, platform: Platform, make_role: MakeRole
+) -> None:
+    """From an owner of the functions who is no superuser: nobody could get in."""
+    role = make_role("NOLOGIN")
+    await platform.execute(
+        f"GRANT CREATE, USAGE ON SCHEMA relay TO {role};"
+        f"GRANT SELECT ON users, bots, permissions TO {role};"
+        f"GRANT EXECUTE ON FUNCTION relay.uuid_or_null TO {role};"
+        f"ALTER FUNCTION relay.authenticate OWNER TO {role};"
+        f"ALTER FUNCTION relay.authorize OWNER TO {role}"
+    )
+    user = await platform.user("ada")
+    known = "SELECT count(*) FROM relay.authenticate('ada', 'username')"
+    await finds(Level.FINE, "row security", deployment(database))
+    await platform.execute("ALTER TABLE users ENABLE ROW LEVEL SECURITY")
+    assert await platform.connection.fetchval(known) == 0
+    await finds(
+        Level.PROBLEM,
+        "row security",
+        deployment(database),
+        f"every row of public.users from {role}",
+    )
+    await platform.execute(f"CREATE POLICY few ON users USING (id <> '{user}')")
+    await finds(
+        Level.WARNING, "row security", deployment(database), "may hide rows of public.users"
+    )
+    await platform.execute("DROP POLICY few ON users")
+    (finding,) = await ask("row security", deployment(database))
+    await platform.execute(finding.cure.split(", or ")[1])
+    assert await platform.connection.fetchval(known) == 1
+    await finds(Level.FINE, "row security", deployment(database))
+
+
+@pytest.mark.gen_test
+async def test_row_security_that_hides_the_log(
+    database: str, platform: Platform, make_role: MakeRole
+) -> None:
+    """From the server's own role: as hosts do that turn it on for every table."""
+    role = make_role("LOGIN")
+    await platform.execute(GRANTS.replace("relay_server", role))
+    await platform.execute("ALTER TABLE relay.events ENABLE ROW LEVEL SECURITY")
+    there = deployment(as_role(database, role))
+    await finds(Level.PROBLEM, "row security", there, f"every row of relay.events from {role}")
+    await platform.execute(f"GRANT EXECUTE ON FUNCTION relay.emit TO {role}")
+    await finds(Level.PROBLEM, "full loop", there, "reading the log does not find it")
+
+
+# The functions that decide about access.
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "ALTER TABLE users RENAME TO people",
+        "ALTER TABLE permissions RENAME COLUMN user_id TO member",
+    ],
+)
+async def test_tables_that_changed_under_the_functions(
+    database: str, platform: Platform, damage: str
+) -> None:
+    """Every handshake would fail."""
+    await finds(Level.FINE, "access", deployment(database))
+    await platform.execute(damage)
+    await finds(Level.PROBLEM, "access", deployment(database), "relay.authorize fails")
+
+
+@pytest.mark.gen_test
+async def test_an_owner_without_rights_on_the_tables(
+    database: str, platform: Platform, make_role: MakeRole
+) -> None:
+    """The function is there and may be called; what it reads may not be read."""
+    role = make_role("NOLOGIN")
+    await platform.execute(
+        f"GRANT CREATE, USAGE ON SCHEMA relay TO {role};"
+        f"ALTER FUNCTION relay.authorize OWNER TO {role}"
+    )
+    await finds(Level.PROBLEM, "access", deployment(database), "permission denied for table users")
+
+
+@pytest.mark.gen_test
+async def test_a_volatile_function(database: str, platform: Platform) -> None:
+    """It would see more than the snapshot that its answer is said to be of."""
+    await platform.execute("ALTER FUNCTION relay.authorize VOLATILE")
+    (finding,) = await ask("access", deployment(database))
+    assert "is VOLATILE" in said([finding])
+    await platform.execute(finding.cure)
+    await finds(Level.FINE, "access", deployment(database))

@@ -1,0 +1,176 @@
+"""The doctor on triggers that are gone, off, or gone around."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from realtime.doctor.checkup import examine
+from realtime.doctor.report import Level
+from realtime.doctor.triggers import wanted_triggers
+from realtime.postgres.attach import apply
+from tests.adopted import SCHEMA, mapping
+from tests.doctor import ask, deployment, finds
+from tests.platform import Platform
+
+KINDS = ["users", "bots", "permissions", "messages", "documents"]
+
+
+@pytest.mark.gen_test
+async def test_the_reference_tables_are_fine(database: str, platform: Platform) -> None:
+    """What the files of the migrations create is what the database has."""
+    await finds(Level.FINE, "triggers", deployment(database), *(f"public.{kind}" for kind in KINDS))
+    query = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'relay%'"
+    assert await platform.connection.fetchval(query) == len(wanted_triggers())
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_each_trigger_is_missed(database: str, platform: Platform) -> None:
+    """Whichever it is: also one whose function another table still calls."""
+    names = await platform.connection.fetch(
+        "SELECT tgname AS name, tgrelid::regclass::text AS table, pg_get_triggerdef(oid) AS made"
+        " FROM pg_trigger WHERE tgname LIKE 'relay%'"
+    )
+    assert len(names) > 10
+    for row in names:
+        await platform.execute(f"DROP TRIGGER {row['name']} ON {row['table']}")
+        event = row["name"].removeprefix("relay_").upper()
+        await finds(
+            Level.PROBLEM,
+            "triggers",
+            deployment(database),
+            f"public.{row['table']} has no trigger for {event}",
+        )
+        await platform.execute(row["made"])
+    await finds(Level.FINE, "triggers", deployment(database))
+
+
+@pytest.mark.gen_test
+async def test_a_table_that_lost_all_of_its_triggers(database: str, platform: Platform) -> None:
+    """Its functions are left, and nothing calls them."""
+    for verb in ("insert", "update", "delete"):
+        await platform.execute(f"DROP TRIGGER relay_{verb} ON documents")
+    await finds(
+        Level.PROBLEM, "triggers", deployment(database), "no trigger calls relay.documents_inserted"
+    )
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("how", "state"),
+    [
+        ("DISABLE TRIGGER relay_insert", "relay_insert on public.messages is disabled"),
+        ("DISABLE TRIGGER USER", "relay_delete on public.messages is disabled"),
+        ("ENABLE REPLICA TRIGGER relay_update", "relay_update on public.messages is enabled for"),
+    ],
+)
+async def test_triggers_that_are_off(
+    database: str, platform: Platform, how: str, state: str
+) -> None:
+    """As after a bulk load; what it says to run turns them on again."""
+    await platform.execute(f"ALTER TABLE messages {how}")
+    await finds(Level.PROBLEM, "triggers", deployment(database), state)
+    for finding in await ask("triggers", deployment(database)):
+        await platform.execute(finding.cure)
+    await finds(Level.FINE, "triggers", deployment(database))
+
+
+@pytest.mark.gen_test
+async def test_triggers_that_always_fire_are_on(database: str, platform: Platform) -> None:
+    """ENABLE ALWAYS is more than enough."""
+    await platform.execute("ALTER TABLE messages ENABLE ALWAYS TRIGGER relay_insert")
+    await finds(Level.FINE, "triggers", deployment(database))
+
+
+@pytest.mark.gen_test
+async def test_the_log_alone(database: str, platform: Platform) -> None:
+    """Without any table of ours: fine for those who only call relay.emit, and worth saying."""
+    await platform.execute("DROP TABLE documents, messages, sessions, permissions, bots, users")
+    functions = await platform.connection.fetch(
+        "SELECT oid::regprocedure::text AS name FROM pg_proc"
+        " WHERE pronamespace = 'relay'::regnamespace AND prorettype = 'trigger'::regtype"
+    )
+    for row in functions:
+        await platform.execute(f"DROP FUNCTION {row['name']}")
+    await finds(Level.WARNING, "triggers", deployment(database), "no table has any of ours")
+
+
+PARTITIONED = """
+CREATE TABLE notes (LIKE messages) PARTITION BY LIST (role);
+CREATE TABLE notes_user PARTITION OF notes FOR VALUES IN ('user') PARTITION BY LIST (content);
+CREATE TABLE notes_user_all PARTITION OF notes_user DEFAULT;
+CREATE TABLE notes_rest PARTITION OF notes DEFAULT;
+CREATE TRIGGER relay_insert AFTER INSERT ON notes REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION relay.messages_inserted();
+CREATE TRIGGER relay_update AFTER UPDATE ON notes
+    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION relay.messages_updated();
+CREATE TRIGGER relay_delete AFTER DELETE ON notes REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION relay.messages_deleted();
+"""
+
+
+@pytest.mark.gen_test
+async def test_partitions_without_triggers_of_their_own(database: str, platform: Platform) -> None:
+    """Written to directly, they send nothing: the leaves are named, at any depth."""
+    await platform.execute(PARTITIONED)
+    await finds(Level.FINE, "triggers", deployment(database), "public.notes")
+    await finds(
+        Level.WARNING,
+        "partitions",
+        deployment(database),
+        "partition of public.notes sends nothing: public.notes_rest, public.notes_user_all",
+    )
+    for leaf in ("notes_rest", "notes_user_all"):
+        await platform.execute(
+            re.sub(r"CREATE TABLE.*?;", "", PARTITIONED, flags=re.DOTALL).replace(
+                "ON notes", f"ON {leaf}"
+            )
+        )
+    await finds(Level.FINE, "partitions", deployment(database))
+    await platform.execute("ALTER TABLE notes_rest DISABLE TRIGGER relay_insert")
+    await finds(
+        Level.PROBLEM,
+        "triggers",
+        deployment(database),
+        "relay_insert on public.notes_rest is disabled",
+    )
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("setting", "level"),
+    [("session_replication_role = replica", Level.PROBLEM), ("relay.quiet = 'on'", Level.WARNING)],
+)
+async def test_settings_that_keep_triggers_or_rings_off(
+    database: str, platform: Platform, setting: str, level: Level
+) -> None:
+    """For the whole database here; a role's are named with the role."""
+    await finds(Level.FINE, "writers", deployment(database))
+    name = await platform.connection.fetchval("SELECT current_database()")
+    await platform.execute(f"ALTER DATABASE {name} SET {setting}")
+    await finds(level, "writers", deployment(database), setting.split()[0], "every role")
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_platforms_own_tables(core_database: str) -> None:
+    """Other names, attached to by bin/attach: everything is well, and each fault is found there."""
+    there = deployment(core_database)
+    own = await Platform.connect(core_database)
+    await own.execute(SCHEMA)
+    await finds(Level.WARNING, "triggers", there, "no table has any of ours")
+    await apply(own.connection, mapping())
+    report = await examine(there)
+    assert report.count(Level.FINE) == len(report.lines), report.text()
+    await own.execute("ALTER TABLE bot_permissions DISABLE TRIGGER USER")
+    await finds(Level.PROBLEM, "triggers", there, "on public.bot_permissions is disabled")
+    rows = await own.connection.fetch(
+        "SELECT tgname FROM pg_trigger WHERE tgrelid = 'bot_permissions'::regclass"
+        " AND NOT tgisinternal AND tgtype & 32 <> 0"
+    )
+    await own.execute(f'DROP TRIGGER "{rows[0]["tgname"]}" ON bot_permissions')
+    await finds(
+        Level.PROBLEM, "triggers", there, "public.bot_permissions has no trigger for TRUNCATE"
+    )
+    await own.connection.close(timeout=10)

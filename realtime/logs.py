@@ -11,11 +11,16 @@ LogFormat = Literal["text", "json"]
 class _JsonFormatter(logging.Formatter):
     """One JSON object a line."""
 
+    def __init__(self, worker: int | None) -> None:
+        super().__init__()
+        self._fixed = {} if worker is None else {"worker": worker}
+
     def format(self, record: logging.LogRecord) -> str:
         entry = {
             "time": self.formatTime(record),
             "level": record.levelname.lower(),
             "logger": record.name,
+            **self._fixed,
             "message": record.getMessage(),
         }
         if record.exc_info:
@@ -23,10 +28,17 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(entry)
 
 
-def configure_logging(log_format: LogFormat, level: int = logging.INFO) -> None:
-    """Send the log to standard error, in the format of the setting LOG_FORMAT."""
-    text = "%(asctime)sZ %(levelname)s %(name)s %(message)s"
-    formatter = _JsonFormatter() if log_format == "json" else logging.Formatter(text)
+def configure_logging(
+    log_format: LogFormat, level: int = logging.INFO, *, worker: int | None = None
+) -> None:
+    """Send the log to standard error, in the format of the setting LOG_FORMAT.
+
+    Args:
+        worker: this process's number among those of one supervisor, for each line.
+    """
+    mark = "" if worker is None else f"worker={worker} "
+    text = f"%(asctime)sZ %(levelname)s %(name)s {mark}%(message)s"
+    formatter = _JsonFormatter(worker) if log_format == "json" else logging.Formatter(text)
     formatter.datefmt = "%Y-%m-%dT%H:%M:%S"
     formatter.converter = time.gmtime
     handler = logging.StreamHandler()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -15,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+import asyncpg
 
 from realtime.settings import Settings
 from tests.waiting import wait_until
@@ -45,6 +48,28 @@ def run_script(
         timeout=START_LIMIT,
         check=False,
     )
+
+
+def execute(dsn: str, statement: str) -> None:
+    """Run SQL over a connection of its own."""
+
+    async def run() -> None:
+        connection = await asyncpg.connect(dsn)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    asyncio.run(run())
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """The command failed, and said why in one line that holds these parts."""
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    for part in parts:
+        assert part in done.stderr
 
 
 class Running:

@@ -2,18 +2,19 @@
 
 Each process keeps a row in `relay.nodes` fresh; one that stops doing so is gone. Typing crosses as
 small JSON batches by NOTIFY, from the pool (each NOTIFY takes the commit lock: a few a second, and
-none while this process is alone). Run by `server`.
+none of bots that no other process has). Run by `server`.
 """
 
 import asyncio
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from realtime.postgres.connection import ACQUIRE_SECONDS, LOST
+from realtime.postgres.connections import LIVE
 from realtime.postgres.doorbell import ALIVE_SECONDS, TYPING_CHANNEL
+from realtime.relay.protocol import bot_topic
 from realtime.relay.typing_indicators import Indicator
 
 if TYPE_CHECKING:
@@ -24,29 +25,50 @@ log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 2.0
 TYPING_SECONDS = 0.25
 """How often typing is told to other processes."""
-MAX_PAYLOAD = 7900
-"""NOTIFY takes less than 8000 bytes: https://www.postgresql.org/docs/current/sql-notify.html"""
+BATCH_BYTES = 5000
+"""NOTIFY takes less than 8000 bytes: https://www.postgresql.org/docs/current/sql-notify.html
+A payload is begun anew after so many, and one row more is at most 2500."""
 MAX_NAME = 200
 
+# `awake` is the doorbell's, and of no concern here but for a row that is new.
 _BEAT = """
 WITH mine AS (
-    INSERT INTO relay.nodes (id, started_at, heartbeat_at) VALUES ($1, now(), now())
-    ON CONFLICT (id) DO UPDATE SET heartbeat_at = now()
-), gone AS (
-    DELETE FROM relay.nodes WHERE id <> $1 AND heartbeat_at < now() - make_interval(secs => 10 * $2)
+    INSERT INTO relay.nodes (id, started_at, heartbeat_at, awake, info)
+    VALUES ($1, now(), now(), false, $2::jsonb)
+    ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), info = excluded.info
 )
-SELECT count(*) FROM relay.nodes
- WHERE id <> $1 AND heartbeat_at > now() - make_interval(secs => $2)
+DELETE FROM relay.nodes WHERE id <> $1 AND heartbeat_at < now() - make_interval(secs => 10 * $3)
+"""
+# Which bots other processes have is for the database to know; here it would be a second truth.
+_TELL = f"""
+WITH told AS (
+    SELECT number, said.row, sum(octet_length(said.row) + 1) OVER (ORDER BY number) AS bytes
+      FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS said (topic, row, number)
+     WHERE EXISTS (
+        SELECT FROM relay.nodes AS node
+          JOIN relay.connections AS one ON one.node_id = node.id
+         WHERE one.topic = said.topic AND node.id <> $1 AND {LIVE})
+)
+SELECT pg_notify('{TYPING_CHANNEL}',
+                 concat('["', $1, '",[', string_agg(told.row, ',' ORDER BY number), ']]'))
+  FROM told GROUP BY bytes / {BATCH_BYTES}
 """
 
 
 class Cluster:
-    """This process among the others."""
+    """This process among the others.
 
-    def __init__(self, pool: "Pool") -> None:
-        self.node_id = str(uuid4())
+    Args:
+        node_id: this process's, in `relay.nodes`.
+        info: what each heartbeat tells of the process, for people and metrics; JSON.
+    """
+
+    def __init__(
+        self, pool: "Pool", node_id: str, info: Callable[[], Mapping[str, object]]
+    ) -> None:
+        self.node_id = node_id
         self._pool = pool
-        self._others = 0
+        self._info = info
         self._outbox: dict[tuple[str, str], Indicator] = {}
 
     async def keep_alive(self) -> None:
@@ -54,7 +76,8 @@ class Cluster:
         while True:
             try:
                 async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                    self._others = await connection.fetchval(_BEAT, self.node_id, ALIVE_SECONDS)
+                    info = json.dumps(self._info())
+                    await connection.execute(_BEAT, self.node_id, info, ALIVE_SECONDS)
             except LOST as error:
                 log.warning("heartbeat failed: %s", error)
             await asyncio.sleep(HEARTBEAT_SECONDS)
@@ -69,10 +92,9 @@ class Cluster:
 
     def tell(self, indicators: Iterable[Indicator]) -> None:
         """Pass this process's own indicators on with the next batch; the newest state wins."""
-        if self._others:
-            for one in indicators:
-                if one.is_local:
-                    self._outbox[one.bot_id, one.user_id] = one
+        for one in indicators:
+            if one.is_local:
+                self._outbox[one.bot_id, one.user_id] = one
 
     async def keep_telling(self) -> None:
         """Send what was told, a few times a second."""
@@ -85,27 +107,20 @@ class Cluster:
     async def _notify(self, batch: list[Indicator]) -> None:
         try:
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                for payload in pack(self.node_id, batch):
-                    await connection.execute("SELECT pg_notify($1, $2)", TYPING_CHANNEL, payload)
+                topics = [bot_topic(one.bot_id) for one in batch]
+                rows = [pack(one) for one in batch]
+                await connection.execute(_TELL, self.node_id, topics, rows)
         except LOST as error:
             log.warning("typing was not told to other processes: %s", error)
 
 
-def pack(node_id: str, batch: Iterable[Indicator]) -> list[str]:
-    """The batch as NOTIFY payloads, each short enough."""
-    payloads: list[str] = []
-    rows: list[list[object]] = []
-    for one in batch:
-        row = [one.bot_id, one.user_id, one.username[:MAX_NAME], one.is_typing]
-        if rows and len(json.dumps([node_id, [*rows, row]])) > MAX_PAYLOAD:
-            payloads.append(json.dumps([node_id, rows]))
-            rows = []
-        rows.append(row)
-    return [*payloads, json.dumps([node_id, rows])]
+def pack(one: Indicator) -> str:
+    """An indicator as a row of a NOTIFY payload, in ASCII."""
+    return json.dumps([one.bot_id, one.user_id, one.username[:MAX_NAME], one.is_typing])
 
 
 def unpack(node_id: str, payload: str) -> list[tuple[str, str, str, bool]]:
-    """What another process packed: bot, user, username, whether typing.
+    """What another process told: bot, user, username, whether typing.
 
     Nothing for our own echo, or for what is no such batch.
     """

@@ -1,53 +1,71 @@
 """The HTTP endpoints: who is connected, and how the process is.
 
-Answered from memory. Routed by `app`.
+A process answers for itself from memory, and asks the database for the sockets of the others.
+Routed by `app`.
 """
 
 import json
+import re
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from heapq import nsmallest
+from typing import Any, NoReturn, TypeVar
 
 from tornado.httputil import HTTPServerRequest
 from tornado.web import Application, Finish
 
 from realtime.auth import Identity, TokenError, token_from_request
 from realtime.keys import KeysUnavailable
-from realtime.relay.hub import Hub
-from realtime.relay.protocol import bot_of, rfc3339
+from realtime.relay.errors import Refused
+from realtime.relay.protocol import bot_of, canonical_uuid, rfc3339
 from realtime.web.handlers import CarefulHandler
-from realtime.web.services import Services
+from realtime.web.services import Connection, Services
+
+Answer = TypeVar("Answer")
+
+PAGE = 1000
+"""How many connections are listed unless asked otherwise."""
+LARGEST_PAGE = 10_000
 
 
-def stats(hub: Hub) -> dict[str, int]:
-    """The counts of GET /api/ws/stats."""
-    everyone = list(hub.identified())
-    return {
-        "total_connections": len(everyone),
-        "connected_users": len({one.user_id for one in everyone}),
-        "bot_subscriptions": len({one.topic for one in everyone if bot_of(one.topic)}),
-    }
+def users_of(connections: Iterable[Connection]) -> set[str]:
+    """Whose sockets these are."""
+    return {one.user_id or "" for one in connections}
 
 
-def connections(hub: Hub) -> dict[str, Any]:
-    """The lists of GET /api/ws/connections."""
+def bots_of(connections: Iterable[Connection]) -> set[str]:
+    """The topics of bots among theirs."""
+    return {one.topic for one in connections if bot_of(one.topic)}
+
+
+def listed(connections: Iterable[tuple[Connection, str]]) -> dict[str, Any]:
+    """The lists of GET /api/ws/connections, from sockets and their nodes."""
     by_bot: defaultdict[str, set[str]] = defaultdict(set)
     metadata: dict[str, Any] = {}
-    for one in hub.identified():
+    for one, node_id in connections:
         bot_id = bot_of(one.topic)
         user_id = one.user_id or ""
         if bot_id is not None:
             by_bot[bot_id].add(user_id)
         metadata[one.connection_id] = {
             "user_id": user_id,
+            "username": one.username,
             "bot_id": bot_id,
             "connected_at": rfc3339(one.opened_at),
+            "node": node_id,
         }
     return {
         "connected_users": sorted({entry["user_id"] for entry in metadata.values()}),
         "bot_subscriptions": {bot_id: sorted(users) for bot_id, users in by_bot.items()},
         "connection_metadata": metadata,
     }
+
+
+def first_of(
+    connections: Iterable[tuple[Connection, str]], limit: int
+) -> Sequence[tuple[Connection, str]]:
+    """Those with the lowest ids, in their order."""
+    return nsmallest(limit, connections, key=lambda pair: pair[0].connection_id)
 
 
 class JsonHandler(CarefulHandler):
@@ -79,6 +97,11 @@ class JsonHandler(CarefulHandler):
         self.set_status(status)
         self.finish(json.dumps(body) + "\n")
 
+    def refuse(self, error: str, status: int) -> NoReturn:
+        """Answer with an error, and end the request."""
+        self.answer({"error": error}, status)
+        raise Finish
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         self.answer({"error": self._reason}, status_code)
 
@@ -91,25 +114,92 @@ class JsonHandler(CarefulHandler):
             return await self._services.verifier.verify(token or "")
         except TokenError as error:
             self.set_header("WWW-Authenticate", "Bearer")
-            self.answer({"error": error.reason}, 401)
+            self.refuse(error.reason, 401)
         except KeysUnavailable:
-            self.answer({"error": "tokens cannot be verified at the moment"}, 503)
-        raise Finish
+            self.refuse("tokens cannot be verified at the moment", 503)
 
 
-class StatsHandler(JsonHandler):
+class ClusterHandler(JsonHandler):
+    """Answers for all processes, or for this one where the query has `scope=process`."""
+
+    def is_for_all(self) -> bool:
+        """What `scope` says."""
+        scope = self.query("scope")
+        if scope not in (None, "cluster", "process"):
+            self.refuse("scope must be cluster or process", 400)
+        return scope != "process"
+
+    async def asked(self, question: Awaitable[Answer]) -> Answer:
+        """What the database knows of the others; if it cannot be asked, the answer is 503."""
+        try:
+            return await question
+        except Refused as refused:
+            self.refuse(f"{refused.reason}; scope=process asks this process alone", 503)
+
+
+class StatsHandler(ClusterHandler):
     async def get(self) -> None:
         await self.identity()
-        self.answer(stats(self._services.hub))
+        is_for_all = self.is_for_all()
+        here = list(self._services.hub.identified())
+        users, bots = users_of(here), bots_of(here)
+        counts = {
+            "total_connections": len(here),
+            "connected_users": len(users),
+            "bot_subscriptions": len(bots),
+            "nodes": 1,
+        }
+        if is_for_all:
+            others = await self.asked(self._services.connections.count(users, bots))
+            counts["total_connections"] += others.connections
+            counts["connected_users"] += others.users
+            counts["bot_subscriptions"] += others.bots
+            counts["nodes"] += others.nodes
+        self.answer({**counts, "scope": "cluster" if is_for_all else "process"})
 
 
-class ConnectionsHandler(JsonHandler):
+class ConnectionsHandler(ClusterHandler):
     async def get(self) -> None:
         if not (await self.identity()).is_admin:
             claim = self._services.settings.jwt_admin_claim
-            self.answer({"error": f"for administrators: a token with {claim!r}: true"}, 403)
-            return
-        self.answer(connections(self._services.hub))
+            self.refuse(f"for administrators: a token with {claim!r}: true", 403)
+        is_for_all, after, limit = self.is_for_all(), self._after(), self._limit()
+        # One more than asked for says whether there are more.
+        found: list[tuple[Connection, str]] = []
+        if is_for_all:
+            others = await self.asked(self._services.connections.page(after, limit + 1))
+            found += [(one, one.node_id) for one in others]
+        found += self._here(after)
+        page = first_of(found, limit + 1)
+        self.answer(
+            {
+                **listed(page[:limit]),
+                "next": page[limit - 1][0].connection_id if len(page) > limit else None,
+                "scope": "cluster" if is_for_all else "process",
+            }
+        )
+
+    def _here(self, after: str | None) -> Iterable[tuple[Connection, str]]:
+        here: Iterable[Connection] = self._services.hub.identified()
+        return (
+            (one, self._services.node_id)
+            for one in here
+            if after is None or one.connection_id > after
+        )
+
+    def _after(self) -> str | None:
+        given = self.query("after")
+        if given is not None and canonical_uuid(given) is None:
+            self.refuse("after must be a connection's id", 400)
+        return None if given is None else canonical_uuid(given)
+
+    def _limit(self) -> int:
+        given = self.query("limit") or str(PAGE)
+        # A number of many digits takes long to read.
+        is_number = re.fullmatch("[0-9]{1,5}", given) is not None
+        if not is_number or not 1 <= int(given) <= LARGEST_PAGE:
+            self.refuse(f"limit must be a number from 1 to {LARGEST_PAGE}", 400)
+        return int(given)
 
 
 class HealthHandler(JsonHandler):
@@ -125,8 +215,10 @@ class ReadyHandler(JsonHandler):
     def get(self) -> None:
         status = self._services.status
         if status.is_ready:
-            seconds = status.round_trip() or 0.0
-            self.answer({"status": "ready", "database_ms": round(1000 * seconds, 2)})
+            milliseconds = round(1000 * (status.round_trip() or 0.0), 2)
+            self.answer(
+                {"status": "ready", "database_ms": milliseconds, "relay": status.relay()}
+            )
         else:
             why = "draining" if status.is_draining else "not connected to the database"
             self.answer({"status": "not ready", "reason": why}, 503)
@@ -134,5 +226,4 @@ class ReadyHandler(JsonHandler):
 
 class NotFoundHandler(JsonHandler):
     def prepare(self) -> None:
-        self.answer({"error": "there is nothing at this address"}, 404)
-        raise Finish
+        self.refuse("there is nothing at this address", 404)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import asyncpg
 import pytest
 from tornado.websocket import websocket_connect
 
@@ -27,7 +26,9 @@ from tests.commands import (
     ROOT,
     SECRET,
     Running,
+    assert_one_line,
     environment,
+    execute,
     free_port,
     lives,
     processes_of,
@@ -40,26 +41,6 @@ from tests.waiting import wait_until
 NOT_COPIED = shutil.ignore_patterns(
     ".git", ".venv", ".data", "*cache*", ".hypothesis", ".coverage*"
 )
-
-
-def execute(dsn: str, statement: str) -> None:
-    async def run() -> None:
-        connection = await asyncpg.connect(dsn)
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close()
-
-    asyncio.run(run())
-
-
-def assert_one_line(done: subprocess.CompletedProcess[str], *parts: str) -> None:
-    """The command failed, and said why in one line that holds these parts."""
-    assert done.returncode != 0
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    for part in parts:
-        assert part in done.stderr
 
 
 def test_token_prints_what_the_server_accepts() -> None:

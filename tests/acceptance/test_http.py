@@ -27,13 +27,19 @@ def body(response: HTTPResponse) -> Any:
 
 @pytest.mark.gen_test
 async def test_stats_count_connections_users_and_bots(server: RunningServer, world: World) -> None:
-    """In exactly the guide's shape; any valid token may ask, nobody without one."""
+    """In the guide's shape, and a little more; any valid token may ask, nobody without one."""
     await server.chat(world.bot, world.guest)
     await server.chat(world.bot, world.guest)
     await server.chat(world.bot, world.owner)
     await server.notifications(world.owner)
     answer = await get(server, f"/api/ws/stats?token={token(world.guest)}")
-    assert body(answer) == {"total_connections": 4, "connected_users": 2, "bot_subscriptions": 1}
+    assert body(answer) == {
+        "total_connections": 4,
+        "connected_users": 2,
+        "bot_subscriptions": 1,
+        "nodes": 1,
+        "scope": "cluster",
+    }
     refused = await get(server, "/api/ws/stats")
     assert (refused.code, body(refused)) == (401, {"error": "token missing"})
 
@@ -48,15 +54,18 @@ async def test_connections_are_for_administrators(server: RunningServer, world: 
     admin = token(world.owner, is_admin=True)
     answer = body(await get(server, "/api/ws/connections", Authorization=f"Bearer {admin}"))
     chat_id, bell_id = (one.messages[0]["data"]["connection_id"] for one in (chat, bell))
+    node = server.server.node_id
     for entry in answer["connection_metadata"].values():
         assert entry.pop("connected_at").endswith("Z")
     assert answer == {
         "connected_users": sorted([world.guest, world.owner]),
         "bot_subscriptions": {world.bot: [world.guest]},
         "connection_metadata": {
-            chat_id: {"user_id": world.guest, "bot_id": world.bot},
-            bell_id: {"user_id": world.owner, "bot_id": None},
+            chat_id: {"user_id": world.guest, "bot_id": world.bot, "username": "gus", "node": node},
+            bell_id: {"user_id": world.owner, "bot_id": None, "username": "olga", "node": node},
         },
+        "next": None,
+        "scope": "cluster",
     }
 
 
@@ -71,6 +80,10 @@ async def test_health_answers_anyone_and_ready_only_while_postgres_is_heard(
         return (await get(server, "/api/ready")).code == 200
 
     await eventually(is_ready)
+    ready = body(await get(server, "/api/ready"))
+    assert ready.pop("database_ms") >= 0
+    assert ready.pop("relay") in ("asleep", "awake", "fenced")
+    assert ready == {"status": "ready"}
     server.server._on_database(False)
     assert (await get(server, "/api/ready")).code == 503
     killed: asyncpg.Record | None = await platform.connection.fetchrow(

@@ -1,0 +1,197 @@
+"""`WEB_CONCURRENCY` as hosts run it: several real processes on one port, killed and told to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from tornado.ioloop import IOLoop
+
+from realtime.auth import mint_token
+from tests.clients import Socket
+from tests.commands import (
+    ROOT,
+    SECRET,
+    Running,
+    assert_one_line,
+    environment,
+    execute,
+    free_port,
+    lives,
+    run_script,
+    running,
+    status_of,
+)
+from tests.serving import World
+from tests.waiting import eventually, wait_until
+
+SETTINGS = {"JWT_SECRET": SECRET, "WEB_CONCURRENCY": "2", "DRAIN_SECONDS": "1"}
+
+
+class Served:
+    """A supervisor and its processes."""
+
+    def __init__(self, running: Running, port: int) -> None:
+        self.running = running
+        self.port = port
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def pids(self) -> dict[int, int]:
+        """The newest process of each worker, by the worker's number, as the log says."""
+        said = re.findall(r"worker=(\d+) pid=(\d+) is up", self.running.output)
+        return {int(number): int(pid) for number, pid in said}
+
+    def all_up(self) -> bool:
+        return len(self.pids()) == 2 and all(lives(pid) for pid in self.pids().values())
+
+    def is_replaced(self, number: int, pid: int) -> bool:
+        return not lives(pid) and self.pids()[number] != pid
+
+    async def chat(self, world: World) -> Socket:
+        token = mint_token(SECRET, world.guest, ttl=600, now=time.time())
+        url = f"ws://127.0.0.1:{self.port}/api/ws/chat/{world.bot}?token={token}"
+        chat = await Socket.open(url)
+        await chat.established()
+        return chat
+
+
+@contextmanager
+def served(dsn: str, **more: str) -> Iterator[Served]:
+    port = free_port()
+    environ = environment(DATABASE_URL=dsn, PORT=str(port), **SETTINGS | more)
+    with running([str(ROOT / "bin" / "serve")], cwd="/", env=environ) as started:
+        found = Served(started, port)
+        wait_until(lambda: started.process.poll() is not None or found.all_up(), limit=60)
+        assert found.all_up(), started.output
+        wait_until(lambda: status_of(found.url("/api/ready")) == 200, limit=30)
+        yield found
+        wait_until(started.is_gone, limit=30)
+        assert "Traceback" not in started.output
+
+
+def test_a_killed_worker_comes_back(database: str) -> None:
+    """Both were there and both are again; meanwhile the port answered all who asked."""
+    with served(database) as server:
+        before = server.pids()
+        for number, pid in before.items():
+            os.kill(pid, signal.SIGKILL)
+            wait_until(partial(server.is_replaced, number, pid))
+            assert status_of(server.url("/api/health")) == 200
+        assert server.all_up()
+        assert "died code=-9" in server.running.output
+        assert server.running.stop(signal.SIGTERM) == 0
+
+
+def test_sigterm_drains_every_worker(io_loop: IOLoop, database: str, world: World) -> None:
+    """Clients are told 1001, the log says which process wrote each line, and the exit code is 0.
+
+    The signal goes to all processes, as hosts and terminals send it, and the supervisor passes it
+    on: that is not a second one.
+    """
+
+    async def connect(server: Served) -> list[Socket]:
+        chats = [await server.chat(world) for _ in range(20)]
+        os.killpg(server.running.process.pid, signal.SIGTERM)
+        await eventually(lambda: all(chat.is_closed for chat in chats))
+        return chats
+
+    with served(database, LOG_FORMAT="json") as server:
+        chats = io_loop.run_sync(lambda: connect(server), timeout=30)
+        assert server.running.process.wait(30) == 0
+        assert status_of(server.url("/api/health")) == 0
+        lines = [json.loads(line) for line in server.running.output.splitlines()]
+    assert {chat.code for chat in chats} == {1001}
+    assert {line.get("worker") for line in lines} == {None, 1, 2}
+
+
+def test_sigterm_to_the_supervisor_alone_reaches_the_workers(database: str) -> None:
+    """As `kill` does, or a host that signals one process."""
+    with served(database) as server:
+        os.kill(server.running.process.pid, signal.SIGTERM)
+        assert server.running.process.wait(30) == 0
+        assert not any(lives(pid) for pid in server.pids().values())
+
+
+def test_a_second_signal_ends_at_once(io_loop: IOLoop, database: str, world: World) -> None:
+    """However long the drain was to take."""
+
+    async def signal_twice(server: Served) -> None:
+        chats = [await server.chat(world) for _ in range(50)]
+        supervisor = server.running.process.pid
+        os.kill(supervisor, signal.SIGTERM)
+        await eventually(lambda: any(chat.is_closed for chat in chats))
+        os.kill(supervisor, signal.SIGTERM)
+        await eventually(lambda: server.running.process.poll() is not None)
+        await eventually(lambda: all(chat.is_closed for chat in chats))
+
+    with served(database, DRAIN_SECONDS="600") as server:
+        io_loop.run_sync(lambda: signal_twice(server), timeout=30)
+        assert server.running.process.returncode == 1
+
+
+def test_workers_do_not_outlive_their_supervisor(database: str) -> None:
+    """Killed without a word, it leaves nobody on the port."""
+    with served(database) as server:
+        os.kill(server.running.process.pid, signal.SIGKILL)
+        wait_until(lambda: not any(lives(pid) for pid in server.pids().values()), limit=30)
+        assert status_of(server.url("/api/health")) == 0
+        server.running.process.wait(10)
+
+
+def test_a_worker_that_cannot_start_again_is_tried_again(
+    database: str,
+) -> None:
+    """With growing pauses, while the other serves; once its trouble is over it comes back."""
+    with served(database) as server:
+        execute(database, "ALTER FUNCTION relay.authorize RENAME TO authorize_away")
+        os.kill(server.pids()[1], signal.SIGKILL)
+        wait_until(lambda: server.running.output.count("worker=1 pid=") >= 4)
+        assert "half migrated" in server.running.output
+        assert status_of(server.url("/api/health")) == 200
+        execute(database, "ALTER FUNCTION relay.authorize_away RENAME TO authorize")
+        wait_until(server.all_up, limit=30)
+        assert server.running.stop(signal.SIGTERM) == 0
+
+
+def serve_both(dsn: str, port: int) -> subprocess.CompletedProcess[str]:
+    """Two processes that end by themselves."""
+    return run_script(
+        "serve", DATABASE_URL=dsn, PORT=str(port), JWT_SECRET=SECRET, WEB_CONCURRENCY="2"
+    )
+
+
+def test_a_first_start_that_fails_is_said_once(empty_database: str) -> None:
+    """Not by each process, and not again and again."""
+    nowhere = f"postgresql://someone@127.0.0.1:{free_port()}/none"
+    for dsn, part in ((nowhere, "database cannot be reached"), (empty_database, "bin/migrate")):
+        assert_one_line(serve_both(dsn, free_port()), part)
+
+
+def test_a_port_in_use_is_said_once(database: str) -> None:
+    """And the setting that changes it."""
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = serve_both(database, port)
+    assert_one_line(done, str(port), "PORT")
+
+
+def test_one_process_has_no_supervisor(database: str) -> None:
+    """WEB_CONCURRENCY=1 is the process itself."""
+    environ = environment(DATABASE_URL=database, PORT=str(free_port()), JWT_SECRET=SECRET)
+    with running([str(ROOT / "bin" / "serve")], cwd="/", env=environ) as started:
+        started.wait_for("listening to the database")
+        pid = started.process.pid
+        assert Path(f"/proc/{pid}/task/{pid}/children").read_text() == ""
+        assert "worker=" not in started.output
+        assert started.stop(signal.SIGTERM) == 0

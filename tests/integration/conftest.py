@@ -1,0 +1,33 @@
+"""What several of the integration tests need."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from realtime.postgres import cluster, connections
+from realtime.postgres.connection import open_pool
+
+if TYPE_CHECKING:
+    from realtime.postgres.connection import Pool
+
+
+@pytest.fixture
+def pool(io_loop: IOLoop, database: str) -> Iterator[Pool]:
+    """As the server's own."""
+    context = open_pool(database, size=4, timeout=10, is_pooled=False)
+    yield io_loop.run_sync(context.__aenter__)
+    io_loop.run_sync(lambda: context.__aexit__(None, None, None))
+    io_loop.run_sync(lambda: asyncio.sleep(0))  # the sockets close on the next turn
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats, typing and connections are written many times a second."""
+    monkeypatch.setattr(cluster, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr(cluster, "TYPING_SECONDS", 0.02)
+    monkeypatch.setattr(connections, "WRITE_SECONDS", 0.01)

@@ -1,0 +1,97 @@
+"""Processes for tests of the cluster: ours with its tasks, and others that are rows alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from realtime.postgres.cluster import Cluster
+from realtime.postgres.doorbell import TYPING_CHANNEL
+from realtime.relay.protocol import bot_topic
+from realtime.relay.typing_indicators import Indicator
+from tests.platform import Platform
+from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    from realtime.postgres.connection import Pool
+
+
+def indicator(username: str = "gus", *, is_typing: bool = True, is_local: bool = True) -> Indicator:
+    return Indicator(str(uuid4()), str(uuid4()), username, is_typing, is_local)
+
+
+@asynccontextmanager
+async def running(cluster: Cluster) -> AsyncIterator[None]:
+    """Its tasks, as the server runs them."""
+    tasks = [
+        asyncio.create_task(cluster.keep_alive()),
+        asyncio.create_task(cluster.keep_telling()),
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+def a_cluster(pool: Pool, **info: object) -> Cluster:
+    return Cluster(pool, str(uuid4()), lambda: info)
+
+
+async def heartbeat_of(platform: Platform, cluster: Cluster) -> Any:
+    return await platform.connection.fetchval(
+        "SELECT heartbeat_at FROM relay.nodes WHERE id = $1", cluster.node_id
+    )
+
+
+async def add_node(platform: Platform, age: float) -> UUID:
+    """Another process, whose heart beat so many seconds ago."""
+    node: UUID = await platform.connection.fetchval(
+        "INSERT INTO relay.nodes (id, heartbeat_at)"
+        " VALUES (gen_random_uuid(), now() - make_interval(secs => $1)) RETURNING id",
+        age,
+    )
+    return node
+
+
+async def add_socket(platform: Platform, node: UUID | str, bot_id: str) -> None:
+    """A socket of that process on a bot."""
+    await platform.execute(
+        "INSERT INTO relay.connections (id, node_id, topic, user_id, username, opened_at)"
+        " VALUES (gen_random_uuid(), $1, $2, gen_random_uuid(), 'somebody', now())",
+        node,
+        bot_topic(bot_id),
+    )
+
+
+async def heard(platform: Platform) -> list[str]:
+    """What is said on the typing channel from now on."""
+    payloads: list[str] = []
+
+    def hear(_connection: object, _pid: int, _channel: str, payload: object) -> None:
+        payloads.append(str(payload))
+
+    await platform.connection.add_listener(TYPING_CHANNEL, hear)
+    return payloads
+
+
+async def told_all(platform: Platform, cluster: Cluster) -> None:
+    """Wait until what the cluster was told to pass on has been said to the database."""
+    await eventually(lambda: not cluster._outbox)
+    await eventually(lambda: heartbeat_of(platform, cluster))
+    await another_beat(platform, cluster)
+    await another_beat(platform, cluster)
+
+
+async def another_beat(platform: Platform, cluster: Cluster) -> None:
+    before = await heartbeat_of(platform, cluster)
+
+    async def is_later() -> Any:
+        return await heartbeat_of(platform, cluster) > before
+
+    await eventually(is_later)

@@ -1,7 +1,7 @@
 """Who may open a socket, and who may stay: asked of the SQL functions that know the tables.
 
 `relay.authenticate` says who a token's subject is, `relay.authorize` whether they may watch a bot
-(migrations/sql). Called by `web.sockets` at each handshake and by `relay.rechecks`.
+(migrations/sql). Called by `relay.admissions` for handshakes and by `relay.rechecks`.
 """
 
 import asyncio
@@ -9,16 +9,17 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import asyncpg
+
 from realtime.postgres.connection import LOST
 from realtime.postgres.event_log import PLACE, to_place
+from realtime.relay.admissions import Question
 from realtime.relay.cursor import Cursor
 from realtime.relay.errors import CloseCode, Refused
 from realtime.relay.protocol import bot_of
 from realtime.relay.rechecks import Answer
 
 if TYPE_CHECKING:
-    import asyncpg
-
     from realtime.postgres.connection import Pool
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,12 @@ PATIENCE = 4
 _ADMIT = f"""
 SELECT who.user_id::text, who.username, may.bot_name, may.role,
        {PLACE}
-  FROM relay.authenticate($1, $2) AS who
-  LEFT JOIN LATERAL relay.authorize(who.user_id, $3::uuid) AS may ON $3 IS NOT NULL
+  FROM unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS asked(subject, bot_id, number)
+  LEFT JOIN LATERAL (SELECT * FROM relay.authenticate(asked.subject, $1) LIMIT 1) AS who
+    ON asked.subject IS NOT NULL
+  LEFT JOIN LATERAL (SELECT * FROM relay.authorize(who.user_id, asked.bot_id) LIMIT 1) AS may
+    ON who.user_id IS NOT NULL AND asked.bot_id IS NOT NULL
+ ORDER BY asked.number
 """
 _RECHECK = f"""
 SELECT {PLACE},
@@ -66,26 +71,27 @@ class Access:
         self._subject_kind = subject_kind
         self._timeout = timeout
 
-    async def admit(self, subject: str, bot_id: str | None) -> Admission:
-        """Ask for a token's subject, on a bot or (None) for their own notifications.
+    async def admit(self, questions: Sequence[Question]) -> list[Admission | Refused]:
+        """Answer for each, as of one moment.
 
-        Raises:
-            Refused: 4001 nobody active is meant; 4003 not on this bot; 1013 no answer to be had.
+        Refused: 4001 nobody active is meant; 4003 not on this bot; 1013 no answer to be had.
         """
-        row = None
-        if _can_be_text(subject):
-            row = await self._fetchrow(_ADMIT, subject, self._subject_kind, bot_id)
-        if row is None:
-            raise Refused(CloseCode.UNAUTHENTICATED, "user unknown or deactivated")
-        if bot_id is not None and row["role"] is None:
-            raise Refused(CloseCode.ACCESS_DENIED, "bot not found or access denied")
-        return Admission(
-            user_id=row["user_id"],
-            username=row["username"],
-            bot_name=row["bot_name"],
-            role=row["role"],
-            place=to_place(row),
-        )
+        try:
+            return await self._admit(questions)
+        except Refused as refused:
+            if len(questions) == 1 or not isinstance(refused.__cause__, asyncpg.PostgresError):
+                return [Refused(refused.code, refused.reason) for _ in questions]
+        # The platform's own functions may fail for one of them: that is not the others' fault.
+        alone = await asyncio.gather(*(self.admit([question]) for question in questions))
+        return [answer for answers in alone for answer in answers]
+
+    async def _admit(self, questions: Sequence[Question]) -> list[Admission | Refused]:
+        # What Postgres cannot hold as text is nobody's id or name.
+        subjects = [one.subject if _can_be_text(one.subject) else None for one in questions]
+        bots = [one.bot_id for one in questions]
+        rows = await self._fetch(_ADMIT, self._subject_kind, subjects, bots)
+        place = to_place(rows[0])
+        return [_answer(one, row, place) for one, row in zip(questions, rows, strict=True)]
 
     async def recheck(self, questions: Sequence[tuple[str, str]]) -> Answer:
         """Say of pairs of user id and topic whether the user may still be there.
@@ -95,22 +101,29 @@ class Access:
         """
         users = [user_id for user_id, _ in questions]
         bots = [bot_of(topic) for _, topic in questions]
-        row = await self._fetchrow(_RECHECK, users, bots)
-        assert row is not None
+        (row,) = await self._fetch(_RECHECK, users, bots)
         return Answer(row["allowed"], to_place(row))
 
-    async def _fetchrow(self, query: str, *arguments: object) -> "asyncpg.Record | None":
+    async def _fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         try:
             async with (
                 asyncio.timeout(PATIENCE * self._timeout),
                 self._pool.acquire() as connection,
             ):
-                return await connection.fetchrow(query, *arguments, timeout=self._timeout)
+                return await connection.fetch(query, *arguments, timeout=self._timeout)
         except LOST as error:
             log.warning("access could not be asked: %s: %s", type(error).__name__, error)
             raise Refused(
                 CloseCode.TRY_AGAIN_LATER, "the database cannot be asked at the moment"
             ) from error
+
+
+def _answer(question: Question, row: asyncpg.Record, place: Cursor) -> Admission | Refused:
+    if row["user_id"] is None:
+        return Refused(CloseCode.UNAUTHENTICATED, "user unknown or deactivated")
+    if question.bot_id is not None and row["role"] is None:
+        return Refused(CloseCode.ACCESS_DENIED, "bot not found or access denied")
+    return Admission(row["user_id"], row["username"], row["bot_name"], row["role"], place)
 
 
 def _can_be_text(subject: str) -> bool:

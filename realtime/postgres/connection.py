@@ -3,6 +3,7 @@
 Used by `server`. Every connection has time limits, and says which program it belongs to.
 """
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
     AnyConnection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
     Pool = asyncpg.Pool[asyncpg.Record]
+    _Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    _Connection = asyncpg.Connection
+
+log = logging.getLogger(__name__)
 
 LOST = (
     asyncpg.PostgresError,
@@ -30,11 +36,15 @@ ACQUIRE_SECONDS = 10.0
 """How long background work waits for a connection of the pool; sockets have less patience."""
 
 # The server notices a process that went away without a word; the process notices a server that did
-# by its next read, which is never more than seconds off.
-_KEEPALIVE = {
+# by its next read, which is never more than seconds off. And the log is read by the same plan all
+# day: to plan each read anew takes four times as long as the read, and a plan that is made while
+# the log is empty must not be one that scans all of it when it is full.
+_FOR_THE_LOG = {
     "tcp_keepalives_idle": "20",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
 }
 
 _IDENTITY = """
@@ -52,7 +62,7 @@ class WrongServer(Exception):
 
 
 async def connect(dsn: str, timeout: float) -> "asyncpg.Connection[asyncpg.Record]":
-    """Open a connection of its own.
+    """Open a connection of its own, to listen on and read the log.
 
     Args:
         timeout: seconds, to connect and for each statement.
@@ -60,12 +70,34 @@ async def connect(dsn: str, timeout: float) -> "asyncpg.Connection[asyncpg.Recor
     Raises:
         One of `LOST`.
     """
+    try:
+        return await _connect(dsn, timeout, _FOR_THE_LOG)
+    except asyncpg.ProtocolViolationError as error:
+        # PgBouncer lets few settings through. It works without, but that there is a pooler at all
+        # is for the one who listens to find out.
+        log.warning("connecting without settings of our own: %s", error)
+        return await _connect(dsn, timeout, {}, statement_cache_size=0)
+
+
+async def _connect(
+    dsn: str, timeout: float, settings: dict[str, str], *, statement_cache_size: int = 100
+) -> "asyncpg.Connection[asyncpg.Record]":
     return await asyncpg.connect(
         dsn,
         timeout=timeout,
         command_timeout=timeout,
-        server_settings={"application_name": "realtime", **_KEEPALIVE},
+        statement_cache_size=statement_cache_size,
+        server_settings={"application_name": "realtime", **settings},
     )
+
+
+class _Stateless(asyncpg.Connection):
+    """Nobody who uses the pool leaves anything in the session: no round trip to reset it."""
+
+    __slots__ = ()
+
+    def get_reset_query(self) -> str:
+        return ""
 
 
 @asynccontextmanager
@@ -87,6 +119,7 @@ async def open_pool(
         max_inactive_connection_lifetime=60,
         statement_cache_size=0 if is_pooled else 100,
         server_settings={"application_name": "realtime"},
+        connection_class=_Stateless,
     )
     await pool
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tornado.web import Application, RequestHandler, StaticFileHandler
+from tornado.websocket import _WebSocketParams
 
 from realtime.web import admin
 from realtime.web.handlers import CarefulHandler, log
@@ -14,8 +15,6 @@ from realtime.web.services import Services
 from realtime.web.sockets import ChatSocket, NotificationsSocket
 
 STATIC = Path(__file__).parent / "static"
-PING_SECONDS = 25.0
-"""Routers of Procfile hosts cut a connection that is silent for 55 s."""
 # 'self' does not cover ws: in every browser; the console connects only to where it came from.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -45,9 +44,12 @@ class ConsoleHandler(StaticHandler):
 def make_app(services: Services) -> Application:
     """The application for one process."""
     given: dict[str, Any] = {"services": services}
+    # One for all sockets. They are pinged by `pings`.
+    parameters = _WebSocketParams(max_message_size=services.settings.max_message_bytes)
+    sockets = {**given, "parameters": parameters}
     routes: list[Any] = [
-        (r"/api/ws/chat/([^/]+)", ChatSocket, given),
-        (r"/api/ws/notifications", NotificationsSocket, given),
+        (r"/api/ws/chat/([^/]+)", ChatSocket, sockets),
+        (r"/api/ws/notifications", NotificationsSocket, sockets),
         (r"/api/ws/stats", admin.StatsHandler, given),
         (r"/api/ws/connections", admin.ConnectionsHandler, given),
         (r"/api/health", admin.HealthHandler, given),
@@ -64,7 +66,6 @@ def make_app(services: Services) -> Application:
         default_handler_class=admin.NotFoundHandler,
         default_handler_args=given,
         log_function=log_request,
-        websocket_ping_interval=PING_SECONDS,
     )
 
 

@@ -8,9 +8,12 @@ until it closes, for a TCP reset would destroy the close frame on its way. Used 
 
 import asyncio
 import socket
+from collections.abc import Awaitable
 from contextlib import suppress
+from types import TracebackType
+from typing import Protocol
 
-from tornado.websocket import WebSocketHandler, WebSocketProtocol13
+from tornado.websocket import WebSocketProtocol13, _WebSocketParams
 
 from realtime.relay.errors import CloseCode
 
@@ -22,24 +25,50 @@ class _Violation(Exception):
     """The peer broke the protocol; nothing it sends is interpreted any more."""
 
 
-class Endable(WebSocketHandler):
-    """A handler that can be told to end its socket."""
+class Delegate(Protocol):
+    """Who is told what arrives on a socket; what Tornado wants of one, and `end`."""
 
     def end(self, code: int, reason: str) -> None:
         """Send nothing more, and call the protocol's `finish`."""
-        raise NotImplementedError
+
+    def on_message(self, message: str | bytes) -> Awaitable[None] | None: ...
+
+    def on_ping(self, data: bytes) -> None: ...
+
+    def on_pong(self, data: bytes) -> None: ...
+
+    def on_ws_connection_close(
+        self, close_code: int | None = None, close_reason: str | None = None
+    ) -> None: ...
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None: ...
 
 
 class ExplainingProtocol(WebSocketProtocol13):
     """Tornado's protocol, but that a violation by the peer ends in a close frame."""
 
-    handler: Endable
-    _reader: "asyncio.Task[object] | None" = None
-    _reason: tuple[CloseCode, str] = (CloseCode.PROTOCOL_ERROR, "protocol error")
+    handler: Delegate
+
+    def __init__(self, handler: Delegate, parameters: _WebSocketParams) -> None:
+        super().__init__(handler, mask_outgoing=False, params=parameters)
+        self._reader: asyncio.Task[None] | None = None
+        self._reason = (CloseCode.PROTOCOL_ERROR, "protocol error")
 
     async def _receive_frame_loop(self) -> None:
-        self._reader = asyncio.current_task()
-        await super()._receive_frame_loop()
+        # In a task of its own, so that the handshake ends, and with it the request's objects.
+        self._reader = asyncio.create_task(super()._receive_frame_loop())
+        self._reader.add_done_callback(self._has_read)
+
+    def _has_read(self, reader: "asyncio.Task[None]") -> None:
+        self._reader = None
+        error = None if reader.cancelled() else reader.exception()
+        if error is not None:
+            self.handler.log_exception(type(error), error, error.__traceback__)
 
     async def _receive_frame(self) -> None:
         try:
@@ -52,18 +81,20 @@ class ExplainingProtocol(WebSocketProtocol13):
             self.close(CloseCode.INVALID_DATA, "text is not valid UTF-8")
 
     def _handle_message(self, opcode: int, data: bytes) -> "asyncio.Future[None] | None":
-        if opcode == _TEXT:
-            try:
-                data.decode("utf-8")
-            except UnicodeDecodeError:
-                self._reason = (CloseCode.INVALID_DATA, "text is not valid UTF-8")
-                raise _Violation from None
-        return super()._handle_message(opcode, data)
+        if opcode != _TEXT:
+            return super()._handle_message(opcode, data)
+        if self.client_terminated:
+            return None
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            self._reason = (CloseCode.INVALID_DATA, "text is not valid UTF-8")
+            raise _Violation from None
+        return self._run_callback(self.handler.on_message, text)
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
-        # A reason says that Tornado itself ends it (a ping unanswered, a message too long): the
-        # handler must know, for it sends past this object. 1000, Tornado's code for a client that
-        # fell silent, would tell it to stay away.
+        # A reason says that Tornado itself ends it (a message too long): the delegate must know,
+        # for it sends past this object.
         if reason is None:
             super().close(code)
         else:
@@ -72,6 +103,10 @@ class ExplainingProtocol(WebSocketProtocol13):
     def finish(self, code: int, reason: str) -> None:
         """Begin the closing handshake."""
         super().close(code, reason)
+
+    def cut(self) -> None:
+        """Close the connection without a word: it is over."""
+        super()._abort()
 
     def _abort(self) -> None:
         # Called by the reading task itself, it means that the peer did what it must not; called by

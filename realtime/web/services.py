@@ -3,7 +3,7 @@
 Composed by `server`; named here as small Protocols where it comes from Postgres.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from realtime.relay.hub import Hub
 from realtime.relay.refusals import Refusals
 from realtime.relay.typing_relay import TypingRelay
 from realtime.settings import Settings
+from realtime.web.pings import Pings
 
 
 class Admission(Protocol):
@@ -32,7 +33,7 @@ class Admission(Protocol):
 
 
 class Access(Protocol):
-    """Who may open a socket; implemented by `postgres.access`."""
+    """Who may open a socket; implemented by `relay.admissions`."""
 
     async def admit(self, subject: str, bot_id: str | None) -> Admission:
         """Ask for a token's subject.
@@ -43,12 +44,64 @@ class Access(Protocol):
         ...
 
 
+class Connection(Protocol):
+    """A socket whose user is known; of this process, a `relay.subscriber.Subscriber`."""
+
+    @property
+    def connection_id(self) -> str: ...
+    @property
+    def topic(self) -> str: ...
+    @property
+    def user_id(self) -> str | None: ...
+    @property
+    def username(self) -> str | None: ...
+    @property
+    def opened_at(self) -> float: ...
+
+
+class RemoteConnection(Connection, Protocol):
+    """A socket of another process."""
+
+    @property
+    def node_id(self) -> str: ...
+
+
+class Elsewhere(Protocol):
+    """What the other processes add to the counts of this one."""
+
+    @property
+    def nodes(self) -> int: ...
+    @property
+    def connections(self) -> int: ...
+    @property
+    def users(self) -> int: ...
+    @property
+    def bots(self) -> int: ...
+
+
+class Connections(Protocol):
+    """The sockets of the other processes; implemented by `postgres.connections`.
+
+    Both raise `Refused` where the database cannot be asked.
+    """
+
+    async def count(self, users: Iterable[str], topics: Iterable[str]) -> Elsewhere:
+        """Count them, without these users and topics, which are here already."""
+        ...
+
+    async def page(self, after: str | None, limit: int) -> Sequence[RemoteConnection]:
+        """List those whose ids come after that one, in their order."""
+        ...
+
+
 @dataclass
 class Status:
     """What the process knows of its own condition; `server` keeps it up to date."""
 
     round_trip: Callable[[], float | None]
     """Seconds that the latest read of the log took."""
+    relay: Callable[[], str]
+    """`asleep`, `awake` or `fenced`, as in `relay.pace`; `polling`: rings do not arrive here."""
     hears_postgres: bool = False
     is_draining: bool = False
 
@@ -66,6 +119,10 @@ class Services:
     typing: TypingRelay
     refusals: Refusals
     history: History
+    connections: Connections
+    node_id: str
+    """This process's, among those over the same database."""
+    pings: Pings
     database: Callable[[], Database]
     """Which database's cursors are good here, at the moment."""
     clock: Callable[[], float]

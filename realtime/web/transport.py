@@ -13,6 +13,8 @@ from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 
 from realtime.relay.errors import CloseCode
 
+PING = b"\x89\x00"
+"""A ping frame without a payload (RFC 6455 section 5.5.2)."""
 _FINAL_TEXT = 0x81
 _SHORT = struct.Struct("!BB")
 _MEDIUM = struct.Struct("!BBH")

@@ -68,10 +68,14 @@ class RawSocket:
 
     async def close_code(self) -> int:
         """Read to the end; the code of the close frame that came last."""
-        await eventually(self._is_at_end)
-        self._socket.close()
+        await self.ended()
         tail = self._received.rpartition(b"\x88")[2]
         return int(struct.unpack("!H", tail[1:3])[0])
+
+    async def ended(self) -> None:
+        """Read to the end, however it comes."""
+        await eventually(self._is_at_end)
+        self._socket.close()
 
     def _is_at_end(self) -> bool:
         try:

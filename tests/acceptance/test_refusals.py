@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Sequence
 
 import pytest
 
-from realtime.postgres.access import Access
+from realtime.postgres.access import Access, Admission
+from realtime.relay.admissions import Question
+from realtime.relay.errors import Refused
 from tests.platform import Platform
 from tests.serving import RunningServer, World
 from tests.waiting import eventually
@@ -20,12 +23,12 @@ async def test_repeated_refusals_are_answered_without_a_query(
 ) -> None:
     """Once the grants have been heard that making the users was."""
     strangers = [await platform.user() for _ in range(20)]
-    asked: list[str] = []
+    asked: list[Question] = []
     admit = Access.admit
 
-    async def counting(self: Access, subject: str, bot_id: str | None):  # type: ignore[no-untyped-def]
-        asked.append(subject)
-        return await admit(self, subject, bot_id)
+    async def counting(self: Access, questions: Sequence[Question]) -> list[Admission | Refused]:
+        asked.extend(questions)
+        return await admit(self, questions)
 
     monkeypatch.setattr(Access, "admit", counting)
 

@@ -13,6 +13,7 @@ from tornado.ioloop import IOLoop
 
 from realtime.postgres.access import Access, Admission
 from realtime.postgres.connection import open_pool
+from realtime.relay.admissions import Question
 from realtime.relay.cursor import Snapshot
 from realtime.relay.errors import CloseCode, Refused
 from tests.platform import Platform
@@ -43,10 +44,17 @@ def by_name(pool: Pool) -> Access:
     return Access(pool, subject_kind="username", timeout=10)
 
 
+async def admit(access: Access, subject: str, bot_id: str | None = None) -> Admission:
+    """Ask for one alone."""
+    (answer,) = await access.admit([Question(subject, bot_id)])
+    assert isinstance(answer, Admission)
+    return answer
+
+
 async def refusal_of(access: Access, subject: str, bot_id: str | None = None) -> int:
-    with pytest.raises(Refused) as caught:
-        await access.admit(subject, bot_id)
-    return caught.value.code
+    (answer,) = await access.admit([Question(subject, bot_id)])
+    assert isinstance(answer, Refused)
+    return answer.code
 
 
 async def is_waiting(platform: Platform) -> Any:
@@ -63,11 +71,11 @@ async def is_waiting(platform: Platform) -> Any:
 @pytest.mark.gen_test
 async def test_who_they_are_and_what_they_may(access: Access, world: World) -> None:
     """An owner, a guest, and the same two where no bot is asked about."""
-    admission = await access.admit(world.owner, world.bot)
+    admission = await admit(access, world.owner, world.bot)
     assert admission[:4] == (world.owner, "olga", "Ada", "owner")
-    admission = await access.admit(world.guest, world.bot)
+    admission = await admit(access, world.guest, world.bot)
     assert admission[:4] == (world.guest, "gus", "Ada", "viewer")
-    admission = await access.admit(world.guest, None)
+    admission = await admit(access, world.guest, None)
     assert admission[:4] == (world.guest, "gus", None, None)
 
 
@@ -75,8 +83,8 @@ async def test_who_they_are_and_what_they_may(access: Access, world: World) -> N
 async def test_by_name(by_name: Access, world: World, platform: Platform) -> None:
     """Never guessed: one who takes somebody's id as a name does not become them."""
     imposter = await platform.user(world.owner)
-    assert (await by_name.admit("gus", world.bot)).user_id == world.guest
-    assert (await by_name.admit(world.owner, None)).user_id == imposter
+    assert (await admit(by_name, "gus", world.bot)).user_id == world.guest
+    assert (await admit(by_name, world.owner, None)).user_id == imposter
     assert await refusal_of(by_name, world.guest) == CloseCode.UNAUTHENTICATED
 
 
@@ -89,7 +97,7 @@ async def test_an_inactive_user(
     await platform.execute("UPDATE users SET is_active = false WHERE id = $1", world.owner)
     refusal = await refusal_of(access, world.owner, world.bot if bot else None)
     assert refusal == CloseCode.UNAUTHENTICATED
-    assert (await access.admit(world.guest, world.bot)).role == "viewer"
+    assert (await admit(access, world.guest, world.bot)).role == "viewer"
 
 
 @pytest.mark.gen_test
@@ -111,6 +119,44 @@ async def test_not_here(access: Access, world: World, platform: Platform) -> Non
     assert await refusal_of(access, world.owner, str(uuid4())) == CloseCode.ACCESS_DENIED
 
 
+@pytest.mark.gen_test
+async def test_many_come_in_at_once(access: Access, world: World, platform: Platform) -> None:
+    """Each gets the answer to their own question, all as of one moment."""
+    stranger = await platform.user()
+    asked = [
+        (Question(world.owner, world.bot), "owner"),
+        (Question(stranger, world.bot), CloseCode.ACCESS_DENIED),
+        (Question("\x00", world.bot), CloseCode.UNAUTHENTICATED),
+        (Question(world.guest, None), None),
+        (Question(world.guest, str(uuid4())), CloseCode.ACCESS_DENIED),
+        (Question(str(uuid4()), None), CloseCode.UNAUTHENTICATED),
+        (Question(world.guest, world.bot), "viewer"),
+    ] * 20
+    answers = await access.admit([question for question, _ in asked])
+    found = [one.code if isinstance(one, Refused) else one.role for one in answers]
+    assert found == [expected for _, expected in asked]
+    assert len({one.place for one in answers if isinstance(one, Admission)}) == 1
+
+
+@pytest.mark.gen_test
+async def test_an_error_for_one_is_not_the_others(
+    access: Access, world: World, platform: Platform
+) -> None:
+    """The platform's own functions may fail for some subject; the others come in all the same."""
+    await platform.execute(
+        "CREATE OR REPLACE FUNCTION relay.authenticate(subject text, kind text)"
+        " RETURNS TABLE (user_id uuid, username text) LANGUAGE sql STABLE"
+        " AS 'SELECT id, username FROM public.users WHERE id = subject::uuid'"
+    )
+    questions = [Question(subject, None) for subject in (world.owner, "no uuid", world.guest)]
+    owner, nobody, guest = await access.admit(questions)
+    assert isinstance(owner, Admission)
+    assert isinstance(guest, Admission)
+    assert (owner.user_id, guest.user_id) == (world.owner, world.guest)
+    assert isinstance(nobody, Refused)
+    assert nobody.code == CloseCode.TRY_AGAIN_LATER
+
+
 # As of when.
 
 
@@ -120,7 +166,7 @@ async def test_answer_and_place_are_of_one_moment(
 ) -> None:
     """What commits while the question is being answered is neither in the answer nor covered."""
     await platform.execute(LOCK)
-    question = asyncio.create_task(access.admit(world.guest, world.bot))
+    question = asyncio.create_task(admit(access, world.guest, world.bot))
     await eventually(lambda: is_waiting(platform))
     await platform.revoke(world.bot, world.guest)
     newest = await newest_of(platform)
@@ -142,7 +188,7 @@ async def test_a_place_covers_all_that_was_committed(
     open_one = await newest_of(other)
     await platform.message(world.session, world.bot, world.guest)
     committed = await newest_of(platform)
-    admission: Admission = await access.admit(world.owner, None)
+    admission: Admission = await admit(access, world.owner, None)
     await other.connection.close(timeout=10)
     assert open_one < committed
     assert admission.place.covers(committed)
@@ -225,7 +271,7 @@ async def test_a_slow_database(pool: Pool, world: World, platform: Platform) -> 
     await is_told_to_try_again(impatient, world)
     await platform.execute("COMMIT")
     patient = Access(pool, subject_kind="id", timeout=10)
-    assert (await patient.admit(world.owner, world.bot)).role == "owner"
+    assert (await admit(patient, world.owner, world.bot)).role == "owner"
 
 
 @pytest.mark.gen_test
@@ -236,13 +282,13 @@ async def test_an_exhausted_pool(pool: Pool, world: World) -> None:
     await is_told_to_try_again(impatient, world)
     for connection in taken:
         await pool.release(connection)
-    assert (await Access(pool, subject_kind="id", timeout=10).admit(world.owner, None)).user_id
+    assert (await admit(Access(pool, subject_kind="id", timeout=10), world.owner)).user_id
 
 
 @pytest.mark.gen_test
 async def test_broken_connections(access: Access, world: World, platform: Platform) -> None:
     """Each is replaced by a new one when it is found to be broken."""
-    await asyncio.gather(*(access.admit(world.owner, None) for _ in range(20)))
+    await asyncio.gather(*(admit(access, world.owner, None) for _ in range(20)))
     await platform.execute(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = $1",
@@ -252,11 +298,11 @@ async def test_broken_connections(access: Access, world: World, platform: Platfo
     codes: set[int] = set()
 
     async def is_admitted() -> Any:
-        try:
-            return await access.admit(world.owner, world.bot)
-        except Refused as refused:
-            codes.add(refused.code)
-            return None
+        (answer,) = await access.admit([Question(world.owner, world.bot)])
+        if isinstance(answer, Admission):
+            return answer
+        codes.add(answer.code)
+        return None
 
     await eventually(is_admitted)
     assert codes <= {CloseCode.TRY_AGAIN_LATER}
@@ -289,10 +335,10 @@ async def test_a_question_that_is_given_up(
     async with open_pool(database, size=1, timeout=10, is_pooled=False) as pool:
         access = Access(pool, subject_kind="id", timeout=10)
         await platform.execute(LOCK)
-        question = asyncio.create_task(access.admit(world.owner, world.bot))
+        question = asyncio.create_task(admit(access, world.owner, world.bot))
         await eventually(lambda: is_waiting(platform))
         question.cancel()
         with pytest.raises(asyncio.CancelledError):
             await question
         await platform.execute("COMMIT")
-        assert (await access.admit(world.owner, world.bot)).role == "owner"
+        assert (await admit(access, world.owner, world.bot)).role == "owner"

@@ -1,0 +1,77 @@
+"""Sockets that are open and idle: they are pinged, they hold little, and they fail alone."""
+
+from __future__ import annotations
+
+import gc
+import logging
+
+import pytest
+
+from realtime.web import pings
+from realtime.web.closing import ExplainingProtocol
+from realtime.web.sockets import RelaySocket
+from tests.acceptance.test_close_codes import RawSocket, raw_frame
+from tests.serving import RunningServer, StartServer, World, token
+from tests.waiting import eventually
+
+
+@pytest.mark.gen_test
+async def test_1013_who_does_not_answer_pings_is_closed(
+    start_server: StartServer, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever answers stays, and so does one who sends pongs that were not asked for."""
+    monkeypatch.setattr(pings, "PING_SECONDS", 0.5)
+    server = await start_server()
+    good = await server.chat(world.bot, world.owner)
+    silent = RawSocket(server, f"/api/ws/chat/{world.bot}?token={token(world.guest)}")
+    await silent.is_established()
+    silent.send(raw_frame(0xA, b"too early"))
+    assert await silent.close_code() == 1013
+    await good.caught_up()
+    await eventually(lambda: len(server.server.hub) == 1)
+
+
+@pytest.mark.gen_test
+async def test_nothing_of_the_handshake_is_kept(server: RunningServer, world: World) -> None:
+    """The request's objects are larger than all that an idle socket needs."""
+    gc.collect()  # what earlier tests left behind
+    gc.disable()
+    try:
+        guest = await server.chat(world.bot, world.guest)
+        await server.notifications(world.guest)
+        refused = await server.open(f"/api/ws/chat/{world.bot}", "nobody")
+        assert await refused.closed() == 4001
+        found = [one for one in gc.get_objects() if isinstance(one, RelaySocket)]
+    finally:
+        gc.enable()
+    assert found == []
+    await guest.caught_up()
+
+
+@pytest.mark.gen_test
+async def test_an_error_while_reading_ends_that_socket_alone(
+    server: RunningServer,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is logged, without the request, and nothing is left of the socket."""
+    other = await server.chat(world.bot, world.owner)
+    raw = RawSocket(server, f"/api/ws/chat/{world.bot}?token={token(world.guest)}")
+    await raw.is_established()
+    handle = ExplainingProtocol._handle_message
+
+    def fail(self: ExplainingProtocol, opcode: int, data: bytes) -> object:
+        if data == b"fail":
+            raise RuntimeError("nobody foresaw this")
+        return handle(self, opcode, data)
+
+    monkeypatch.setattr(ExplainingProtocol, "_handle_message", fail)
+    with caplog.at_level(logging.ERROR):
+        raw.send(raw_frame(0x1, b"fail"))
+        await raw.ended()
+        await eventually(lambda: len(server.server.hub) == 1)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("connection=")
+    assert "nobody foresaw this" in caplog.text
+    await other.caught_up()

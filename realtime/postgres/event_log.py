@@ -5,7 +5,7 @@ not has been returned, all else will be returned by a later read. Called by `rel
 """
 
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -22,19 +22,22 @@ PAGE_ROWS = 1000
 """Rows of the one-trip read, and of each page of a larger one."""
 LARGE_READ_SECONDS = 60.0
 
-COLUMNS = "id, xid, topic, type, payload, user_id, code"
+COLUMNS = """id, xid, topic, type, payload, user_id, code, subject,
+       date_part('epoch', written_at) AS written_at"""
 # What retention has removed, in the shape of a row of events: nothing, where the floor came with a
 # dump from another server, whose ids lie in the future here.
 FLOOR = """
 SELECT 0::bigint AS id, CASE WHEN is_ours THEN last ELSE '0' END AS xid, NULL::text AS topic,
        '' AS type, CASE WHEN is_ours THEN snapshot::text ELSE '1:1:' END AS payload,
-       NULL::uuid AS user_id, NULL::integer AS code
+       NULL::uuid AS user_id, NULL::integer AS code, NULL::uuid AS subject,
+       NULL::float8 AS written_at
   FROM (SELECT last, snapshot,
                last < pg_snapshot_xmax(pg_current_snapshot()) AS is_ours FROM relay.floor) AS f"""
-# Likewise the snapshot: once, and also when there is nothing else.
+# Likewise the snapshot, once, and also when there is nothing else; and the database's time.
 _SNAPSHOT = """
 SELECT -1::bigint AS id, '0'::xid8 AS xid, NULL::text AS topic, '' AS type,
-       pg_current_snapshot()::text AS payload, NULL::uuid AS user_id, NULL::integer AS code"""
+       pg_current_snapshot()::text AS payload, NULL::uuid AS user_id, NULL::integer AS code,
+       NULL::uuid AS subject, date_part('epoch', clock_timestamp()) AS written_at"""
 # Two branches rather than one OR, each with an ORDER BY and a LIMIT: so the index on xid is
 # chosen whatever the statistics of a table that is filled and emptied all day, and no parallel
 # worker is started. Rows at or past xmax come from a restored dump: their ids lie in the future.
@@ -66,10 +69,19 @@ PLACE = f"""pg_current_snapshot()::text AS snapshot, greatest(
 
 
 class EventLog:
-    """The log, read over a connection that does nothing else at the same time."""
+    """The log, read over a connection that does nothing else at the same time.
 
-    def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    Args:
+        monotonic: seconds; the relay's clock.
+    """
+
+    def __init__(
+        self,
+        connection: "asyncpg.Connection[asyncpg.Record]",
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._connection = connection
+        self._monotonic = monotonic
         self.round_trip = 0.0
         """Seconds that the latest read took: the heartbeat of the connection."""
 
@@ -86,12 +98,13 @@ class EventLog:
             Unrecoverable: retention has removed what the cursor has not seen.
             One of `connection.LOST`; pages returned before that were good.
         """
-        asked = time.perf_counter()
+        asked = self._monotonic()
         rows = await self._connection.fetch(_READ, cursor.last, list(cursor.open))
-        self.round_trip = time.perf_counter() - asked
+        self.round_trip = self._monotonic() - asked
         snapshot = _check_state(rows, cursor)
         if len(rows) <= PAGE_ROWS:
-            yield _page(snapshot, rows[2:], is_last=True)
+            offset = asked - rows[0]["written_at"]
+            yield _page(snapshot, rows[2:], offset, is_last=True, seconds=self.round_trip)
             return
         # Closed with the reader, not when the garbage collector finds it: it is in a transaction.
         async with aclosing(self._read_in_pages(cursor)) as pages:
@@ -107,12 +120,15 @@ class EventLog:
         place = (cursor.last, list(cursor.open))
         async with self._connection.transaction(isolation="repeatable_read", readonly=True):
             await self._connection.execute("LOCK TABLE relay.events IN ACCESS SHARE MODE")
+            asked = self._monotonic()
             rows = await self._connection.fetch(_READ_STATE)
+            offset = asked - rows[0]["written_at"]
             snapshot = _check_state(rows, cursor)
             ejections = await self._connection.fetch(
                 _READ_EJECTIONS, *place, timeout=LARGE_READ_SECONDS
             )
-            yield _page(snapshot, ejections, is_last=False)
+            seconds = self._monotonic() - asked
+            yield _page(snapshot, ejections, offset, is_last=False, seconds=seconds)
             events = await self._connection.cursor(_READ_EVENTS, *place, timeout=LARGE_READ_SECONDS)
             # The first page waits until all rows are sorted.
             following = await events.fetch(PAGE_ROWS, timeout=LARGE_READ_SECONDS)
@@ -120,7 +136,7 @@ class EventLog:
             while not is_last:
                 rows, following = following, await events.fetch(PAGE_ROWS)
                 is_last = not following
-                yield _page(snapshot, rows, is_last=is_last)
+                yield _page(snapshot, rows, offset, is_last=is_last)
 
 
 def _check_state(rows: "Sequence[asyncpg.Record]", cursor: Cursor) -> Snapshot:
@@ -130,7 +146,9 @@ def _check_state(rows: "Sequence[asyncpg.Record]", cursor: Cursor) -> Snapshot:
     return Snapshot.parse(rows[0]["payload"])
 
 
-def _page(snapshot: Snapshot, rows: "Records", *, is_last: bool) -> Page:
+def _page(
+    snapshot: Snapshot, rows: "Records", offset: float, *, is_last: bool, seconds: float = 0.0
+) -> Page:
     events: list[Event] = []
     ejections: list[Ejection] = []
     grants: list[Grant] = []
@@ -142,12 +160,21 @@ def _page(snapshot: Snapshot, rows: "Records", *, is_last: bool) -> Page:
             events.append(to_event(row))
         if row["payload"] is None or row["user_id"] is not None:
             grants.append(Grant(row["xid"], row["topic"], _text(row["user_id"])))
-    return Page(snapshot, tuple(ejections), tuple(events), is_last, tuple(grants))
+    return Page(
+        snapshot, tuple(ejections), tuple(events), is_last, tuple(grants), offset, seconds
+    )
 
 
 def to_event(row: "asyncpg.Record") -> Event:
-    granted_to = _text(row["user_id"])
-    return Event(row["id"], row["xid"], row["topic"], row["payload"], granted_to)
+    return Event(
+        row["id"],
+        row["xid"],
+        row["topic"],
+        row["payload"],
+        _text(row["user_id"]),
+        _text(row["subject"]),
+        row["written_at"],
+    )
 
 
 def to_ejection(row: "asyncpg.Record") -> Ejection:

@@ -18,6 +18,10 @@ class Event(NamedTuple):
     """The finished wire message but for `id` and `cursor`: a JSON object's text."""
     granted_to: str | None = None
     """The user to whom this event says that the topic was opened."""
+    subject: str | None = None
+    """The thing whose whole new state this is: nobody is owed an earlier one's."""
+    written_at: float = 0.0
+    """Epoch seconds, by the database's clock."""
 
 
 class Ejection(NamedTuple):
@@ -59,6 +63,11 @@ class Page(NamedTuple):
     events: tuple[Event, ...]
     is_last: bool
     grants: tuple[Grant, ...] = ()
+    clock_offset: float = 0.0
+    """This process's monotonic clock less the database's, when the read was asked for: what is
+    measured with it is never too little, and too much by at most the time that the read took."""
+    seconds: float = 0.0
+    """How long the database took for it."""
 
     @property
     def xids(self) -> set[int]:

@@ -11,7 +11,9 @@ from realtime.relay.cursor import Cursor
 from realtime.relay.errors import CloseCode
 from realtime.relay.events import Ejection, Event, Page
 from realtime.relay.protocol import bot_of, resync, stamp
+from realtime.relay.streams import Streams
 from realtime.relay.subscriber import Delivery, Framer, Place, State, Subscriber
+from realtime.relay.tally import Tally
 
 FAN_OUT_SLICE = 500
 """Sockets served before other tasks (pings, closes) get a turn; a few milliseconds of work."""
@@ -27,6 +29,9 @@ class Hub:
         pause: awaited between the slices of a fan-out.
         ask_again: called for each socket whose right to be here is in doubt. It must find out, and
             then call `admit_again`, `refuse`, or (they have to come back) `dismiss`.
+        monotonic: seconds.
+        on_move: called with each socket once its user is known, and again (False) when it is gone.
+        tally: counts.
     """
 
     def __init__(
@@ -35,10 +40,16 @@ class Hub:
         frame: Framer,
         pause: Callable[[], Awaitable[None]],
         ask_again: Callable[[Subscriber, Ejection], None],
+        monotonic: Callable[[], float],
+        on_move: Callable[[Subscriber, bool], None] = lambda _subscriber, _is_here: None,
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally or Tally(monotonic)
         self._frame = frame
         self._pause = pause
         self._ask_again = ask_again
+        self._on_move = on_move
+        self._streams = Streams(monotonic)
         self._subscribers: set[Subscriber] = set()
         self._topics: dict[str, set[Subscriber]] = {}
         self._users: dict[str, set[Subscriber]] = {}
@@ -64,6 +75,7 @@ class Hub:
         subscriber.username = username
         self._unidentified.discard(subscriber)
         self._users.setdefault(user_id, set()).add(subscriber)
+        self._on_move(subscriber, True)
 
     def admit(self, subscriber: Subscriber, since: Cursor) -> None:
         """Send it what was held and what comes, but for what `since` covers.
@@ -127,6 +139,7 @@ class Hub:
         _discard(self._topics, subscriber.topic, subscriber)
         if subscriber.user_id is not None:
             _discard(self._users, subscriber.user_id, subscriber)
+            self._on_move(subscriber, False)
 
     # Who is here.
 
@@ -153,8 +166,13 @@ class Hub:
 
     def place_of(self, subscriber: Subscriber) -> str:
         """A cursor's text that is never ahead of what the socket was sent."""
-        is_settled = subscriber.state is State.LIVE and subscriber.since is None
-        return self.position if is_settled else subscriber.cursor
+        if subscriber.state is not State.LIVE or subscriber.since is not None:
+            return subscriber.cursor
+        return self._streams.place_before(subscriber.topic) or self.position
+
+    def due_in(self) -> float:
+        """Seconds until `deliver` should be called again, even if nothing is found."""
+        return self._streams.due_in()
 
     # What a read found.
 
@@ -172,8 +190,9 @@ class Hub:
         for event in page.events:
             if event.topic in self._topics:
                 by_topic[event.topic].append(event)
-        for topic, events in by_topic.items():
+        for topic, events in self._streams.select(by_topic, self.position).items():
             await self._fan_out(topic, Delivery(events, place, self._frame))
+            self._streams.sent(topic, events)
         if place is not None:
             self.position = place.text
             self._settle(place.cursor)
@@ -191,12 +210,16 @@ class Hub:
                     subscriber.sink.send(frames)
                 else:
                     subscriber.deliver(delivery)
+        self._tally.delivered(delivery.events, len(subscribers))
 
     def _settle(self, seen: Cursor) -> None:
         """All that this cursor covers has been delivered: later reads cannot find it again."""
         for subscriber in tuple(self._recent):
             is_live = subscriber.state is State.LIVE
-            if is_live and subscriber.since is not None and seen.includes(subscriber.since):
+            is_behind = self._streams.place_before(subscriber.topic) is not None
+            if not is_live or is_behind or subscriber.since is None:
+                continue
+            if seen.includes(subscriber.since):
                 subscriber.since = None
                 self._recent.discard(subscriber)
         for subscriber, until in tuple(self._returning.items()):
@@ -228,6 +251,7 @@ class Hub:
         What happened in the gap may have been a revocation, so nobody is shown anything before.
         """
         self._returning.clear()
+        self._streams.forget()
         for subscriber in tuple(self._subscribers):
             if subscriber.state is State.JOINING or not subscriber.knows_cursors:
                 self.dismiss(subscriber, CloseCode.TRY_AGAIN_LATER, "events were missed")

@@ -16,6 +16,7 @@ from realtime.relay.pace import Action, Pace, State, Step
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import Lost, Unrecoverable
 from realtime.relay.subscriber import Place
+from realtime.relay.tally import Tally
 
 
 class EventLog(Protocol):
@@ -87,6 +88,7 @@ class Relay:
         database: which history the cursor belongs to.
         cursor: where to begin.
         monotonic: seconds.
+        tally: counts.
     """
 
     def __init__(
@@ -97,7 +99,9 @@ class Relay:
         cursor: Cursor,
         *,
         monotonic: Callable[[], float],
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally or Tally(monotonic)
         self._hub = hub
         self._refusals = refusals
         self._monotonic = monotonic
@@ -133,11 +137,12 @@ class Relay:
     async def _take(self, step: Step, bell: Bell) -> None:
         match step.action:
             case Action.WAIT:
-                await bell.wait(step.seconds)
+                await bell.wait(min(step.seconds, self._hub.due_in()))
             case Action.PAUSE:
                 await bell.pause(step.seconds)
             case Action.SILENCE:
                 await bell.silence()
+                self._tally.silences += 1
                 self._pace.silenced()
             case Action.CHECK if await bell.is_on():
                 self._pace.checked()
@@ -160,6 +165,7 @@ class Relay:
         highest = 0
         async with aclosing(log.read(self._cursor)) as pages:
             async for page in pages:
+                self._tally.found(page)
                 xids = page.xids
                 highest = max(highest, *xids, 0)
                 found = Found(found.transactions + len(xids), page.snapshot.xmin)

@@ -16,6 +16,7 @@ from realtime.relay.cursor import (
     decode_cursor,
 )
 from realtime.relay.events import Ejection, Event
+from realtime.relay.streams import newest_only
 
 
 class Lost(StrEnum):
@@ -102,7 +103,7 @@ def place_for(cursors: Iterable[Cursor]) -> Place:
 
 
 def answer(question: Question, past: Past, limit: int) -> list[Event]:
-    """The events that the question's client is owed, in order.
+    """The events that the question's client is owed, in order; of a thing's updates the newest.
 
     Raises:
         Unrecoverable: too old, too many, or access was lost in between.
@@ -125,4 +126,4 @@ def answer(question: Question, past: Past, limit: int) -> list[Event]:
         raise Unrecoverable(Lost.ACCESS_CHANGED)
     if question.cursor.last < past.complete_after or len(events) > limit:
         raise Unrecoverable(Lost.TOO_MANY)
-    return sorted(events)
+    return newest_only(sorted(events))

@@ -125,17 +125,18 @@ async def test_a_small_read_is_one_statement(
 
 @pytest.mark.gen_test
 async def test_an_event_is_what_was_written(log: EventLog, writing: Writing) -> None:
-    """Id, transaction, topic, payload, and whom it tells of a grant."""
+    """Id, transaction, topic, payload, whom it tells of a grant, and of which thing it tells."""
     start = await log.end()
-    user = "b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0001"
+    user, thing = "b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0001", "b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0002"
     row = await writing.connection.fetchrow(
-        "INSERT INTO relay.events (topic, type, payload, user_id) VALUES ('t', 'x', '{}', $1)"
-        " RETURNING id, xid",
+        "INSERT INTO relay.events (topic, type, payload, user_id, subject)"
+        " VALUES ('t', 'x', '{}', $1, $2) RETURNING id, xid",
         user,
+        thing,
     )
     assert row is not None
     (page,) = await pages_of(log, start)
-    assert page.events == ((row["id"], row["xid"], "t", "{}", user),)
+    assert page.events == ((row["id"], row["xid"], "t", "{}", user, thing),)
 
 
 @pytest.mark.gen_test

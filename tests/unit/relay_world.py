@@ -7,7 +7,7 @@ has ended.
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
@@ -99,8 +99,14 @@ async def no_pause() -> None:
     """A pause in which nobody else does anything."""
 
 
-def make_hub(asked: Asked | None = None) -> Hub:
-    return Hub(frame=frame, pause=no_pause, ask_again=Asked() if asked is None else asked)
+def make_hub(
+    asked: Asked | None = None,
+    *,
+    pause: Callable[[], Awaitable[None]] = no_pause,
+    clock: Callable[[], float] = lambda: 0.0,
+) -> Hub:
+    ask_again = Asked() if asked is None else asked
+    return Hub(frame=frame, pause=pause, ask_again=ask_again, monotonic=clock)
 
 
 def make_relay(hub: Hub, cursor: Cursor, refusals: Refusals | None = None) -> Relay:
@@ -159,8 +165,9 @@ def event(
     topic: str = BOT,
     payload: str = '{"type":"x"}',
     granted_to: str | None = None,
+    subject: str | None = None,
 ) -> Event:
-    return Event(event_id, xid, topic, payload, granted_to)
+    return Event(event_id, xid, topic, payload, granted_to, subject)
 
 
 def ejection(

@@ -6,7 +6,7 @@ import pytest
 
 from realtime.relay import hub as hub_module
 from realtime.relay.hub import Hub
-from realtime.relay.subscriber import State
+from realtime.relay.subscriber import State, Subscriber
 from tests.unit.relay_world import (
     ADA,
     BOT,
@@ -21,6 +21,7 @@ from tests.unit.relay_world import (
     join,
     make_hub,
     make_subscriber,
+    no_pause,
     read,
     read_part,
 )
@@ -45,6 +46,25 @@ def test_who_is_here() -> None:
     assert (hub.count_of(ADA), hub.count_of(GRACE), hub.count_of("nobody")) == (2, 1, 0)
     assert set(hub.on_topic(BOT)) == {first, third}
     assert set(hub.on_topic("bot:none")) == set()
+
+
+def test_comings_and_goings_are_told() -> None:
+    """Each socket's once, and only of those whose user became known."""
+    moves: list[tuple[Subscriber, bool]] = []
+    hub = Hub(
+        frame=frame,
+        pause=no_pause,
+        ask_again=Asked(),
+        monotonic=lambda: 0.0,
+        on_move=lambda subscriber, is_here: moves.append((subscriber, is_here)),
+    )
+    unknown, _ = make_subscriber()
+    hub.subscribe(unknown)
+    known, _ = join(hub)
+    assert moves == [(known, True)]
+    for one in (unknown, known):
+        hub.unsubscribe(one)
+    assert moves == [(known, True), (known, False)]
 
 
 def test_who_is_gone_is_forgotten() -> None:
@@ -130,7 +150,7 @@ def test_fan_out_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     async def pause() -> None:
         turns.pop(0)()
 
-    hub = Hub(frame=frame, pause=pause, ask_again=Asked())
+    hub = make_hub(pause=pause)
     joined = [join(hub) for _ in range(6)]
     late, _ = make_subscriber()
 
@@ -224,6 +244,6 @@ def test_many_ejections_give_way_to_others(monkeypatch: pytest.MonkeyPatch) -> N
     async def pause() -> None:
         pauses.append(None)
 
-    hub = Hub(frame=frame, pause=pause, ask_again=Asked())
+    hub = make_hub(pause=pause)
     read(hub, at(10), "c", *(ejection(number, 10) for number in range(5)))
     assert len(pauses) == 2

@@ -65,7 +65,13 @@ class HubMachine(RuleBasedStateMachine):
         self.interlude: Callable[[], object] = lambda: None
         self.access = SlowAccess(self.world)
         rechecks = Rechecks(self.access)
-        self.hub = WatchedHub(self.access, frame=frame, pause=self.pause, ask_again=rechecks.ask)
+        self.hub = WatchedHub(
+            self.access,
+            frame=frame,
+            pause=self.pause,
+            ask_again=rechecks.ask,
+            monotonic=lambda: 0.0,
+        )
         self.relay = make_relay(self.hub, self.world.place())
         self.asking = self.loop.create_task(rechecks.run(self.hub, lambda: None))
         for user, knows in ((ADA, True), (ADA, False), (GRACE, True)):

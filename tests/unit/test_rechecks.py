@@ -55,7 +55,9 @@ class World:
     def __init__(self, access: FakeAccess) -> None:
         self.access = access
         self.rechecks = Rechecks(access)
-        self.hub = Hub(frame=frame, pause=no_pause, ask_again=self.rechecks.ask)
+        self.hub = Hub(
+            frame=frame, pause=no_pause, ask_again=self.rechecks.ask, monotonic=lambda: 0.0
+        )
         self.wakes = 0
 
     def wake(self) -> None:

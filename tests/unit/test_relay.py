@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from realtime.relay.cursor import Cursor, Snapshot, decode_cursor, encode_cursor
 from realtime.relay.errors import Refused
 from realtime.relay.events import Grant, Page
-from realtime.relay.hub import Hub
 from realtime.relay.pace import QUIET_READS, State
 from realtime.relay.refusals import Refusals
 from realtime.relay.relay import Relay
@@ -22,7 +21,6 @@ from tests.unit.relay_world import (
     Asked,
     FakeDatabase,
     event,
-    frame,
     join,
     make_hub,
     make_relay,
@@ -291,7 +289,7 @@ def test_cancelled_within_a_fan_out(monkeypatch: pytest.MonkeyPatch) -> None:
         async def pause() -> None:
             await may_go_on.wait()
 
-        hub = Hub(frame=frame, pause=pause, ask_again=Asked())
+        hub = make_hub(pause=pause)
         relay = make_relay(hub, log.place())
         sinks = [join(hub)[1] for _ in range(3)]
         log.write(log.begin())

@@ -1,0 +1,101 @@
+"""Answers that grow: of many updates of one thing, sockets are sent the newest, a few a second.
+
+A model's answer is one row that grows by a hundred UPDATEs a second, each of which carries the
+whole row. The first is sent at once; of those that follow within `SEND_EVERY` seconds only the
+newest, when that time is over, or together with whatever else happens on the topic: so the order
+stays. Called by `hub` with what each read found.
+
+While something is held back on a topic, no cursor may be given out there that covers it: a client
+that resumed from it would never get the last state.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+from realtime.relay.events import Event
+
+SEND_EVERY = 0.25
+"""Seconds between two updates of one thing."""
+MOST = 10_000
+"""Things that are remembered as sent lately; with more, some are sent more often."""
+
+
+class Streams:
+    """What was sent lately, and what waits for its time.
+
+    Args:
+        monotonic: seconds.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._not_before: dict[tuple[str, str | None], float] = {}
+        """When the next update of a thing may be sent, by topic and subject, the earliest first."""
+        self._held: dict[str, list[Event]] = {}
+        """By topic; of each thing the newest."""
+        self._places: dict[str, str] = {}
+        """By topic, the cursor's text from before what is held there."""
+
+    def forget(self) -> None:
+        """Drop what is held: it will be read again, or everybody is told that it is lost."""
+        self._held.clear()
+        self._places.clear()
+
+    def select(self, found: Mapping[str, list[Event]], position: str) -> dict[str, list[Event]]:
+        """What to send now, by topic, of what a read found and of what was held.
+
+        Args:
+            position: the cursor's text from before that read.
+        """
+        self._expire()
+        selected = {}
+        for topic in found.keys() | self._held.keys():
+            events = newest_only([*self._held.get(topic, ()), *found.get(topic, ())])
+            if any((topic, event.subject) not in self._not_before for event in events):
+                selected[topic] = events
+            else:
+                self._held[topic] = events
+                self._places.setdefault(topic, position)
+        return selected
+
+    def sent(self, topic: str, events: Iterable[Event]) -> None:
+        """What was selected for a topic was sent (until it is said, it is selected again)."""
+        not_before = self._monotonic() + SEND_EVERY
+        for event in events:
+            if event.subject is not None:
+                self._not_before.pop((topic, event.subject), None)
+                if len(self._not_before) < MOST:
+                    self._not_before[topic, event.subject] = not_before
+        self._held.pop(topic, None)
+        self._places.pop(topic, None)
+
+    def place_before(self, topic: str) -> str | None:
+        """The cursor's text from before what is held on a topic; None: nothing is."""
+        return self._places.get(topic)
+
+    def due_in(self) -> float:
+        """Seconds until something that is held is to be sent; infinite: nothing is held."""
+        times = (
+            self._not_before.get((topic, event.subject), 0.0)
+            for topic, events in self._held.items()
+            for event in events
+        )
+        return max(0.0, min(times, default=math.inf) - self._monotonic())
+
+    def _expire(self) -> None:
+        now = self._monotonic()
+        while self._not_before:
+            thing, not_before = next(iter(self._not_before.items()))
+            if not_before > now:
+                return
+            del self._not_before[thing]
+
+
+def newest_only(events: Iterable[Event]) -> list[Event]:
+    """Of each thing's updates the last, in their order."""
+    kept: dict[object, Event] = {}
+    for event in events:
+        key = event.id if event.subject is None else event.subject
+        kept.pop(key, None)
+        kept[key] = event
+    return list(kept.values())

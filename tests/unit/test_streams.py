@@ -1,0 +1,255 @@
+"""Tests of `realtime.relay.streams`: of an answer that grows, the newest, in time and in order."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime.relay import streams as streams_module
+from realtime.relay.cursor import Cursor, decode_cursor, encode_cursor
+from realtime.relay.events import Event
+from realtime.relay.streams import SEND_EVERY, Streams, newest_only
+from realtime.relay.subscriber import Place
+from tests.unit.relay_world import (
+    BOT,
+    FIRST_XID,
+    HISTORY,
+    OTHER_BOT,
+    ejection,
+    event,
+    join,
+    make_hub,
+    page,
+    read,
+    run,
+    seen,
+)
+
+BEFORE = "before"
+
+
+class World:
+    """Streams, and the time by which they go."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.streams = Streams(lambda: self.now)
+        self.ids = 0
+
+    def update(self, subject: str | None = "answer", topic: str = BOT) -> Event:
+        self.ids += 1
+        return event(self.ids, self.ids, topic, subject=subject)
+
+    def send(self, *events: Event) -> list[int]:
+        """What goes out after a read that found these."""
+        found: dict[str, list[Event]] = {}
+        for one in events:
+            found.setdefault(one.topic, []).append(one)
+        selected = self.streams.select(found, BEFORE)
+        for topic, chosen in selected.items():
+            self.streams.sent(topic, chosen)
+        return [one.id for chosen in selected.values() for one in chosen]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_the_first_at_once_and_then_the_newest(world: World) -> None:
+    """Of those that follow closely, one when the time is over; then there is nothing more."""
+    assert world.send(world.update()) == [1]
+    assert world.streams.due_in() == math.inf
+    assert world.send(world.update(), world.update()) == []
+    world.now += SEND_EVERY / 2
+    assert world.send(world.update()) == []
+    assert world.streams.due_in() == pytest.approx(SEND_EVERY / 2)
+    world.now += SEND_EVERY / 2
+    assert world.streams.due_in() == 0.0
+    assert world.send() == [4]
+    assert world.streams.due_in() == math.inf
+    world.now += SEND_EVERY
+    assert world.send() == []
+    assert world.send(world.update()) == [5]
+
+
+def test_of_one_read_the_newest(world: World) -> None:
+    """Also where nothing was sent before, and each thing by itself."""
+    assert world.send(world.update("a"), world.update("b"), world.update("a")) == [2, 3]
+
+
+@pytest.mark.parametrize("else_", [None, "another"])
+def test_what_else_happens_takes_along_what_is_held(world: World, else_: str | None) -> None:
+    """So that the topic's order stays; on other topics nothing changes."""
+    world.send(world.update(), world.update("far", OTHER_BOT))
+    assert world.send(world.update(), world.update("far", OTHER_BOT)) == []
+    assert world.send(world.update(else_)) == [3, 5]
+    assert world.send(world.update(), world.update(None)) == [6, 7]
+    world.now += SEND_EVERY
+    assert world.send() == [4]
+
+
+def test_things_that_grow_together_go_together(world: World) -> None:
+    """The time of the first to be due is that of all on the topic."""
+    world.send(world.update("a"))
+    world.now += SEND_EVERY / 2
+    world.send(world.update("b"))
+    assert world.send(world.update("b"), world.update("a")) == []
+    world.now += SEND_EVERY / 2
+    assert world.send() == [3, 4]
+    world.now += SEND_EVERY / 2
+    assert world.send(world.update("b")) == []
+
+
+def test_until_it_is_said_that_it_was_sent(world: World) -> None:
+    """It is selected again: whoever is cancelled in between loses nothing."""
+    world.send(world.update())
+    world.send(world.update())
+    world.now += SEND_EVERY
+    for _ in range(2):
+        selected = world.streams.select({}, BEFORE)
+        assert [one.id for one in selected[BOT]] == [2]
+
+
+def test_the_place_before_what_is_held(world: World) -> None:
+    """It is that of the first that is held, and there is none when nothing is held any more."""
+    world.send(world.update())
+    assert world.streams.place_before(BOT) is None
+    for position in ("then", "later"):
+        world.streams.select({BOT: [world.update()]}, position)
+    assert world.streams.place_before(BOT) == "then"
+    assert world.streams.place_before(OTHER_BOT) is None
+    world.now += SEND_EVERY
+    world.send()
+    assert world.streams.place_before(BOT) is None
+
+
+def test_forget(world: World) -> None:
+    """What is held is dropped."""
+    world.send(world.update())
+    world.send(world.update())
+    world.streams.forget()
+    world.now += SEND_EVERY
+    assert world.streams.place_before(BOT) is None
+    assert world.send() == []
+
+
+def test_not_everything_is_remembered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With too many things at once, what is not remembered is sent whenever it changes."""
+    monkeypatch.setattr(streams_module, "MOST", 1)
+    world.send(world.update("a"), world.update("b"))
+    assert world.send(world.update("a")) == []
+    assert world.send(world.update("b")) == [3, 4]
+
+
+def test_newest_only() -> None:
+    """Where its newest stands; all else where it was."""
+    rows = [event(1, 1, subject="a"), event(2, 1), event(3, 1, subject="b")]
+    assert newest_only(rows) == rows
+    assert [one.id for one in newest_only([*rows, event(4, 1, subject="a")])] == [2, 3, 4]
+
+
+# In the hub.
+
+
+def test_a_cursor_never_covers_what_is_held() -> None:
+    """Neither with a message nor with a pong."""
+    now = 0.0
+    hub = make_hub(clock=lambda: now)
+    subscriber, sink = join(hub)
+    read(hub, Cursor(6), "one", event(1, 6, subject="a"))
+    read(hub, Cursor(7), "two", event(2, 7, subject="a"))
+    assert (sink.ids, hub.place_of(subscriber)) == ([1], "one")
+    assert hub.due_in() == SEND_EVERY
+    read(hub, Cursor(7), "three")
+    assert (sink.ids, hub.place_of(subscriber)) == ([1], "one")
+    now = SEND_EVERY
+    read(hub, Cursor(7), "four")
+    assert (sink.ids, sink.cursors, hub.place_of(subscriber)) == ([1, 2], ["one", "four"], "four")
+
+
+def test_who_came_after_is_not_sent_it() -> None:
+    """What was held when a socket was let in, and is covered by the answer, is not for it."""
+    now = 0.0
+    hub = make_hub(clock=lambda: now)
+    _, early = join(hub)
+    read(hub, Cursor(6), "one", event(1, 6, subject="a"))
+    read(hub, Cursor(7), "two", event(2, 7, subject="a"))
+    _, late = join(hub, since=Cursor(7))
+    read(hub, Cursor(7), "three")
+    now = SEND_EVERY
+    read(hub, Cursor(7), "four")
+    assert (early.ids, late.ids) == ([1, 2], [])
+    read(hub, Cursor(8), "five", event(3, 8))
+    assert (early.ids, late.ids, late.cursors) == ([1, 2, 3], [3], ["five"])
+
+
+def test_who_was_ejected_is_not_sent_it() -> None:
+    """Whatever is held was not theirs any more."""
+    now = 0.0
+    hub = make_hub(clock=lambda: now)
+    _, sink = join(hub)
+    read(hub, Cursor(6), "one", event(1, 6, subject="a"))
+    read(hub, Cursor(7), "two", event(2, 7, subject="a"))
+    now = SEND_EVERY
+    read(hub, Cursor(8), "three", ejection(3, 8))
+    assert sink.ids == [1]
+
+
+def test_a_gap_ends_what_is_held() -> None:
+    """Everybody is told that events were lost; the held ones are of before that."""
+    hub = make_hub()
+    join(hub, knows_cursors=True)
+    read(hub, Cursor(6), "one", event(1, 6, subject="a"))
+    read(hub, Cursor(7), "two", event(2, 7, subject="a"))
+    hub.lose_track("too_old")
+    assert hub.due_in() == math.inf
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["a", "b", None, "time", "read"]), st.sampled_from([BOT, OTHER_BOT])),
+    max_size=40,
+)
+
+
+@given(STEPS)
+def test_the_last_state_is_never_missed(steps: list[tuple[str | None, str]]) -> None:
+    """Whenever a client leaves, what its cursor covers it has, or a newer state of it.
+
+    And once it is quiet, everybody has the newest of all; in the order of the ids.
+    """
+    now = 0.0
+    hub = make_hub(clock=lambda: now)
+    clients = {topic: join(hub, topic=topic) for topic in (BOT, OTHER_BOT)}
+    written: list[Event] = []
+    unread: list[Event] = []
+
+    def look() -> None:
+        cursor = Cursor(FIRST_XID + len(written))
+        place = Place(cursor, encode_cursor(HISTORY, cursor))
+        run(hub.deliver(page(seen(0), *unread), place))
+        unread.clear()
+        for topic, (subscriber, sink) in clients.items():
+            assert sink.ids == sorted(sink.ids)
+            for text in (*sink.cursors[-1:], hub.place_of(subscriber)):
+                if text != "told":  # as it was when they joined
+                    owes_nothing(sink.ids, topic, decode_cursor(text)[1].last)
+
+    def owes_nothing(ids: list[int], topic: str, last: int) -> None:
+        for one in newest_only(row for row in written if row.topic == topic and row.xid <= last):
+            newer = [row.id for row in written if row.subject and row.subject == one.subject]
+            assert {one.id, *(new for new in newer if new > one.id)} & set(ids)
+
+    for what, topic in [*steps, ("read", BOT), ("time", BOT), ("read", BOT)]:
+        if what == "time":
+            now += SEND_EVERY
+        elif what == "read":
+            look()
+        else:
+            number = len(written) + 1
+            written.append(event(number, FIRST_XID + number, topic, subject=what))
+            unread.append(written[-1])
+    for topic, (_, sink) in clients.items():
+        newest = newest_only(row for row in written if row.topic == topic)
+        assert {row.id for row in newest} <= set(sink.ids)

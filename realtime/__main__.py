@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 try:
     import click
@@ -26,7 +28,8 @@ def main() -> None:
 
 
 @main.command()
-def dev() -> None:
+@click.option("--simulate", is_flag=True, help="With people who talk in the demo bot.")
+def dev(simulate: bool) -> None:
     """Serve a demo on a database of its own, for development."""
     from realtime.dev import run
     from realtime.postgres.embedded import EmbeddedPostgresError
@@ -34,7 +37,7 @@ def dev() -> None:
     from realtime.release import ReleaseError
 
     with plain_errors(EmbeddedPostgresError, SchemaError, ReleaseError):
-        sys.exit(run(os.environ))
+        sys.exit(run(os.environ, is_simulated=simulate))
 
 
 @main.command()
@@ -45,7 +48,7 @@ def serve() -> None:
     with plain_errors():
         settings = Settings.from_environ(os.environ)
 
-    from realtime.server import run
+    from realtime.supervisor import run
 
     sys.exit(run(settings))
 
@@ -53,20 +56,37 @@ def serve() -> None:
 @main.command()
 def migrate() -> None:
     """Bring the schema in the database up to date."""
-    from realtime.settings import Settings
-
-    # The keys are not needed here, and a release step may not have them.
-    names = ("DATABASE_URL", "DATABASE_DIRECT_URL")
-    given = {name: os.environ[name] for name in names if name in os.environ}
-    with plain_errors():
-        settings = Settings.from_environ({"JWT_SECRET": "not used here".center(64), **given})
+    dsn = direct_url()
 
     from realtime.postgres.schema import SchemaError
     from realtime.release import ReleaseError, bring_up_to_date
 
     with plain_errors(SchemaError, ReleaseError):
-        bring_up_to_date(settings.database_direct_url.get_secret_value())
+        bring_up_to_date(dsn)
     click.echo("the schema is up to date")
+
+
+@main.command()
+@click.argument("mapping", required=False, type=click.Path(path_type=Path))
+@click.option("--apply", "action", flag_value="apply", help="Run the SQL, in one transaction.")
+@click.option("--detach", "action", flag_value="detach", help="Take everything off again.")
+@click.option("--example", "action", flag_value="example", help="Print the whole default mapping.")
+@click.option("--from", "folder", type=Path, default=".", hidden=True)
+def attach(mapping: Path | None, action: str | None, folder: Path) -> None:
+    """Print the SQL that puts the triggers onto the tables of MAPPING, or run it.
+
+    MAPPING is a TOML file that says what is different from the reference tables; --example prints
+    one to start from.
+    """
+    from realtime.attaching import run
+    from realtime.postgres.attach_state import AttachError
+    from realtime.postgres.mapping import EXAMPLE, MappingError
+
+    if action == "example":
+        click.echo(EXAMPLE.read_text("utf-8"), nl=False)
+        return
+    with plain_errors(AttachError, MappingError):
+        run(direct_url(), folder / mapping if mapping else None, action)
 
 
 @main.command()
@@ -85,6 +105,80 @@ def token(subject: str, ttl: int, admin: bool) -> None:
 
     with plain_errors():
         click.echo(mint(os.environ, subject, ttl=ttl, is_admin=admin, now=time.time()))
+
+
+@main.command()
+@click.argument("bot")
+@click.option("--url", help="The server's address.  [default: this machine's PORT]")
+@click.option("--token", "given", help="A token.  [default: one for --user is signed]")
+@click.option("--user", help="The token's subject.  [default: Ada of bin/dev's demo]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as it was sent.")
+def tail(bot: str, url: str | None, given: str | None, user: str | None, as_json: bool) -> None:
+    """Print what happens on BOT (its id), a line for each event, until Ctrl-C."""
+    from realtime.client import Closed
+    from realtime.tail import TailError, client_for, run
+
+    with plain_errors(Closed, TailError):
+        run(client_for(os.environ, bot, url=url, token=given, user=user), as_json=as_json)
+
+
+@main.command()
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True, max=1000),
+    default=5,
+    show_default=True,
+    metavar="EVENTS_PER_SECOND",
+    help="Changes of rows a second. The words by which answers grow come on top.",
+)
+@click.option("--seconds", type=click.FloatRange(min=0), help="How long.  [default: until Ctrl-C]")
+@click.option("--bots", type=click.IntRange(1, 100), default=4, show_default=True)
+@click.option("--people", type=click.IntRange(3, 1000), default=8, show_default=True)
+@click.option("--seed", type=int, help="The same number makes the same things happen.")
+@click.option("--keep", is_flag=True, help="Leave the rows there at the end.")
+@click.option("--beside", type=click.UUID, nargs=2, hidden=True)
+def simulate(**options: Any) -> None:
+    """Write rows into DATABASE_URL as a believable platform would: questions, answers that grow
+    word by word, documents, permissions that change.
+
+    It has people and bots of its own and touches no other rows, keeps few of its own, and deletes
+    them at its end.
+    """
+    dsn = direct_url()
+
+    from realtime.simulate.command import Options, run
+    from realtime.simulate.player import SimulateError
+
+    with plain_errors(SimulateError):
+        run(dsn, Options(**options))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object in place of lines.")
+@click.option(
+    "--explain",
+    nargs=2,
+    type=(click.IntRange(min=0), str),
+    metavar="EVENT_ID USER",
+    help="Say whether USER (an id or a username, as JWT_SUBJECT says) should have had that event.",
+)
+def doctor(as_json: bool, explain: tuple[int, str] | None) -> None:
+    """Say what is wrong with this deployment, and what to do."""
+    from realtime.doctor.command import DoctorError, run
+
+    with plain_errors(DoctorError):
+        sys.exit(run(os.environ, as_json=as_json, explain=explain))
+
+
+def direct_url() -> str:
+    """The database that a release step works on; the keys are not needed there, or not known."""
+    from realtime.settings import Settings
+
+    names = ("DATABASE_URL", "DATABASE_DIRECT_URL")
+    given = {name: os.environ[name] for name in names if name in os.environ}
+    with plain_errors():
+        settings = Settings.from_environ({"JWT_SECRET": "not used here".center(64), **given})
+    return settings.database_direct_url.get_secret_value()
 
 
 @contextmanager

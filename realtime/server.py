@@ -1,14 +1,13 @@
 """One process: composes the three rooms, keeps its tasks running, and ends in good order.
 
-`run` is what `bin/serve` and `bin/dev` call. The only module that knows postgres, relay and web.
+`serve` is what `process` runs. The only module that knows postgres, relay and web.
 """
 
 import asyncio
 import logging
+import os
 import random
-import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -18,14 +17,15 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from realtime.auth import TokenVerifier
-from realtime.logs import configure_logging
 from realtime.postgres.access import Access
 from realtime.postgres.cluster import Cluster, unpack
 from realtime.postgres.connection import LOST, WrongServer, open_pool
+from realtime.postgres.connections import Connections
 from realtime.postgres.listener import Beginning, Listener, begin
 from realtime.postgres.past_log import PastLog
 from realtime.postgres.retention import Retention
 from realtime.postgres.schema import SchemaError
+from realtime.relay.admissions import Admissions
 from realtime.relay.backoff import Backoff
 from realtime.relay.errors import CloseCode
 from realtime.relay.history import History
@@ -36,7 +36,9 @@ from realtime.relay.relay import Relay
 from realtime.relay.typing_indicators import TypingIndicators
 from realtime.relay.typing_relay import TypingRelay
 from realtime.settings import Settings
+from realtime.web.admin import users_of
 from realtime.web.app import make_app
+from realtime.web.pings import Pings
 from realtime.web.services import Services, Status
 from realtime.web.transport import frame
 
@@ -56,50 +58,23 @@ class StartError(Exception):
     """The process cannot start; the text is one line for whoever started it."""
 
 
-def run(settings: Settings, *, announce: Callable[[], None] = lambda: None) -> int:
-    """Serve until SIGTERM or SIGINT, and return the exit code.
-
-    Args:
-        announce: called once everything is up.
-    """
-    configure_logging(settings.log_format)
-    try:
-        asyncio.run(_run(settings, announce))
-    except StartError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-async def _run(settings: Settings, announce: Callable[[], None]) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def on_signal(number: int) -> None:
-        log.info("signal=%s draining", signal.Signals(number).name)
-        stop.set()
-        for each, handler in before.items():
-            # A second signal ends at once, in the way in which it did before.
-            loop.remove_signal_handler(each)
-            signal.signal(each, handler)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for number in before:
-        loop.add_signal_handler(number, on_signal, number)
-    await serve(settings, stop, lambda _server: announce())
-
-
 async def serve(
-    settings: Settings, stop: asyncio.Event, announce: Callable[["Server"], None]
+    settings: Settings,
+    stop: asyncio.Event,
+    announce: Callable[["Server"], None],
+    sockets: list[socket.socket] | None = None,
 ) -> None:
     """Serve until `stop` is set, then drain.
+
+    Args:
+        sockets: to serve on, in place of new ones on the port of the settings.
 
     Raises:
         StartError: it could not start.
         ExceptionGroup: a background task failed, which none may; the process should end.
     """
     beginning = await _begin(settings)
-    sockets = _bind(settings.port)
+    sockets = bind(settings.port) if sockets is None else sockets
     async with open_pool(
         settings.database_url.get_secret_value(),
         size=settings.database_pool_size,
@@ -122,7 +97,12 @@ async def _begin(settings: Settings) -> Beginning:
         ) from error
 
 
-def _bind(port: int) -> list[socket.socket]:
+def bind(port: int) -> list[socket.socket]:
+    """Listen on a port, on every interface.
+
+    Raises:
+        StartError: it is taken, or not for us.
+    """
     try:
         return bind_sockets(port, backlog=BACKLOG)
     except OSError as error:
@@ -142,19 +122,36 @@ class Server:
 
     def __init__(self, settings: Settings, pool: "Pool", beginning: Beginning) -> None:
         self.settings = settings
-        self.status = Status(round_trip=lambda: self.listener.round_trip)
+        self.status = Status(
+            round_trip=lambda: self.listener.round_trip,
+            relay=lambda: self.relay.state.value if self.listener.can_hear else "polling",
+        )
         self.port = settings.port
         access = Access(
             pool, subject_kind=settings.jwt_subject, timeout=settings.database_timeout_seconds
         )
+        self.admissions = Admissions(access)
         self.rechecks = Rechecks(access)
-        self.hub = Hub(frame=frame, pause=lambda: asyncio.sleep(0), ask_again=self.rechecks.ask)
+        self.node_id = str(uuid4())
+        self.connections = Connections(
+            pool,
+            self.node_id,
+            present=lambda: self.hub.identified(),
+            timeout=settings.database_timeout_seconds,
+        )
+        self.hub = Hub(
+            frame=frame,
+            pause=lambda: asyncio.sleep(0),
+            ask_again=self.rechecks.ask,
+            monotonic=time.monotonic,
+            on_move=self.connections.moved,
+        )
         self.history = History(
             PastLog(pool, timeout=settings.database_timeout_seconds),
             limit=settings.resume_max_events,
         )
         self.retention = Retention(pool, seconds=settings.retention_seconds)
-        self.cluster = Cluster(pool)
+        self.cluster = Cluster(pool, self.node_id, self.info)
         self.typing = TypingRelay(
             TypingIndicators(time.monotonic),
             self.hub,
@@ -172,7 +169,7 @@ class Server:
         )
         self.listener = Listener(
             settings.database_direct_url.get_secret_value(),
-            self.cluster.node_id,
+            self.node_id,
             timeout=settings.database_timeout_seconds,
             backoff=Backoff(random.random),
             on_typing=self._hear_typing,
@@ -181,11 +178,14 @@ class Server:
         self.services = Services(
             settings=settings,
             hub=self.hub,
-            access=access,
+            access=self.admissions,
             verifier=TokenVerifier(settings, time.time),
             typing=self.typing,
             refusals=self.refusals,
             history=self.history,
+            connections=self.connections,
+            node_id=self.node_id,
+            pings=Pings(),
             database=lambda: self.relay.database,
             clock=time.time,
             monotonic=time.monotonic,
@@ -210,10 +210,13 @@ class Server:
             background = [
                 tasks.create_task(self.listener.run(self.relay)),
                 tasks.create_task(self.rechecks.run(self.hub, self.listener.ring)),
+                tasks.create_task(self.admissions.run()),
                 tasks.create_task(self.history.run()),
+                tasks.create_task(self.services.pings.run()),
                 tasks.create_task(self.typing.run()),
                 tasks.create_task(self.cluster.keep_alive()),
                 tasks.create_task(self.cluster.keep_telling()),
+                tasks.create_task(self.connections.keep_writing()),
                 tasks.create_task(self.retention.run()),
             ]
             http.add_sockets(sockets)
@@ -223,6 +226,17 @@ class Server:
             for task in background:
                 task.cancel()
         await self.cluster.leave()
+
+    def info(self) -> dict[str, object]:
+        """What each heartbeat tells of this process, in `relay.nodes`."""
+        everyone = list(self.hub.identified())
+        return {
+            "hostname": socket.gethostname(),
+            "pid": os.getpid(),
+            "port": self.port,
+            "connections": len(everyone),
+            "users": len(users_of(everyone)),
+        }
 
     def _hear_typing(self, payload: str) -> None:
         for indicator in unpack(self.cluster.node_id, payload):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -19,13 +19,14 @@ from tornado.ioloop import IOLoop
 from realtime.postgres.connection import WrongServer
 from realtime.postgres.embedded import EmbeddedPostgres
 from realtime.postgres.listener import Listener, begin
-from realtime.postgres.schema import SchemaError, migrate
+from realtime.postgres.schema import SchemaError
 from realtime.relay import pace
 from realtime.relay.backoff import Backoff
 from realtime.relay.events import Page
 from realtime.relay.refusals import Refusals
 from realtime.relay.relay import Relay
-from tests.conftest import TEST_SETTINGS
+from tests.mortal import stopped
+from tests.pgbouncer import pgbouncer
 from tests.platform import Platform
 from tests.waiting import eventually
 
@@ -55,6 +56,9 @@ class Collected:
 
     def lose_track(self, reason: str) -> None:
         self.lost.append(reason)
+
+    def due_in(self) -> float:
+        return math.inf
 
 
 class Heard:
@@ -253,6 +257,26 @@ async def test_a_grant_is_read_once(
     assert heard.refusals.generation == before + 1
 
 
+@pytest.mark.gen_test(timeout=60)
+@pytest.mark.parametrize("passes", [True, False])
+async def test_a_pooler_in_the_way(
+    heard: Heard,
+    database: str,
+    platform: Platform,
+    only_rung: None,
+    passes: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where no ring ever arrives, the log is polled, and it is said what to do."""
+    with pgbouncer(database, passes=passes) as pooled:
+        await heard.start(pooled, direct=database)
+        assert not heard.listener.can_hear
+        assert "point DATABASE_DIRECT_URL past it" in caplog.text
+        await send(platform, "unheard")
+        await heard.delivers("unheard")
+        await heard.stop()
+
+
 # Through outages.
 
 
@@ -389,28 +413,6 @@ async def test_a_connection_that_falls_silent(
 
 
 # Servers that are stopped, stand by, and are promoted.
-
-
-@pytest.fixture(scope="module")
-def mortal(postgres_bin: Path | None) -> Iterator[EmbeddedPostgres]:
-    """A migrated server that may be stopped at any time."""
-    with tempfile.TemporaryDirectory(prefix="realtime-test-") as home:
-        Path(home).chmod(0o711)  # as root, the server's own account must get in
-        data = Path(home) / "postgres"
-        server = EmbeddedPostgres(data, bin_dir=postgres_bin, settings=TEST_SETTINGS)
-        server.start()
-        try:
-            migrate(server.dsn())
-            yield server
-        finally:
-            server.stop("immediate")
-
-
-async def stopped(server: EmbeddedPostgres, then: Callable[[], object] = lambda: None) -> None:
-    """The server is stopped as if the power had failed, and started again after `then`."""
-    await asyncio.to_thread(server.stop, "immediate")
-    then()
-    await asyncio.to_thread(server.start)
 
 
 async def write(dsn: str, *texts: str) -> None:

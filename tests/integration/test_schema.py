@@ -193,3 +193,27 @@ def test_a_half_migrated_database_is_refused(database: str, damage: str, complai
     execute(database, damage)
     with pytest.raises(SchemaError, match=complaint):
         check(database)
+
+
+def test_the_log_lives_beside_an_applications_own_history(
+    empty_database: str, dump: Callable[[str], list[str]]
+) -> None:
+    """Its tables and its alembic_version are not touched, going up or down."""
+    theirs = """CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
+        INSERT INTO alembic_version VALUES ('theirs_0042');
+        CREATE TABLE users (id uuid PRIMARY KEY, username text)"""
+    execute(empty_database, theirs)
+    before = dump(empty_database)
+    command.upgrade(config_for(empty_database), "core@head")
+    command.downgrade(config_for(empty_database), "base")
+    execute(empty_database, "DROP TABLE relay.alembic_version; DROP SCHEMA relay")
+    assert dump(empty_database) == before
+
+
+def test_migrating_a_database_with_the_log_alone_leaves_it_alone(
+    core_database: str, dump: Callable[[str], list[str]]
+) -> None:
+    """The tables there are a platform's own: the reference ones would be in their way."""
+    before = dump(core_database)
+    migrate(core_database)
+    assert dump(core_database) == before

@@ -20,6 +20,8 @@ FORBIDDEN = {
     "realtime.settings": ROOMS | DRIVERS,
     "realtime.auth": ROOMS | DRIVERS - {"tornado"},
     "realtime.keys": ROOMS | DRIVERS - {"tornado"},
+    # A tool for operators, with SQL of its own: it asks the database, and serves nobody.
+    "realtime.doctor": {"realtime.web", "realtime.server", "sqlalchemy", "alembic"},
 }
 MODULES = {
     ".".join(("realtime", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
@@ -68,6 +70,14 @@ def test_relay_knows_nobody(name: str) -> None:
     assert all(is_within(one, "realtime.relay") for one in ours)
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if is_within(name, "realtime.client")])
+def test_the_client_knows_nobody(name: str) -> None:
+    """It can be taken along by a service that has nothing else of this project."""
+    found = set(imports(name, MODULES[name]))
+    assert all(is_within(one, "realtime.client") for one in found if is_within(one, "realtime"))
+    assert not [one for one in found for no in DRIVERS - {"tornado"} if is_within(one, no)]
+
+
 @pytest.mark.parametrize("name", sorted(MODULES.keys() - COMPOSERS))
 def test_few_know_all(name: str) -> None:
     """Only the composing modules know both sides, web and postgres."""
@@ -79,6 +89,14 @@ def test_rooms_do_not_know_their_composers(name: str) -> None:
     """No module in a room imports what composes it."""
     found = set(imports(name, MODULES[name]))
     assert not [one for one in found for up in COMPOSERS if is_within(one, up)]
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_nobody_needs_the_doctor(name: str) -> None:
+    """The command line apart, nothing imports it."""
+    if is_within(name, "realtime.doctor") or name == "realtime.__main__":
+        return
+    assert not [one for one in imports(name, MODULES[name]) if is_within(one, "realtime.doctor")]
 
 
 def test_every_kind_of_import_is_seen(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -25,13 +26,14 @@ from urllib.parse import quote, urlsplit
 import asyncpg
 import click
 
-from realtime import server
+from realtime import supervisor
 from realtime.dev_tokens import DATA, ROOT, has_key, make_secret, sign
 from realtime.postgres.connection import connect
 from realtime.postgres.embedded import EmbeddedPostgres
 from realtime.postgres.embedded_lock import FileLock
 from realtime.release import CONNECT_SECONDS, ReleaseError, bring_up_to_date
 from realtime.settings import Settings, SettingsError
+from realtime.simulate.beside import beside
 
 # What demo.sql inserts.
 BOT_ID: Final = "00000000-0000-4000-8000-0000000000b1"
@@ -60,8 +62,8 @@ class Database:
     psql: str
 
 
-def run(environ: Mapping[str, str]) -> int:
-    """Serve until a signal comes; the exit code.
+def run(environ: Mapping[str, str], *, is_simulated: bool = False) -> int:
+    """Serve until a signal comes, with people who talk where simulated; the exit code.
 
     Raises:
         SettingsError, EmbeddedPostgresError, SchemaError, ReleaseError: In one line each.
@@ -86,7 +88,11 @@ def run(environ: Mapping[str, str]) -> int:
                 direct = settings.database_direct_url.get_secret_value()
                 bring_up_to_date(direct)
                 asyncio.run(seed(direct))
-            return server.run(settings, announce=lambda: click.echo(banner(settings, database)))
+            with beside(direct, BOT_ID, SESSION_ID) as simulate:
+                then = simulate if is_simulated else lambda: None
+                return supervisor.run(
+                    settings, announce=partial(announce, settings, database, then)
+                )
 
 
 def with_defaults(environ: Mapping[str, str]) -> dict[str, str]:
@@ -158,6 +164,12 @@ async def seed(dsn: str) -> None:
         raise ReleaseError(f"the demo data does not fit into this database: {error}") from error
     finally:
         await connection.close(timeout=CONNECT_SECONDS)
+
+
+def announce(settings: Settings, database: Database, then: Callable[[], None]) -> None:
+    """Everything is up."""
+    click.echo(banner(settings, database))
+    then()
 
 
 def banner(settings: Settings, database: Database) -> str:

@@ -104,7 +104,7 @@ def start_server(io_loop: IOLoop, database: str) -> Iterator[StartServer]:
 
     yield start
     for running in started:
-        io_loop.run_sync(running.stop, timeout=20)
+        io_loop.run_sync(running.stop, timeout=60)
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def server(io_loop: IOLoop, start_server: StartServer) -> RunningServer:
     async def start() -> RunningServer:
         return await start_server()
 
-    return io_loop.run_sync(start, timeout=20)
+    return io_loop.run_sync(start, timeout=60)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-LIMIT = 10.0
+LIMIT = 20.0
 PAUSE = 0.02
 
 

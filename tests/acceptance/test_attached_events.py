@@ -69,9 +69,9 @@ def scene(io_loop: IOLoop, core_database: str) -> Iterator[Scene]:
         await server.stop()
         await scene.adopted.connection.close(timeout=10)
 
-    scene = io_loop.run_sync(begin, timeout=20)
+    scene = io_loop.run_sync(begin, timeout=60)
     yield scene
-    io_loop.run_sync(lambda: end(scene), timeout=20)
+    io_loop.run_sync(lambda: end(scene), timeout=60)
 
 
 def payload(message: dict[str, Any]) -> dict[str, Any]:

@@ -205,6 +205,41 @@ def test_dev_serves_a_demo_and_leaves_nothing_behind(checkout: Path) -> None:
         wait_until(lambda: not processes_of(checkout))
 
 
+async def hear_answers(link: str) -> None:
+    """Watch the link's bot until somebody has asked there and an answer has grown."""
+    address = urlsplit(link)
+    asked = parse_qs(address.query)
+    chat = f"ws://{address.netloc}/api/ws/chat/{asked['bot'][0]}?token={asked['token'][0]}"
+    connection = await websocket_connect(chat)
+    try:
+        async with asyncio.timeout(30):
+            heard: set[tuple[str, str]] = set()
+            while not {("chat_message", "user"), ("chat_message_update", "assistant")} <= heard:
+                message = json.loads(await connection.read_message() or "")
+                heard.add((message["type"], message["data"].get("role", "")))
+    finally:
+        connection.close()
+        while await connection.read_message() is not None:
+            pass  # there is always more
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_a_simulated_dev_is_alive_at_once_and_leaves_nothing_behind(
+    checkout: Path, empty_database: str, ending: int
+) -> None:
+    """People talk in the demo bot; they go with bin/dev, however that goes."""
+    environ = environment(PORT=str(free_port()), DATABASE_URL=empty_database)
+    command = [str(checkout / "bin" / "dev"), "--simulate"]
+    with running(command, cwd="/", env=environ) as dev:
+        dev.wait_for("in the demo bot, too")
+        asyncio.run(hear_answers(links(dev)[0]))
+        assert any("--beside" in line for line in processes_of(checkout))
+        assert dev.stop(ending) == (0 if ending == signal.SIGINT else -ending)
+        wait_until(lambda: not processes_of(checkout))
+        assert "Traceback" not in dev.output
+        assert "error" not in dev.output
+
+
 def test_dev_interrupted_at_its_start_leaves_nothing_behind(checkout: Path) -> None:
     """Ctrl-C while PostgreSQL is being made; the next run makes it anew."""
     shutil.rmtree(checkout / ".data", ignore_errors=True)

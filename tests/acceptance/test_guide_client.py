@@ -69,7 +69,7 @@ def server(io_loop: IOLoop, start_server: StartServer, origin: str) -> RunningSe
     async def start() -> RunningServer:
         return await start_server(ALLOWED_ORIGINS=origin)
 
-    running: RunningServer = io_loop.run_sync(start, timeout=20)
+    running: RunningServer = io_loop.run_sync(start, timeout=60)
     return running
 
 
@@ -149,7 +149,7 @@ def client(io_loop: IOLoop, visitor: Visitor, server: RunningServer, world: Worl
         await visitor.says("WebSocket connected")
         await visitor.says("Connected to bot: Ada")
 
-    io_loop.run_sync(connect, timeout=20)
+    io_loop.run_sync(connect, timeout=60)
     return visitor
 
 

@@ -180,7 +180,7 @@ async def test_a_crash_of_the_database_empties_the_table_and_it_is_written_again
     await all_agree([other.base], expected, nodes=2)
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test(timeout=60)
 async def test_typing_crosses_where_the_bot_is_and_nowhere_else(
     start_server: StartServer, platform: Platform, world: World
 ) -> None:

@@ -129,7 +129,7 @@ def test_test_checks_everything_then_runs_pytest_with_coverage(checkout: Checkou
     assert "-m pytest -k something\n" in checkout.calls.read_text()
 
 
-@pytest.mark.parametrize("script", ["serve", "migrate", "token"])
+@pytest.mark.parametrize("script", ["serve", "migrate", "token", "simulate"])
 def test_production_commands_install_nothing(checkout: Checkout, script: str) -> None:
     """Without .venv they use the Python on PATH, as on a Procfile host."""
     checkout.run(script, "x")

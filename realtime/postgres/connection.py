@@ -38,13 +38,15 @@ ACQUIRE_SECONDS = 10.0
 # The server notices a process that went away without a word; the process notices a server that did
 # by its next read, which is never more than seconds off. And the log is read by the same plan all
 # day: to plan each read anew takes four times as long as the read, and a plan that is made while
-# the log is empty must not be one that scans all of it when it is full.
+# the log is empty must not be one that scans all of it when it is full. That makes every plan look
+# dear (the floor, one row, can only be scanned), and so worth compiling: half a second, each time.
 _FOR_THE_LOG = {
     "tcp_keepalives_idle": "20",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
+    "jit": "off",
 }
 
 _IDENTITY = """

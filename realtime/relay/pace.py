@@ -118,7 +118,7 @@ class Pace:
             return Step(Action.SILENCE)
         if self._is_check_due():
             return Step(Action.CHECK)
-        return self._while_fenced() if self.state is State.FENCED else self._while_asleep()
+        return self._while_fenced(found) if self.state is State.FENCED else self._while_asleep()
 
     def _while_awake(self, found: int) -> Step:
         self._empty_reads = 0 if found else self._empty_reads + 1
@@ -130,8 +130,11 @@ class Pace:
         # The longer nothing comes, the longer it may take: 2, 2, 4, 6, 8 … ms.
         return Step(Action.PAUSE, SHORTEST_PAUSE * max(1, self._empty_reads))
 
-    def _while_fenced(self) -> Step:
-        pause, self._pause = self._pause, min(self._pause * 2, SAFETY_SECONDS)
+    def _while_fenced(self, found: int) -> Step:
+        # The longer nothing comes; a ring that brought something says nothing of the fence.
+        pause = self._pause
+        if not found:
+            self._pause = min(pause * 2, SAFETY_SECONDS)
         return Step(Action.WAIT, pause)
 
     def _while_asleep(self) -> Step:

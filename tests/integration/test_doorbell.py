@@ -1,0 +1,356 @@
+"""The doorbell on a real server: two processes that silence it, sleep, and wait for each other.
+
+What its rules come to in every order of events is shown by `tests/unit/test_doorbell_model.py`;
+here, that Postgres does what that model says. Whole relays are in `test_doorbell_randomized.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Iterator
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from realtime.postgres import doorbell as module
+from realtime.postgres.connection import connect
+from realtime.postgres.doorbell import ALIVE_SECONDS, Doorbell
+from realtime.postgres.event_log import EventLog
+from tests.integration.sql_log import insert_messages
+from tests.platform import Platform
+from tests.serving import World
+from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+ROUNDS = 250
+NEVER = 1000.0
+_WAITS_FOR_LOCK = """
+SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+"""
+_IS_SILENT = "SELECT pg_sequence_last_value('relay.bell') IS NOT DISTINCT FROM 2"
+
+
+class Node(Doorbell):
+    """A process's doorbell, and the connection that it is on."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.id = str(uuid4())
+        self.connection = connection
+        super().__init__(connection, self.id, lambda _: None)
+
+
+class Doors:
+    """Opens what a test needs on its database, and closes all of it, whatever comes of the test."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._opened: list[Connection] = []
+
+    async def node(self) -> Node:
+        """One that listens, and has said nothing yet."""
+        node = Node(await connect(self._dsn, 20))
+        self._opened.append(node.connection)
+        await node.listen()
+        return node
+
+    async def writer(self) -> Platform:
+        writer = await Platform.connect(self._dsn)
+        self._opened.append(writer.connection)
+        return writer
+
+    async def close(self) -> None:
+        for connection in self._opened:
+            connection.terminate()
+        await asyncio.sleep(0)  # their sockets close on the next turn
+
+
+@pytest.fixture
+def doors(io_loop: IOLoop, database: str) -> Iterator[Doors]:
+    doors = Doors(database)
+    yield doors
+    io_loop.run_sync(doors.close)
+
+
+@pytest.fixture
+def nodes(io_loop: IOLoop, doors: Doors) -> tuple[Node, Node]:
+    return io_loop.run_sync(doors.node), io_loop.run_sync(doors.node)
+
+
+async def is_silent(platform: Platform) -> bool:
+    answer: bool = await platform.connection.fetchval(_IS_SILENT)
+    return answer
+
+
+async def sleeping(platform: Platform) -> int:
+    """How many processes are known to sleep."""
+    number: int = await platform.connection.fetchval(
+        "SELECT count(*) FROM relay.nodes WHERE NOT awake"
+    )
+    return number
+
+
+async def write(platform: Platform, world: World) -> int:
+    """A message, in the transaction that is open; return its id."""
+    await insert_messages(platform, world, 1)
+    xid: int = await platform.connection.fetchval("SELECT pg_current_xact_id()")
+    return xid
+
+
+async def has_rung(node: Node, platform: Platform) -> bool:
+    """Whether the bell has rung since it was last asked: rings are heard in the commits' order."""
+    marked = asyncio.Event()
+
+    def hear(*_: Any) -> None:
+        marked.set()
+
+    await node.connection.add_listener("mark", hear)
+    await platform.execute("NOTIFY mark")
+    async with asyncio.timeout(10):
+        await marked.wait()
+    await node.connection.remove_listener("mark", hear)
+    rung = node._rung.is_set()
+    node._rung.clear()
+    return rung
+
+
+# Silent only while all are awake.
+
+
+@pytest.mark.gen_test
+async def test_the_bell_is_silenced_by_the_last_who_wakes(
+    nodes: tuple[Node, Node], platform: Platform
+) -> None:
+    """And rings again as soon as one goes to sleep."""
+    one, other = nodes
+    await one.ring_on()
+    await other.ring_on()
+    await one.silence()
+    assert not await is_silent(platform)
+    await other.silence()
+    assert await is_silent(platform)
+    await one.ring_on()
+    assert not await is_silent(platform)
+    await other.silence()
+    assert not await is_silent(platform)
+
+
+@pytest.mark.gen_test
+async def test_a_process_that_is_alone_silences_the_bell(
+    nodes: tuple[Node, Node], platform: Platform
+) -> None:
+    """Nobody else has said anything, as before the first heartbeat."""
+    await nodes[0].silence()
+    assert await is_silent(platform)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(("age", "counts"), [(ALIVE_SECONDS - 5, True), (ALIVE_SECONDS + 1, False)])
+async def test_who_does_not_beat_does_not_count(
+    nodes: tuple[Node, Node], platform: Platform, age: float, counts: bool
+) -> None:
+    """A process that died in its sleep does not keep the bell ringing for ever."""
+    await nodes[1].ring_on()
+    await platform.execute(
+        "UPDATE relay.nodes SET heartbeat_at = clock_timestamp() - make_interval(secs => $1)", age
+    )
+    await nodes[0].silence()
+    assert await is_silent(platform) is not counts
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("deed", ["silence", "ring_on"])
+async def test_saying_so_is_a_heartbeat(
+    nodes: tuple[Node, Node], platform: Platform, deed: str
+) -> None:
+    """So who comes back from a long pause counts from there on, with one row."""
+    await nodes[0].ring_on()
+    await platform.execute("UPDATE relay.nodes SET heartbeat_at = 'epoch'")
+    await getattr(nodes[0], deed)()
+    age = "SELECT clock_timestamp() - heartbeat_at < '5 s' AND awake = $1 FROM relay.nodes"
+    assert await platform.connection.fetchval(age, deed == "silence")
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_racing_never_leaves_a_sleeper_without_a_bell(
+    nodes: tuple[Node, Node], platform: Platform
+) -> None:
+    """Both at once, over and over: silent only if both are awake."""
+    seed = random.randrange(2**32)
+    chance, silent = random.Random(seed), 0
+    for _ in range(ROUNDS):
+        deeds: list[Awaitable[Any]] = [
+            node.silence() if chance.random() < 0.5 else node.ring_on() for node in nodes
+        ]
+        await asyncio.gather(*deeds)
+        if await is_silent(platform):
+            silent += 1
+            assert not await sleeping(platform), f"seed {seed}"
+    assert 0 < silent < ROUNDS
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("default", ["read committed", "repeatable read", "serializable"])
+async def test_who_waited_for_the_lock_sees_what_was_done_under_it(
+    nodes: tuple[Node, Node], doors: Doors, platform: Platform, default: str
+) -> None:
+    """Whatever the database's default isolation: a snapshot from before would miss the sleeper."""
+    name = await platform.connection.fetchval("SELECT current_database()")
+    await platform.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = '{default}'")
+    late = await doors.node()
+    for node in nodes:
+        await node.silence()
+
+    async def waits_for_lock() -> Any:
+        return await platform.connection.fetchval(_WAITS_FOR_LOCK)
+
+    async with platform.connection.transaction(isolation="read_committed"):
+        await platform.execute("SELECT pg_advisory_xact_lock($1)", module._LOCK)
+        silencing = asyncio.create_task(late.silence())
+        await eventually(waits_for_lock)
+        await platform.execute("UPDATE relay.nodes SET awake = false WHERE id = $1", nodes[0].id)
+        await platform.execute("SELECT setval('relay.bell', 1)")
+    await silencing
+    assert not await is_silent(platform)
+    assert await late.ring_on()
+    assert await late.is_on()
+
+
+# Writers.
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("isolation", ["read_committed", "repeatable_read", "serializable"])
+async def test_the_bell_rings_at_once_for_everyone(
+    nodes: tuple[Node, Node], platform: Platform, world: World, isolation: Any
+) -> None:
+    """Also for a writer whose snapshot is from when it was silent, and the other way about."""
+    one = nodes[0]
+    await one.silence()
+    await has_rung(one, platform)  # as the tables were filled
+    async with platform.connection.transaction(isolation=isolation):
+        await platform.execute("SELECT FROM relay.nodes")  # here the snapshot is taken
+        await one.ring_on()
+        await insert_messages(platform, world, 1)
+    assert await has_rung(one, platform)
+    async with platform.connection.transaction(isolation=isolation):
+        await platform.execute("SELECT FROM relay.nodes")
+        await one.silence()
+        await insert_messages(platform, world, 1)
+    assert not await has_rung(one, platform)
+
+
+@pytest.mark.gen_test
+async def test_the_fence_is_above_whoever_found_the_bell_silent(
+    nodes: tuple[Node, Node], doors: Doors, platform: Platform, world: World
+) -> None:
+    """Where a snapshot's xmax is below them, and would be no fence."""
+    one = nodes[0]
+    await one.silence()
+    await has_rung(one, platform)  # as the tables were filled
+    writers = [await doors.writer() for _ in range(3)]
+    for writer in writers:
+        await writer.execute("BEGIN")
+    xids = [await write(writer, world) for writer in writers]
+    xmax = await platform.connection.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())")
+    assert xmax <= min(xids)
+    fence = await one.ring_on()
+    assert fence > max(xids)
+    for xid, writer in zip(xids, writers, strict=True):
+        assert await xmin_of_a_read(one) == xid
+        await writer.execute("COMMIT")
+    assert not await has_rung(one, platform)
+    assert await xmin_of_a_read(one) > fence
+
+
+async def xmin_of_a_read(node: Node) -> int:
+    log = EventLog(node.connection)
+    (page,) = [page async for page in log.read(await log.end())]
+    return page.snapshot.xmin
+
+
+# The check.
+
+
+@pytest.mark.gen_test
+async def test_what_the_check_finds(nodes: tuple[Node, Node], platform: Platform) -> None:
+    """All is in order only if the bell rings and this process is known to sleep."""
+    one, other = nodes
+    assert not await one.is_on(), "nobody knows of it"
+    await one.ring_on()
+    assert await one.is_on()
+    await platform.execute("SELECT setval('relay.bell', 2)")
+    assert not await one.is_on(), "the bell is silent"
+    await other.ring_on()
+    assert await one.is_on()
+    await platform.execute("UPDATE relay.nodes SET awake = true WHERE id = $1", one.id)
+    assert not await one.is_on(), "it is said to be awake"
+    await one.ring_on()
+    await platform.execute("DELETE FROM relay.nodes WHERE id = $1", one.id)
+    assert not await one.is_on(), "its row was removed"
+
+
+@pytest.mark.gen_test
+async def test_a_silence_that_was_rolled_back(nodes: tuple[Node, Node], platform: Platform) -> None:
+    """A sequence does not go back with its transaction: whoever begins must switch it on."""
+    await nodes[0].ring_on()
+    await platform.execute("BEGIN")
+    await platform.execute("SELECT setval('relay.bell', 2)")
+    await platform.execute("ROLLBACK")
+    assert await is_silent(platform)
+    assert not await nodes[0].is_on()
+    await nodes[1].ring_on()
+    assert not await is_silent(platform)
+
+
+# Hearing.
+
+
+@pytest.mark.gen_test
+async def test_one_that_hears(nodes: tuple[Node, Node], platform: Platform) -> None:
+    """Another connection's ring arrives, and is taken for a ring."""
+
+    async def ring() -> None:
+        await platform.execute("NOTIFY relay")
+
+    await nodes[0].try_hearing(ring)
+    assert nodes[0].can_hear
+
+
+@pytest.mark.gen_test
+async def test_one_that_does_not_hear(
+    nodes: tuple[Node, Node], platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a transaction-mode pooler; then no wait is long, whatever is asked."""
+    monkeypatch.setattr(module, "HEARING_SECONDS", 0.05)
+    one = nodes[0]
+    await one.connection.execute("UNLISTEN *")
+
+    async def ring() -> None:
+        await platform.execute("NOTIFY relay")
+
+    await one.try_hearing(ring)
+    assert not one.can_hear
+    await one.wait(NEVER)
+
+
+@pytest.mark.gen_test
+async def test_one_whose_connection_is_gone(nodes: tuple[Node, Node], platform: Platform) -> None:
+    """It says so, when trying as when waiting, and does not take it for silence."""
+    one = nodes[0]
+    pid = await one.connection.fetchval("SELECT pg_backend_pid()")
+
+    async def kill() -> None:
+        await platform.execute("SELECT pg_terminate_backend($1, 5000)", pid)
+
+    with pytest.raises(ConnectionError):
+        await one.try_hearing(kill)
+    with pytest.raises(ConnectionError):
+        await one.wait(NEVER)

@@ -1,0 +1,192 @@
+"""Two relays over one doorbell, writers of many kinds, and no safety read: no wake-up is lost.
+
+`RANDOMIZED_SECONDS` makes the run longer, `RANDOMIZED_SEED` repeats its choices (as far as chance
+in the server allows).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, cast
+from uuid import uuid4
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from realtime.postgres.connection import connect
+from realtime.postgres.doorbell import Doorbell
+from realtime.postgres.event_log import EventLog
+from realtime.postgres.listener import begin
+from realtime.relay import pace
+from realtime.relay.events import Page
+from realtime.relay.pace import State
+from realtime.relay.refusals import Refusals
+from realtime.relay.relay import Relay
+from tests.integration.writers import Ledger, Writer, make_places
+from tests.platform import Platform
+from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from realtime.relay.hub import Hub
+
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+SECONDS = float(os.environ.get("RANDOMIZED_SECONDS", "8"))
+SEED = os.environ.get("RANDOMIZED_SEED") or f"{random.randrange(2**32):08x}"
+WRITERS = 4
+ENOUGH = 100
+"""How often the bell must have been silenced or switched on."""
+NEVER = 1000.0
+_EVENTS = """
+SELECT id FROM relay.events WHERE payload IS NOT NULL AND code IS NULL ORDER BY id
+"""
+
+
+class Counted(Doorbell):
+    """A doorbell that counts how often it was silenced and switched on."""
+
+    changes = 0
+
+    async def silence(self) -> None:
+        self.changes += 1
+        await super().silence()
+
+    async def ring_on(self) -> int:
+        self.changes += 1
+        return await super().ring_on()
+
+
+class Collected:
+    """In the hub's place: takes what the relay delivers."""
+
+    def __init__(self) -> None:
+        self.position = ""
+        self.ids: list[int] = []
+
+    async def deliver(self, page: Page, _place: object) -> None:
+        self.ids += [event.id for event in page.events]
+
+    def due_in(self) -> float:
+        return math.inf
+
+
+class SlowWriter(Writer):
+    """Often waits before it commits: by then, who it found awake may sleep.
+
+    It writes nothing quietly, for without the safety read that is not found.
+    """
+
+    async def _prepare(self) -> None:
+        await self._short()
+
+    async def _end(self, kind: str) -> None:
+        if self._random.random() < 0.5:
+            await asyncio.sleep(self._random.random() / 20)
+        await super()._end(kind)
+
+
+class Process:
+    """A relay, from the end of the log on."""
+
+    _relay: Relay
+    _task: asyncio.Task[None]
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.doorbell = Counted(connection, str(uuid4()), lambda _: None)
+        self.hub = Collected()
+
+    @classmethod
+    async def start(cls, dsn: str) -> Process:
+        process = cls(await connect(dsn, 20))
+        beginning = await begin(dsn, 10)
+        process._relay = Relay(
+            cast("Hub", process.hub),
+            Refusals(time.monotonic),
+            beginning.database,
+            beginning.cursor,
+            monotonic=time.monotonic,
+        )
+        await process.doorbell.listen()
+        log = EventLog(process._connection)
+        process._task = asyncio.create_task(process._relay.run(log, process.doorbell))
+        return process
+
+    def has_all(self, ids: list[int]) -> bool:
+        """And sleeps, so that only another ring would wake it."""
+        if self._task.done():
+            self._task.result()
+        return self._relay.state is State.ASLEEP and len(self.hub.ids) >= len(ids)
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+        self._connection.terminate()
+        await asyncio.sleep(0)  # its socket closes on the next turn
+
+
+@pytest.fixture
+def processes(
+    io_loop: IOLoop, database: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[Process]]:
+    """Two that wake for one event, sleep after one empty read, and have nothing to save them."""
+    monkeypatch.setattr(pace, "BUSY_TRANSACTIONS", 1)
+    monkeypatch.setattr(pace, "QUIET_READS", 1)
+    monkeypatch.setattr(pace, "SAFETY_SECONDS", NEVER)
+    started = [io_loop.run_sync(lambda: Process.start(database)) for _ in range(2)]
+    yield started
+    for process in started:
+        io_loop.run_sync(process.stop)
+
+
+@pytest.mark.gen_test(timeout=SECONDS + 120)
+async def test_no_wake_up_is_lost(
+    processes: list[Process], database: str, platform: Platform
+) -> None:
+    """Writers come in bursts; after each all that they wrote is delivered, once, to both."""
+    ledger, chance = Ledger(), random.Random(SEED)
+    places = await make_places(platform, 3)
+    writers = [
+        SlowWriter(database, number, SEED, places=places, ledger=ledger, reads=_hundredths)
+        for number in range(WRITERS)
+    ]
+    started, bursts = time.monotonic(), 0
+    while time.monotonic() < started + SECONDS or _changes(processes) < ENOUGH:
+        await _burst(writers[: chance.choice([1, 1, 2, WRITERS])], chance.random() ** 2 / 4)
+        await _all_arrives(platform, processes, f"seed {SEED}, burst {bursts}")
+        bursts += 1
+        assert time.monotonic() < started + SECONDS + 60, f"seed {SEED}: {_changes(processes)}"
+    assert not ledger.endings["lost"], f"seed {SEED}: a connection broke: {ledger.endings}"
+
+
+def _changes(processes: list[Process]) -> int:
+    return sum(process.doorbell.changes for process in processes)
+
+
+async def _burst(writers: list[SlowWriter], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    await asyncio.gather(*(writer.run(lambda: time.monotonic() > end) for writer in writers))
+
+
+async def _all_arrives(platform: Platform, processes: list[Process], where: str) -> None:
+    # As heartbeats do.
+    await platform.execute("UPDATE relay.nodes SET heartbeat_at = clock_timestamp()")
+    ids = [row["id"] for row in await platform.connection.fetch(_EVENTS)]
+    for number, process in enumerate(processes):
+        what = f"{where}: relay {number} to have all and to sleep"
+        await eventually(lambda process=process: process.has_all(ids), what=what)  # type: ignore[misc]
+        assert sorted(process.hub.ids) == ids
+
+
+def _hundredths() -> int:
+    """Reads may stop, so a long transaction is long by the clock."""
+    return int(time.monotonic() * 100)

@@ -1,0 +1,233 @@
+"""When the log is read next: asleep, awake and fenced, one read after the other.
+
+That the rules lose nothing is shown by `test_doorbell_model`.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime.relay.pace import (
+    BUSY_TRANSACTIONS,
+    QUIET_READS,
+    SAFETY_SECONDS,
+    SHORTEST_PAUSE,
+    Action,
+    Pace,
+    State,
+    Step,
+)
+
+FENCE = 100
+
+
+class Paced:
+    """A pace, its clock, and whoever does what it says."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.pace = Pace(lambda: self.now)
+        self.fence = FENCE
+
+    def state(self) -> State:
+        return self.pace.state
+
+    def reads(self, found: int = 0, xmin: int = FENCE) -> Step:
+        """A read at which transactions from `xmin` on are open."""
+        return self.pace.after_read(found, xmin)
+
+    def take(self, step: Step) -> None:
+        """Do as told, with the bell as it should be, waiting out every wait."""
+        match step.action:
+            case Action.SILENCE:
+                self.pace.silenced()
+            case Action.CHECK:
+                self.pace.checked()
+            case Action.RING:
+                self.pace.fenced(self.fence)
+            case _:
+                self.now += step.seconds
+
+
+def asleep() -> Paced:
+    paced = Paced()
+    paced.take(paced.pace.begin())
+    paced.reads(xmin=FENCE + 1)
+    assert paced.state() is State.ASLEEP
+    return paced
+
+
+def awake() -> Paced:
+    paced = asleep()
+    paced.take(paced.reads(BUSY_TRANSACTIONS))
+    assert paced.state() is State.AWAKE
+    return paced
+
+
+def fenced() -> Paced:
+    paced = Paced()
+    paced.take(paced.pace.begin())
+    assert paced.state() is State.FENCED
+    return paced
+
+
+# Asleep.
+
+
+def test_the_first_thing_is_to_switch_the_bell_on() -> None:
+    """Nobody knows how it stands; and whoever found it silent is waited for."""
+    assert Paced().pace.begin() == Step(Action.RING)
+    assert fenced().reads().action is Action.WAIT
+
+
+def test_a_sleeper_waits_for_the_bell() -> None:
+    """At most until the next check; also after a ring for a single transaction."""
+    paced = asleep()
+    assert paced.reads() == Step(Action.WAIT, SAFETY_SECONDS)
+    paced.now += 0.5
+    assert paced.reads(1) == Step(Action.WAIT, SAFETY_SECONDS - 0.5)
+    assert paced.state() is State.ASLEEP
+
+
+def test_a_sleeper_checks_the_bell_now_and_then() -> None:
+    """After the wait, and then waits as long again."""
+    paced = asleep()
+    paced.take(paced.reads())
+    assert paced.reads() == Step(Action.CHECK)
+    paced.pace.checked()
+    assert paced.reads() == Step(Action.WAIT, SAFETY_SECONDS)
+
+
+def test_a_check_that_finds_the_bell_silent_needs_a_fence() -> None:
+    """Somebody may have found it silent, too."""
+    paced = asleep()
+    paced.pace.fenced(FENCE + 7)
+    assert paced.state() is State.FENCED
+    paced.reads(xmin=FENCE + 7)
+    assert paced.state() is State.FENCED
+    paced.reads(xmin=FENCE + 8)
+    assert paced.state() is State.ASLEEP
+
+
+# Awake.
+
+
+def test_a_read_that_finds_several_transactions_wakes() -> None:
+    """Asleep or fenced, and also when a check is due."""
+    for paced in (asleep(), fenced()):
+        paced.now += SAFETY_SECONDS
+        assert paced.reads(BUSY_TRANSACTIONS) == Step(Action.SILENCE)
+        assert paced.state() is not State.AWAKE, "it was only told to"
+        paced.pace.silenced()
+        assert paced.state() is State.AWAKE
+
+
+def test_pauses_grow_while_nothing_comes() -> None:
+    """And are short again when something does; so it stays awake as long as anything comes."""
+    paced = awake()
+    pauses = [paced.reads() for _ in range(QUIET_READS - 1)]
+    assert [step.action for step in pauses] == [Action.PAUSE] * (QUIET_READS - 1)
+    seconds = [step.seconds for step in pauses]
+    assert seconds[0] == SHORTEST_PAUSE
+    assert seconds == sorted(seconds)
+    assert seconds[-1] > SHORTEST_PAUSE
+    assert paced.reads(1) == Step(Action.PAUSE, SHORTEST_PAUSE)
+    assert paced.reads(0) == Step(Action.PAUSE, SHORTEST_PAUSE)
+
+
+def test_enough_empty_reads_lead_to_sleep() -> None:
+    """By way of the bell and a fence, never at once."""
+    paced = awake()
+    for _ in range(QUIET_READS - 1):
+        paced.reads(xmin=FENCE * 10)
+    assert paced.reads(xmin=FENCE * 10) == Step(Action.RING)
+    assert paced.state() is State.AWAKE
+    paced.pace.fenced(FENCE)
+    assert paced.state() is State.FENCED
+
+
+def test_an_earlier_fence_means_nothing_to_who_is_awake() -> None:
+    """However far the log was read."""
+    paced = fenced()
+    paced.take(paced.reads(BUSY_TRANSACTIONS))
+    paced.reads(xmin=FENCE + 1)
+    assert paced.state() is State.AWAKE
+
+
+def test_silencing_is_tried_again() -> None:
+    """Who slept then may be gone; and the empty reads until then do not count."""
+    paced = awake()
+    paced.now += SAFETY_SECONDS
+    assert paced.reads(1) == Step(Action.SILENCE)
+    paced.pace.silenced()
+    assert paced.reads() == Step(Action.PAUSE, SHORTEST_PAUSE)
+
+
+# Fenced.
+
+
+def test_fenced_until_all_below_are_over() -> None:
+    """The fence's own transaction included; the read that shows it has returned what they wrote."""
+    paced = fenced()
+    for xmin in (0, 1, FENCE - 1, FENCE):
+        paced.reads(1, xmin)
+        assert paced.state() is State.FENCED
+    assert paced.reads(1, FENCE + 1) == Step(Action.WAIT, SAFETY_SECONDS)
+    assert paced.state() is State.ASLEEP
+
+
+def test_behind_a_long_transaction_pauses_grow() -> None:
+    """Up to the safety interval; the bell is checked as ever, and a new fence begins afresh."""
+    paced = fenced()
+    assert paced.reads() == Step(Action.WAIT, SHORTEST_PAUSE)
+    assert paced.reads() == Step(Action.WAIT, SHORTEST_PAUSE * 2)
+    for _ in range(20):
+        step = paced.reads()
+    assert step == Step(Action.WAIT, SAFETY_SECONDS)
+    paced.take(step)
+    assert paced.reads() == Step(Action.CHECK)
+    paced.pace.fenced(FENCE + 5)
+    assert paced.reads() == Step(Action.WAIT, SHORTEST_PAUSE)
+
+
+# Whatever happens.
+
+READS = st.tuples(st.integers(0, 3), st.integers(-5, 5), st.floats(0, 3))
+
+
+@given(st.lists(READS, max_size=60))
+def test_what_holds_after_any_reads(reads: list[tuple[int, int, float]]) -> None:
+    """It sleeps only behind its fence, and nothing is waited for longer than the safety read."""
+    paced = Paced()
+    step, last_check = paced.pace.begin(), paced.now
+    for found, beyond, seconds in reads:
+        if step.action in (Action.RING, Action.SILENCE, Action.CHECK):
+            last_check = paced.now
+        if step.action is Action.RING:
+            paced.fence += 10
+        paced.take(step)
+        paced.now += seconds
+        before = paced.state()
+        step = paced.reads(found, paced.fence + beyond)
+        if paced.state() is not before:
+            assert (before, paced.state()) == (State.FENCED, State.ASLEEP)
+            assert beyond > 0
+        assert 0 <= step.seconds <= SAFETY_SECONDS
+        if paced.now - last_check >= SAFETY_SECONDS:
+            assert step.action not in (Action.WAIT, Action.PAUSE)
+
+
+@given(st.lists(READS, max_size=60))
+def test_left_alone_it_comes_to_sleep(reads: list[tuple[int, int, float]]) -> None:
+    """Whatever was before, when nobody writes and every transaction is over."""
+    paced = Paced()
+    step = paced.pace.begin()
+    for found, beyond, seconds in reads:
+        paced.take(step)
+        paced.now += seconds
+        step = paced.reads(found, paced.fence + beyond)
+    for _ in range(2 * QUIET_READS):
+        paced.take(step)
+        step = paced.reads(0, paced.fence + 1)
+    assert paced.state() is State.ASLEEP

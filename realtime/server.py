@@ -5,7 +5,6 @@
 
 import asyncio
 import logging
-import os
 import random
 import socket
 import time
@@ -17,10 +16,12 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from realtime.auth import TokenVerifier
+from realtime.figures import Everywhere, Figures, everywhere
 from realtime.postgres.access import Access
 from realtime.postgres.cluster import Cluster, unpack
 from realtime.postgres.connection import LOST, WrongServer, open_pool
 from realtime.postgres.connections import Connections
+from realtime.postgres.figures import DatabaseFigures
 from realtime.postgres.listener import Beginning, Listener, begin
 from realtime.postgres.past_log import PastLog
 from realtime.postgres.retention import Retention
@@ -30,14 +31,19 @@ from realtime.relay.backoff import Backoff
 from realtime.relay.errors import CloseCode
 from realtime.relay.history import History
 from realtime.relay.hub import Hub
+from realtime.relay.presence import Presence
+from realtime.relay.presence_relay import PresenceRelay
 from realtime.relay.rechecks import Rechecks
 from realtime.relay.refusals import Refusals
 from realtime.relay.relay import Relay
+from realtime.relay.subscriber import Subscriber
+from realtime.relay.tally import Tally
 from realtime.relay.typing_indicators import TypingIndicators
 from realtime.relay.typing_relay import TypingRelay
 from realtime.settings import Settings
-from realtime.web.admin import users_of
+from realtime.vitals import Vitals
 from realtime.web.app import make_app
+from realtime.web.figures import own_figures
 from realtime.web.pings import Pings
 from realtime.web.services import Services, Status
 from realtime.web.transport import frame
@@ -127,6 +133,8 @@ class Server:
             relay=lambda: self.relay.state.value if self.listener.can_hear else "polling",
         )
         self.port = settings.port
+        self.tally = Tally(time.monotonic)
+        self.vitals = Vitals(time.time, time.monotonic)
         access = Access(
             pool, subject_kind=settings.jwt_subject, timeout=settings.database_timeout_seconds
         )
@@ -136,7 +144,7 @@ class Server:
         self.connections = Connections(
             pool,
             self.node_id,
-            present=lambda: self.hub.identified(),
+            present=lambda: self.hub.admitted(),
             timeout=settings.database_timeout_seconds,
         )
         self.hub = Hub(
@@ -144,7 +152,18 @@ class Server:
             pause=lambda: asyncio.sleep(0),
             ask_again=self.rechecks.ask,
             monotonic=time.monotonic,
-            on_move=self.connections.moved,
+            on_move=self._move,
+            on_eject=lambda ejection: self.presence.ejected(ejection),
+            tally=self.tally,
+        )
+        self.presence = PresenceRelay(
+            Presence(time.monotonic),
+            self.hub,
+            elsewhere=self.connections.people_on,
+            frame=frame,
+            pause=lambda: asyncio.sleep(0),
+            monotonic=time.monotonic,
+            clock=time.time,
         )
         self.history = History(
             PastLog(pool, timeout=settings.database_timeout_seconds),
@@ -152,6 +171,7 @@ class Server:
         )
         self.retention = Retention(pool, seconds=settings.retention_seconds)
         self.cluster = Cluster(pool, self.node_id, self.info)
+        self.others = DatabaseFigures(pool, self.node_id, timeout=settings.database_timeout_seconds)
         self.typing = TypingRelay(
             TypingIndicators(time.monotonic),
             self.hub,
@@ -166,6 +186,7 @@ class Server:
             beginning.database,
             beginning.cursor,
             monotonic=time.monotonic,
+            tally=self.tally,
         )
         self.listener = Listener(
             settings.database_direct_url.get_secret_value(),
@@ -174,6 +195,7 @@ class Server:
             backoff=Backoff(random.random),
             on_typing=self._hear_typing,
             on_change=self._on_database,
+            tally=self.tally,
         )
         self.services = Services(
             settings=settings,
@@ -181,11 +203,14 @@ class Server:
             access=self.admissions,
             verifier=TokenVerifier(settings, time.time),
             typing=self.typing,
+            presence=self.presence,
             refusals=self.refusals,
             history=self.history,
             connections=self.connections,
             node_id=self.node_id,
             pings=Pings(),
+            tally=self.tally,
+            everywhere=self.everywhere,
             database=lambda: self.relay.database,
             clock=time.time,
             monotonic=time.monotonic,
@@ -214,10 +239,12 @@ class Server:
                 tasks.create_task(self.history.run()),
                 tasks.create_task(self.services.pings.run()),
                 tasks.create_task(self.typing.run()),
+                tasks.create_task(self.presence.run()),
                 tasks.create_task(self.cluster.keep_alive()),
                 tasks.create_task(self.cluster.keep_telling()),
                 tasks.create_task(self.connections.keep_writing()),
                 tasks.create_task(self.retention.run()),
+                tasks.create_task(self.vitals.run()),
             ]
             http.add_sockets(sockets)
             announce(self)
@@ -229,14 +256,20 @@ class Server:
 
     def info(self) -> dict[str, object]:
         """What each heartbeat tells of this process, in `relay.nodes`."""
-        everyone = list(self.hub.identified())
-        return {
-            "hostname": socket.gethostname(),
-            "pid": os.getpid(),
-            "port": self.port,
-            "connections": len(everyone),
-            "users": len(users_of(everyone)),
-        }
+        return self.figures().model_dump()
+
+    def figures(self) -> Figures:
+        """How this process is doing at the moment."""
+        relay = self.status.relay()
+        return own_figures(self.hub, self.tally, self.vitals, port=self.port, relay=relay)
+
+    async def everywhere(self) -> Everywhere:
+        """How all processes and the log are doing; this one alone without the database."""
+        return everywhere(self.node_id, self.figures(), await self.others.ask())
+
+    def _move(self, subscriber: Subscriber, is_here: bool) -> None:
+        self.connections.moved(subscriber, is_here)
+        self.presence.moved(subscriber, is_here)
 
     def _hear_typing(self, payload: str) -> None:
         for indicator in unpack(self.cluster.node_id, payload):
@@ -246,6 +279,8 @@ class Server:
         if is_heard and not self.status.hears_postgres:
             log.info("listening to the database")
         self.status.hears_postgres = is_heard
+        if not is_heard:
+            self.presence.database_lost()
 
     async def _drain(self, http: HTTPServer) -> None:
         """Send everybody away, spread over the drain time so that they do not return at once."""

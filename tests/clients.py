@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from tornado.httpclient import HTTPRequest
@@ -18,6 +19,8 @@ class Socket:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
+        self.arrived_at: list[float] = []
+        """When each did, monotonic seconds."""
         self.is_closed = False
         self.selected_subprotocol: str | None = None
         self.connection: WebSocketClientConnection | None = None
@@ -48,6 +51,7 @@ class Socket:
             if self.connection is not None:
                 self.connection.close()  # it warns when it is forgotten, though it is closed
         else:
+            self.arrived_at.append(time.monotonic())
             self.messages.append(json.loads(text))
 
     @property

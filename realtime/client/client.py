@@ -30,6 +30,7 @@ class RealtimeClient:
         url: the server's: `https://realtime.example.org`.
         token: a JSON Web Token; sent as a header, never in the address.
         bot_id: whose chat; or `notifications=True`.
+        presence: whether to be told who else is there, as `presence_state` and `presence_diff`.
         get_token: an async function for a new token, asked when the server warns that the old one
             expires, and after a 4001. None: the user is signed out. What it raises: asked again
             later.
@@ -52,6 +53,7 @@ class RealtimeClient:
         token: str | None = None,
         bot_id: str | None = None,
         notifications: bool = False,
+        presence: bool = False,
         get_token: GetToken | None = None,
         cursor: str | None = None,
         parameters: Mapping[str, str] | None = None,
@@ -67,9 +69,10 @@ class RealtimeClient:
         if token is None and get_token is None:
             raise TypeError("give a token, get_token, or both")
         timings = timings or Timings()
+        asked = {"presence": "true"} if presence else {}
         self._handover = Handover(cursor, timings.queue_events)
         self._keeper = Keeper(
-            Address(url, bot_id or None, parameters or {}),
+            Address(url, bot_id or None, {**(parameters or {}), **asked}),
             Tokens(token, get_token, timings.connect_within),
             self._handover,
             timings=timings,

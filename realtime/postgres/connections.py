@@ -4,17 +4,18 @@ The hub says who comes and goes (`moved`); a few times a second that is written 
 `relay.connections`, in one statement, and not at all where nothing changed. The table is unlogged,
 and a write may be lost: so every two seconds this process's rows are counted, and mended where they
 are not what its memory says. The rows of a process whose heart stopped (`cluster`) do not count.
-Run by `server`, asked by `web.admin`.
+Run by `server`, asked by `web.admin` and `relay.presence_relay`.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from realtime.postgres.connection import ACQUIRE_SECONDS, LOST
 from realtime.postgres.doorbell import ALIVE_SECONDS
 from realtime.relay.errors import CloseCode, Refused
+from realtime.relay.presence import MOST, Person
 from realtime.relay.subscriber import Subscriber
 
 if TYPE_CHECKING:
@@ -63,7 +64,14 @@ SELECT one.id::text, one.node_id::text, one.topic, one.user_id::text, one.userna
 {_ELSEWHERE} AND ($2::uuid IS NULL OR one.id > $2)
  ORDER BY one.id LIMIT $3
 """
-_USERS_ELSEWHERE = f"SELECT DISTINCT one.user_id::text, one.username {_ELSEWHERE} AND topic = $2"
+_PEOPLE_ELSEWHERE = f"""
+SELECT asked.topic, found.user_id::text, found.username, extract(epoch FROM since)::float8
+  FROM unnest($2::text[]) AS asked(topic)
+ CROSS JOIN LATERAL (
+    SELECT one.user_id, min(one.username) AS username, min(one.opened_at) AS since
+      {_ELSEWHERE} AND one.topic = asked.topic
+     GROUP BY one.user_id ORDER BY since, one.user_id LIMIT $3) AS found
+"""
 
 
 class Connection(NamedTuple):
@@ -92,7 +100,7 @@ class Connections:
 
     Args:
         node_id: this process's, in `relay.nodes`.
-        present: its sockets whose user is known.
+        present: its sockets that were let in.
         timeout: seconds until a question about others counts as unanswered.
     """
 
@@ -205,16 +213,18 @@ class Connections:
         """
         return [Connection(*row) for row in await self._ask(_LIST_ELSEWHERE, after, limit)]
 
-    async def users_on(self, topic: str) -> dict[str, str]:
-        """Name who has a live socket on a topic, in any process: usernames by user id.
+    async def people_on(self, topics: Sequence[str]) -> dict[str, dict[str, Person]]:
+        """Name who has a socket on each of the topics in the other processes, by topic and user id.
+
+        At most one more than `presence` shows of a topic: those who are there the longest.
 
         Raises:
             Refused: 1013, the database cannot be asked.
         """
-        rows = await self._ask(_USERS_ELSEWHERE, topic)
-        elsewhere: dict[str, str] = {row["user_id"]: row["username"] for row in rows}
-        here = (one for one in self._present() if one.topic == topic)
-        return elsewhere | {one.user_id or "": one.username or "" for one in here}
+        people: dict[str, dict[str, Person]] = {topic: {} for topic in topics}
+        for topic, *person in await self._ask(_PEOPLE_ELSEWHERE, list(topics), MOST + 1):
+            people[topic][person[0]] = Person(*person)
+        return people
 
     async def _ask(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
         # One at a time: whoever asks often takes one connection from the sockets, not all.

@@ -11,8 +11,11 @@ what the one before did. https://www.postgresql.org/docs/current/explicit-lockin
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
+
+from realtime.relay.tally import Tally
 
 if TYPE_CHECKING:
     import asyncpg
@@ -61,6 +64,7 @@ class Doorbell:
             between transactions.
         node_id: this process's, in `relay.nodes`.
         on_typing: called with each payload heard on the typing channel.
+        tally: counts rings.
     """
 
     def __init__(
@@ -68,7 +72,9 @@ class Doorbell:
         connection: "asyncpg.Connection[asyncpg.Record]",
         node_id: str,
         on_typing: Callable[[str], None],
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally or Tally(time.monotonic)
         self._connection = connection
         self._node_id = node_id
         self._on_typing = on_typing
@@ -81,7 +87,7 @@ class Doorbell:
         # Plain functions: asyncpg calls them in order (a coroutine would become a task each time).
         await self._connection.add_listener(CHANNEL, self._hear_ring)
         await self._connection.add_listener(TYPING_CHANNEL, self._hear_typing)
-        self._connection.add_termination_listener(self._hear_ring)
+        self._connection.add_termination_listener(self._hear_end)
 
     async def try_hearing(self, ring: Callable[[], Awaitable[None]]) -> None:
         """Find out whether a ring arrives, while nothing else is asked of this connection.
@@ -145,6 +151,10 @@ class Doorbell:
             raise ConnectionResetError("the connection that listens was closed")
 
     def _hear_ring(self, *_: Any) -> None:
+        self._tally.rings += 1
+        self._rung.set()
+
+    def _hear_end(self, _connection: Any) -> None:
         self._rung.set()
 
     def _hear_typing(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:

@@ -160,9 +160,7 @@ def _page(
             events.append(to_event(row))
         if row["payload"] is None or row["user_id"] is not None:
             grants.append(Grant(row["xid"], row["topic"], _text(row["user_id"])))
-    return Page(
-        snapshot, tuple(ejections), tuple(events), is_last, tuple(grants), offset, seconds
-    )
+    return Page(snapshot, tuple(ejections), tuple(events), is_last, tuple(grants), offset, seconds)
 
 
 def to_event(row: "asyncpg.Record") -> Event:

@@ -7,6 +7,7 @@ meanwhile arrives, once.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple, NoReturn
@@ -21,6 +22,7 @@ from realtime.relay.backoff import Backoff
 from realtime.relay.cursor import Cursor, Database
 from realtime.relay.relay import Relay
 from realtime.relay.resume import Lost
+from realtime.relay.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class Listener:
         timeout: seconds, to connect and for each statement.
         on_typing: called with each payload of the typing channel.
         on_change: called with whether Postgres is heard, whenever that changes.
+        tally: counts rings and outages.
     """
 
     def __init__(
@@ -68,7 +71,9 @@ class Listener:
         backoff: Backoff,
         on_typing: Callable[[str], None],
         on_change: Callable[[bool], None],
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally or Tally(time.monotonic)
         self._dsn = dsn
         self._node_id = node_id
         self._timeout = timeout
@@ -101,6 +106,7 @@ class Listener:
                     await relay.run(event_log, doorbell)
             except (*LOST, WrongServer) as error:
                 self._on_change(False)
+                self._tally.losses += 1
                 delay = self._backoff.next()
                 log.warning("lost the database (%s); again in %.1f s", _words(error), delay)
                 await asyncio.sleep(delay)
@@ -110,7 +116,7 @@ class Listener:
         connection = await connect(self._dsn, self._timeout)
         try:
             database = await identify(connection)
-            doorbell = Doorbell(connection, self._node_id, self._on_typing)
+            doorbell = Doorbell(connection, self._node_id, self._on_typing, self._tally)
             await doorbell.listen()
             await self._try_hearing(doorbell)
             event_log = EventLog(connection)

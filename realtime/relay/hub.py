@@ -1,13 +1,14 @@
-"""Which sockets are on which topic, and the fan-out of what a read of the log found.
+"""Who is let in, who is cut off, and the fan-out of what a read of the log found.
 
 `relay` hands over pages; the sockets subscribe, are admitted, and leave. All of it runs on one
 thread; `deliver` is the only coroutine, and gives way to others between slices.
 """
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 from realtime.relay.cursor import Cursor
+from realtime.relay.directory import Directory
 from realtime.relay.errors import CloseCode
 from realtime.relay.events import Ejection, Event, Page
 from realtime.relay.protocol import bot_of, resync, stamp
@@ -21,8 +22,8 @@ EJECTION_SLICE = 100
 """Ejections applied before other tasks get a turn."""
 
 
-class Hub:
-    """The sockets of this process, by topic and by user.
+class Hub(Directory):
+    """The sockets of this process, and what each of them is sent.
 
     Args:
         frame: joins messages into the bytes for a socket.
@@ -30,7 +31,8 @@ class Hub:
         ask_again: called for each socket whose right to be here is in doubt. It must find out, and
             then call `admit_again`, `refuse`, or (they have to come back) `dismiss`.
         monotonic: seconds.
-        on_move: called with each socket once its user is known, and again (False) when it is gone.
+        on_move: called with each socket once it is let in, and again (False) when it is stopped.
+        on_eject: called with each ejection once it is applied.
         tally: counts.
     """
 
@@ -42,18 +44,17 @@ class Hub:
         ask_again: Callable[[Subscriber, Ejection], None],
         monotonic: Callable[[], float],
         on_move: Callable[[Subscriber, bool], None] = lambda _subscriber, _is_here: None,
+        on_eject: Callable[[Ejection], None] = lambda _ejection: None,
         tally: Tally | None = None,
     ) -> None:
+        super().__init__()
         self._tally = tally or Tally(monotonic)
         self._frame = frame
         self._pause = pause
         self._ask_again = ask_again
         self._on_move = on_move
+        self._on_eject = on_eject
         self._streams = Streams(monotonic)
-        self._subscribers: set[Subscriber] = set()
-        self._topics: dict[str, set[Subscriber]] = {}
-        self._users: dict[str, set[Subscriber]] = {}
-        self._unidentified: set[Subscriber] = set()
         self._recent: set[Subscriber] = set()
         """Let in so lately that a read may still find what is not theirs (`since` is set)."""
         self._returning: dict[Subscriber, Cursor] = {}
@@ -62,20 +63,6 @@ class Hub:
         """Where every live socket is at least, as a cursor's text."""
 
     # Coming and going.
-
-    def subscribe(self, subscriber: Subscriber) -> None:
-        """Hold the topic's events for it from now on, until `admit`."""
-        self._subscribers.add(subscriber)
-        self._topics.setdefault(subscriber.topic, set()).add(subscriber)
-        self._unidentified.add(subscriber)
-
-    def identify(self, subscriber: Subscriber, user_id: str, username: str) -> None:
-        """Say whose socket it is, as soon as that is known."""
-        subscriber.user_id = user_id
-        subscriber.username = username
-        self._unidentified.discard(subscriber)
-        self._users.setdefault(user_id, set()).add(subscriber)
-        self._on_move(subscriber, True)
 
     def admit(self, subscriber: Subscriber, since: Cursor) -> None:
         """Send it what was held and what comes, but for what `since` covers.
@@ -95,7 +82,11 @@ class Hub:
         if since is not None:
             self._recent.add(subscriber)
         place = subscriber.cursor
-        for item in subscriber.let_in(since):
+        was_joining = subscriber.state is State.JOINING
+        held = subscriber.let_in(since)
+        if was_joining:
+            self._on_move(subscriber, True)
+        for item in held:
             if isinstance(item, Delivery):
                 subscriber.deliver(item)
             elif not answered.covers(item.xid):
@@ -126,43 +117,22 @@ class Hub:
 
     def dismiss(self, subscriber: Subscriber, code: int, reason: str) -> None:
         """Send it nothing more and close it."""
-        subscriber.stop()
+        self.stop(subscriber)
         subscriber.sink.close(code, reason)
+
+    def stop(self, subscriber: Subscriber) -> None:
+        """Send it nothing more: it counts as gone, however long its close may take."""
+        was_admitted = subscriber.is_admitted
+        subscriber.stop()
+        if was_admitted:
+            self._on_move(subscriber, False)
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Forget a socket that is gone."""
-        subscriber.stop()
-        self._subscribers.discard(subscriber)
-        self._unidentified.discard(subscriber)
+        self.stop(subscriber)
         self._recent.discard(subscriber)
         self._returning.pop(subscriber, None)
-        _discard(self._topics, subscriber.topic, subscriber)
-        if subscriber.user_id is not None:
-            _discard(self._users, subscriber.user_id, subscriber)
-            self._on_move(subscriber, False)
-
-    # Who is here.
-
-    def __len__(self) -> int:
-        """How many sockets there are, those included that are still joining or already leaving."""
-        return len(self._subscribers)
-
-    def __iter__(self) -> Iterator[Subscriber]:
-        """The same sockets."""
-        return iter(tuple(self._subscribers))
-
-    def identified(self) -> Iterator[Subscriber]:
-        """The sockets whose user is known."""
-        return (one for one in self if one.user_id is not None)
-
-    def count_of(self, user_id: str) -> int:
-        """How many sockets the user has."""
-        return len(self._users.get(user_id, ()))
-
-    def on_topic(self, topic: str) -> Iterator[Subscriber]:
-        """The sockets that are live on a topic."""
-        everyone = tuple(self._topics.get(topic, ()))
-        return (subscriber for subscriber in everyone if subscriber.state is State.LIVE)
+        self._remove(subscriber)
 
     def place_of(self, subscriber: Subscriber) -> str:
         """A cursor's text that is never ahead of what the socket was sent."""
@@ -188,7 +158,7 @@ class Hub:
                 await self._pause()
         by_topic: defaultdict[str, list[Event]] = defaultdict(list)
         for event in page.events:
-            if event.topic in self._topics:
+            if self.has_members(event.topic):
                 by_topic[event.topic].append(event)
         for topic, events in self._streams.select(by_topic, self.position).items():
             await self._fan_out(topic, Delivery(events, place, self._frame))
@@ -199,7 +169,7 @@ class Hub:
 
     async def _fan_out(self, topic: str, delivery: Delivery) -> None:
         # Who subscribes during a pause asks for its right after this read: nothing here is theirs.
-        subscribers = tuple(self._topics.get(topic, ()))
+        subscribers = self.members(topic)
         frames = delivery.frames
         for start in range(0, len(subscribers), FAN_OUT_SLICE):
             if start:
@@ -252,7 +222,7 @@ class Hub:
         """
         self._returning.clear()
         self._streams.forget()
-        for subscriber in tuple(self._subscribers):
+        for subscriber in self:
             if subscriber.state is State.JOINING or not subscriber.knows_cursors:
                 self.dismiss(subscriber, CloseCode.TRY_AGAIN_LATER, "events were missed")
             elif subscriber.state is not State.STOPPED:
@@ -270,15 +240,9 @@ class Hub:
 
     def eject(self, ejection: Ejection) -> None:
         """Cut off the sockets that the ejection is about, unless they were let in after it."""
-        for subscriber in self._candidates(ejection):
+        for subscriber in self.candidates(ejection):
             self._eject_one(subscriber, ejection)
-
-    def _candidates(self, ejection: Ejection) -> tuple[Subscriber, ...]:
-        if ejection.user_id is not None:
-            return (*self._users.get(ejection.user_id, ()), *self._unidentified)
-        if ejection.topic is not None:
-            return tuple(self._topics.get(ejection.topic, ()))
-        return tuple(self._subscribers)
+        self._on_eject(ejection)
 
     def _eject_one(self, subscriber: Subscriber, ejection: Ejection) -> None:
         if not subscriber.is_concerned_by(ejection):
@@ -295,7 +259,7 @@ class Hub:
             subscriber.pause(self.place_of(subscriber))
         else:
             self._bid_farewell(subscriber, ejection)
-            subscriber.stop()
+            self.stop(subscriber)
         self._doubt(subscriber, ejection)
 
     def _doubt(self, subscriber: Subscriber, ejection: Ejection) -> None:
@@ -306,12 +270,3 @@ class Hub:
         if ejection.farewell is not None:
             message = stamp(ejection.farewell, ejection.id, None)
             subscriber.sink.send(self._frame([message]))
-
-
-def _discard(index: dict[str, set[Subscriber]], key: str, subscriber: Subscriber) -> None:
-    """Take a subscriber out of an index, and the key with its last one."""
-    members = index.get(key)
-    if members is not None:
-        members.discard(subscriber)
-        if not members:
-            del index[key]

@@ -178,10 +178,20 @@ def authenticated(expires_at: float) -> bytes:
     return _encode({"type": "authenticated", "data": {"expires_at": rfc3339(expires_at)}})
 
 
+def presence_state(bot_id: str, data: Mapping[str, Any], now: float) -> bytes:
+    return _of_bot("presence_state", bot_id, data, now)
+
+
+def presence_diff(bot_id: str, data: Mapping[str, Any], now: float) -> bytes:
+    return _of_bot("presence_diff", bot_id, data, now)
+
+
 def typing_indicator(
     bot_id: str, user_id: str, username: str, is_typing: bool, now: float
 ) -> bytes:
     data = {"user_id": user_id, "username": username, "is_typing": is_typing}
-    return _encode(
-        {"type": "typing_indicator", "bot_id": bot_id, "data": data, "timestamp": rfc3339(now)}
-    )
+    return _of_bot("typing_indicator", bot_id, data, now)
+
+
+def _of_bot(kind: str, bot_id: str, data: Mapping[str, Any], now: float) -> bytes:
+    return _encode({"type": kind, "bot_id": bot_id, "data": data, "timestamp": rfc3339(now)})

@@ -91,6 +91,7 @@ class Subscriber:
         sink: the way to the socket.
         hold_bytes: how many bytes may be held while joining or paused.
         knows_cursors: whether the client has shown that it can resume, and understands `resync`.
+        wants_presence: whether it asks to be told who else is there.
     """
 
     __slots__ = (
@@ -110,6 +111,7 @@ class Subscriber:
         "topic",
         "user_id",
         "username",
+        "wants_presence",
     )
 
     def __init__(
@@ -121,12 +123,14 @@ class Subscriber:
         opened_at: float,
         hold_bytes: int,
         knows_cursors: bool = False,
+        wants_presence: bool = False,
     ) -> None:
         self.topic = topic
         self.connection_id = connection_id
         self.sink = sink
         self.opened_at = opened_at
         self.knows_cursors = knows_cursors
+        self.wants_presence = wants_presence
         self.state = State.JOINING
         self.user_id: str | None = None
         self.username: str | None = None
@@ -142,6 +146,11 @@ class Subscriber:
         self._hold_bytes = hold_bytes
         self._held: list[Delivery | Ejection] = []
         self._held_bytes = 0
+
+    @property
+    def is_admitted(self) -> bool:
+        """Whether it was let in, and is not leaving yet."""
+        return self.state is State.LIVE or self.state is State.PAUSED
 
     @property
     def is_holding(self) -> bool:

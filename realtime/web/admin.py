@@ -89,7 +89,7 @@ class JsonHandler(CarefulHandler):
             self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
             self.set_header("Vary", "Origin")
 
-    def options(self) -> None:
+    def options(self, *path: str) -> None:
         self.set_status(204)
         self.finish()
 
@@ -118,6 +118,12 @@ class JsonHandler(CarefulHandler):
         except KeysUnavailable:
             self.refuse("tokens cannot be verified at the moment", 503)
 
+    def require_admin(self, identity: Identity) -> None:
+        """Without the admin claim the answer is 403."""
+        if not identity.is_admin:
+            claim = self._services.settings.jwt_admin_claim
+            self.refuse(f"for administrators: a token with {claim!r}: true", 403)
+
 
 class ClusterHandler(JsonHandler):
     """Answers for all processes, or for this one where the query has `scope=process`."""
@@ -141,7 +147,7 @@ class StatsHandler(ClusterHandler):
     async def get(self) -> None:
         await self.identity()
         is_for_all = self.is_for_all()
-        here = list(self._services.hub.identified())
+        here = list(self._services.hub.admitted())
         users, bots = users_of(here), bots_of(here)
         counts = {
             "total_connections": len(here),
@@ -160,9 +166,7 @@ class StatsHandler(ClusterHandler):
 
 class ConnectionsHandler(ClusterHandler):
     async def get(self) -> None:
-        if not (await self.identity()).is_admin:
-            claim = self._services.settings.jwt_admin_claim
-            self.refuse(f"for administrators: a token with {claim!r}: true", 403)
+        self.require_admin(await self.identity())
         is_for_all, after, limit = self.is_for_all(), self._after(), self._limit()
         # One more than asked for says whether there are more.
         found: list[tuple[Connection, str]] = []
@@ -180,7 +184,7 @@ class ConnectionsHandler(ClusterHandler):
         )
 
     def _here(self, after: str | None) -> Iterable[tuple[Connection, str]]:
-        here: Iterable[Connection] = self._services.hub.identified()
+        here: Iterable[Connection] = self._services.hub.admitted()
         return (
             (one, self._services.node_id)
             for one in here
@@ -216,9 +220,7 @@ class ReadyHandler(JsonHandler):
         status = self._services.status
         if status.is_ready:
             milliseconds = round(1000 * (status.round_trip() or 0.0), 2)
-            self.answer(
-                {"status": "ready", "database_ms": milliseconds, "relay": status.relay()}
-            )
+            self.answer({"status": "ready", "database_ms": milliseconds, "relay": status.relay()})
         else:
             why = "draining" if status.is_draining else "not connected to the database"
             self.answer({"status": "not ready", "reason": why}, 503)

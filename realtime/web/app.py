@@ -9,11 +9,14 @@ from typing import Any
 from tornado.web import Application, RequestHandler, StaticFileHandler
 from tornado.websocket import _WebSocketParams
 
-from realtime.web import admin
+from realtime.logs import Line
+from realtime.web import admin, figures
 from realtime.web.handlers import CarefulHandler, log
+from realtime.web.presence import PresenceHandler
 from realtime.web.services import Services
 from realtime.web.sockets import ChatSocket, NotificationsSocket
 
+SWITCHING_PROTOCOLS = 101
 STATIC = Path(__file__).parent / "static"
 # 'self' does not cover ws: in every browser; the console connects only to where it came from.
 CONTENT_SECURITY_POLICY = (
@@ -52,6 +55,9 @@ def make_app(services: Services) -> Application:
         (r"/api/ws/notifications", NotificationsSocket, sockets),
         (r"/api/ws/stats", admin.StatsHandler, given),
         (r"/api/ws/connections", admin.ConnectionsHandler, given),
+        (r"/api/ws/presence/([^/]+)", PresenceHandler, given),
+        (r"/api/ws/figures", figures.FiguresHandler, given),
+        (r"/metrics", figures.MetricsHandler, given),
         (r"/api/health", admin.HealthHandler, given),
         (r"/api/ready", admin.ReadyHandler, given),
         (r"/static/(realtime\.(?:js|d\.ts))", StaticHandler, {"path": STATIC}),
@@ -59,6 +65,7 @@ def make_app(services: Services) -> Application:
     if services.settings.console:
         routes += [
             (r"/static/(console(?:/[a-z_]+)?\.(?:js|css|svg))", StaticHandler, {"path": STATIC}),
+            (r"/static/(vendor/uplot/uplot\.(?:js|css))", StaticHandler, {"path": STATIC}),
             (r"/()", ConsoleHandler, {"path": STATIC, "default_filename": "console.html"}),
         ]
     return Application(
@@ -70,12 +77,13 @@ def make_app(services: Services) -> Application:
 
 
 def log_request(handler: RequestHandler) -> None:
-    """One line a request, without its query: there may be a token in it."""
-    request = handler.request
-    log.info(
-        "method=%s path=%s status=%d ms=%.1f",
-        request.method,
-        request.path,
-        handler.get_status(),
-        1000 * request.request_time(),
-    )
+    """One line a request, without its query: there may be a token in it.
+
+    A socket that is opened has lines of its own.
+    """
+    status = handler.get_status()
+    if status != SWITCHING_PROTOCOLS:
+        request = handler.request
+        took = round(1000 * request.request_time(), 1)
+        line = Line("request", method=request.method, path=request.path, status=status, ms=took)
+        log.info(line)

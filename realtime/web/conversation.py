@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from realtime.auth import Identity, TokenError
 from realtime.keys import KeysUnavailable
+from realtime.logs import Line
 from realtime.relay import protocol
 from realtime.relay.errors import CloseCode, ErrorCode, MessageError, Refused
 from realtime.relay.rate_limit import RateLimit, Verdict
@@ -21,10 +22,11 @@ from realtime.relay.subscriber import Subscriber
 from realtime.web.closing import ExplainingProtocol
 from realtime.web.joining import Joining
 from realtime.web.services import Admission, Services
+from realtime.web.story import about, note_end
 from realtime.web.token_life import TokenLife
 from realtime.web.transport import PING, SocketSink, frame
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("realtime.socket")
 
 
 class Arrival(NamedTuple):
@@ -34,12 +36,14 @@ class Arrival(NamedTuple):
     token: str | None
     cursor: str | None
     knows_cursors: bool
+    wants_presence: bool
 
 
 class Conversation:
     """What both endpoints share; see `_topic_and_bot`, `_describe` and `_on_client_message`."""
 
     __slots__ = (
+        "_code",
         "_connection_id",
         "_entering",
         "_is_pinged",
@@ -61,6 +65,7 @@ class Conversation:
         self._token_life: TokenLife | None = None
         self._limit: RateLimit | None = None
         self._entering: asyncio.Task[None] | None = None
+        self._code: int | None = None
         self._is_pinged = False
         self._ping_place = 0
 
@@ -84,7 +89,7 @@ class Conversation:
             self.end(CloseCode.TRY_AGAIN_LATER, "tokens cannot be verified at the moment")
         except Exception:
             # The boundary to the framework: what nobody foresaw ends this socket, and no other.
-            log.exception("connection=%s failed to open", self._connection_id)
+            log.exception(self._line("failed to open"))
             self.end(CloseCode.INTERNAL_ERROR, "unexpected server error")
 
     async def _join(self, arrival: Arrival) -> None:
@@ -130,6 +135,7 @@ class Conversation:
             opened_at=self._services.clock(),
             hold_bytes=self._services.settings.send_buffer_bytes,
             knows_cursors=arrival.knows_cursors,
+            wants_presence=arrival.wants_presence and protocol.bot_of(topic) is not None,
         )
 
     def _welcome(
@@ -151,9 +157,8 @@ class Conversation:
             **recovery,
         }
         self._say(protocol.connection_established(data))
-        told = "".join(f" {name}={value}" for name, value in recovery.items())
-        whose = f"user={admission.user_id} topic={subscriber.topic}"
-        log.info("open connection=%s %s%s", self._connection_id, whose, told)
+        services.tally.opens += 1
+        log.info(self._line("open", **recovery))
 
     async def _topic_and_bot(self, subject: str, *path: str) -> tuple[str, str | None]:
         """The topic that the address asks for, and the bot that has to be authorized for it."""
@@ -178,7 +183,7 @@ class Conversation:
             self._say(protocol.error(error.code, error.message))
         except Exception:
             # As in `begin`: nothing that a client sends may end more than its own socket.
-            log.exception("connection=%s failed on a message", self._connection_id)
+            log.exception(self._line("failed on a message"))
             self.end(CloseCode.INTERNAL_ERROR, "unexpected server error")
         return None
 
@@ -236,15 +241,16 @@ class Conversation:
         self._sink.close(code, reason)
 
     def _close(self, code: int, reason: str) -> None:
-        log.info("close connection=%s code=%d reason=%r", self._connection_id, code, reason)
+        self._code = code
+        log.info(self._line("close", code=code, reason=reason))
         if self._subscriber is not None:
-            self._subscriber.stop()
+            self._services.hub.stop(self._subscriber)
         self._protocol.finish(code, reason)
 
     def on_ws_connection_close(
         self, close_code: int | None = None, close_reason: str | None = None
     ) -> None:
-        """It is gone, whoever closed it."""
+        """It is gone, whoever closed it (None: without a code)."""
         self._sink.is_closed = True
         self._protocol.cut()
         if self._token_life is not None:
@@ -254,7 +260,16 @@ class Conversation:
             self._entering.cancel()
         if self._subscriber is not None:
             self._leave(self._subscriber)
-        log.info("gone connection=%s code=%s", self._connection_id, close_code)
+        note_end(
+            self._services,
+            self._connection_id,
+            self._subscriber,
+            ours=self._code,
+            theirs=close_code,
+        )
+
+    def _line(self, what: str, **more: str | float | None) -> Line:
+        return about(what, self._connection_id, self._subscriber, **more)
 
     def _leave(self, subscriber: Subscriber) -> None:
         self._services.hub.unsubscribe(subscriber)
@@ -266,4 +281,4 @@ class Conversation:
         tb: TracebackType | None,
     ) -> None:
         failed = (typ, value, tb) if typ is not None and value is not None else None
-        log.error("connection=%s failed", self._connection_id, exc_info=failed)
+        log.error(self._line("failed"), exc_info=failed)

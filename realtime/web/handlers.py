@@ -8,6 +8,8 @@ from types import TracebackType
 
 from tornado.web import HTTPError, RequestHandler
 
+from realtime.logs import Line
+
 log = logging.getLogger("realtime.http")
 
 
@@ -28,9 +30,7 @@ class CarefulHandler(RequestHandler):
         """Log what went wrong, without the query: there may be a token in it."""
         request = self.request
         if isinstance(value, HTTPError):
-            log.info(
-                "method=%s path=%s refused=%d", request.method, request.path, value.status_code
-            )
-            return
+            return  # the line of the request has the status
         failed = (typ, value, tb) if typ is not None and value is not None else None
-        log.error("method=%s path=%s failed", request.method, request.path, exc_info=failed)
+        line = Line("request failed", method=request.method, path=request.path)
+        log.error(line, exc_info=failed)

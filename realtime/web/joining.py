@@ -97,13 +97,16 @@ class Joining:
         """What the client is told of its cursor, and the events that it is owed."""
         if not self._cursor:
             return {}, ()
+        resumes = self._services.tally.resumes
         try:
             cursor = read_cursor(self._cursor, self._services.database())
             owed = await self._since(cursor, admission)
-            self._subscriber.cursor = self._cursor  # until it has what it is owed
-            return {"recovered": True}, owed
         except Unrecoverable as lost:
+            resumes[lost.reason] += 1
             return {"recovered": False, "reason": lost.reason}, ()
+        self._subscriber.cursor = self._cursor  # until it has what it is owed
+        resumes["recovered"] += 1
+        return {"recovered": True}, owed
 
     async def enter(self, admission: Admission, owed: Sequence[Event]) -> None:
         """Send what is owed, and go live; if more arrived meanwhile than may be held, repeat.

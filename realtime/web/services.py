@@ -3,15 +3,18 @@
 Composed by `server`; named here as small Protocols where it comes from Postgres.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from realtime.auth import TokenVerifier
+from realtime.figures import Everywhere
 from realtime.relay.cursor import Cursor, Database, encode_cursor
 from realtime.relay.history import History
 from realtime.relay.hub import Hub
+from realtime.relay.presence_relay import PresenceRelay
 from realtime.relay.refusals import Refusals
+from realtime.relay.tally import Tally
 from realtime.relay.typing_relay import TypingRelay
 from realtime.settings import Settings
 from realtime.web.pings import Pings
@@ -45,7 +48,7 @@ class Access(Protocol):
 
 
 class Connection(Protocol):
-    """A socket whose user is known; of this process, a `relay.subscriber.Subscriber`."""
+    """A socket that was let in; of this process, a `relay.subscriber.Subscriber`."""
 
     @property
     def connection_id(self) -> str: ...
@@ -117,12 +120,16 @@ class Services:
     access: Access
     verifier: TokenVerifier
     typing: TypingRelay
+    presence: PresenceRelay
     refusals: Refusals
     history: History
     connections: Connections
     node_id: str
     """This process's, among those over the same database."""
     pings: Pings
+    tally: Tally
+    everywhere: Callable[[], Awaitable[Everywhere]]
+    """Asks for the figures of all processes."""
     database: Callable[[], Database]
     """Which database's cursors are good here, at the moment."""
     clock: Callable[[], float]

@@ -63,6 +63,7 @@ class RelaySocket(CarefulHandler, WebSocketHandler):
             self._token(),
             self.query("cursor"),
             knows_cursors="cursor" in self.request.query_arguments,
+            wants_presence=self.query("presence") == "true",
         )
         # Its cycle would keep this handler, its request and all until the collector comes by.
         self.ui.clear()

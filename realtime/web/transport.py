@@ -71,6 +71,11 @@ class SocketSink:
             # Whatever its size, one message to an empty queue is sent: it could never be otherwise.
             self._queue_beyond_limit(memoryview(frames)[sent:])
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What the kernel has not taken yet. Tornado tells only whether there is any."""
+        return len(self._stream._write_buffer) if self._stream.writing() else 0
+
     async def drained(self) -> None:
         """Return when the kernel has taken all that was sent (or the socket is gone)."""
         with suppress(StreamClosedError):

@@ -15,6 +15,7 @@ from realtime.postgres import connections as module
 from realtime.postgres.connections import Connections
 from realtime.postgres.doorbell import ALIVE_SECONDS
 from realtime.relay.errors import Refused
+from realtime.relay.presence import Person
 from realtime.relay.protocol import bot_topic, user_topic
 from realtime.relay.subscriber import Subscriber
 from tests.platform import Platform
@@ -213,8 +214,37 @@ async def test_the_living_elsewhere_are_counted_and_listed(
     assert await here.connections.page(ids[1], 10) == everyone[2:]
     assert {one.node_id for one in everyone} == {there.node_id}
     assert {one.opened_at for one in everyone} == {1000.5}
-    assert await here.connections.users_on(bot) == {shared: "gus", other: f"name of {other}"}
-    assert await here.connections.users_on(their_bot) == {other: f"name of {other}"}
+
+
+@pytest.mark.gen_test
+async def test_people_elsewhere_are_listed_by_topic_and_user(
+    pool: Pool, platform: Platform, often: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each once, since the oldest of their sockets; not the dead, nor what is only here."""
+    here, there, third, dead = (Process(pool) for _ in range(4))
+    for process, age in ((here, 0.0), (there, 0.0), (third, 0.0), (dead, ALIVE_SECONDS + 5)):
+        await process.beat(platform, age=age)
+    shared, other = sorted(str(uuid4()) for _ in range(2))
+    bot, quiet, unasked = (bot_topic(str(uuid4())) for _ in range(3))
+    async with here.writing(), there.writing(), third.writing(), dead.writing():
+        here.come(bot, str(uuid4()))
+        dead.come(bot, str(uuid4()))
+        third.come(bot, shared, "later").opened_at = 2000.0
+        for topic, user in ((bot, shared), (bot, shared), (bot, other), (unasked, other)):
+            there.come(topic, user)
+        for process in (here, there, third, dead):
+            await eventually(lambda process=process: not process.connections._came)
+        total = 7
+
+        async def are_written() -> bool:
+            return len(await written(platform)) == total
+
+        await eventually(are_written)
+        people = {user: Person(user, "gus", 1000.5) for user in (shared, other)}
+        assert await here.connections.people_on([bot, quiet]) == {bot: people, quiet: {}}
+        assert await here.connections.people_on([]) == {}
+        monkeypatch.setattr(module, "MOST", 0)
+        assert await here.connections.people_on([bot]) == {bot: {shared: people[shared]}}
 
 
 @pytest.mark.gen_test
@@ -227,7 +257,7 @@ async def test_no_answer_is_said_to_be_none(
     for question in (
         connections.count([], []),
         connections.page(None, 1),
-        connections.users_on("bot:x"),
+        connections.people_on(["bot:x"]),
     ):
         with pytest.raises(Refused, match="cannot be asked"):
             await question

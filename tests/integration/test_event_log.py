@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, cast
@@ -104,7 +105,26 @@ async def test_a_read_that_finds_nothing_still_tells_its_snapshot(
     """One page without rows, whose snapshot is the server's."""
     (page,) = await pages_of(log, await log.end())
     text = await writing.connection.fetchval("SELECT pg_current_snapshot()::text")
-    assert page == Page(Snapshot.parse(text), (), (), is_last=True)
+    expected = Page(Snapshot.parse(text), (), (), is_last=True)
+    assert page == expected._replace(clock_offset=page.clock_offset, seconds=page.seconds)
+    assert page.seconds == log.round_trip > 0
+
+
+@pytest.mark.gen_test
+async def test_the_age_of_an_event_is_told_by_the_databases_own_clock(
+    log: EventLog, writing: Writing
+) -> None:
+    """Whatever this host's clock says: at least what has passed, at most the read's time more."""
+    start = await log.end()
+    before = time.monotonic()
+    await writing.connection.execute(
+        "INSERT INTO relay.events (topic, type, payload) VALUES ('t', 'x', '{}')"
+    )
+    written = time.monotonic()
+    await writing.connection.execute("SELECT pg_sleep(0.05)")
+    (page,) = await pages_of(log, start)
+    written_here = page.events[0].written_at + page.clock_offset
+    assert before - page.seconds <= written_here <= written
 
 
 @pytest.mark.gen_test
@@ -130,13 +150,14 @@ async def test_an_event_is_what_was_written(log: EventLog, writing: Writing) -> 
     user, thing = "b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0001", "b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0002"
     row = await writing.connection.fetchrow(
         "INSERT INTO relay.events (topic, type, payload, user_id, subject)"
-        " VALUES ('t', 'x', '{}', $1, $2) RETURNING id, xid",
+        " VALUES ('t', 'x', '{}', $1, $2) RETURNING id, xid, date_part('epoch', written_at)",
         user,
         thing,
     )
     assert row is not None
     (page,) = await pages_of(log, start)
-    assert page.events == ((row["id"], row["xid"], "t", "{}", user, thing),)
+    written_at = row["date_part"]
+    assert page.events == ((row["id"], row["xid"], "t", "{}", user, thing, written_at),)
 
 
 @pytest.mark.gen_test

@@ -129,7 +129,7 @@ def heard(io_loop: IOLoop) -> Iterator[Heard]:
 
     one = io_loop.run_sync(make)
     yield one
-    io_loop.run_sync(one.stop, timeout=20)
+    io_loop.run_sync(one.stop, timeout=60)
     io_loop.run_sync(lambda: asyncio.sleep(0))  # its socket closes on the next turn
 
 
@@ -468,4 +468,4 @@ async def test_it_begins_nowhere_else(empty_database: str) -> None:
     with pytest.raises(SchemaError, match="bin/migrate"):
         await begin(empty_database, 5)
     with pytest.raises(asyncpg.InvalidCatalogNameError):
-        await begin(empty_database.replace("/empty_", "/other_"), 5)
+        await begin(empty_database.replace("postgres@/", "postgres@/other_"), 5)

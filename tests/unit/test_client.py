@@ -26,6 +26,8 @@ async def test_a_place_for_everyone_and_parameters() -> None:
         assert played.socket.url.endswith("/api/ws/notifications?presence=true&cursor=")
     async with Played(bot_id="a/b?") as played:
         assert "/chat/a%2Fb%3F?" in played.socket.url
+    async with Played(presence=True, parameters={"a": "b"}) as played:
+        assert played.socket.url.endswith("/chat/b1?a=b&presence=true&cursor=")
 
 
 @pytest.mark.parametrize(

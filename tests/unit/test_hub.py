@@ -42,14 +42,14 @@ def test_who_is_here() -> None:
     third, _ = join(hub, GRACE)
     assert len(hub) == 4
     assert set(hub) == {unknown, first, second, third}
-    assert set(hub.identified()) == {first, second, third}
+    assert set(hub.admitted()) == {first, second, third}
     assert (hub.count_of(ADA), hub.count_of(GRACE), hub.count_of("nobody")) == (2, 1, 0)
     assert set(hub.on_topic(BOT)) == {first, third}
     assert set(hub.on_topic("bot:none")) == set()
 
 
 def test_comings_and_goings_are_told() -> None:
-    """Each socket's once, and only of those whose user became known."""
+    """Each socket's once: when it is let in, and when it is stopped, however long it then takes."""
     moves: list[tuple[Subscriber, bool]] = []
     hub = Hub(
         frame=frame,
@@ -58,13 +58,35 @@ def test_comings_and_goings_are_told() -> None:
         monotonic=lambda: 0.0,
         on_move=lambda subscriber, is_here: moves.append((subscriber, is_here)),
     )
-    unknown, _ = make_subscriber()
-    hub.subscribe(unknown)
-    known, _ = join(hub)
-    assert moves == [(known, True)]
-    for one in (unknown, known):
+    joining, _ = make_subscriber()
+    hub.subscribe(joining)
+    hub.identify(joining, ADA, "ada")
+    (admitted, _), (dismissed, _), (cut_off, _) = join(hub), join(hub), join(hub, GRACE)
+    assert moves == [(one, True) for one in (admitted, dismissed, cut_off)]
+    moves.clear()
+    hub.dismiss(dismissed, 1013, "come back")
+    read(hub, at(10), "c", ejection(1, 10, user_id=GRACE))
+    assert moves == [(dismissed, False), (cut_off, False)]
+    assert set(hub.admitted()) == {admitted}
+    for one in (joining, admitted, dismissed, cut_off):
         hub.unsubscribe(one)
-    assert moves == [(known, True), (known, False)]
+    assert moves[2:] == [(admitted, False)]
+
+
+def test_ejections_are_told() -> None:
+    """Each once it is applied, whomever it was about."""
+    told: list[object] = []
+    hub = Hub(
+        frame=frame,
+        pause=no_pause,
+        ask_again=Asked(),
+        monotonic=lambda: 0.0,
+        on_eject=lambda one: told.append((one, ada.state)),
+    )
+    ada, _ = join(hub)
+    ejections = ejection(1, 10, user_id=ADA), ejection(2, 10, OTHER_BOT, user_id=None)
+    read(hub, at(10), "c", *ejections)
+    assert told == [(one, State.STOPPED) for one in ejections]
 
 
 def test_who_is_gone_is_forgotten() -> None:

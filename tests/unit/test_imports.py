@@ -78,6 +78,14 @@ def test_the_client_knows_nobody(name: str) -> None:
     assert not [one for one in found for no in DRIVERS - {"tornado"} if is_within(one, no)]
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if is_within(name, "realtime.simulate")])
+def test_the_simulation_knows_nobody(name: str) -> None:
+    """It writes rows as any service would, without a line of the relay's."""
+    found = set(imports(name, MODULES[name]))
+    assert all(is_within(one, "realtime.simulate") for one in found if is_within(one, "realtime"))
+    assert not [one for one in found for no in DRIVERS - {"asyncpg"} if is_within(one, no)]
+
+
 @pytest.mark.parametrize("name", sorted(MODULES.keys() - COMPOSERS))
 def test_few_know_all(name: str) -> None:
     """Only the composing modules know both sides, web and postgres."""

@@ -131,7 +131,7 @@ async def test_the_sql_of_the_readme_runs(platform: Platform) -> None:
 async def test_the_rights_of_the_security_page_are_enough(
     platform: Platform, world: World, database: str
 ) -> None:
-    """A server in that role lets people in, relays, resumes and empties the log."""
+    """A server in that role lets people in, relays, resumes, measures and empties the log."""
     await platform.execute("CREATE ROLE relay_server LOGIN")
     try:
         for block in code_blocks(SECURITY, "sql"):
@@ -155,6 +155,7 @@ async def relays(server: RunningServer, platform: Platform, world: World) -> Non
     await platform.message(world.session, world.bot, world.owner, "missed")
     back = await server.chat(world.bot, world.guest, cursor=cursor)
     assert (await back.next("chat_message"))["data"]["content"] == "missed"
+    assert (await server.server.everywhere()).log is not None
     await platform.execute(
         "UPDATE relay.snapshots SET recorded_at = recorded_at - interval '1 day'"
     )

@@ -1,7 +1,7 @@
 -- Who is connected, in all processes: what /api/ws/stats and /api/ws/connections count, which
 -- processes are told of typing, and who is present on a bot.
 --
--- One row per socket whose user is known, written by its own process a few times a second. Unlogged,
+-- One row per socket that was let in, written by its own process a few times a second. Unlogged,
 -- for it is only true while those processes run: a crash of the database empties it, and they write
 -- it anew. Whoever removes a dead process's row removes its sockets' with it.
 CREATE UNLOGGED TABLE relay.connections (

@@ -9,6 +9,7 @@ RETURN ARRAY[
     'connection_established', 'chat_message', 'chat_message_update', 'typing_indicator',
     'permission_change', 'bot_update', 'document_update', 'notification', 'pong', 'error',
     'session_synced', 'authenticated', 'token_expiring', 'resync',
+    'presence_state', 'presence_diff',
     -- client to server
     'ping', 'typing', 'session_sync', 'authenticate',
     -- rows of the log that are not events

@@ -93,6 +93,31 @@ export interface TypingIndicator {
   timestamp: Timestamp;
 }
 
+/** Somebody with any number of sockets on the bot's chat. */
+export interface Person {
+  user_id: Uuid;
+  username: string;
+  /** When the oldest of these was opened. */
+  since: Timestamp;
+}
+
+/** Who is there: the first message about it, and where it comes again it replaces what was known. */
+export interface PresenceState {
+  type: 'presence_state';
+  bot_id: Uuid;
+  /** `truncated`: there are more than are shown. */
+  data: { users: Person[]; truncated?: true };
+  timestamp: Timestamp;
+}
+
+/** Who is there from now on, and who no more. */
+export interface PresenceDiff {
+  type: 'presence_diff';
+  bot_id: Uuid;
+  data: { joined: Person[]; left: Person[]; truncated?: true };
+  timestamp: Timestamp;
+}
+
 export interface Notification extends EventFields {
   type: 'notification';
   /** `permission_change`, or what `relay.notify_user` was given. */
@@ -139,6 +164,8 @@ export interface ServerMessages {
   chat_message: BotEvent<'chat_message', ChatMessageData>;
   chat_message_update: BotEvent<'chat_message_update', ChatMessageUpdateData>;
   typing_indicator: TypingIndicator;
+  presence_state: PresenceState;
+  presence_diff: PresenceDiff;
   permission_change: BotEvent<'permission_change', PermissionChange & { target_user_id: Uuid }>;
   bot_update: BotEvent<'bot_update', BotUpdateData>;
   document_update: BotEvent<'document_update', DocumentUpdateData>;
@@ -239,11 +266,14 @@ export interface CommonOptions {
 export interface ChatOptions extends CommonOptions {
   botId: Uuid;
   notifications?: false;
+  /** Whether to be told who else is there. */
+  presence?: boolean;
 }
 
 export interface NotificationOptions extends CommonOptions {
   botId?: undefined;
   notifications: true;
+  presence?: undefined;
 }
 
 export type Options = ChatOptions | NotificationOptions;

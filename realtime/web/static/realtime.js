@@ -566,13 +566,14 @@ function backOff(attempt, { backoffFirst, backoffMost }, random) {
 }
 
 /** The arguments of WebSocket: the URL, and the subprotocols where those carry the token. */
-function address({ url, botId, tokenIn, parameters }, token, cursor) {
+function address({ url, botId, presence, tokenIn, parameters }, token, cursor) {
   const target = new URL(url ?? '/', globalThis.location?.href);
   const path = botId ? `chat/${encodeURIComponent(botId)}` : 'notifications';
   target.protocol = target.protocol.replace(/^http/, 'ws');
   target.pathname = `${target.pathname.replace(/\/+$/, '')}/api/ws/${path}`;
   for (const [name, value] of Object.entries(parameters ?? {}))
     target.searchParams.set(name, value);
+  if (presence) target.searchParams.set('presence', 'true');
   // Sent when empty, too: it tells the server that this client understands `resync`.
   target.searchParams.set('cursor', cursor ?? '');
   if (tokenIn === 'protocol') return [target.href, ['bearer', token]];

@@ -40,6 +40,24 @@ scenario('notifications have an endpoint of their own', async () => {
   equal(sockets[0].url.pathname, '/api/ws/notifications');
 });
 
+scenario('presence is asked for at every connection, and its messages are handed over', async () => {
+  const { client, sockets, last, redial } = await makeWorld({ presence: true });
+  const heard = [];
+  client.on('presence_state', ({ data }) => heard.push(data));
+  client.on('presence_diff', ({ data }) => heard.push(data));
+  const state = { users: [{ user_id: 'u', username: 'ada', since: 's' }] };
+  const diff = { joined: [], left: state.users };
+  for (const round of [0, 1]) {
+    equal(sockets[round].url.searchParams.get('presence'), 'true');
+    last().establish();
+    last().say({ type: 'presence_state', bot_id: 'bot', data: state });
+    last().say({ type: 'presence_diff', bot_id: 'bot', data: diff });
+    await last().end(1001);
+    await redial();
+  }
+  equal(heard, [state, diff, state, diff]);
+});
+
 scenario('neither or both endpoints is a mistake told at once', () => {
   for (const options of [{ token: 't' }, { botId: 'b', notifications: true }]) {
     let thrown = null;

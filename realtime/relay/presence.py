@@ -1,0 +1,239 @@
+"""Who is shown as present on a bot: by user rather than by socket, and not gone for a reload.
+
+Two sources say who has a socket: this process's memory (`here`), and readings of what the other
+processes write down (`elsewhere`). Nobody leaves by time alone, only by a reading that says so: so
+while the database is away nothing changes. Ejections come with the log and count at once, on every
+process, before the others' rows can say it. Pure; kept going by `presence_relay`.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from realtime.relay.events import Ejection
+from realtime.relay.protocol import rfc3339
+
+GRACE_SECONDS = 5.0
+"""How long somebody may be missing, as one is who reloads the page."""
+DOUBT_SECONDS = 12.0
+"""How long after an ejection those whom it is about have no grace, and others' rows of those who
+were cut off are not believed: a process removes them soon, but one that died is counted until its
+heartbeat is old."""
+RECOVERY_SECONDS = 10.0
+"""How long after an outage nobody is missing: the processes write down anew who is there."""
+MOST = 1000
+"""How many are shown on one bot."""
+MOST_EJECTIONS = 10_000
+"""How many are remembered, should so many come in `DOUBT_SECONDS`."""
+
+NEVER = float("-inf")
+
+
+class Person(NamedTuple):
+    user_id: str
+    username: str
+    since: float
+    """Epoch seconds."""
+
+
+People = Mapping[str, Person]
+"""By user id."""
+
+
+class Listing(NamedTuple):
+    """Who is present, the longest first."""
+
+    people: list[Person]
+    is_truncated: bool
+    """Whether there are more than are shown."""
+
+    def told(self) -> dict[str, Any]:
+        """As in the protocol."""
+        return {"users": _told(self.people), **_truncated(self.is_truncated)}
+
+
+class Change(NamedTuple):
+    """Who is shown from now on, and who no more."""
+
+    joined: list[Person]
+    left: list[Person]
+    is_truncated: bool
+
+    def __bool__(self) -> bool:
+        return bool(self.joined or self.left)
+
+    def told(self) -> dict[str, Any]:
+        """As in the protocol."""
+        both = {"joined": _told(self.joined), "left": _told(self.left)}
+        return {**both, **_truncated(self.is_truncated)}
+
+
+@dataclass(slots=True)
+class _Room:
+    """One bot's."""
+
+    shown: dict[str, Person] = field(default_factory=dict)
+    missing: dict[str, float] = field(default_factory=dict)
+    """Those shown who are not there, and when that was noticed."""
+    elsewhere: People = field(default_factory=dict)
+    read_at: float = NEVER
+    """When the reading began that found them."""
+    is_truncated: bool = False
+
+
+class Presence:
+    """Who is shown where, for the bots on which this process has sockets that ask for it.
+
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._rooms: dict[str, _Room] = {}
+        self._ejections = _Ejections(clock)
+        self._steady_from = NEVER
+
+    def open(self, topic: str) -> None:
+        """Somebody asks about a bot: nothing is known until the first reading."""
+        self._rooms[topic] = _Room()
+
+    def close(self, topic: str) -> None:
+        """Nobody asks any more."""
+        del self._rooms[topic]
+
+    def read(self, began: float, found: Mapping[str, People]) -> None:
+        """A reading of who is elsewhere, for these topics.
+
+        Args:
+            began: when it was asked for, on the clock.
+        """
+        for topic in found.keys() & self._rooms.keys():
+            room = self._rooms[topic]
+            room.elsewhere, room.read_at = found[topic], began
+
+    def lost(self) -> None:
+        """The database was away: what it says at first is not to be taken for everybody."""
+        self._steady_from = self._clock() + RECOVERY_SECONDS
+
+    def ejected(self, ejection: Ejection) -> None:
+        """Access ended, or is in doubt."""
+        self._ejections.note(ejection)
+
+    def update(self, topic: str, here: People, asked: Collection[str]) -> Change | None:
+        """Find what has changed since the last time; None while nothing was ever read.
+
+        Args:
+            here: who has a live socket in this process.
+            asked: whose right is being asked for again: they neither come nor leave.
+        """
+        room = self._rooms[topic]
+        if room.read_at == NEVER:
+            return None
+        present = self._present(topic, room.elsewhere, room.read_at, here)
+        left = self._take_out(topic, room, present.keys() | set(asked))
+        joined = _let_in(room, present)
+        return Change(joined, left, room.is_truncated)
+
+    def shown(self, topic: str) -> Listing:
+        """Who is shown, as of the last update."""
+        room = self._rooms[topic]
+        return Listing(_longest_first(room.shown.values()), room.is_truncated)
+
+    def listing(self, topic: str, elsewhere: People, began: float, here: People) -> Listing:
+        """Who is there by a reading of its own: at this moment, without any grace."""
+        people = _longest_first(self._present(topic, elsewhere, began, here).values())
+        return Listing(people[:MOST], len(people) > MOST)
+
+    def _present(
+        self, topic: str, elsewhere: People, began: float, here: People
+    ) -> dict[str, Person]:
+        is_cut_off = self._ejections.is_cut_off
+        found = {
+            user_id: person
+            for user_id, person in elsewhere.items()
+            if not is_cut_off(topic, user_id, began)
+        }
+        for user_id, person in here.items():
+            other = found.get(user_id)
+            if other is None or person.since < other.since:
+                found[user_id] = person
+        return found
+
+    def _take_out(self, topic: str, room: _Room, there: Collection[str]) -> list[Person]:
+        now, left = self._clock(), []
+        for user_id, person in room.shown.items():
+            if user_id in there:
+                room.missing.pop(user_id, None)
+            elif self._has_left(topic, room, user_id, room.missing.setdefault(user_id, now)):
+                left.append(person)
+        for person in left:
+            del room.shown[person.user_id], room.missing[person.user_id]
+        return _longest_first(left)
+
+    def _has_left(self, topic: str, room: _Room, user_id: str, since: float) -> bool:
+        if self._ejections.is_cut_off(topic, user_id, room.read_at):
+            return True
+        if room.read_at < self._steady_from:
+            return False
+        is_over = room.read_at >= since + GRACE_SECONDS
+        return is_over or self._ejections.is_in_doubt(topic, user_id)
+
+
+class _Ejections:
+    """The ejections of the last seconds, by whom they are about."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._noted: OrderedDict[tuple[str | None, str | None], tuple[float, float]] = OrderedDict()
+        """By user and topic: when, and when last without a chance to stay."""
+
+    def note(self, ejection: Ejection) -> None:
+        now, key = self._clock(), (ejection.user_id, ejection.topic)
+        _, cut_at = self._noted.pop(key, (NEVER, NEVER))
+        self._noted[key] = (now, cut_at if ejection.may_stay else now)
+        while not self._is_kept(next(iter(self._noted.values()))[0]):
+            self._noted.popitem(last=False)
+        if len(self._noted) > MOST_EJECTIONS:
+            self._noted.popitem(last=False)
+
+    def is_in_doubt(self, topic: str, user_id: str) -> bool:
+        """Whether one was about this user lately."""
+        return any(self._is_kept(noted) for noted, _ in self._about(topic, user_id))
+
+    def is_cut_off(self, topic: str, user_id: str, began: float) -> bool:
+        """Whether a reading of that time may have found them though they were cut off."""
+        return any(began < cut_at + DOUBT_SECONDS for _, cut_at in self._about(topic, user_id))
+
+    def _about(self, topic: str, user_id: str) -> list[tuple[float, float]]:
+        if not self._noted:  # nearly always, and asked for everybody
+            return []
+        keys = ((user_id, topic), (user_id, None), (None, topic), (None, None))
+        return [self._noted[key] for key in keys if key in self._noted]
+
+    def _is_kept(self, noted: float) -> bool:
+        return noted > self._clock() - DOUBT_SECONDS
+
+
+def _let_in(room: _Room, present: People) -> list[Person]:
+    newcomers = [person for user_id, person in present.items() if user_id not in room.shown]
+    joined = _longest_first(newcomers)[: max(0, MOST - len(room.shown))]
+    room.is_truncated = len(joined) < len(newcomers)
+    room.shown.update((person.user_id, person) for person in joined)
+    return joined
+
+
+def _longest_first(people: Iterable[Person]) -> list[Person]:
+    return sorted(people, key=lambda person: (person.since, person.user_id))
+
+
+def _told(people: Iterable[Person]) -> list[dict[str, str]]:
+    return [
+        {"user_id": person.user_id, "username": person.username, "since": rfc3339(person.since)}
+        for person in people
+    ]
+
+
+def _truncated(is_truncated: bool) -> dict[str, bool]:
+    return {"truncated": True} if is_truncated else {}

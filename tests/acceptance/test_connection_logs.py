@@ -1,0 +1,84 @@
+"""The log's lines on a socket: by its connection's id they tell its story, and no secret."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from realtime.logs import JsonFormatter
+from tests.clients import Socket
+from tests.platform import Platform
+from tests.serving import RunningServer, World
+from tests.waiting import eventually
+
+
+async def story_of(
+    socket: Socket, caplog: pytest.LogCaptureFixture, *, lines: int
+) -> list[dict[str, Any]]:
+    """What `grep` finds in JSON logs for the connection's id."""
+    connection_id = (await socket.established())["data"]["connection_id"]
+    write = JsonFormatter(None).format
+
+    def found() -> list[dict[str, Any]]:
+        written = [write(record) for record in caplog.records]
+        return [json.loads(line) for line in written if connection_id in line]
+
+    await eventually(lambda: len(found()) >= lines)
+    assert all(entry["connection"] == connection_id for entry in found())
+    return found()
+
+
+def without(entries: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
+    dropped = {"time", "level", "logger", "connection", *names}
+    return [{key: one[key] for key in one if key not in dropped} for one in entries]
+
+
+@pytest.mark.gen_test
+async def test_a_sockets_lines_tell_its_story(
+    server: RunningServer, platform: Platform, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whose it was, on what, whether it was brought up to date, who ended it and when."""
+    caplog.set_level(logging.INFO)
+    whose = {"user": world.guest, "topic": f"bot:{world.bot}"}
+    left = await server.chat(world.bot, world.guest, cursor="nonsense")
+    left.close(1000)
+    story = await story_of(left, caplog, lines=2)
+    assert without(story, "seconds") == [
+        {"message": "open", **whose, "recovered": False, "reason": "invalid"},
+        {"message": "gone", **whose, "code": 1000},
+    ]
+    assert story[1]["seconds"] >= 0
+    sent_off = await server.chat(world.bot, world.guest)
+    await platform.revoke(world.bot, world.guest)
+    assert await sent_off.closed() == 4003
+    assert without(await story_of(sent_off, caplog, lines=3), "seconds") == [
+        {"message": "open", **whose},
+        {"message": "close", **whose, "code": 4003, "reason": "access ended"},
+        {"message": "gone", **whose, "code": 4003},
+    ]
+
+
+@pytest.mark.gen_test
+async def test_a_refused_socket_is_told_of_too(
+    server: RunningServer, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody is known then; and what came as a token is not repeated."""
+    caplog.set_level(logging.INFO)
+    refused = await server.connect(server.ws_url(f"/api/ws/chat/{world.bot}", token="s3cret"))
+    assert await refused.closed() == 4001
+
+    def lines() -> list[dict[str, Any]]:
+        written = [JsonFormatter(None).format(record) for record in caplog.records]
+        return [entry for entry in map(json.loads, written) if "connection" in entry]
+
+    await eventually(lambda: len(lines()) == 2)
+    close, gone = lines()
+    assert close["connection"] == gone["connection"]
+    assert without([close, gone]) == [
+        {"message": "close", "code": 4001, "reason": "token invalid"},
+        {"message": "gone", "code": 4001},
+    ]
+    assert "s3cret" not in caplog.text

@@ -1,0 +1,215 @@
+"""Tests of `realtime.relay.presence`: by example here, everything at once in the model."""
+
+from __future__ import annotations
+
+import pytest
+
+from realtime.relay import presence as module
+from realtime.relay.presence import (
+    DOUBT_SECONDS,
+    GRACE_SECONDS,
+    RECOVERY_SECONDS,
+    Change,
+    Listing,
+    Person,
+    Presence,
+)
+from tests.unit.relay_world import ADA, BOT, GRACE, OTHER_BOT, ejection
+
+NOBODY: dict[str, Person] = {}
+
+
+def people(*user_ids: str, since: float = 0.0) -> dict[str, Person]:
+    return {user_id: Person(user_id, f"{user_id}'s name", since) for user_id in user_ids}
+
+
+class World:
+    """One bot that is asked about, and a clock."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.presence = Presence(lambda: self.now)
+        self.presence.open(BOT)
+
+    def read(self, *elsewhere: str) -> None:
+        self.presence.read(self.now, {BOT: people(*elsewhere)})
+
+    def update(self, *here: str, asked: str = "") -> tuple[list[str], list[str]]:
+        """Who joined and who left."""
+        change = self.presence.update(BOT, people(*here), {asked} - {""})
+        assert change is not None
+        assert bool(change) == bool(change.joined or change.left)
+        joined, left = ([one.user_id for one in these] for these in (change.joined, change.left))
+        return joined, left
+
+    def shown(self) -> list[str]:
+        return [one.user_id for one in self.presence.shown(BOT).people]
+
+
+def test_nothing_is_known_before_the_first_reading() -> None:
+    """Who is here is not everybody."""
+    world = World()
+    assert world.presence.update(BOT, people(ADA), set()) is None
+    world.read(GRACE)
+    assert world.update(ADA) == ([ADA, GRACE], [])
+
+
+def test_a_user_is_one_wherever_their_sockets_are() -> None:
+    """Here or elsewhere or both, since the oldest of them; and moving about changes nothing."""
+    world = World()
+    world.presence.read(world.now, {BOT: people(ADA, GRACE, since=5.0)})
+    world.presence.update(BOT, people(ADA, since=3.0) | people(GRACE, since=7.0), set())
+    assert [one.since for one in world.presence.shown(BOT).people] == [3.0, 5.0]
+    assert world.update(ADA) == ([], [])
+    world.read()
+    assert world.update(ADA, GRACE) == ([], [])
+
+
+def test_somebody_leaves_after_the_grace_and_by_a_reading() -> None:
+    """Time alone takes nobody away; who is back within the grace was never gone."""
+    world = World()
+    world.read(ADA, GRACE)
+    world.update()
+    world.read(GRACE)
+    assert world.update() == ([], [])
+    world.now += GRACE_SECONDS - 1
+    world.read(ADA)
+    assert world.update() == ([], [])
+    world.now += GRACE_SECONDS - 1
+    world.read(ADA)
+    assert world.update() == ([], []), "each time counts from its own beginning"
+    world.now += 1
+    assert world.update() == ([], [])
+    world.read(ADA)
+    assert world.update() == ([], [GRACE])
+    world.read()
+    assert world.update() == ([], []), "the first time is forgotten"
+    assert world.shown() == [ADA]
+
+
+def test_after_an_outage_nobody_leaves_for_a_while() -> None:
+    """The others write down anew who is there; who is not by then has left."""
+    world = World()
+    world.read(ADA, GRACE)
+    world.update()
+    world.presence.lost()
+    for seconds in (1, RECOVERY_SECONDS - 2):
+        world.now += seconds
+        world.read()
+        assert world.update() == ([], [])
+    world.read(GRACE)
+    world.now += GRACE_SECONDS + 1
+    world.read(GRACE)
+    assert world.update() == ([], [ADA])
+
+
+@pytest.mark.parametrize("topic", [BOT, None])
+@pytest.mark.parametrize("user_id", [ADA, None])
+def test_who_is_cut_off_leaves_at_once(topic: str | None, user_id: str | None) -> None:
+    """Though others' rows still have them; but not who is let in here again."""
+    world = World()
+    world.read(ADA)
+    world.update()
+    world.presence.ejected(ejection(1, 10, topic, user_id))
+    assert world.update() == ([], [ADA])
+    world.now += DOUBT_SECONDS / 2
+    world.read(ADA)
+    assert world.update() == ([], [])
+    assert world.presence.listing(BOT, people(ADA), world.now, NOBODY) == Listing([], False)
+    assert world.update(ADA) == ([ADA], [])
+    world.now += DOUBT_SECONDS
+    world.read(ADA)
+    assert world.update() == ([], []), "another socket elsewhere"
+
+
+def test_an_ejection_is_about_nobody_else() -> None:
+    """Neither about other users nor about other bots."""
+    world = World()
+    world.read(ADA, GRACE)
+    world.update()
+    world.presence.ejected(ejection(1, 10, OTHER_BOT, ADA))
+    world.presence.ejected(ejection(2, 11, BOT, "somebody"))
+    world.read()
+    assert world.update() == ([], [])
+
+
+def test_who_is_in_doubt_has_no_grace() -> None:
+    """They stay while they are asked about, here or elsewhere, and are gone when they are."""
+    world = World()
+    world.read(ADA)
+    world.update(GRACE)
+    world.presence.ejected(ejection(1, 10, BOT, None, may_stay=True))
+    assert world.update(asked=GRACE) == ([], [])
+    world.read()
+    assert world.update(asked=GRACE) == ([], [ADA])
+    assert world.update() == ([], [GRACE])
+
+
+def test_who_is_asked_about_does_not_come() -> None:
+    """Until the answer."""
+    world = World()
+    world.read()
+    assert world.update(asked=ADA) == ([], [])
+    assert world.update(ADA) == ([ADA], [])
+
+
+def test_a_doubt_ends() -> None:
+    """After it, a reload is a reload again; a cut before it counts as long as it would have."""
+    world = World()
+    world.read(ADA)
+    world.update()
+    world.presence.ejected(ejection(1, 10))
+    world.presence.ejected(ejection(2, 11, may_stay=True))
+    assert world.update() == ([], [ADA])
+    world.now += DOUBT_SECONDS
+    world.read(ADA)
+    assert world.update() == ([ADA], [])
+    world.read()
+    assert world.update() == ([], [])
+
+
+def test_ejections_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By time, and by number."""
+    monkeypatch.setattr(module, "MOST_EJECTIONS", 2)
+    world = World()
+    noted = world.presence._ejections._noted
+    for number in range(3):
+        world.presence.ejected(ejection(number, 10, user_id=str(number)))
+    assert list(noted) == [("1", BOT), ("2", BOT)]
+    world.now += DOUBT_SECONDS
+    world.presence.ejected(ejection(9, 10))
+    assert list(noted) == [(ADA, BOT)]
+
+
+def test_only_so_many_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who are there the longest; when one leaves, the next is shown."""
+    monkeypatch.setattr(module, "MOST", 2)
+    world = World()
+    crowd = {str(number): Person(str(number), "x", float(-number)) for number in range(4)}
+    listing = world.presence.listing(BOT, crowd, world.now, NOBODY)
+    assert listing == Listing([crowd["3"], crowd["2"]], True)
+    assert listing.told()["truncated"] is True
+    world.presence.read(world.now, {BOT: crowd})
+    change = world.presence.update(BOT, NOBODY, set())
+    assert change == Change([crowd["3"], crowd["2"]], [], True)
+    assert change.told()["truncated"] is True
+    assert world.presence.shown(BOT) == listing
+    world.presence.ejected(ejection(1, 10, BOT, "3"))
+    assert world.presence.update(BOT, NOBODY, set()) == Change([crowd["1"]], [crowd["3"]], True)
+
+
+def test_told_in_the_words_of_the_protocol() -> None:
+    """Times included."""
+    (ada,) = people(ADA).values()
+    told = {"user_id": ADA, "username": "ada's name", "since": "1970-01-01T00:00:00.000000Z"}
+    assert Listing([ada], False).told() == {"users": [told]}
+    assert Change([ada], [], False).told() == {"joined": [told], "left": []}
+
+
+def test_what_nobody_asks_about_is_forgotten() -> None:
+    """A reading that was under way then finds nobody to be for."""
+    world = World()
+    world.presence.close(BOT)
+    world.read(ADA)
+    world.presence.open(BOT)
+    assert world.presence.update(BOT, NOBODY, set()) is None

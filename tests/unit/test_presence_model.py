@@ -1,0 +1,195 @@
+"""Presence against a model: processes, tabs, reloads, deaths, outages and revokes in any order.
+
+What the users really have is simple: sockets. What each process shows may lag behind it, but never
+says that somebody left who was not gone for the grace time (or told to go), never that somebody
+came who has no socket, and is the truth once nothing happens any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from realtime.relay.presence import (
+    DOUBT_SECONDS,
+    GRACE_SECONDS,
+    RECOVERY_SECONDS,
+    Person,
+    Presence,
+)
+from tests.unit.relay_world import BOT, ejection
+
+NODES = range(3)
+USERS = ("ada", "grace", "joan")
+STEP = 0.5
+"""How often each process writes, reads and looks."""
+ALIVE = 10.0
+"""How long a dead process's rows are believed."""
+REFILL = 4.0
+"""How long after an outage until the last process has written its sockets down again."""
+
+
+@dataclass
+class Node:
+    presence: Presence
+    sockets: dict[int, str] = field(default_factory=dict)
+    """Users by socket."""
+    died_at: float | None = None
+    writes_from: float = 0.0
+    told: set[str] = field(default_factory=set)
+    """What a client makes out of the changes."""
+
+
+class World:
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.numbers = count()
+        self.nodes = [Node(Presence(lambda: self.now)) for _ in NODES]
+        self.rows: dict[int, dict[str, Person]] = {number: {} for number in NODES}
+        self.is_away = False
+        self.gone_since: dict[str, float] = {}
+        self.ejected_at: dict[str, float] = {}
+        self.doubted_at: dict[str, float] = {}
+        """Ejected, or asked about again while they were not there: they get no grace."""
+        for node in self.nodes:
+            node.presence.open(BOT)
+
+    @property
+    def alive(self) -> list[tuple[int, Node]]:
+        return [(number, one) for number, one in enumerate(self.nodes) if one.died_at is None]
+
+    def there(self) -> set[str]:
+        """Who really has a socket."""
+        return {user for _, node in self.alive for user in node.sockets.values()}
+
+    # What happens.
+
+    def open(self, number: int, user: str) -> None:
+        node = self.nodes[number]
+        if node.died_at is None and not self.is_away:  # nobody is let in without the database
+            node.sockets[next(self.numbers)] = user
+            self.gone_since.pop(user, None)
+
+    def close(self, number: int, user: str) -> None:
+        node = self.nodes[number]
+        for socket, whose in list(node.sockets.items()):
+            if whose == user:
+                del node.sockets[socket]
+                break
+        self._note_gone(user)
+
+    def _note_gone(self, *users: str) -> None:
+        for user in set(users) - self.there():
+            self.gone_since.setdefault(user, self.now)
+
+    def kill(self, number: int) -> None:
+        if len(self.alive) > 1 and self.nodes[number].died_at is None:
+            self.nodes[number].died_at = self.now
+            self._note_gone(*USERS)
+
+    def crash(self) -> None:
+        """The database is gone, with what is unlogged in it; whoever listens to it notices."""
+        self.is_away = True
+        for _, node in self.alive:
+            node.presence.lost()
+        self.rows = {number: {} for number in NODES}
+
+    def back(self, delays: list[float]) -> None:
+        if self.is_away:
+            self.is_away = False
+            for (_, node), delay in zip(self.alive, delays, strict=False):
+                node.writes_from = self.now + delay
+
+    def eject(self, user: str, may_stay: bool) -> None:
+        """A revoke; where access remains (`may_stay`) the sockets go on."""
+        if self.is_away:
+            return
+        for _, node in self.alive:
+            node.presence.ejected(ejection(1, 10, BOT, user, may_stay=may_stay))
+            if not may_stay:
+                node.sockets = {
+                    socket: whose for socket, whose in node.sockets.items() if whose != user
+                }
+        if not may_stay:
+            self.ejected_at[user] = self.now
+        self.doubted_at[user] = self.now
+        self._note_gone(user)
+
+    def step(self, number_of_steps: int = 1) -> None:
+        for _ in range(number_of_steps):
+            before = self.there()
+            self.now += STEP
+            for number, node in self.alive:
+                self._look(number, node, before)
+            for number, node in self.alive:
+                if not self.is_away and self.now >= node.writes_from:
+                    self.rows[number] = people(node)
+
+    # What each process makes of it.
+
+    def _look(self, number: int, node: Node, before: set[str]) -> None:
+        if self.is_away:
+            node.presence.lost()
+        else:
+            node.presence.read(self.now, {BOT: self._elsewhere(number)})
+        change = node.presence.update(BOT, people(node), set())
+        if change is None:
+            return
+        joined, left = ({one.user_id for one in these} for these in (change.joined, change.left))
+        assert left <= node.told
+        assert not joined & node.told
+        node.told = node.told - left | joined
+        assert node.told == {one.user_id for one in node.presence.shown(BOT).people}
+        for user in left:
+            self._check_left(user)
+        for user in joined - before:
+            assert self.gone_since.get(user, self.now) > self.ejected_at.get(user, 0.0)
+
+    def _check_left(self, user: str) -> None:
+        absent_for = self.now - self.gone_since.get(user, self.now)
+        # It shows with the next look, or with the first that can be had; and for a while what
+        # other processes say of them is not believed.
+        doubted_at = self.doubted_at.get(user, -1e9)
+        is_doubted = self.now - doubted_at <= DOUBT_SECONDS + STEP
+        was_doubted = is_doubted or doubted_at >= self.gone_since.get(user, self.now)
+        assert was_doubted or absent_for >= GRACE_SECONDS, f"{user} was gone for {absent_for} s"
+
+    def _elsewhere(self, number: int) -> dict[str, Person]:
+        found: dict[str, Person] = {}
+        for other, node in enumerate(self.nodes):
+            if other != number and (node.died_at is None or self.now - node.died_at < ALIVE):
+                found |= self.rows[other]
+        return found
+
+
+def people(node: Node) -> dict[str, Person]:
+    return {user: Person(user, user, 0.0) for user in node.sockets.values()}
+
+
+nodes, users = st.sampled_from(NODES), st.sampled_from(USERS)
+events = st.one_of(
+    st.tuples(st.just(World.open), nodes, users),
+    st.tuples(st.just(World.close), nodes, users),
+    st.tuples(st.just(World.step), st.integers(1, 12)),
+    st.tuples(st.just(World.kill), nodes),
+    st.tuples(st.just(World.crash)),
+    st.tuples(st.just(World.back), st.lists(st.floats(0, REFILL), min_size=3, max_size=3)),
+    st.tuples(st.just(World.eject), users, st.booleans()),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(events, max_size=40))
+def test_presence_is_never_wrong_for_long(happened: list[tuple]) -> None:  # type: ignore[type-arg]
+    """Whatever happens in whatever order."""
+    world = World()
+    world.step()
+    for act, *arguments in happened:
+        act(world, *arguments)
+    world.back([0.0] * 3)
+    world.step(int((ALIVE + RECOVERY_SECONDS + 2 * GRACE_SECONDS) / STEP) + 4)
+    for _, node in world.alive:
+        assert node.told == world.there()

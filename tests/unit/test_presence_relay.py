@@ -1,0 +1,251 @@
+"""Tests of `realtime.relay.presence_relay`: which sockets are told, and when it is read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from realtime.relay import presence_relay as module
+from realtime.relay.errors import Refused
+from realtime.relay.hub import Hub
+from realtime.relay.presence import GRACE_SECONDS, Person, Presence
+from realtime.relay.presence_relay import PresenceRelay
+from realtime.relay.protocol import rfc3339
+from realtime.relay.subscriber import Subscriber
+from tests.unit.relay_world import (
+    ADA,
+    BOT,
+    GRACE,
+    OTHER_BOT,
+    START,
+    Asked,
+    RecordingSink,
+    at,
+    ejection,
+    frame,
+    read,
+    run,
+)
+
+NOW = 1_700_000_000.0
+JOAN = "joan"
+
+
+class World:
+    """A hub, and what other processes have."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.others: dict[str, dict[str, Person]] = {BOT: {}, OTHER_BOT: {}}
+        self.is_away = False
+        self.readings: list[tuple[str, ...]] = []
+        self.pauses = 0
+        self.in_a_pause: Callable[[], object] = lambda: None
+        self.asked = Asked()
+        self.hub = Hub(
+            frame=frame,
+            pause=self.pause,
+            ask_again=self.asked,
+            monotonic=lambda: self.now,
+            on_move=lambda subscriber, is_here: self.relay.moved(subscriber, is_here),
+            on_eject=lambda one: self.relay.ejected(one),
+        )
+        self.relay = PresenceRelay(
+            Presence(lambda: self.now),
+            self.hub,
+            elsewhere=self.elsewhere,
+            frame=frame,
+            pause=self.pause,
+            monotonic=lambda: self.now,
+            clock=lambda: NOW,
+        )
+
+    async def elsewhere(self, topics: Sequence[str]) -> dict[str, dict[str, Person]]:
+        self.readings.append(tuple(topics))
+        if self.is_away:
+            raise Refused(1013, "away")
+        return {topic: dict(self.others[topic]) for topic in topics}
+
+    async def pause(self) -> None:
+        self.pauses += 1
+        self.in_a_pause()
+
+    def join(
+        self, user_id: str, topic: str = BOT, *, asks: bool = False, opened_at: float = 0.0
+    ) -> tuple[Subscriber, RecordingSink]:
+        sink = RecordingSink()
+        subscriber = Subscriber(
+            topic, "c", sink, opened_at=opened_at, hold_bytes=99, wants_presence=asks
+        )
+        self.hub.subscribe(subscriber)
+        self.hub.identify(subscriber, user_id, f"{user_id}'s name")
+        self.hub.admit(subscriber, START)
+        return subscriber, sink
+
+    def look(self, *, seconds: float = 1.0) -> None:
+        """What the loop does after that time."""
+        self.now += seconds
+
+        async def turn() -> None:
+            task = asyncio.create_task(self.relay.run())
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert not task.done()
+            task.cancel()
+
+        run(turn())
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TICK", 0)
+
+
+def person(user_id: str, since: float = 0.0) -> dict[str, str]:
+    return {"user_id": user_id, "username": f"{user_id}'s name", "since": rfc3339(since)}
+
+
+def message(kind: str, **data: Any) -> dict[str, Any]:
+    return {"type": kind, "bot_id": "b1", "data": data, "timestamp": rfc3339(NOW)}
+
+
+def test_the_state_and_then_what_changes() -> None:
+    """To those who ask; a socket that comes later begins with a state of its own."""
+    world = World()
+    _, sink = world.join(ADA, asks=True, opened_at=2.0)
+    _, silent = world.join(ADA, opened_at=1.0)
+    world.join(ADA, opened_at=3.0)
+    world.others[BOT] = {GRACE: Person(GRACE, "grace's name", 0.5)}
+    world.look()
+    state = message("presence_state", users=[person(GRACE, 0.5), person(ADA, 1.0)])
+    assert sink.messages == [state]
+    _, later = world.join(JOAN, asks=True, opened_at=4.0)
+    world.look(seconds=0)
+    assert sink.messages[1:] == [
+        message("presence_diff", joined=[person(JOAN, 4.0)], left=[]),
+    ]
+    assert [one["type"] for one in later.messages] == ["presence_state"]
+    world.look()
+    assert (len(sink.messages), len(later.messages), silent.messages) == (2, 1, [])
+
+
+def test_who_leaves() -> None:
+    """After the grace, as often as it is read meanwhile."""
+    world = World()
+    _, sink = world.join(ADA, asks=True)
+    guest, _ = world.join(GRACE)
+    world.look()
+    world.hub.unsubscribe(guest)
+    for _ in range(int(GRACE_SECONDS)):
+        world.look()
+    assert len(sink.messages) == 1
+    world.look()
+    assert sink.messages[1:] == [message("presence_diff", joined=[], left=[person(GRACE)])]
+
+
+def test_nothing_is_read_where_nobody_asks() -> None:
+    """Nor after the last one has left; bots with nobody who asks are not asked about."""
+    world = World()
+    world.join(GRACE, OTHER_BOT)
+    watcher, _ = world.join(ADA, asks=True)
+    second, _ = world.join(ADA, asks=True)
+    world.look()
+    world.hub.unsubscribe(watcher)
+    world.look()
+    assert world.readings == [(BOT,), (BOT,)]
+    world.hub.unsubscribe(second)
+
+    world.look()
+    assert len(world.readings) == 2
+    assert not any((world.relay._watchers, world.relay._told, world.relay._changed))
+
+
+def test_who_may_not_read_is_not_told() -> None:
+    """Neither who is cut off nor, for the time being, who is asked about; those get a new state."""
+    world = World()
+    _, sink = world.join(ADA, asks=True)
+    doubted, doubted_sink = world.join(GRACE, asks=True)
+    _, cut_sink = world.join("mallory", asks=True)
+    world.look()
+    read(world.hub, at(10), "c", ejection(1, 10, user_id=GRACE, may_stay=True))
+    read(world.hub, at(11), "d", ejection(2, 11, user_id="mallory"))
+    world.join(JOAN)
+    world.look()
+    change = message("presence_diff", joined=[person(JOAN)], left=[person("mallory")])
+    assert sink.messages[1:] == [change]
+    assert [len(one.messages) for one in (doubted_sink, cut_sink)] == [1, 1]
+    world.hub.admit_again(doubted, world.asked[0][1], at(12))
+    read(world.hub, at(13), "e")
+    world.look()
+    assert doubted_sink.messages[1:] == [
+        message("presence_state", users=[person(ADA), person(GRACE), person(JOAN)])
+    ]
+    assert len(sink.messages) == 2
+
+
+def test_an_ejection_from_everything() -> None:
+    """Is about every bot that is asked about; one from another bot is about none of them."""
+    world = World()
+    _, sink = world.join(ADA, asks=True)
+    world.others[BOT] = {GRACE: Person(GRACE, "grace's name", 0.0)}
+    world.look()
+    read(world.hub, at(9), "b", ejection(1, 9, OTHER_BOT, user_id=GRACE))
+    assert not world.relay._changed
+    read(world.hub, at(10), "c", ejection(1, 10, None, user_id=GRACE))
+    world.look(seconds=0)
+    assert sink.messages[1:] == [message("presence_diff", joined=[], left=[person(GRACE)])]
+
+
+def test_an_outage() -> None:
+    """Nobody leaves in it or soon after; and who came when it was is told once it is over."""
+    world = World()
+    world.join(GRACE)
+    world.others[BOT] = {JOAN: Person(JOAN, "joan's name", 0.0)}
+    world.is_away = True
+    _, sink = world.join(ADA, asks=True)
+    world.look()
+    assert sink.messages == []
+    world.is_away = False
+    world.look()
+    assert [one["type"] for one in sink.messages] == ["presence_state"]
+    world.relay.database_lost()
+    world.others[BOT] = {}
+    for _ in range(int(GRACE_SECONDS) + 2):
+        world.look()
+    assert len(sink.messages) == 1
+
+
+def test_asked_for_this_moment() -> None:
+    """Without any socket that asks, and without a grace."""
+    world = World()
+    world.join(ADA)
+    world.others[BOT] = {GRACE: Person(GRACE, "grace's name", -1.0)}
+    listing = run(world.relay.now(BOT))
+    assert [one.user_id for one in listing.people] == [GRACE, ADA]
+    world.is_away = True
+    with pytest.raises(Refused):
+        run(world.relay.now(BOT))
+
+
+def test_many_are_told_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others get a turn in between, in which anybody may leave, even all who ask."""
+    monkeypatch.setattr(module, "FAN_OUT_SLICE", 2)
+    world = World()
+    crowd = [
+        world.join(str(number), topic, asks=True)
+        for topic in (BOT, OTHER_BOT)
+        for number in range(5)
+    ]
+
+    def everyone_leaves() -> None:
+        for one, _ in crowd:
+            world.hub.unsubscribe(one)
+
+    world.in_a_pause = everyone_leaves
+    world.look()
+    assert world.pauses == 2 + 2, "slices of the one bot, and one after each bot"
+    assert sum(len(sink.messages) for _, sink in crowd) == 1
+    assert not any((world.relay._watchers, world.relay._told))

@@ -1,0 +1,41 @@
+"""Whether the event loop keeps up, and how much memory the process has."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from realtime import vitals
+from realtime.vitals import Vitals, resident_bytes
+from tests.unit.relay_world import run, while_running
+
+
+@pytest.mark.parametrize(("remembered", "told"), [(1000_000, 0.75), (2, 0.0)])
+def test_the_worst_of_lately_is_told(
+    monkeypatch: pytest.MonkeyPatch, remembered: int, told: float
+) -> None:
+    """And forgotten in time."""
+    monkeypatch.setattr(vitals, "EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(vitals, "REMEMBERED", remembered)
+    first = iter([0.0, 0.75, 1.0, 1.25])
+    asked: list[float] = []
+
+    def monotonic() -> float:
+        asked.append(next(first, 1.25))
+        return asked[-1]
+
+    measured = Vitals(lambda: 99.0, monotonic)
+    assert measured.started_at == 99.0
+    assert measured.loop_lag == 0.0
+    run(while_running(measured.run(), lambda: len(asked) > 20))
+    assert measured.loop_lag == told
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_is_read_where_linux_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python process has some megabytes; elsewhere it is not known."""
+    assert 2**20 < (resident_bytes() or 0) < 2**40
+    monkeypatch.setattr(vitals, "_STATM", Path("/nowhere/at/all"))
+    assert resident_bytes() is None

@@ -3,6 +3,8 @@
 Built by `server`.
 """
 
+import logging
+from http.client import OK, SWITCHING_PROTOCOLS
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from realtime.web.presence import PresenceHandler
 from realtime.web.services import Services
 from realtime.web.sockets import ChatSocket, NotificationsSocket
 
-SWITCHING_PROTOCOLS = 101
+POLLED = "/api/ws/figures"
+"""What every open console asks for each second: its answer is no news."""
 STATIC = Path(__file__).parent / "static"
 # 'self' does not cover ws: in every browser; the console connects only to where it came from.
 CONTENT_SECURITY_POLICY = (
@@ -86,4 +89,5 @@ def log_request(handler: RequestHandler) -> None:
         request = handler.request
         took = round(1000 * request.request_time(), 1)
         line = Line("request", method=request.method, path=request.path, status=status, ms=took)
-        log.info(line)
+        is_news = request.path != POLLED or status != OK
+        log.log(logging.INFO if is_news else logging.DEBUG, line)

@@ -1,16 +1,18 @@
-"""The browser of the acceptance tests."""
+"""The browsers of the acceptance tests: one for the JavaScript clients, one for the console."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from tornado.ioloop import IOLoop
 
+from tests.acceptance.console import ARGUMENTS, DESKTOP, Chromium, OpenConsole, sees
 from tests.conftest import CHROMIUM
+from tests.serving import RunningServer, StartServer, World, token
 
 if TYPE_CHECKING:
+    from playwright.async_api import Page
     from playwright.sync_api import Browser, BrowserContext
-
-ARGUMENTS = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking"]
 
 
 @pytest.fixture(scope="module")
@@ -31,3 +33,44 @@ def context(browser: "Browser") -> Iterator["BrowserContext"]:
     context.set_default_timeout(30_000)
     yield context
     context.close()
+
+
+@pytest.fixture
+def console_server(io_loop: IOLoop, start_server: StartServer) -> RunningServer:
+    """A server that serves the console."""
+
+    async def start() -> RunningServer:
+        return await start_server(CONSOLE="true")
+
+    running: RunningServer = io_loop.run_sync(start, timeout=20)
+    return running
+
+
+@pytest.fixture
+def chromium(io_loop: IOLoop, console_server: RunningServer) -> Iterator[Chromium]:
+    """Fails the test when a page complained: of its own errors, or of what its policy forbade.
+
+    It goes before the server does, or pages would complain of that.
+    """
+    chromium = Chromium()
+    io_loop.run_sync(chromium.start, timeout=30)
+    yield chromium
+    io_loop.run_sync(chromium.stop, timeout=30)
+    assert chromium.complaints == []
+
+
+@pytest.fixture
+def open_console(console_server: RunningServer, chromium: Chromium, world: World) -> OpenConsole:
+    """Opens the console as one of the people, and waits until it is live.
+
+    Options: is_admin, and those of a page in playwright, such as viewport.
+    """
+
+    async def open_console(user_id: str, *, is_admin: bool = False, **options: Any) -> "Page":
+        page = await chromium.page(**{"viewport": DESKTOP, **options})
+        signed = token(user_id, is_admin=is_admin)
+        await page.goto(console_server.url("/", bot=world.bot, token=signed))
+        await sees(page, "#state-word", "Live")
+        return page
+
+    return open_console

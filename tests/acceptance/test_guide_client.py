@@ -17,7 +17,7 @@ from tornado.ioloop import IOLoop
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
-from tests.acceptance.conftest import ARGUMENTS
+from tests.acceptance.console import ARGUMENTS
 from tests.conftest import CHROMIUM
 from tests.platform import Platform
 from tests.serving import RunningServer, StartServer, World, token

@@ -5,11 +5,16 @@
  */
 
 import { connect } from './realtime.js';
+import { Cluster } from './console/cluster.js';
 import { Conversation } from './console/conversation.js';
 import { askForCredentials, readCredentials } from './console/credentials.js';
 import { copy, find, flash } from './console/dom.js';
 import { EventStream } from './console/event_stream.js';
+import { Inspector } from './console/inspector.js';
+import { Line } from './console/line.js';
+import { People } from './console/people.js';
 import { insertMessage } from './console/recipes.js';
+import { Resume } from './console/resume.js';
 import { SqlPanel } from './console/sql_panel.js';
 import { Status } from './console/status.js';
 import { Toasts } from './console/toasts.js';
@@ -22,9 +27,16 @@ const TOKEN_REFUSED = 4001;
 /** The types that the reader may switch off in the stream, and the switch of each. */
 const SWITCHES = { pong: 'show-pong', typing_indicator: 'show-typing_indicator' };
 
+/** Wide enough for the conversation, its events and the SQL side by side. */
+const WIDE = matchMedia('(min-width: 1181px)');
+
 const status = new Status();
-const stream = new EventStream(find('events'));
+const line = new Line();
+const stream = new EventStream(find('events'), new Inspector());
 const sql = new SqlPanel(find('recipes'));
+const resume = new Resume(line);
+const cluster = new Cluster();
+const people = new People(find('present'));
 const typists = new Typists(find('typists'));
 const toasts = new Toasts(find('toasts'));
 const conversation = new Conversation({
@@ -44,14 +56,16 @@ function start(credentials) {
   clients?.notifications.close();
   if (credentials.botId !== botId) conversation.clear();
   botId = credentials.botId;
+  resume.reset();
+  cluster.use(credentials);
   // The subprotocol keeps the token out of addresses, and so out of every log on the way.
-  const common = { token: credentials.token, tokenIn: 'protocol' };
+  const common = { token: credentials.token, tokenIn: 'protocol', WebSocket: line.Socket };
   clients = {
-    chat: connect({ ...common, botId }),
+    chat: connect({ ...common, botId, presence: true }),
     notifications: connect({ ...common, notifications: true }),
   };
   status.bot('Connecting…', botId);
-  sql.update({ botId });
+  show({ botId });
   followChat(clients.chat);
   followNotifications(clients.notifications);
   status.state(clients.chat.state);
@@ -68,11 +82,13 @@ function followChat(chat) {
   chat.on('reconnecting', (wait) => status.reconnecting(wait));
   chat.on('latency', ({ milliseconds }) => status.latency(milliseconds));
   chat.on('close', onClose);
-  chat.on('open', () => chat.ping());
+  chat.on('open', (opened) => onOpen(chat, opened));
   chat.on('connection_established', ({ data }) => onEstablished(data));
   chat.on('chat_message', ({ data }) => onMessage(data));
   chat.on('chat_message_update', ({ data }) => conversation.update(data));
   chat.on('typing_indicator', ({ data }) => onTyping(data));
+  chat.on('presence_state', ({ data }) => onPresence(data.users, () => people.state(data)));
+  chat.on('presence_diff', ({ data }) => onPresence(data.joined, () => people.diff(data)));
   chat.on('permission_change', ({ data }) => onPermission(data));
   chat.on('bot_update', ({ data }) => onBotUpdate(data));
   chat.on('document_update', ({ data }) => conversation.note(documentUpdate(data)));
@@ -85,6 +101,7 @@ function followNotifications(notifications) {
   notifications.on('*', (message) => hear(message, 'notifications', notifications));
   followLifecycle(notifications, 'notifications');
   notifications.on('state', ({ state }) => status.notifications(state));
+  notifications.on('connection_established', ({ data }) => cluster.connected(data.connection_id));
   notifications.on('notification', onNotification);
 }
 
@@ -99,7 +116,7 @@ function followLifecycle(client, source) {
 // What is heard ------------------------------------------------------------------------------
 
 function hear(message, source, client) {
-  if (isShown(message.type)) stream.message(message, source);
+  if (isShown(message.type)) stream.message(message, source, line.bytes);
   if (source === 'chat') status.cursor(client.cursor);
   if (message.type !== 'pong') status.event(message.type === 'notification');
 }
@@ -111,17 +128,35 @@ function isShown(type) {
 
 function onEstablished(data) {
   me = { id: data.user_id, role: data.role };
-  conversation.me = me.id;
+  conversation.me = people.me = me.id;
   status.bot(data.bot_name, botId);
   status.expires(data.expires_at);
-  sql.update({ userId: me.id, role: me.role });
+  cluster.connected(data.connection_id);
+  show({ userId: me.id, role: me.role });
   showMe();
+}
+
+function onOpen(chat, opened) {
+  resume.opened(opened);
+  chat.ping();
+}
+
+/** Where SQL is shown, it is about this bot and this person. */
+function show(scene) {
+  sql.update(scene);
+  resume.update(scene);
 }
 
 function onMessage(data) {
   learnName(data);
   conversation.add(data);
+  resume.heard(data);
   typists.update({ user_id: data.user_id, is_typing: false });
+}
+
+function onPresence(newcomers, show) {
+  newcomers.forEach(learnName);
+  show();
 }
 
 function onTyping(data) {
@@ -156,6 +191,7 @@ function onClose(close) {
   wasShutOut = close.code === NO_PERMISSION;
   status.close(close);
   typists.clear();
+  people.clear();
   if (close.final && close.code !== 1000)
     conversation.note(`The connection ended: ${closed(close)}.`);
   if (close.final && close.code === TOKEN_REFUSED)
@@ -209,8 +245,10 @@ function onKey(event) {
   event.preventDefault();
 }
 
-function showTab(tab) {
+function showTab(wanted) {
+  const tab = WIDE.matches && wanted !== 'cluster' ? 'conversation' : wanted;
   document.body.dataset.tab = tab;
+  cluster.show(tab === 'cluster');
   for (const button of document.querySelectorAll('.tabs button')) {
     button.setAttribute('aria-pressed', String(button.dataset.tab === tab));
   }
@@ -235,6 +273,7 @@ function bind() {
       find('events').classList.toggle(`no-${type}`, !find(box).checked),
     );
   }
+  WIDE.addEventListener('change', () => showTab(document.body.dataset.tab));
   setInterval(() => document.hidden || clients?.chat.ping(), PING_EVERY);
 }
 

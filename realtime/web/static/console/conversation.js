@@ -3,7 +3,7 @@
  * else happened to the bot, and ghosts: what was typed here and waits for someone to commit it.
  */
 
-import { arrive, clock, copyButton, element, framed, Log, setText, short } from './dom.js';
+import { arrive, clock, copyButton, element, framed, hue, Log, setText } from './dom.js';
 import { coloured } from './sql_panel.js';
 
 const MOST_ITEMS = 500;
@@ -171,7 +171,9 @@ export class Conversation {
   #showStreaming(entry) {
     clearTimeout(entry.streamTimer);
     entry.item.classList.toggle('streaming', entry.data.role === 'assistant');
-    entry.streamTimer = setTimeout(() => entry.item.classList.remove('streaming'), STREAMING_FOR);
+    // The word "edited" in the place of the caret may need a line more.
+    const settle = () => this.#log.change(() => entry.item.classList.remove('streaming'));
+    entry.streamTimer = setTimeout(settle, STREAMING_FOR);
   }
 }
 
@@ -214,9 +216,4 @@ function speakerName(role, username, isMine) {
 
 function count(messages) {
   return messages === 1 ? '1 message' : `${messages} messages`;
-}
-
-/** A colour of one's own, the same in every window. */
-function hue(id) {
-  return [...short(id)].reduce((sum, character) => (sum * 31 + character.charCodeAt(0)) % 360, 7);
 }

@@ -24,6 +24,12 @@ export function setText(target, text) {
 
 export const short = (id) => String(id ?? '').slice(0, 8);
 
+/** A person's colour, the same in every window. */
+export function hue(id) {
+  const sum = [...String(id)].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 3_600, 7);
+  return (sum * 137) % 360; // far apart, even where ids differ in their last character alone
+}
+
 const TIME = { hour: '2-digit', minute: '2-digit', hour12: false };
 
 export function clock(date) {
@@ -32,6 +38,11 @@ export function clock(date) {
 
 export function preciseClock(date) {
   return date.toLocaleTimeString([], { ...TIME, second: '2-digit', fractionalSecondDigits: 3 });
+}
+
+/** A measured number as far as its digits mean something: 0.42, 4.2, 42, 420. */
+export function rounded(value) {
+  return Number(value >= 100 ? value.toFixed(0) : value.toPrecision(2)).toLocaleString('en');
 }
 
 /** How long something still lasts, in words of one size. */

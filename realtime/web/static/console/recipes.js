@@ -16,6 +16,18 @@ VALUES (
 );`;
 }
 
+/** Ten messages in one commit. Their text ends in a tag, by which the page knows them again. */
+export function insertTen({ botId, userId }, tag) {
+  return `INSERT INTO messages (session_id, bot_id, user_id, role, content)
+SELECT
+  (SELECT id FROM sessions WHERE bot_id = ${quote(botId)} LIMIT 1),
+  ${quote(botId)},
+  ${quote(userId)},
+  'user',
+  'Row ' || n || ${quote(` of 10 · ${tag}`)}
+FROM generate_series(1, 10) AS n;`;
+}
+
 /**
  * Recipes as { key, title, about, sql }.
  *

@@ -8,6 +8,8 @@ const FAMILIES = {
   chat_message: 'chat',
   chat_message_update: 'chat',
   typing_indicator: 'typing',
+  presence_state: 'typing',
+  presence_diff: 'typing',
   permission_change: 'permission',
   bot_update: 'bot',
   document_update: 'document',
@@ -30,6 +32,8 @@ const GISTS = {
   chat_message_update: ({ data }) =>
     data.action === 'deleted' ? `deleted ${short(data.message_id)}` : said(data),
   typing_indicator: ({ data }) => `${data.username} ${data.is_typing ? 'is typing' : 'stopped'}`,
+  presence_state: ({ data }) => `here: ${usernames(data.users)}`,
+  presence_diff: ({ data }) => moved(data),
   permission_change: ({ data }) => permission(data, short(data.target_user_id)),
   bot_update: ({ data }) => botUpdate(data),
   document_update: ({ data }) => documentUpdate(data),
@@ -60,6 +64,17 @@ export function notification({ notification_type: type, data }) {
 
 function said({ role, username, content }) {
   return `${role === 'user' ? username : role}: ${content}`;
+}
+
+function moved({ joined, left }) {
+  const parts = [];
+  if (joined.length > 0) parts.push(`${usernames(joined)} came`);
+  if (left.length > 0) parts.push(`${usernames(left)} left`);
+  return parts.join(', ');
+}
+
+function usernames(people) {
+  return people.map(({ username }) => username).join(', ');
 }
 
 export function permission({ action, details }, whom) {

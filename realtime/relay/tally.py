@@ -110,7 +110,9 @@ class Tally:
         if sockets:
             self.deliveries += len(events) * sockets
             now = self._monotonic() - self._clock_offset
-            self.latency.observe(*[now - event.written_at for event in events])
+            # An answer that grows is held back on purpose: its delay says nothing of the relay.
+            fresh = [event for event in events if event.subject is None]
+            self.latency.observe(*[now - event.written_at for event in fresh])
 
     def gone(self, code: int, *, is_ours: bool) -> None:
         """A socket is gone.

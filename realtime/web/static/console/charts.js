@@ -30,7 +30,7 @@ const CHARTS = [
   {
     key: 'latency',
     title: 'Latency',
-    about: 'Row to last socket; growing answers: ¼ s more',
+    about: 'From the row to the last of its sockets',
     floor: 0.01,
     format: milliseconds,
     series: [

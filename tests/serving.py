@@ -22,7 +22,14 @@ SECRET = "a secret for tests only, of at least 32 bytes"
 
 
 def make_settings(dsn: str, **more: str) -> Settings:
-    environ = {"DATABASE_URL": dsn, "JWT_SECRET": SECRET, "PORT": "0", "DRAIN_SECONDS": "0"}
+    environ = {
+        "DATABASE_URL": dsn,
+        # On a busy machine an answer may take long, and is still one.
+        "DATABASE_TIMEOUT_SECONDS": "5",
+        "JWT_SECRET": SECRET,
+        "PORT": "0",
+        "DRAIN_SECONDS": "0",
+    }
     return Settings.from_environ(environ | more)
 
 

@@ -176,7 +176,7 @@ async def hear_pasted_line(link: str, line: str) -> dict[str, Any]:
     chat = f"ws://{address.netloc}/api/ws/chat/{asked['bot'][0]}?token={asked['token'][0]}"
     connection = await websocket_connect(chat)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             assert json.loads(await connection.read_message() or "")["type"] == (
                 "connection_established"
             )
@@ -212,7 +212,7 @@ async def hear_answers(link: str) -> None:
     chat = f"ws://{address.netloc}/api/ws/chat/{asked['bot'][0]}?token={asked['token'][0]}"
     connection = await websocket_connect(chat)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             heard: set[tuple[str, str]] = set()
             while not {("chat_message", "user"), ("chat_message_update", "assistant")} <= heard:
                 message = json.loads(await connection.read_message() or "")

@@ -56,6 +56,8 @@ log = logging.getLogger(__name__)
 BACKLOG = 1024
 MAX_HEADER_BYTES = 32768
 IDLE_SECONDS = 30.0
+START_SECONDS = 10.0
+"""How long the database may take to answer at the start, when nobody waits for it yet."""
 SLOWEST_GOODBYES = 0.05
 """Seconds between two closes of a drain, at most: a few sockets need not take all of its time."""
 
@@ -93,7 +95,7 @@ async def serve(
 async def _begin(settings: Settings) -> Beginning:
     dsn = settings.database_direct_url.get_secret_value()
     try:
-        return await begin(dsn, settings.database_timeout_seconds)
+        return await begin(dsn, max(settings.database_timeout_seconds, START_SECONDS))
     except (SchemaError, WrongServer) as error:
         raise StartError(str(error)) from error
     except LOST as error:

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from tornado.websocket import websocket_connect
+from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from realtime.auth import TokenVerifier
 from realtime.settings import Settings
@@ -185,7 +185,14 @@ async def hear_pasted_line(link: str, line: str) -> dict[str, Any]:
             received: dict[str, Any] = json.loads(await connection.read_message() or "")
             return received
     finally:
-        connection.close()
+        await leave(connection)
+
+
+async def leave(connection: WebSocketClientConnection) -> None:
+    """Close, and read until it is closed: a loop that ends before that leaves a socket open."""
+    connection.close()
+    while await connection.read_message() is not None:
+        pass  # there may always be more
 
 
 def test_dev_serves_a_demo_and_leaves_nothing_behind(checkout: Path) -> None:
@@ -218,9 +225,7 @@ async def hear_answers(link: str) -> None:
                 message = json.loads(await connection.read_message() or "")
                 heard.add((message["type"], message["data"].get("role", "")))
     finally:
-        connection.close()
-        while await connection.read_message() is not None:
-            pass  # there is always more
+        await leave(connection)
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])

@@ -60,6 +60,7 @@ async def test_a_pipe_gets_json_and_nothing_else(
     ) as tail:
         await printed(tail, "connection_established")
         await platform.message(world.session, world.bot, world.owner, "two\nlines")
+        await printed(tail, "chat_message")  # a revoke in the same read would come before it
         await platform.revoke(world.bot, world.guest)
         await eventually(lambda: tail.process.poll() is not None, limit=30)
         assert tail.process.returncode == 1

@@ -1,6 +1,6 @@
 """The reference tables, typed, for `alembic check` and for applications that use SQLAlchemy.
 
-sql/reference/tables.sql is what makes them; nothing here reaches a database by itself.
+The files `sql/*/reference/tables.sql` make them; nothing here reaches a database by itself.
 """
 
 from __future__ import annotations

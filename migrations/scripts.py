@@ -1,7 +1,7 @@
 """Runs the files under `sql/`. Called by the revisions in `versions/`.
 
-A released file is never edited: a later change is a new file and a new revision, so that an old
-database and a new one arrive at the same schema.
+Each revision has a folder of its own, and runs what lies in it. A released folder never changes,
+so that an old database and a new one arrive at the same schema; its `SHA256SUMS` says what it was.
 """
 
 from __future__ import annotations
@@ -11,21 +11,13 @@ from typing import Any
 
 from alembic import op
 
-from realtime.postgres.attach_templates import render_all
-from realtime.postgres.mapping import read_mapping
-
 FOLDER = Path(__file__).with_name("sql")
 
 
 def run_scripts(*names: str) -> None:
     """Run `sql/<name>.sql` in alembic's transaction, or print it in offline mode."""
     for name in names:
-        _run((FOLDER / f"{name}.sql").read_text(encoding="utf-8"))
-
-
-def run_templates() -> None:
-    """Run what `bin/attach` would, for the reference tables."""
-    _run(render_all(read_mapping(), {}))
+        _run((FOLDER / f"{name}.sql").read_text(encoding="ascii"))
 
 
 def _run(script: str) -> None:

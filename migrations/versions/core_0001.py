@@ -12,15 +12,15 @@ depends_on = None
 
 def upgrade() -> None:
     run_scripts(
-        "core/events",
-        "core/retention",
-        "core/doorbell",
-        "core/connections",
-        "core/values",
-        "core/contract",
-        "core/rights",
+        "0001/core/events",
+        "0001/core/retention",
+        "0001/core/doorbell",
+        "0001/core/connections",
+        "0001/core/values",
+        "0001/core/contract",
+        "0001/core/rights",
     )
 
 
 def downgrade() -> None:
-    run_scripts("core/down")
+    run_scripts("0001/core/down")

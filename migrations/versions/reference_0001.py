@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from migrations.scripts import run_scripts, run_templates
+from migrations.scripts import run_scripts
 
 revision = "reference_0001"
 down_revision = None
@@ -11,10 +11,8 @@ depends_on = "core_0001"
 
 
 def upgrade() -> None:
-    run_scripts("reference/tables")
-    run_templates()
-    run_scripts("reference/rights")
+    run_scripts("0001/reference/tables", "0001/reference/rendered", "0001/reference/rights")
 
 
 def downgrade() -> None:
-    run_scripts("reference/down")
+    run_scripts("0001/reference/down")

@@ -2,7 +2,7 @@
 
 The tables are found by their triggers, which call functions of the schema `relay`: they may be the
 reference tables or a platform's own. What a dropped trigger leaves behind is its function, which
-nothing calls any more; what else a table must have, the files of the migrations say.
+nothing calls any more; what else a table must have, the templates say.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def wanted_triggers() -> Sequence[Trigger]:
     """What the migrations create, and bin/attach likewise."""
     return [
         Trigger(kind, event, function)
-        for path in sorted((PROJECT / "migrations" / "sql" / "reference").glob("*.sql"))
+        for path in sorted((PROJECT / "migrations" / "templates").glob("*.sql"))
         for event, kind, function in _CREATE.findall(path.read_text("utf-8"))
     ]
 
@@ -131,7 +131,7 @@ def _missing(
 def _is_missing(table: str, event: str, function: str) -> Finding:
     return problem(
         f"{table} has no trigger for {event} that calls {function}: such changes send nothing",
-        "create it again, as in migrations/sql/reference (bin/attach for the platform's tables)",
+        "create it again, as in migrations/templates (bin/attach for the platform's tables)",
     )
 
 

@@ -1,7 +1,7 @@
-"""The triggers and access functions as SQL, from the templates in `migrations/sql/reference`.
+"""The triggers and access functions as SQL, from `migrations/templates`.
 
-Rendered by the migration of the reference tables (with the default mapping) and by `attach` (with
-a platform's). In a template
+Rendered by `attach` with a platform's mapping, and by `python -m migrations.render` with the default
+one, for the migration of the reference tables. In a template
 
 * `{{messages}}` is a table: one that there is none of is an empty one;
 * `{{n.content}}` is a column of the row `n`. `u` is of users, `b` of bots, `p` of permissions, and
@@ -21,7 +21,7 @@ from typing import Final
 
 from realtime.postgres.mapping import COLUMNS, Kind, PlatformMapping, read_mapping
 
-FOLDER: Final = Path(__file__).resolve().parents[2] / "migrations" / "sql" / "reference"
+FOLDER: Final = Path(__file__).resolve().parents[2] / "migrations" / "templates"
 ALWAYS: Final = ("access", "users", "access_changes", "bots")
 OPTIONAL: Final = ("permissions", "messages", "documents")
 """Rendered where the mapping has the table of that name."""

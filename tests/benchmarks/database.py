@@ -19,7 +19,7 @@ from realtime.postgres.schema import migrate
 from tests.benchmarks.paths import ROOT, SQL
 
 OURS, NOTIFY, NONE = "ours", "notify", "none"
-TABLES = ROOT / "migrations" / "sql" / "reference" / "tables.sql"
+TABLES = ROOT / "migrations" / "sql" / "0001" / "reference" / "tables.sql"
 SETTINGS = {"max_connections": "200"}
 """All else is PostgreSQL's default: fsync and synchronous_commit are on."""
 PGBENCH_LIMIT = 900

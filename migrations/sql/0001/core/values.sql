@@ -12,7 +12,7 @@ RETURN CASE
     WHEN value ~ '^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$' THEN value::uuid
 END;
 
--- Who is writing, as far as the writer said so with set_config('relay.actor', …, true).
+-- Who is writing, as far as the writer said so with set_config('relay.actor', ..., true).
 -- After the transaction that set it the setting reads '': that, too, is "unset".
 CREATE FUNCTION relay.actor() RETURNS uuid
 LANGUAGE sql STABLE PARALLEL SAFE

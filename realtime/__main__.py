@@ -31,10 +31,10 @@ def main() -> None:
 @click.option("--simulate", is_flag=True, help="With people who talk in the demo bot.")
 def dev(simulate: bool) -> None:
     """Serve a demo on a database of its own, for development."""
-    from realtime.dev import run
-    from realtime.postgres.embedded import EmbeddedPostgresError
+    from realtime.cli.dev import run
+    from realtime.cli.migrate import ReleaseError
+    from realtime.embedded.server import EmbeddedPostgresError
     from realtime.postgres.schema import SchemaError
-    from realtime.release import ReleaseError
 
     with plain_errors(EmbeddedPostgresError, SchemaError, ReleaseError):
         sys.exit(run(os.environ, is_simulated=simulate))
@@ -43,12 +43,12 @@ def dev(simulate: bool) -> None:
 @main.command()
 def serve() -> None:
     """Serve, configured by the environment alone."""
-    from realtime.settings import Settings
+    from realtime.config.settings import Settings
 
     with plain_errors():
         settings = Settings.from_environ(os.environ)
 
-    from realtime.supervisor import run
+    from realtime.runtime.supervisor import run
 
     sys.exit(run(settings))
 
@@ -58,8 +58,8 @@ def migrate() -> None:
     """Bring the schema in the database up to date."""
     dsn = direct_url()
 
+    from realtime.cli.migrate import ReleaseError, bring_up_to_date
     from realtime.postgres.schema import SchemaError
-    from realtime.release import ReleaseError, bring_up_to_date
 
     with plain_errors(SchemaError, ReleaseError):
         bring_up_to_date(dsn)
@@ -78,9 +78,9 @@ def attach(mapping: Path | None, action: str | None, folder: Path) -> None:
     MAPPING is a TOML file that says what is different from the reference tables; --example prints
     one to start from.
     """
-    from realtime.attaching import run
-    from realtime.postgres.attach_state import AttachError
-    from realtime.postgres.mapping import EXAMPLE, MappingError
+    from realtime.attach.command import run
+    from realtime.attach.mapping import EXAMPLE, MappingError
+    from realtime.attach.state import AttachError
 
     if action == "example":
         click.echo(EXAMPLE.read_text("utf-8"), nl=False)
@@ -101,7 +101,7 @@ def attach(mapping: Path | None, action: str | None, folder: Path) -> None:
 @click.option("--admin", is_flag=True, help="With the admin claim.")
 def token(subject: str, ttl: int, admin: bool) -> None:
     """Print a token signed for SUBJECT, by JWT_SECRET or the secret that bin/dev made."""
-    from realtime.dev_tokens import mint
+    from realtime.cli.token import mint
 
     with plain_errors():
         click.echo(mint(os.environ, subject, ttl=ttl, is_admin=admin, now=time.time()))
@@ -115,8 +115,8 @@ def token(subject: str, ttl: int, admin: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as it was sent.")
 def tail(bot: str, url: str | None, given: str | None, user: str | None, as_json: bool) -> None:
     """Print what happens on BOT (its id), a line for each event, until Ctrl-C."""
+    from realtime.cli.tail import TailError, client_for, run
     from realtime.client import Closed
-    from realtime.tail import TailError, client_for, run
 
     with plain_errors(Closed, TailError):
         run(client_for(os.environ, bot, url=url, token=given, user=user), as_json=as_json)
@@ -172,7 +172,7 @@ def doctor(as_json: bool, explain: tuple[int, str] | None) -> None:
 
 def direct_url() -> str:
     """The database that a release step works on; the keys are not needed there, or not known."""
-    from realtime.settings import Settings
+    from realtime.config.settings import Settings
 
     names = ("DATABASE_URL", "DATABASE_DIRECT_URL")
     given = {name: os.environ[name] for name in names if name in os.environ}
@@ -184,7 +184,7 @@ def direct_url() -> str:
 @contextmanager
 def plain_errors(*kinds: type[Exception]) -> Iterator[None]:
     """Turn what the user can put right into one line and exit code 1."""
-    from realtime.settings import SettingsError
+    from realtime.config.settings import SettingsError
 
     expected: tuple[type[Exception], ...] = (SettingsError, *kinds)
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from realtime.postgres.mapping import PlatformMapping, read_mapping
+from realtime.attach.mapping import PlatformMapping, read_mapping
 
 MAPPING = Path(__file__).with_name("adopted.toml")
 # Nullable where nobody thought of it, an enum, varchars, times without zone: as such schemas are.

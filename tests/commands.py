@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import asyncpg
 
-from realtime.settings import Settings
+from realtime.config.settings import Settings
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[1]

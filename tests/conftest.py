@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from realtime.postgres.embedded import EmbeddedPostgres
+from realtime.embedded.server import EmbeddedPostgres
 
 # Here and not by `-p`, which would import the relay before its coverage is measured.
 pytest_plugins = ["tests.mortal", "tests.serving"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from realtime.postgres.embedded import EmbeddedPostgres
+from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.schema import migrate
 from tests.conftest import TEST_SETTINGS
 

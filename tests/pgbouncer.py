@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from realtime.postgres.embedded_account import ServerAccount
+from realtime.embedded.account import ServerAccount
 from tests.commands import free_port
 from tests.waiting import wait_until
 

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 from playwright.async_api import async_playwright, expect
 
-from realtime.auth import mint_token
-from realtime.dev import BOT_ID, PEOPLE
-from realtime.postgres.embedded import EmbeddedPostgres
+from realtime.auth.tokens import mint_token
+from realtime.cli.dev import BOT_ID, PEOPLE
+from realtime.embedded.server import EmbeddedPostgres
 from tests.acceptance.console import ARGUMENTS, DESKTOP, PHONE
 from tests.clients import Socket
 from tests.commands import ROOT, SECRET, environment, free_port, running

@@ -11,9 +11,9 @@ from urllib.parse import urlencode
 import pytest
 from tornado.ioloop import IOLoop
 
-from realtime.auth import mint_token
-from realtime.server import Server, serve
-from realtime.settings import Settings
+from realtime.auth.tokens import mint_token
+from realtime.config.settings import Settings
+from realtime.runtime.server import Server, serve
 from tests.clients import Socket
 from tests.platform import Platform
 from tests.waiting import eventually

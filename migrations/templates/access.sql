@@ -2,7 +2,7 @@
 --
 -- What stands in double braces here and in the files beside it is filled in with the names of
 -- tables and columns: by the migration for those of tables.sql, by bin/attach for a platform's own.
--- realtime/postgres/attach_templates.py has the rules. A column that there is none of reads as
+-- realtime/attach/templates.py has the rules. A column that there is none of reads as
 -- null, so every message provides for nulls.
 --
 -- STABLE, because they must see the snapshot of the statement that calls them: a socket starts

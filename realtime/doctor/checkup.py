@@ -27,7 +27,7 @@ from realtime.doctor import (
 )
 from realtime.doctor.deployment import Deployment, words
 from realtime.doctor.report import Finding, Level, Line, Report, problem
-from realtime.postgres.connection import LOST
+from realtime.postgres.pool import LOST
 
 CHECK_SECONDS = 30.0
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 
 import click
 
+from realtime.config.settings import SettingsError
 from realtime.doctor.checkup import examine
 from realtime.doctor.deployment import Deployment, words
 from realtime.doctor.explain import Explanation
 from realtime.doctor.explain import explain as explain_event
 from realtime.doctor.report import Line, Report, problem
-from realtime.postgres.connection import LOST
-from realtime.settings import SettingsError
+from realtime.postgres.pool import LOST
 
 EXPLAIN_SECONDS = 200.0
 

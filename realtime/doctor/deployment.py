@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from realtime.settings import Settings, SettingsError
+from realtime.config.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -79,7 +79,7 @@ class Deployment:
         It sends nothing at its start that a pooler might refuse, and keeps no prepared statements.
 
         Raises:
-            One of `realtime.postgres.connection.LOST`.
+            One of `realtime.postgres.pool.LOST`.
         """
         connection = await asyncpg.connect(
             self.direct_dsn if direct else self.dsn,

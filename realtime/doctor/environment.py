@@ -1,7 +1,7 @@
 """What needs no database: the settings, the keys that tokens are verified with, open files.
 
-The settings themselves are checked by `realtime.settings`, as the server does; so are the length of
-a secret and whether a public key is one.
+The settings themselves are checked by `realtime.config.settings`, as the server does; so are the
+length of a secret and whether a public key is one.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from tornado.httpclient import HTTPError
 
+from realtime.auth.keys import FETCH_SECONDS, fetch_key_set, parse_key_set
 from realtime.doctor.deployment import Deployment, words
 from realtime.doctor.report import Finding, fine, problem, warning
-from realtime.keys import FETCH_SECONDS, fetch_key_set, parse_key_set
 
 SPARE_FILES = 100
 """What a process has open besides clients: its code, logs, listening sockets."""

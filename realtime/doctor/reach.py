@@ -13,7 +13,7 @@ import asyncpg
 
 from realtime.doctor.deployment import Deployment, words
 from realtime.doctor.report import Finding, fine, problem
-from realtime.postgres.connection import LOST
+from realtime.postgres.pool import LOST
 
 _NO_TLS = "rejected SSL upgrade"
 _TLS_WANTED = ("no encryption", "SSL off", "SSL required", "encryption required")

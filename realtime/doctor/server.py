@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, problem, warning
-from realtime.postgres.connection import identify
 from realtime.postgres.doorbell import ALIVE_SECONDS
+from realtime.postgres.pool import identify
 
 OLDEST = 15
 CLOCK_SECONDS = 2.0

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 
-from realtime.postgres.connection import LOST
 from realtime.postgres.event_log import PLACE, to_place
-from realtime.relay.admissions import Question
+from realtime.postgres.pool import LOST
+from realtime.relay.admission import Question
 from realtime.relay.cursor import Cursor
 from realtime.relay.errors import CloseCode, Refused
 from realtime.relay.protocol import bot_of
-from realtime.relay.rechecks import Answer
+from realtime.relay.recheck import Answer
 
 if TYPE_CHECKING:
-    from realtime.postgres.connection import Pool
+    from realtime.postgres.pool import Pool
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from realtime.relay.tally import Tally
+from realtime.relay.counters import Tally
 
 if TYPE_CHECKING:
     import asyncpg

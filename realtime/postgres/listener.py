@@ -14,15 +14,15 @@ from typing import NamedTuple, NoReturn
 
 import asyncpg
 
-from realtime.postgres.connection import LOST, WrongServer, connect, identify
 from realtime.postgres.doorbell import CHANNEL, POLL_SECONDS, Doorbell
 from realtime.postgres.event_log import EventLog
+from realtime.postgres.pool import LOST, WrongServer, connect, identify
 from realtime.postgres.schema import check_schema
 from realtime.relay.backoff import Backoff
+from realtime.relay.counters import Tally
 from realtime.relay.cursor import Cursor, Database
-from realtime.relay.relay import Relay
+from realtime.relay.reader import Relay
 from realtime.relay.resume import Lost
-from realtime.relay.tally import Tally
 
 log = logging.getLogger(__name__)
 

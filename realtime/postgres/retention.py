@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 from asyncpg import LockNotAvailableError
 
-from realtime.postgres.connection import ACQUIRE_SECONDS, LOST
+from realtime.postgres.pool import ACQUIRE_SECONDS, LOST
 
 if TYPE_CHECKING:
-    from realtime.postgres.connection import AnyConnection, Pool
+    from realtime.postgres.pool import AnyConnection, Pool
 
 log = logging.getLogger(__name__)
 

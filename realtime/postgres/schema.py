@@ -15,7 +15,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from realtime.postgres.connection import connect
+from realtime.postgres.pool import connect
 
 PROJECT = Path(__file__).resolve().parents[2]
 

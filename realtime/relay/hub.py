@@ -7,6 +7,7 @@ thread; `deliver` is the only coroutine, and gives way to others between slices.
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
+from realtime.relay.counters import Tally
 from realtime.relay.cursor import Cursor
 from realtime.relay.directory import Directory
 from realtime.relay.errors import CloseCode
@@ -14,7 +15,6 @@ from realtime.relay.events import Ejection, Event, Page
 from realtime.relay.protocol import bot_of, resync, stamp
 from realtime.relay.streams import Streams
 from realtime.relay.subscriber import Delivery, Framer, Place, State, Subscriber
-from realtime.relay.tally import Tally
 
 FAN_OUT_SLICE = 500
 """Sockets served before other tasks (pings, closes) get a turn; a few milliseconds of work."""

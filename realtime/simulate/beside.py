@@ -1,6 +1,6 @@
 """The simulation beside another program: a process of its own, which ends when that program does.
 
-Used by `realtime/dev.py`.
+Used by `realtime/cli/dev.py`.
 """
 
 from __future__ import annotations

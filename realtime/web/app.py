@@ -11,8 +11,8 @@ from typing import Any
 from tornado.web import Application, RequestHandler, StaticFileHandler
 from tornado.websocket import _WebSocketParams
 
-from realtime.logs import Line
-from realtime.web import admin, figures
+from realtime.runtime.logging import Line
+from realtime.web import endpoints, metrics
 from realtime.web.handlers import CarefulHandler, log
 from realtime.web.presence import PresenceHandler
 from realtime.web.services import Services
@@ -56,13 +56,13 @@ def make_app(services: Services) -> Application:
     routes: list[Any] = [
         (r"/api/ws/chat/([^/]+)", ChatSocket, sockets),
         (r"/api/ws/notifications", NotificationsSocket, sockets),
-        (r"/api/ws/stats", admin.StatsHandler, given),
-        (r"/api/ws/connections", admin.ConnectionsHandler, given),
+        (r"/api/ws/stats", endpoints.StatsHandler, given),
+        (r"/api/ws/connections", endpoints.ConnectionsHandler, given),
         (r"/api/ws/presence/([^/]+)", PresenceHandler, given),
-        (r"/api/ws/figures", figures.FiguresHandler, given),
-        (r"/metrics", figures.MetricsHandler, given),
-        (r"/api/health", admin.HealthHandler, given),
-        (r"/api/ready", admin.ReadyHandler, given),
+        (r"/api/ws/figures", metrics.FiguresHandler, given),
+        (r"/metrics", metrics.MetricsHandler, given),
+        (r"/api/health", endpoints.HealthHandler, given),
+        (r"/api/ready", endpoints.ReadyHandler, given),
         (r"/static/(realtime\.(?:js|d\.ts))", StaticHandler, {"path": STATIC}),
     ]
     if services.settings.console:
@@ -73,7 +73,7 @@ def make_app(services: Services) -> Application:
         ]
     return Application(
         routes,
-        default_handler_class=admin.NotFoundHandler,
+        default_handler_class=endpoints.NotFoundHandler,
         default_handler_args=given,
         log_function=log_request,
     )

@@ -12,19 +12,19 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from realtime.auth import Identity, TokenError
-from realtime.keys import KeysUnavailable
-from realtime.logs import Line
+from realtime.auth.keys import KeysUnavailable
+from realtime.auth.tokens import Identity, TokenError
 from realtime.relay import protocol
 from realtime.relay.errors import CloseCode, ErrorCode, MessageError, Refused
 from realtime.relay.rate_limit import RateLimit, Verdict
 from realtime.relay.subscriber import Subscriber
-from realtime.web.closing import ExplainingProtocol
-from realtime.web.joining import Joining
+from realtime.runtime.logging import Line
+from realtime.web.handshake import Joining
 from realtime.web.services import Admission, Services
-from realtime.web.story import about, note_end
+from realtime.web.sink import PING, SocketSink, frame
+from realtime.web.socket_log import about, note_end
 from realtime.web.token_life import TokenLife
-from realtime.web.transport import PING, SocketSink, frame
+from realtime.web.websocket import ExplainingProtocol
 
 log = logging.getLogger("realtime.socket")
 

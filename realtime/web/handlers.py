@@ -8,7 +8,7 @@ from types import TracebackType
 
 from tornado.web import HTTPError, RequestHandler
 
-from realtime.logs import Line
+from realtime.runtime.logging import Line
 
 log = logging.getLogger("realtime.http")
 

@@ -5,7 +5,7 @@ For whoever may watch the bot themselves. Routed by `app`.
 
 from realtime.relay.errors import CloseCode, Refused
 from realtime.relay.protocol import bot_topic, canonical_uuid
-from realtime.web.admin import JsonHandler
+from realtime.web.endpoints import JsonHandler
 
 STATUS = {CloseCode.UNAUTHENTICATED: 401, CloseCode.ACCESS_DENIED: 403}
 """What the refusals of a socket are over HTTP; all else passes, and is 503."""

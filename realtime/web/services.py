@@ -7,16 +7,16 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from realtime.auth import TokenVerifier
-from realtime.figures import Everywhere
+from realtime.auth.tokens import TokenVerifier
+from realtime.config.settings import Settings
+from realtime.metrics.snapshot import Everywhere
+from realtime.relay.counters import Tally
 from realtime.relay.cursor import Cursor, Database, encode_cursor
 from realtime.relay.history import History
 from realtime.relay.hub import Hub
 from realtime.relay.presence_relay import PresenceRelay
 from realtime.relay.refusals import Refusals
-from realtime.relay.tally import Tally
 from realtime.relay.typing_relay import TypingRelay
-from realtime.settings import Settings
 from realtime.web.pings import Pings
 
 

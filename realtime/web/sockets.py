@@ -12,14 +12,14 @@ from tornado.httputil import HTTPServerRequest
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler, _WebSocketParams
 
-from realtime.auth import token_from_request
+from realtime.auth.tokens import token_from_request
 from realtime.relay import protocol
 from realtime.relay.errors import CloseCode, Refused
 from realtime.relay.subscriber import Subscriber
-from realtime.web.closing import ExplainingProtocol
 from realtime.web.conversation import Arrival, Conversation
 from realtime.web.handlers import CarefulHandler
 from realtime.web.services import Admission, Services
+from realtime.web.websocket import ExplainingProtocol
 
 
 class RelaySocket(CarefulHandler, WebSocketHandler):

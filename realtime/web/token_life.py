@@ -6,13 +6,13 @@ whether the user may be there at all is kept true by ejections, not by tokens.
 
 import asyncio
 
-from realtime.auth import Identity, TokenError
-from realtime.keys import KeysUnavailable
+from realtime.auth.keys import KeysUnavailable
+from realtime.auth.tokens import Identity, TokenError
 from realtime.relay.errors import CloseCode
 from realtime.relay.protocol import authenticated, token_expiring
 from realtime.relay.subscriber import Sink
 from realtime.web.services import Services
-from realtime.web.transport import frame
+from realtime.web.sink import frame
 
 LONGEST_TIMER = 86400.0
 """Seconds; event loops do not take a timer of many years."""

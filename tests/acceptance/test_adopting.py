@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from realtime.postgres.embedded import EmbeddedPostgres
+from realtime.embedded.server import EmbeddedPostgres
 from tests.acceptance.test_commands import NOT_COPIED
 from tests.commands import ROOT, environment, free_port, status_of
 from tests.unit.test_mapping import read_mapping

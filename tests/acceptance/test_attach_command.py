@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from realtime.postgres.mapping import EXAMPLE
+from realtime.attach.mapping import EXAMPLE
 from tests.adopted import MAPPING, SCHEMA
 from tests.commands import ROOT, environment, free_port, run_script
 

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from tornado.ioloop import IOLoop
 
-from realtime.postgres.attach import apply, detach
+from realtime.attach.attach import apply, detach
 from tests.adopted import SCHEMA, Adopted, catalogue, mapping
 from tests.serving import RunningServer, make_settings, token
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tornado.httpclient import HTTPClientError
 from tornado.websocket import WebSocketClosedError
 
-from realtime.auth import mint_token
+from realtime.auth.tokens import mint_token
 from tests.commands import free_port
 from tests.platform import Platform
 from tests.serving import SECRET, RunningServer, StartServer, World, token

@@ -20,8 +20,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from realtime.auth import TokenVerifier
-from realtime.settings import Settings
+from realtime.auth.tokens import TokenVerifier
+from realtime.config.settings import Settings
 from tests.commands import (
     ROOT,
     SECRET,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from realtime.logs import JsonFormatter
+from realtime.runtime.logging import JsonFormatter
 from tests.clients import Socket
 from tests.platform import Platform
 from tests.serving import RunningServer, World

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tornado.httpclient import HTTPClientError
 
-from realtime.auth import mint_token
+from realtime.auth.tokens import mint_token
 from tests.clients import Socket
 from tests.commands import (
     ROOT,

@@ -8,8 +8,8 @@ import logging
 import pytest
 
 from realtime.web import pings
-from realtime.web.closing import ExplainingProtocol
 from realtime.web.sockets import RelaySocket
+from realtime.web.websocket import ExplainingProtocol
 from tests.acceptance.test_close_codes import RawSocket, raw_frame
 from tests.serving import RunningServer, StartServer, World, token
 from tests.waiting import eventually

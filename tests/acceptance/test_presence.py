@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.doorbell import ALIVE_SECONDS
-from realtime.postgres.embedded import EmbeddedPostgres
 from realtime.relay import presence
 from tests.acceptance.test_many_processes import ask
 from tests.clients import Socket

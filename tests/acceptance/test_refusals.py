@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from realtime.postgres.access import Access, Admission
-from realtime.relay.admissions import Question
+from realtime.relay.admission import Question
 from realtime.relay.errors import Refused
 from tests.platform import Platform
 from tests.serving import RunningServer, World

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tornado.ioloop import IOLoop
 
-from realtime.auth import mint_token
+from realtime.auth.tokens import mint_token
 from tests.clients import Socket
 from tests.commands import (
     ROOT,

@@ -14,7 +14,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from realtime.auth import mint_token
+from realtime.auth.tokens import mint_token
 from tests.adopted import MAPPING, SCHEMA, Adopted
 from tests.clients import Message, Socket
 from tests.commands import (

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from realtime.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from realtime.postgres.embedded_lock import FileLock, LockTimeout
+from realtime.embedded.lock import FileLock, LockTimeout
+from realtime.embedded.server import EmbeddedPostgres, EmbeddedPostgresError
 from tests.benchmarks.bench import run, say
 from tests.benchmarks.charts import write_charts
 from tests.benchmarks.database import SETTINGS, Database

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from realtime.auth import mint_token
+from realtime.auth.tokens import mint_token
 from tests.benchmarks.database import NOTIFY, OURS, Database
 from tests.benchmarks.packages import Packages
 from tests.benchmarks.paths import LOGS, PEERS, ROOT

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from realtime.postgres.embedded import EmbeddedPostgres
+from realtime.embedded.server import EmbeddedPostgres
 from tests.benchmarks.bench import run
 from tests.benchmarks.charts import write_charts
 from tests.benchmarks.contenders import THIS

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from realtime.auth import mint_token
-from realtime.postgres.embedded import PORT, EmbeddedPostgres
+from realtime.auth.tokens import mint_token
+from realtime.embedded.server import PORT, EmbeddedPostgres
 from realtime.postgres.schema import migrate
 from tests.chaos.clients import Client
 from tests.chaos.ledger import SCHEMA, Book

@@ -12,7 +12,7 @@ import random
 import signal
 from collections.abc import Awaitable, Callable
 
-from realtime.postgres.embedded import StopMode
+from realtime.embedded.server import StopMode
 from tests.chaos.arena import Arena
 from tests.chaos.clients import Client
 from tests.chaos.processes import RelayProcess

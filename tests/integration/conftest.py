@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 from tornado.ioloop import IOLoop
 
-from realtime.postgres import cluster, connections
-from realtime.postgres.connection import open_pool
+from realtime.postgres import nodes, socket_table
+from realtime.postgres.pool import open_pool
 
 if TYPE_CHECKING:
-    from realtime.postgres.connection import Pool
+    from realtime.postgres.pool import Pool
 
 
 @pytest.fixture
@@ -28,6 +28,6 @@ def pool(io_loop: IOLoop, database: str) -> Iterator[Pool]:
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Heartbeats, typing and connections are written many times a second."""
-    monkeypatch.setattr(cluster, "HEARTBEAT_SECONDS", 0.02)
-    monkeypatch.setattr(cluster, "TYPING_SECONDS", 0.02)
-    monkeypatch.setattr(connections, "WRITE_SECONDS", 0.01)
+    monkeypatch.setattr(nodes, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr(nodes, "TYPING_SECONDS", 0.02)
+    monkeypatch.setattr(socket_table, "WRITE_SECONDS", 0.01)

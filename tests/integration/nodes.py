@@ -8,15 +8,15 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from realtime.postgres.cluster import Cluster
 from realtime.postgres.doorbell import TYPING_CHANNEL
+from realtime.postgres.nodes import Cluster
 from realtime.relay.protocol import bot_topic
 from realtime.relay.typing_indicators import Indicator
 from tests.platform import Platform
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
-    from realtime.postgres.connection import Pool
+    from realtime.postgres.pool import Pool
 
 
 def indicator(username: str = "gus", *, is_typing: bool = True, is_local: bool = True) -> Indicator:

@@ -12,8 +12,8 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from realtime.postgres.access import Access, Admission
-from realtime.postgres.connection import open_pool
-from realtime.relay.admissions import Question
+from realtime.postgres.pool import open_pool
+from realtime.relay.admission import Question
 from realtime.relay.cursor import Snapshot
 from realtime.relay.errors import CloseCode, Refused
 from tests.platform import Platform
@@ -21,7 +21,7 @@ from tests.serving import World
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
-    from realtime.postgres.connection import Pool
+    from realtime.postgres.pool import Pool
 
 LOCK = "BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE"
 

@@ -14,10 +14,10 @@ import asyncpg
 import pytest
 from tornado.ioloop import IOLoop
 
-from realtime.postgres.attach import apply, detach, plan
-from realtime.postgres.attach_state import AttachError
-from realtime.postgres.embedded import EmbeddedPostgres
-from realtime.postgres.mapping import PlatformMapping, read_mapping
+from realtime.attach.attach import apply, detach, plan
+from realtime.attach.mapping import PlatformMapping, read_mapping
+from realtime.attach.state import AttachError
+from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.schema import SchemaError, check_schema
 from tests.adopted import SCHEMA, Adopted, catalogue
 from tests.adopted import mapping as adopted_mapping

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from realtime.doctor.checkup import examine
 from realtime.doctor.report import Level
-from realtime.postgres.embedded import EmbeddedPostgres
+from realtime.embedded.server import EmbeddedPostgres
 from tests.commands import free_port
 from tests.conftest import TEST_SETTINGS
 from tests.doctor import deployment, finds

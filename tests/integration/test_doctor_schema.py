@@ -11,7 +11,7 @@ import pytest
 
 from realtime.doctor.checkup import examine
 from realtime.doctor.report import Level
-from realtime.postgres.embedded import EmbeddedPostgres
+from realtime.embedded.server import EmbeddedPostgres
 from tests.doctor import ask, deployment, finds, said
 from tests.platform import Platform
 

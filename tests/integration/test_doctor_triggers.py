@@ -6,10 +6,10 @@ import re
 
 import pytest
 
+from realtime.attach.attach import apply
 from realtime.doctor.checkup import examine
 from realtime.doctor.report import Level
 from realtime.doctor.triggers import wanted_triggers
-from realtime.postgres.attach import apply
 from tests.adopted import SCHEMA, mapping
 from tests.doctor import ask, deployment, finds
 from tests.platform import Platform

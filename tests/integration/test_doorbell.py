@@ -16,9 +16,9 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from realtime.postgres import doorbell as module
-from realtime.postgres.connection import connect
 from realtime.postgres.doorbell import ALIVE_SECONDS, Doorbell
 from realtime.postgres.event_log import EventLog
+from realtime.postgres.pool import connect
 from tests.integration.sql_log import insert_messages
 from tests.platform import Platform
 from tests.serving import World

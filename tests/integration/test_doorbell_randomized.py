@@ -19,15 +19,15 @@ from uuid import uuid4
 import pytest
 from tornado.ioloop import IOLoop
 
-from realtime.postgres.connection import connect
 from realtime.postgres.doorbell import Doorbell
 from realtime.postgres.event_log import EventLog
 from realtime.postgres.listener import begin
+from realtime.postgres.pool import connect
 from realtime.relay import pace
 from realtime.relay.events import Page
 from realtime.relay.pace import State
+from realtime.relay.reader import Relay
 from realtime.relay.refusals import Refusals
-from realtime.relay.relay import Relay
 from tests.integration.writers import Ledger, Writer, make_places
 from tests.platform import Platform
 from tests.waiting import eventually

@@ -13,8 +13,8 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from realtime.postgres import event_log
-from realtime.postgres.connection import connect
 from realtime.postgres.event_log import PAGE_ROWS, EventLog
+from realtime.postgres.pool import connect
 from realtime.relay.cursor import Cursor, Snapshot
 from realtime.relay.events import Page
 from realtime.relay.resume import Lost, Unrecoverable

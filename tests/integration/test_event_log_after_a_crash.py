@@ -15,7 +15,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from realtime.postgres.embedded import EmbeddedPostgres
+from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.event_log import EventLog
 from realtime.postgres.schema import migrate
 from realtime.relay.cursor import Cursor, Snapshot

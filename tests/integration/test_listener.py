@@ -16,15 +16,15 @@ import asyncpg
 import pytest
 from tornado.ioloop import IOLoop
 
-from realtime.postgres.connection import WrongServer
-from realtime.postgres.embedded import EmbeddedPostgres
+from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.listener import Listener, begin
+from realtime.postgres.pool import WrongServer
 from realtime.postgres.schema import SchemaError
 from realtime.relay import pace
 from realtime.relay.backoff import Backoff
 from realtime.relay.events import Page
+from realtime.relay.reader import Relay
 from realtime.relay.refusals import Refusals
-from realtime.relay.relay import Relay
 from tests.mortal import stopped
 from tests.pgbouncer import pgbouncer
 from tests.platform import Platform

@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from realtime.postgres.embedded import EmbeddedPostgres
+from realtime.embedded.server import EmbeddedPostgres
 
 
 def ask(dsn: str, statement: str) -> Any:

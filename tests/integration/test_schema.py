@@ -16,7 +16,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 
-from realtime.postgres.embedded import EmbeddedPostgres
+from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.schema import PROJECT, SchemaError, check_schema, migrate
 
 Result = TypeVar("Result")

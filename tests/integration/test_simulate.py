@@ -13,8 +13,8 @@ import asyncpg
 import pytest
 from tornado.ioloop import IOLoop
 
-from realtime import dev
-from realtime.postgres.embedded import EmbeddedPostgres
+from realtime.cli import dev
+from realtime.embedded.server import EmbeddedPostgres
 from realtime.simulate import cast, corpus
 from realtime.simulate.cast import Cast
 from realtime.simulate.plan import timeline

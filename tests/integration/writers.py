@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 
 import asyncpg
 
-from realtime.postgres.connection import connect, identify
 from realtime.postgres.event_log import EventLog
+from realtime.postgres.pool import connect, identify
 from realtime.relay.cursor import Cursor, decode_cursor, encode_cursor
 from realtime.relay.events import Event
 from tests.platform import Platform

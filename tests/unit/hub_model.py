@@ -10,7 +10,7 @@ from typing import Any
 from realtime.relay.cursor import Cursor, decode_cursor
 from realtime.relay.events import Ejection, Event
 from realtime.relay.hub import Hub
-from realtime.relay.rechecks import Answer
+from realtime.relay.recheck import Answer
 from realtime.relay.resume import Floor, Past
 from realtime.relay.subscriber import State, Subscriber
 from tests.unit.relay_world import (

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from realtime.relay.cursor import Cursor, Database, Snapshot
 from realtime.relay.events import Ejection, Event, Page
 from realtime.relay.hub import Hub
+from realtime.relay.reader import Relay
 from realtime.relay.refusals import Refusals
-from realtime.relay.relay import Relay
 from realtime.relay.subscriber import Place, Subscriber
 from tests.waiting import eventually
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from realtime.postgres import attach_templates
-from realtime.postgres.attach_templates import TemplateError, quoted, render, render_all
-from realtime.postgres.mapping import PlatformMapping, read_mapping
+from realtime.attach import templates as attach_templates
+from realtime.attach.mapping import PlatformMapping, read_mapping
+from realtime.attach.templates import TemplateError, quoted, render, render_all
 from tests.unit.test_mapping import mapping
 
 SQL = attach_templates.FOLDER

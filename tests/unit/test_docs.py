@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from realtime.__main__ import main
-from realtime.settings import Settings
+from realtime.config.settings import Settings
 from tests.unit.test_readme import DOCUMENTS, README, ROOT, code_blocks
 
 PAGES = [path for path in DOCUMENTS if path.parent.name == "docs"]

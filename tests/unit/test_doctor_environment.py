@@ -12,10 +12,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
+from realtime.config.settings import SettingsError
 from realtime.doctor.checkup import CHECKS
 from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Level
-from realtime.settings import SettingsError
 from tests.commands import free_port
 from tests.doctor import deployment, finds
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from realtime.postgres import embedded
-from realtime.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from realtime.embedded import server as embedded
+from realtime.embedded.server import EmbeddedPostgres, EmbeddedPostgresError
 from tests.commands import lives
 from tests.waiting import wait_until
 
@@ -25,7 +25,7 @@ Maker = Callable[..., EmbeddedPostgres]
 START_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-from realtime.postgres.embedded import EmbeddedPostgres
+from realtime.embedded.server import EmbeddedPostgres
 server = EmbeddedPostgres(Path(sys.argv[1]), bin_dir=Path(sys.argv[2]))
 server.start()
 os.kill(os.getpid(), signal.SIGKILL)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from realtime.postgres.embedded_account import AccountError, ServerAccount, open_the_way
-from realtime.postgres.embedded_lock import FileLock, LockTimeout
+from realtime.embedded.account import AccountError, ServerAccount, open_the_way
+from realtime.embedded.lock import FileLock, LockTimeout
 
 STRANGER = ServerAccount("stranger", 4_000_000, 4_000_000)
 

@@ -26,7 +26,7 @@ from realtime.relay import hub as hub_module
 from realtime.relay.cursor import Cursor, encode_cursor
 from realtime.relay.events import Event
 from realtime.relay.protocol import stamp
-from realtime.relay.rechecks import Rechecks
+from realtime.relay.recheck import Rechecks
 from realtime.relay.resume import Question, Unrecoverable, answer, read_cursor
 from realtime.relay.subscriber import State
 from tests.unit.hub_model import SlowAccess, Watched, WatchedHub, World

@@ -1,4 +1,4 @@
-"""Tests of `realtime.keys`: reading keys. What keeps an issuer's: `test_remote_keys`."""
+"""Tests of `realtime.auth.keys`: reading keys. What keeps an issuer's: `test_remote_keys`."""
 
 import json
 from typing import Any
@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, r
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from realtime import keys
-from realtime.keys import PublicKey
+from realtime.auth import keys
+from realtime.auth.keys import PublicKey
 
 ALLOWED = ("RS256", "ES256", "EdDSA")
 RSA_KEY = rsa.generate_private_key(65537, 2048)

@@ -17,10 +17,11 @@ from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from realtime import dev, dev_tokens
 from realtime.__main__ import main
-from realtime.auth import Identity, TokenVerifier
-from realtime.settings import Settings, SettingsError
+from realtime.auth.tokens import Identity, TokenVerifier
+from realtime.cli import dev
+from realtime.cli import token as dev_tokens
+from realtime.config.settings import Settings, SettingsError
 
 SECRET = "a secret of at least thirty-two bytes, for tests"
 DSN = "postgresql://someone@localhost/somewhere"
@@ -95,7 +96,7 @@ def test_token_refuses_a_short_secret_in_one_line() -> None:
 def test_token_loads_no_database() -> None:
     """It answers at once because it imports little."""
     loaded = "import sys; print(*{'asyncpg', 'sqlalchemy', 'alembic'} & set(sys.modules))"
-    code = f"import realtime.__main__, realtime.dev_tokens; {loaded}"
+    code = f"import realtime.__main__, realtime.cli.token; {loaded}"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=dev_tokens.ROOT,

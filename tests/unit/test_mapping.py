@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from realtime.postgres.mapping import (
+from realtime.attach.mapping import (
     COLUMNS,
     EXAMPLE,
     MappingError,

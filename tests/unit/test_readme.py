@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from realtime.config.settings import Settings, settings_table
 from realtime.relay.errors import CloseCode, ErrorCode
 from realtime.relay.resume import Lost
-from realtime.settings import Settings, settings_table
 from tests.platform import Platform
 from tests.serving import RunningServer, World, make_settings
 
@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text("utf-8")
 SECURITY = (ROOT / "docs" / "security.md").read_text("utf-8")
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-DEMO = ROOT / "realtime" / "postgres" / "demo.sql"
+DEMO = ROOT / "realtime" / "cli" / "demo.sql"
 
 
 def code_blocks(text: str, language: str) -> list[str]:

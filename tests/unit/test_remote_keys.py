@@ -1,4 +1,4 @@
-"""Tests of `realtime.keys.RemoteKeys`: an issuer in the test's hand, and a real HTTP server."""
+"""Tests of `realtime.auth.keys.RemoteKeys`: an issuer in the test's hand, a real HTTP server."""
 
 import asyncio
 import gzip
@@ -8,8 +8,8 @@ import tornado.web
 from cryptography.hazmat.primitives.asymmetric import ec
 from tornado.httpclient import HTTPError
 
-from realtime import keys
-from realtime.keys import KeysUnavailable, RemoteKeys
+from realtime.auth import keys
+from realtime.auth.keys import KeysUnavailable, RemoteKeys
 from tests.unit.test_keys import ALLOWED, EC_KEY, ED_KEY, jwk, key_set
 
 URL = "https://issuer.example/keys"

@@ -1,4 +1,4 @@
-"""Tests of `realtime.settings`: the environment as a whole."""
+"""Tests of `realtime.config.settings`: the environment as a whole."""
 
 import os
 
@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import ValidationError
 
-from realtime.settings import Settings, SettingsError, settings_table
+from realtime.config.settings import Settings, SettingsError, settings_table
 
 SECRET = "a secret of more than thirty-two bytes"
 PASSWORD = "hunter2hunter2"

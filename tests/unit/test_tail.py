@@ -11,11 +11,12 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from realtime import dev, dev_tokens, tail
 from realtime.__main__ import main
+from realtime.cli import dev, tail
+from realtime.cli import token as dev_tokens
 from realtime.client import Event, RealtimeClient, Reconnecting
 from realtime.client.events import parse
-from realtime.settings import Settings
+from realtime.config.settings import Settings
 
 SECRET = "a secret of at least thirty-two bytes, for tests"
 AT = "2026-01-31T12:00:00.000000Z"

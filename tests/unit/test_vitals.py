@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from realtime import vitals
-from realtime.vitals import Vitals, resident_bytes
+from realtime.metrics import vitals
+from realtime.metrics.vitals import Vitals, resident_bytes
 from tests.unit.relay_world import run, while_running
 
 

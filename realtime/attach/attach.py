@@ -1,0 +1,214 @@
+"""`bin/attach`: puts the triggers and access functions onto a platform's own tables, or off again.
+
+Called by the command line. Everything of ours bears a comment in the catalogue (`MADE_BY`), so what
+is taken off is exactly what was put on, by whatever release and mapping. The platform's tables are
+locked for the blink of an eye, and never waited for long: see `_in_a_moment`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import asyncpg
+
+from realtime.attach.check import examine
+from realtime.attach.mapping import PlatformMapping
+from realtime.attach.state import MADE_BY, Attached, AttachError, read_attached
+from realtime.attach.templates import literal, quoted, render_all, table_name
+from realtime.postgres.pool import LOST, connect
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+Result = TypeVar("Result")
+
+CONNECT_SECONDS: Final = 10.0
+LOCK_MILLISECONDS: Final = 150
+"""How long writers may queue behind us for one table. All tables together stay below PostgreSQL's
+deadlock_timeout (1 s), so that a deadlock with a writer costs us the attempt, never the writer."""
+LOCK_KEY: Final = 7_310_594_301_118_721  # arbitrary; one attaches or detaches at a time
+ATTEMPTS: Final = 60
+PAUSE_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The SQL that brings a database to where a mapping wants it, in its parts.
+
+    Attributes:
+        removal: takes off what was there; empty where nothing was.
+        tables: what the statements will lock.
+        is_done: nothing is to be done.
+        warnings: for whoever runs it.
+    """
+
+    removal: str
+    creation: str
+    tables: list[str]
+    is_done: bool
+    warnings: list[str]
+
+    @property
+    def script(self) -> str:
+        """For psql: all of it in one transaction."""
+        return f"BEGIN;\n\n{self.removal}{self.creation}\nCOMMIT;\n"
+
+
+async def plan(connection: Connection, mapping: PlatformMapping) -> Plan:
+    """Check the database against the mapping, and render what is to be run.
+
+    Raises:
+        AttachError: it does not fit; every reason has a line.
+    """
+    now = await read_attached(connection, mapping.server_role)
+    findings = await examine(connection, mapping, now.owner)
+    if findings.problems:
+        raise AttachError(
+            "\n  ".join(["the mapping does not fit the database:", *findings.problems])
+        )
+    grants = [*now.grants, *(one for one in findings.grants if one not in now.grants)]
+    creation = _creation(mapping, render_all(mapping, findings.readings), now, grants)
+    digest = hashlib.sha256(creation.encode()).hexdigest()
+    has_all = len(now.triggers) == creation.count("\nCREATE TRIGGER ")
+    tables = [table_name(mapping, key) for key in mapping.tables]
+    return Plan(
+        removal=_removal(now, []),
+        creation=creation + _comments(creation, {"digest": digest, "grants": grants}),
+        tables=sorted({*tables, *(table for _, table, _ in now.triggers)}),
+        is_done=now.digest == digest and has_all and all(one[2] for one in now.triggers),
+        warnings=findings.warnings,
+    )
+
+
+async def apply(
+    connection: Connection, mapping: PlatformMapping, *, attempts: int = ATTEMPTS
+) -> Plan:
+    """Attach, in one transaction: afterwards everything is there, or nothing was changed.
+
+    Raises:
+        AttachError: it does not fit, or a table stayed locked.
+    """
+
+    async def run() -> Plan:
+        wanted = await plan(connection, mapping)
+        if not wanted.is_done:
+            # Only a trigger that is dropped has to wait for readers, too.
+            mode = "ACCESS EXCLUSIVE" if wanted.removal else "SHARE ROW EXCLUSIVE"
+            await _lock(connection, wanted.tables, mode)
+            await connection.execute(wanted.removal + wanted.creation)
+        return wanted
+
+    return await _in_a_moment(connection, run, attempts)
+
+
+async def detach(connection: Connection, *, attempts: int = ATTEMPTS) -> int:
+    """Take everything off, and say how many triggers that were.
+
+    Raises:
+        AttachError: a table stayed locked, or belongs to somebody else.
+    """
+
+    async def run() -> int:
+        now = await read_attached(connection, None)
+        tables = sorted({table for _, table, _ in now.triggers})
+        await _lock(connection, tables, "ACCESS EXCLUSIVE")
+        if removal := _removal(now, now.grants):
+            await connection.execute(removal)
+        return len(now.triggers)
+
+    return await _in_a_moment(connection, run, attempts)
+
+
+async def _lock(connection: Connection, tables: list[str], mode: str) -> None:
+    # A partitioned table's own lock is enough: the triggers are on it, not on its partitions.
+    for table in tables:
+        await connection.execute(f"LOCK TABLE ONLY {table} IN {mode} MODE")
+
+
+def _creation(mapping: PlatformMapping, rendered: str, now: Attached, grants: list[str]) -> str:
+    """Functions, triggers, and who may what."""
+    lines = [rendered]
+    names = _function_names(rendered)
+    lines += [f"REVOKE EXECUTE ON FUNCTION {', '.join(names)} FROM PUBLIC;"]
+    if now.owner != now.us:
+        lines += [f"ALTER FUNCTION {name} OWNER TO {quoted(now.owner)};" for name in names]
+    lines += [f"GRANT {grant} TO {quoted(now.owner)};" for grant in grants]
+    if mapping.server_role:
+        lines += [
+            "GRANT EXECUTE ON FUNCTION relay.authenticate, relay.authorize"
+            f" TO {quoted(mapping.server_role)};"
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _comments(creation: str, record: dict[str, Any]) -> str:
+    """What tells our functions from others, and what the next run has to know."""
+    lines = [
+        f"COMMENT ON FUNCTION {name} IS {literal(MADE_BY)};" for name in _function_names(creation)
+    ]
+    # A name may hold a quote, of which json makes \": where backslashes mean something, say so.
+    text = f"{MADE_BY}\n{json.dumps(record)}".replace("\\", "\\\\").replace("'", "''")
+    lines += [f"COMMENT ON FUNCTION relay.authorize IS E'{text}';"]
+    return "\n".join(lines) + "\n"
+
+
+def _function_names(script: str) -> list[str]:
+    return re.findall(r"^CREATE FUNCTION (relay\.\w+)\(", script, re.MULTILINE)
+
+
+def _removal(now: Attached, grants: list[str]) -> str:
+    lines = [f"DROP TRIGGER {name} ON {table};" for name, table, _ in now.triggers]
+    if now.functions:
+        # All at once, for some are made of others.
+        lines += [f"DROP FUNCTION {', '.join(now.functions)};"]
+    lines += [f"REVOKE {grant} FROM {quoted(now.owner)};" for grant in grants]
+    return "".join(f"{line}\n" for line in lines)
+
+
+async def _in_a_moment(
+    connection: Connection, run: Callable[[], Awaitable[Result]], attempts: int
+) -> Result:
+    """Run in a transaction that gives up and starts again rather than hold writers up.
+
+    Raises:
+        AttachError: a table was in use all the time, or PostgreSQL refused.
+    """
+    for _attempt in range(attempts):
+        try:
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}")
+                await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")
+                return await run()
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            await asyncio.sleep(PAUSE_SECONDS)
+    raise AttachError(
+        "nothing was changed: a transaction has one of the tables in use all the time. Look for an"
+        " old xact_start in pg_stat_activity (a report, a dump), and run this again after it"
+    )
+
+
+async def connected(dsn: str, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+    """Do `work` on a connection of its own.
+
+    Raises:
+        AttachError: the database cannot be reached, or refused something.
+    """
+    try:
+        connection = await connect(dsn, CONNECT_SECONDS)
+    except LOST as error:
+        raise AttachError(
+            "the database cannot be reached; check DATABASE_URL, and that the server is up"
+            f" ({type(error).__name__}: {error})"
+        ) from error
+    try:
+        return await work(connection)
+    except LOST as error:
+        raise AttachError(f"nothing was changed: {error}") from error
+    finally:
+        await connection.close(timeout=CONNECT_SECONDS)

@@ -1,0 +1,252 @@
+"""Whether a platform's tables are what a mapping says, asked of PostgreSQL's catalogue.
+
+Called by `attach` before it renders anything. What is wrong is found all at once, each with the
+way out; what is right comes back as facts: how to read columns of other types, and who needs what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from realtime.attach.mapping import COLUMNS, Kind, PlatformMapping
+from realtime.attach.templates import quoted, table_name
+
+if TYPE_CHECKING:
+    from realtime.postgres.pool import AnyConnection
+
+LOOKED_UP: Final = ("users", "bots", "permissions")
+"""The tables that functions read; of the others they only see the rows that are being written."""
+
+_TABLES: Final = """
+SELECT k.key, c.oid, c.relkind, c.relispartition, pg_get_userbyid(c.relowner) AS owner,
+       pg_has_role(c.relowner, 'USAGE') AS is_ours,
+       c.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls
+           AND (c.relforcerowsecurity OR NOT pg_has_role(r.oid, c.relowner, 'USAGE')) AS is_hidden,
+       has_schema_privilege(r.oid, n.oid, 'USAGE') AS has_schema,
+       has_table_privilege(r.oid, c.oid, 'SELECT') AS has_select
+  FROM unnest($1::text[], $2::text[], $3::text[]) AS k (key, schema, name)
+  JOIN pg_namespace AS n ON n.nspname = k.schema
+  JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = k.name
+  JOIN pg_roles AS r ON r.rolname = $4
+"""
+# A domain counts as what it is made of.
+_COLUMNS: Final = """
+SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type, base.typname AS base,
+       base.typcategory AS category, t.typtype = 'd' AS is_domain,
+       a.attgenerated = 'v' AS is_virtual
+  FROM pg_attribute AS a
+  JOIN pg_type AS t ON t.oid = a.atttypid
+  CROSS JOIN LATERAL (
+    WITH RECURSIVE types AS (
+        SELECT t.oid, t.typbasetype, t.typname, t.typcategory
+        UNION ALL
+        SELECT b.oid, b.typbasetype, b.typname, b.typcategory
+          FROM types AS d JOIN pg_type AS b ON b.oid = d.typbasetype
+    )
+    SELECT typname, typcategory FROM types WHERE typbasetype = 0
+  ) AS base
+ WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+"""
+_UNIQUE: Final = """
+SELECT array(SELECT a.attname::text FROM pg_attribute AS a
+              WHERE a.attrelid = i.indrelid
+                AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))
+  FROM pg_index AS i
+ WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid
+   AND i.indpred IS NULL AND i.indexprs IS NULL
+"""
+_RELKINDS: Final = {
+    "v": "a view: only tables have triggers that see what a statement wrote; name the table behind",
+    "m": "a materialized view: name the tables that it is made of",
+    "f": "a foreign table: attach where its rows are written, in the database that holds them",
+}
+
+
+@dataclass
+class Findings:
+    """What a look at the catalogue brought.
+
+    Attributes:
+        problems: what keeps the mapping from working, one line each.
+        warnings: what works, and is probably not meant.
+        readings: how columns of other types than the reference ones are read.
+        grants: what the functions' owner lacks, as `privilege ON object`.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    readings: dict[tuple[str, str], str] = field(default_factory=dict)
+    grants: list[str] = field(default_factory=list)
+
+
+async def examine(connection: AnyConnection, mapping: PlatformMapping, owner: str) -> Findings:
+    """Look at every table and column that the mapping names.
+
+    Args:
+        owner: the role that the functions will run as.
+    """
+    findings = Findings()
+    keys = list(mapping.tables)
+    rows = await connection.fetch(
+        _TABLES,
+        keys,
+        [mapping.tables[key].schema for key in keys],
+        [mapping.tables[key].name for key in keys],
+        owner,
+    )
+    found = {row["key"]: row for row in rows}
+    for key in keys:
+        if key not in found:
+            findings.problems.append(_no_table(key, mapping))
+        elif problem := _wrong_table(key, found[key], mapping, owner):
+            findings.problems.append(problem)
+        else:
+            await _examine_columns(connection, found[key], mapping, findings)
+    findings.grants += _grants(mapping, list(found.values()))
+    return findings
+
+
+def _no_table(key: str, mapping: PlatformMapping) -> str:
+    left_out = "" if key in ("users", "bots") else f", or write {key} = false if there is none"
+    name = table_name(mapping, key)
+    return f"{key}: there is no table {name}: name yours as {key}.table and schema{left_out}"
+
+
+def _wrong_table(key: str, row: Any, mapping: PlatformMapping, owner: str) -> str | None:
+    """What is wrong with a table as a whole; asyncpg reads the catalogue's letters as bytes."""
+    name, kind = table_name(mapping, key), row["relkind"].decode()
+    if kind not in ("r", "p"):
+        return f"{key}: {name} is {_RELKINDS.get(kind, 'no table')}"
+    if row["relispartition"]:
+        return f"{key}: {name} is a partition: name the table that it is a partition of"
+    if not row["is_ours"]:
+        return (
+            f"{key}: {name} belongs to {row['owner']}, and only its owner takes triggers off again:"
+            f" run bin/attach as {row['owner']}, or as a role that was granted {row['owner']}"
+        )
+    if key in LOOKED_UP and row["is_hidden"]:
+        return (
+            f"{key}: row security hides rows of {name} from {owner}, as whom the functions run:"
+            f" ALTER ROLE {quoted(owner)} BYPASSRLS, or make {owner} the table's owner, not forced"
+        )
+    return None
+
+
+async def _examine_columns(
+    connection: AnyConnection, row: Any, mapping: PlatformMapping, findings: Findings
+) -> None:
+    key = row["key"]
+    columns = {one["attname"]: one for one in await connection.fetch(_COLUMNS, row["oid"])}
+    for word, name in mapping.tables[key].columns.items():
+        column = columns.get(name)
+        problem = (
+            _no_column(key, word, name, mapping)
+            if column is None
+            else _wrong_type(key, word, column, mapping)
+        )
+        if problem:
+            findings.problems.append(problem)
+        elif reading := _reading(COLUMNS[key][word].kind, column):
+            findings.readings[key, word] = reading
+    if key == "bots" and mapping.is_untold_given:
+        missing = [name for name in mapping.untold if name not in columns]
+        findings.problems += [
+            f"bots.untold: there is no column {table_name(mapping, key)}.{quoted(name)}"
+            for name in missing
+        ]
+    unique = [set(one[0]) for one in await connection.fetch(_UNIQUE, row["oid"])]
+    findings.problems += _not_unique(key, mapping, unique)
+    findings.warnings += _doubtful(key, mapping, unique)
+
+
+def _no_column(key: str, word: str, name: str, mapping: PlatformMapping) -> str:
+    way_out = f"name the one that holds it as {key}.{word}"
+    if not COLUMNS[key][word].is_needed:
+        way_out += ", or write false if there is none"
+    return f"{key}.{word}: {table_name(mapping, key)} has no column {quoted(name)}: {way_out}"
+
+
+_FITTING: Final = {
+    Kind.ID: ("uuid",),
+    Kind.FLAG: ("bool",),
+    Kind.JSON: ("json", "jsonb"),
+    Kind.TIME: ("timestamptz", "timestamp"),
+}
+_WANTED: Final = {
+    Kind.ID: "ids on the wire are UUIDs, so this has to be uuid: add a column of that type"
+    " (DEFAULT gen_random_uuid(), unique where it is the row's id), fill it, and name it",
+    Kind.TEXT: "this has to be text, varchar or an enum",
+    Kind.FLAG: "this has to be boolean: add a generated column, and name it",
+    Kind.JSON: "this has to be json or jsonb",
+    Kind.TIME: "this has to be timestamptz or timestamp (which counts as UTC)",
+}
+
+
+def _wrong_type(key: str, word: str, column: Any, mapping: PlatformMapping) -> str | None:
+    wanted = COLUMNS[key][word]
+    where = f"{key}.{word}: column {table_name(mapping, key)}.{quoted(column['attname'])}"
+    if column["is_virtual"]:
+        return f"{where} is computed when it is read, which triggers cannot: make it STORED"
+    is_fitting = (
+        column["category"].decode() in "SE"
+        if wanted.kind is Kind.TEXT
+        else column["base"] in _FITTING[wanted.kind]
+    )
+    if is_fitting:
+        return None
+    left_out = "" if wanted.is_needed else "; or write false, to do without"
+    return f"{where} is {column['type']}; {_WANTED[wanted.kind]}{left_out}"
+
+
+def _reading(kind: Kind, column: Any) -> str | None:
+    """How a column is read in SQL, where its name alone is not enough."""
+    base = column["base"]
+    if kind is Kind.JSON and base == "json":
+        return "{}::text"  # json has no equality
+    if kind is Kind.TIME and base == "timestamp":
+        return "({} AT TIME ZONE 'UTC')"
+    if kind is Kind.TEXT and column["type"] != "text":
+        return "{}::text"
+    return f"{{}}::{base}" if column["is_domain"] else None
+
+
+def _not_unique(key: str, mapping: PlatformMapping, unique: list[set[str]]) -> Iterator[str]:
+    """Rows are looked up by these ids in a place for one: a second would fail the writer."""
+    name = mapping.column(key, "id")
+    if key in ("users", "bots") and name and {name} not in unique:
+        table = table_name(mapping, key)
+        yield (
+            f"{key}.id: several rows of {table} could have one {quoted(name)}: it needs to be the"
+            f" primary key, or CREATE UNIQUE INDEX ON {table} ({quoted(name)})"
+        )
+
+
+def _doubtful(key: str, mapping: PlatformMapping, unique: list[set[str]]) -> Iterator[str]:
+    columns = mapping.tables[key].columns
+    if key == "users" and {columns["username"]} not in unique:
+        yield (
+            f"users.username: {quoted(columns['username'])} has no unique index, so two people may"
+            " have one name: do not set JWT_SUBJECT=username"
+        )
+    pair = {columns[word] for word in ("bot_id", "user_id")} if key == "permissions" else set()
+    if pair and not any(one <= pair for one in unique):
+        yield (
+            "permissions: there is no unique index on bot and user: with several rows, which role"
+            " counts is not said, and looking one up may read the whole table"
+        )
+
+
+def _grants(mapping: PlatformMapping, rows: list[Any]) -> list[str]:
+    """What the functions' owner needs, to look up who may what."""
+    needed = []
+    for row in rows:
+        if row["key"] not in LOOKED_UP:
+            continue
+        schema = quoted(mapping.tables[row["key"]].schema)
+        if not row["has_schema"] and f"USAGE ON SCHEMA {schema}" not in needed:
+            needed.append(f"USAGE ON SCHEMA {schema}")
+        if not row["has_select"]:
+            needed.append(f"SELECT ON TABLE {table_name(mapping, row['key'])}")
+    return needed

@@ -1,0 +1,122 @@
+"""What `bin/attach` finds in a database: whether it can attach there, and what it left last time.
+
+Called by `attach`. Functions of ours are told from others by their comment in the catalogue.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from realtime.postgres.pool import AnyConnection
+
+MADE_BY: Final = "Made by bin/attach; bin/attach --detach takes it off."
+
+# What the last run wrote down about a platform's rights. It is run again, so nothing else will do.
+_NAME: Final = r'(?:[a-z_]+|"(?:[^"]|"")+")'
+_GRANT: Final = re.compile(rf"USAGE ON SCHEMA {_NAME}|SELECT ON TABLE {_NAME}\.{_NAME}")
+
+_STATE: Final = """
+SELECT to_regclass('relay.events') IS NOT NULL AS has_core,
+       to_regprocedure('relay.authorize(uuid,uuid)') IS NOT NULL AS has_access,
+       obj_description(to_regprocedure('relay.authorize(uuid,uuid)'), 'pg_proc') AS comment,
+       (SELECT pg_get_userbyid(relowner) FROM pg_class
+         WHERE oid = to_regclass('relay.events')) AS owner,
+       (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class
+         WHERE oid = to_regclass('relay.events')) AS is_ours,
+       current_user::text AS us,
+       $1::text IS NULL OR EXISTS (SELECT FROM pg_roles WHERE rolname = $1) AS has_server_role
+"""
+_OURS: Final = """
+SELECT p.oid, format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid))
+           AS name
+  FROM pg_proc AS p
+  JOIN pg_namespace AS n ON n.oid = p.pronamespace
+ WHERE n.nspname = 'relay' AND starts_with(obj_description(p.oid, 'pg_proc'), $1)
+"""
+_STILL_THERE: Final = """
+SELECT g FROM unnest($1::text[]) WITH ORDINALITY AS u (g, place)
+ WHERE CASE WHEN starts_with(g, 'USAGE ON SCHEMA ')
+            THEN to_regnamespace(replace(g, 'USAGE ON SCHEMA ', '')) IS NOT NULL
+            ELSE to_regclass(replace(g, 'SELECT ON TABLE ', '')) IS NOT NULL END
+ ORDER BY place
+"""
+_TRIGGERS: Final = """
+SELECT quote_ident(t.tgname) AS name, format('%I.%I', n.nspname, c.relname) AS relation,
+       t.tgenabled = 'O' AS is_enabled
+  FROM pg_trigger AS t
+  JOIN pg_class AS c ON c.oid = t.tgrelid
+  JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE t.tgfoid = ANY ($1::oid[]) AND NOT t.tgisinternal AND t.tgparentid = 0
+ ORDER BY relation, name
+"""
+
+
+class AttachError(Exception):
+    """Nothing was changed; the text says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Attached:
+    """What of ours is in the database now.
+
+    Attributes:
+        digest: of the SQL that the last run ended with; None where there was none.
+        grants: what that run gave the owner, as far as it is there to be taken back.
+        triggers: as (name, table, whether it is enabled), in SQL's spelling.
+        owner: who owns the schema's objects, and whom the functions run as.
+    """
+
+    digest: str | None
+    grants: list[str]
+    functions: list[str]
+    triggers: list[tuple[str, str, bool]]
+    owner: str
+    us: str
+
+
+async def read_attached(connection: AnyConnection, server_role: str | None) -> Attached:
+    """What is there.
+
+    Raises:
+        AttachError: what there is is no place to attach to.
+    """
+    state = await connection.fetchrow(_STATE, server_role)
+    assert state is not None
+    if not state["has_core"]:
+        raise AttachError("the log is not there yet: run alembic upgrade core@head")
+    is_attached = (state["comment"] or "").startswith(MADE_BY)
+    if state["has_access"] and not is_attached:
+        raise AttachError(
+            "relay.authorize is there, and not by bin/attach: this database has the reference"
+            " tables (alembic downgrade reference@base drops them, rows and all), or functions"
+            " of your own making, which you would have to drop first"
+        )
+    if not state["is_ours"]:
+        raise AttachError(
+            f"the schema relay belongs to {state['owner']}: run bin/attach with their rights"
+        )
+    if not state["has_server_role"]:
+        raise AttachError(f"server_role: there is no role {server_role}")
+    ours = await connection.fetch(_OURS, MADE_BY)
+    triggers = await connection.fetch(_TRIGGERS, [row["oid"] for row in ours])
+    record = _record(state["comment"] if is_attached else None)
+    grants = [one for one in record.get("grants", []) if _GRANT.fullmatch(str(one))]
+    return Attached(
+        digest=record.get("digest"),
+        grants=[row["g"] for row in await connection.fetch(_STILL_THERE, grants)],
+        functions=[row["name"] for row in ours],
+        triggers=[(row["name"], row["relation"], row["is_enabled"]) for row in triggers],
+        owner=state["owner"],
+        us=state["us"],
+    )
+
+
+def _record(comment: str | None) -> dict[str, Any]:
+    """What the last run wrote down, in the comment on `relay.authorize`."""
+    text = (comment or "").partition("\n")[2]
+    found: dict[str, Any] = json.loads(text) if text else {}
+    return found

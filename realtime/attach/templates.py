@@ -1,0 +1,122 @@
+"""The triggers and access functions as SQL, from `migrations/templates`.
+
+Rendered by `attach` with a platform's mapping, and by `python -m migrations.render` with the default
+one, for the migration of the reference tables. In a template
+
+* `{{messages}}` is a table: one that there is none of is an empty one;
+* `{{n.content}}` is a column of the row `n`. `u` is of users, `b` of bots, `p` of permissions, and
+  `n` and `o`, new and old rows, are of the table that the file is named after. A column that there
+  is none of is a null, or what `WITHOUT` says;
+* `{{untold}}` and `{{owner_role}}` are literals.
+
+Whatever a mapping holds ends up between quotes, so it cannot be read as SQL.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from realtime.attach.mapping import COLUMNS, Kind, PlatformMapping, read_mapping
+
+FOLDER: Final = Path(__file__).resolve().parents[2] / "migrations" / "templates"
+ALWAYS: Final = ("access", "users", "access_changes", "bots")
+OPTIONAL: Final = ("permissions", "messages", "documents")
+"""Rendered where the mapping has the table of that name."""
+PLACEHOLDER: Final = re.compile(r"\{\{(?:(\w+)\.)?(\w+)\}\}")
+ALIASES: Final = {"u": "users", "b": "bots", "p": "permissions"}
+ROWS: Final = ("n", "o")
+SQL_TYPES: Final = {
+    Kind.ID: "uuid",
+    Kind.TEXT: "text",
+    Kind.FLAG: "boolean",
+    Kind.JSON: "text",
+    Kind.TIME: "timestamptz",
+}
+WITHOUT: Final = {("users", "is_active"): "true"}
+NO_TABLE: Final = "(SELECT WHERE false)"
+
+Readings = Mapping[tuple[str, str], str]
+"""How a column of another type than the reference one is read: `{}::text`, by table and key."""
+
+
+class TemplateError(Exception):
+    """A template names what no mapping has."""
+
+
+def render_all(mapping: PlatformMapping, readings: Readings) -> str:
+    """Every function and trigger that the mapping's tables need, to run in this order."""
+    names = [*ALWAYS, *(name for name in OPTIONAL if name in mapping.tables)]
+    return "\n".join(render(name, mapping, readings) for name in names)
+
+
+def render(name: str, mapping: PlatformMapping, readings: Readings) -> str:
+    """One template.
+
+    Raises:
+        TemplateError: it asks for a table or column that no mapping has.
+    """
+    template = (FOLDER / f"{name}.sql").read_text(encoding="utf-8")
+    aliases = ALIASES | dict.fromkeys(ROWS, name)
+    return PLACEHOLDER.sub(lambda found: _filled(found, aliases, mapping, readings), template)
+
+
+def _filled(
+    found: re.Match[str], aliases: Mapping[str, str], mapping: PlatformMapping, readings: Readings
+) -> str:
+    alias, word = found.groups()
+    if alias is not None:
+        table = aliases.get(alias, "")
+        if word not in COLUMNS.get(table, {}):
+            raise TemplateError(f"{found[0]} is no column that a mapping has")
+        return _column(alias, table, word, mapping, readings)
+    if word in COLUMNS:
+        return table_name(mapping, word)
+    literals = {"untold": untold_columns(mapping), "owner_role": literal(mapping.owner_role)}
+    if word not in literals:
+        raise TemplateError(f"{found[0]} is no table that a mapping has")
+    return literals[word]
+
+
+def _column(alias: str, table: str, key: str, mapping: PlatformMapping, readings: Readings) -> str:
+    name = mapping.column(table, key)
+    if name is None:
+        missing = f"NULL::{SQL_TYPES[COLUMNS[table][key].kind]}"
+        return WITHOUT.get((table, key), missing)
+    return readings.get((table, key), "{}").replace("{}", f"{alias}.{quoted(name)}", 1)
+
+
+def table_name(mapping: PlatformMapping, key: str) -> str:
+    """As SQL names it, with its schema."""
+    table = mapping.tables.get(key)
+    return f"{quoted(table.schema)}.{quoted(table.name)}" if table else NO_TABLE
+
+
+def untold_columns(mapping: PlatformMapping) -> str:
+    """An array of the columns that a bot_update leaves out."""
+    updated_by = mapping.column("bots", "updated_by")
+    names = [updated_by] if updated_by else []
+    names += [name for name in mapping.untold if name not in names]
+    return f"ARRAY[{', '.join(map(literal, names))}]" if names else "'{}'::text[]"
+
+
+def literal(value: str | None) -> str:
+    """A string as SQL writes it; mappings hold no backslash."""
+    return "NULL" if value is None else "'" + value.replace("'", "''") + "'"
+
+
+def quoted(name: str) -> str:
+    """An identifier, in quotes unless it is one of the reference tables' own."""
+    return name if name in _PLAIN else '"' + name.replace('"', '""') + '"'
+
+
+def _plain_names() -> frozenset[str]:
+    tables = read_mapping().tables.values()
+    words = {word for t in tables for word in (t.schema, t.name, *t.columns.values())}
+    return frozenset(word for word in words if re.fullmatch("[a-z_]+", word))
+
+
+_PLAIN: Final = _plain_names()
+"""None of them is a word of SQL's, so they stand as a person would write them."""

@@ -1,0 +1,147 @@
+"""What a single setting's value must be: each check returns it in its normal form, or objects.
+
+An objection is a ValueError that starts with "must" and follows the variable's name; it never
+repeats the value. Called by the fields of `settings`.
+"""
+
+import re
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import SplitResult, parse_qs, urlsplit
+
+import jwt
+from pydantic import SecretStr
+
+from realtime.auth.keys import PUBLIC_ALGORITHMS, SECRET_ALGORITHMS, load_public_key
+
+LEAST_SECRET_BYTES: Final = 32
+_SSL_MODES: Final = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
+# What drivers know by themselves: they send any other parameter to the server, which refuses it.
+_DATABASE_PARAMETERS: Final = frozenset(
+    {"sslmode", "sslrootcert", "sslcert", "sslkey", "host", "port", "application_name"}
+)
+_DATABASE_ADDRESS: Final = (
+    "must be an address like postgres://user:password@host:5432/name,"
+    " with @ : / ? # in the password written as %40 %3A %2F %3F %23"
+)
+_ORIGIN: Final = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(?P<port>\d{1,5}))?",
+    re.ASCII,
+)
+_DEFAULT_PORTS: Final = frozenset({("http", 80), ("https", 443)})
+
+
+def check_database_url(given: SecretStr) -> SecretStr:
+    url = given.get_secret_value().strip()
+    address = _split_url(url)
+    if address is None or address.scheme not in ("postgres", "postgresql"):
+        raise ValueError(_DATABASE_ADDRESS)
+    # Each of these is a sign of a character in the password that should have been escaped.
+    if address.netloc.count("@") > 1 or "@" in address.path + address.query or "#" in url:
+        raise ValueError(_DATABASE_ADDRESS)
+    _check_parameters(address)
+    return SecretStr("postgresql" + url[url.index(":") :])
+
+
+def _check_parameters(address: SplitResult) -> None:
+    try:
+        parameters = parse_qs(address.query, strict_parsing=bool(address.query))
+    except ValueError:
+        raise ValueError("must have parameters like ?sslmode=require after the ?") from None
+    if not _DATABASE_PARAMETERS.issuperset(parameters):
+        known = ", ".join(sorted(_DATABASE_PARAMETERS))
+        raise ValueError(f"must have no parameters but these, so remove the others: {known}")
+    if not _SSL_MODES.issuperset(parameters.get("sslmode", ())):
+        raise ValueError(f"must have an sslmode out of these: {', '.join(sorted(_SSL_MODES))}")
+    if not address.hostname and "host" not in parameters:
+        raise ValueError(_DATABASE_ADDRESS)
+
+
+def _split_url(url: str) -> SplitResult | None:
+    """Take a URL apart; None where it is none, for `urlsplit`'s own errors repeat their input."""
+    if not url.isprintable() or " " in url:
+        return None
+    try:
+        address = urlsplit(url)
+        _ = address.port  # raises where the port is no port
+    except ValueError:
+        return None
+    return address
+
+
+def check_key_set_url(url: str) -> str:
+    address = _split_url(url.strip())
+    trusted = (
+        address
+        and address.hostname
+        and (
+            address.scheme == "https"
+            or (address.scheme == "http" and _is_loopback(address.hostname))
+        )
+    )
+    if not address or not trusted or "@" in address.netloc or address.fragment:
+        raise ValueError("must be an https:// address (http:// on loopback only), with no password")
+    return url.strip()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_secret(given: SecretStr) -> SecretStr:
+    try:
+        secret = given.get_secret_value().encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be UTF-8 text") from None
+    if len(secret) < LEAST_SECRET_BYTES:
+        raise ValueError(f"must be at least {LEAST_SECRET_BYTES} bytes long: openssl rand -hex 32")
+    try:
+        jwt.get_algorithm_by_name("HS256").prepare_key(secret)
+    except jwt.InvalidKeyError:
+        raise ValueError("must be a secret; a public key goes into JWT_PUBLIC_KEY") from None
+    return given
+
+
+def check_public_key(pem: str) -> str:
+    # Hosts that keep one line per variable have the line breaks written out.
+    unfolded = pem.replace("\\n", "\n").strip() + "\n"
+    load_public_key(unfolded)
+    return unfolded
+
+
+def check_algorithms(names: tuple[str, ...]) -> tuple[str, ...]:
+    known = PUBLIC_ALGORITHMS | set(SECRET_ALGORITHMS)
+    if not names or not known.issuperset(names):
+        raise ValueError(f"must list some of {', '.join(sorted(known))}, with commas; never none")
+    return tuple(dict.fromkeys(names))
+
+
+def check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    if not origins:
+        raise ValueError("must name an origin, or be left unset to allow any")
+    return tuple(dict.fromkeys(_origin(origin) for origin in origins))
+
+
+def _origin(text: str) -> str:
+    """Write an origin as browsers do: lower case, no default port."""
+    found = _ORIGIN.fullmatch(text.lower())
+    port = int(found["port"]) if found and found["port"] else None
+    if not found or (port is not None and not 0 < port <= 65535):
+        raise ValueError("must be like https://a.example,http://localhost:3000 (no path, no *)")
+    suffix = "" if port is None or (found["scheme"], port) in _DEFAULT_PORTS else f":{port}"
+    return f"{found['scheme']}://{found['host']}{suffix}"
+
+
+def check_header_token(given: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]+", given.get_secret_value()):
+        raise ValueError("must be printable ASCII without spaces, for it is sent in a header")
+    return given
+
+
+def split_list(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())

@@ -1,0 +1,274 @@
+"""Settings: the environment, checked once, before anything starts.
+
+The command line reads them with `Settings.from_environ(os.environ)` and hands them down; nothing
+else looks at the environment. A bad value is one line that names the variable and what to do, and
+never repeats the value, for it may be a secret in the wrong place.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import ValidationError as PydanticError
+from pydantic.config import JsonDict
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from realtime.auth.keys import (
+    PUBLIC_ALGORITHMS,
+    SECRET_ALGORITHMS,
+    fitting_algorithms,
+    load_public_key,
+)
+from realtime.config.checks import (
+    check_algorithms,
+    check_database_url,
+    check_header_token,
+    check_key_set_url,
+    check_origins,
+    check_public_key,
+    check_secret,
+    split_list,
+)
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the text is one line for whoever set it."""
+
+
+def _number(default: float, least: float, most: float, meaning: str) -> Any:
+    """A numeric field; its range is also said in its error."""
+    extra: JsonDict = {"range": f"{least} to {most}"}
+    return Field(default, ge=least, le=most, description=meaning, json_schema_extra=extra)
+
+
+def _text(default: object, meaning: str, *, shown: str | None = None) -> Any:
+    """A field of any other kind; `shown` stands in the table for a default that is worked out."""
+    extra: JsonDict = {"shown": shown} if shown else {}
+    return Field(default, description=meaning, json_schema_extra=extra)
+
+
+class Settings(BaseSettings):
+    """All settings; the attribute `max_connections` is the variable `MAX_CONNECTIONS`."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+    database_url: Annotated[SecretStr, AfterValidator(check_database_url)] = _text(
+        ...,
+        "The database, as `postgres://user:password@host:5432/name`, with `?sslmode=require`"
+        " where it is reached over a network.",
+    )
+    database_direct_url: Annotated[SecretStr, AfterValidator(check_database_url)] = _text(
+        ...,
+        "The same database without a pooler between: LISTEN needs a connection of its own."
+        " Set it where `DATABASE_URL` leads to a transaction-mode pooler.",
+        shown="`DATABASE_URL`",
+    )
+    database_pool_size: int = _number(
+        4, 1, 100, "Connections to the database that one process shares for its queries."
+    )
+    database_timeout_seconds: float = _number(
+        2, 0.1, 60, "Seconds that a query may take before the database counts as unreachable."
+    )
+    port: int = _number(8000, 0, 65535, "TCP port to serve on; 0 takes any free one.")
+    web_concurrency: int = _number(1, 1, 64, "Processes that share the port.")
+    jwt_secret: Annotated[SecretStr, AfterValidator(check_secret)] | None = _text(
+        None,
+        "Secret that tokens are signed with, at least 32 bytes. Exactly one of `JWT_SECRET`,"
+        " `JWT_PUBLIC_KEY` and `JWT_JWKS_URL` is set.",
+    )
+    jwt_public_key: Annotated[str, AfterValidator(check_public_key)] | None = _text(
+        None,
+        "Public key that tokens are verified with: PEM, its line breaks real or written `\\n`.",
+    )
+    jwt_jwks_url: Annotated[str, AfterValidator(check_key_set_url)] | None = _text(
+        None, "Where the issuer publishes its public keys: https, or http on loopback."
+    )
+    jwt_algorithms: Annotated[
+        tuple[str, ...], BeforeValidator(split_list), AfterValidator(check_algorithms)
+    ] = _text(
+        ...,
+        "Signature algorithms that are accepted, separated by commas.",
+        shown="`HS256` with a secret, else `RS256,ES256,EdDSA`",
+    )
+    jwt_audience: str | None = _text(
+        None,
+        "What a token's `aud` must name. Unset: a token with an `aud` is meant for others and"
+        " refused (RFC 7519, 4.1.3).",
+    )
+    jwt_issuer: str | None = _text(None, "What a token's `iss` must be. Unset: not looked at.")
+    jwt_subject: Literal["id", "username"] = _text(
+        "id", "What a token's `sub` holds: the user's `id` or `username`."
+    )
+    jwt_leeway_seconds: float = _number(
+        5, 0, 300, "Seconds that the token issuer's clock may be off, at the handshake only."
+    )
+    jwt_admin_claim: str = _text(
+        "admin", "The claim that makes an administrator of a token in which it is JSON `true`."
+    )
+    allowed_origins: (
+        Annotated[tuple[str, ...], BeforeValidator(split_list), AfterValidator(check_origins)]
+        | None
+    ) = _text(
+        None,
+        "Web origins that may connect, separated by commas, like `https://app.example.org`."
+        " Unset: any, for the token is the credential.",
+    )
+    max_connections: int = _number(10_000, 1, 1_000_000, "WebSockets open at once in a process.")
+    max_connections_per_user: int = _number(
+        100, 1, 1_000_000, "WebSockets that one user may have open at once in a process."
+    )
+    messages_per_second: int = _number(
+        20,
+        1,
+        10_000,
+        "Messages a second that one client may go on sending; bursts of 2.5 times that.",
+    )
+    max_message_bytes: int = _number(
+        65_536, 1024, 16_777_216, "Bytes that one message of a client may have."
+    )
+    send_buffer_bytes: int = _number(
+        4_194_304,
+        65_536,
+        1_073_741_824,
+        "Bytes that may wait for one slow client before it is closed with 1013.",
+    )
+    resume_max_events: int = _number(
+        10_000, 1, 1_000_000, "Events that a client that comes back may be sent after the fact."
+    )
+    retention_seconds: float = _number(
+        3600, 1, 2_592_000, "Seconds that events are kept at least, for clients that come back."
+    )
+    drain_seconds: float = _number(
+        10, 0, 600, "Seconds over which clients are sent away when the process is told to stop."
+    )
+    token_warning_seconds: float = _number(
+        60, 0, 3600, "Seconds before a token expires at which its client is told."
+    )
+    metrics_token: Annotated[SecretStr, AfterValidator(check_header_token)] | None = _text(
+        None, "Bearer token for `/metrics`. Unset: there is no `/metrics` in production."
+    )
+    console: bool = _text(False, "Serve the console page at `/`, for development.")
+    log_format: Literal["text", "json"] = _text(
+        "text", "Log lines as `text` (key=value) or as `json`."
+    )
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Read the settings from `environ` alone; empty values count as unset, unknown ones pass.
+
+        Raises:
+            SettingsError: the first thing that is wrong, in one line.
+        """
+        fields = cls.model_fields
+        given = {name: environ[name.upper()] for name in fields if name.upper() in environ}
+        try:
+            return cls.model_validate(given)
+        except PydanticError as error:
+            # Not chained: what pydantic says holds the value.
+            raise SettingsError(_explain(error.errors(include_input=False)[0])) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Switch off the process's own environment and files: what is not given is not read."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _work_out_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
+        given = {name: value for name, value in values.items() if value not in ("", None)}
+        if "database_url" in given:
+            given.setdefault("database_direct_url", given["database_url"])
+        given.setdefault(
+            "jwt_algorithms", ("HS256",) if "jwt_secret" in given else ("RS256", "ES256", "EdDSA")
+        )
+        return given
+
+    @model_validator(mode="after")
+    def _one_kind_of_key(self) -> Self:
+        kinds = ("jwt_secret", "jwt_public_key", "jwt_jwks_url")
+        given = [kind.upper() for kind in kinds if getattr(self, kind) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ValueError(
+                f"set exactly one of JWT_SECRET, JWT_PUBLIC_KEY and JWT_JWKS_URL (now: {found})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _algorithms_fit_the_key(self) -> Self:
+        chosen, public = set(self.jwt_algorithms), PUBLIC_ALGORITHMS
+        if self.jwt_secret is None and not chosen <= public:
+            raise ValueError("JWT_ALGORITHMS must not list HS256, HS384 or HS512 with public keys")
+        if self.jwt_secret is not None:
+            self._check_secret(chosen, len(self.jwt_secret.get_secret_value().encode()))
+        if self.jwt_public_key is not None:
+            fitting = fitting_algorithms(load_public_key(self.jwt_public_key))
+            if not fitting & chosen:
+                names = ", ".join(sorted(fitting))
+                raise ValueError(f"JWT_ALGORITHMS must list what fits JWT_PUBLIC_KEY: {names}")
+        return self
+
+    @staticmethod
+    def _check_secret(chosen: set[str], length: int) -> None:
+        if not chosen <= set(SECRET_ALGORITHMS):
+            raise ValueError("JWT_ALGORITHMS must list only HS256, HS384, HS512 with JWT_SECRET")
+        least = max(SECRET_ALGORITHMS[name] for name in chosen)
+        if length < least:
+            raise ValueError(f"JWT_SECRET must have at least {least} bytes for JWT_ALGORITHMS")
+
+    @property
+    def message_burst(self) -> int:
+        """How many messages a client may send at once before `messages_per_second` holds."""
+        return math.ceil(2.5 * self.messages_per_second)
+
+
+def _explain(error: ErrorDetails) -> str:
+    said = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return said
+    name = str(error["loc"][0])
+    field = Settings.model_fields[name]
+    if error["type"] == "missing":
+        return f"{name.upper()} is not set: {field.description}"
+    if "range" in (extra := _extra(field)):
+        whole = "whole " if field.annotation is int else ""
+        return f"{name.upper()} must be a {whole}number from {extra['range']}"
+    if error["type"] == "bool_parsing":
+        return f"{name.upper()} must be true or false"
+    return f"{name.upper()} {said.replace('Input should be', 'must be')}"
+
+
+def settings_table() -> str:
+    """Write the settings as a Markdown table, which the README holds and a test compares."""
+    rows = [
+        f"| `{name.upper()}` | {_default(field)} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    return "\n".join(["| setting | default | meaning |", "| --- | --- | --- |", *rows])
+
+
+def _default(field: FieldInfo) -> str:
+    if shown := _extra(field).get("shown"):
+        return str(shown)
+    if field.is_required():
+        return "required"
+    if field.default is None:
+        return "unset"
+    return f"`{str(field.default).lower()}`"
+
+
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}

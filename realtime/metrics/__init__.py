@@ -1,0 +1,1 @@
+"""How the processes are doing: taken down in `snapshot.py`, written for Prometheus."""

@@ -1,0 +1,157 @@
+"""The figures of all processes in Prometheus' text format. Called by `web.figures` for each scrape.
+
+A new collector each time and no registry: nothing is kept between scrapes.
+https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
+from typing import Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from realtime.metrics.snapshot import Buckets, Everywhere, Figures, LogState
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+DOORBELL_MODES = ("asleep", "awake", "fenced", "polling")
+
+_Number = Callable[[Figures], float | None]
+_GAUGES: Final[Mapping[str, tuple[str, _Number]]] = {
+    "start_time_seconds": ("When the process started, epoch seconds.", lambda one: one.started_at),
+    "resident_memory_bytes": ("Memory of the process.", lambda one: one.resident_bytes),
+    "event_loop_lag_seconds": (
+        "How long a task had to wait for its turn, at worst, in the last ten seconds.",
+        lambda one: one.loop_lag,
+    ),
+    "users": ("Users with a socket on this process.", lambda one: one.users),
+    "buffered_bytes": ("What waits for clients that read slowly.", lambda one: one.buffered_bytes),
+    "log_lag_seconds": (
+        "Age of the oldest event of the latest read of the log; 0: it found none.",
+        lambda one: one.lag,
+    ),
+}
+_COUNTERS: Final[Mapping[str, tuple[str, _Number]]] = {
+    "events": ("Events read from the log.", lambda one: one.events),
+    "deliveries": ("Events times the sockets they were handed to.", lambda one: one.deliveries),
+    "reads": ("Reads of the log (of a large one, its pages).", lambda one: one.reads),
+    "read_seconds": ("What they took.", lambda one: one.read_seconds),
+    "rings": ("Rings of the doorbell that were heard.", lambda one: one.rings),
+    "silences": ("Times that the process wanted no rings for a while.", lambda one: one.silences),
+    "database_losses": (
+        "Times that the connection that listens was lost, or could not be had.",
+        lambda one: one.losses,
+    ),
+    "opens": ("Sockets that were let in.", lambda one: one.opens),
+}
+_HISTOGRAMS: Final[Mapping[str, tuple[str, Callable[[Figures], Buckets]]]] = {
+    "latency_seconds": (
+        "From the writing of a row until its event was handed to the last of its sockets.",
+        lambda one: one.latency,
+    ),
+    "batch_events": ("Events of each read that found any.", lambda one: one.batches),
+}
+_LABELLED: Final[Mapping[str, tuple[str, str, Callable[[Figures], Mapping[str, int]]]]] = {
+    "resumes": (
+        "result",
+        "Sockets that came back with a cursor: recovered, or why not.",
+        lambda one: one.resumes,
+    ),
+    "closes": ("code", "Sockets that are gone, by close code.", lambda one: one.closes),
+}
+
+
+def render(everywhere: Everywhere) -> bytes:
+    """Write the answer to a scrape."""
+    return generate_latest(_Figures(everywhere))
+
+
+class _Figures(Collector):
+    def __init__(self, everywhere: Everywhere) -> None:
+        self._nodes = everywhere.nodes
+        self._log = everywhere.log
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._info()
+        for name, (meaning, read) in _GAUGES.items():
+            gauge = GaugeMetricFamily(f"realtime_{name}", meaning, labels=["node"])
+            yield self._filled(gauge, read)
+        for name, (meaning, read) in _COUNTERS.items():
+            counter = CounterMetricFamily(f"realtime_{name}", meaning, labels=["node"])
+            yield self._filled(counter, read)
+        for name, (meaning, read_buckets) in _HISTOGRAMS.items():
+            yield self._histogram(name, meaning, read_buckets)
+        for name, (label, meaning, read_counts) in _LABELLED.items():
+            yield self._labelled(name, label, meaning, read_counts)
+        yield self._sockets()
+        yield self._doorbell()
+        yield from _of_the_database(self._log)
+
+    def _info(self) -> Metric:
+        labels = ["node", "hostname", "pid", "port"]
+        info = GaugeMetricFamily("realtime_node_info", "The processes; always 1.", labels=labels)
+        for node_id, one in self._nodes.items():
+            info.add_metric([node_id, one.hostname, str(one.pid), str(one.port)], 1)
+        return info
+
+    def _filled(self, family: GaugeMetricFamily | CounterMetricFamily, read: _Number) -> Metric:
+        for node_id, one in self._nodes.items():
+            value = read(one)
+            if value is not None:
+                family.add_metric([node_id], value)
+        return family
+
+    def _histogram(self, name: str, meaning: str, read: Callable[[Figures], Buckets]) -> Metric:
+        family = HistogramMetricFamily(f"realtime_{name}", meaning, labels=["node"])
+        for node_id, one in self._nodes.items():
+            buckets = read(one)
+            bounds = [*(str(float(bound)) for bound in buckets.bounds), "+Inf"]
+            counts = accumulate(buckets.counts)
+            family.add_metric([node_id], list(zip(bounds, counts, strict=True)), buckets.total)
+        return family
+
+    def _labelled(
+        self, name: str, label: str, meaning: str, read: Callable[[Figures], Mapping[str, int]]
+    ) -> Metric:
+        family = CounterMetricFamily(f"realtime_{name}", meaning, labels=["node", label])
+        for node_id, one in self._nodes.items():
+            for key, count in sorted(read(one).items()):
+                family.add_metric([node_id, key], count)
+        return family
+
+    def _sockets(self) -> Metric:
+        labels = ["node", "endpoint"]
+        family = GaugeMetricFamily("realtime_sockets", "Open sockets.", labels=labels)
+        for node_id, one in self._nodes.items():
+            family.add_metric([node_id, "chat"], one.chats)
+            family.add_metric([node_id, "notifications"], one.connections - one.chats)
+        return family
+
+    def _doorbell(self) -> Metric:
+        meaning = "1: this is how the process waits for events."
+        family = GaugeMetricFamily("realtime_doorbell", meaning, labels=["node", "mode"])
+        for node_id, one in self._nodes.items():
+            for mode in DOORBELL_MODES:
+                family.add_metric([node_id, mode], one.relay == mode)
+        return family
+
+
+def _of_the_database(log: LogState | None) -> Iterable[Metric]:
+    """What is there once; but for the first, nothing where the database could not be asked."""
+    yield _once("database_up", "1: the database answered this scrape.", log is not None)
+    if log is not None:
+        yield _once("log_rows", "Rows in the log, about.", log.rows)
+        yield _once("log_bytes", "What the log takes on disk.", log.size)
+        yield _once("log_age_seconds", "Age of the oldest row in the log.", log.age)
+        meaning = "How full PostgreSQL's queue of notifications is, from 0 to 1."
+        yield _once("notification_queue_usage", meaning, log.queue_usage)
+
+
+def _once(name: str, meaning: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"realtime_{name}", meaning, value=value)

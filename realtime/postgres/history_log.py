@@ -1,0 +1,108 @@
+"""Reads `relay.events` backwards in time, for sockets that come back with a cursor.
+
+One statement for many topics, each from a place of its own, on the index over (topic, xid): what a
+client is owed costs what happened on its own topic. Called by `relay.history`.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from realtime.postgres.event_log import COLUMNS, FLOOR, to_ejection, to_event, to_floor
+from realtime.postgres.pool import LOST
+from realtime.relay.errors import CloseCode, Refused
+from realtime.relay.events import Ejection, Event
+from realtime.relay.resume import Past, Place
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from realtime.postgres.pool import Pool
+
+# The newest first: where there are too many, those who were away only briefly are still served.
+_READ = f"""
+SELECT 'floor' AS part, floor.* FROM ({FLOOR}) AS floor
+UNION ALL
+SELECT 'newer', found.*
+  FROM unnest($1::text[], $2::xid8[]) AS asked(of_topic, last)
+ CROSS JOIN LATERAL (
+       SELECT {COLUMNS} FROM relay.events
+        WHERE topic = asked.of_topic AND xid > asked.last AND code IS NULL
+        ORDER BY xid DESC LIMIT $7::bigint + 1) AS found
+UNION ALL
+SELECT 'open', found.*
+  FROM unnest($3::text[], $4::xid8[]) AS asked(of_topic, open_xid)
+ CROSS JOIN LATERAL (
+       SELECT {COLUMNS} FROM relay.events
+        WHERE topic = asked.of_topic AND xid = asked.open_xid AND code IS NULL
+        LIMIT $7::bigint + 1) AS found
+UNION ALL
+SELECT 'ejection', {COLUMNS} FROM relay.events
+ WHERE code IS NOT NULL
+   AND (xid > $5::xid8 OR xid = ANY ($4::xid8[]))
+   AND (topic IS NULL OR topic = ANY ($1::text[]))
+   AND (user_id IS NULL OR user_id = ANY ($6::uuid[]))
+"""
+
+
+class PastLog:
+    """The log's past, over the pool.
+
+    Args:
+        timeout: seconds until a read counts as failed.
+    """
+
+    def __init__(self, pool: "Pool", *, timeout: float) -> None:
+        self._pool = pool
+        self._timeout = timeout
+
+    async def read(
+        self, places: Mapping[str, Place], user_ids: Sequence[str], limit: int
+    ) -> Mapping[str, Past]:
+        """Read topics, each from its place on, at most `limit + 1` events of each.
+
+        Raises:
+            Refused: the database cannot be asked (1013).
+        """
+        opened = [(topic, xid) for topic, place in places.items() for xid in place.open]
+        try:
+            async with self._pool.acquire(timeout=self._timeout) as connection:
+                rows = await connection.fetch(
+                    _READ,
+                    list(places),
+                    [place.last for place in places.values()],
+                    [topic for topic, _ in opened],
+                    [xid for _, xid in opened],
+                    min(place.last for place in places.values()),
+                    list(user_ids),
+                    limit,
+                    timeout=self._timeout,
+                )
+        except LOST as error:
+            raise Refused(
+                CloseCode.TRY_AGAIN_LATER, "the database cannot be asked at the moment"
+            ) from error
+        return _sort_out(places, rows, limit)
+
+
+def _sort_out(
+    places: Mapping[str, Place], rows: "Sequence[asyncpg.Record]", limit: int
+) -> Mapping[str, Past]:
+    """Give each topic its rows."""
+    parts: defaultdict[str, list[asyncpg.Record]] = defaultdict(list)
+    for row in rows:
+        parts[row["part"]].append(row)
+    floor = to_floor(parts["floor"][0])
+    ejections: list[Ejection] = [to_ejection(row) for row in parts["ejection"]]
+    newer: defaultdict[str, list[Event]] = defaultdict(list)
+    for row in parts["newer"]:
+        newer[row["topic"]].append(to_event(row))
+    events: defaultdict[str, set[Event]] = defaultdict(set)
+    for row in parts["open"]:
+        events[row["topic"]].add(to_event(row))
+    pasts: dict[str, Past] = {}
+    for topic in places:
+        found = newer[topic]
+        lowest = min(event.xid for event in found) if len(found) > limit else 0
+        pasts[topic] = Past(floor, ejections, [*(events[topic] | set(found))], lowest)
+    return pasts

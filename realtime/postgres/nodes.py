@@ -1,0 +1,133 @@
+"""The processes over one database: who else is there, and what they tell each other of typing.
+
+Each process keeps a row in `relay.nodes` fresh; one that stops doing so is gone. Typing crosses as
+small JSON batches by NOTIFY, from the pool (each NOTIFY takes the commit lock: a few a second, and
+none of bots that no other process has). Run by `server`.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from realtime.postgres.doorbell import ALIVE_SECONDS, TYPING_CHANNEL
+from realtime.postgres.pool import ACQUIRE_SECONDS, LOST
+from realtime.postgres.socket_table import LIVE
+from realtime.relay.protocol import bot_topic
+from realtime.relay.typing_indicators import Indicator
+
+if TYPE_CHECKING:
+    from realtime.postgres.pool import Pool
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 2.0
+TYPING_SECONDS = 0.25
+"""How often typing is told to other processes."""
+BATCH_BYTES = 5000
+"""NOTIFY takes less than 8000 bytes: https://www.postgresql.org/docs/current/sql-notify.html
+A payload is begun anew after so many, and one row more is at most 2500."""
+MAX_NAME = 200
+
+# `awake` is the doorbell's, and of no concern here but for a row that is new.
+_BEAT = """
+WITH mine AS (
+    INSERT INTO relay.nodes (id, started_at, heartbeat_at, awake, info)
+    VALUES ($1, now(), now(), false, $2::jsonb)
+    ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), info = excluded.info
+)
+DELETE FROM relay.nodes WHERE id <> $1 AND heartbeat_at < now() - make_interval(secs => 10 * $3)
+"""
+# Which bots other processes have is for the database to know; here it would be a second truth.
+_TELL = f"""
+WITH told AS (
+    SELECT number, said.row, sum(octet_length(said.row) + 1) OVER (ORDER BY number) AS bytes
+      FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS said (topic, row, number)
+     WHERE EXISTS (
+        SELECT FROM relay.nodes AS node
+          JOIN relay.connections AS one ON one.node_id = node.id
+         WHERE one.topic = said.topic AND node.id <> $1 AND {LIVE})
+)
+SELECT pg_notify('{TYPING_CHANNEL}',
+                 concat('["', $1, '",[', string_agg(told.row, ',' ORDER BY number), ']]'))
+  FROM told GROUP BY bytes / {BATCH_BYTES}
+"""
+
+
+class Cluster:
+    """This process among the others.
+
+    Args:
+        node_id: this process's, in `relay.nodes`.
+        info: what each heartbeat tells of the process, for people and metrics; JSON.
+    """
+
+    def __init__(
+        self, pool: "Pool", node_id: str, info: Callable[[], Mapping[str, object]]
+    ) -> None:
+        self.node_id = node_id
+        self._pool = pool
+        self._info = info
+        self._outbox: dict[tuple[str, str], Indicator] = {}
+
+    async def keep_alive(self) -> None:
+        """Beat for ever."""
+        while True:
+            try:
+                async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                    info = json.dumps(self._info())
+                    await connection.execute(_BEAT, self.node_id, info, ALIVE_SECONDS)
+            except LOST as error:
+                log.warning("heartbeat failed: %s", error)
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    async def leave(self) -> None:
+        """Say that this process is gone; if it cannot be said, time will."""
+        try:
+            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                await connection.execute("DELETE FROM relay.nodes WHERE id = $1", self.node_id)
+        except LOST as error:
+            log.info("could not take this process off relay.nodes: %s", error)
+
+    def tell(self, indicators: Iterable[Indicator]) -> None:
+        """Pass this process's own indicators on with the next batch; the newest state wins."""
+        for one in indicators:
+            if one.is_local:
+                self._outbox[one.bot_id, one.user_id] = one
+
+    async def keep_telling(self) -> None:
+        """Send what was told, a few times a second."""
+        while True:
+            await asyncio.sleep(TYPING_SECONDS)
+            if self._outbox:
+                batch, self._outbox = list(self._outbox.values()), {}
+                await self._notify(batch)
+
+    async def _notify(self, batch: list[Indicator]) -> None:
+        try:
+            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                topics = [bot_topic(one.bot_id) for one in batch]
+                rows = [pack(one) for one in batch]
+                await connection.execute(_TELL, self.node_id, topics, rows)
+        except LOST as error:
+            log.warning("typing was not told to other processes: %s", error)
+
+
+def pack(one: Indicator) -> str:
+    """An indicator as a row of a NOTIFY payload, in ASCII."""
+    return json.dumps([one.bot_id, one.user_id, one.username[:MAX_NAME], one.is_typing])
+
+
+def unpack(node_id: str, payload: str) -> list[tuple[str, str, str, bool]]:
+    """What another process told: bot, user, username, whether typing.
+
+    Nothing for our own echo, or for what is no such batch.
+    """
+    try:
+        sender, rows = json.loads(payload)
+        batch = [(str(b), str(u), str(name), bool(typing)) for b, u, name, typing in rows]
+    except (ValueError, TypeError, RecursionError):
+        log.warning("not a typing batch: %.80r", payload)
+        return []
+    return [] if sender == node_id else batch

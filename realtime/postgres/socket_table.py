@@ -1,0 +1,242 @@
+"""Who is connected, in all processes: this one's sockets written down for the others, theirs asked.
+
+The hub says who comes and goes (`moved`); a few times a second that is written to
+`relay.connections`, in one statement, and not at all where nothing changed. The table is unlogged,
+and a write may be lost: so every two seconds this process's rows are counted, and mended where they
+are not what its memory says. The rows of a process whose heart stopped (`cluster`) do not count.
+Run by `server`, asked by `web.admin` and `relay.presence_relay`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from realtime.postgres.doorbell import ALIVE_SECONDS
+from realtime.postgres.pool import ACQUIRE_SECONDS, LOST
+from realtime.relay.errors import CloseCode, Refused
+from realtime.relay.presence import MOST, Person
+from realtime.relay.subscriber import Subscriber
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from realtime.postgres.pool import AnyConnection, Pool
+
+log = logging.getLogger(__name__)
+
+WRITE_SECONDS = 0.25
+"""How often comings and goings are written."""
+CHECKED_WRITES = 8
+"""Every so many of these, the rows are counted."""
+
+_WRITE = """
+WITH gone AS (
+    DELETE FROM relay.connections WHERE id = ANY ($2::uuid[])
+)
+INSERT INTO relay.connections (id, node_id, topic, user_id, username, opened_at)
+SELECT id, $1, topic, user_id, username, to_timestamp(opened_at)
+  FROM unnest($3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::float8[])
+       AS came (id, topic, user_id, username, opened_at)
+    ON CONFLICT (id) DO NOTHING
+"""
+_COUNT_OWN = "SELECT count(*) FROM relay.connections WHERE node_id = $1"
+_OWN = "SELECT id::text FROM relay.connections WHERE node_id = $1"
+
+LIVE = f"node.heartbeat_at > clock_timestamp() - make_interval(secs => {ALIVE_SECONDS})"
+"""In SQL: whether the row `node` of `relay.nodes` is of a running process."""
+_ELSEWHERE = f"""
+  FROM relay.connections AS one JOIN relay.nodes AS node ON node.id = one.node_id
+ WHERE node.id <> $1 AND {LIVE}
+"""
+_COUNT_ELSEWHERE = f"""
+WITH others AS MATERIALIZED (SELECT one.user_id, one.topic {_ELSEWHERE}),
+     users AS (SELECT user_id FROM others EXCEPT SELECT unnest($2::uuid[])),
+     topics AS (SELECT topic FROM others EXCEPT SELECT unnest($3::text[]))
+SELECT (SELECT count(*) FROM relay.nodes AS node WHERE id <> $1 AND {LIVE}) AS nodes,
+       (SELECT count(*) FROM others) AS connections,
+       (SELECT count(*) FROM users) AS users,
+       (SELECT count(*) FROM topics WHERE topic LIKE 'bot:%') AS bots
+"""
+_LIST_ELSEWHERE = f"""
+SELECT one.id::text, one.node_id::text, one.topic, one.user_id::text, one.username,
+       extract(epoch FROM one.opened_at)::float8
+{_ELSEWHERE} AND ($2::uuid IS NULL OR one.id > $2)
+ ORDER BY one.id LIMIT $3
+"""
+_PEOPLE_ELSEWHERE = f"""
+SELECT asked.topic, found.user_id::text, found.username, extract(epoch FROM since)::float8
+  FROM unnest($2::text[]) AS asked(topic)
+ CROSS JOIN LATERAL (
+    SELECT one.user_id, min(one.username) AS username, min(one.opened_at) AS since
+      {_ELSEWHERE} AND one.topic = asked.topic
+     GROUP BY one.user_id ORDER BY since, one.user_id LIMIT $3) AS found
+"""
+
+
+class Connection(NamedTuple):
+    """A socket of another process."""
+
+    connection_id: str
+    node_id: str
+    topic: str
+    user_id: str
+    username: str
+    opened_at: float
+    """Epoch seconds."""
+
+
+class Elsewhere(NamedTuple):
+    """What the other processes add to the counts of this one."""
+
+    nodes: int
+    connections: int
+    users: int
+    bots: int
+
+
+class Connections:
+    """This process's sockets in `relay.connections`, and those of the others.
+
+    Args:
+        node_id: this process's, in `relay.nodes`.
+        present: its sockets that were let in.
+        timeout: seconds until a question about others counts as unanswered.
+    """
+
+    def __init__(
+        self,
+        pool: "Pool",
+        node_id: str,
+        *,
+        present: Callable[[], Iterable[Subscriber]],
+        timeout: float,
+    ) -> None:
+        self._pool = pool
+        self._node_id = node_id
+        self._present = present
+        self._timeout = timeout
+        self._came: dict[str, Subscriber] = {}
+        self._gone: set[str] = set()
+        self._is_doubtful = False
+        """A write failed: what is in the table has to be compared. Nothing is collected."""
+        self._turn = asyncio.Lock()
+
+    # This process's own.
+
+    def moved(self, subscriber: Subscriber, is_here: bool) -> None:
+        """Collect a coming or a going for the next write; the hub's word."""
+        if self._is_doubtful:
+            return
+        connection_id = subscriber.connection_id
+        if is_here:
+            self._came[connection_id] = subscriber
+        elif self._came.pop(connection_id, None) is None:
+            self._gone.add(connection_id)
+
+    async def keep_writing(self) -> None:
+        """Write for ever."""
+        number = 0
+        while True:
+            await asyncio.sleep(WRITE_SECONDS)
+            number += 1
+            try:
+                await self._step(is_checked=number % CHECKED_WRITES == 0)
+            except LOST as error:
+                log.warning("the connections could not be written: %s", error)
+                self._doubt()
+
+    async def _step(self, *, is_checked: bool) -> None:
+        if not is_checked and (self._is_doubtful or not (self._came or self._gone)):
+            return  # nothing to write, or it waits for the next check
+        async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            if self._is_doubtful or not await self._write_changes(connection, is_checked):
+                await self._mend(connection)
+
+    async def _write_changes(self, connection: "AnyConnection", is_checked: bool) -> bool:
+        """Write what was collected; False if the table then proves to be wrong."""
+        came, self._came = self._came, {}
+        gone, self._gone = self._gone, set()
+        expected = sum(1 for _ in self._present()) if is_checked else 0
+        if came or gone:
+            await self._write(connection, came.values(), gone)
+        if not is_checked:
+            return True
+        found: int = await connection.fetchval(_COUNT_OWN, self._node_id)
+        if found != expected:
+            log.info("relay.connections had %d rows of %d, and is mended", found, expected)
+        return found == expected
+
+    async def _mend(self, connection: "AnyConnection") -> None:
+        """Make the table what the memory says."""
+        self._doubt()
+        rows = await connection.fetch(_OWN, self._node_id)
+        written = {row["id"] for row in rows}
+        present = {one.connection_id: one for one in self._present()}
+        self._is_doubtful = False  # from this moment on, changes count again
+        came = [one for key, one in present.items() if key not in written]
+        await self._write(connection, came, written - present.keys())
+
+    def _doubt(self) -> None:
+        self._is_doubtful = True
+        self._came.clear()
+        self._gone.clear()
+
+    async def _write(
+        self, connection: "AnyConnection", came: Iterable[Subscriber], gone: Iterable[str]
+    ) -> None:
+        rows = [
+            (one.connection_id, one.topic, one.user_id, one.username, one.opened_at) for one in came
+        ]
+        columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * 5
+        await connection.execute(_WRITE, self._node_id, list(gone), *columns)
+
+    # Everybody's.
+
+    async def count(self, users: Iterable[str], topics: Iterable[str]) -> Elsewhere:
+        """Count what the other processes have, without these users and topics, which we have.
+
+        Raises:
+            Refused: 1013, the database cannot be asked.
+        """
+        (row,) = await self._ask(_COUNT_ELSEWHERE, list(users), list(topics))
+        return Elsewhere(*row)
+
+    async def page(self, after: str | None, limit: int) -> list[Connection]:
+        """List the other processes' sockets in the order of their ids, at most `limit`.
+
+        Args:
+            after: only those whose id comes after this one.
+
+        Raises:
+            Refused: 1013, the database cannot be asked.
+        """
+        return [Connection(*row) for row in await self._ask(_LIST_ELSEWHERE, after, limit)]
+
+    async def people_on(self, topics: Sequence[str]) -> dict[str, dict[str, Person]]:
+        """Name who has a socket on each of the topics in the other processes, by topic and user id.
+
+        At most one more than `presence` shows of a topic: those who are there the longest.
+
+        Raises:
+            Refused: 1013, the database cannot be asked.
+        """
+        people: dict[str, dict[str, Person]] = {topic: {} for topic in topics}
+        for topic, *person in await self._ask(_PEOPLE_ELSEWHERE, list(topics), MOST + 1):
+            people[topic][person[0]] = Person(*person)
+        return people
+
+    async def _ask(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
+        # One at a time: whoever asks often takes one connection from the sockets, not all.
+        try:
+            async with (
+                asyncio.timeout(self._timeout),
+                self._turn,
+                self._pool.acquire() as connection,
+            ):
+                return await connection.fetch(query, self._node_id, *arguments)
+        except LOST as error:
+            log.warning("connections elsewhere: %s: %s", type(error).__name__, error)
+            raise Refused(
+                CloseCode.TRY_AGAIN_LATER, "the database cannot be asked at the moment"
+            ) from error

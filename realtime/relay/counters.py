@@ -1,0 +1,128 @@
+"""What the relay counts while it works: plain additions, which `metrics.snapshot` takes down.
+
+One per process, made by `server` and handed to whoever has something to count. Nothing here asks
+anybody anything, for it is called for every event and every fan-out.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from realtime.relay.events import Event, Page
+
+LATENCY_BOUNDS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
+)
+"""Seconds. The lowest few are the doorbell's; the highest, outages that were caught up on."""
+BATCH_BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+PEER_CODES = frozenset({1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1010, 1011})
+"""What clients close with; whatever else they make up is counted together."""
+MOST_CODES = 40
+"""So are codes of `relay.eject` after so many."""
+
+
+class Histogram:
+    """How many values were at most each bound and above the one before; the last: above all."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+        """The sum of the values."""
+
+    def observe(self, *values: float) -> None:
+        counts, bounds = self.counts, self.bounds
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.total += sum(values)
+
+
+class Tally:
+    """The counts of one process since it started.
+
+    Args:
+        monotonic: seconds.
+    """
+
+    __slots__ = (
+        "_clock_offset",
+        "_monotonic",
+        "batches",
+        "closes",
+        "deliveries",
+        "events",
+        "lag",
+        "latency",
+        "losses",
+        "opens",
+        "read_seconds",
+        "reads",
+        "resumes",
+        "rings",
+        "silences",
+    )
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._clock_offset = 0.0
+        self.events = 0
+        """Read from the log."""
+        self.deliveries = 0
+        """Events times the sockets on their topics."""
+        self.latency = Histogram(LATENCY_BOUNDS)
+        """Seconds from the writing of a row until its event was handed to the last socket."""
+        self.reads = 0
+        self.read_seconds = 0.0
+        """That the reads took."""
+        self.batches = Histogram(BATCH_BOUNDS)
+        """Events of each read that found any (of a large read, of each page)."""
+        self.lag = 0.0
+        """Seconds that the oldest event of the latest read was old; 0: it found none."""
+        self.rings = 0
+        """Heard."""
+        self.silences = 0
+        """How often this process wanted no rings for a while."""
+        self.losses = 0
+        """How often the connection that listens was lost, or could not be had."""
+        self.opens = 0
+        """Sockets that were let in."""
+        self.resumes: Counter[str] = Counter()
+        """Of those, the ones that came with a cursor: `recovered`, or why not."""
+        self.closes: Counter[str] = Counter()
+        """Sockets that are gone, by close code."""
+
+    def found(self, page: Page) -> None:
+        """A read brought this."""
+        events = page.events
+        self._clock_offset = page.clock_offset
+        self.reads += 1
+        self.read_seconds += page.seconds
+        self.lag = self._age(events[0]) if events else 0.0
+        if events:
+            self.events += len(events)
+            self.batches.observe(len(events))
+
+    def delivered(self, events: Sequence[Event], sockets: int) -> None:
+        """These were handed to all sockets of their topic."""
+        if sockets:
+            self.deliveries += len(events) * sockets
+            now = self._monotonic() - self._clock_offset
+            # An answer that grows is held back on purpose: its delay says nothing of the relay.
+            fresh = [event for event in events if event.subject is None]
+            self.latency.observe(*[now - event.written_at for event in fresh])
+
+    def gone(self, code: int, *, is_ours: bool) -> None:
+        """A socket is gone.
+
+        Args:
+            is_ours: this server chose the code, and not the client.
+        """
+        has_room = is_ours and len(self.closes) < MOST_CODES
+        is_known = has_room or code in PEER_CODES or str(code) in self.closes
+        self.closes[str(code) if is_known else "other"] += 1
+
+    def _age(self, event: Event) -> float:
+        return self._monotonic() - self._clock_offset - event.written_at

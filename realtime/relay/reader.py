@@ -1,0 +1,200 @@
+"""The loop at the centre: woken by the bell, read what became visible, hand it to the hub.
+
+`server` runs it over whichever connection is up. The cursor lives here and outlives connections:
+after an outage the first read returns all that was committed meanwhile, once. When to read next is
+`pace`'s to say.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import NamedTuple, Protocol
+
+from realtime.relay.counters import Tally
+from realtime.relay.cursor import Cursor, Database, Snapshot, encode_cursor
+from realtime.relay.events import Event, Grant, Page
+from realtime.relay.hub import Hub
+from realtime.relay.pace import Action, Pace, State, Step
+from realtime.relay.refusals import Refusals
+from realtime.relay.resume import Lost, Unrecoverable
+from realtime.relay.subscriber import Place
+
+
+class EventLog(Protocol):
+    """Where events are read from; implemented by `postgres.event_log`."""
+
+    def read(self, cursor: Cursor) -> AsyncGenerator[Page, None]:
+        """Everything that the cursor does not cover, in one snapshot, at least one page.
+
+        Raises:
+            Unrecoverable: some of it has been removed from the log.
+        """
+        ...
+
+    async def end(self) -> Cursor:
+        """The place of one who begins now."""
+        ...
+
+
+class Bell(Protocol):
+    """What wakes the relay, and is silenced by it; implemented by `postgres.doorbell`.
+
+    Each method raises one of `postgres.connection.LOST` when nothing can be heard any more.
+    """
+
+    async def wait(self, seconds: float) -> None:
+        """Return when something may have been written since the last call, or after that time."""
+        ...
+
+    async def pause(self, seconds: float) -> None:
+        """Return after that time, whether it rings or not."""
+        ...
+
+    async def silence(self) -> None:
+        """Say that this process is awake, and silence the bell if every live one is."""
+        ...
+
+    async def ring_on(self) -> int:
+        """Say that this process sleeps, switch the bell on, and return a transaction id taken
+        after that."""
+        ...
+
+    async def is_on(self) -> bool:
+        """Whether the bell rings and this process is known to sleep."""
+        ...
+
+
+class Found(NamedTuple):
+    """What a read came to."""
+
+    transactions: int
+    """How many had written something."""
+    xmin: int
+    """Every transaction with a lower id was over."""
+
+
+class _Delivered(NamedTuple):
+    """How far a read came that broke off between its pages."""
+
+    snapshot: Snapshot
+    last_id: int
+
+
+class Relay:
+    """Reads the log from a cursor on and feeds the hub.
+
+    Args:
+        hub: who gets the events.
+        refusals: who was refused lately; they hear of grants before anybody else of anything.
+        database: which history the cursor belongs to.
+        cursor: where to begin.
+        monotonic: seconds.
+        tally: counts.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        refusals: Refusals,
+        database: Database,
+        cursor: Cursor,
+        *,
+        monotonic: Callable[[], float],
+        tally: Tally | None = None,
+    ) -> None:
+        self._tally = tally or Tally(monotonic)
+        self._hub = hub
+        self._refusals = refusals
+        self._monotonic = monotonic
+        self._pace = Pace(monotonic)
+        self.database = database
+        self._cursor = cursor
+        self._broken: list[_Delivered] = []
+        hub.position = encode_cursor(database, cursor)
+
+    def start_over(self, database: Database, cursor: Cursor, reason: Lost) -> None:
+        """Go on from another place: what lies between is lost, and every socket is told."""
+        self.database = database
+        self._cursor = cursor
+        self._broken = []
+        self._refusals.forget([Grant(0, None, None)])
+        self._hub.lose_track(reason)
+        self._hub.position = encode_cursor(database, cursor)
+
+    @property
+    def state(self) -> State:
+        """Whether it sleeps until the bell rings, or polls."""
+        return self._pace.state
+
+    async def run(self, log: EventLog, bell: Bell) -> None:
+        """Relay until the connection is lost. Safe to cancel and to call again with another."""
+        self._pace = Pace(self._monotonic)
+        step = self._pace.begin()
+        while True:
+            await self._take(step, bell)
+            found = await self._catch_up_or_start_over(log)
+            step = self._pace.after_read(found.transactions, found.xmin)
+
+    async def _take(self, step: Step, bell: Bell) -> None:
+        match step.action:
+            case Action.WAIT:
+                await bell.wait(min(step.seconds, self._hub.due_in()))
+            case Action.PAUSE:
+                await bell.pause(step.seconds)
+            case Action.SILENCE:
+                await bell.silence()
+                self._tally.silences += 1
+                self._pace.silenced()
+            case Action.CHECK if await bell.is_on():
+                self._pace.checked()
+            case _:
+                self._pace.fenced(await bell.ring_on())
+
+    async def _catch_up_or_start_over(self, log: EventLog) -> Found:
+        try:
+            return await self.catch_up(log)
+        except Unrecoverable as lost:
+            # The process was away for longer than the log goes back.
+            self.start_over(self.database, await log.end(), lost.reason)
+            return Found(0, 0)
+
+    async def catch_up(self, log: EventLog) -> Found:
+        """Read once and deliver what was found."""
+        number = self._refusals.read_begins()
+        earlier = tuple(self._broken)
+        found = Found(0, 0)
+        highest = 0
+        async with aclosing(log.read(self._cursor)) as pages:
+            async for page in pages:
+                self._tally.found(page)
+                xids = page.xids
+                highest = max(highest, *xids, 0)
+                found = Found(found.transactions + len(xids), page.snapshot.xmin)
+                self._refusals.forget(page.grants)
+                fresh = _without_repeats(page, earlier)
+                if page.is_last:
+                    await self._finish_read(fresh, self._cursor.after(page.snapshot, highest))
+                else:
+                    await self._hub.deliver(fresh, None)
+                    last_id = page.events[-1].id if page.events else 0
+                    self._broken = [*earlier, _Delivered(page.snapshot, last_id)]
+        self._refusals.read_ends(number)
+        return found
+
+    async def _finish_read(self, page: Page, cursor: Cursor) -> None:
+        await self._hub.deliver(page, Place(cursor, encode_cursor(self.database, cursor)))
+        # Only now: who is cancelled within would otherwise leave some without it.
+        self._cursor = cursor
+        self._broken = []
+
+
+def _without_repeats(page: Page, earlier: Sequence[_Delivered]) -> Page:
+    """Leave out what earlier, broken reads from the same cursor delivered already."""
+    if not earlier:
+        return page
+
+    def is_new(event: Event) -> bool:
+        return not any(
+            event.id <= done.last_id and done.snapshot.covers(event.xid) for done in earlier
+        )
+
+    return page._replace(events=tuple(filter(is_new, page.events)))

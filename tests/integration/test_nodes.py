@@ -1,0 +1,144 @@
+"""Processes over one database: who is there, and what takes them out."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from realtime.postgres.doorbell import ALIVE_SECONDS
+from realtime.postgres.pool import open_pool
+from tests.integration.nodes import (
+    a_cluster,
+    add_node,
+    add_socket,
+    another_beat,
+    heard,
+    heartbeat_of,
+    indicator,
+    running,
+    told_all,
+)
+from tests.platform import Platform
+from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    from realtime.postgres.pool import Pool
+
+
+@pytest.mark.gen_test
+async def test_a_process_is_there_while_it_beats(
+    pool: Pool, platform: Platform, often: None
+) -> None:
+    """Its row is kept fresh, and taken away when it leaves."""
+    cluster = a_cluster(pool)
+    async with running(cluster):
+        first = await eventually(lambda: heartbeat_of(platform, cluster))
+
+        async def has_beaten_again() -> Any:
+            return await heartbeat_of(platform, cluster) > first
+
+        await eventually(has_beaten_again)
+    await cluster.leave()
+    assert await heartbeat_of(platform, cluster) is None
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("age", "is_there"),
+    [(0.0, True), (ALIVE_SECONDS - 5, True), (ALIVE_SECONDS + 5, False), (-3600, True)],
+)
+async def test_a_process_that_does_not_beat_is_gone(
+    pool: Pool, platform: Platform, often: None, age: float, is_there: bool
+) -> None:
+    """After some time; others then stop telling it of typing."""
+    said = indicator()
+    await add_socket(platform, await add_node(platform, age), said.bot_id)
+    payloads = await heard(platform)
+    cluster = a_cluster(pool)
+    async with running(cluster):
+        cluster.tell([said])
+        await told_all(platform, cluster)
+    await platform.execute("SELECT 1")
+    assert bool(payloads) is is_there
+
+
+@pytest.mark.gen_test
+async def test_rows_of_the_long_dead_are_removed(
+    pool: Pool, platform: Platform, often: None
+) -> None:
+    """But not those that only missed some beats."""
+    late = await add_node(platform, ALIVE_SECONDS * 2)
+    dead = await add_node(platform, ALIVE_SECONDS * 20)
+    cluster = a_cluster(pool)
+    async with running(cluster):
+        await eventually(lambda: heartbeat_of(platform, cluster))
+    rows = await platform.connection.fetch("SELECT id::text FROM relay.nodes")
+    ids = {row["id"] for row in rows}
+    assert ids == {str(late), cluster.node_id}
+    assert str(dead) not in ids
+
+
+@pytest.mark.gen_test
+async def test_a_dead_process_takes_its_sockets_along(
+    pool: Pool, platform: Platform, often: None
+) -> None:
+    """Whoever removes its row removes theirs; those of the living stay."""
+    for age in (0.0, ALIVE_SECONDS * 20):
+        await add_socket(platform, await add_node(platform, age), str(uuid4()))
+    cluster = a_cluster(pool)
+    async with running(cluster):
+        await eventually(lambda: heartbeat_of(platform, cluster))
+    assert await platform.connection.fetchval("SELECT count(*) FROM relay.connections") == 1
+
+
+@pytest.mark.gen_test
+async def test_a_beat_tells_of_the_process_and_leaves_the_doorbell_alone(
+    pool: Pool, platform: Platform, often: None
+) -> None:
+    """A new row is not awake; whatever the doorbell says afterwards stays as it is."""
+    cluster = a_cluster(pool, hostname="here", connections=3)
+    async with running(cluster):
+        await eventually(lambda: heartbeat_of(platform, cluster))
+        row = await platform.connection.fetchrow("SELECT info, awake FROM relay.nodes")
+        assert row is not None
+        assert json.loads(row["info"]) == {"hostname": "here", "connections": 3}
+        assert not row["awake"]
+        await platform.execute("UPDATE relay.nodes SET awake = true, info = '{}'")
+        await another_beat(platform, cluster)
+        await another_beat(platform, cluster)
+        row = await platform.connection.fetchrow("SELECT info, awake FROM relay.nodes")
+    assert row is not None
+    assert (json.loads(row["info"])["hostname"], row["awake"]) == ("here", True)
+
+
+@pytest.mark.gen_test
+async def test_the_heart_goes_on_beating(
+    pool: Pool, platform: Platform, often: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever happened to a beat before, and to the row."""
+    cluster = a_cluster(pool)
+    async with running(cluster):
+        await eventually(lambda: heartbeat_of(platform, cluster))
+        await platform.execute("ALTER TABLE relay.nodes RENAME TO lost_nodes")
+        await eventually(lambda: "heartbeat failed" in caplog.text)
+        await platform.execute("ALTER TABLE relay.lost_nodes RENAME TO nodes")
+        await platform.execute("DELETE FROM relay.nodes")
+        await eventually(lambda: heartbeat_of(platform, cluster))
+
+
+@pytest.mark.gen_test
+async def test_leaving_without_a_database(
+    io_loop: IOLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Cannot fail: the end of a process does not depend on it."""
+    assert io_loop
+    caplog.set_level(logging.INFO)
+    nowhere = "postgresql://postgres@/none?host=/nonexistent"
+    async with open_pool(nowhere, size=1, timeout=5, is_pooled=False) as pool:
+        await a_cluster(pool).leave()
+    assert "could not take this process off" in caplog.text

@@ -1,0 +1,298 @@
+"""`relay.connections`: what a process writes of its sockets, and what it makes of the others'."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from realtime.postgres import socket_table as module
+from realtime.postgres.doorbell import ALIVE_SECONDS
+from realtime.postgres.socket_table import Connections
+from realtime.relay.errors import Refused
+from realtime.relay.presence import Person
+from realtime.relay.protocol import bot_topic, user_topic
+from realtime.relay.subscriber import Subscriber
+from tests.platform import Platform
+from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    from realtime.postgres.pool import Pool
+
+
+class Nowhere:
+    """A way to no socket."""
+
+    def send(self, frames: bytes) -> None: ...
+
+    def close(self, code: int, reason: str) -> None: ...
+
+
+class Process:
+    """The sockets of one process, and what it writes of them."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.node_id = str(uuid4())
+        self.sockets: dict[str, Subscriber] = {}
+        self.connections = Connections(
+            pool, self.node_id, present=lambda: list(self.sockets.values()), timeout=5
+        )
+
+    async def beat(self, platform: Platform, *, age: float = 0.0) -> None:
+        await platform.execute(
+            "INSERT INTO relay.nodes (id, heartbeat_at)"
+            " VALUES ($1, now() - make_interval(secs => $2))"
+            " ON CONFLICT (id) DO UPDATE SET heartbeat_at = excluded.heartbeat_at",
+            self.node_id,
+            age,
+        )
+
+    def come(self, topic: str, user_id: str, username: str = "gus") -> Subscriber:
+        socket = Subscriber(topic, str(uuid4()), Nowhere(), opened_at=1000.5, hold_bytes=0)
+        socket.user_id, socket.username = user_id, username
+        self.sockets[socket.connection_id] = socket
+        self.connections.moved(socket, True)
+        return socket
+
+    def go(self, socket: Subscriber) -> None:
+        del self.sockets[socket.connection_id]
+        self.connections.moved(socket, False)
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.connections.keep_writing())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def written(platform: Platform) -> set[str]:
+    rows = await platform.connection.fetch("SELECT id::text FROM relay.connections")
+    return {row["id"] for row in rows}
+
+
+async def becomes_true(platform: Platform, process: Process) -> None:
+    async def is_true() -> bool:
+        return await written(platform) == process.sockets.keys()
+
+    await eventually(is_true)
+
+
+@pytest.mark.gen_test
+async def test_comings_and_goings_are_written(pool: Pool, platform: Platform, often: None) -> None:
+    """With who it is and since when; who came and went in between never was."""
+    process = Process(pool)
+    await process.beat(platform)
+    bot, user = str(uuid4()), str(uuid4())
+    async with process.writing():
+        stays = process.come(bot_topic(bot), user, "Zoë 🦉")
+        goes, passes = (process.come(user_topic(user), user) for _ in range(2))
+        process.go(passes)
+        await becomes_true(platform, process)
+        process.go(goes)
+        await becomes_true(platform, process)
+    row = await platform.connection.fetchrow(
+        "SELECT node_id::text, topic, user_id::text, username,"
+        " extract(epoch FROM opened_at)::float8 FROM relay.connections WHERE id = $1",
+        stays.connection_id,
+    )
+    assert row is not None
+    assert tuple(row) == (process.node_id, bot_topic(bot), user, "Zoë 🦉", 1000.5)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "TRUNCATE relay.connections",
+        "DELETE FROM relay.connections WHERE username = 'is lost'",
+        "INSERT INTO relay.connections SELECT gen_random_uuid(), node_id, topic, user_id,"
+        " username, now() FROM relay.connections LIMIT 1",
+    ],
+    ids=["a crash", "a loss", "a ghost"],
+)
+async def test_what_is_not_true_is_mended(
+    pool: Pool,
+    platform: Platform,
+    often: None,
+    harm: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever happened to the table; also while sockets come and go."""
+    caplog.set_level(logging.INFO)
+    process = Process(pool)
+    await process.beat(platform)
+    async with process.writing():
+        names = ["goes", "is lost", *(["stays"] * 8)]
+        sockets = [process.come(bot_topic(str(uuid4())), str(uuid4()), name) for name in names]
+        await becomes_true(platform, process)
+        await platform.execute(harm)
+        process.go(sockets[0])
+        process.come(bot_topic(str(uuid4())), str(uuid4()))
+        await becomes_true(platform, process)
+    assert "and is mended" in caplog.text
+
+
+@pytest.mark.gen_test
+async def test_writes_that_failed_are_made_up_for(
+    pool: Pool, platform: Platform, often: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """During an outage nothing is collected; after it, only the difference is written."""
+    process = Process(pool)
+    await process.beat(platform)
+    async with process.writing():
+        kept = [process.come(bot_topic(str(uuid4())), str(uuid4())) for _ in range(5)]
+        await becomes_true(platform, process)
+        await platform.execute("ALTER TABLE relay.connections RENAME TO away")
+        process.go(kept[0])
+        await eventually(lambda: "could not be written" in caplog.text)
+        for _ in range(20):
+            process.go(process.come(bot_topic(str(uuid4())), str(uuid4())))
+        process.come(bot_topic(str(uuid4())), str(uuid4()))
+        assert not process.connections._came
+        assert not process.connections._gone
+        await platform.execute("ALTER TABLE relay.away RENAME TO connections")
+        await becomes_true(platform, process)
+
+
+@pytest.mark.gen_test
+async def test_a_process_that_others_took_for_dead_comes_back(
+    pool: Pool, platform: Platform, often: None
+) -> None:
+    """Its rows went with its node's, and cannot be written before its next heartbeat."""
+    process = Process(pool)
+    await process.beat(platform)
+    async with process.writing():
+        process.come(bot_topic(str(uuid4())), str(uuid4()))
+        await becomes_true(platform, process)
+        await platform.execute("DELETE FROM relay.nodes")
+        process.come(bot_topic(str(uuid4())), str(uuid4()))
+        await process.beat(platform)
+        await becomes_true(platform, process)
+
+
+@pytest.mark.gen_test
+async def test_the_living_elsewhere_are_counted_and_listed(
+    pool: Pool, platform: Platform, often: None
+) -> None:
+    """Without what is here already; not those of the dead, and never one's own."""
+    here, there, dead = Process(pool), Process(pool), Process(pool)
+    for process, age in ((here, 0.0), (there, 0.0), (dead, ALIVE_SECONDS + 5)):
+        await process.beat(platform, age=age)
+    shared, other = str(uuid4()), str(uuid4())
+    bot, their_bot = bot_topic(str(uuid4())), bot_topic(str(uuid4()))
+    async with here.writing(), there.writing(), dead.writing():
+        here.come(bot, shared)
+        dead.come(bot_topic(str(uuid4())), str(uuid4()))
+        for topic, user in (
+            (bot, shared),
+            (bot, other),
+            (their_bot, other),
+            (user_topic(other), other),
+        ):
+            there.come(topic, user, f"name of {user}")
+        total = 6
+
+        async def are_written() -> bool:
+            return len(await written(platform)) == total
+
+        await eventually(are_written)
+    assert tuple(await here.connections.count([shared], [bot])) == (1, 4, 1, 1)
+    assert tuple(await here.connections.count([], [])) == (1, 4, 2, 2)
+    everyone = await here.connections.page(None, 10)
+    ids = [one.connection_id for one in everyone]
+    assert ids == sorted(there.sockets)
+    assert await here.connections.page(None, 3) == everyone[:3]
+    assert await here.connections.page(ids[1], 10) == everyone[2:]
+    assert {one.node_id for one in everyone} == {there.node_id}
+    assert {one.opened_at for one in everyone} == {1000.5}
+
+
+@pytest.mark.gen_test
+async def test_people_elsewhere_are_listed_by_topic_and_user(
+    pool: Pool, platform: Platform, often: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each once, since the oldest of their sockets; not the dead, nor what is only here."""
+    here, there, third, dead = (Process(pool) for _ in range(4))
+    for process, age in ((here, 0.0), (there, 0.0), (third, 0.0), (dead, ALIVE_SECONDS + 5)):
+        await process.beat(platform, age=age)
+    shared, other = sorted(str(uuid4()) for _ in range(2))
+    bot, quiet, unasked = (bot_topic(str(uuid4())) for _ in range(3))
+    async with here.writing(), there.writing(), third.writing(), dead.writing():
+        here.come(bot, str(uuid4()))
+        dead.come(bot, str(uuid4()))
+        third.come(bot, shared, "later").opened_at = 2000.0
+        for topic, user in ((bot, shared), (bot, shared), (bot, other), (unasked, other)):
+            there.come(topic, user)
+        for process in (here, there, third, dead):
+            await eventually(lambda process=process: not process.connections._came)
+        total = 7
+
+        async def are_written() -> bool:
+            return len(await written(platform)) == total
+
+        await eventually(are_written)
+        people = {user: Person(user, "gus", 1000.5) for user in (shared, other)}
+        assert await here.connections.people_on([bot, quiet]) == {bot: people, quiet: {}}
+        assert await here.connections.people_on([]) == {}
+        monkeypatch.setattr(module, "MOST", 0)
+        assert await here.connections.people_on([bot]) == {bot: {shared: people[shared]}}
+
+
+@pytest.mark.gen_test
+async def test_no_answer_is_said_to_be_none(
+    pool: Pool, platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And never taken for nobody."""
+    await platform.execute("ALTER TABLE relay.connections RENAME TO away")
+    connections = Process(pool).connections
+    for question in (
+        connections.count([], []),
+        connections.page(None, 1),
+        connections.people_on(["bot:x"]),
+    ):
+        with pytest.raises(Refused, match="cannot be asked"):
+            await question
+    assert "connections elsewhere" in caplog.text
+
+
+class Watched(Connections):
+    """Says what it does."""
+
+    def __init__(self, pool: Pool, process: Process) -> None:
+        super().__init__(
+            pool, process.node_id, present=lambda: list(process.sockets.values()), timeout=5
+        )
+        self.steps = self.writes = 0
+
+    async def _step(self, *, is_checked: bool) -> None:
+        await super()._step(is_checked=is_checked)
+        self.steps += 1
+
+    async def _write(self, *arguments: Any) -> None:
+        await super()._write(*arguments)
+        self.writes += 1
+
+
+@pytest.mark.gen_test
+async def test_nothing_is_written_where_nothing_changed(
+    pool: Pool, platform: Platform, often: None
+) -> None:
+    """One statement for a whole batch, and then the rows are only counted."""
+    process = Process(pool)
+    process.connections = watched = Watched(pool, process)
+    await process.beat(platform)
+    async with process.writing():
+        for _ in range(50):
+            process.come(bot_topic(str(uuid4())), str(uuid4()))
+        await becomes_true(platform, process)
+        await eventually(lambda: watched.steps > 3 * module.CHECKED_WRITES)
+    assert watched.writes == 1

@@ -1,0 +1,172 @@
+"""Tests of `realtime.relay.admission`: one question to the database for many that come."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from realtime.relay import admission as admissions_module
+from realtime.relay.admission import BATCH, Admissions, Question
+from realtime.relay.errors import Refused
+from tests.unit.relay_world import run, while_running
+from tests.waiting import eventually
+
+
+class FakeAccess:
+    """Lets everybody in but `mallory`; can be slow, and can be down."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[Question]] = []
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.most = 1000
+        """More at once are not answered."""
+
+    async def admit(self, questions: Sequence[Question]) -> list[str | Refused]:
+        self.asked.append(list(questions))
+        await self.may_answer.wait()
+        if "chaos" in [one.subject for one in questions]:
+            raise ZeroDivisionError
+        if len(questions) > self.most:
+            return [Refused(1013, "the database cannot be asked") for _ in questions]
+        return [
+            Refused(4003, "denied") if subject == "mallory" else f"{subject} on {bot_id}"
+            for subject, bot_id in questions
+        ]
+
+
+async def all_of(admissions: Admissions[str], *subjects: str) -> list[Any]:
+    """Ask for all at once; what was raised is returned."""
+    asked = asyncio.gather(*(admissions.admit(s, "b") for s in subjects), return_exceptions=True)
+    await while_running(admissions.run(), asked.done)
+    return await asked
+
+
+def test_one_question_for_all_who_wait() -> None:
+    """And each gets their own answer; a refusal is nobody else's."""
+
+    async def come() -> None:
+        access = FakeAccess()
+        ada, mallory, grace = await all_of(Admissions(access), "ada", "mallory", "grace")
+        assert (ada, grace) == ("ada on b", "grace on b")
+        assert isinstance(mallory, Refused)
+        assert mallory.code == 4003
+        assert len(access.asked) == 1
+
+    run(come())
+
+
+def test_who_comes_during_a_question_is_in_the_next_one() -> None:
+    """The answer must be of a moment after they subscribed."""
+
+    async def come() -> None:
+        access = FakeAccess()
+        access.may_answer.clear()
+        admissions = Admissions(access)
+        loop = asyncio.create_task(admissions.run())
+        first = asyncio.create_task(admissions.admit("ada", None))
+        await eventually(lambda: access.asked)
+        later = [asyncio.create_task(admissions.admit(s, "b")) for s in ("grace", "joan")]
+        await asyncio.sleep(0)
+        access.may_answer.set()
+        assert await asyncio.gather(first, *later) == ["ada on None", "grace on b", "joan on b"]
+        loop.cancel()
+        assert [len(asked) for asked in access.asked] == [1, 2]
+
+    run(come())
+
+
+def test_a_question_is_bounded() -> None:
+    """Whoever is above it is in the next one."""
+
+    async def come() -> None:
+        access = FakeAccess()
+        names = [str(number) for number in range(2 * BATCH + 1)]
+        assert await all_of(Admissions(access), *names) == [f"{name} on b" for name in names]
+        assert [len(asked) for asked in access.asked] == [BATCH, BATCH, 1]
+
+    run(come())
+
+
+def test_who_has_left_is_not_asked_about() -> None:
+    """Or is not answered, where the question was out already."""
+
+    async def come() -> None:
+        access = FakeAccess()
+        admissions = Admissions(access)
+        gone = asyncio.create_task(admissions.admit("gone", None))
+        await asyncio.sleep(0)
+        gone.cancel()
+        assert await all_of(admissions, "ada") == ["ada on b"]
+        assert access.asked == [[Question("ada", "b")]]
+
+        access.may_answer.clear()
+        loop = asyncio.create_task(admissions.run())
+        leaving = asyncio.create_task(admissions.admit("leaving", None))
+        staying = asyncio.create_task(admissions.admit("staying", None))
+        await eventually(lambda: len(access.asked) == 2)
+        leaving.cancel()
+        access.may_answer.set()
+        assert await staying == "staying on None"
+        leaves_alone = asyncio.create_task(admissions.admit("alone", None))
+        await asyncio.sleep(0)
+        leaves_alone.cancel()
+        assert await admissions.admit("ada", None) == "ada on None"
+        loop.cancel()
+
+    run(come())
+
+
+@pytest.mark.parametrize("everybody_left", [True, False])
+def test_nobody_is_left_to_ask_about(everybody_left: bool) -> None:
+    """Then the database is not asked."""
+
+    async def come() -> None:
+        access = FakeAccess()
+        admissions = Admissions(access)
+        gone = asyncio.create_task(admissions.admit("gone", None))
+        await asyncio.sleep(0)
+        gone.cancel()
+        loop = asyncio.create_task(admissions.run())
+        await asyncio.sleep(0)
+        if not everybody_left:
+            await admissions.admit("ada", None)
+        await asyncio.sleep(0)
+        loop.cancel()
+        assert len(access.asked) == (0 if everybody_left else 1)
+
+    run(come())
+
+
+def test_an_unforeseen_error_ends_nobody_else() -> None:
+    """It is for those who asked; who comes later is answered."""
+
+    async def come() -> None:
+        access = FakeAccess()
+        admissions = Admissions(access)
+        (error,) = await all_of(admissions, "chaos")
+        assert isinstance(error, ZeroDivisionError)
+        assert await all_of(admissions, "ada") == ["ada on b"]
+
+    run(come())
+
+
+def test_a_slow_database_is_asked_for_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that some get in; and for more again when it answers."""
+    monkeypatch.setattr(admissions_module, "BATCH", 8)
+
+    async def come() -> None:
+        access = FakeAccess()
+        access.most = 2
+        admissions = Admissions(access)
+        answers = await all_of(admissions, *(str(number) for number in range(18)))
+        sizes = [len(asked) for asked in access.asked]
+        assert sizes[:3] == [8, 4, 2]
+        assert [isinstance(one, Refused) for one in answers[:14]] == [True] * 12 + [False] * 2
+        access.most = 1000
+        access.asked.clear()
+        await all_of(admissions, *(str(number) for number in range(40)))
+        assert max(len(asked) for asked in access.asked) == 8
+
+    run(come())

@@ -1,0 +1,51 @@
+"""Log lines: one line each, with fields that programs can read."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from realtime.runtime.logging import JsonFormatter, Line
+
+
+def record(message: object, *arguments: object) -> logging.LogRecord:
+    return logging.LogRecord("realtime.test", logging.INFO, "", 0, message, arguments, None)
+
+
+def test_fields_are_written_as_key_and_value() -> None:
+    """Without quotation marks where there can be no doubt."""
+    line = Line("close", connection="b0a0-1", topic="bot:b0a0", code=4003, is_late=True, ms=1.5)
+    assert str(line) == "close connection=b0a0-1 topic=bot:b0a0 code=4003 is_late=true ms=1.5"
+
+
+def test_nothing_in_a_value_can_pass_for_another_field_or_line() -> None:
+    """Blanks, quotation marks and line breaks are escaped."""
+    assert str(Line("close", reason="try again")) == 'close reason="try again"'
+    assert str(Line("close", reason='x" code=1\nopen')) == 'close reason="x\\" code=1\\nopen"'
+    assert str(Line("close", reason="")) == 'close reason=""'
+
+
+def test_a_field_that_is_not_known_is_left_out() -> None:
+    """As the user of a socket that was refused before its token was read."""
+    assert str(Line("gone", user=None, code=1006)) == "gone code=1006"
+
+
+def test_in_json_fields_are_members() -> None:
+    """With their types, beside the time, the level and the logger; anything else is a message."""
+    entry = json.loads(JsonFormatter(3).format(record(Line("gone", code=1006, reason="a b"))))
+    assert entry.pop("time")
+    assert entry == {
+        "level": "info",
+        "logger": "realtime.test",
+        "worker": 3,
+        "message": "gone",
+        "code": 1006,
+        "reason": "a b",
+    }
+    plain = json.loads(JsonFormatter(None).format(record("read %d", 5)))
+    assert plain["message"] == "read 5"
+
+
+def test_the_text_of_a_line_is_its_message() -> None:
+    """So that the plain format needs nothing of its own."""
+    assert record(Line("gone", code=1006)).getMessage() == "gone code=1006"

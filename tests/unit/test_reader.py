@@ -1,0 +1,356 @@
+"""Tests of `realtime.relay.reader`: reading a log through everything that may break it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from realtime.relay.cursor import Cursor, Snapshot, decode_cursor, encode_cursor
+from realtime.relay.errors import Refused
+from realtime.relay.events import Grant, Page
+from realtime.relay.pace import QUIET_READS, State
+from realtime.relay.reader import Relay
+from realtime.relay.refusals import Refusals
+from realtime.relay.resume import Lost, Unrecoverable
+from tests.unit.relay_world import (
+    ADA,
+    BOT,
+    HISTORY,
+    Asked,
+    FakeDatabase,
+    event,
+    join,
+    make_hub,
+    make_relay,
+    page,
+    run,
+    seen,
+)
+from tests.waiting import eventually
+
+END = Cursor(8)
+
+
+class Pages:
+    """A log whose every read returns the same pages, and breaks after them where told to."""
+
+    def __init__(self, *pages: Page, breaks: bool = False) -> None:
+        self.pages = pages
+        self.breaks = breaks
+        self.lost: Unrecoverable | None = None
+        """What the next read raises."""
+        self.cursors: list[Cursor] = []
+
+    async def end(self) -> Cursor:
+        return END
+
+    async def read(self, cursor: Cursor) -> AsyncGenerator[Page, None]:
+        self.cursors.append(cursor)
+        if self.lost is not None:
+            lost, self.lost = self.lost, None
+            raise lost
+        for one in self.pages:
+            yield one
+        if self.breaks:
+            raise ConnectionError("cut")
+
+
+def test_begins_where_it_is_told() -> None:
+    """Before anything is read, every socket is where the relay begins."""
+    hub = make_hub()
+    relay = make_relay(hub, Cursor(5, (3,)))
+    assert hub.position == encode_cursor(HISTORY, Cursor(5, (3,)))
+    assert relay.database == HISTORY
+
+
+def test_goes_on_after_what_it_read() -> None:
+    """Each read begins where the last one ended, and its last event carries that place."""
+    hub = make_hub()
+    relay = make_relay(hub, Cursor(5))
+    _, sink = join(hub)
+    log = Pages(page(seen(12, 8), event(1, 9), event(2, 6)))
+    run(relay.catch_up(log))
+    run(relay.catch_up(log))
+    assert log.cursors == [Cursor(5), Cursor(9, (8,))]
+    assert decode_cursor(sink.cursors[0]) == (HISTORY, Cursor(9, (8,)))
+    assert decode_cursor(hub.position) == (HISTORY, Cursor(9, (8,)))
+
+
+def test_a_read_in_pages() -> None:
+    """The place is handed out with the last page only, and counts every page's transactions."""
+    hub = make_hub()
+    relay = make_relay(hub, Cursor(5))
+    _, sink = join(hub)
+    pages = [
+        page(seen(12), is_last=False),
+        page(seen(12), event(1, 11), is_last=False),
+        page(seen(12), event(2, 6)),
+    ]
+    run(relay.catch_up(Pages(*pages)))
+    assert [message.get("cursor") is not None for message in sink.messages] == [False, True]
+    assert decode_cursor(hub.position) == (HISTORY, Cursor(11))
+
+
+def test_a_grant_counts() -> None:
+    """A read that found nothing but a grant has come as far as that: it is not found again."""
+    hub = make_hub()
+    relay = make_relay(hub, Cursor(5))
+    subscriber, _ = join(hub, since=Cursor(7))
+    log = Pages(page(seen(9))._replace(grants=(Grant(7, None, None),)))
+    run(relay.catch_up(log))
+    run(relay.catch_up(log))
+    assert log.cursors == [Cursor(5), Cursor(7)]
+    assert hub.place_of(subscriber) == hub.position
+
+
+BROKEN = page(seen(12, 8), event(1, 9), event(2, 10), is_last=False)
+
+
+@pytest.mark.parametrize("snapshot", [seen(12, 8), seen(13)])
+def test_a_broken_read_is_not_repeated(snapshot: Snapshot) -> None:
+    """When a read is retried, sockets get the rest of it only, also where nobody wrote since."""
+    hub = make_hub()
+    relay = make_relay(hub, Cursor(5))
+    _, sink = join(hub)
+    with pytest.raises(ConnectionError):
+        run(relay.catch_up(Pages(BROKEN, breaks=True)))
+    retried = BROKEN._replace(snapshot=snapshot)
+    run(relay.catch_up(Pages(retried, page(retried.snapshot, event(3, 11)))))
+    assert sink.ids == [1, 2, 3]
+    assert decode_cursor(hub.position)[1].last == 11
+
+
+def test_what_committed_in_between_is_not_left_out() -> None:
+    """An event with an earlier id that the broken read could not see is delivered by the next."""
+    hub = make_hub()
+    relay = make_relay(hub, Cursor(5))
+    _, sink = join(hub)
+    with pytest.raises(ConnectionError):
+        run(relay.catch_up(Pages(page(seen(12, 8), event(5, 9), is_last=False), breaks=True)))
+    run(relay.catch_up(Pages(page(seen(12), event(2, 8), event(5, 9)))))
+    assert sink.ids == [5, 2]
+
+
+class Bell:
+    """Is waited for some times, and then not heard any more; notes what it is told."""
+
+    def __init__(self, waits: int = 0, *, is_ok: bool = True) -> None:
+        self.waits = waits
+        self.is_ok = is_ok
+        self.told: list[str] = []
+
+    async def wait(self, seconds: float) -> None:
+        if not self.waits:
+            raise ConnectionResetError
+        self.waits -= 1
+        self.told.append("wait")
+
+    async def pause(self, seconds: float) -> None:
+        self.told.append("pause")
+
+    async def silence(self) -> None:
+        self.told.append("silence")
+
+    async def ring_on(self) -> int:
+        self.told.append("ring on")
+        return 8
+
+    async def is_on(self) -> bool:
+        self.told.append("is it on?")
+        return self.is_ok
+
+
+def test_runs_until_nothing_is_heard() -> None:
+    """The relay reads once for each step, the first of which is to switch the bell on."""
+    log, bell = Pages(page(seen(9))), Bell(2)
+    with pytest.raises(ConnectionResetError):
+        run(make_relay(make_hub(), Cursor(5)).run(log, bell))
+    assert bell.told == ["ring on", "wait", "wait"]
+    assert len(log.cursors) == 3
+
+
+class Lull(Pages):
+    """Two transactions at once, and then nothing more."""
+
+    async def read(self, cursor: Cursor) -> AsyncGenerator[Page, None]:
+        self.cursors.append(cursor)
+        is_first = len(self.cursors) == 1
+        yield page(seen(9), event(1, 6), event(2, 7)) if is_first else page(seen(9))
+
+
+def test_polls_while_busy() -> None:
+    """It silences the bell, reads on in short pauses, and switches it on before it sleeps."""
+    bell = Bell()
+    relay = make_relay(make_hub(), Cursor(5))
+    assert relay.state is State.ASLEEP
+    with pytest.raises(ConnectionResetError):
+        run(relay.run(Lull(), bell))
+    pauses = ["pause"] * (QUIET_READS - 1)
+    assert bell.told == ["ring on", "silence", *pauses, "ring on"]
+    assert relay.state is State.ASLEEP
+
+
+@pytest.mark.parametrize("is_ok", [True, False])
+def test_looks_at_the_bell(is_ok: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not as it should be while the relay sleeps, it is switched on again."""
+    monkeypatch.setattr("realtime.relay.pace.SAFETY_SECONDS", 0.0)
+    bell = Bell(is_ok=is_ok)
+    log = Pages(page(seen(9)), breaks=False)
+    bell.is_on = ends_after(2, bell.is_on)  # type: ignore[method-assign]
+    with pytest.raises(ConnectionResetError):
+        run(make_relay(make_hub(), Cursor(5)).run(log, bell))
+    mended = [] if is_ok else ["ring on"]
+    assert bell.told == ["ring on", "is it on?", *mended, "is it on?", *mended]
+
+
+def ends_after(times: int, act: Callable[[], Awaitable[bool]]) -> Callable[[], Awaitable[bool]]:
+    """The same, and then the connection is gone."""
+    left = iter(range(times))
+
+    async def act_or_end() -> bool:
+        if next(left, None) is None:
+            raise ConnectionResetError
+        return await act()
+
+    return act_or_end
+
+
+# Starting over.
+
+ELSEWHERE = HISTORY._replace(timeline=2)
+
+
+def test_what_it_had_not_read_is_gone() -> None:
+    """Where the log does not go back far enough, the relay goes on from its end, and says so."""
+    hub = make_hub(asked := Asked())
+    relay = make_relay(hub, Cursor(5))
+    join(hub, knows_cursors=True)
+    log = Pages(page(seen(9)))
+    log.lost = Unrecoverable(Lost.TOO_OLD)
+    with pytest.raises(ConnectionResetError):
+        run(relay.run(log, Bell(1)))
+    assert log.cursors == [Cursor(5), END]
+    assert decode_cursor(hub.position) == (HISTORY, END)
+    assert [subscriber.gap for subscriber, _ in asked] == ["too_old"]
+
+
+def test_another_history() -> None:
+    """On another database what was read before means nothing, broken reads included."""
+    hub = make_hub()
+    relay = make_relay(hub, Cursor(5))
+    with pytest.raises(ConnectionError):
+        run(relay.catch_up(Pages(BROKEN, breaks=True)))
+    relay.start_over(ELSEWHERE, Cursor(7), Lost.FOREIGN)
+    _, sink = join(hub)
+    run(relay.catch_up(log := Pages(page(seen(13), event(1, 9), event(2, 10)))))
+    assert (relay.database, log.cursors, sink.ids) == (ELSEWHERE, [Cursor(7)], [1, 2])
+    assert decode_cursor(hub.position)[0] == ELSEWHERE
+
+
+def test_the_place_before_the_gap() -> None:
+    """Until it is told of the gap, a socket's place is the one from before it."""
+    hub = make_hub()
+    relay = make_relay(hub, Cursor(5))
+    subscriber, _ = join(hub, knows_cursors=True)
+    run(relay.catch_up(Pages(page(seen(12), event(1, 9)))))
+    before = hub.place_of(subscriber)
+    relay.start_over(HISTORY, Cursor(50), Lost.TOO_OLD)
+    assert hub.place_of(subscriber) == before
+
+
+@pytest.mark.parametrize("how", ["a page tells of a grant", "it starts over"])
+def test_refusals_are_forgotten(how: str) -> None:
+    """Whoever was refused may ask again once the log tells of a grant, or once it is not known."""
+    refusals = Refusals(lambda: 0.0)
+    refusals.remember(ADA, BOT, Refused(4003, "no"), refusals.generation)
+    relay = make_relay(make_hub(), Cursor(5), refusals)
+    run(relay.catch_up(Pages(page(seen(9)))))
+    assert refusals.find(ADA, BOT)
+    if how == "it starts over":
+        relay.start_over(HISTORY, Cursor(7), Lost.TOO_OLD)
+    else:
+        run(relay.catch_up(Pages(page(seen(9))._replace(grants=(Grant(1, BOT, ADA),)))))
+    assert refusals.find(ADA, BOT) is None
+
+
+# Being cancelled.
+
+
+def test_cancelled_within_a_fan_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelled while it delivers and called again, it leaves no socket without its event."""
+    monkeypatch.setattr("realtime.relay.hub.FAN_OUT_SLICE", 1)
+    log = FakeDatabase()
+
+    async def cancel_and_call_again() -> None:
+        may_go_on = asyncio.Event()
+
+        async def pause() -> None:
+            await may_go_on.wait()
+
+        hub = make_hub(pause=pause)
+        relay = make_relay(hub, log.place())
+        sinks = [join(hub)[1] for _ in range(3)]
+        log.write(log.begin())
+        log.commit(*log.running)
+        reading = asyncio.create_task(relay.catch_up(log))
+        await eventually(lambda: any(sink.ids for sink in sinks))
+        reading.cancel()
+        await asyncio.wait([reading])
+        may_go_on.set()
+        await relay.catch_up(log)
+        assert all(sink.ids for sink in sinks)
+
+    run(cancel_and_call_again())
+
+
+# Everything at once.
+
+STEP = st.sampled_from(
+    ["begin", "write", "write", "write", "commit", "commit", "abort", "read", "break", "break"]
+)
+HISTORIES = st.lists(st.tuples(STEP, st.integers(0, 5)), max_size=60)
+
+
+def take_step(log: FakeDatabase, relay: Relay, step: str, choice: int) -> None:
+    """One step of a writer on one of the running transactions, or of the relay."""
+    acts: dict[str, Callable[[int], object]] = {
+        "write": log.write,
+        "commit": log.commit,
+        "abort": log.abort,
+    }
+    if step == "begin":
+        log.begin()
+    elif step in acts and log.running:
+        acts[step](sorted(log.running)[choice % len(log.running)])
+    elif step in ("read", "break"):
+        log.breaks_after = choice if step == "break" else None
+        try:
+            run(relay.catch_up(log))
+        except ConnectionError:
+            assert step == "break"
+
+
+BREAKS = [("begin", 0), *[("write", 0)] * 4, ("commit", 0), ("break", 2), ("read", 0)]
+
+
+@given(HISTORIES, st.integers(1, 4))
+@example([*BREAKS[:-1], ("begin", 0), ("abort", 0), BREAKS[-1]], 2).via("another snapshot")
+@example(BREAKS, 2).via("the same snapshot")
+def test_exactly_once(history: list[tuple[str, int]], page_rows: int) -> None:
+    """A live socket gets each committed event once, whatever is open and however reads break.
+
+    And in an order consistent with commits: what a transaction saw committed comes before what it
+    wrote.
+    """
+    log = FakeDatabase(page_rows=page_rows)
+    hub = make_hub()
+    relay = make_relay(hub, log.place())
+    _, sink = join(hub, topic=BOT)
+    for step, choice in [*history, ("read", 0)]:
+        take_step(log, relay, step, choice)
+    assert sorted(sink.ids) == sorted(row.id for row in log.committed)
+    committed_at = {row.id: log.committed_at[row.xid] for row in log.committed}
+    for place, earlier in enumerate(sink.ids):
+        assert all(log.written_at[earlier] < committed_at[later] for later in sink.ids[place:])

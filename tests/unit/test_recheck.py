@@ -1,0 +1,178 @@
+"""Tests of `realtime.relay.recheck`: asking about those whom an ejection cut off."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from realtime.relay import recheck as rechecks_module
+from realtime.relay.errors import Refused
+from realtime.relay.hub import Hub
+from realtime.relay.recheck import Answer, Rechecks
+from realtime.relay.subscriber import Place, State
+from tests.unit.relay_world import (
+    ADA,
+    BOT,
+    GRACE,
+    RecordingSink,
+    at,
+    ejection,
+    event,
+    frame,
+    join,
+    no_pause,
+    page,
+    read,
+    run,
+    seen,
+    while_running,
+)
+
+FAREWELL = '{"type":"permission_change"}'
+
+
+class FakeAccess:
+    """Allows some users, as of a snapshot; out of order, it refuses to answer."""
+
+    def __init__(self, *allowed: str, is_down: bool = False) -> None:
+        self.allowed = allowed
+        self.is_down = is_down
+        self.questions: list[Sequence[tuple[str, str]]] = []
+        self.may_answer = asyncio.Semaphore(1000)
+
+    async def recheck(self, questions: Sequence[tuple[str, str]]) -> Answer:
+        self.questions.append(questions)
+        if self.is_down:
+            raise Refused(1013, "the database cannot be asked")
+        answer = Answer([user in self.allowed for user, _ in questions], at(11))
+        await self.may_answer.acquire()
+        return answer
+
+
+class World:
+    """A hub whose ejections are asked about, and how often the relay was woken."""
+
+    def __init__(self, access: FakeAccess) -> None:
+        self.access = access
+        self.rechecks = Rechecks(access)
+        self.hub = Hub(
+            frame=frame, pause=no_pause, ask_again=self.rechecks.ask, monotonic=lambda: 0.0
+        )
+        self.wakes = 0
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        await while_running(self.rechecks.run(self.hub, self.wake), condition)
+
+
+def cut_off(world: World, *users: str, may_stay: bool = False) -> list[RecordingSink]:
+    """Sockets of these users, which one read's ejections cut off."""
+    sinks = [join(world.hub, user)[1] for user in users]
+    rows = [
+        ejection(number, 10, user_id=user, farewell=FAREWELL, may_stay=may_stay)
+        for number, user in enumerate(dict.fromkeys(users), 1)
+    ]
+    read(world.hub, at(10), "c", *rows)
+    return sinks
+
+
+@pytest.mark.parametrize("may_stay", [False, True])
+def test_no_longer_allowed(may_stay: bool) -> None:
+    """Who is not allowed any more is closed with the ejection's code, after one farewell."""
+    world = World(FakeAccess())
+    (sink,) = cut_off(world, ADA, may_stay=may_stay)
+    run(world.until(lambda: sink.closed))
+    assert sink.closed == (4003, "access ended")
+    assert sink.messages == [{"id": "1", "type": "permission_change"}]
+    assert (world.access.questions, world.wakes) == ([[(ADA, BOT)]], 1)
+
+
+def test_allowed_again() -> None:
+    """Who was cut off for sure but is allowed again has to come back."""
+    world = World(FakeAccess(ADA))
+    (sink,) = cut_off(world, ADA)
+    run(world.until(lambda: sink.closed))
+    assert sink.closed == (1013, "access changed")
+
+
+def test_may_stay() -> None:
+    """Who probably remained, and did, goes on once the relay has read as far as the answer."""
+    world = World(FakeAccess(ADA))
+    (sink,) = cut_off(world, ADA, may_stay=True)
+    run(world.until(lambda: world.wakes))
+    (subscriber,) = world.hub
+    assert subscriber.state is State.PAUSED
+    read(world.hub, at(13), "d", event(5, 13))
+    assert (subscriber.state, sink.ids, sink.closed) == (State.LIVE, [5], None)
+
+
+def test_each_has_its_own_answer() -> None:
+    """Of those asked about together, each is told what is true for it."""
+    world = World(FakeAccess(ADA))
+    ada, grace = cut_off(world, ADA, GRACE)
+    run(world.until(lambda: ada.closed and grace.closed))
+    assert (ada.closed, grace.closed) == ((1013, "access changed"), (4003, "access ended"))
+
+
+def test_nobody_can_be_asked() -> None:
+    """Where the database cannot be asked, sockets have to come back, and asking goes on."""
+    world = World(FakeAccess(is_down=True))
+    (first,) = cut_off(world, ADA)
+    _, second = join(world.hub, GRACE)
+
+    async def one_after_the_other() -> None:
+        await world.until(lambda: first.closed)
+        world.access.is_down = False
+        revoke = page(seen(0), ejection(2, 12, user_id=GRACE))
+        await world.hub.deliver(revoke, Place(at(12), "d"))
+        await world.until(lambda: second.closed)
+
+    run(one_after_the_other())
+    assert first.closed == (1013, "the database cannot be asked")
+    assert second.closed == (4003, "access ended")
+
+
+def test_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many are asked about in few questions, all of them, and each once."""
+    monkeypatch.setattr(rechecks_module, "BATCH", 2)
+    world = World(FakeAccess())
+    sinks = cut_off(world, ADA, ADA, GRACE, GRACE, GRACE)
+    run(world.until(lambda: all(sink.closed for sink in sinks)))
+    assert [len(batch) for batch in world.access.questions] == [2, 2, 1]
+
+
+def test_gone_meanwhile() -> None:
+    """A socket that left before the answer does not come back with it."""
+    world = World(FakeAccess(ADA))
+    (sink,) = cut_off(world, ADA, may_stay=True)
+    (subscriber,) = world.hub
+    world.hub.unsubscribe(subscriber)
+    run(world.until(lambda: world.wakes))
+    read(world.hub, at(13), "d", event(5, 13))
+    assert (subscriber.state, sink.messages, sink.closed) == (State.STOPPED, [], None)
+
+
+def test_an_answer_from_before_a_gap() -> None:
+    """When events are lost while a socket is asked about, only the next answer lets it back."""
+    world = World(FakeAccess(ADA))
+    (sink,) = cut_off(world, ADA, may_stay=True)
+    (subscriber,) = world.hub
+    subscriber.knows_cursors = True
+
+    async def lose_track_meanwhile() -> None:
+        world.access.may_answer = asyncio.Semaphore(0)
+        asking = world.rechecks.run(world.hub, world.wake)
+        await while_running(asking, lambda: world.access.questions and one_answer())
+        await world.hub.deliver(page(seen(0), event(5, 13)), Place(at(13), "d"))
+
+    def one_answer() -> bool:
+        if not world.wakes and world.access.may_answer.locked():
+            world.access.allowed = ()
+            world.hub.lose_track("too_old")
+            world.access.may_answer.release()
+        return len(world.access.questions) == 2
+
+    run(lose_track_meanwhile())
+    assert (subscriber.state, sink.messages) == (State.PAUSED, [])

@@ -6,6 +6,7 @@ so that an old database and a new one arrive at the same schema; its `SHA256SUMS
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,37 @@ FOLDER = Path(__file__).with_name("sql")
 def run_scripts(*names: str) -> None:
     """Run `sql/<name>.sql` in alembic's transaction, or print it in offline mode."""
     for name in names:
-        _run((FOLDER / f"{name}.sql").read_text(encoding="ascii"))
+        _run(_read(name))
+
+
+def replace_scripts(*names: str) -> None:
+    """Run scripts that were written for an empty schema over functions that are there."""
+    for name in names:
+        _run(replacing(_read(name)))
+
+
+def replacing(script: str) -> str:
+    """The same functions and triggers, also where they exist. Their grants stay as they are."""
+    return re.sub("^CREATE (FUNCTION|TRIGGER) ", r"CREATE OR REPLACE \1 ", script, flags=re.M)
+
+
+def mark(revision: str, release: str, *, serves_from: str) -> None:
+    """Say which processes the schema can serve from now on; `relay.releases` has the rule.
+
+    Args:
+        serves_from: the oldest revision whose processes go on as before. Where they cannot, it is
+            the new revision itself.
+    """
+    _run(f"INSERT INTO relay.releases VALUES ('{revision}', '{release}', '{serves_from}');\n")
+
+
+def unmark(revision: str) -> None:
+    """For a downgrade: take away what `mark` said."""
+    _run(f"DELETE FROM relay.releases WHERE revision = '{revision}';\n")
+
+
+def _read(name: str) -> str:
+    return (FOLDER / f"{name}.sql").read_text(encoding="ascii")
 
 
 def _run(script: str) -> None:

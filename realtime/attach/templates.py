@@ -1,7 +1,7 @@
 """The triggers and access functions as SQL, from `migrations/templates`.
 
-Rendered by `attach.attach` with a platform's mapping, and by `python -m migrations.render` with the
-default one, for the migration of the reference tables. In a template
+`attach` renders them with a platform's mapping. `python -m migrations.render` renders them with the
+default mapping, for the migration of the reference tables. In a template
 
 * `{{messages}}` is a table: one that there is none of is an empty one;
 * `{{n.content}}` is a column of the row `n`. `u` is of users, `b` of bots, `p` of permissions, and

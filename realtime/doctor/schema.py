@@ -34,8 +34,11 @@ async def migrations(deployment: Deployment) -> Sequence[Finding]:
     """What a server finds at its start: applied in full, in part, or by a newer release."""
     async with deployment.connect() as connection:
         try:
-            await check_schema(connection)
+            newer = await check_schema(connection)
         except SchemaError as error:
             said, _, cure = str(error).rpartition(": ")
             return [problem(said, cure)]
+    if newer:
+        names = ", ".join(sorted(newer))
+        return [fine(f"they are a newer release's ({names}), which still serves this one")]
     return [fine("they are those of this release")]

@@ -45,23 +45,33 @@ class SchemaError(Exception):
 def migrate(dsn: str) -> None:
     """Bring the database up to date: the log and its functions, and the reference tables.
 
-    A database that has the log alone keeps to that: its tables are a platform's own.
+    A database that has the log alone keeps to that: its tables are a platform's own. A database
+    that a newer release has migrated stays as it is, if its schema serves this release.
 
     Args:
         dsn: an address in any form that asyncpg understands.
 
+    Raises:
+        SchemaError: a newer release has migrated the database, and does not serve this one.
+
     Must not be called on a running event loop; alembic runs one of its own.
     """
+    applied, newer = asyncio.run(_revisions_of(dsn))
+    if newer:
+        return
     config = _config()
     config.attributes["dsn"] = dsn
-    command.upgrade(config, "core@head" if asyncio.run(_has_core_alone(dsn)) else "heads")
+    command.upgrade(config, "core@head" if _is_core_alone(applied) else "heads")
 
 
-async def check_schema(connection: Connection) -> None:
+async def check_schema(connection: Connection) -> set[str]:
     """Refuse a database that is not migrated, or only half.
 
     The reference tables are not asked for, for the platform may have its own; the functions
     that know its tables, authenticate and authorize, are.
+
+    Returns:
+        The revisions of a newer release, whose schema still serves this one. Mostly none.
 
     Raises:
         SchemaError: one line, saying what to do.
@@ -69,7 +79,14 @@ async def check_schema(connection: Connection) -> None:
     applied = await _applied_revisions(connection)
     if not applied:
         raise SchemaError("the database is not migrated: run bin/migrate")
-    _check_revisions(applied)
+    newer = await _newer_revisions(connection, applied)
+    if not newer:
+        _check_complete(applied)
+    await _check_functions(connection, applied)
+    return newer
+
+
+async def _check_functions(connection: Connection, applied: set[str]) -> None:
     missing = [
         row["name"]
         for row in await connection.fetch(
@@ -88,19 +105,24 @@ async def check_schema(connection: Connection) -> None:
     raise SchemaError(f"the database is half migrated, without {names}: run bin/migrate")
 
 
-async def _has_core_alone(dsn: str) -> bool:
+async def _revisions_of(dsn: str) -> tuple[set[str], set[str]]:
+    """What is applied, and what of it a newer release has applied."""
     connection = await connect(dsn, CONNECT_SECONDS)
     try:
-        return _is_core_alone(await _applied_revisions(connection))
+        applied = await _applied_revisions(connection)
+        return applied, await _newer_revisions(connection, applied)
     finally:
         await connection.close(timeout=CONNECT_SECONDS)
 
 
 def _is_core_alone(applied: set[str]) -> bool:
     """Whether something is applied, and nothing of the reference tables."""
-    scripts = ScriptDirectory.from_config(_config())
-    known = {script.revision: script.branch_labels for script in scripts.walk_revisions()}
-    return bool(applied) and all("core" in known.get(name, ()) for name in applied)
+    return bool(applied) and all(_is_of_core(name) for name in applied)
+
+
+def _is_of_core(revision: str) -> bool:
+    """By its name, for nothing else is known of a newer release's."""
+    return revision.startswith("core_")
 
 
 async def _applied_revisions(connection: Connection) -> set[str]:
@@ -111,23 +133,50 @@ async def _applied_revisions(connection: Connection) -> set[str]:
     return {row["version_num"] for row in rows}
 
 
-def _check_revisions(applied: set[str]) -> None:
-    scripts = ScriptDirectory.from_config(_config())
-    known = {script.revision: script for script in scripts.walk_revisions()}
-    if strange := applied - known.keys():
-        raise SchemaError(
-            f"a newer release migrated the database (to {', '.join(sorted(strange))}): "
-            "deploy that release or a later one"
-        )
+async def _newer_revisions(connection: Connection, applied: set[str]) -> set[str]:
+    """The applied revisions that this release does not know, if their schema serves it.
+
+    Raises:
+        SchemaError: it does not, or does not say so.
+    """
+    known = {script.revision for script in _scripts().walk_revisions()}
+    newer = applied - known
+    if not newer:
+        return set()
+    marks = {row["revision"]: row for row in await _marks(connection)}
+    if newer <= marks.keys() and all(row["serves_from"] in known for row in marks.values()):
+        return newer
+    releases = sorted({marks[name]["release"] for name in newer & marks.keys()})
+    raise SchemaError(
+        f"a newer release migrated the database (to {', '.join(sorted(newer | {*releases}))}), and "
+        "this one cannot serve it: deploy that release or a later one"
+    )
+
+
+async def _marks(connection: Connection) -> list[asyncpg.Record]:
+    """What each revision says of the processes that it serves; see `relay.releases`."""
+    table = await connection.fetchval("SELECT to_regclass('relay.releases')::text")
+    if table is None:
+        return []
+    return await connection.fetch("SELECT revision, release, serves_from FROM relay.releases")
+
+
+def _check_complete(applied: set[str]) -> None:
+    scripts = _scripts()
+    known = {script.revision for script in scripts.walk_revisions()}
     # The version table names only the tips; what they come after or depend on is applied, too.
     covered = {script.revision for script in scripts.iterate_revisions(tuple(applied), "base")}
-    core = {name for name, script in known.items() if "core" in script.branch_labels}
     # None of the reference branch is fine, a part of it is not.
-    expected = known.keys() if covered - core else core
+    has_tables = not all(_is_of_core(name) for name in covered)
+    expected = known if has_tables else {name for name in known if _is_of_core(name)}
     if pending := expected - covered:
         raise SchemaError(
             f"the database is half migrated, without {', '.join(sorted(pending))}: run bin/migrate"
         )
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
 
 
 def _config() -> Config:

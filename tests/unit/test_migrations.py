@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from migrations import render
 from realtime.postgres.schema import PROJECT
 
 MIGRATIONS = PROJECT / "migrations"
@@ -42,6 +43,28 @@ def test_sql_is_ascii(path: Path) -> None:
     """Comments too: a database of another encoding than UTF-8 may have no such character."""
     lines = path.read_text("utf-8").splitlines()
     assert [line for line in lines if not line.isascii()] == []
+
+
+def test_the_newest_revision_runs_the_templates() -> None:
+    """Or a migrated database would have other triggers than one attached anew."""
+    newest = max(SQL.glob("*/reference/rendered.sql")).parents[1].name
+    path = SQL / newest / "reference" / "rendered.sql"
+    assert path.read_text("ascii") == render.rendered(newest), (
+        "migrations/templates changed: run python -m migrations.render with the number of the"
+        f" revision that is not released yet (the newest there is: {newest})"
+    )
+
+
+def test_a_released_revision_is_not_rendered_again(tmp_path: Path) -> None:
+    """Nor one that there is no folder of; the line says what to do."""
+    with pytest.raises(SystemExit, match="is released and must not change"):
+        render.write("0001")
+    with pytest.raises(SystemExit, match="make it first"):
+        render.write("9999")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(render, "FOLDER", tmp_path)
+        (tmp_path / "0042").mkdir()
+        assert render.write("0042").read_text("ascii") == render.rendered("0042")
 
 
 def test_a_revision_runs_its_own_folder_and_all_of_it() -> None:

@@ -1,0 +1,19 @@
+"""Release 0.2.0: which older processes the schema can serve."""
+
+from __future__ import annotations
+
+from migrations.scripts import mark, run_scripts
+
+revision = "core_0002"
+down_revision = "core_0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    run_scripts("0002/core/releases")
+    mark(revision, "0.2.0", serves_from="core_0001")
+
+
+def downgrade() -> None:
+    run_scripts("0002/core/down")

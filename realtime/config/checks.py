@@ -1,7 +1,7 @@
 """What a single setting's value must be: each check returns it in its normal form, or objects.
 
 An objection is a ValueError that starts with "must" and follows the variable's name; it never
-repeats the value. Called by the fields of `settings`.
+repeats the value.
 """
 
 import re
@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from realtime.auth.keys import PUBLIC_ALGORITHMS, SECRET_ALGORITHMS, load_public_key
 
-LEAST_SECRET_BYTES: Final = 32
+MIN_SECRET_BYTES: Final = 32
 _SSL_MODES: Final = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
 # What drivers know by themselves: they send any other parameter to the server, which refuses it.
 _DATABASE_PARAMETERS: Final = frozenset(
@@ -96,8 +96,8 @@ def check_secret(given: SecretStr) -> SecretStr:
         secret = given.get_secret_value().encode()
     except UnicodeEncodeError:
         raise ValueError("must be UTF-8 text") from None
-    if len(secret) < LEAST_SECRET_BYTES:
-        raise ValueError(f"must be at least {LEAST_SECRET_BYTES} bytes long: openssl rand -hex 32")
+    if len(secret) < MIN_SECRET_BYTES:
+        raise ValueError(f"must be at least {MIN_SECRET_BYTES} bytes long: openssl rand -hex 32")
     try:
         jwt.get_algorithm_by_name("HS256").prepare_key(secret)
     except jwt.InvalidKeyError:

@@ -9,12 +9,19 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    model_validator,
+)
 from pydantic import ValidationError as PydanticError
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from realtime.auth.keys import (
     PUBLIC_ALGORITHMS,
@@ -50,10 +57,10 @@ def _text(default: object, meaning: str, *, shown: str | None = None) -> Any:
     return Field(default, description=meaning, json_schema_extra=extra)
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings; the attribute `max_connections` is the variable `MAX_CONNECTIONS`."""
 
-    model_config = SettingsConfigDict(
+    model_config = ConfigDict(
         frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True
     )
 
@@ -171,19 +178,6 @@ class Settings(BaseSettings):
         except PydanticError as error:
             # Not chained: what pydantic says holds the value.
             raise SettingsError(_explain(error.errors(include_input=False)[0])) from None
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Switch off the process's own environment and files: what is not given is not read."""
-        del settings_cls, env_settings, dotenv_settings, file_secret_settings
-        return (init_settings,)
 
     @model_validator(mode="before")
     @classmethod

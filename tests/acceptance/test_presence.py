@@ -17,8 +17,8 @@ from realtime.relay import presence
 from tests.acceptance.test_many_processes import ask
 from tests.clients import Socket
 from tests.commands import ROOT, environment, free_port, running, status_of
-from tests.mortal import stopped
 from tests.platform import Platform
+from tests.postgres import restart
 from tests.serving import SECRET, RunningServer, StartServer, World, make_settings, token
 from tests.waiting import eventually
 
@@ -197,18 +197,18 @@ async def new_world(platform: Platform, guests: int) -> tuple[str, str, list[str
 
 @pytest.mark.gen_test(timeout=120)
 async def test_a_restart_of_the_database_changes_nobodys_presence(
-    mortal: EmbeddedPostgres,
+    stoppable_postgres: EmbeddedPostgres,
 ) -> None:
     """A crash empties the table that it is read from; who left during it is seen to have left."""
-    platform = await Platform.connect(mortal.dsn())
+    platform = await Platform.connect(stoppable_postgres.dsn())
     bot, owner, (stays, leaves, comes) = await new_world(platform, 3)
-    async with three_servers(mortal.dsn()) as servers:
+    async with three_servers(stoppable_postgres.dsn()) as servers:
         watchers = [await watch(server, bot, owner) for server in servers]
         await servers[1].chat(bot, stays)
         leaving = await servers[2].chat(bot, leaves)
         await becomes(watchers, {owner, stays, leaves})
         await platform.connection.close()
-        await stopped(mortal, leaving.close)
+        await restart(stoppable_postgres, leaving.close)
 
         async def is_ready() -> bool:
             return all(server.server.status.is_ready for server in servers)

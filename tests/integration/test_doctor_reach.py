@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -23,9 +22,8 @@ from realtime.doctor.checkup import examine
 from realtime.doctor.report import Level
 from realtime.embedded.server import EmbeddedPostgres
 from tests.commands import free_port
-from tests.conftest import TEST_SETTINGS
 from tests.doctor import deployment, finds
-from tests.mortal import stopped
+from tests.postgres import postgres_server, restart
 
 RULES = """
 local   all all         trust
@@ -73,20 +71,13 @@ def write_certificate(directory: Path) -> None:
 def networked(postgres_bin: Path | None) -> Iterator[Networked]:
     """TLS is off until a test turns it on."""
     host = f"127.{random.randint(1, 254)}.{random.randint(0, 254)}.{random.randint(1, 254)}"
-    settings = {**TEST_SETTINGS, "listen_addresses": host}
-    with tempfile.TemporaryDirectory(prefix="realtime-test-") as home:
-        Path(home).chmod(0o711)  # as root, the server's own account must get in
-        server = EmbeddedPostgres(Path(home) / "postgres", bin_dir=postgres_bin, settings=settings)
-        server.start()
-        try:
-            (server.data_directory / "pg_hba.conf").write_text(RULES)
-            server.sql("CREATE ROLE someone LOGIN PASSWORD 'sesame'")
-            server.sql("CREATE ROLE encrypted LOGIN PASSWORD 'sesame'")
-            server.sql("CREATE DATABASE app")
-            server.sql("SELECT pg_reload_conf()")
-            yield Networked(server, host)
-        finally:
-            server.stop("immediate")
+    with postgres_server(postgres_bin, listen_addresses=host) as server:
+        (server.data_directory / "pg_hba.conf").write_text(RULES)
+        server.sql("CREATE ROLE someone LOGIN PASSWORD 'sesame'")
+        server.sql("CREATE ROLE encrypted LOGIN PASSWORD 'sesame'")
+        server.sql("CREATE DATABASE app")
+        server.sql("SELECT pg_reload_conf()")
+        yield Networked(server, host)
 
 
 async def unreachable(dsn: str, *parts: str) -> None:
@@ -212,14 +203,14 @@ async def test_a_direct_address_that_is_wrong(database: str) -> None:
 
 
 @pytest.mark.gen_test(timeout=60)
-async def test_a_server_that_is_stopped_and_a_standby(mortal: EmbeddedPostgres) -> None:
+async def test_a_server_that_is_stopped_and_a_standby(stoppable_postgres: EmbeddedPostgres) -> None:
     """Each is named; at a standby nothing is written, and nothing more is asked."""
-    dsn = mortal.dsn()
+    dsn = stoppable_postgres.dsn()
     await finds(Level.FINE, "primary", deployment(dsn))
-    await asyncio.to_thread(mortal.stop, "immediate")
+    await asyncio.to_thread(stoppable_postgres.stop, "immediate")
     await finds(Level.PROBLEM, "database", deployment(dsn), "there is no server's socket")
-    await asyncio.to_thread(mortal.start)
-    await stopped(mortal, (mortal.data_directory / "standby.signal").touch)
+    await asyncio.to_thread(stoppable_postgres.start)
+    await restart(stoppable_postgres, (stoppable_postgres.data_directory / "standby.signal").touch)
     await finds(Level.PROBLEM, "primary", deployment(dsn), "standby", "at the primary")
     report = await examine(deployment(dsn))
     assert {"listening", "full loop"} <= set(report.skipped)

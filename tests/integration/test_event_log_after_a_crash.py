@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,9 +18,9 @@ from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.event_log import EventLog
 from realtime.postgres.schema import migrate
 from realtime.relay.cursor import Cursor, Snapshot
-from tests.conftest import TEST_SETTINGS
 from tests.integration.writers import Ledger, Reader, Writer, check, make_places
 from tests.platform import Platform
+from tests.postgres import postgres_server, restart
 from tests.waiting import eventually
 
 CRASHES = 8
@@ -31,24 +30,11 @@ NOTHING_WRITTEN = 60
 
 
 @pytest.fixture(scope="module")
-def fragile(postgres_bin: Path | None) -> Iterator[EmbeddedPostgres]:
+def late_flushing_postgres(postgres_bin: Path | None) -> Iterator[EmbeddedPostgres]:
     """A migrated server that may be stopped at any time."""
-    with tempfile.TemporaryDirectory(prefix="realtime-test-") as home:
-        Path(home).chmod(0o711)  # as root, the server's own account must get in
-        settings = {**TEST_SETTINGS, "wal_writer_delay": "10s"}
-        server = EmbeddedPostgres(Path(home) / "postgres", bin_dir=postgres_bin, settings=settings)
-        server.start()
-        try:
-            migrate(server.dsn())
-            yield server
-        finally:
-            server.stop("immediate")
-
-
-async def crash(server: EmbeddedPostgres) -> None:
-    """Stop as if the power had failed, and start again, while others go on trying."""
-    await asyncio.to_thread(server.stop, "immediate")
-    await asyncio.to_thread(server.start)
+    with postgres_server(postgres_bin, wal_writer_delay="10s") as server:
+        migrate(server.dsn())
+        yield server
 
 
 async def roll_back(dsn: str, times: int) -> Snapshot:
@@ -82,9 +68,11 @@ async def more_committed(ledger: Ledger, seed: str) -> None:
 
 
 @pytest.mark.gen_test(timeout=180)
-async def test_crashes_lose_nothing_and_repeat_nothing(fragile: EmbeddedPostgres) -> None:
+async def test_crashes_lose_nothing_and_repeat_nothing(
+    late_flushing_postgres: EmbeddedPostgres,
+) -> None:
     """Though ids of transactions before the crash belong to others after it."""
-    seed, dsn = f"{random.randrange(2**32):08x}", fragile.dsn()
+    seed, dsn = f"{random.randrange(2**32):08x}", late_flushing_postgres.dsn()
     platform = await Platform.connect(dsn)
     places = await make_places(platform, 2)
     platform.connection.terminate()
@@ -106,7 +94,7 @@ async def test_crashes_lose_nothing_and_repeat_nothing(fragile: EmbeddedPostgres
         await more_committed(ledger, seed)
         for _ in range(CRASHES):
             await roll_back(dsn, NOTHING_WRITTEN)
-            await crash(fragile)
+            await restart(late_flushing_postgres)
             await more_committed(ledger, seed)
         is_over.set()
         await asyncio.wait(writing)
@@ -119,9 +107,9 @@ async def test_crashes_lose_nothing_and_repeat_nothing(fragile: EmbeddedPostgres
 
 
 @pytest.mark.gen_test(timeout=60)
-async def test_what_a_plain_snapshot_would_lose(fragile: EmbeddedPostgres) -> None:
+async def test_what_a_plain_snapshot_would_lose(late_flushing_postgres: EmbeddedPostgres) -> None:
     """Ids below a snapshot's xmax are handed out again; a cursor does not claim them."""
-    dsn = fragile.dsn()
+    dsn = late_flushing_postgres.dsn()
 
     async def send(text: str) -> asyncpg.Connection[asyncpg.Record]:
         connection = await asyncpg.connect(dsn, timeout=10)
@@ -134,7 +122,7 @@ async def test_what_a_plain_snapshot_would_lose(fragile: EmbeddedPostgres) -> No
     cursor = await EventLog(connection).end()
     connection.terminate()
     seen = await roll_back(dsn, NOTHING_WRITTEN)
-    await crash(fragile)
+    await restart(late_flushing_postgres)
     connection = await send("after")
     try:
         now = await snapshot_of(connection)
@@ -147,9 +135,11 @@ async def test_what_a_plain_snapshot_would_lose(fragile: EmbeddedPostgres) -> No
 
 
 @pytest.mark.gen_test(timeout=60)
-async def test_what_was_prepared_before_a_crash_comes_after_it(fragile: EmbeddedPostgres) -> None:
+async def test_what_was_prepared_before_a_crash_comes_after_it(
+    late_flushing_postgres: EmbeddedPostgres,
+) -> None:
     """It stays in progress throughout, and below the cursor; so does one that was only open not."""
-    dsn = fragile.dsn()
+    dsn = late_flushing_postgres.dsn()
     insert = "INSERT INTO relay.events (topic, type, payload) VALUES ('t', 'x', $1)"
     prepared = await asyncpg.connect(dsn, timeout=10)
     await prepared.execute("BEGIN")
@@ -163,7 +153,7 @@ async def test_what_was_prepared_before_a_crash_comes_after_it(fragile: Embedded
     assert len(cursor.open) == 2
     prepared.terminate()
     other.terminate()
-    await crash(fragile)
+    await restart(late_flushing_postgres)
     connection = await asyncpg.connect(dsn, timeout=10)
     try:
         assert await marks_from(connection, cursor) == []

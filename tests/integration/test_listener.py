@@ -25,9 +25,9 @@ from realtime.relay.backoff import Backoff
 from realtime.relay.events import Page
 from realtime.relay.reader import Relay
 from realtime.relay.refusals import Refusals
-from tests.mortal import stopped
 from tests.pgbouncer import pgbouncer
 from tests.platform import Platform
+from tests.postgres import restart
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -424,14 +424,14 @@ async def write(dsn: str, *texts: str) -> None:
 
 @pytest.mark.gen_test(timeout=60)
 async def test_a_server_that_falls_down(
-    heard: Heard, mortal: EmbeddedPostgres, only_rung: None
+    heard: Heard, stoppable_postgres: EmbeddedPostgres, only_rung: None
 ) -> None:
     """It comes back, and so does the listener; nothing is lost or told twice."""
-    dsn = mortal.dsn()
+    dsn = stoppable_postgres.dsn()
     await heard.start(dsn)
     await write(dsn, "before")
     await heard.delivers("before")
-    await stopped(mortal)
+    await restart(stoppable_postgres)
     await write(dsn, "after")
     await heard.delivers("before", "after")
     assert heard.changes == [True, False, True]
@@ -440,19 +440,22 @@ async def test_a_server_that_falls_down(
 
 @pytest.mark.gen_test(timeout=60)
 async def test_a_standby_is_not_listened_to_until_it_is_promoted(
-    heard: Heard, mortal: EmbeddedPostgres, caplog: pytest.LogCaptureFixture, only_rung: None
+    heard: Heard,
+    stoppable_postgres: EmbeddedPostgres,
+    caplog: pytest.LogCaptureFixture,
+    only_rung: None,
 ) -> None:
     """It says why; after the promotion history is another, which every socket is told."""
-    dsn = mortal.dsn()
+    dsn = stoppable_postgres.dsn()
     before, _ = await begin(dsn, 10)
     await heard.start(dsn)
-    await stopped(mortal, (mortal.data_directory / "standby.signal").touch)
+    await restart(stoppable_postgres, (stoppable_postgres.data_directory / "standby.signal").touch)
     await heard.changes_to(False)
     await eventually(lambda: "standby" in caplog.text)
     assert heard.changes == [True, False]
     with pytest.raises(WrongServer):
         await begin(dsn, 10)
-    mortal.sql("SELECT pg_promote()")
+    stoppable_postgres.sql("SELECT pg_promote()")
     await heard.changes_to(True)
     assert heard.hub.lost == ["foreign"]
     assert (await begin(dsn, 10)).database == before._replace(timeline=before.timeline + 1)

@@ -20,8 +20,8 @@ from realtime.simulate.cast import Cast
 from realtime.simulate.plan import timeline
 from realtime.simulate.player import AWAY, Player, SimulateError
 from realtime.simulate.progress import Tally
-from tests.mortal import stopped
 from tests.platform import Platform
+from tests.postgres import restart
 from tests.waiting import eventually
 
 EVERY_EVENT = {
@@ -212,14 +212,14 @@ async def test_a_demo_that_is_gone_is_talked_about_once(
 
 @pytest.mark.gen_test(timeout=60)
 async def test_an_outage_is_said_and_waited_for(
-    mortal: EmbeddedPostgres, simulate: Simulate
+    stoppable_postgres: EmbeddedPostgres, simulate: Simulate
 ) -> None:
     """It goes on with the statement that it was at, and counts the time."""
-    simulation = simulate(mortal.dsn(), clock=asyncio.get_running_loop().time)
+    simulation = simulate(stoppable_postgres.dsn(), clock=asyncio.get_running_loop().time)
     await simulation.player.open()
     playing = asyncio.create_task(simulation.player.play(simulation.plan, simulation.stop))
     await eventually(lambda: simulation.tally.counts.total() > 3)
-    await stopped(mortal)
+    await restart(stoppable_postgres)
     await eventually(lambda: any("is back after" in line for line in simulation.said))
     counted = simulation.tally.counts.total()
     await eventually(lambda: simulation.tally.counts.total() > counted + 3)

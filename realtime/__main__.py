@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,20 @@ try:
 except ModuleNotFoundError:
     sys.exit("the packages are not installed: pip install -r requirements.txt (bin/dev does it)")
 
+from realtime.errors import CommandError, say_and_exit
+
 DEFAULT_TTL_SECONDS = 3600
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """A `CommandError` in any command is one line on standard error, and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with say_and_exit():
+            return super().invoke(ctx)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Relays committed Postgres rows to WebSockets."""
 
@@ -32,12 +40,8 @@ def main() -> None:
 def dev(simulate: bool) -> None:
     """Serve a demo on a database of its own, for development."""
     from realtime.cli.dev import run
-    from realtime.cli.migrate import ReleaseError
-    from realtime.embedded.server import EmbeddedPostgresError
-    from realtime.postgres.schema import SchemaError
 
-    with plain_errors(EmbeddedPostgresError, SchemaError, ReleaseError):
-        sys.exit(run(os.environ, is_simulated=simulate))
+    sys.exit(run(os.environ, is_simulated=simulate))
 
 
 @main.command()
@@ -45,8 +49,7 @@ def serve() -> None:
     """Serve, configured by the environment alone."""
     from realtime.config.settings import Settings
 
-    with plain_errors():
-        settings = Settings.from_environ(os.environ)
+    settings = Settings.from_environ(os.environ)
 
     from realtime.runtime.supervisor import run
 
@@ -58,11 +61,9 @@ def migrate() -> None:
     """Bring the schema in the database up to date."""
     dsn = direct_url()
 
-    from realtime.cli.migrate import ReleaseError, bring_up_to_date
-    from realtime.postgres.schema import SchemaError
+    from realtime.cli.migrate import bring_up_to_date
 
-    with plain_errors(SchemaError, ReleaseError):
-        bring_up_to_date(dsn)
+    bring_up_to_date(dsn)
     click.echo("the schema is up to date")
 
 
@@ -79,14 +80,12 @@ def attach(mapping: Path | None, action: str | None, folder: Path) -> None:
     one to start from.
     """
     from realtime.attach.command import run
-    from realtime.attach.mapping import EXAMPLE, MappingError
-    from realtime.attach.state import AttachError
+    from realtime.attach.mapping import EXAMPLE
 
     if action == "example":
         click.echo(EXAMPLE.read_text("utf-8"), nl=False)
         return
-    with plain_errors(AttachError, MappingError):
-        run(direct_url(), folder / mapping if mapping else None, action)
+    run(direct_url(), folder / mapping if mapping else None, action)
 
 
 @main.command()
@@ -103,8 +102,7 @@ def token(subject: str, ttl: int, admin: bool) -> None:
     """Print a token signed for SUBJECT, by JWT_SECRET or the secret that bin/dev made."""
     from realtime.cli.token import mint
 
-    with plain_errors():
-        click.echo(mint(os.environ, subject, ttl=ttl, is_admin=admin, now=time.time()))
+    click.echo(mint(os.environ, subject, ttl=ttl, is_admin=admin, now=time.time()))
 
 
 @main.command()
@@ -115,11 +113,9 @@ def token(subject: str, ttl: int, admin: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as it was sent.")
 def tail(bot: str, url: str | None, given: str | None, user: str | None, as_json: bool) -> None:
     """Print what happens on BOT (its id), a line for each event, until Ctrl-C."""
-    from realtime.cli.tail import TailError, client_for, run
-    from realtime.client import Closed
+    from realtime.cli.tail import client_for, run
 
-    with plain_errors(Closed, TailError):
-        run(client_for(os.environ, bot, url=url, token=given, user=user), as_json=as_json)
+    run(client_for(os.environ, bot, url=url, token=given, user=user), as_json=as_json)
 
 
 @main.command()
@@ -149,8 +145,10 @@ def simulate(**options: Any) -> None:
     from realtime.simulate.command import Options, run
     from realtime.simulate.player import SimulateError
 
-    with plain_errors(SimulateError):
+    try:
         run(dsn, Options(**options))
+    except SimulateError as error:
+        raise CommandError(str(error)) from error
 
 
 @main.command()
@@ -164,10 +162,9 @@ def simulate(**options: Any) -> None:
 )
 def doctor(as_json: bool, explain: tuple[int, str] | None) -> None:
     """Say what is wrong with this deployment, and what to do."""
-    from realtime.doctor.command import DoctorError, run
+    from realtime.doctor.command import run
 
-    with plain_errors(DoctorError):
-        sys.exit(run(os.environ, as_json=as_json, explain=explain))
+    sys.exit(run(os.environ, as_json=as_json, explain=explain))
 
 
 def direct_url() -> str:
@@ -176,22 +173,8 @@ def direct_url() -> str:
 
     names = ("DATABASE_URL", "DATABASE_DIRECT_URL")
     given = {name: os.environ[name] for name in names if name in os.environ}
-    with plain_errors():
-        settings = Settings.from_environ({"JWT_SECRET": "not used here".center(64), **given})
+    settings = Settings.from_environ({"JWT_SECRET": "not used here".center(64), **given})
     return settings.database_direct_url.get_secret_value()
-
-
-@contextmanager
-def plain_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Turn what the user can put right into one line and exit code 1."""
-    from realtime.config.settings import SettingsError
-
-    expected: tuple[type[Exception], ...] = (SettingsError, *kinds)
-    try:
-        yield
-    except expected as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

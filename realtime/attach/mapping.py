@@ -14,6 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from realtime.errors import CommandError
+
 EXAMPLE: Final = Path(__file__).with_name("mapping.toml")
 MAX_NAME_BYTES: Final = 63  # PostgreSQL cuts longer ones off, in silence
 
@@ -78,7 +80,7 @@ COLUMNS: Final[Mapping[str, Mapping[str, Column]]] = {
 NEEDED_TABLES: Final = ("users", "bots")
 
 
-class MappingError(Exception):
+class MappingError(CommandError):
     """The mapping cannot be used; the text says which key, and what to write."""
 
 

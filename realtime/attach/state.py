@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from realtime.errors import CommandError
+
 if TYPE_CHECKING:
     from realtime.postgres.pool import AnyConnection
 
@@ -55,7 +57,7 @@ SELECT quote_ident(t.tgname) AS name, format('%I.%I', n.nspname, c.relname) AS r
 """
 
 
-class AttachError(Exception):
+class AttachError(CommandError):
     """Nothing was changed; the text says why, and what to do."""
 
 

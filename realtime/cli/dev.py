@@ -66,7 +66,7 @@ def run(environ: Mapping[str, str], *, is_simulated: bool = False) -> int:
     """Serve until a signal comes, with people who talk where simulated; the exit code.
 
     Raises:
-        SettingsError, EmbeddedPostgresError, SchemaError, ReleaseError: In one line each.
+        CommandError: It could not start.
     """
     with signals_end_the_start():
         lock = FileLock(DATA / "dev.lock")

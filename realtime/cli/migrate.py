@@ -9,13 +9,14 @@ import asyncio
 
 import asyncpg
 
+from realtime.errors import CommandError
 from realtime.postgres.pool import LOST, connect
 from realtime.postgres.schema import migrate
 
 CONNECT_SECONDS = 10.0
 
 
-class ReleaseError(Exception):
+class ReleaseError(CommandError):
     """The schema could not be brought up to date; the text is for whoever releases."""
 
 

@@ -18,9 +18,10 @@ from typing import Any, Final
 import click
 
 from realtime.cli.token import has_key, mint
-from realtime.client import Event, RealtimeClient, Reconnecting
+from realtime.client import Closed, Event, RealtimeClient, Reconnecting
 from realtime.client.rules import CLOSE_CODES
 from realtime.client.tokens import GetToken
+from realtime.errors import CommandError
 
 DEFAULT_PORT: Final = 8000
 TOKEN_SECONDS: Final = 3600
@@ -37,8 +38,8 @@ COLOURS: Final = {
 }
 
 
-class TailError(Exception):
-    """In one line: an address or a user is missing or wrong."""
+class TailError(CommandError):
+    """The address or the user is missing or wrong, or the server closed for good."""
 
 
 def client_for(
@@ -84,10 +85,13 @@ def run(client: RealtimeClient, *, as_json: bool) -> None:
     """Print until Ctrl-C, which ends it quietly.
 
     Raises:
-        Closed: the server sent us away for good.
+        TailError: the server closed the connection for good.
     """
-    with suppress(KeyboardInterrupt):
-        asyncio.run(_print_all(client, as_json))
+    try:
+        with suppress(KeyboardInterrupt):
+            asyncio.run(_print_all(client, as_json))
+    except Closed as error:
+        raise TailError(str(error)) from error
 
 
 async def _print_all(client: RealtimeClient, as_json: bool) -> None:

@@ -39,9 +39,10 @@ from realtime.config.checks import (
     check_secret,
     split_list,
 )
+from realtime.errors import CommandError
 
 
-class SettingsError(Exception):
+class SettingsError(CommandError):
     """A setting is missing or wrong; the text is one line for whoever set it."""
 
 

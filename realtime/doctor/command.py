@@ -15,12 +15,13 @@ from realtime.doctor.deployment import Deployment, words
 from realtime.doctor.explain import Explanation
 from realtime.doctor.explain import explain as explain_event
 from realtime.doctor.report import Line, Report, problem
+from realtime.errors import CommandError
 from realtime.postgres.pool import LOST
 
 EXPLAIN_SECONDS = 200.0
 
 
-class DoctorError(Exception):
+class DoctorError(CommandError):
     """The question cannot be answered; the text is one line."""
 
 

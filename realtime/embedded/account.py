@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from realtime.errors import CommandError
+
 # In order: Debian's own account for it, then one that every Unix has.
 CANDIDATES = ("postgres", "nobody")
 
 
-class AccountError(Exception):
+class AccountError(CommandError):
     """No account can run the server on this data directory."""
 
 

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from realtime.errors import CommandError
+
 RETRY_SECONDS = 0.05
 
 
-class LockTimeout(Exception):
+class LockTimeout(CommandError):
     """Another process kept the lock for too long."""
 
 

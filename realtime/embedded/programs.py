@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from realtime.embedded.account import ServerAccount
+from realtime.errors import CommandError
 
 LOG_LINES_IN_ERRORS = 15
 
 
-class EmbeddedPostgresError(Exception):
+class EmbeddedPostgresError(CommandError):
     """The embedded server could not be made, started, asked or stopped."""
 
 

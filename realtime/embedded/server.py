@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from realtime.embedded.account import AccountError, ServerAccount, open_the_way
-from realtime.embedded.lock import FileLock, LockTimeout
+from realtime.embedded.account import ServerAccount, open_the_way
+from realtime.embedded.lock import FileLock
 from realtime.embedded.programs import EmbeddedPostgresError, Programs, wheel_bin_dir
 
 DATABASE = "realtime"
@@ -105,6 +105,8 @@ class EmbeddedPostgres:
 
         Raises:
             EmbeddedPostgresError: With the last lines of the server's log where there are any.
+            AccountError: No system account can run it.
+            LockTimeout: Another process kept its lock for too long.
         """
         if self._in_use.held:
             return
@@ -118,7 +120,7 @@ class EmbeddedPostgres:
                 except BaseException:
                     self._leave("immediate")
                     raise
-        except (AccountError, LockTimeout, OSError) as error:
+        except OSError as error:
             raise EmbeddedPostgresError(str(error)) from error
 
     def stop(self, mode: StopMode = "fast") -> None:
@@ -126,15 +128,13 @@ class EmbeddedPostgres:
 
         Raises:
             EmbeddedPostgresError: It did not stop in time.
+            LockTimeout: Another process kept its lock for too long.
         """
         # A forked worker inherits this object and the lock with it, but not the right to let go.
         if not self._in_use.held or self._started_by != os.getpid():
             return
-        try:
-            with self._gate.exclusive(self._timeout):
-                self._leave(mode)
-        except LockTimeout as error:
-            raise EmbeddedPostgresError(str(error)) from error
+        with self._gate.exclusive(self._timeout):
+            self._leave(mode)
 
     def sql(self, statement: str, database: str = "postgres") -> str:
         """Run one statement with psql; its unaligned output, without headings.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from realtime.errors import CommandError
 from realtime.relay.cursor import Database
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ SELECT pg_is_in_recovery() AS is_standby,
 _TIMELINE = "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
 
 
-class WrongServer(Exception):
+class WrongServer(CommandError):
     """The address leads to a server that must not be read from; the message says why."""
 
 

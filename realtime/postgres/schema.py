@@ -15,6 +15,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from realtime.errors import CommandError
 from realtime.postgres.pool import connect
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
 
-class SchemaError(Exception):
+class SchemaError(CommandError):
     """The database's schema is not this program's; the message says what to do."""
 
 

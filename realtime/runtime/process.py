@@ -8,13 +8,12 @@ import gc
 import logging
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 from realtime.config.settings import Settings
 from realtime.runtime.logging import configure_logging
-from realtime.runtime.server import StartError, serve
+from realtime.runtime.server import serve
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +38,14 @@ def run(
 
     Args:
         announce: called once everything is up.
+
+    Raises:
+        CommandError: it could not start.
     """
     configure_logging(settings.log_format, worker=inherited.number if inherited else None)
     # The modules stay: the collector need not look through them again with every few sockets.
     gc.freeze()
-    try:
-        asyncio.run(_run(settings, announce, inherited))
-    except StartError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    asyncio.run(_run(settings, announce, inherited))
     return 0
 
 

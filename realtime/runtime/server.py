@@ -17,6 +17,7 @@ from tornado.netutil import bind_sockets
 
 from realtime.auth.tokens import TokenVerifier
 from realtime.config.settings import Settings
+from realtime.errors import CommandError
 from realtime.metrics.snapshot import Everywhere, Figures, everywhere
 from realtime.metrics.vitals import Vitals
 from realtime.postgres.access import Access
@@ -24,9 +25,8 @@ from realtime.postgres.history_log import PastLog
 from realtime.postgres.listener import Beginning, Listener, begin
 from realtime.postgres.metrics import DatabaseFigures
 from realtime.postgres.nodes import Cluster, unpack
-from realtime.postgres.pool import LOST, WrongServer, open_pool
+from realtime.postgres.pool import LOST, open_pool
 from realtime.postgres.retention import Retention
-from realtime.postgres.schema import SchemaError
 from realtime.postgres.socket_table import Connections
 from realtime.relay.admission import Admissions
 from realtime.relay.backoff import Backoff
@@ -62,7 +62,7 @@ SLOWEST_GOODBYES = 0.05
 """Seconds between two closes of a drain, at most: a few sockets need not take all of its time."""
 
 
-class StartError(Exception):
+class StartError(CommandError):
     """The process cannot start; the text is one line for whoever started it."""
 
 
@@ -78,7 +78,7 @@ async def serve(
         sockets: to serve on, in place of new ones on the port of the settings.
 
     Raises:
-        StartError: it could not start.
+        CommandError: it could not start.
         ExceptionGroup: a background task failed, which none may; the process should end.
     """
     beginning = await _begin(settings)
@@ -96,8 +96,6 @@ async def _begin(settings: Settings) -> Beginning:
     dsn = settings.database_direct_url.get_secret_value()
     try:
         return await begin(dsn, max(settings.database_timeout_seconds, START_SECONDS))
-    except (SchemaError, WrongServer) as error:
-        raise StartError(str(error)) from error
     except LOST as error:
         raise StartError(
             "the database cannot be reached; check DATABASE_URL, and that the server is up"

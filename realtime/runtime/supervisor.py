@@ -27,11 +27,12 @@ from types import FrameType
 from typing import NoReturn
 
 from realtime.config.settings import Settings
+from realtime.errors import say_and_exit
 from realtime.relay.backoff import Backoff
 from realtime.runtime import process
 from realtime.runtime.logging import configure_logging
 from realtime.runtime.process import Inherited
-from realtime.runtime.server import StartError, bind
+from realtime.runtime.server import bind
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +48,14 @@ def run(settings: Settings, *, announce: Callable[[], None] = lambda: None) -> i
 
     Args:
         announce: called once everything is up.
+
+    Raises:
+        CommandError: it could not start.
     """
     if settings.web_concurrency == 1:
         return process.run(settings, announce=announce)
     configure_logging(settings.log_format)
-    try:
-        sockets = bind(settings.port)
-    except StartError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    sockets = bind(settings.port)
     patience = settings.drain_seconds + GRACE_SECONDS
     return Supervisor(partial(_serve, settings), sockets, patience).run(
         settings.web_concurrency, announce
@@ -187,7 +187,8 @@ class Supervisor:
             for other in self._living():
                 assert other.tether is not None
                 other.tether.close()  # or it would not notice the parent's end
-            code = self._work(Inherited(worker.number, self._sockets, tether))
+            with say_and_exit():
+                code = self._work(Inherited(worker.number, self._sockets, tether))
         except Exception:
             # The boundary of the process, where Python would print it.
             log.exception("worker=%d failed", worker.number)

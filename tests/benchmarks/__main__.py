@@ -11,8 +11,9 @@ from pathlib import Path
 
 import click
 
-from realtime.embedded.lock import FileLock, LockTimeout
-from realtime.embedded.server import EmbeddedPostgres, EmbeddedPostgresError
+from realtime.embedded.lock import FileLock
+from realtime.embedded.server import EmbeddedPostgres
+from realtime.errors import CommandError
 from tests.benchmarks.bench import run, say
 from tests.benchmarks.charts import write_charts
 from tests.benchmarks.database import SETTINGS, Database
@@ -109,7 +110,7 @@ def database() -> Iterator[Database]:
             finally:
                 postgres.stop("immediate")
                 shutil.rmtree(home, ignore_errors=True)
-    except (EmbeddedPostgresError, LockTimeout) as error:
+    except CommandError as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -1,0 +1,54 @@
+"""What went wrong, by whom it is told to.
+
+Whoever runs a command is told of a `CommandError`: one line on standard error, and exit code 1.
+
+    CommandError
+    ├── SettingsError            a setting is missing or wrong
+    ├── StartError               the port is taken, or the database cannot be reached
+    ├── SchemaError              the database's schema is not this release's
+    ├── WrongServer              a standby, or a pooler where a direct connection is needed
+    ├── ReleaseError             a migration failed
+    ├── MappingError             the mapping of bin/attach is wrong
+    ├── AttachError              the mapping does not fit the tables
+    ├── TailError                bin/tail has no address or user, or the server closed for good
+    ├── DoctorError              bin/doctor cannot answer the question
+    ├── EmbeddedPostgresError    the embedded PostgreSQL could not be started
+    ├── AccountError             no system account can run it
+    └── LockTimeout              another bin/dev holds a lock
+
+A client is told of the next ones, by a close code or an error message:
+
+    Refused                      a socket may not open, or may not stay
+    MessageError                 a client's message cannot be accepted
+    TokenError                   a token is not valid
+    KeysUnavailable              the keys that verify tokens cannot be fetched
+    InvalidCursor                a cursor is not one of ours
+    Unrecoverable                missed events cannot be sent any more
+    _Violation                   a frame breaks the WebSocket protocol
+
+`realtime.client` and `realtime.simulate` import nothing of the server's, and have their own:
+
+    Closed                       the client's connection is over
+    TokenUnavailable             the application gave the client no token
+    SimulateError                the database is no place to simulate in; the command line says it
+
+A `TemplateError` is a mistake in the SQL templates, which the tests find.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class CommandError(Exception):
+    """A command cannot go on; the text says to whoever runs it what to do."""
+
+
+@contextmanager
+def say_and_exit() -> Iterator[None]:
+    """Turn a `CommandError` into its line on standard error, and exit code 1."""
+    try:
+        yield
+    except CommandError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

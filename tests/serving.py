@@ -12,6 +12,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from realtime.auth.tokens import mint_token
+from realtime.config.intervals import DEFAULTS, Intervals
 from realtime.config.settings import Settings
 from realtime.runtime.server import Server, serve
 from tests.clients import Socket
@@ -40,15 +41,17 @@ def token(subject: str, *, ttl: float = 600, **more: Any) -> str:
 class RunningServer:
     """A server in this process and the ways to reach it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, intervals: Intervals = DEFAULTS) -> None:
         self._stop = asyncio.Event()
+        self._intervals = intervals
         self.settings = settings
         self.server: Server
         self.sockets: list[Socket] = []
 
     async def start(self) -> None:
         announced: asyncio.Future[Server] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(serve(self.settings, self._stop, announced.set_result))
+        serving = serve(self.settings, self._stop, announced.set_result, intervals=self._intervals)
+        self._task = asyncio.create_task(serving)
         await asyncio.wait([self._task, announced], return_when=asyncio.FIRST_COMPLETED)
         if self._task.done():
             await self._task
@@ -100,11 +103,11 @@ StartServer = Callable[..., Awaitable[RunningServer]]
 
 @pytest.fixture
 def start_server(io_loop: IOLoop, database: str) -> Iterator[StartServer]:
-    """Starts servers on the test's database, with other settings where given."""
+    """Starts servers on the test's database, with other settings and intervals where given."""
     started: list[RunningServer] = []
 
-    async def start(**more: str) -> RunningServer:
-        running = RunningServer(make_settings(database, **more))
+    async def start(*, intervals: Intervals = DEFAULTS, **more: str) -> RunningServer:
+        running = RunningServer(make_settings(database, **more), intervals)
         await running.start()
         started.append(running)
         return running

@@ -1,7 +1,4 @@
-"""How the process is doing: since when it runs, its memory, and whether its event loop keeps up.
-
-Made by `server`, which keeps `run` going and takes the figures down with each heartbeat.
-"""
+"""Measures the process itself: how long it runs, its memory, and how late its event loop is."""
 
 import asyncio
 import os
@@ -10,43 +7,53 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-EVERY_SECONDS = 0.5
-REMEMBERED = 20
-"""Of these measurements the worst is told, so that one of short scrapes is not all that is seen."""
-_STATM = Path("/proc/self/statm")
+KEPT_MEASUREMENTS = 20
+"""How many measurements are kept. The worst of them is told, so that a short stall is still seen by
+a scrape that comes seconds later."""
+STATM = Path("/proc/self/statm")
 
 
 class Vitals:
-    """One process's.
+    """The measurements of this process.
 
     Args:
         clock: epoch seconds.
         monotonic: seconds.
+        seconds: the time between two measurements.
+        kept: how many measurements are kept.
     """
 
-    def __init__(self, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        *,
+        seconds: float,
+        kept: int = KEPT_MEASUREMENTS,
+    ) -> None:
         self.clock = clock
         self.started_at = clock()
-        """Epoch seconds."""
+        """When the process started, in epoch seconds."""
         self._monotonic = monotonic
-        self._lags: deque[float] = deque([0.0], maxlen=REMEMBERED)
+        self._seconds = seconds
+        self._lags: deque[float] = deque([0.0], maxlen=kept)
 
     @property
     def loop_lag(self) -> float:
-        """Seconds that a task had to wait for its turn, at worst, lately."""
+        """The longest time, in seconds, that a task lately had to wait for its turn."""
         return max(self._lags)
 
     async def run(self) -> NoReturn:
         """Measure for ever. Cancel to end."""
         while True:
-            due = self._monotonic() + EVERY_SECONDS
-            await asyncio.sleep(EVERY_SECONDS)
+            due = self._monotonic() + self._seconds
+            await asyncio.sleep(self._seconds)
             self._lags.append(max(0.0, self._monotonic() - due))
 
 
-def resident_bytes() -> int | None:
-    """Memory of this process; None: this system does not tell it as Linux does."""
+def resident_bytes(statm: Path = STATM) -> int | None:
+    """Memory of this process; None where the system does not tell it as Linux does."""
     try:
-        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return None

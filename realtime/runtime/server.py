@@ -16,6 +16,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from realtime.auth.tokens import TokenVerifier
+from realtime.config.intervals import DEFAULTS, Intervals
 from realtime.config.settings import Settings
 from realtime.errors import CommandError
 from realtime.metrics.snapshot import Everywhere, Figures, everywhere
@@ -55,11 +56,6 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 1024
 MAX_HEADER_BYTES = 32768
-IDLE_SECONDS = 30.0
-START_SECONDS = 10.0
-"""How long the database may take to answer at the start, when nobody waits for it yet."""
-SLOWEST_GOODBYES = 0.05
-"""Seconds between two closes of a drain, at most: a few sockets need not take all of its time."""
 
 
 class StartError(CommandError):
@@ -71,6 +67,8 @@ async def serve(
     stop: asyncio.Event,
     announce: Callable[["Server"], None],
     sockets: list[socket.socket] | None = None,
+    *,
+    intervals: Intervals = DEFAULTS,
 ) -> None:
     """Serve until `stop` is set, then drain.
 
@@ -81,7 +79,7 @@ async def serve(
         CommandError: it could not start.
         ExceptionGroup: a background task failed, which none may; the process should end.
     """
-    beginning = await _begin(settings)
+    beginning = await _begin(settings, intervals)
     sockets = bind(settings.port) if sockets is None else sockets
     async with open_pool(
         settings.database_url.get_secret_value(),
@@ -89,13 +87,13 @@ async def serve(
         timeout=settings.database_timeout_seconds,
         is_pooled=settings.database_url != settings.database_direct_url,
     ) as pool:
-        await Server(settings, pool, beginning).run(sockets, stop, announce)
+        await Server(settings, intervals, pool, beginning).run(sockets, stop, announce)
 
 
-async def _begin(settings: Settings) -> Beginning:
+async def _begin(settings: Settings, intervals: Intervals) -> Beginning:
     dsn = settings.database_direct_url.get_secret_value()
     try:
-        return await begin(dsn, max(settings.database_timeout_seconds, START_SECONDS))
+        return await begin(dsn, max(settings.database_timeout_seconds, intervals.start))
     except LOST as error:
         raise StartError(
             "the database cannot be reached; check DATABASE_URL, and that the server is up"
@@ -126,15 +124,18 @@ class Server:
         beginning: which database this is, and where in its log the relay starts.
     """
 
-    def __init__(self, settings: Settings, pool: "Pool", beginning: Beginning) -> None:
+    def __init__(
+        self, settings: Settings, intervals: Intervals, pool: "Pool", beginning: Beginning
+    ) -> None:
         self.settings = settings
+        self.intervals = intervals
         self.status = Status(
             round_trip=lambda: self.listener.round_trip,
             relay=lambda: self.relay.state.value if self.listener.can_hear else "polling",
         )
         self.port = settings.port
         self.tally = Tally(time.monotonic)
-        self.vitals = Vitals(time.time, time.monotonic)
+        self.vitals = Vitals(time.time, time.monotonic, seconds=intervals.loop_lag)
         access = Access(
             pool, subject_kind=settings.jwt_subject, timeout=settings.database_timeout_seconds
         )
@@ -199,6 +200,7 @@ class Server:
         )
         self.services = Services(
             settings=settings,
+            intervals=intervals,
             hub=self.hub,
             access=self.admissions,
             verifier=TokenVerifier(settings, time.time),
@@ -208,7 +210,7 @@ class Server:
             history=self.history,
             connections=self.connections,
             node_id=self.node_id,
-            pings=Pings(),
+            pings=Pings(intervals.ping),
             tally=self.tally,
             everywhere=self.everywhere,
             database=lambda: self.relay.database,
@@ -229,7 +231,7 @@ class Server:
         http = HTTPServer(
             make_app(self.services),
             max_header_size=MAX_HEADER_BYTES,
-            idle_connection_timeout=IDLE_SECONDS,
+            idle_connection_timeout=self.intervals.idle_request,
         )
         async with asyncio.TaskGroup() as tasks:
             background = [
@@ -288,7 +290,7 @@ class Server:
         http.stop()
         leaving = list(self.hub)
         if leaving:
-            delay = min(self.settings.drain_seconds / len(leaving), SLOWEST_GOODBYES)
+            delay = min(self.settings.drain_seconds / len(leaving), self.intervals.drain_step)
             for subscriber in leaving:
                 subscriber.sink.close(CloseCode.GOING_AWAY, "the server is restarting")
                 await asyncio.sleep(delay)

@@ -26,6 +26,7 @@ from functools import partial
 from types import FrameType
 from typing import NoReturn
 
+from realtime.config.intervals import DEFAULTS
 from realtime.config.settings import Settings
 from realtime.errors import say_and_exit
 from realtime.relay.backoff import Backoff
@@ -36,10 +37,6 @@ from realtime.runtime.server import bind
 
 log = logging.getLogger(__name__)
 
-SETTLED_SECONDS = 10.0
-"""Who dies sooner after it was started waits longer each time until it is started again."""
-GRACE_SECONDS = 15.0
-"""How much longer than its drain a process may take to end before it is killed."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -56,10 +53,13 @@ def run(settings: Settings, *, announce: Callable[[], None] = lambda: None) -> i
         return process.run(settings, announce=announce)
     configure_logging(settings.log_format)
     sockets = bind(settings.port)
-    patience = settings.drain_seconds + GRACE_SECONDS
-    return Supervisor(partial(_serve, settings), sockets, patience).run(
-        settings.web_concurrency, announce
+    supervisor = Supervisor(
+        partial(_serve, settings),
+        sockets,
+        patience=settings.drain_seconds + DEFAULTS.worker_grace,
+        settled=DEFAULTS.worker_settled,
     )
+    return supervisor.run(settings.web_concurrency, announce)
 
 
 def _serve(settings: Settings, inherited: Inherited) -> int:
@@ -96,14 +96,22 @@ class Supervisor:
         work: what a child does; returns its exit code.
         sockets: what they listen on.
         patience: seconds that they may take to end.
+        settled: seconds. Who dies sooner after it was started waits longer each time until it is
+            started again.
     """
 
     def __init__(
-        self, work: Callable[[Inherited], int], sockets: list[socket.socket], patience: float
+        self,
+        work: Callable[[Inherited], int],
+        sockets: list[socket.socket],
+        *,
+        patience: float,
+        settled: float,
     ) -> None:
         self._work = work
         self._sockets = sockets
         self._patience = patience
+        self._settled = settled
         self._workers: list[Worker] = []
         self._asked = 0
         self._deadline: float | None = None
@@ -218,7 +226,7 @@ class Supervisor:
 
     def _plan_restart(self, worker: Worker) -> None:
         now = time.monotonic()
-        if now - worker.started_at >= SETTLED_SECONDS:
+        if now - worker.started_at >= self._settled:
             worker.backoff.reset()
         pause = worker.backoff.next()
         worker.due_at = now + pause

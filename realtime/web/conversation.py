@@ -48,7 +48,7 @@ class Conversation:
         "_entering",
         "_is_pinged",
         "_limit",
-        "_ping_place",
+        "_ping_slice",
         "_protocol",
         "_services",
         "_sink",
@@ -67,7 +67,7 @@ class Conversation:
         self._entering: asyncio.Task[None] | None = None
         self._code: int | None = None
         self._is_pinged = False
-        self._ping_place = 0
+        self._ping_slice = 0
 
     # The way in.
 
@@ -147,7 +147,7 @@ class Conversation:
     ) -> None:
         services = self._services
         self._token_life = TokenLife(identity, services, subscriber.sink)
-        self._ping_place = services.pings.add(self)
+        self._ping_slice = services.pings.add(self)
         data = {
             **self._describe(admission),
             "user_id": admission.user_id,
@@ -255,7 +255,7 @@ class Conversation:
         self._protocol.cut()
         if self._token_life is not None:
             self._token_life.end()
-            self._services.pings.remove(self, self._ping_place)
+            self._services.pings.remove(self, self._ping_slice)
         if self._entering is not None:
             self._entering.cancel()
         if self._subscriber is not None:

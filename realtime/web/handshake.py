@@ -18,12 +18,8 @@ from realtime.relay.subscriber import State, Subscriber
 from realtime.web.services import Admission, Services
 from realtime.web.sink import SocketSink, frame
 
-PATIENCE_SECONDS = 4.0
-"""How long a repeated refusal waits for the next read of the log, which is no query of its own."""
 REPLAY_BYTES = 262_144
 """How much of the past is sent before the client must have taken it."""
-REPLAY_SECONDS = 30.0
-"""How long it may take with that."""
 
 
 class Joining:
@@ -87,7 +83,7 @@ class Joining:
     async def _is_log_read(self) -> bool:
         """Wait for news of grants; False where none is to be had in time."""
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(self._services.intervals.refusal):
                 await self._services.refusals.up_to_date()
         except TimeoutError:
             return False
@@ -138,7 +134,7 @@ class Joining:
         for messages in _portions(owed, self._services.encode_place(admission.place)):
             self._sink.send(frame(messages))
             try:
-                async with asyncio.timeout(REPLAY_SECONDS):
+                async with asyncio.timeout(self._services.intervals.replay):
                     await self._sink.drained()
             except TimeoutError:
                 raise Refused(CloseCode.TRY_AGAIN_LATER, "too slow") from None

@@ -1,50 +1,59 @@
-"""Pings to all sockets, from one task: routers of hosts cut a connection that is silent.
+"""Pings every open socket from one task, because routers of hosts cut a silent connection.
 
-A task per socket, as Tornado has it, costs 2 kB each. Here the sockets stand in a ring of slices,
-one of which is pinged every so often: who comes now is due when the ring has gone round once.
-`conversation` adds and removes; `server` keeps `run` going.
+Tornado's own pings cost a task of 2 kB for each socket. Here the sockets stand in a ring of slices,
+and one slice is pinged at a time. A new socket joins the slice that was pinged last, so it is first
+pinged when the ring has gone round once.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import NoReturn, Protocol
 
-PING_SECONDS = 25.0
-"""Between two pings of one socket, and how long it may take to answer. Routers of Procfile hosts
-cut a connection that is silent for 55 s."""
 SLICES = 25
 AT_ONCE = 100
-"""Pings before other tasks get a turn."""
+"""How many sockets are pinged before other tasks get a turn."""
 
 
 class Pingable(Protocol):
+    """A socket that can be pinged."""
+
     def ping(self) -> None:
-        """Send a ping, or end, if the one before was not answered. Never raises."""
+        """Send a ping, or close the socket if it did not answer the one before. Never raises."""
         ...
 
 
 class Pings:
-    """The sockets that are pinged."""
+    """The sockets that are pinged.
 
-    def __init__(self) -> None:
+    Args:
+        seconds: the time between two pings of one socket.
+        sleep: waits for so many seconds.
+    """
+
+    def __init__(
+        self, seconds: float, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
+        self._seconds = seconds
+        self._sleep = sleep
         self._slices: list[set[Pingable]] = [set() for _ in range(SLICES)]
         self._newest = 0
 
     def add(self, socket: Pingable) -> int:
-        """Ping it from now on; returns what `remove` wants to know."""
+        """Ping the socket from now on; returns its slice, which `remove` needs."""
         self._slices[self._newest].add(socket)
         return self._newest
 
-    def remove(self, socket: Pingable, place: int) -> None:
-        """Forget a socket that is gone."""
-        self._slices[place].discard(socket)
+    def remove(self, socket: Pingable, slice_number: int) -> None:
+        """Do not ping the socket any more."""
+        self._slices[slice_number].discard(socket)
 
     async def run(self) -> NoReturn:
         """Ping for ever. Cancel to end."""
         while True:
-            await asyncio.sleep(PING_SECONDS / SLICES)
+            await self._sleep(self._seconds / SLICES)
             due = (self._newest + 1) % SLICES
             for number, socket in enumerate(tuple(self._slices[due]), 1):
-                # It may have gone while others had their turn; then its ping does nothing.
+                # The socket may have gone while others had their turn; then its ping does nothing.
                 socket.ping()
                 if number % AT_ONCE == 0:
                     await asyncio.sleep(0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from realtime.auth.tokens import TokenVerifier
+from realtime.config.intervals import Intervals
 from realtime.config.settings import Settings
 from realtime.metrics.snapshot import Everywhere
 from realtime.relay.counters import Tally
@@ -116,6 +117,7 @@ class Status:
 @dataclass(frozen=True)
 class Services:
     settings: Settings
+    intervals: Intervals
     hub: Hub
     access: Access
     verifier: TokenVerifier

@@ -14,9 +14,6 @@ from realtime.relay.subscriber import Sink
 from realtime.web.services import Services
 from realtime.web.sink import frame
 
-LONGEST_TIMER = 86400.0
-"""Seconds; event loops do not take a timer of many years."""
-
 
 class TokenLife:
     """Watches over one socket's token from the moment it was accepted."""
@@ -64,7 +61,7 @@ class TokenLife:
         due = self._expires_at
         if not self._is_warned:
             due -= self._services.settings.token_warning_seconds
-        delay = min(max(due - self._services.clock(), 0.0), LONGEST_TIMER)
+        delay = min(max(due - self._services.clock(), 0.0), self._services.intervals.timer)
         self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
 
     def _on_timer(self) -> None:

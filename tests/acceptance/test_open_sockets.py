@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from realtime.web import pings
+from realtime.config.intervals import Intervals
 from realtime.web.sockets import RelaySocket
 from realtime.web.websocket import ExplainingProtocol
 from tests.acceptance.test_close_codes import RawSocket, raw_frame
@@ -17,11 +17,10 @@ from tests.waiting import eventually
 
 @pytest.mark.gen_test
 async def test_1013_who_does_not_answer_pings_is_closed(
-    start_server: StartServer, world: World, monkeypatch: pytest.MonkeyPatch
+    start_server: StartServer, world: World
 ) -> None:
     """Whoever answers stays, and so does one who sends pongs that were not asked for."""
-    monkeypatch.setattr(pings, "PING_SECONDS", 0.5)
-    server = await start_server()
+    server = await start_server(intervals=Intervals(ping=0.5))
     good = await server.chat(world.bot, world.owner)
     silent = RawSocket(server, f"/api/ws/chat/{world.bot}?token={token(world.guest)}")
     await silent.is_established()

@@ -5,14 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from realtime.web import pings as pings_module
 from realtime.web.pings import AT_ONCE, SLICES, Pings
 from tests.unit.relay_world import run, while_running
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pings_module, "PING_SECONDS", 0)
 
 
 class Socket:
@@ -27,9 +21,8 @@ class Socket:
         self._on_ping()
 
 
-def test_everybody_is_pinged_once_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everybody_is_pinged_once_a_round() -> None:
     """Whenever they came."""
-    pings = Pings()
     sockets: list[Socket] = []
 
     async def turn(_: float) -> None:
@@ -39,20 +32,18 @@ def test_everybody_is_pinged_once_a_round(monkeypatch: pytest.MonkeyPatch) -> No
         elif sockets[-1].pings == 3:
             raise EOFError
 
-    monkeypatch.setattr(pings_module.asyncio, "sleep", turn)
+    pings = Pings(1.0, sleep=turn)
     with pytest.raises(EOFError):
         run(pings.run())
     # One came before each turn: the first half is one round ahead of the second.
     assert [one.pings for one in sockets] == [4] * SLICES + [3] * SLICES
 
 
-def test_who_comes_is_not_due_before_a_whole_round(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_comes_is_not_due_before_a_whole_round() -> None:
     """There is as much time to answer the first ping as any other."""
 
     async def rounds() -> None:
-        pings = Pings()
         first, second = Socket(), Socket()
-        pings.add(first)
         turns = 0
 
         async def turn(_: float) -> None:
@@ -65,7 +56,8 @@ def test_who_comes_is_not_due_before_a_whole_round(monkeypatch: pytest.MonkeyPat
             if turns > 4 * SLICES:
                 raise EOFError
 
-        monkeypatch.setattr(pings_module.asyncio, "sleep", turn)
+        pings = Pings(1.0, sleep=turn)
+        pings.add(first)
         await pings.run()
 
     with pytest.raises(EOFError):
@@ -73,14 +65,14 @@ def test_who_comes_is_not_due_before_a_whole_round(monkeypatch: pytest.MonkeyPat
 
 
 def test_who_is_gone_is_not_pinged() -> None:
-    """Though the place was given to others."""
+    """Though others were added to the same slice."""
 
     async def rounds() -> None:
-        pings = Pings()
+        pings = Pings(0.0)
         gone, here = Socket(), Socket()
-        place = pings.add(gone)
+        number = pings.add(gone)
         pings.add(here)
-        pings.remove(gone, place)
+        pings.remove(gone, number)
         await while_running(pings.run(), lambda: here.pings >= 2)
         assert gone.pings == 0
 
@@ -91,7 +83,7 @@ def test_others_get_a_turn_in_a_wide_round() -> None:
     """However many sockets came at the same time."""
 
     async def rounds() -> None:
-        pings = Pings()
+        pings = Pings(0.0)
         turns = 0
         seen: list[int] = []
 

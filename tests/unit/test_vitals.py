@@ -7,18 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from realtime.metrics import vitals
 from realtime.metrics.vitals import Vitals, resident_bytes
 from tests.unit.relay_world import run, while_running
 
 
-@pytest.mark.parametrize(("remembered", "told"), [(1000_000, 0.75), (2, 0.0)])
-def test_the_worst_of_lately_is_told(
-    monkeypatch: pytest.MonkeyPatch, remembered: int, told: float
-) -> None:
+@pytest.mark.parametrize(("kept", "told"), [(1000_000, 0.75), (2, 0.0)])
+def test_the_worst_of_lately_is_told(kept: int, told: float) -> None:
     """And forgotten in time."""
-    monkeypatch.setattr(vitals, "EVERY_SECONDS", 0.0)
-    monkeypatch.setattr(vitals, "REMEMBERED", remembered)
     first = iter([0.0, 0.75, 1.0, 1.25])
     asked: list[float] = []
 
@@ -26,7 +21,7 @@ def test_the_worst_of_lately_is_told(
         asked.append(next(first, 1.25))
         return asked[-1]
 
-    measured = Vitals(lambda: 99.0, monotonic)
+    measured = Vitals(lambda: 99.0, monotonic, seconds=0.0, kept=kept)
     assert measured.started_at == 99.0
     assert measured.loop_lag == 0.0
     run(while_running(measured.run(), lambda: len(asked) > 20))
@@ -34,8 +29,7 @@ def test_the_worst_of_lately_is_told(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_memory_is_read_where_linux_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_read_where_linux_tells_it() -> None:
     """A Python process has some megabytes; elsewhere it is not known."""
     assert 2**20 < (resident_bytes() or 0) < 2**40
-    monkeypatch.setattr(vitals, "_STATM", Path("/nowhere/at/all"))
-    assert resident_bytes() is None
+    assert resident_bytes(Path("/nowhere/at/all")) is None

@@ -1,0 +1,39 @@
+"""How long the process waits, and how often it does things.
+
+These are arguments, as clocks are: a test takes shorter ones. What an operator may want to change
+is a setting in `settings.py` instead.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """The waits of one process, all in seconds."""
+
+    start: float = 10.0
+    """How long the database may take to answer at the start, when no client waits yet."""
+    idle_request: float = 30.0
+    """How long an HTTP connection may stay open between two requests."""
+    ping: float = 25.0
+    """The time between two pings of a socket, and how long a socket may take to answer one.
+    Routers of Procfile hosts cut a connection that is silent for 55 s."""
+    refusal: float = 4.0
+    """How long a remembered refusal waits for the next read of the log. If none ends in time, the
+    database is asked again."""
+    replay: float = 30.0
+    """How long a client may take to receive one portion of the events it missed."""
+    timer: float = 86_400.0
+    """The longest timer that is set at once: event loops do not accept one of many years."""
+    drain_step: float = 0.05
+    """The longest wait between two closes while the process drains, so that a few sockets do not
+    take all of the drain time."""
+    loop_lag: float = 0.5
+    """The time between two measurements of how late the event loop is."""
+    worker_settled: float = 10.0
+    """A worker that lives this long is restarted without the longer waits of earlier deaths."""
+    worker_grace: float = 15.0
+    """How much longer than its drain time a worker may take to end before it is killed."""
+
+
+DEFAULTS = Intervals()

@@ -4,4 +4,4 @@ An event walks three rooms: `postgres` (where it comes from) → `relay` (who ge
 it reaches them). `server` alone knows all three.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

@@ -22,7 +22,8 @@ from alembic import command
 from alembic.config import Config
 
 from realtime.embedded.server import EmbeddedPostgres
-from realtime.postgres.schema import PROJECT, migrate
+from realtime.installation import ALEMBIC_INI
+from realtime.postgres.schema import migrate
 
 SETTINGS = {
     "fsync": "off",
@@ -88,7 +89,7 @@ def migrated_template(postgres: EmbeddedPostgres) -> str:
 def core_template(postgres: EmbeddedPostgres) -> str:
     """The name of a database with the log alone, as `alembic upgrade core@head` leaves it."""
     postgres.sql("CREATE DATABASE core_alone")
-    config = Config(PROJECT / "alembic.ini")
+    config = Config(ALEMBIC_INI)
     config.attributes["dsn"] = postgres.dsn("core_alone")
     command.upgrade(config, "core@head")
     return "core_alone"

@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
 from realtime.attach.mapping import COLUMNS, Kind, PlatformMapping, read_mapping
+from realtime.installation import TEMPLATES
 
-FOLDER: Final = Path(__file__).resolve().parents[2] / "migrations" / "templates"
 ALWAYS: Final = ("access", "users", "access_changes", "bots")
 OPTIONAL: Final = ("permissions", "messages", "documents")
 """Rendered where the mapping has the table of that name."""
@@ -58,7 +57,7 @@ def render(name: str, mapping: PlatformMapping, readings: Readings) -> str:
     Raises:
         TemplateError: it asks for a table or column that no mapping has.
     """
-    template = (FOLDER / f"{name}.sql").read_text(encoding="utf-8")
+    template = (TEMPLATES / f"{name}.sql").read_text(encoding="utf-8")
     aliases = ALIASES | dict.fromkeys(ROWS, name)
     return PLACEHOLDER.sub(lambda found: _filled(found, aliases, mapping, readings), template)
 

@@ -27,10 +27,11 @@ import asyncpg
 import click
 
 from realtime.cli.migrate import CONNECT_SECONDS, ReleaseError, bring_up_to_date
-from realtime.cli.token import DATA, ROOT, has_key, make_secret, sign
+from realtime.cli.token import has_key, make_secret, sign
 from realtime.config.settings import Settings, SettingsError
 from realtime.embedded.lock import FileLock
 from realtime.embedded.server import EmbeddedPostgres
+from realtime.installation import DATA, PROJECT
 from realtime.postgres.pool import connect
 from realtime.runtime import supervisor
 from realtime.simulate.beside import beside
@@ -71,7 +72,7 @@ def run(environ: Mapping[str, str], *, is_simulated: bool = False) -> int:
     with signals_end_the_start():
         lock = FileLock(DATA / "dev.lock")
         try:
-            DATA.mkdir(exist_ok=True)
+            DATA.mkdir(parents=True, exist_ok=True)
             with lock.exclusive(SETUP_SECONDS):
                 environ = with_defaults(environ)
         except PermissionError as error:
@@ -138,7 +139,7 @@ def open_database(environ: Mapping[str, str]) -> Iterator[Database]:
     if data.exists():
         say("Starting the embedded PostgreSQL")
     else:
-        say(f"Making an embedded PostgreSQL in {data.relative_to(ROOT)}, once: a few seconds")
+        say(f"Making an embedded PostgreSQL in {shown(data)}, once: a few seconds")
     postgres = EmbeddedPostgres(data, say=say)
     postgres.start()
     try:
@@ -181,7 +182,7 @@ def banner(settings: Settings, database: Database) -> str:
         "A message by plain SQL, from another terminal:": f'{database.psql} -c "{INSERT}"',
     }
     parts = [f"{click.style(text, bold=True)}\n{line}" for text, line in headings.items()]
-    stop = "Ctrl-C stops it. The data stays in .data; delete that to start afresh."
+    stop = f"Ctrl-C stops it. The data stays in {shown(DATA)}; delete that to start afresh."
     return "\n" + "\n\n".join([*parts, click.style(stop, dim=True)]) + "\n"
 
 
@@ -216,6 +217,11 @@ def signals_end_the_start() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def shown(path: Path) -> str:
+    """A path of the checkout without the checkout's own."""
+    return str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path)
 
 
 def say(line: str) -> None:

@@ -13,9 +13,8 @@ from typing import Final
 
 from realtime.auth.tokens import mint_token
 from realtime.config.settings import Settings, SettingsError
+from realtime.installation import DATA
 
-ROOT: Final = Path(__file__).resolve().parents[2]
-DATA: Final = ROOT / ".data"
 KEY_NAMES: Final = ("JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_JWKS_URL")
 
 

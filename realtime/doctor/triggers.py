@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, listed, problem, warning
-from realtime.postgres.schema import PROJECT
+from realtime.installation import TEMPLATES
 
 TRIGGERS = """
 SELECT t.tgrelid, format('%I.%I', n.nspname, c.relname) AS table, quote_ident(t.tgname) AS name,
@@ -82,7 +82,7 @@ def wanted_triggers() -> Sequence[Trigger]:
     """What the migrations create, and bin/attach likewise."""
     return [
         Trigger(kind, event, function)
-        for path in sorted((PROJECT / "migrations" / "templates").glob("*.sql"))
+        for path in sorted(TEMPLATES.glob("*.sql"))
         for event, kind, function in _CREATE.findall(path.read_text("utf-8"))
     ]
 

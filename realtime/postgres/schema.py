@@ -7,7 +7,6 @@ start, so that a forgotten migration is one clear line and not an SQL error an h
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -16,9 +15,8 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from realtime.errors import CommandError
+from realtime.installation import ALEMBIC_INI
 from realtime.postgres.pool import connect
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 NEEDED = (
     "relay.ring(text)",
@@ -181,4 +179,4 @@ def _scripts() -> ScriptDirectory:
 
 
 def _config() -> Config:
-    return Config(PROJECT / "alembic.ini")
+    return Config(ALEMBIC_INI)

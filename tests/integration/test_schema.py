@@ -17,13 +17,14 @@ from alembic.config import Config
 from alembic.util import CommandError
 
 from realtime.embedded.server import EmbeddedPostgres
-from realtime.postgres.schema import PROJECT, SchemaError, check_schema, migrate
+from realtime.installation import ALEMBIC_INI, PROJECT
+from realtime.postgres.schema import SchemaError, check_schema, migrate
 
 Result = TypeVar("Result")
 
 
 def config_for(dsn: str) -> Config:
-    config = Config(PROJECT / "alembic.ini")
+    config = Config(ALEMBIC_INI)
     config.attributes["dsn"] = dsn
     return config
 
@@ -137,11 +138,11 @@ def test_the_address_comes_from_the_environment(
     """As on a Procfile host, postgres:// included; without one, a line says what to set."""
     monkeypatch.delenv("DATABASE_URL", raising=False)
     with pytest.raises(CommandError, match="set DATABASE_URL"):
-        command.upgrade(Config(PROJECT / "alembic.ini"), "heads")
+        command.upgrade(Config(ALEMBIC_INI), "heads")
     assert empty_database.startswith("postgres")
     address = "postgres://" + empty_database.split("://", 1)[1]
     monkeypatch.setenv("DATABASE_URL", address)
-    command.upgrade(Config(PROJECT / "alembic.ini"), "heads")
+    command.upgrade(Config(ALEMBIC_INI), "heads")
     check(empty_database)
 
 

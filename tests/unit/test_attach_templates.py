@@ -12,13 +12,13 @@ from realtime.attach.mapping import PlatformMapping, read_mapping
 from realtime.attach.templates import TemplateError, quoted, render, render_all
 from tests.unit.test_mapping import mapping
 
-SQL = attach_templates.FOLDER
+SQL = attach_templates.TEMPLATES
 
 
 def rendered(text: str, with_mapping: PlatformMapping, folder: Path) -> str:
     (folder / "messages.sql").write_text(text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attach_templates, "FOLDER", folder)
+        patch.setattr(attach_templates, "TEMPLATES", folder)
         return render("messages", with_mapping, {("messages", "role"): "{}::text"})
 
 

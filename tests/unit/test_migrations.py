@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from migrations import render
-from realtime.postgres.schema import PROJECT
+from realtime.installation import PROJECT
 
 MIGRATIONS = PROJECT / "migrations"
 SQL = MIGRATIONS / "sql"

@@ -1,0 +1,30 @@
+"""Where the files beside the code are: in a checkout, and where the wheel was installed.
+
+A checkout has `alembic.ini` and `migrations` at its top. The wheel has both in `realtime/database`
+(see pyproject.toml), because a package `migrations` at the top of site-packages could be anybody's.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+_PACKAGE: Final = Path(__file__).resolve().parent
+_IN_THE_WHEEL: Final = _PACKAGE / "database"
+
+IS_CHECKOUT: Final = not _IN_THE_WHEEL.exists()
+"""Whether this is a checkout, and not an installed wheel."""
+
+PROJECT: Final = _PACKAGE.parent if IS_CHECKOUT else _IN_THE_WHEEL
+"""The folder that holds `alembic.ini` and `migrations`."""
+
+ALEMBIC_INI: Final = PROJECT / "alembic.ini"
+
+TEMPLATES: Final = PROJECT / "migrations" / "templates"
+"""The triggers and access functions, before a mapping has filled them."""
+
+DATA: Final = (
+    PROJECT / ".data" if IS_CHECKOUT else Path(os.path.expanduser("~/.local/share/rowcast"))  # noqa: PTH111 - raises nothing
+)
+"""What `dev` keeps: its database and its secret."""

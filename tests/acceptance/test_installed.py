@@ -1,0 +1,98 @@
+"""The wheel, as whoever runs `pip install` has it: a command, away from any checkout."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import site
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from realtime import __version__
+from tests.adopted import MAPPING, SCHEMA
+from tests.commands import ROOT, SECRET, environment, execute, free_port, running, status_of
+from tests.waiting import wait_until
+
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+
+
+class Installed:
+    """A virtual environment that has the wheel, and the tests' own packages behind it."""
+
+    def __init__(self, home: Path) -> None:
+        self.venv = home / "venv"
+        self.elsewhere = home / "elsewhere"
+        self.elsewhere.mkdir()
+        offline = ["--no-deps", "--no-index"]
+        run(*PIP, "wheel", *offline, "--no-build-isolation", "-w", str(home), str(ROOT))
+        (wheel,) = home.glob("rowcast_server-*.whl")
+        run(sys.executable, "-m", "venv", "--without-pip", str(self.venv))
+        python = str(self.venv / "bin" / "python")
+        run(*PIP, "--python", python, "install", *offline, str(wheel))
+        (packages,) = self.venv.glob("lib/python*/site-packages")
+        (packages / "tests.pth").write_text("\n".join(site.getsitepackages()))
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(self.venv / "bin" / arguments[0]), *arguments[1:]]
+
+    def run(self, *arguments: str, **ours: str) -> str:
+        return run(*self.command(*arguments), cwd=self.elsewhere, env=environment(**ours))
+
+
+def run(*command: str, **options: object) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, **options)  # type: ignore[call-overload]
+    assert done.returncode == 0, done.stderr
+    return str(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    return Installed(tmp_path_factory.mktemp("installed"))
+
+
+def test_nothing_of_the_checkout_is_used(installed: Installed) -> None:
+    """Or the other tests here would test nothing; and no package of ours is called `migrations`."""
+    found = installed.run("python", "-c", "import realtime; print(realtime.__file__)")
+    assert Path(found).is_relative_to(installed.venv)
+    code = "import importlib.util; print(importlib.util.find_spec('migrations'))"
+    assert installed.run("python", "-c", code) == "None\n"
+
+
+def test_the_version_is_the_packages(installed: Installed) -> None:
+    """One place says it, and the distribution's is made from it."""
+    code = "from importlib.metadata import version; print(version('rowcast-server'))"
+    assert installed.run("python", "-c", code) == f"{__version__}\n"
+
+
+def test_it_migrates_and_serves_from_any_directory(
+    installed: Installed, empty_database: str
+) -> None:
+    """The migrations and the pages come out of the wheel."""
+    ours = {"DATABASE_URL": empty_database, "JWT_SECRET": SECRET, "PORT": str(free_port())}
+    assert "up to date" in installed.run("realtime", "migrate", **ours)
+    environ = environment(**ours, CONSOLE="true")
+    command = installed.command("realtime", "serve")
+    with running(command, cwd=installed.elsewhere, env=environ) as server:
+        address = f"http://127.0.0.1:{ours['PORT']}"
+        wait_until(lambda: status_of(f"{address}/api/health") == 200, limit=30, what=address)
+        with urllib.request.urlopen(f"{address}/static/realtime.js") as answer:
+            assert answer.read() == (ROOT / "realtime/web/static/realtime.js").read_bytes()
+        assert status_of(f"{address}/") == 200
+        assert server.stop(signal.SIGTERM) == 0
+
+
+def test_it_attaches(installed: Installed, core_database: str) -> None:
+    """The templates are in the wheel, too, and a mapping is named from where one is."""
+    execute(core_database, SCHEMA)
+    shutil.copy(MAPPING, installed.elsewhere / "mine.toml")
+    printed = installed.run("realtime", "attach", "mine.toml", DATABASE_URL=core_database)
+    assert 'ON public."bot_permissions"' in printed
+
+
+def test_it_signs_a_token(installed: Installed) -> None:
+    """A small command, which needs no database."""
+    assert installed.run("realtime", "token", "ada", JWT_SECRET=SECRET).count(".") == 2

@@ -18,11 +18,11 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from realtime.attach.mapping import COLUMNS, Kind, PlatformMapping, read_mapping
+from realtime.attach.mapping import COLUMNS, NEEDED_TABLES, Kind, PlatformMapping, read_mapping
 from realtime.installation import TEMPLATES
 
 ALWAYS: Final = ("access", "users", "access_changes", "bots")
-OPTIONAL: Final = ("permissions", "messages", "documents")
+OPTIONAL: Final = tuple(name for name in COLUMNS if name not in NEEDED_TABLES)
 """Rendered where the mapping has the table of that name."""
 PLACEHOLDER: Final = re.compile(r"\{\{(?:(\w+)\.)?(\w+)\}\}")
 ALIASES: Final = {"u": "users", "b": "bots", "p": "permissions"}

@@ -1,0 +1,291 @@
+"""Databases of different ages, and of a new event type, arrive at one schema with nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from alembic import command
+
+from realtime.embedded.server import EmbeddedPostgres
+from realtime.postgres.schema import migrate
+from tests.adopted import MAPPING, SCHEMA
+from tests.catalogue import schema_of
+from tests.commands import ROOT, environment, execute, run_script
+from tests.integration.test_schema import config_for
+from tests.postgres import copy_of
+
+OLD_ATTACHED = ROOT / "tests" / "releases" / "0.1.0_attached.sql"
+ENDS_COLUMNS = '}\n"""Every table and column that a mapping may name."""'
+PROTOCOL_TYPES = r"^CREATE (?:OR REPLACE )?FUNCTION relay\.protocol_types\(.*?^\];\n"
+TABLES = [
+    *(f"public.{name}" for name in ("users", "bots", "permissions", "sessions", "messages")),
+    *("public.documents", "relay.events", "relay.floor", "relay.snapshots", "relay.nodes"),
+]
+ROWS = """
+INSERT INTO users (username) VALUES ('olga'), ('gus');
+INSERT INTO bots (name, owner_id) SELECT 'Ada', id FROM users;
+INSERT INTO permissions (bot_id, user_id, role)
+    SELECT b.id, u.id, 'viewer' FROM bots AS b, users AS u;
+INSERT INTO sessions (bot_id, user_id) SELECT id, owner_id FROM bots;
+INSERT INTO messages (session_id, bot_id, user_id, role, content)
+    SELECT id, bot_id, user_id, 'user', 'written with 0.1.0' FROM sessions;
+INSERT INTO documents (bot_id, filename) SELECT id, 'a.pdf' FROM bots;
+UPDATE permissions SET role = 'editor';
+INSERT INTO relay.nodes (id) VALUES (gen_random_uuid());
+INSERT INTO relay.snapshots DEFAULT VALUES;
+"""
+
+
+def schema(dsn: str, *, without: str = "nothing") -> list[str]:
+    """All of it, but for one kind of line."""
+    lines = asyncio.run(schema_of(dsn))
+    return [line for line in lines if not line.startswith(f"{without}: ")]
+
+
+def fetch(dsn: str, query: str) -> list[str]:
+    async def run() -> list[str]:
+        connection = await asyncpg.connect(dsn, timeout=10)
+        rows = await connection.fetch(query)
+        await connection.close(timeout=10)
+        return [str(row[0]) for row in rows]
+
+    return asyncio.run(run())
+
+
+def rows_of(dsn: str, table: str) -> list[dict[str, Any]]:
+    return [json.loads(row) for row in fetch(dsn, f"SELECT to_jsonb(t) FROM {table} AS t")]
+
+
+def lost(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that are not there as they were. A later release may have added columns."""
+    return [row for row in before if not any(row.items() <= one.items() for one in after)]
+
+
+# From release 0.1.0
+
+
+def test_a_database_of_0_1_0_keeps_all_its_rows(empty_database: str, database: str) -> None:
+    """And has the schema of a fresh one. What is written next is an event, as before."""
+    old = empty_database
+    command.upgrade(config_for(old), "reference_0001")
+    execute(old, ROWS)
+    before = {table: rows_of(old, table) for table in TABLES}
+    assert all(before.values())
+    migrate(old)
+    after = {table: rows_of(old, table) for table in TABLES}
+    assert [row for table in TABLES for row in lost(before[table], after[table])] == []
+    assert schema(old) == schema(database)
+    execute(old, "UPDATE users SET is_active = false WHERE username = 'gus'")
+    assert [row["type"] for row in lost(rows_of(old, "relay.events"), after["relay.events"])] == [
+        "eject"
+    ]
+
+
+def test_a_servers_rights_survive(empty_database: str) -> None:
+    """A role that was granted what docs/security.md lists may still ask about access."""
+    command.upgrade(config_for(empty_database), "reference_0001")
+    role = f"server_{uuid4().hex[:8]}"
+    execute(
+        empty_database,
+        f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA relay TO {role};"
+        f" GRANT EXECUTE ON FUNCTION relay.authenticate, relay.authorize TO {role}",
+    )
+    try:
+        migrate(empty_database)
+        asked = "SELECT relay.authorize(gen_random_uuid(), gen_random_uuid())"
+        execute(empty_database, f"SET ROLE {role}; {asked}; SELECT FROM relay.releases")
+    finally:
+        execute(empty_database, f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_tables_attached_with_0_1_0_are_attached_again(
+    empty_database: str, core_database: str
+) -> None:
+    """The operator runs `bin/migrate` and `bin/attach --apply`, as docs/upgrading.md says."""
+    command.upgrade(config_for(empty_database), "core_0001")
+    execute(empty_database, SCHEMA)
+    execute(empty_database, OLD_ATTACHED.read_text("utf-8"))
+    execute(empty_database, "INSERT INTO users (username) VALUES ('olga')")
+    execute(core_database, SCHEMA)
+    migrate(empty_database)
+    # Until bin/attach runs, the old triggers go on writing the log.
+    execute(empty_database, "INSERT INTO users (username) VALUES ('gus')")
+    for dsn in (empty_database, core_database):
+        done = run_script("attach", str(MAPPING), "--apply", DATABASE_URL=dsn)
+        assert done.returncode == 0, done.stderr
+    assert schema(empty_database) == schema(core_database)
+    assert fetch(empty_database, "SELECT type FROM relay.events") == ["grant", "grant"]
+
+
+# A new event type
+
+
+class Checkout:
+    """A copy of this project, which a developer changes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".*", "*cache*", "tests"))
+        folders = (root / "migrations" / "sql").glob("[0-9]*")
+        self.newest = max(folder.name for folder in folders)
+        self.next = f"{int(self.newest) + 1:04}"
+
+    def numbered(self, text: str) -> str:
+        """The documentation's text, with the numbers of this release and the next one."""
+        return text.replace("0002", self.newest).replace("0003", self.next)
+
+    def path(self, name: str) -> Path:
+        return self.root / name if name.startswith("realtime/") else self.root / "migrations" / name
+
+    def read(self, name: str) -> str:
+        return self.path(name).read_text("utf-8")
+
+    def write(self, name: str, text: str) -> None:
+        self.path(name).parent.mkdir(parents=True, exist_ok=True)
+        self.path(name).write_text(text, "utf-8")
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        assert old in self.read(name), (name, old)
+        self.write(name, self.read(name).replace(old, new))
+
+    def run(self, *command: str, dsn: str = "") -> None:
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=self.root,
+            env=environment(DATABASE_URL=dsn),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+
+    def tables(self) -> list[Path]:
+        return sorted((self.root / "migrations" / "sql").glob("*/reference/tables.sql"))
+
+
+def follow_the_recipe(checkout: Checkout) -> None:
+    """Take the steps of docs/design.md, with the files that stand there."""
+    design = (ROOT / "docs" / "design.md").read_text("utf-8")
+    recipe = design.partition("\n## A new event type\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"`([\w./]+)`(?:,[^:`]+)?:\n\n *```\w+\n(.*?)```", recipe, re.DOTALL)
+    assert len(blocks) == recipe.count("```") / 2
+    for name, block in blocks:
+        path, text = checkout.numbered(name), textwrap.dedent(checkout.numbered(block))
+        if path.endswith("mapping.py"):
+            checkout.edit(path, ENDS_COLUMNS, textwrap.indent(text, "    ") + ENDS_COLUMNS)
+        else:
+            there = checkout.read(path) if checkout.path(path).exists() else ""
+            checkout.write(path, there + text)
+    add_the_type(checkout)
+
+
+def add_the_type(checkout: Checkout) -> None:
+    """Step 4: a copy of the newest list that there is, and one type more."""
+    files = sorted((checkout.root / "migrations" / "sql").glob("*/core/contract.sql"))
+    texts = [path.read_text("ascii") for path in files]
+    found = [re.search(PROTOCOL_TYPES, text, re.DOTALL | re.MULTILINE) for text in texts]
+    newest = [one[0] for one in found if one][-1]
+    former = newest.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
+    checkout.write(f"sql/{checkout.next}/core/down.sql", former)
+    checkout.write(f"sql/{checkout.next}/core/contract.sql", former)
+    checkout.edit(f"sql/{checkout.next}/core/contract.sql", "ARRAY[", "ARRAY['reaction',")
+
+
+def change_templates(checkout: Checkout) -> None:
+    """A function's body, a trigger, and the name of an argument, which means another function."""
+    checkout.edit("templates/documents.sql", "'uploaded', {{n.id}}", "'added', {{n.id}}")
+    checkout.edit("templates/permissions.sql", "('4003')", "('1013')")
+    checkout.edit("templates/access_changes.sql", "details(role text", "details(rank text")
+    checkout.edit("templates/access_changes.sql", "(coalesce(role, ", "(coalesce(rank, ")
+    before, down = (f"sql/{checkout.next}/reference/{name}.sql" for name in ("before", "down"))
+    checkout.write(before, "DROP FUNCTION relay.permission_details(text, uuid, text);\n")
+    checkout.write(down, checkout.read(before) + checkout.read(down))
+    tables = f'"{checkout.next}/reference/tables"'
+    revision = f"versions/reference_{checkout.next}.py"
+    checkout.edit(revision, tables, f"{tables.replace('tables', 'before')}, {tables}")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """The next release: a new event type by the recipe, and changed templates."""
+    checkout = Checkout(tmp_path_factory.mktemp("next") / "checkout")
+    follow_the_recipe(checkout)
+    change_templates(checkout)
+    checkout.run("-m", "migrations.render", checkout.next)
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def next_template(checkout: Checkout, postgres: EmbeddedPostgres) -> str:
+    """The name of a database that the next release alone has migrated. Nobody connects to it."""
+    postgres.sql("CREATE DATABASE next_release")
+    checkout.run("-m", "realtime", "migrate", dsn=postgres.dsn("next_release"))
+    return "next_release"
+
+
+@pytest.fixture
+def fresh(next_template: str, postgres: EmbeddedPostgres) -> Iterator[str]:
+    """The address of a copy of it."""
+    with copy_of(next_template, postgres) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def attached(checkout: Checkout, postgres: EmbeddedPostgres) -> Iterator[str]:
+    """The address of a database with the next release's core, and tables that it attached."""
+    with copy_of("template1", postgres) as dsn:
+        checkout.run("-m", "alembic", "upgrade", "core@head", dsn=dsn)
+        for path in checkout.tables():
+            execute(dsn, path.read_text("ascii"))
+        checkout.run("-m", "realtime", "attach", "--apply", dsn=dsn)
+        yield dsn
+
+
+def test_a_new_event_type_by_the_recipe(checkout: Checkout, fresh: str) -> None:
+    """Its rows are events, its name is the protocol's, and the models know its table."""
+    checkout.run("-m", "alembic", "check", dsn=fresh)
+    reaction = "INSERT INTO reactions (bot_id, message_id, emoji)"
+    execute(fresh, f"{ROWS} {reaction} SELECT bot_id, id, '+1' FROM messages LIMIT 1")
+    events = fetch(fresh, "SELECT payload FROM relay.events WHERE type = 'reaction'")
+    assert [json.loads(event)["data"]["emoji"] for event in events] == ["+1"]
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="belongs to the protocol"):
+        execute(fresh, "SELECT relay.emit('bot:' || gen_random_uuid(), 'reaction', '{}')")
+
+
+def test_all_ways_lead_to_one_schema(
+    checkout: Checkout, fresh: str, attached: str, empty_database: str
+) -> None:
+    """A fresh database, one of 0.1.0 upgraded, and one that was attached anew.
+
+    What differs is meant to: `bin/attach` says in comments what it made.
+    """
+    upgraded = empty_database
+    command.upgrade(config_for(upgraded), "reference_0001")
+    execute(upgraded, ROWS)
+    checkout.run("-m", "realtime", "migrate", dsn=upgraded)
+    assert schema(upgraded) == schema(fresh)
+    assert schema(attached, without="comment") == schema(fresh, without="comment")
+    comments = {*schema(attached)} - {*schema(fresh)}
+    assert comments
+    assert all("Made by bin/attach" in comment for comment in comments)
+
+
+def test_the_next_release_can_be_taken_back(checkout: Checkout, fresh: str, database: str) -> None:
+    """`alembic downgrade` brings the schema of this release again."""
+    assert schema(fresh) != schema(database)
+    for branch in ("reference", "core"):
+        checkout.run("-m", "alembic", "downgrade", f"{branch}_{checkout.newest}", dsn=fresh)
+    assert schema(fresh) == schema(database)

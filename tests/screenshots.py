@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
 IMAGES = ROOT / "docs" / "images"
-MOST_BYTES = 300_000
+MAX_BYTES = 300_000
 PROCESSES = 3
 LISTENERS = 36
 FILLED_SECONDS = 125
@@ -117,7 +117,7 @@ async def picture(page: Page, directory: Path, name: str) -> None:
     await page.screenshot(path=path)
     size = path.stat().st_size
     print(f"{path}: {size / 1000:.0f} kB")
-    assert size <= MOST_BYTES
+    assert size <= MAX_BYTES
 
 
 async def resumed(page: Page, dsn: str) -> None:

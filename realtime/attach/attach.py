@@ -21,7 +21,7 @@ from realtime.attach.check import examine
 from realtime.attach.mapping import PlatformMapping
 from realtime.attach.state import MADE_BY, Attached, AttachError, read_attached
 from realtime.attach.templates import literal, quoted, render_all, table_name
-from realtime.postgres.pool import LOST, connect
+from realtime.postgres.pool import DATABASE_ERRORS, connect
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -201,14 +201,14 @@ async def connected(dsn: str, work: Callable[[Connection], Awaitable[Result]]) -
     """
     try:
         connection = await connect(dsn, CONNECT_SECONDS)
-    except LOST as error:
+    except DATABASE_ERRORS as error:
         raise AttachError(
             "the database cannot be reached; check DATABASE_URL, and that the server is up"
             f" ({type(error).__name__}: {error})"
         ) from error
     try:
         return await work(connection)
-    except LOST as error:
+    except DATABASE_ERRORS as error:
         raise AttachError(f"nothing was changed: {error}") from error
     finally:
         await connection.close(timeout=CONNECT_SECONDS)

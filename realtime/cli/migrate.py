@@ -10,7 +10,7 @@ import asyncio
 import asyncpg
 
 from realtime.errors import CommandError
-from realtime.postgres.pool import LOST, connect
+from realtime.postgres.pool import DATABASE_ERRORS, connect
 from realtime.postgres.schema import migrate
 
 CONNECT_SECONDS = 10.0
@@ -29,7 +29,7 @@ def bring_up_to_date(dsn: str) -> None:
     """
     try:
         asyncio.run(_reach(dsn))
-    except LOST as error:
+    except DATABASE_ERRORS as error:
         said = f"{type(error).__name__}: {error}".rstrip(": ")
         raise ReleaseError(
             "the database cannot be reached; check DATABASE_URL, and that the server is up"

@@ -25,7 +25,7 @@ from realtime.errors import CommandError
 
 DEFAULT_PORT: Final = 8000
 TOKEN_SECONDS: Final = 3600
-MOST_CHARACTERS: Final = 300
+MAX_CHARACTERS: Final = 300
 QUIET: Final = frozenset({"token_expiring", "authenticated"})
 COLOURS: Final = {
     "chat_message": "green",
@@ -133,8 +133,8 @@ def line_of(event: Event, zone: tzinfo | None = None) -> str:
     data = event.data if isinstance(event.data, dict) else {}
     describe = _DESCRIPTIONS.get(event.type)
     text = visible(describe(data) if describe and data else _rest_of(event))
-    if len(text) > MOST_CHARACTERS:
-        text = text[: MOST_CHARACTERS - 1] + "…"
+    if len(text) > MAX_CHARACTERS:
+        text = text[: MAX_CHARACTERS - 1] + "…"
     kind = click.style(f"{visible(event.type):<20}", fg=COLOURS.get(event.type, "white"))
     return f"{click.style(_time_of(event, zone), dim=True)} {kind} {text}"
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from realtime.client.rules import Timings
 
-MOST_ASKED: Final = 10
+MAX_ASKED: Final = 10
 
 
 class Heartbeat:
@@ -66,7 +66,7 @@ class Heartbeat:
 
     def asked(self, timestamp: str) -> None:
         """A ping went out: an answer is due."""
-        if len(self._asked) == MOST_ASKED:
+        if len(self._asked) == MAX_ASKED:
             self._asked.clear()
         self._asked[timestamp] = self._clock()
         if not self.is_blind:

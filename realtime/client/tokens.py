@@ -13,7 +13,7 @@ from realtime.client.rules import TOKEN_REFUSED, Closed
 log = logging.getLogger(__name__)
 
 GetToken = Callable[[], Awaitable[str | None]]
-MOST_REFUSALS: Final = 2
+MAX_REFUSALS: Final = 2
 """A token that is refused may be stale; a second one in a row means that the user is."""
 _SENDABLE: Final = re.compile(r"[\x21-\x7e]+")
 
@@ -101,4 +101,4 @@ class Tokens:
         self._refused = self._in_use
         self._refusals += 1
         has_another = self._token != self._refused or self.can_ask
-        return has_another and self._refusals < MOST_REFUSALS
+        return has_another and self._refusals < MAX_REFUSALS

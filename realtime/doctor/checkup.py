@@ -27,7 +27,7 @@ from realtime.doctor import (
 )
 from realtime.doctor.deployment import Deployment, words
 from realtime.doctor.report import Finding, Level, Line, Report, problem
-from realtime.postgres.pool import LOST
+from realtime.postgres.pool import DATABASE_ERRORS
 
 CHECK_SECONDS = 30.0
 
@@ -104,5 +104,5 @@ async def _look(check: Check, deployment: Deployment) -> Sequence[Finding]:
                 "look for locks and load (pg_stat_activity, pg_locks), then run this again",
             )
         ]
-    except LOST as error:
+    except DATABASE_ERRORS as error:
         return [problem(f"it could not be found out: {words(error)}", "then run this again")]

@@ -16,7 +16,7 @@ from realtime.doctor.explain import Explanation
 from realtime.doctor.explain import explain as explain_event
 from realtime.doctor.report import Line, Report, problem
 from realtime.errors import CommandError
-from realtime.postgres.pool import LOST
+from realtime.postgres.pool import DATABASE_ERRORS
 
 EXPLAIN_SECONDS = 200.0
 
@@ -55,7 +55,7 @@ def _examine(environ: Mapping[str, str]) -> Report:
 def _explain(deployment: Deployment, event_id: int, user: str) -> Explanation:
     try:
         return asyncio.run(_in_time(deployment, event_id, user))
-    except LOST as error:
+    except DATABASE_ERRORS as error:
         raise DoctorError(
             f"the database cannot be asked ({words(error)}); bin/doctor alone says more"
         ) from error

@@ -79,7 +79,7 @@ class Deployment:
         It sends nothing at its start that a pooler might refuse, and keeps no prepared statements.
 
         Raises:
-            One of `realtime.postgres.pool.LOST`.
+            One of `realtime.postgres.pool.DATABASE_ERRORS`.
         """
         connection = await asyncpg.connect(
             self.direct_dsn if direct else self.dsn,

@@ -93,7 +93,7 @@ async def explain(deployment: Deployment, event_id: int, user: str) -> Explanati
     """Say of the event and the user (an id or a username, as JWT_SUBJECT says) what is known.
 
     Raises:
-        One of `realtime.postgres.pool.LOST`.
+        One of `realtime.postgres.pool.DATABASE_ERRORS`.
     """
     async with deployment.connect() as connection:
         event = await connection.fetchrow(_EVENT, event_id, timeout=SEARCH_SECONDS)

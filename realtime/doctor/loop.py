@@ -35,7 +35,7 @@ async def full_loop(deployment: Deployment) -> Sequence[Finding]:
     async with deployment.connect(direct=True) as reader, deployment.connect() as writer:
         heard = await ear_on(reader, CHANNEL, lambda payload: payload == "emit")
         event_log = EventLog(reader)
-        place = await event_log.end()
+        place = await event_log.current_cursor()
         began = time.perf_counter()
         try:
             await writer.execute(_EMIT, topic)

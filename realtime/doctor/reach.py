@@ -13,7 +13,7 @@ import asyncpg
 
 from realtime.doctor.deployment import Deployment, words
 from realtime.doctor.report import Finding, fine, problem
-from realtime.postgres.pool import LOST
+from realtime.postgres.pool import DATABASE_ERRORS
 
 _NO_TLS = "rejected SSL upgrade"
 _TLS_WANTED = ("no encryption", "SSL off", "SSL required", "encryption required")
@@ -33,7 +33,7 @@ async def _reach(deployment: Deployment, name: str, *, direct: bool) -> Finding:
     try:
         async with deployment.connect(direct=direct) as connection:
             await connection.fetchval("SELECT 1")
-    except (*LOST, ValueError) as error:
+    except (*DATABASE_ERRORS, ValueError) as error:
         return problem(f"{name}: {_symptom(error, dsn)}", _cure(error, name))
     return fine(f"{name} answers, in {1000 * (time.perf_counter() - began):.0f} ms")
 

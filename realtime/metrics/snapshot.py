@@ -9,11 +9,11 @@ from typing import Annotated, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from realtime.relay.counters import Histogram, Tally
+from realtime.relay.counters import Counters, Histogram
 
-MOST_LABELS = 64
+MAX_LABELS = 64
 """More than this server ever counts by; what stands in a table may be anything."""
-_Counts = Annotated[dict[str, int], Field(max_length=MOST_LABELS)]
+_Counts = Annotated[dict[str, int], Field(max_length=MAX_LABELS)]
 
 
 class _Model(BaseModel):
@@ -23,8 +23,8 @@ class _Model(BaseModel):
 class Buckets(_Model):
     """A histogram: `counts[i]` values were at most `bounds[i]` and above the bound before it."""
 
-    bounds: Annotated[tuple[FiniteFloat, ...], Field(max_length=MOST_LABELS)]
-    counts: Annotated[tuple[int, ...], Field(max_length=MOST_LABELS + 1)]
+    bounds: Annotated[tuple[FiniteFloat, ...], Field(max_length=MAX_LABELS)]
+    counts: Annotated[tuple[int, ...], Field(max_length=MAX_LABELS + 1)]
     """One more than bounds: the last is what was above them all."""
     total: FiniteFloat
     """The sum of the values."""
@@ -77,16 +77,16 @@ class Figures(_Model):
     closes: _Counts
 
 
-def counted(tally: Tally) -> dict[str, object]:
-    """The fields of `Figures` that are a tally's."""
+def counted(counters: Counters) -> dict[str, object]:
+    """The fields of `Figures` that are a counters's."""
     names = ("events", "deliveries", "reads", "read_seconds", "lag", "rings", "silences", "losses")
     return {
-        **{name: getattr(tally, name) for name in names},
-        "opens": tally.opens,
-        "latency": Buckets.of(tally.latency),
-        "batches": Buckets.of(tally.batches),
-        "resumes": dict(tally.resumes),
-        "closes": dict(tally.closes),
+        **{name: getattr(counters, name) for name in names},
+        "opens": counters.opens,
+        "latency": Buckets.of(counters.latency),
+        "batches": Buckets.of(counters.batches),
+        "resumes": dict(counters.resumes),
+        "closes": dict(counters.closes),
     }
 
 
@@ -103,7 +103,7 @@ class LogState(NamedTuple):
     """How full PostgreSQL's queue of notifications is, from 0 to 1."""
 
 
-class Answer(NamedTuple):
+class DatabaseState(NamedTuple):
     """What the database knows."""
 
     others: Sequence[tuple[str, str]]
@@ -121,7 +121,7 @@ class Everywhere(NamedTuple):
     log: LogState | None
 
 
-def everywhere(node_id: str, own: Figures, answer: Answer | None) -> Everywhere:
+def everywhere(node_id: str, own: Figures, answer: DatabaseState | None) -> Everywhere:
     """Put together what this process knows and what the database said (None: nothing)."""
     nodes = {node_id: own}
     for other_id, info in answer.others if answer else ():

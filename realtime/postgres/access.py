@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 
-from realtime.postgres.event_log import PLACE, to_place
-from realtime.postgres.pool import LOST
-from realtime.relay.admission import Question
+from realtime.postgres.event_log import CURRENT_CURSOR, to_cursor
+from realtime.postgres.pool import DATABASE_ERRORS
+from realtime.relay.admission import AdmissionRequest
 from realtime.relay.cursor import Cursor
 from realtime.relay.errors import CloseCode, Refused
 from realtime.relay.protocol import bot_of
-from realtime.relay.recheck import Answer
+from realtime.relay.recheck import RecheckResult
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
@@ -28,9 +28,9 @@ PATIENCE = 4
 """How much longer than for an answer a question may take in all: in a storm many wait in line."""
 
 # One statement, and the functions are STABLE: who, what they may, and since when are one moment.
-_ADMIT = f"""
+_AUTHORIZE = f"""
 SELECT who.user_id::text, who.username, may.bot_name, may.role,
-       {PLACE}
+       {CURRENT_CURSOR}
   FROM unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS asked(subject, bot_id, number)
   LEFT JOIN LATERAL (SELECT * FROM relay.authenticate(asked.subject, $1) LIMIT 1) AS who
     ON asked.subject IS NOT NULL
@@ -39,7 +39,7 @@ SELECT who.user_id::text, who.username, may.bot_name, may.role,
  ORDER BY asked.number
 """
 _RECHECK = f"""
-SELECT {PLACE},
+SELECT {CURRENT_CURSOR},
        array(SELECT CASE WHEN bot_id IS NULL
                     THEN EXISTS (SELECT FROM relay.authenticate(user_id, 'id'))
                     ELSE EXISTS (SELECT FROM relay.authorize(user_id::uuid, bot_id::uuid)) END
@@ -49,13 +49,13 @@ SELECT {PLACE},
 
 
 class Admission(NamedTuple):
-    """Somebody who may open a socket, as of that place in the log."""
+    """Somebody who may open a socket, as of that cursor."""
 
     user_id: str
     username: str
     bot_name: str | None
     role: str | None
-    place: Cursor
+    cursor: Cursor
 
 
 class Access:
@@ -71,29 +71,29 @@ class Access:
         self._subject_kind = subject_kind
         self._timeout = timeout
 
-    async def admit(self, questions: Sequence[Question]) -> list[Admission | Refused]:
+    async def authorize(self, questions: Sequence[AdmissionRequest]) -> list[Admission | Refused]:
         """Answer for each, as of one moment.
 
         Refused: 4001 nobody active is meant; 4003 not on this bot; 1013 no answer to be had.
         """
         try:
-            return await self._admit(questions)
+            return await self._authorize(questions)
         except Refused as refused:
             if len(questions) == 1 or not isinstance(refused.__cause__, asyncpg.PostgresError):
                 return [Refused(refused.code, refused.reason) for _ in questions]
         # The platform's own functions may fail for one of them: that is not the others' fault.
-        alone = await asyncio.gather(*(self.admit([question]) for question in questions))
+        alone = await asyncio.gather(*(self.authorize([question]) for question in questions))
         return [answer for answers in alone for answer in answers]
 
-    async def _admit(self, questions: Sequence[Question]) -> list[Admission | Refused]:
+    async def _authorize(self, questions: Sequence[AdmissionRequest]) -> list[Admission | Refused]:
         # What Postgres cannot hold as text is nobody's id or name.
         subjects = [one.subject if _can_be_text(one.subject) else None for one in questions]
         bots = [one.bot_id for one in questions]
-        rows = await self._fetch(_ADMIT, self._subject_kind, subjects, bots)
-        place = to_place(rows[0])
-        return [_answer(one, row, place) for one, row in zip(questions, rows, strict=True)]
+        rows = await self._fetch(_AUTHORIZE, self._subject_kind, subjects, bots)
+        cursor = to_cursor(rows[0])
+        return [_answer(one, row, cursor) for one, row in zip(questions, rows, strict=True)]
 
-    async def recheck(self, questions: Sequence[tuple[str, str]]) -> Answer:
+    async def recheck(self, questions: Sequence[tuple[str, str]]) -> RecheckResult:
         """Say of pairs of user id and topic whether the user may still be there.
 
         Raises:
@@ -102,7 +102,7 @@ class Access:
         users = [user_id for user_id, _ in questions]
         bots = [bot_of(topic) for _, topic in questions]
         (row,) = await self._fetch(_RECHECK, users, bots)
-        return Answer(row["allowed"], to_place(row))
+        return RecheckResult(row["allowed"], to_cursor(row))
 
     async def _fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         try:
@@ -111,19 +111,19 @@ class Access:
                 self._pool.acquire() as connection,
             ):
                 return await connection.fetch(query, *arguments, timeout=self._timeout)
-        except LOST as error:
+        except DATABASE_ERRORS as error:
             log.warning("access could not be asked: %s: %s", type(error).__name__, error)
             raise Refused(
                 CloseCode.TRY_AGAIN_LATER, "the database cannot be asked at the moment"
             ) from error
 
 
-def _answer(question: Question, row: asyncpg.Record, place: Cursor) -> Admission | Refused:
+def _answer(question: AdmissionRequest, row: asyncpg.Record, cursor: Cursor) -> Admission | Refused:
     if row["user_id"] is None:
         return Refused(CloseCode.UNAUTHENTICATED, "user unknown or deactivated")
     if question.bot_id is not None and row["role"] is None:
         return Refused(CloseCode.ACCESS_DENIED, "bot not found or access denied")
-    return Admission(row["user_id"], row["username"], row["bot_name"], row["role"], place)
+    return Admission(row["user_id"], row["username"], row["bot_name"], row["role"], cursor)
 
 
 def _can_be_text(subject: str) -> bool:

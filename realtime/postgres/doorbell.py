@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from realtime.relay.counters import Tally
+from realtime.relay.counters import Counters
 
 if TYPE_CHECKING:
     import asyncpg
@@ -64,7 +64,7 @@ class Doorbell:
             between transactions.
         node_id: this process's, in `relay.nodes`.
         on_typing: called with each payload heard on the typing channel.
-        tally: counts rings.
+        counters: counts rings.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class Doorbell:
         connection: "asyncpg.Connection[asyncpg.Record]",
         node_id: str,
         on_typing: Callable[[str], None],
-        tally: Tally | None = None,
+        counters: Counters | None = None,
     ) -> None:
-        self._tally = tally or Tally(time.monotonic)
+        self._counters = counters or Counters(time.monotonic)
         self._connection = connection
         self._node_id = node_id
         self._on_typing = on_typing
@@ -151,7 +151,7 @@ class Doorbell:
             raise ConnectionResetError("the connection that listens was closed")
 
     def _hear_ring(self, *_: Any) -> None:
-        self._tally.rings += 1
+        self._counters.rings += 1
         self._rung.set()
 
     def _hear_end(self, _connection: Any) -> None:

@@ -10,8 +10,8 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from realtime.relay.cursor import Cursor, Snapshot
-from realtime.relay.events import Ejection, Event, Grant, Page
-from realtime.relay.resume import Floor, Lost, Unrecoverable
+from realtime.relay.events import AccessChange, Event, Grant, Page
+from realtime.relay.resume import Floor, GapReason, Unrecoverable
 
 if TYPE_CHECKING:
     import asyncpg
@@ -54,15 +54,15 @@ UNION ALL ({_NEWER} ORDER BY xid LIMIT {PAGE_ROWS + 1})
 UNION ALL ({_STILL_OPEN} ORDER BY xid LIMIT {PAGE_ROWS + 1})
  ORDER BY id
 """
-_READ_EJECTIONS = f"""
+_READ_ACCESS_CHANGES = f"""
 SELECT * FROM ({_NEWER} UNION ALL {_STILL_OPEN}) AS unseen WHERE code IS NOT NULL ORDER BY id
 """
 _READ_EVENTS = f"""
 SELECT * FROM ({_NEWER} UNION ALL {_STILL_OPEN}) AS unseen WHERE code IS NULL ORDER BY id
 """
-# The columns that `to_place` reads: where the log ends for the statement that they stand in.
+# The columns that `to_cursor` reads: where the log ends for the statement that they stand in.
 # Retention may have emptied it; then the newest event is the newest that was removed.
-PLACE = f"""pg_current_snapshot()::text AS snapshot, greatest(
+CURRENT_CURSOR = f"""pg_current_snapshot()::text AS snapshot, greatest(
     (SELECT xid FROM ({FLOOR}) AS floor),
     (SELECT xid FROM relay.events WHERE xid < pg_snapshot_xmax(pg_current_snapshot())
       ORDER BY xid DESC LIMIT 1)) AS newest"""
@@ -85,18 +85,18 @@ class EventLog:
         self.round_trip = 0.0
         """Seconds that the latest read took: the heartbeat of the connection."""
 
-    async def end(self) -> Cursor:
+    async def current_cursor(self) -> Cursor:
         """The place of one who begins now."""
-        row = await self._connection.fetchrow(f"SELECT {PLACE}")
+        row = await self._connection.fetchrow(f"SELECT {CURRENT_CURSOR}")
         assert row is not None
-        return to_place(row)
+        return to_cursor(row)
 
     async def read(self, cursor: Cursor) -> AsyncGenerator[Page, None]:
         """Everything that the cursor does not cover: in one round trip, or in pages when large.
 
         Raises:
             Unrecoverable: retention has removed what the cursor has not seen.
-            One of `connection.LOST`; pages returned before that were good.
+            One of `pool.DATABASE_ERRORS`; pages returned before that were good.
         """
         asked = self._monotonic()
         rows = await self._connection.fetch(_READ, cursor.last, list(cursor.open))
@@ -112,7 +112,7 @@ class EventLog:
                 yield page
 
     async def _read_in_pages(self, cursor: Cursor) -> AsyncGenerator[Page, None]:
-        """A read too large for one answer, afresh: its ejections, then its events, page by page.
+        """A read too large for one answer, afresh: its changes, then its events, page by page.
 
         All statements see one snapshot; the transaction ends with the last page. TRUNCATE minds no
         snapshot, so the lock comes before it: what retention removes is gone before, or after.
@@ -124,11 +124,11 @@ class EventLog:
             rows = await self._connection.fetch(_READ_STATE)
             offset = asked - rows[0]["written_at"]
             snapshot = _check_state(rows, cursor)
-            ejections = await self._connection.fetch(
-                _READ_EJECTIONS, *place, timeout=LARGE_READ_SECONDS
+            changes = await self._connection.fetch(
+                _READ_ACCESS_CHANGES, *place, timeout=LARGE_READ_SECONDS
             )
             seconds = self._monotonic() - asked
-            yield _page(snapshot, ejections, offset, is_last=False, seconds=seconds)
+            yield _page(snapshot, changes, offset, is_last=False, seconds=seconds)
             events = await self._connection.cursor(_READ_EVENTS, *place, timeout=LARGE_READ_SECONDS)
             # The first page waits until all rows are sorted.
             following = await events.fetch(PAGE_ROWS, timeout=LARGE_READ_SECONDS)
@@ -142,7 +142,7 @@ class EventLog:
 def _check_state(rows: "Sequence[asyncpg.Record]", cursor: Cursor) -> Snapshot:
     """The snapshot of a read, whose first two rows are `_STATE`."""
     if to_floor(rows[1]).is_above(cursor):
-        raise Unrecoverable(Lost.TOO_OLD)
+        raise Unrecoverable(GapReason.TOO_OLD)
     return Snapshot.parse(rows[0]["payload"])
 
 
@@ -150,17 +150,17 @@ def _page(
     snapshot: Snapshot, rows: "Records", offset: float, *, is_last: bool, seconds: float = 0.0
 ) -> Page:
     events: list[Event] = []
-    ejections: list[Ejection] = []
+    changes: list[AccessChange] = []
     grants: list[Grant] = []
     for row in rows:
         if row["code"] is not None:
-            ejections.append(to_ejection(row))
+            changes.append(to_access_change(row))
             continue
         if row["payload"] is not None:
             events.append(to_event(row))
         if row["payload"] is None or row["user_id"] is not None:
             grants.append(Grant(row["xid"], row["topic"], _text(row["user_id"])))
-    return Page(snapshot, tuple(ejections), tuple(events), is_last, tuple(grants), offset, seconds)
+    return Page(snapshot, tuple(changes), tuple(events), is_last, tuple(grants), offset, seconds)
 
 
 def to_event(row: "asyncpg.Record") -> Event:
@@ -175,19 +175,19 @@ def to_event(row: "asyncpg.Record") -> Event:
     )
 
 
-def to_ejection(row: "asyncpg.Record") -> Ejection:
-    return Ejection(
+def to_access_change(row: "asyncpg.Record") -> AccessChange:
+    return AccessChange(
         id=row["id"],
         xid=row["xid"],
         topic=row["topic"],
         user_id=_text(row["user_id"]),
         code=row["code"],
-        farewell=row["payload"],
+        final_message=row["payload"],
         may_stay=row["type"] == "recheck",
     )
 
 
-def to_place(row: "asyncpg.Record") -> Cursor:
+def to_cursor(row: "asyncpg.Record") -> Cursor:
     return Cursor.at(Snapshot.parse(row["snapshot"]), row["newest"])
 
 

@@ -8,11 +8,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from realtime.postgres.event_log import COLUMNS, FLOOR, to_ejection, to_event, to_floor
-from realtime.postgres.pool import LOST
+from realtime.postgres.event_log import COLUMNS, FLOOR, to_access_change, to_event, to_floor
+from realtime.postgres.pool import DATABASE_ERRORS
 from realtime.relay.errors import CloseCode, Refused
-from realtime.relay.events import Ejection, Event
-from realtime.relay.resume import Past, Place
+from realtime.relay.events import AccessChange, Event
+from realtime.relay.resume import ReadRange, TopicHistory
 
 if TYPE_CHECKING:
     import asyncpg
@@ -37,7 +37,7 @@ SELECT 'open', found.*
         WHERE topic = asked.of_topic AND xid = asked.open_xid AND code IS NULL
         LIMIT $7::bigint + 1) AS found
 UNION ALL
-SELECT 'ejection', {COLUMNS} FROM relay.events
+SELECT 'change', {COLUMNS} FROM relay.events
  WHERE code IS NOT NULL
    AND (xid > $5::xid8 OR xid = ANY ($4::xid8[]))
    AND (topic IS NULL OR topic = ANY ($1::text[]))
@@ -45,8 +45,8 @@ SELECT 'ejection', {COLUMNS} FROM relay.events
 """
 
 
-class PastLog:
-    """The log's past, over the pool.
+class HistoryLog:
+    """The log's history, over the pool.
 
     Args:
         timeout: seconds until a read counts as failed.
@@ -57,52 +57,52 @@ class PastLog:
         self._timeout = timeout
 
     async def read(
-        self, places: Mapping[str, Place], user_ids: Sequence[str], limit: int
-    ) -> Mapping[str, Past]:
+        self, ranges: Mapping[str, ReadRange], user_ids: Sequence[str], limit: int
+    ) -> Mapping[str, TopicHistory]:
         """Read topics, each from its place on, at most `limit + 1` events of each.
 
         Raises:
             Refused: the database cannot be asked (1013).
         """
-        opened = [(topic, xid) for topic, place in places.items() for xid in place.open]
+        opened = [(topic, xid) for topic, range_ in ranges.items() for xid in range_.open]
         try:
             async with self._pool.acquire(timeout=self._timeout) as connection:
                 rows = await connection.fetch(
                     _READ,
-                    list(places),
-                    [place.last for place in places.values()],
+                    list(ranges),
+                    [range_.last for range_ in ranges.values()],
                     [topic for topic, _ in opened],
                     [xid for _, xid in opened],
-                    min(place.last for place in places.values()),
+                    min(range_.last for range_ in ranges.values()),
                     list(user_ids),
                     limit,
                     timeout=self._timeout,
                 )
-        except LOST as error:
+        except DATABASE_ERRORS as error:
             raise Refused(
                 CloseCode.TRY_AGAIN_LATER, "the database cannot be asked at the moment"
             ) from error
-        return _sort_out(places, rows, limit)
+        return _sort_out(ranges, rows, limit)
 
 
 def _sort_out(
-    places: Mapping[str, Place], rows: "Sequence[asyncpg.Record]", limit: int
-) -> Mapping[str, Past]:
+    ranges: Mapping[str, ReadRange], rows: "Sequence[asyncpg.Record]", limit: int
+) -> Mapping[str, TopicHistory]:
     """Give each topic its rows."""
     parts: defaultdict[str, list[asyncpg.Record]] = defaultdict(list)
     for row in rows:
         parts[row["part"]].append(row)
     floor = to_floor(parts["floor"][0])
-    ejections: list[Ejection] = [to_ejection(row) for row in parts["ejection"]]
+    changes: list[AccessChange] = [to_access_change(row) for row in parts["change"]]
     newer: defaultdict[str, list[Event]] = defaultdict(list)
     for row in parts["newer"]:
         newer[row["topic"]].append(to_event(row))
     events: defaultdict[str, set[Event]] = defaultdict(set)
     for row in parts["open"]:
         events[row["topic"]].add(to_event(row))
-    pasts: dict[str, Past] = {}
-    for topic in places:
+    histories: dict[str, TopicHistory] = {}
+    for topic in ranges:
         found = newer[topic]
         lowest = min(event.xid for event in found) if len(found) > limit else 0
-        pasts[topic] = Past(floor, ejections, [*(events[topic] | set(found))], lowest)
-    return pasts
+        histories[topic] = TopicHistory(floor, changes, [*(events[topic] | set(found))], lowest)
+    return histories

@@ -16,13 +16,13 @@ import asyncpg
 
 from realtime.postgres.doorbell import CHANNEL, POLL_SECONDS, Doorbell
 from realtime.postgres.event_log import EventLog
-from realtime.postgres.pool import LOST, WrongServer, connect, identify
+from realtime.postgres.pool import DATABASE_ERRORS, WrongServer, connect, identify
 from realtime.postgres.schema import check_schema
 from realtime.relay.backoff import Backoff
-from realtime.relay.counters import Tally
+from realtime.relay.counters import Counters
 from realtime.relay.cursor import Cursor, Database
-from realtime.relay.reader import Relay
-from realtime.relay.resume import Lost
+from realtime.relay.reader import Reader
+from realtime.relay.resume import GapReason
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +39,13 @@ async def begin(dsn: str, timeout: float) -> Beginning:
 
     Raises:
         SchemaError, WrongServer: it is not fit to be used; the message says what to do.
-        One of `LOST`: it cannot be reached.
+        One of `DATABASE_ERRORS`: it cannot be reached.
     """
     connection = await connect(dsn, timeout)
     try:
         database = await identify(connection)
         await check_schema(connection)
-        return Beginning(database, await EventLog(connection).end())
+        return Beginning(database, await EventLog(connection).current_cursor())
     finally:
         connection.terminate()
 
@@ -59,7 +59,7 @@ class Listener:
         timeout: seconds, to connect and for each statement.
         on_typing: called with each payload of the typing channel.
         on_change: called with whether Postgres is heard, whenever that changes.
-        tally: counts rings and outages.
+        counters: counts rings and outages.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class Listener:
         backoff: Backoff,
         on_typing: Callable[[str], None],
         on_change: Callable[[bool], None],
-        tally: Tally | None = None,
+        counters: Counters | None = None,
     ) -> None:
-        self._tally = tally or Tally(time.monotonic)
+        self._counters = counters or Counters(time.monotonic)
         self._dsn = dsn
         self._node_id = node_id
         self._timeout = timeout
@@ -98,31 +98,31 @@ class Listener:
         if self._doorbell is not None:
             self._doorbell.ring()
 
-    async def run(self, relay: Relay) -> NoReturn:
+    async def run(self, relay: Reader) -> NoReturn:
         """Keep the relay going. Cancel to end."""
         while True:
             try:
                 async with self._listening(relay) as (event_log, doorbell):
                     await relay.run(event_log, doorbell)
-            except (*LOST, WrongServer) as error:
+            except (*DATABASE_ERRORS, WrongServer) as error:
                 self._on_change(False)
-                self._tally.losses += 1
+                self._counters.losses += 1
                 delay = self._backoff.next()
                 log.warning("lost the database (%s); again in %.1f s", _words(error), delay)
                 await asyncio.sleep(delay)
 
     @asynccontextmanager
-    async def _listening(self, relay: Relay) -> AsyncIterator[tuple[EventLog, Doorbell]]:
+    async def _listening(self, relay: Reader) -> AsyncIterator[tuple[EventLog, Doorbell]]:
         connection = await connect(self._dsn, self._timeout)
         try:
             database = await identify(connection)
-            doorbell = Doorbell(connection, self._node_id, self._on_typing, self._tally)
+            doorbell = Doorbell(connection, self._node_id, self._on_typing, self._counters)
             await doorbell.listen()
             await self._try_hearing(doorbell)
             event_log = EventLog(connection)
             if database != relay.database:
                 log.warning("this is another database than before, or another timeline of it")
-                relay.start_over(database, await event_log.end(), Lost.FOREIGN)
+                relay.start_over(database, await event_log.current_cursor(), GapReason.FOREIGN)
             self._doorbell, self._event_log = doorbell, event_log
             self._on_change(True)
             yield event_log, doorbell

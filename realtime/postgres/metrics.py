@@ -7,8 +7,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from realtime.metrics.snapshot import Answer, LogState
-from realtime.postgres.pool import LOST
+from realtime.metrics.snapshot import DatabaseState, LogState
+from realtime.postgres.pool import DATABASE_ERRORS
 from realtime.postgres.socket_table import LIVE
 
 if TYPE_CHECKING:
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_SECONDS = 1.0
+MAX_SECONDS = 1.0
 """Prometheus waits ten, and then has not even what this process knows of itself."""
-MOST_NODES = 200
+MAX_NODES = 200
 
 _OTHERS = f"""
 SELECT node.id::text, node.info::text FROM relay.nodes AS node
- WHERE node.id <> $1 AND {LIVE} ORDER BY node.started_at, node.id LIMIT {MOST_NODES}
+ WHERE node.id <> $1 AND {LIVE} ORDER BY node.started_at, node.id LIMIT {MAX_NODES}
 """
 # The rows are the statistics' (to count them takes long); the oldest is found by the index.
 _LOG = """
@@ -37,7 +37,7 @@ SELECT (SELECT coalesce(sum(pg_stat_get_live_tuples(inhrelid)), 0)::bigint
 """
 
 
-class DatabaseFigures:
+class DatabaseMetrics:
     """Asks for them.
 
     Args:
@@ -48,10 +48,10 @@ class DatabaseFigures:
     def __init__(self, pool: "Pool", node_id: str, *, timeout: float) -> None:
         self._pool = pool
         self._node_id = node_id
-        self._timeout = min(timeout, MOST_SECONDS)
+        self._timeout = min(timeout, MAX_SECONDS)
         self._turn = asyncio.Lock()
 
-    async def ask(self) -> Answer | None:
+    async def ask(self) -> DatabaseState | None:
         """None: the database cannot be asked at the moment."""
         try:
             # One at a time, as in `connections`.
@@ -62,8 +62,8 @@ class DatabaseFigures:
             ):
                 others = await connection.fetch(_OTHERS, self._node_id)
                 row = await connection.fetchrow(_LOG)
-        except LOST as error:
+        except DATABASE_ERRORS as error:
             log.warning("figures: %s: %s", type(error).__name__, error)
             return None
         assert row is not None
-        return Answer([(node_id, info) for node_id, info in others], LogState(*row))
+        return DatabaseState([(node_id, info) for node_id, info in others], LogState(*row))

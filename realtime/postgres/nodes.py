@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from realtime.postgres.doorbell import ALIVE_SECONDS, TYPING_CHANNEL
-from realtime.postgres.pool import ACQUIRE_SECONDS, LOST
+from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS
 from realtime.postgres.socket_table import LIVE
 from realtime.relay.protocol import bot_topic
 from realtime.relay.typing_indicators import Indicator
@@ -55,7 +55,7 @@ SELECT pg_notify('{TYPING_CHANNEL}',
 """
 
 
-class Cluster:
+class Nodes:
     """This process among the others.
 
     Args:
@@ -78,7 +78,7 @@ class Cluster:
                 async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
                     info = json.dumps(self._info())
                     await connection.execute(_BEAT, self.node_id, info, ALIVE_SECONDS)
-            except LOST as error:
+            except DATABASE_ERRORS as error:
                 log.warning("heartbeat failed: %s", error)
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
@@ -87,7 +87,7 @@ class Cluster:
         try:
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
                 await connection.execute("DELETE FROM relay.nodes WHERE id = $1", self.node_id)
-        except LOST as error:
+        except DATABASE_ERRORS as error:
             log.info("could not take this process off relay.nodes: %s", error)
 
     def tell(self, indicators: Iterable[Indicator]) -> None:
@@ -110,7 +110,7 @@ class Cluster:
                 topics = [bot_topic(one.bot_id) for one in batch]
                 rows = [pack(one) for one in batch]
                 await connection.execute(_TELL, self.node_id, topics, rows)
-        except LOST as error:
+        except DATABASE_ERRORS as error:
             log.warning("typing was not told to other processes: %s", error)
 
 

@@ -24,7 +24,7 @@ else:
 
 log = logging.getLogger(__name__)
 
-LOST = (
+DATABASE_ERRORS = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
@@ -71,7 +71,7 @@ async def connect(dsn: str, timeout: float) -> "asyncpg.Connection[asyncpg.Recor
         timeout: seconds, to connect and for each statement.
 
     Raises:
-        One of `LOST`.
+        One of `DATABASE_ERRORS`.
     """
     try:
         return await _connect(dsn, timeout, _FOR_THE_LOG)
@@ -137,7 +137,7 @@ async def identify(connection: "AnyConnection") -> Database:
 
     Raises:
         WrongServer: it is a standby: its snapshots do not list the transactions in progress.
-        One of `LOST`.
+        One of `DATABASE_ERRORS`.
     """
     row = await connection.fetchrow(_IDENTITY)
     assert row is not None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from asyncpg import LockNotAvailableError
 
-from realtime.postgres.pool import ACQUIRE_SECONDS, LOST
+from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import AnyConnection, Pool
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 PARTITIONS = 4
 STEPS_PER_RETENTION = 12
 """How often the state is looked at, so that the log is never much longer than it must be."""
-LONGEST_STEP_SECONDS = 60.0
+MAX_STEP_SECONDS = 60.0
 LOCK_KEY = 0x7265_6C61_79  # "relay"
 
 _RECORD_SNAPSHOT = "INSERT INTO relay.snapshots DEFAULT VALUES"
@@ -82,9 +82,9 @@ class Retention:
         while True:
             try:
                 await self.step()
-            except LOST as error:
+            except DATABASE_ERRORS as error:
                 log.warning("retention: %s", error)
-            await asyncio.sleep(min(self._seconds / STEPS_PER_RETENTION, LONGEST_STEP_SECONDS))
+            await asyncio.sleep(min(self._seconds / STEPS_PER_RETENTION, MAX_STEP_SECONDS))
 
     async def step(self) -> None:
         """Record a snapshot, empty what may be, and write elsewhere if it is time."""

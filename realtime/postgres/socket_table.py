@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from realtime.postgres.doorbell import ALIVE_SECONDS
-from realtime.postgres.pool import ACQUIRE_SECONDS, LOST
+from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS
 from realtime.relay.errors import CloseCode, Refused
-from realtime.relay.presence import MOST, Person
+from realtime.relay.presence import MAX_PEOPLE, Person
 from realtime.relay.subscriber import Subscriber
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Elsewhere(NamedTuple):
     bots: int
 
 
-class Connections:
+class SocketTable:
     """This process's sockets in `relay.connections`, and those of the others.
 
     Args:
@@ -118,7 +118,7 @@ class Connections:
         self._timeout = timeout
         self._came: dict[str, Subscriber] = {}
         self._gone: set[str] = set()
-        self._is_doubtful = False
+        self._is_stale = False
         """A write failed: what is in the table has to be compared. Nothing is collected."""
         self._turn = asyncio.Lock()
 
@@ -126,7 +126,7 @@ class Connections:
 
     def moved(self, subscriber: Subscriber, is_here: bool) -> None:
         """Collect a coming or a going for the next write; the hub's word."""
-        if self._is_doubtful:
+        if self._is_stale:
             return
         connection_id = subscriber.connection_id
         if is_here:
@@ -142,15 +142,15 @@ class Connections:
             number += 1
             try:
                 await self._step(is_checked=number % CHECKED_WRITES == 0)
-            except LOST as error:
+            except DATABASE_ERRORS as error:
                 log.warning("the connections could not be written: %s", error)
-                self._doubt()
+                self._forget_changes()
 
     async def _step(self, *, is_checked: bool) -> None:
-        if not is_checked and (self._is_doubtful or not (self._came or self._gone)):
+        if not is_checked and (self._is_stale or not (self._came or self._gone)):
             return  # nothing to write, or it waits for the next check
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            if self._is_doubtful or not await self._write_changes(connection, is_checked):
+            if self._is_stale or not await self._write_changes(connection, is_checked):
                 await self._mend(connection)
 
     async def _write_changes(self, connection: "AnyConnection", is_checked: bool) -> bool:
@@ -169,16 +169,16 @@ class Connections:
 
     async def _mend(self, connection: "AnyConnection") -> None:
         """Make the table what the memory says."""
-        self._doubt()
+        self._forget_changes()
         rows = await connection.fetch(_OWN, self._node_id)
         written = {row["id"] for row in rows}
         present = {one.connection_id: one for one in self._present()}
-        self._is_doubtful = False  # from this moment on, changes count again
+        self._is_stale = False  # from this moment on, changes count again
         came = [one for key, one in present.items() if key not in written]
         await self._write(connection, came, written - present.keys())
 
-    def _doubt(self) -> None:
-        self._is_doubtful = True
+    def _forget_changes(self) -> None:
+        self._is_stale = True
         self._came.clear()
         self._gone.clear()
 
@@ -222,7 +222,7 @@ class Connections:
             Refused: 1013, the database cannot be asked.
         """
         people: dict[str, dict[str, Person]] = {topic: {} for topic in topics}
-        for topic, *person in await self._ask(_PEOPLE_ELSEWHERE, list(topics), MOST + 1):
+        for topic, *person in await self._ask(_PEOPLE_ELSEWHERE, list(topics), MAX_PEOPLE + 1):
             people[topic][person[0]] = Person(*person)
         return people
 
@@ -235,7 +235,7 @@ class Connections:
                 self._pool.acquire() as connection,
             ):
                 return await connection.fetch(query, self._node_id, *arguments)
-        except LOST as error:
+        except DATABASE_ERRORS as error:
             log.warning("connections elsewhere: %s: %s", type(error).__name__, error)
             raise Refused(
                 CloseCode.TRY_AGAIN_LATER, "the database cannot be asked at the moment"

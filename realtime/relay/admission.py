@@ -1,6 +1,6 @@
 """Who may come in? Asked in batches: who comes while a question is under way is in the next one.
 
-A thousand sockets that open at once do not ask a thousand times. The sockets call `admit`;
+A thousand sockets that open at once do not ask a thousand times. The sockets call `authorize`;
 `server` keeps `run` going.
 """
 
@@ -17,7 +17,7 @@ Admission = TypeVar("Admission")
 _Answer = TypeVar("_Answer", covariant=True)
 
 
-class Question(NamedTuple):
+class AdmissionRequest(NamedTuple):
     """May a token's subject be on a bot, or (None) have their own notifications?"""
 
     subject: str
@@ -27,17 +27,17 @@ class Question(NamedTuple):
 class Access(Protocol[_Answer]):
     """Who may be where; implemented by `postgres.access`."""
 
-    async def admit(self, questions: Sequence[Question]) -> Sequence[_Answer | Refused]:
+    async def authorize(self, questions: Sequence[AdmissionRequest]) -> Sequence[_Answer | Refused]:
         """Answer each, as of one moment that comes after the call."""
         ...
 
 
 class _Waiting(NamedTuple, Generic[Admission]):
-    question: Question
+    question: AdmissionRequest
     answered: "asyncio.Future[Admission]"
 
 
-class Admissions(Generic[Admission]):
+class AdmissionBatcher(Generic[Admission]):
     """The sockets that wait to be let in, and the loop that asks for them.
 
     Args:
@@ -50,14 +50,14 @@ class Admissions(Generic[Admission]):
         self._some = asyncio.Event()
         self._size = BATCH
 
-    async def admit(self, subject: str, bot_id: str | None) -> Admission:
+    async def authorize(self, subject: str, bot_id: str | None) -> Admission:
         """Ask for one. The queue is as long as there are sockets: each waits at most once.
 
         Raises:
             Refused: with the close code and reason.
         """
         answered: asyncio.Future[Admission] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(Question(subject, bot_id), answered))
+        self._waiting.append(_Waiting(AdmissionRequest(subject, bot_id), answered))
         self._some.set()
         return await answered
 
@@ -75,7 +75,7 @@ class Admissions(Generic[Admission]):
 
     async def _answer(self, batch: Sequence[_Waiting[Admission]]) -> None:
         try:
-            answers = await self._access.admit([one.question for one in batch])
+            answers = await self._access.authorize([one.question for one in batch])
         except Exception as error:  # noqa: BLE001 - theirs to report; it must not end the others
             for one in batch:
                 _answer(one, error)

@@ -6,7 +6,7 @@ Used by whatever keeps a connection to Postgres.
 from collections.abc import Callable
 
 FIRST_SECONDS = 0.1
-LONGEST_SECONDS = 5.0
+MAX_SECONDS = 5.0
 
 
 class Backoff:
@@ -26,6 +26,6 @@ class Backoff:
 
     def next(self) -> float:
         """Seconds to wait after another failure: between half of the step and all of it."""
-        step = min(FIRST_SECONDS * 2.0**self._attempts, LONGEST_SECONDS)
+        step = min(FIRST_SECONDS * 2.0**self._attempts, MAX_SECONDS)
         self._attempts = min(self._attempts + 1, 16)
         return step * (0.5 + self._random() / 2)

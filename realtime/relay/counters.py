@@ -18,7 +18,7 @@ LATENCY_BOUNDS = (
 BATCH_BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 PEER_CODES = frozenset({1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1010, 1011})
 """What clients close with; whatever else they make up is counted together."""
-MOST_CODES = 40
+MAX_CODES = 40
 """So are codes of `relay.eject` after so many."""
 
 
@@ -40,7 +40,7 @@ class Histogram:
         self.total += sum(values)
 
 
-class Tally:
+class Counters:
     """The counts of one process since it started.
 
     Args:
@@ -120,7 +120,7 @@ class Tally:
         Args:
             is_ours: this server chose the code, and not the client.
         """
-        has_room = is_ours and len(self.closes) < MOST_CODES
+        has_room = is_ours and len(self.closes) < MAX_CODES
         is_known = has_room or code in PEER_CODES or str(code) in self.closes
         self.closes[str(code) if is_known else "other"] += 1
 

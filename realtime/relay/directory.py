@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from realtime.relay.events import Ejection
+from realtime.relay.events import AccessChange
 from realtime.relay.subscriber import State, Subscriber
 
 
@@ -16,7 +16,7 @@ class Directory:
         self._unidentified: set[Subscriber] = set()
 
     def subscribe(self, subscriber: Subscriber) -> None:
-        """Hold the topic's events for it from now on, until `admit`."""
+        """Hold the topic's events for it from now on, until `go_live`."""
         self._subscribers.add(subscriber)
         self._topics.setdefault(subscriber.topic, set()).add(subscriber)
         self._unidentified.add(subscriber)
@@ -44,9 +44,9 @@ class Directory:
         """All of them, as of now."""
         return iter(tuple(self._subscribers))
 
-    def admitted(self) -> Iterator[Subscriber]:
+    def joined(self) -> Iterator[Subscriber]:
         """The sockets that were let in and are not leaving yet."""
-        return (one for one in self if one.is_admitted)
+        return (one for one in self if one.is_joined)
 
     def count_of(self, user_id: str) -> int:
         """How many sockets the user has."""
@@ -64,12 +64,12 @@ class Directory:
         """Whether anybody is on a topic."""
         return topic in self._topics
 
-    def candidates(self, ejection: Ejection) -> tuple[Subscriber, ...]:
-        """The sockets that an ejection may be about."""
-        if ejection.user_id is not None:
-            return (*self._users.get(ejection.user_id, ()), *self._unidentified)
-        if ejection.topic is not None:
-            return self.members(ejection.topic)
+    def candidates(self, change: AccessChange) -> tuple[Subscriber, ...]:
+        """The sockets that an access change may be about."""
+        if change.user_id is not None:
+            return (*self._users.get(change.user_id, ()), *self._unidentified)
+        if change.topic is not None:
+            return self.members(change.topic)
         return tuple(self._subscribers)
 
 

@@ -1,4 +1,4 @@
-"""What a read of the log returns: events, ejections, and the pages they come in.
+"""What a read of the log returns: events, changes, and the pages they come in.
 
 Made by `postgres.event_log`, consumed by `relay` and `hub`.
 """
@@ -24,7 +24,7 @@ class Event(NamedTuple):
     """Epoch seconds, by the database's clock."""
 
 
-class Ejection(NamedTuple):
+class AccessChange(NamedTuple):
     """One row of the log that says: these sockets must be authorized again, and may have to go."""
 
     id: int
@@ -35,7 +35,7 @@ class Ejection(NamedTuple):
     """None: everyone."""
     code: int
     """What a socket is closed with that may not stay."""
-    farewell: str | None
+    final_message: str | None
     """A payload that sockets which must go are still sent."""
     may_stay: bool
     """Whether access probably remains, so that who is still allowed goes on where it is. Else they
@@ -55,11 +55,11 @@ class Grant(NamedTuple):
 class Page(NamedTuple):
     """A part of what one read found, all pages in one snapshot, events in the order of their ids.
 
-    The first page carries all ejections of the read: they come before any of its events.
+    The first page carries all changes of the read: they come before any of its events.
     """
 
     snapshot: Snapshot
-    ejections: tuple[Ejection, ...]
+    changes: tuple[AccessChange, ...]
     events: tuple[Event, ...]
     is_last: bool
     grants: tuple[Grant, ...] = ()
@@ -72,5 +72,5 @@ class Page(NamedTuple):
     @property
     def xids(self) -> set[int]:
         """The transactions that wrote what was read."""
-        rows: tuple[Event | Ejection | Grant, ...] = (*self.events, *self.ejections, *self.grants)
+        rows: tuple[Event | AccessChange | Grant, ...] = (*self.events, *self.changes, *self.grants)
         return {row.xid for row in rows}

@@ -7,19 +7,19 @@ thread; `deliver` is the only coroutine, and gives way to others between slices.
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
-from realtime.relay.counters import Tally
+from realtime.relay.counters import Counters
 from realtime.relay.cursor import Cursor
 from realtime.relay.directory import Directory
 from realtime.relay.errors import CloseCode
-from realtime.relay.events import Ejection, Event, Page
+from realtime.relay.events import AccessChange, Event, Page
 from realtime.relay.protocol import bot_of, resync, stamp
 from realtime.relay.streams import Streams
-from realtime.relay.subscriber import Delivery, Framer, Place, State, Subscriber
+from realtime.relay.subscriber import Delivery, Framer, Position, State, Subscriber
 
 FAN_OUT_SLICE = 500
 """Sockets served before other tasks (pings, closes) get a turn; a few milliseconds of work."""
-EJECTION_SLICE = 100
-"""Ejections applied before other tasks get a turn."""
+ACCESS_CHANGE_SLICE = 100
+"""Access changes applied before other tasks get a turn."""
 
 
 class Hub(Directory):
@@ -28,12 +28,12 @@ class Hub(Directory):
     Args:
         frame: joins messages into the bytes for a socket.
         pause: awaited between the slices of a fan-out.
-        ask_again: called for each socket whose right to be here is in doubt. It must find out, and
-            then call `admit_again`, `refuse`, or (they have to come back) `dismiss`.
+        ask_again: called for each socket whose right must be checked again. It must do so, and
+            then call `stay`, `refuse`, or (they have to come back) `dismiss`.
         monotonic: seconds.
         on_move: called with each socket once it is let in, and again (False) when it is stopped.
-        on_eject: called with each ejection once it is applied.
-        tally: counts.
+        on_access_change: called with each change once it is applied.
+        counters: counts.
     """
 
     def __init__(
@@ -41,19 +41,19 @@ class Hub(Directory):
         *,
         frame: Framer,
         pause: Callable[[], Awaitable[None]],
-        ask_again: Callable[[Subscriber, Ejection], None],
+        ask_again: Callable[[Subscriber, AccessChange], None],
         monotonic: Callable[[], float],
         on_move: Callable[[Subscriber, bool], None] = lambda _subscriber, _is_here: None,
-        on_eject: Callable[[Ejection], None] = lambda _ejection: None,
-        tally: Tally | None = None,
+        on_access_change: Callable[[AccessChange], None] = lambda _change: None,
+        counters: Counters | None = None,
     ) -> None:
         super().__init__()
-        self._tally = tally or Tally(monotonic)
+        self._counters = counters or Counters(monotonic)
         self._frame = frame
         self._pause = pause
         self._ask_again = ask_again
         self._on_move = on_move
-        self._on_eject = on_eject
+        self._on_access_change = on_access_change
         self._streams = Streams(monotonic)
         self._recent: set[Subscriber] = set()
         """Let in so lately that a read may still find what is not theirs (`since` is set)."""
@@ -64,56 +64,56 @@ class Hub(Directory):
 
     # Coming and going.
 
-    def admit(self, subscriber: Subscriber, since: Cursor) -> None:
+    def go_live(self, subscriber: Subscriber, since: Cursor) -> None:
         """Send it what was held and what comes, but for what `since` covers.
 
         Not to be called when it `has_overflowed`.
         """
         if subscriber.state is State.JOINING:  # else it left while it was being asked about
-            self._let_in(subscriber, since, since)
+            self._go_live(subscriber, since, since)
 
-    def _let_in(self, subscriber: Subscriber, since: Cursor | None, answered: Cursor) -> None:
+    def _go_live(self, subscriber: Subscriber, since: Cursor | None, answered: Cursor) -> None:
         """Go live.
 
         Args:
             since: what this covers is not for the socket.
-            answered: the place of the answer that they may be here; ejections up to there are done.
+            answered: the place of the answer that they may be here; changes up to there are done.
         """
         if since is not None:
             self._recent.add(subscriber)
         place = subscriber.cursor
         was_joining = subscriber.state is State.JOINING
-        held = subscriber.let_in(since)
+        held = subscriber.go_live(since)
         if was_joining:
             self._on_move(subscriber, True)
         for item in held:
             if isinstance(item, Delivery):
                 subscriber.deliver(item)
             elif not answered.covers(item.xid):
-                self._eject_one(subscriber, item)
+                self._change_access_of(subscriber, item)
         if subscriber.state is State.PAUSED:
-            subscriber.cursor = place  # what came after the new doubt is held again, not sent
+            subscriber.cursor = place  # what came after the newer change is held again, not sent
 
-    def admit_again(self, subscriber: Subscriber, doubt: Ejection, until: Cursor) -> None:
-        """As `admit`, for a paused socket: it goes on as if nothing had been.
+    def stay(self, subscriber: Subscriber, pending: AccessChange, until: Cursor) -> None:
+        """As `go_live`, for a paused socket: it goes on as if nothing had been.
 
         Unless access was lost and given back meanwhile: then what was committed in between is not
         shown, and it is told `resync`, or has to come back.
 
         Args:
-            doubt: what the question was asked for.
+            pending: what the question was asked for.
             until: the place at which the answer was that it may stay.
         """
-        if subscriber.doubt is doubt:
+        if subscriber.pending is pending:
             self._returning[subscriber] = until
 
-    def refuse(self, subscriber: Subscriber, ejection: Ejection) -> None:
+    def refuse(self, subscriber: Subscriber, change: AccessChange) -> None:
         """The answer about a socket that was cut off: it may not stay."""
-        if subscriber.doubt is not ejection:
+        if subscriber.pending is not change:
             return
-        if ejection.may_stay:
-            self._bid_farewell(subscriber, ejection)
-        self.dismiss(subscriber, ejection.code, "access ended")
+        if change.may_stay:
+            self._send_final_message(subscriber, change)
+        self.dismiss(subscriber, change.code, "access ended")
 
     def dismiss(self, subscriber: Subscriber, code: int, reason: str) -> None:
         """Send it nothing more and close it."""
@@ -122,9 +122,9 @@ class Hub(Directory):
 
     def stop(self, subscriber: Subscriber) -> None:
         """Send it nothing more: it counts as gone, however long its close may take."""
-        was_admitted = subscriber.is_admitted
+        was_joined = subscriber.is_joined
         subscriber.stop()
-        if was_admitted:
+        if was_joined:
             self._on_move(subscriber, False)
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
@@ -134,11 +134,11 @@ class Hub(Directory):
         self._returning.pop(subscriber, None)
         self._remove(subscriber)
 
-    def place_of(self, subscriber: Subscriber) -> str:
+    def cursor_of(self, subscriber: Subscriber) -> str:
         """A cursor's text that is never ahead of what the socket was sent."""
         if subscriber.state is not State.LIVE or subscriber.since is not None:
             return subscriber.cursor
-        return self._streams.place_before(subscriber.topic) or self.position
+        return self._streams.cursor_before(subscriber.topic) or self.position
 
     def due_in(self) -> float:
         """Seconds until `deliver` should be called again, even if nothing is found."""
@@ -146,15 +146,15 @@ class Hub(Directory):
 
     # What a read found.
 
-    async def deliver(self, page: Page, place: Place | None) -> None:
-        """Apply a page's ejections, then hand its events to the sockets on their topics.
+    async def deliver(self, page: Page, place: Position | None) -> None:
+        """Apply a page's changes, then hand its events to the sockets on their topics.
 
         Args:
             place: where the read came to, with its last page; None with the others.
         """
-        for number, ejection in enumerate(page.ejections, 1):
-            self.eject(ejection)
-            if number % EJECTION_SLICE == 0:
+        for number, change in enumerate(page.changes, 1):
+            self.change_access(change)
+            if number % ACCESS_CHANGE_SLICE == 0:
                 await self._pause()
         by_topic: defaultdict[str, list[Event]] = defaultdict(list)
         for event in page.events:
@@ -180,13 +180,13 @@ class Hub(Directory):
                     subscriber.sink.send(frames)
                 else:
                     subscriber.deliver(delivery)
-        self._tally.delivered(delivery.events, len(subscribers))
+        self._counters.delivered(delivery.events, len(subscribers))
 
     def _settle(self, seen: Cursor) -> None:
         """All that this cursor covers has been delivered: later reads cannot find it again."""
         for subscriber in tuple(self._recent):
             is_live = subscriber.state is State.LIVE
-            is_behind = self._streams.place_before(subscriber.topic) is not None
+            is_behind = self._streams.cursor_before(subscriber.topic) is not None
             if not is_live or is_behind or subscriber.since is None:
                 continue
             if seen.includes(subscriber.since):
@@ -205,11 +205,11 @@ class Hub(Directory):
         if subscriber.has_overflowed:
             self.dismiss(subscriber, CloseCode.TRY_AGAIN_LATER, "too much happened meanwhile")
         elif lost is None:
-            self._let_in(subscriber, subscriber.since, until)
+            self._go_live(subscriber, subscriber.since, until)
         elif subscriber.knows_cursors:
             subscriber.gap = None
             subscriber.sink.send(self._frame([resync(lost)]))
-            self._let_in(subscriber, until, until)
+            self._go_live(subscriber, until, until)
         else:
             self.dismiss(subscriber, CloseCode.TRY_AGAIN_LATER, "events were missed")
 
@@ -232,41 +232,41 @@ class Hub(Directory):
         # What it held, and since when it was here, is of before the gap.
         subscriber.gap = reason
         subscriber.hold_anew()
-        subscriber.pause(self.place_of(subscriber))
+        subscriber.pause(self.cursor_of(subscriber))
         subscriber.since = None
         is_chat = bot_of(subscriber.topic) is not None
         code = CloseCode.ACCESS_DENIED if is_chat else CloseCode.UNAUTHENTICATED
-        self._doubt(subscriber, Ejection(0, 0, None, None, code, None, may_stay=True))
+        self._ask_about(subscriber, AccessChange(0, 0, None, None, code, None, may_stay=True))
 
-    def eject(self, ejection: Ejection) -> None:
-        """Cut off the sockets that the ejection is about, unless they were let in after it."""
-        for subscriber in self.candidates(ejection):
-            self._eject_one(subscriber, ejection)
-        self._on_eject(ejection)
+    def change_access(self, change: AccessChange) -> None:
+        """Cut off the sockets that the change is about, unless they were let in after it."""
+        for subscriber in self.candidates(change):
+            self._change_access_of(subscriber, change)
+        self._on_access_change(change)
 
-    def _eject_one(self, subscriber: Subscriber, ejection: Ejection) -> None:
-        if not subscriber.is_concerned_by(ejection):
+    def _change_access_of(self, subscriber: Subscriber, change: AccessChange) -> None:
+        if not subscriber.is_concerned_by(change):
             return
         if subscriber.is_holding:
-            subscriber.hold(ejection)
+            subscriber.hold(change)
         elif subscriber.state is State.LIVE and not (
-            subscriber.since and subscriber.since.covers(ejection.xid)
+            subscriber.since and subscriber.since.covers(change.xid)
         ):
-            self._cut_off(subscriber, ejection)
+            self._cut_off(subscriber, change)
 
-    def _cut_off(self, subscriber: Subscriber, ejection: Ejection) -> None:
-        if ejection.may_stay:
-            subscriber.pause(self.place_of(subscriber))
+    def _cut_off(self, subscriber: Subscriber, change: AccessChange) -> None:
+        if change.may_stay:
+            subscriber.pause(self.cursor_of(subscriber))
         else:
-            self._bid_farewell(subscriber, ejection)
+            self._send_final_message(subscriber, change)
             self.stop(subscriber)
-        self._doubt(subscriber, ejection)
+        self._ask_about(subscriber, change)
 
-    def _doubt(self, subscriber: Subscriber, ejection: Ejection) -> None:
-        subscriber.doubt = ejection
-        self._ask_again(subscriber, ejection)
+    def _ask_about(self, subscriber: Subscriber, change: AccessChange) -> None:
+        subscriber.pending = change
+        self._ask_again(subscriber, change)
 
-    def _bid_farewell(self, subscriber: Subscriber, ejection: Ejection) -> None:
-        if ejection.farewell is not None:
-            message = stamp(ejection.farewell, ejection.id, None)
+    def _send_final_message(self, subscriber: Subscriber, change: AccessChange) -> None:
+        if change.final_message is not None:
+            message = stamp(change.final_message, change.id, None)
             subscriber.sink.send(self._frame([message]))

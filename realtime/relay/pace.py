@@ -25,7 +25,7 @@ BUSY_TRANSACTIONS = 2
 """A read that finds this many says that rings come faster than they are answered."""
 QUIET_READS = 8
 """Empty reads in a row after which the bell is switched on again."""
-SHORTEST_PAUSE = 0.002
+MIN_PAUSE = 0.002
 """Seconds between reads while busy: events gather, so that each socket gets several at once."""
 SAFETY_SECONDS = 2.0
 """The log is read, and the bell looked at, at least this often: for what was written with
@@ -33,7 +33,7 @@ SAFETY_SECONDS = 2.0
 longest pause while fenced behind somebody's long transaction."""
 
 
-class State(Enum):
+class PaceState(Enum):
     ASLEEP = "asleep"
     """The bell rings; nothing to do until it does."""
     AWAKE = "awake"
@@ -71,12 +71,12 @@ class Pace:
     """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
-        self.state = State.ASLEEP
+        self.state = PaceState.ASLEEP
         self._monotonic = monotonic
         self._check_at = 0.0
         self._empty_reads = 0
         self._fence = 0
-        self._pause = SHORTEST_PAUSE
+        self._pause = MIN_PAUSE
 
     def begin(self) -> Step:
         """The first step over a new connection that listens: nobody knows how the bell stands."""
@@ -88,14 +88,14 @@ class Pace:
         Args:
             fence: the transaction id that was taken after it.
         """
-        self.state = State.FENCED
+        self.state = PaceState.FENCED
         self._fence = fence
-        self._pause = SHORTEST_PAUSE
+        self._pause = MIN_PAUSE
         self.checked()
 
     def silenced(self) -> None:
         """`Action.SILENCE` was done."""
-        self.state = State.AWAKE
+        self.state = PaceState.AWAKE
         self._empty_reads = 0
         self.checked()
 
@@ -110,15 +110,15 @@ class Pace:
             found: of how many transactions the read returned something.
             xmin: of its snapshot: every transaction with a lower id was over.
         """
-        if self.state is State.FENCED and xmin > self._fence:
-            self.state = State.ASLEEP
-        if self.state is State.AWAKE:
+        if self.state is PaceState.FENCED and xmin > self._fence:
+            self.state = PaceState.ASLEEP
+        if self.state is PaceState.AWAKE:
             return self._while_awake(found)
         if found >= BUSY_TRANSACTIONS:
             return Step(Action.SILENCE)
         if self._is_check_due():
             return Step(Action.CHECK)
-        return self._while_fenced(found) if self.state is State.FENCED else self._while_asleep()
+        return self._while_fenced(found) if self.state is PaceState.FENCED else self._while_asleep()
 
     def _while_awake(self, found: int) -> Step:
         self._empty_reads = 0 if found else self._empty_reads + 1
@@ -128,7 +128,7 @@ class Pace:
             # Once more: who slept when it was tried may be gone, or awake.
             return Step(Action.SILENCE)
         # The longer nothing comes, the longer it may take: 2, 2, 4, 6, 8 … ms.
-        return Step(Action.PAUSE, SHORTEST_PAUSE * max(1, self._empty_reads))
+        return Step(Action.PAUSE, MIN_PAUSE * max(1, self._empty_reads))
 
     def _while_fenced(self, found: int) -> Step:
         # The longer nothing comes; a ring that brought something says nothing of the fence.

@@ -2,8 +2,8 @@
 
 Two sources say who has a socket: this process's memory (`here`), and readings of what the other
 processes write down (`elsewhere`). Nobody leaves by time alone, only by a reading that says so: so
-while the database is away nothing changes. Ejections come with the log and count at once, on every
-process, before the others' rows can say it. Pure; kept going by `presence_relay`.
+while the database is away nothing changes. Access changes come with the log and count at once, on
+every process, before the others' rows can say it. Pure; kept going by `presence_relay`.
 """
 
 from collections import OrderedDict
@@ -11,21 +11,21 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from realtime.relay.events import Ejection
+from realtime.relay.events import AccessChange
 from realtime.relay.protocol import rfc3339
 
 GRACE_SECONDS = 5.0
 """How long somebody may be missing, as one is who reloads the page."""
-DOUBT_SECONDS = 12.0
-"""How long after an ejection those whom it is about have no grace, and others' rows of those who
+RECHECK_SECONDS = 12.0
+"""How long after an access change its users have no grace, and the others' rows of those who
 were cut off are not believed: a process removes them soon, but one that died is counted until its
 heartbeat is old."""
 RECOVERY_SECONDS = 10.0
 """How long after an outage nobody is missing: the processes write down anew who is there."""
-MOST = 1000
+MAX_PEOPLE = 1000
 """How many are shown on one bot."""
-MOST_EJECTIONS = 10_000
-"""How many are remembered, should so many come in `DOUBT_SECONDS`."""
+MAX_ACCESS_CHANGES = 10_000
+"""How many are remembered, should so many come in `RECHECK_SECONDS`."""
 
 NEVER = float("-inf")
 
@@ -53,7 +53,7 @@ class Listing(NamedTuple):
         return {"users": _told(self.people), **_truncated(self.is_truncated)}
 
 
-class Change(NamedTuple):
+class PresenceDiff(NamedTuple):
     """Who is shown from now on, and who no more."""
 
     joined: list[Person]
@@ -92,7 +92,7 @@ class Presence:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._rooms: dict[str, _Room] = {}
-        self._ejections = _Ejections(clock)
+        self._changes = _AccessChanges(clock)
         self._steady_from = NEVER
 
     def open(self, topic: str) -> None:
@@ -117,11 +117,11 @@ class Presence:
         """The database was away: what it says at first is not to be taken for everybody."""
         self._steady_from = self._clock() + RECOVERY_SECONDS
 
-    def ejected(self, ejection: Ejection) -> None:
-        """Access ended, or is in doubt."""
-        self._ejections.note(ejection)
+    def access_changed(self, change: AccessChange) -> None:
+        """Access ended, or is being checked."""
+        self._changes.note(change)
 
-    def update(self, topic: str, here: People, asked: Collection[str]) -> Change | None:
+    def update(self, topic: str, here: People, asked: Collection[str]) -> PresenceDiff | None:
         """Find what has changed since the last time; None while nothing was ever read.
 
         Args:
@@ -134,7 +134,7 @@ class Presence:
         present = self._present(topic, room.elsewhere, room.read_at, here)
         left = self._take_out(topic, room, present.keys() | set(asked))
         joined = _let_in(room, present)
-        return Change(joined, left, room.is_truncated)
+        return PresenceDiff(joined, left, room.is_truncated)
 
     def shown(self, topic: str) -> Listing:
         """Who is shown, as of the last update."""
@@ -144,12 +144,12 @@ class Presence:
     def listing(self, topic: str, elsewhere: People, began: float, here: People) -> Listing:
         """Who is there by a reading of its own: at this moment, without any grace."""
         people = _longest_first(self._present(topic, elsewhere, began, here).values())
-        return Listing(people[:MOST], len(people) > MOST)
+        return Listing(people[:MAX_PEOPLE], len(people) > MAX_PEOPLE)
 
     def _present(
         self, topic: str, elsewhere: People, began: float, here: People
     ) -> dict[str, Person]:
-        is_cut_off = self._ejections.is_cut_off
+        is_cut_off = self._changes.is_cut_off
         found = {
             user_id: person
             for user_id, person in elsewhere.items()
@@ -173,38 +173,38 @@ class Presence:
         return _longest_first(left)
 
     def _has_left(self, topic: str, room: _Room, user_id: str, since: float) -> bool:
-        if self._ejections.is_cut_off(topic, user_id, room.read_at):
+        if self._changes.is_cut_off(topic, user_id, room.read_at):
             return True
         if room.read_at < self._steady_from:
             return False
         is_over = room.read_at >= since + GRACE_SECONDS
-        return is_over or self._ejections.is_in_doubt(topic, user_id)
+        return is_over or self._changes.is_recent(topic, user_id)
 
 
-class _Ejections:
-    """The ejections of the last seconds, by whom they are about."""
+class _AccessChanges:
+    """The changes of the last seconds, by whom they are about."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._noted: OrderedDict[tuple[str | None, str | None], tuple[float, float]] = OrderedDict()
         """By user and topic: when, and when last without a chance to stay."""
 
-    def note(self, ejection: Ejection) -> None:
-        now, key = self._clock(), (ejection.user_id, ejection.topic)
+    def note(self, change: AccessChange) -> None:
+        now, key = self._clock(), (change.user_id, change.topic)
         _, cut_at = self._noted.pop(key, (NEVER, NEVER))
-        self._noted[key] = (now, cut_at if ejection.may_stay else now)
+        self._noted[key] = (now, cut_at if change.may_stay else now)
         while not self._is_kept(next(iter(self._noted.values()))[0]):
             self._noted.popitem(last=False)
-        if len(self._noted) > MOST_EJECTIONS:
+        if len(self._noted) > MAX_ACCESS_CHANGES:
             self._noted.popitem(last=False)
 
-    def is_in_doubt(self, topic: str, user_id: str) -> bool:
+    def is_recent(self, topic: str, user_id: str) -> bool:
         """Whether one was about this user lately."""
         return any(self._is_kept(noted) for noted, _ in self._about(topic, user_id))
 
     def is_cut_off(self, topic: str, user_id: str, began: float) -> bool:
         """Whether a reading of that time may have found them though they were cut off."""
-        return any(began < cut_at + DOUBT_SECONDS for _, cut_at in self._about(topic, user_id))
+        return any(began < cut_at + RECHECK_SECONDS for _, cut_at in self._about(topic, user_id))
 
     def _about(self, topic: str, user_id: str) -> list[tuple[float, float]]:
         if not self._noted:  # nearly always, and asked for everybody
@@ -213,12 +213,12 @@ class _Ejections:
         return [self._noted[key] for key in keys if key in self._noted]
 
     def _is_kept(self, noted: float) -> bool:
-        return noted > self._clock() - DOUBT_SECONDS
+        return noted > self._clock() - RECHECK_SECONDS
 
 
 def _let_in(room: _Room, present: People) -> list[Person]:
     newcomers = [person for user_id, person in present.items() if user_id not in room.shown]
-    joined = _longest_first(newcomers)[: max(0, MOST - len(room.shown))]
+    joined = _longest_first(newcomers)[: max(0, MAX_PEOPLE - len(room.shown))]
     room.is_truncated = len(joined) < len(newcomers)
     room.shown.update((person.user_id, person) for person in joined)
     return joined

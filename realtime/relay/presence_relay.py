@@ -1,7 +1,7 @@
 """Presence on its way to the sockets that ask for it, and the loop that finds out what changed.
 
-Joins `presence` (whom to show) to the hub (whom to tell). The hub calls `moved` and `ejected`, the
-web's presence endpoint `now`; `server` keeps `run` going. Nothing is read while no socket asks.
+Joins `presence` (whom to show) to the hub (whom to tell). Nothing is
+read while no socket asks.
 """
 
 import asyncio
@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NoReturn
 
 from realtime.relay.errors import Refused
-from realtime.relay.events import Ejection
+from realtime.relay.events import AccessChange
 from realtime.relay.hub import FAN_OUT_SLICE, Hub
-from realtime.relay.presence import Change, Listing, People, Person, Presence
+from realtime.relay.presence import Listing, People, Person, Presence, PresenceDiff
 from realtime.relay.protocol import bot_of, presence_diff, presence_state
 from realtime.relay.subscriber import Framer, State, Subscriber
 
@@ -90,13 +90,13 @@ class PresenceRelay:
         if not self._watchers:
             self._some.clear()
 
-    def ejected(self, ejection: Ejection) -> None:
-        """The hub has cut off, or asks about, whom the ejection is about."""
-        self._presence.ejected(ejection)
-        if ejection.topic is None:
+    def access_changed(self, change: AccessChange) -> None:
+        """The hub has cut off, or asks about, whom the change is about."""
+        self._presence.access_changed(change)
+        if change.topic is None:
             self._changed.update(self._watchers)
-        elif ejection.topic in self._watchers:
-            self._changed.add(ejection.topic)
+        elif change.topic in self._watchers:
+            self._changed.add(change.topic)
 
     def database_lost(self) -> None:
         """The connection to the database broke, and what is unlogged there may be gone."""
@@ -141,9 +141,9 @@ class PresenceRelay:
         if topic not in self._watchers:  # they left during a pause
             return
         here, asked = self._here(topic)
-        change = self._presence.update(topic, here, asked)
-        if change is not None:
-            await self._tell(topic, change)
+        diff = self._presence.update(topic, here, asked)
+        if diff is not None:
+            await self._tell(topic, diff)
 
     def _here(self, topic: str) -> tuple[dict[str, Person], set[str]]:
         """Who has a live socket here, and whose right to one is being asked for again."""
@@ -158,20 +158,22 @@ class PresenceRelay:
                 here[user_id] = Person(user_id, one.username or "", one.opened_at)
         return here, asked
 
-    async def _tell(self, topic: str, change: Change) -> None:
+    async def _tell(self, topic: str, diff: PresenceDiff) -> None:
         watchers = tuple(self._watchers[topic])
-        if not change:
+        if not diff:
             watchers = tuple(one for one in watchers if one not in self._told)
         if not watchers:
             return
         bot_id, now = bot_of(topic) or "", self._clock()
-        diff = self._frame([presence_diff(bot_id, change.told(), now)])
-        state = self._frame([presence_state(bot_id, self._presence.shown(topic).told(), now)])
+        diff_frames = self._frame([presence_diff(bot_id, diff.told(), now)])
+        state_frames = self._frame(
+            [presence_state(bot_id, self._presence.shown(topic).told(), now)]
+        )
         for number, watcher in enumerate(watchers, 1):
             if number % FAN_OUT_SLICE == 0:
                 await self._pause()
             if watcher.state is not State.LIVE:
                 self._told.discard(watcher)  # it may not be told now; should it stay, all anew
             else:
-                watcher.sink.send(diff if watcher in self._told else state)
+                watcher.sink.send(diff_frames if watcher in self._told else state_frames)
                 self._told.add(watcher)

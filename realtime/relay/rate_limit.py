@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import Enum
 
 
-class Verdict(Enum):
+class RateVerdict(Enum):
     ACCEPT = "accept"
     REFUSE = "refuse"
     """Answer with an error; the connection stays."""
@@ -32,7 +32,7 @@ class RateLimit:
         self._filled_at = clock()
         self._refused = 0
 
-    def judge(self) -> Verdict:
+    def judge(self) -> RateVerdict:
         """Count one message."""
         now = self._clock()
         refill = (now - self._filled_at) * self._rate
@@ -41,6 +41,6 @@ class RateLimit:
         if self._tokens >= 1:
             self._tokens -= 1
             self._refused = 0
-            return Verdict.ACCEPT
+            return RateVerdict.ACCEPT
         self._refused += 1
-        return Verdict.REFUSE if self._refused <= self._burst else Verdict.DISCONNECT
+        return RateVerdict.REFUSE if self._refused <= self._burst else RateVerdict.DISCONNECT

@@ -9,14 +9,14 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import NamedTuple, Protocol
 
-from realtime.relay.counters import Tally
+from realtime.relay.counters import Counters
 from realtime.relay.cursor import Cursor, Database, Snapshot, encode_cursor
 from realtime.relay.events import Event, Grant, Page
 from realtime.relay.hub import Hub
-from realtime.relay.pace import Action, Pace, State, Step
+from realtime.relay.pace import Action, Pace, PaceState, Step
 from realtime.relay.refusals import Refusals
-from realtime.relay.resume import Lost, Unrecoverable
-from realtime.relay.subscriber import Place
+from realtime.relay.resume import GapReason, Unrecoverable
+from realtime.relay.subscriber import Position
 
 
 class EventLog(Protocol):
@@ -30,7 +30,7 @@ class EventLog(Protocol):
         """
         ...
 
-    async def end(self) -> Cursor:
+    async def current_cursor(self) -> Cursor:
         """The place of one who begins now."""
         ...
 
@@ -38,7 +38,7 @@ class EventLog(Protocol):
 class Bell(Protocol):
     """What wakes the relay, and is silenced by it; implemented by `postgres.doorbell`.
 
-    Each method raises one of `postgres.connection.LOST` when nothing can be heard any more.
+    Each method raises one of `postgres.pool.DATABASE_ERRORS` when nothing can be heard any more.
     """
 
     async def wait(self, seconds: float) -> None:
@@ -79,7 +79,7 @@ class _Delivered(NamedTuple):
     last_id: int
 
 
-class Relay:
+class Reader:
     """Reads the log from a cursor on and feeds the hub.
 
     Args:
@@ -88,7 +88,7 @@ class Relay:
         database: which history the cursor belongs to.
         cursor: where to begin.
         monotonic: seconds.
-        tally: counts.
+        counters: counts.
     """
 
     def __init__(
@@ -99,9 +99,9 @@ class Relay:
         cursor: Cursor,
         *,
         monotonic: Callable[[], float],
-        tally: Tally | None = None,
+        counters: Counters | None = None,
     ) -> None:
-        self._tally = tally or Tally(monotonic)
+        self._counters = counters or Counters(monotonic)
         self._hub = hub
         self._refusals = refusals
         self._monotonic = monotonic
@@ -111,7 +111,7 @@ class Relay:
         self._broken: list[_Delivered] = []
         hub.position = encode_cursor(database, cursor)
 
-    def start_over(self, database: Database, cursor: Cursor, reason: Lost) -> None:
+    def start_over(self, database: Database, cursor: Cursor, reason: GapReason) -> None:
         """Go on from another place: what lies between is lost, and every socket is told."""
         self.database = database
         self._cursor = cursor
@@ -121,7 +121,7 @@ class Relay:
         self._hub.position = encode_cursor(database, cursor)
 
     @property
-    def state(self) -> State:
+    def state(self) -> PaceState:
         """Whether it sleeps until the bell rings, or polls."""
         return self._pace.state
 
@@ -142,7 +142,7 @@ class Relay:
                 await bell.pause(step.seconds)
             case Action.SILENCE:
                 await bell.silence()
-                self._tally.silences += 1
+                self._counters.silences += 1
                 self._pace.silenced()
             case Action.CHECK if await bell.is_on():
                 self._pace.checked()
@@ -154,7 +154,7 @@ class Relay:
             return await self.catch_up(log)
         except Unrecoverable as lost:
             # The process was away for longer than the log goes back.
-            self.start_over(self.database, await log.end(), lost.reason)
+            self.start_over(self.database, await log.current_cursor(), lost.reason)
             return Found(0, 0)
 
     async def catch_up(self, log: EventLog) -> Found:
@@ -165,7 +165,7 @@ class Relay:
         highest = 0
         async with aclosing(log.read(self._cursor)) as pages:
             async for page in pages:
-                self._tally.found(page)
+                self._counters.found(page)
                 xids = page.xids
                 highest = max(highest, *xids, 0)
                 found = Found(found.transactions + len(xids), page.snapshot.xmin)
@@ -181,7 +181,7 @@ class Relay:
         return found
 
     async def _finish_read(self, page: Page, cursor: Cursor) -> None:
-        await self._hub.deliver(page, Place(cursor, encode_cursor(self.database, cursor)))
+        await self._hub.deliver(page, Position(cursor, encode_cursor(self.database, cursor)))
         # Only now: who is cancelled within would otherwise leave some without it.
         self._cursor = cursor
         self._broken = []

@@ -1,4 +1,4 @@
-"""May the sockets that an ejection cut off still be there? Asked in batches, off the relay's path.
+"""May the sockets that an access change is about still be there? Asked in batches.
 
 The hub calls `ask`; `server` keeps `run` going. A thousand revokes in one statement become a few
 questions to the database rather than a thousand.
@@ -10,24 +10,24 @@ from typing import NamedTuple, NoReturn, Protocol
 
 from realtime.relay.cursor import Cursor
 from realtime.relay.errors import CloseCode, Refused
-from realtime.relay.events import Ejection
+from realtime.relay.events import AccessChange
 from realtime.relay.hub import Hub
 from realtime.relay.subscriber import Subscriber
 
 BATCH = 500
 
 
-class Answer(NamedTuple):
+class RecheckResult(NamedTuple):
     """Who of those asked about may still be there, and where in the log that was said."""
 
     allowed: Sequence[bool]
-    place: Cursor
+    cursor: Cursor
 
 
 class Access(Protocol):
     """Who may be where; implemented by `postgres.access`."""
 
-    async def recheck(self, questions: Sequence[tuple[str, str]]) -> Answer:
+    async def recheck(self, questions: Sequence[tuple[str, str]]) -> RecheckResult:
         """Answer for pairs of user id and topic.
 
         Raises:
@@ -36,7 +36,7 @@ class Access(Protocol):
         ...
 
 
-class Rechecks:
+class RecheckBatcher:
     """The sockets waiting to be asked about, and the loop that asks.
 
     Args:
@@ -45,12 +45,12 @@ class Rechecks:
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._waiting: list[tuple[Subscriber, Ejection]] = []
+        self._waiting: list[tuple[Subscriber, AccessChange]] = []
         self._some = asyncio.Event()
 
-    def ask(self, subscriber: Subscriber, ejection: Ejection) -> None:
+    def ask(self, subscriber: Subscriber, change: AccessChange) -> None:
         """Find out soon. The queue is as long as there are sockets: each waits at most once."""
-        self._waiting.append((subscriber, ejection))
+        self._waiting.append((subscriber, change))
         self._some.set()
 
     async def run(self, hub: Hub, wake_relay: Callable[[], None]) -> NoReturn:
@@ -68,7 +68,7 @@ class Rechecks:
             await self._answer(hub, batch)
             wake_relay()
 
-    async def _answer(self, hub: Hub, batch: list[tuple[Subscriber, Ejection]]) -> None:
+    async def _answer(self, hub: Hub, batch: list[tuple[Subscriber, AccessChange]]) -> None:
         questions = [(subscriber.user_id or "", subscriber.topic) for subscriber, _ in batch]
         try:
             answer = await self._access.recheck(questions)
@@ -76,10 +76,10 @@ class Rechecks:
             for subscriber, _ in batch:
                 hub.dismiss(subscriber, refused.code, refused.reason)
             return
-        for (subscriber, ejection), allowed in zip(batch, answer.allowed, strict=True):
+        for (subscriber, change), allowed in zip(batch, answer.allowed, strict=True):
             if not allowed:
-                hub.refuse(subscriber, ejection)
-            elif ejection.may_stay:
-                hub.admit_again(subscriber, ejection, answer.place)
+                hub.refuse(subscriber, change)
+            elif change.may_stay:
+                hub.stay(subscriber, change, answer.cursor)
             else:
                 hub.dismiss(subscriber, CloseCode.TRY_AGAIN_LATER, "access changed")

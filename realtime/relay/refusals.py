@@ -15,7 +15,7 @@ from realtime.relay.events import Grant
 
 KEPT_SECONDS = 30.0
 """Bounds how late a change of access is noticed of which the log does not tell."""
-MOST = 10_000
+MAX_REFUSALS = 10_000
 _FINAL = (CloseCode.UNAUTHENTICATED, CloseCode.ACCESS_DENIED)
 
 
@@ -74,7 +74,7 @@ class Refusals:
             return
         self._remembered[subject, topic] = _Remembered(refused, self._clock() + KEPT_SECONDS)
         self._remembered.move_to_end((subject, topic))
-        if len(self._remembered) > MOST:
+        if len(self._remembered) > MAX_REFUSALS:
             self._remembered.popitem(last=False)
 
     def forget(self, grants: Iterable[Grant]) -> None:

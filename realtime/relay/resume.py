@@ -15,11 +15,11 @@ from realtime.relay.cursor import (
     Snapshot,
     decode_cursor,
 )
-from realtime.relay.events import Ejection, Event
+from realtime.relay.events import AccessChange, Event
 from realtime.relay.streams import newest_only
 
 
-class Lost(StrEnum):
+class GapReason(StrEnum):
     """Why a client cannot be brought up to date; it has to fetch what it shows anew."""
 
     INVALID = "invalid"
@@ -32,12 +32,12 @@ class Lost(StrEnum):
 class Unrecoverable(Exception):
     """The gap cannot be closed."""
 
-    def __init__(self, reason: Lost) -> None:
+    def __init__(self, reason: GapReason) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
-class Question(NamedTuple):
+class ResumeRequest(NamedTuple):
     """What happened on a topic after `cursor` and up to `until`, for this user?"""
 
     topic: str
@@ -59,11 +59,11 @@ class Floor(NamedTuple):
         return cursor.last < self.last or any(map(self.snapshot.covers, cursor.open))
 
 
-class Past(NamedTuple):
+class TopicHistory(NamedTuple):
     """What the log still says of one topic."""
 
     floor: Floor
-    ejections: Sequence[Ejection]
+    changes: Sequence[AccessChange]
     """Of any topic, but including all that concern those who asked."""
     events: Sequence[Event]
     """The topic's events from the place on that was asked for; none comes twice."""
@@ -80,50 +80,50 @@ def read_cursor(text: str, database: Database) -> Cursor:
     try:
         theirs, cursor = decode_cursor(text)
     except InvalidCursor:
-        raise Unrecoverable(Lost.INVALID) from None
+        raise Unrecoverable(GapReason.INVALID) from None
     if theirs != database:
-        raise Unrecoverable(Lost.FOREIGN)
+        raise Unrecoverable(GapReason.FOREIGN)
     return cursor
 
 
-class Place(NamedTuple):
+class ReadRange(NamedTuple):
     """What to read for several cursors at once: all after `last`, and these transactions."""
 
     last: int
     open: Sequence[int]
 
 
-def place_for(cursors: Iterable[Cursor]) -> Place:
+def range_for(cursors: Iterable[Cursor]) -> ReadRange:
     """The place from which everything is read that any of the cursors has not seen."""
     given = list(cursors)
-    return Place(
+    return ReadRange(
         min(cursor.last for cursor in given),
         sorted({xid for cursor in given for xid in cursor.open}),
     )
 
 
-def answer(question: Question, past: Past, limit: int) -> list[Event]:
-    """The events that the question's client is owed, in order; of a thing's updates the newest.
+def missed_events(request: ResumeRequest, history: TopicHistory, limit: int) -> list[Event]:
+    """The events that the request's client is owed, in order; of a thing's updates the newest.
 
     Raises:
         Unrecoverable: too old, too many, or access was lost in between.
     """
 
     def is_owed(xid: int) -> bool:
-        return question.until.covers(xid) and not question.cursor.covers(xid)
+        return request.until.covers(xid) and not request.cursor.covers(xid)
 
-    if past.floor.is_above(question.cursor):
-        raise Unrecoverable(Lost.TOO_OLD)
-    events = [event for event in past.events if is_owed(event.xid)]
-    ejections = [
+    if history.floor.is_above(request.cursor):
+        raise Unrecoverable(GapReason.TOO_OLD)
+    events = [event for event in history.events if is_owed(event.xid)]
+    changes = [
         one
-        for one in past.ejections
-        if one.topic in (None, question.topic) and one.user_id in (None, question.user_id)
+        for one in history.changes
+        if one.topic in (None, request.topic) and one.user_id in (None, request.user_id)
         if is_owed(one.xid)
     ]
-    was_granted = any(event.granted_to == question.user_id for event in events)
-    if any(not one.may_stay or was_granted for one in ejections):
-        raise Unrecoverable(Lost.ACCESS_CHANGED)
-    if question.cursor.last < past.complete_after or len(events) > limit:
-        raise Unrecoverable(Lost.TOO_MANY)
+    was_granted = any(event.granted_to == request.user_id for event in events)
+    if any(not one.may_stay or was_granted for one in changes):
+        raise Unrecoverable(GapReason.ACCESS_CHANGED)
+    if request.cursor.last < history.complete_after or len(events) > limit:
+        raise Unrecoverable(GapReason.TOO_MANY)
     return newest_only(sorted(events))

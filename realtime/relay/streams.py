@@ -16,7 +16,7 @@ from realtime.relay.events import Event
 
 SEND_EVERY = 0.25
 """Seconds between two updates of one thing."""
-MOST = 10_000
+MAX_REMEMBERED = 10_000
 """Things that are remembered as sent lately; with more, some are sent more often."""
 
 
@@ -64,12 +64,12 @@ class Streams:
         for event in events:
             if event.subject is not None:
                 self._not_before.pop((topic, event.subject), None)
-                if len(self._not_before) < MOST:
+                if len(self._not_before) < MAX_REMEMBERED:
                     self._not_before[topic, event.subject] = not_before
         self._held.pop(topic, None)
         self._places.pop(topic, None)
 
-    def place_before(self, topic: str) -> str | None:
+    def cursor_before(self, topic: str) -> str | None:
         """The cursor's text from before what is held on a topic; None: nothing is."""
         return self._places.get(topic)
 

@@ -2,13 +2,12 @@
 
 A subscriber is *joining* while its right to the topic is being asked for: what arrives is held.
 The answer comes with the place in the log at which it was given, `since`; what that covers is not
-for this socket, the rest is, and it is *live*. An ejection makes it *stopped* (no more is sent),
-or *paused* where it will probably stay: asked about again, and holding meanwhile. The hub calls
-everything here.
+for this socket, the rest is, and it is *live*. A revoke makes it *stopped* (no more is sent),
+a recheck *paused*: asked about again, and holding meanwhile. The hub calls everything here.
 
-    joining ──let_in──▶ live ──stop──▶ stopped
+    joining ──go_live──▶ live ──stop──▶ stopped
                         │  ▲
-                  pause ▼  │ let_in
+                  pause ▼  │ go_live
                        paused
 """
 
@@ -17,11 +16,11 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from realtime.relay.cursor import Cursor
-from realtime.relay.events import Ejection, Event
+from realtime.relay.events import AccessChange, Event
 from realtime.relay.protocol import stamp
 
-EJECTION_BYTES = 200
-"""About what an ejection without a farewell takes."""
+ACCESS_CHANGE_BYTES = 200
+"""About what an access change without a final message takes."""
 
 Framer = Callable[[Iterable[bytes]], bytes]
 """Joins wire messages into the bytes that a socket is sent."""
@@ -35,7 +34,7 @@ class Sink(Protocol):
     def close(self, code: int, reason: str) -> None: ...
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """A cursor, and its text for clients."""
 
     cursor: Cursor
@@ -47,7 +46,7 @@ class Delivery:
 
     __slots__ = ("_frame", "_place", "events", "frames")
 
-    def __init__(self, events: list[Event], place: Place | None, frame: Framer) -> None:
+    def __init__(self, events: list[Event], place: Position | None, frame: Framer) -> None:
         self.events = events
         self._place = place
         self._frame = frame
@@ -65,7 +64,7 @@ class Delivery:
             return self.frames
         return self._framed(events, place)
 
-    def _framed(self, events: list[Event], place: Place | None) -> bytes:
+    def _framed(self, events: list[Event], place: Position | None) -> bytes:
         last = len(events) - 1
         cursor = place.text if place else None
         return self._frame(
@@ -100,11 +99,11 @@ class Subscriber:
         "_hold_bytes",
         "connection_id",
         "cursor",
-        "doubt",
         "gap",
         "has_overflowed",
         "knows_cursors",
         "opened_at",
+        "pending",
         "since",
         "sink",
         "state",
@@ -139,16 +138,16 @@ class Subscriber:
         """The text of its place, while that is not the hub's."""
         self.gap: str | None = None
         """Why events were lost to it for good, once they were; it has yet to be told."""
-        self.doubt: Ejection | None = None
+        self.pending: AccessChange | None = None
         """What it is being asked about again for; an answer to an earlier question is void."""
         self.has_overflowed = False
         """More was to be held than may be: what was held is gone."""
         self._hold_bytes = hold_bytes
-        self._held: list[Delivery | Ejection] = []
+        self._held: list[Delivery | AccessChange] = []
         self._held_bytes = 0
 
     @property
-    def is_admitted(self) -> bool:
+    def is_joined(self) -> bool:
         """Whether it was let in, and is not leaving yet."""
         return self.state is State.LIVE or self.state is State.PAUSED
 
@@ -165,11 +164,11 @@ class Subscriber:
             if frames:
                 self.sink.send(frames)
 
-    def hold(self, ejection: Ejection) -> None:
-        """Keep an ejection until it is known who this is and since when they may be here."""
-        self._hold(ejection, EJECTION_BYTES + len(ejection.farewell or ""))
+    def hold(self, change: AccessChange) -> None:
+        """Keep an access change until it is known who this is and since when they may be here."""
+        self._hold(change, ACCESS_CHANGE_BYTES + len(change.final_message or ""))
 
-    def _hold(self, item: Delivery | Ejection, size: int) -> None:
+    def _hold(self, item: Delivery | AccessChange, size: int) -> None:
         self._held_bytes += size
         self.has_overflowed = self._held_bytes > self._hold_bytes
         if self.has_overflowed:
@@ -183,7 +182,7 @@ class Subscriber:
         self._held_bytes = 0
         self.has_overflowed = False
 
-    def let_in(self, since: Cursor | None) -> list[Delivery | Ejection]:
+    def go_live(self, since: Cursor | None) -> list[Delivery | AccessChange]:
         """Become live from that place on; returns what was held, in order, for the hub."""
         held, self._held = self._held, []
         self.hold_anew()
@@ -211,7 +210,7 @@ class Subscriber:
         If not, then a user who is allowed at that place was allowed all the while.
         """
         for item in self._held:
-            if isinstance(item, Ejection):
+            if isinstance(item, AccessChange):
                 if not item.may_stay and self.is_concerned_by(item) and self._is_since(item, until):
                     return True
             elif any(
@@ -221,13 +220,13 @@ class Subscriber:
                 return True
         return False
 
-    def _is_since(self, row: Event | Ejection, until: Cursor) -> bool:
+    def _is_since(self, row: Event | AccessChange, until: Cursor) -> bool:
         """Whether it came after the socket was let in, and before the answer."""
         came_before = self.since is not None and self.since.covers(row.xid)
         return until.covers(row.xid) and not came_before
 
-    def is_concerned_by(self, ejection: Ejection) -> bool:
-        """Whether the ejection is about this socket (or may be, while its user is unknown)."""
-        return (ejection.topic is None or ejection.topic == self.topic) and (
-            ejection.user_id is None or self.user_id is None or ejection.user_id == self.user_id
+    def is_concerned_by(self, change: AccessChange) -> bool:
+        """Whether the change is about this socket (or may be, while its user is unknown)."""
+        return (change.topic is None or change.topic == self.topic) and (
+            change.user_id is None or self.user_id is None or change.user_id == self.user_id
         )

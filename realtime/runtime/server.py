@@ -22,23 +22,23 @@ from realtime.errors import CommandError
 from realtime.metrics.snapshot import Everywhere, Figures, everywhere
 from realtime.metrics.vitals import Vitals
 from realtime.postgres.access import Access
-from realtime.postgres.history_log import PastLog
+from realtime.postgres.history_log import HistoryLog
 from realtime.postgres.listener import Beginning, Listener, begin
-from realtime.postgres.metrics import DatabaseFigures
-from realtime.postgres.nodes import Cluster, unpack
-from realtime.postgres.pool import LOST, open_pool
+from realtime.postgres.metrics import DatabaseMetrics
+from realtime.postgres.nodes import Nodes, unpack
+from realtime.postgres.pool import DATABASE_ERRORS, open_pool
 from realtime.postgres.retention import Retention
-from realtime.postgres.socket_table import Connections
-from realtime.relay.admission import Admissions
+from realtime.postgres.socket_table import SocketTable
+from realtime.relay.admission import AdmissionBatcher
 from realtime.relay.backoff import Backoff
-from realtime.relay.counters import Tally
+from realtime.relay.counters import Counters
 from realtime.relay.errors import CloseCode
-from realtime.relay.history import History
+from realtime.relay.history import ResumeBatcher
 from realtime.relay.hub import Hub
 from realtime.relay.presence import Presence
 from realtime.relay.presence_relay import PresenceRelay
-from realtime.relay.reader import Relay
-from realtime.relay.recheck import Rechecks
+from realtime.relay.reader import Reader
+from realtime.relay.recheck import RecheckBatcher
 from realtime.relay.refusals import Refusals
 from realtime.relay.subscriber import Subscriber
 from realtime.relay.typing_indicators import TypingIndicators
@@ -94,7 +94,7 @@ async def _begin(settings: Settings, intervals: Intervals) -> Beginning:
     dsn = settings.database_direct_url.get_secret_value()
     try:
         return await begin(dsn, max(settings.database_timeout_seconds, intervals.start))
-    except LOST as error:
+    except DATABASE_ERRORS as error:
         raise StartError(
             "the database cannot be reached; check DATABASE_URL, and that the server is up"
             f" ({type(error).__name__}: {error})"
@@ -134,18 +134,18 @@ class Server:
             relay=lambda: self.relay.state.value if self.listener.can_hear else "polling",
         )
         self.port = settings.port
-        self.tally = Tally(time.monotonic)
+        self.counters = Counters(time.monotonic)
         self.vitals = Vitals(time.time, time.monotonic, seconds=intervals.loop_lag)
         access = Access(
             pool, subject_kind=settings.jwt_subject, timeout=settings.database_timeout_seconds
         )
-        self.admissions = Admissions(access)
-        self.rechecks = Rechecks(access)
+        self.admissions = AdmissionBatcher(access)
+        self.rechecks = RecheckBatcher(access)
         self.node_id = str(uuid4())
-        self.connections = Connections(
+        self.connections = SocketTable(
             pool,
             self.node_id,
-            present=lambda: self.hub.admitted(),
+            present=lambda: self.hub.joined(),
             timeout=settings.database_timeout_seconds,
         )
         self.hub = Hub(
@@ -154,8 +154,8 @@ class Server:
             ask_again=self.rechecks.ask,
             monotonic=time.monotonic,
             on_move=self._move,
-            on_eject=lambda ejection: self.presence.ejected(ejection),
-            tally=self.tally,
+            on_access_change=lambda change: self.presence.access_changed(change),
+            counters=self.counters,
         )
         self.presence = PresenceRelay(
             Presence(time.monotonic),
@@ -166,13 +166,13 @@ class Server:
             monotonic=time.monotonic,
             clock=time.time,
         )
-        self.history = History(
-            PastLog(pool, timeout=settings.database_timeout_seconds),
+        self.history = ResumeBatcher(
+            HistoryLog(pool, timeout=settings.database_timeout_seconds),
             limit=settings.resume_max_events,
         )
         self.retention = Retention(pool, seconds=settings.retention_seconds)
-        self.cluster = Cluster(pool, self.node_id, self.info)
-        self.others = DatabaseFigures(pool, self.node_id, timeout=settings.database_timeout_seconds)
+        self.cluster = Nodes(pool, self.node_id, self.info)
+        self.others = DatabaseMetrics(pool, self.node_id, timeout=settings.database_timeout_seconds)
         self.typing = TypingRelay(
             TypingIndicators(time.monotonic),
             self.hub,
@@ -181,13 +181,13 @@ class Server:
             clock=time.time,
         )
         self.refusals = Refusals(time.monotonic)
-        self.relay = Relay(
+        self.relay = Reader(
             self.hub,
             self.refusals,
             beginning.database,
             beginning.cursor,
             monotonic=time.monotonic,
-            tally=self.tally,
+            counters=self.counters,
         )
         self.listener = Listener(
             settings.database_direct_url.get_secret_value(),
@@ -196,7 +196,7 @@ class Server:
             backoff=Backoff(random.random),
             on_typing=self._hear_typing,
             on_change=self._on_database,
-            tally=self.tally,
+            counters=self.counters,
         )
         self.services = Services(
             settings=settings,
@@ -211,7 +211,7 @@ class Server:
             connections=self.connections,
             node_id=self.node_id,
             pings=Pings(intervals.ping),
-            tally=self.tally,
+            counters=self.counters,
             everywhere=self.everywhere,
             database=lambda: self.relay.database,
             clock=time.time,
@@ -263,7 +263,7 @@ class Server:
     def figures(self) -> Figures:
         """How this process is doing at the moment."""
         relay = self.status.relay()
-        return own_figures(self.hub, self.tally, self.vitals, port=self.port, relay=relay)
+        return own_figures(self.hub, self.counters, self.vitals, port=self.port, relay=relay)
 
     async def everywhere(self) -> Everywhere:
         """How all processes and the log are doing; this one alone without the database."""

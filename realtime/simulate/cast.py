@@ -15,8 +15,8 @@ from realtime.simulate.acts import Act
 from realtime.simulate.corpus import Corpus, Topic
 
 PREFIX: Final = "51a7ed00-0000-4000-8000-"
-MOST_MESSAGES: Final = 2000
-MOST_DOCUMENTS: Final = 200
+MAX_MESSAGES: Final = 2000
+MAX_DOCUMENTS: Final = 200
 SESSIONS_PER_BOT: Final = 3
 
 Kind = Literal["a", "b", "c"]
@@ -133,11 +133,11 @@ def turn_away(cast: Cast, session: UUID) -> None:
 def tidy() -> list[Act]:
     """Delete the oldest of what people of the cast wrote and uploaded, beyond some."""
     return [
-        Act("deletions", _OLD.format(table="messages", by="user_id"), (*every("a"), MOST_MESSAGES)),
+        Act("deletions", _OLD.format(table="messages", by="user_id"), (*every("a"), MAX_MESSAGES)),
         Act(
             "deletions",
             _OLD.format(table="documents", by="uploaded_by"),
-            (*every("a"), MOST_DOCUMENTS),
+            (*every("a"), MAX_DOCUMENTS),
         ),
     ]
 

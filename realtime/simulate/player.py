@@ -18,9 +18,9 @@ from realtime.simulate.cast import Cast
 from realtime.simulate.progress import Clock, Tally
 
 TIMEOUT_SECONDS: Final = 10.0
-MOST_LATE_SECONDS: Final = 1.0
+MAX_LATE_SECONDS: Final = 1.0
 FIRST_WAIT_SECONDS: Final = 0.1
-LONGEST_WAIT_SECONDS: Final = 5.0
+MAX_WAIT_SECONDS: Final = 5.0
 AWAY: Final = (
     OSError,
     TimeoutError,
@@ -87,7 +87,7 @@ class Player:
         start = self._clock()
         for at, act in timeline:
             late = self._clock() - (start + at)
-            if late > MOST_LATE_SECONDS:
+            if late > MAX_LATE_SECONDS:
                 start += late
             if await _stopped_within(max(-late, 0), stop):
                 return
@@ -152,7 +152,7 @@ class Player:
                 await self._execute(act)
             except AWAY:
                 self.close()
-                wait = min(wait * 2, LONGEST_WAIT_SECONDS)
+                wait = min(wait * 2, MAX_WAIT_SECONDS)
             else:
                 self._say(f"the database is back after {self._clock() - since:.1f} s")
                 break

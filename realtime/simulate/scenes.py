@@ -20,7 +20,7 @@ Steps = Iterator[Act | float]
 """Statements, and seconds to wait before the next one."""
 
 WORDS_PER_SECOND: Final = (20.0, 60.0)
-MOST_GROWING: Final = 8
+MAX_GROWING: Final = 8
 """Answers beyond that come whole, as those of a model that does not stream."""
 MIME: Final = {
     "pdf": "application/pdf",
@@ -75,7 +75,7 @@ class Scenes:
     def _answer(self, stage: Stage, place: Place, user: UUID, message: UUID, text: str) -> Steps:
         done = self._metadata(stage, text)
         words = text.split(" ")
-        if self.growing >= MOST_GROWING:
+        if self.growing >= MAX_GROWING:
             yield self._between(0.5, 2)
             yield acts.answer(place, message, user, text, done)
             return

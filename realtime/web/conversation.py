@@ -16,7 +16,7 @@ from realtime.auth.keys import KeysUnavailable
 from realtime.auth.tokens import Identity, TokenError
 from realtime.relay import protocol
 from realtime.relay.errors import CloseCode, ErrorCode, MessageError, Refused
-from realtime.relay.rate_limit import RateLimit, Verdict
+from realtime.relay.rate_limit import RateLimit, RateVerdict
 from realtime.relay.subscriber import Subscriber
 from realtime.runtime.logging import Line
 from realtime.web.handshake import Joining
@@ -152,12 +152,12 @@ class Conversation:
             **self._describe(admission),
             "user_id": admission.user_id,
             "connection_id": self._connection_id,
-            "cursor": services.encode_place(admission.place),
+            "cursor": services.encode_cursor(admission.cursor),
             "expires_at": protocol.rfc3339(identity.expires_at),
             **recovery,
         }
         self._say(protocol.connection_established(data))
-        services.tally.opens += 1
+        services.counters.opens += 1
         log.info(self._line("open", **recovery))
 
     async def _topic_and_bot(self, subject: str, *path: str) -> tuple[str, str | None]:
@@ -194,11 +194,11 @@ class Conversation:
                 settings.messages_per_second, settings.message_burst, self._services.monotonic
             )
         verdict = self._limit.judge()
-        if verdict is Verdict.REFUSE:
+        if verdict is RateVerdict.REFUSE:
             raise MessageError(ErrorCode.RATE_LIMITED, "too many messages; this one was dropped")
-        if verdict is Verdict.DISCONNECT:
+        if verdict is RateVerdict.DISCONNECT:
             self.end(CloseCode.POLICY_VIOLATION, "kept sending above the rate limit")
-        return verdict is Verdict.ACCEPT
+        return verdict is RateVerdict.ACCEPT
 
     def _on_client_message(self, message: protocol.ClientMessage) -> Awaitable[None] | None:
         """Answer what both endpoints understand."""
@@ -206,7 +206,7 @@ class Conversation:
             case protocol.Ping(timestamp):
                 now = protocol.rfc3339(self._services.clock())
                 assert self._subscriber is not None
-                place = self._services.hub.place_of(self._subscriber)
+                place = self._services.hub.cursor_of(self._subscriber)
                 self._say(protocol.pong(now if timestamp is None else timestamp, place))
             case protocol.Authenticate(token) if self._token_life is not None:
                 return self._token_life.refresh(token)

@@ -25,7 +25,7 @@ Answer = TypeVar("Answer")
 
 PAGE = 1000
 """How many connections are listed unless asked otherwise."""
-LARGEST_PAGE = 10_000
+MAX_PAGE = 10_000
 
 
 def users_of(connections: Iterable[Connection]) -> set[str]:
@@ -147,7 +147,7 @@ class StatsHandler(ClusterHandler):
     async def get(self) -> None:
         await self.identity()
         is_for_all = self.is_for_all()
-        here = list(self._services.hub.admitted())
+        here = list(self._services.hub.joined())
         users, bots = users_of(here), bots_of(here)
         counts = {
             "total_connections": len(here),
@@ -184,7 +184,7 @@ class ConnectionsHandler(ClusterHandler):
         )
 
     def _here(self, after: str | None) -> Iterable[tuple[Connection, str]]:
-        here: Iterable[Connection] = self._services.hub.admitted()
+        here: Iterable[Connection] = self._services.hub.joined()
         return (
             (one, self._services.node_id)
             for one in here
@@ -201,8 +201,8 @@ class ConnectionsHandler(ClusterHandler):
         given = self.query("limit") or str(PAGE)
         # A number of many digits takes long to read.
         is_number = re.fullmatch("[0-9]{1,5}", given) is not None
-        if not is_number or not 1 <= int(given) <= LARGEST_PAGE:
-            self.refuse(f"limit must be a number from 1 to {LARGEST_PAGE}", 400)
+        if not is_number or not 1 <= int(given) <= MAX_PAGE:
+            self.refuse(f"limit must be a number from 1 to {MAX_PAGE}", 400)
         return int(given)
 
 

@@ -13,7 +13,7 @@ from realtime.relay.cursor import Cursor
 from realtime.relay.errors import CloseCode, Refused
 from realtime.relay.events import Event
 from realtime.relay.protocol import stamp
-from realtime.relay.resume import Question, Unrecoverable, read_cursor
+from realtime.relay.resume import ResumeRequest, Unrecoverable, read_cursor
 from realtime.relay.subscriber import State, Subscriber
 from realtime.web.services import Admission, Services
 from realtime.web.sink import SocketSink, frame
@@ -75,7 +75,7 @@ class Joining:
                 raise refused
         generation = refusals.generation
         try:
-            return await self._services.access.admit(self._subject, self._bot_id)
+            return await self._services.access.authorize(self._subject, self._bot_id)
         except Refused as refused:
             refusals.remember(self._subject, topic, refused, generation)
             raise
@@ -93,7 +93,7 @@ class Joining:
         """What the client is told of its cursor, and the events that it is owed."""
         if not self._cursor:
             return {}, ()
-        resumes = self._services.tally.resumes
+        resumes = self._services.counters.resumes
         try:
             cursor = read_cursor(self._cursor, self._services.database())
             owed = await self._since(cursor, admission)
@@ -112,26 +112,26 @@ class Joining:
         """
         await self._replay(owed, admission)
         while self._subscriber.has_overflowed and not self._has_left():
-            seen = admission.place
+            seen = admission.cursor
             self._subscriber.hold_anew()
-            admission = await self._services.access.admit(self._subject, self._bot_id)
+            admission = await self._services.access.authorize(self._subject, self._bot_id)
             try:
                 owed = await self._since(seen, admission)
             except Unrecoverable as lost:
                 raise Refused(CloseCode.TRY_AGAIN_LATER, "fell behind for good") from lost
             await self._replay(owed, admission)
-        self._services.hub.admit(self._subscriber, admission.place)
+        self._services.hub.go_live(self._subscriber, admission.cursor)
 
     async def _since(self, cursor: Cursor, admission: Admission) -> Sequence[Event]:
-        question = Question(self._subscriber.topic, admission.user_id, cursor, admission.place)
-        return await self._services.history.since(question)
+        request = ResumeRequest(self._subscriber.topic, admission.user_id, cursor, admission.cursor)
+        return await self._services.history.since(request)
 
     def _move_to(self, admission: Admission) -> None:
-        self._subscriber.cursor = self._services.encode_place(admission.place)
+        self._subscriber.cursor = self._services.encode_cursor(admission.cursor)
 
     async def _replay(self, owed: Sequence[Event], admission: Admission) -> None:
         """Send at the pace at which the client reads."""
-        for messages in _portions(owed, self._services.encode_place(admission.place)):
+        for messages in _portions(owed, self._services.encode_cursor(admission.cursor)):
             self._sink.send(frame(messages))
             try:
                 async with asyncio.timeout(self._services.intervals.replay):

@@ -10,20 +10,20 @@ import socket
 from realtime.metrics.prometheus import CONTENT_TYPE, render
 from realtime.metrics.snapshot import Figures, counted
 from realtime.metrics.vitals import Vitals, resident_bytes
-from realtime.relay.counters import Tally
+from realtime.relay.counters import Counters
 from realtime.relay.hub import Hub
 from realtime.relay.protocol import bot_of
 from realtime.web.endpoints import JsonHandler, users_of
 from realtime.web.sink import SocketSink
 
 
-def own_figures(hub: Hub, tally: Tally, vitals: Vitals, *, port: int, relay: str) -> Figures:
+def own_figures(hub: Hub, counters: Counters, vitals: Vitals, *, port: int, relay: str) -> Figures:
     """How this process is doing at the moment.
 
     Args:
         relay: how it waits for events, as in `Status.relay`.
     """
-    here = list(hub.admitted())
+    here = list(hub.joined())
     sinks = (one.sink for one in hub)
     return Figures(
         hostname=socket.gethostname(),
@@ -38,7 +38,7 @@ def own_figures(hub: Hub, tally: Tally, vitals: Vitals, *, port: int, relay: str
         users=len(users_of(here)),
         buffered_bytes=sum(one.waiting_bytes for one in sinks if isinstance(one, SocketSink)),
         relay=relay,
-        **counted(tally),
+        **counted(counters),
     )
 
 

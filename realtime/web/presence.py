@@ -18,7 +18,7 @@ class PresenceHandler(JsonHandler):
         try:
             if bot_id is None:
                 raise Refused(CloseCode.ACCESS_DENIED, "bot not found or access denied")
-            await self._services.access.admit(subject, bot_id)
+            await self._services.access.authorize(subject, bot_id)
             listing = await self._services.presence.now(bot_topic(bot_id))
         except Refused as refused:
             self.refuse(refused.reason, STATUS.get(CloseCode(refused.code), 503))

@@ -11,9 +11,9 @@ from realtime.auth.tokens import TokenVerifier
 from realtime.config.intervals import Intervals
 from realtime.config.settings import Settings
 from realtime.metrics.snapshot import Everywhere
-from realtime.relay.counters import Tally
+from realtime.relay.counters import Counters
 from realtime.relay.cursor import Cursor, Database, encode_cursor
-from realtime.relay.history import History
+from realtime.relay.history import ResumeBatcher
 from realtime.relay.hub import Hub
 from realtime.relay.presence_relay import PresenceRelay
 from realtime.relay.refusals import Refusals
@@ -22,7 +22,7 @@ from realtime.web.pings import Pings
 
 
 class Admission(Protocol):
-    """Somebody who may open a socket, as of that place in the log."""
+    """Somebody who may open a socket, as of that cursor."""
 
     @property
     def user_id(self) -> str: ...
@@ -33,13 +33,13 @@ class Admission(Protocol):
     @property
     def role(self) -> str | None: ...
     @property
-    def place(self) -> Cursor: ...
+    def cursor(self) -> Cursor: ...
 
 
 class Access(Protocol):
     """Who may open a socket; implemented by `relay.admissions`."""
 
-    async def admit(self, subject: str, bot_id: str | None) -> Admission:
+    async def authorize(self, subject: str, bot_id: str | None) -> Admission:
         """Ask for a token's subject.
 
         Raises:
@@ -124,12 +124,12 @@ class Services:
     typing: TypingRelay
     presence: PresenceRelay
     refusals: Refusals
-    history: History
+    history: ResumeBatcher
     connections: Connections
     node_id: str
     """This process's, among those over the same database."""
     pings: Pings
-    tally: Tally
+    counters: Counters
     everywhere: Callable[[], Awaitable[Everywhere]]
     """Asks for the figures of all processes."""
     database: Callable[[], Database]
@@ -140,6 +140,6 @@ class Services:
     new_id: Callable[[], str]
     status: Status
 
-    def encode_place(self, cursor: Cursor) -> str:
+    def encode_cursor(self, cursor: Cursor) -> str:
         """Write a cursor of this process's database."""
         return encode_cursor(self.database(), cursor)

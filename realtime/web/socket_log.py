@@ -38,6 +38,6 @@ def note_end(
         theirs: the client's; None: it broke off.
     """
     code = ours or theirs or ABNORMAL
-    services.tally.gone(code, is_ours=ours is not None)
+    services.counters.gone(code, is_ours=ours is not None)
     seconds = round(services.clock() - subscriber.opened_at, 3) if subscriber else None
     log.info(about("gone", connection_id, subscriber, code=code, seconds=seconds))

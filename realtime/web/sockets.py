@@ -122,7 +122,7 @@ class NotificationsConversation(Conversation):
             user_id = protocol.canonical_uuid(subject)
         else:
             # The topic has the id in its name, which only the database knows.
-            user_id = (await self._services.access.admit(subject, None)).user_id
+            user_id = (await self._services.access.authorize(subject, None)).user_id
         if user_id is None:
             raise Refused(CloseCode.UNAUTHENTICATED, "user unknown or deactivated")
         return protocol.user_topic(user_id), None

@@ -1,7 +1,7 @@
 """How long a socket's token lasts: the warning before its end, the end, and a new one in time.
 
 One per open socket, owned by `sockets`. A new token of the same subject costs no database query:
-whether the user may be there at all is kept true by ejections, not by tokens.
+whether the user may be there at all is kept true by changes of access, not by tokens.
 """
 
 import asyncio

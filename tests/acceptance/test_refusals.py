@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from realtime.postgres.access import Access, Admission
-from realtime.relay.admission import Question
+from realtime.relay.admission import AdmissionRequest
 from realtime.relay.errors import Refused
 from tests.platform import Platform
 from tests.serving import RunningServer, World
@@ -23,14 +23,16 @@ async def test_repeated_refusals_are_answered_without_a_query(
 ) -> None:
     """Once the grants have been heard that making the users was."""
     strangers = [await platform.user() for _ in range(20)]
-    asked: list[Question] = []
-    admit = Access.admit
+    asked: list[AdmissionRequest] = []
+    authorize = Access.authorize
 
-    async def counting(self: Access, questions: Sequence[Question]) -> list[Admission | Refused]:
+    async def counting(
+        self: Access, questions: Sequence[AdmissionRequest]
+    ) -> list[Admission | Refused]:
         asked.extend(questions)
-        return await admit(self, questions)
+        return await authorize(self, questions)
 
-    monkeypatch.setattr(Access, "admit", counting)
+    monkeypatch.setattr(Access, "authorize", counting)
 
     async def is_for_free() -> bool:
         asked.clear()

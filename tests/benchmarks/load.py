@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from tests.benchmarks.tally import Tally, now
+from tests.benchmarks.tally import Counters, now
 from tests.benchmarks.wire import CLOSE, PING, PONG, TEXT, masked, small_or_long_frame
 
 RECEIVE_BYTES = 262_144
@@ -82,7 +82,7 @@ class Generator:
         self._orders = b""
         self._clients: dict[int, Client] = {}
         self._opening: Opening | None = None
-        self._tally: Tally | None = None
+        self._tally: Counters | None = None
         self._lost = 0
 
     def run(self) -> None:
@@ -111,7 +111,7 @@ class Generator:
                 self._opening = Opening(order)
             case "measure":
                 self._lost = 0
-                self._tally = Tally(order["expected"], order["limit"], order["window"])
+                self._tally = Counters(order["expected"], order["limit"], order["window"])
                 self._say(measuring=True)
             case "expect" if self._tally is not None:
                 self._tally.expected = order["expected"]

@@ -22,7 +22,7 @@ def percentile(ordered: list[int], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] / 1000 if ordered else 0.0
 
 
-class Tally:
+class Counters:
     """Deliveries of all sockets; the delays of those that are sampled.
 
     Args:

@@ -24,7 +24,7 @@ ISOLATION = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 PAUSE_SECONDS = 0.3
 """Between two transactions of a writer, at most; half of that on average."""
 LONG_SECONDS = 5.0
-MOST_PREPARED = 2
+MAX_PREPARED = 2
 
 _CONFLICTS = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 _SAW = "SELECT id FROM relay.events WHERE topic = $1 ORDER BY xid DESC LIMIT 3"
@@ -167,7 +167,7 @@ class Writer:
         await self._end("edit")
 
     async def _prepare(self) -> None:
-        if len(self._prepared) == MOST_PREPARED:
+        if len(self._prepared) == MAX_PREPARED:
             return await self._end_prepared()
         await self._begin()
         await self._connection.execute("SET LOCAL relay.quiet = 'on'")

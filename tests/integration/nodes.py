@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from realtime.postgres.doorbell import TYPING_CHANNEL
-from realtime.postgres.nodes import Cluster
+from realtime.postgres.nodes import Nodes
 from realtime.relay.protocol import bot_topic
 from realtime.relay.typing_indicators import Indicator
 from tests.platform import Platform
@@ -24,7 +24,7 @@ def indicator(username: str = "gus", *, is_typing: bool = True, is_local: bool =
 
 
 @asynccontextmanager
-async def running(cluster: Cluster) -> AsyncIterator[None]:
+async def running(cluster: Nodes) -> AsyncIterator[None]:
     """Its tasks, as the server runs them."""
     tasks = [
         asyncio.create_task(cluster.keep_alive()),
@@ -39,11 +39,11 @@ async def running(cluster: Cluster) -> AsyncIterator[None]:
                 await task
 
 
-def a_cluster(pool: Pool, **info: object) -> Cluster:
-    return Cluster(pool, str(uuid4()), lambda: info)
+def a_cluster(pool: Pool, **info: object) -> Nodes:
+    return Nodes(pool, str(uuid4()), lambda: info)
 
 
-async def heartbeat_of(platform: Platform, cluster: Cluster) -> Any:
+async def heartbeat_of(platform: Platform, cluster: Nodes) -> Any:
     return await platform.connection.fetchval(
         "SELECT heartbeat_at FROM relay.nodes WHERE id = $1", cluster.node_id
     )
@@ -80,7 +80,7 @@ async def heard(platform: Platform) -> list[str]:
     return payloads
 
 
-async def told_all(platform: Platform, cluster: Cluster) -> None:
+async def told_all(platform: Platform, cluster: Nodes) -> None:
     """Wait until what the cluster was told to pass on has been said to the database."""
     await eventually(lambda: not cluster._outbox)
     await eventually(lambda: heartbeat_of(platform, cluster))
@@ -88,7 +88,7 @@ async def told_all(platform: Platform, cluster: Cluster) -> None:
     await another_beat(platform, cluster)
 
 
-async def another_beat(platform: Platform, cluster: Cluster) -> None:
+async def another_beat(platform: Platform, cluster: Nodes) -> None:
     before = await heartbeat_of(platform, cluster)
 
     async def is_later() -> Any:

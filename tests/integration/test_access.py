@@ -13,7 +13,7 @@ from tornado.ioloop import IOLoop
 
 from realtime.postgres.access import Access, Admission
 from realtime.postgres.pool import open_pool
-from realtime.relay.admission import Question
+from realtime.relay.admission import AdmissionRequest
 from realtime.relay.cursor import Snapshot
 from realtime.relay.errors import CloseCode, Refused
 from tests.platform import Platform
@@ -46,13 +46,13 @@ def by_name(pool: Pool) -> Access:
 
 async def admit(access: Access, subject: str, bot_id: str | None = None) -> Admission:
     """Ask for one alone."""
-    (answer,) = await access.admit([Question(subject, bot_id)])
+    (answer,) = await access.authorize([AdmissionRequest(subject, bot_id)])
     assert isinstance(answer, Admission)
     return answer
 
 
 async def refusal_of(access: Access, subject: str, bot_id: str | None = None) -> int:
-    (answer,) = await access.admit([Question(subject, bot_id)])
+    (answer,) = await access.authorize([AdmissionRequest(subject, bot_id)])
     assert isinstance(answer, Refused)
     return answer.code
 
@@ -124,18 +124,18 @@ async def test_many_come_in_at_once(access: Access, world: World, platform: Plat
     """Each gets the answer to their own question, all as of one moment."""
     stranger = await platform.user()
     asked = [
-        (Question(world.owner, world.bot), "owner"),
-        (Question(stranger, world.bot), CloseCode.ACCESS_DENIED),
-        (Question("\x00", world.bot), CloseCode.UNAUTHENTICATED),
-        (Question(world.guest, None), None),
-        (Question(world.guest, str(uuid4())), CloseCode.ACCESS_DENIED),
-        (Question(str(uuid4()), None), CloseCode.UNAUTHENTICATED),
-        (Question(world.guest, world.bot), "viewer"),
+        (AdmissionRequest(world.owner, world.bot), "owner"),
+        (AdmissionRequest(stranger, world.bot), CloseCode.ACCESS_DENIED),
+        (AdmissionRequest("\x00", world.bot), CloseCode.UNAUTHENTICATED),
+        (AdmissionRequest(world.guest, None), None),
+        (AdmissionRequest(world.guest, str(uuid4())), CloseCode.ACCESS_DENIED),
+        (AdmissionRequest(str(uuid4()), None), CloseCode.UNAUTHENTICATED),
+        (AdmissionRequest(world.guest, world.bot), "viewer"),
     ] * 20
-    answers = await access.admit([question for question, _ in asked])
+    answers = await access.authorize([question for question, _ in asked])
     found = [one.code if isinstance(one, Refused) else one.role for one in answers]
     assert found == [expected for _, expected in asked]
-    assert len({one.place for one in answers if isinstance(one, Admission)}) == 1
+    assert len({one.cursor for one in answers if isinstance(one, Admission)}) == 1
 
 
 @pytest.mark.gen_test
@@ -148,8 +148,10 @@ async def test_an_error_for_one_is_not_the_others(
         " RETURNS TABLE (user_id uuid, username text) LANGUAGE sql STABLE"
         " AS 'SELECT id, username FROM public.users WHERE id = subject::uuid'"
     )
-    questions = [Question(subject, None) for subject in (world.owner, "no uuid", world.guest)]
-    owner, nobody, guest = await access.admit(questions)
+    questions = [
+        AdmissionRequest(subject, None) for subject in (world.owner, "no uuid", world.guest)
+    ]
+    owner, nobody, guest = await access.authorize(questions)
     assert isinstance(owner, Admission)
     assert isinstance(guest, Admission)
     assert (owner.user_id, guest.user_id) == (world.owner, world.guest)
@@ -173,7 +175,7 @@ async def test_answer_and_place_are_of_one_moment(
     await platform.execute("COMMIT")
     admission = await question
     assert admission.role == "viewer"
-    assert not admission.place.covers(newest)
+    assert not admission.cursor.covers(newest)
     assert await refusal_of(access, world.guest, world.bot) == CloseCode.ACCESS_DENIED
 
 
@@ -191,8 +193,8 @@ async def test_a_place_covers_all_that_was_committed(
     admission: Admission = await admit(access, world.owner, None)
     await other.connection.close(timeout=10)
     assert open_one < committed
-    assert admission.place.covers(committed)
-    assert not admission.place.covers(open_one)
+    assert admission.cursor.covers(committed)
+    assert not admission.cursor.covers(open_one)
 
 
 async def newest_of(platform: Platform) -> int:
@@ -298,7 +300,7 @@ async def test_broken_connections(access: Access, world: World, platform: Platfo
     codes: set[int] = set()
 
     async def is_admitted() -> Any:
-        (answer,) = await access.admit([Question(world.owner, world.bot)])
+        (answer,) = await access.authorize([AdmissionRequest(world.owner, world.bot)])
         if isinstance(answer, Admission):
             return answer
         codes.add(answer.code)

@@ -25,8 +25,8 @@ from realtime.postgres.listener import begin
 from realtime.postgres.pool import connect
 from realtime.relay import pace
 from realtime.relay.events import Page
-from realtime.relay.pace import State
-from realtime.relay.reader import Relay
+from realtime.relay.pace import PaceState
+from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
 from tests.integration.writers import Ledger, Writer, make_places
 from tests.platform import Platform
@@ -96,7 +96,7 @@ class SlowWriter(Writer):
 class Process:
     """A relay, from the end of the log on."""
 
-    _relay: Relay
+    _relay: Reader
     _task: asyncio.Task[None]
 
     def __init__(self, connection: Connection) -> None:
@@ -108,7 +108,7 @@ class Process:
     async def start(cls, dsn: str) -> Process:
         process = cls(await connect(dsn, 20))
         beginning = await begin(dsn, 10)
-        process._relay = Relay(
+        process._relay = Reader(
             cast("Hub", process.hub),
             Refusals(time.monotonic),
             beginning.database,
@@ -124,7 +124,7 @@ class Process:
         """And sleeps, so that only another ring would wake it."""
         if self._task.done():
             self._task.result()
-        return self._relay.state is State.ASLEEP and len(self.hub.ids) >= len(ids)
+        return self._relay.state is PaceState.ASLEEP and len(self.hub.ids) >= len(ids)
 
     async def stop(self) -> None:
         self._task.cancel()

@@ -17,7 +17,7 @@ from realtime.postgres.event_log import PAGE_ROWS, EventLog
 from realtime.postgres.pool import connect
 from realtime.relay.cursor import Cursor, Snapshot
 from realtime.relay.events import Page
-from realtime.relay.resume import Lost, Unrecoverable
+from realtime.relay.resume import GapReason, Unrecoverable
 from tests.platform import Platform
 from tests.waiting import eventually
 
@@ -44,7 +44,7 @@ class Writing(Platform):
     async def send_many(self, number: int) -> None:
         await self.execute(f"{SEND_MANY} FROM generate_series(1, $1::int) AS n", number)
 
-    async def eject(self, number: int = 1, kind: str = "eject") -> None:
+    async def change_access(self, number: int = 1, kind: str = "eject") -> None:
         await self.execute(f"{EJECT} FROM generate_series(1, {number})", kind)
 
 
@@ -85,7 +85,7 @@ def texts(pages: list[Page]) -> list[str]:
 def place_after(cursor: Cursor, pages: list[Page]) -> Cursor:
     """The cursor after a whole read."""
     xids = [event.xid for page in pages for event in page.events]
-    xids += [ejection.xid for page in pages for ejection in page.ejections]
+    xids += [change.xid for page in pages for change in page.changes]
     return cursor.after(pages[-1].snapshot, max(xids, default=0))
 
 
@@ -103,7 +103,7 @@ async def test_a_read_that_finds_nothing_still_tells_its_snapshot(
     log: EventLog, writing: Writing
 ) -> None:
     """One page without rows, whose snapshot is the server's."""
-    (page,) = await pages_of(log, await log.end())
+    (page,) = await pages_of(log, await log.current_cursor())
     text = await writing.connection.fetchval("SELECT pg_current_snapshot()::text")
     expected = Page(Snapshot.parse(text), (), (), is_last=True)
     assert page == expected._replace(clock_offset=page.clock_offset, seconds=page.seconds)
@@ -115,7 +115,7 @@ async def test_the_age_of_an_event_is_told_by_the_databases_own_clock(
     log: EventLog, writing: Writing
 ) -> None:
     """Whatever this host's clock says: at least what has passed, at most the read's time more."""
-    start = await log.end()
+    start = await log.current_cursor()
     before = time.monotonic()
     await writing.connection.execute(
         "INSERT INTO relay.events (topic, type, payload) VALUES ('t', 'x', '{}')"
@@ -132,7 +132,7 @@ async def test_a_small_read_is_one_statement(
     log: EventLog, reading: Connection, writing: Writing
 ) -> None:
     """Rows and snapshot come in one round trip, so that they are of one moment."""
-    start = await log.end()
+    start = await log.current_cursor()
     await pages_of(log, start)  # the first time, asyncpg asks for types
     await writing.send("one", "two")
     statements: list[str] = []
@@ -146,7 +146,7 @@ async def test_a_small_read_is_one_statement(
 @pytest.mark.gen_test
 async def test_an_event_is_what_was_written(log: EventLog, writing: Writing) -> None:
     """Id, transaction, topic, payload, whom it tells of a grant, and of which thing it tells."""
-    start = await log.end()
+    start = await log.current_cursor()
     user, thing = "b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0001", "b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0002"
     row = await writing.connection.fetchrow(
         "INSERT INTO relay.events (topic, type, payload, user_id, subject)"
@@ -163,7 +163,7 @@ async def test_an_event_is_what_was_written(log: EventLog, writing: Writing) -> 
 @pytest.mark.gen_test
 async def test_ejections_come_apart_from_events(log: EventLog, writing: Writing) -> None:
     """Both kinds of them, with everything they say."""
-    start = await log.end()
+    start = await log.current_cursor()
     user = "b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0001"
     await writing.execute(
         "INSERT INTO relay.events (topic, type, user_id, code, payload)"
@@ -174,12 +174,12 @@ async def test_ejections_come_apart_from_events(log: EventLog, writing: Writing)
     await writing.execute("INSERT INTO relay.events (type, code) VALUES ('recheck', 4001)")
     (page,) = await pages_of(log, start)
     assert texts([page]) == ["event"]
-    said = [one._replace(id=0, xid=0) for one in page.ejections]
+    said = [one._replace(id=0, xid=0) for one in page.changes]
     assert said == [
         (0, 0, "t", user, 4003, "bye", False),
         (0, 0, None, None, 4001, None, True),
     ]
-    assert page.ejections[0].id < page.events[0].id < page.ejections[1].id
+    assert page.changes[0].id < page.events[0].id < page.changes[1].id
 
 
 @pytest.mark.gen_test
@@ -187,7 +187,7 @@ async def test_what_is_open_comes_when_it_commits(
     log: EventLog, writing: Writing, other: Writing
 ) -> None:
     """Later events do not wait for it, and are not read again with it."""
-    start = await log.end()
+    start = await log.current_cursor()
     await other.execute("BEGIN")
     await other.send("slow")
     await writing.send("fast")
@@ -206,7 +206,7 @@ async def test_events_are_in_the_order_of_their_writing(
     log: EventLog, writing: Writing, other: Writing
 ) -> None:
     """Not in that of their transactions: the later one's event may have been seen by the other."""
-    start = await log.end()
+    start = await log.current_cursor()
     await other.execute("BEGIN")
     await other.execute("SELECT pg_current_xact_id()")
     await writing.send("seen")
@@ -222,7 +222,7 @@ async def test_what_was_undone_is_never_read(
     log: EventLog, writing: Writing, other: Writing
 ) -> None:
     """By a rollback or to a savepoint, below the cursor or above."""
-    start = await log.end()
+    start = await log.current_cursor()
     await other.execute("BEGIN")
     await other.send("kept")
     await other.execute("SAVEPOINT s")
@@ -256,8 +256,8 @@ async def test_what_was_undone_is_never_read(
 async def test_a_large_read_comes_in_pages(
     log: EventLog, writing: Writing, number: int, sizes: list[int]
 ) -> None:
-    """First one for the ejections; only the last says so, and nothing follows it."""
-    start = await log.end()
+    """First one for the changes; only the last says so, and nothing follows it."""
+    start = await log.current_cursor()
     await writing.send_many(number)
     pages = await pages_of(log, start)
     assert [len(page.events) for page in pages] == sizes
@@ -270,28 +270,28 @@ async def test_a_large_read_comes_in_pages(
 @pytest.mark.gen_test
 async def test_all_ejections_come_before_all_events(log: EventLog, writing: Writing) -> None:
     """Also those that were written after more events than a page holds."""
-    start = await log.end()
+    start = await log.current_cursor()
     await writing.send_many(PAGE_ROWS + 500)
-    await writing.eject()
+    await writing.change_access()
     await writing.send("last")
-    await writing.eject(kind="recheck")
+    await writing.change_access(kind="recheck")
     pages = await pages_of(log, start)
-    assert [one.may_stay for one in pages[0].ejections] == [False, True]
+    assert [one.may_stay for one in pages[0].changes] == [False, True]
     assert not pages[0].events
-    assert not [one for page in pages[1:] for one in page.ejections]
+    assert not [one for page in pages[1:] for one in page.changes]
     assert texts(pages)[-1] == "last"
 
 
 @pytest.mark.gen_test
-async def test_a_read_may_be_all_ejections(log: EventLog, writing: Writing) -> None:
+async def test_a_read_may_be_all_changes(log: EventLog, writing: Writing) -> None:
     """More of them than a page holds of events; an empty page ends the read."""
-    start = await log.end()
-    await writing.eject(PAGE_ROWS + 500)
+    start = await log.current_cursor()
+    await writing.change_access(PAGE_ROWS + 500)
     pages = await pages_of(log, start)
-    assert [(len(page.ejections), page.is_last) for page in pages] == [(1500, False), (0, True)]
+    assert [(len(page.changes), page.is_last) for page in pages] == [(1500, False), (0, True)]
     (nothing,) = await pages_of(log, place_after(start, pages))
     assert nothing.is_last
-    assert not nothing.ejections
+    assert not nothing.changes
 
 
 @pytest.mark.gen_test
@@ -299,7 +299,7 @@ async def test_a_large_transaction_below_the_cursor_comes_in_pages(
     log: EventLog, writing: Writing, other: Writing
 ) -> None:
     """It was open when later ones were read."""
-    start = await log.end()
+    start = await log.current_cursor()
     await other.execute("BEGIN")
     await other.send_many(PAGE_ROWS + 200)
     await writing.send("fast")
@@ -316,18 +316,18 @@ async def test_a_large_transaction_below_the_cursor_comes_in_pages(
 @pytest.mark.gen_test
 async def test_pages_are_of_one_moment(log: EventLog, writing: Writing) -> None:
     """What commits between two of them is not in them; the next read brings it, once."""
-    start = await log.end()
+    start = await log.current_cursor()
     await writing.send_many(2 * PAGE_ROWS)
     pages: list[Page] = []
     async for page in log.read(start):
         pages.append(page)
         await writing.send("meanwhile")
-        await writing.eject()
+        await writing.change_access()
     assert "meanwhile" not in texts(pages)
-    assert not pages[0].ejections
+    assert not pages[0].changes
     (after,) = await pages_of(log, place_after(start, pages))
     assert texts([after]) == ["meanwhile"] * len(pages)
-    assert len(after.ejections) == len(pages)
+    assert len(after.changes) == len(pages)
 
 
 # What a read leaves behind.
@@ -339,7 +339,7 @@ async def test_a_read_leaves_no_transaction_open(
     log: EventLog, reading: Connection, writing: Writing, number: int
 ) -> None:
     """An open one would hold back vacuum, and the delivery of NOTIFY."""
-    start = await log.end()
+    start = await log.current_cursor()
     assert await state_of(writing, reading) == "idle"
     await writing.send_many(number)
     await pages_of(log, start)
@@ -351,7 +351,7 @@ async def test_a_read_broken_off_leaves_no_transaction_open(
     log: EventLog, reading: Connection, writing: Writing
 ) -> None:
     """The same connection then reads all of it again."""
-    start = await log.end()
+    start = await log.current_cursor()
     await writing.send_many(2 * PAGE_ROWS)
     all_of_it = cast("AsyncGenerator[Page, None]", log.read(start))
     async with aclosing(all_of_it) as pages:
@@ -367,7 +367,7 @@ async def test_a_read_cancelled_while_it_waits_leaves_no_transaction_open(
     log: EventLog, reading: Connection, writing: Writing, other: Writing
 ) -> None:
     """Here it waits for a lock, between its pages, until it is cancelled."""
-    start = await log.end()
+    start = await log.current_cursor()
     await writing.send_many(2 * PAGE_ROWS)
     await other.execute("BEGIN; LOCK TABLE relay.events IN ACCESS EXCLUSIVE MODE")
     task = asyncio.create_task(pages_of(log, start))
@@ -395,12 +395,12 @@ async def test_one_who_begins_now_is_given_what_comes(
     log: EventLog, writing: Writing, other: Writing
 ) -> None:
     """Nothing committed before; all that is open or comes later."""
-    assert (await log.end()).last == 0
+    assert (await log.current_cursor()).last == 0
     await writing.send("before")
     await other.execute("BEGIN")
     await other.send("open")
     await writing.send("before, too")
-    start = await log.end()
+    start = await log.current_cursor()
     assert len(start.open) == 1
     await writing.send("after")
     await other.execute("COMMIT")
@@ -413,18 +413,18 @@ async def test_rows_from_the_future_are_not_delivered(
     log: EventLog, writing: Writing, number: int
 ) -> None:
     """A restored dump brings them; they neither arrive nor move the cursor, in pages or not."""
-    start = await log.end()
+    start = await log.current_cursor()
     await writing.execute(FUTURE, 2**40)
     await writing.send_many(number)
     pages = await pages_of(log, start)
     assert texts(pages) == [str(n) for n in range(1, number + 1)]
-    assert (await log.end()).last == place_after(start, pages).last < 2**40
+    assert (await log.current_cursor()).last == place_after(start, pages).last < 2**40
 
 
 @pytest.mark.gen_test
 async def test_a_row_at_xmax_lies_in_the_future(log: EventLog, writing: Writing) -> None:
     """The next transaction id is the first that no snapshot covers yet."""
-    start = await log.end()
+    start = await log.current_cursor()
     await writing.execute("BEGIN")
     mine = await writing.connection.fetchval("SELECT pg_current_xact_id()")
     await writing.execute(FUTURE, mine + 1)
@@ -445,19 +445,19 @@ EMPTY = """BEGIN; LOCK TABLE relay.events_0 IN ACCESS EXCLUSIVE MODE NOWAIT;
 @pytest.mark.gen_test
 async def test_a_gap_is_never_silent(log: EventLog, writing: Writing, other: Writing) -> None:
     """Who has not seen what was removed is told; who has, and who begins now, reads on."""
-    start = await log.end()
+    start = await log.current_cursor()
     await other.execute("BEGIN")
     await other.send("open")
     await writing.send("removed")
     behind = place_after(start, await pages_of(log, start))
     await other.execute("COMMIT")
-    now = await log.end()
+    now = await log.current_cursor()
     await writing.execute(EMPTY)
-    assert await log.end() == now
+    assert await log.current_cursor() == now
     for cursor in (start, behind):
         with pytest.raises(Unrecoverable) as caught:
             await pages_of(log, cursor)
-        assert caught.value.reason is Lost.TOO_OLD
+        assert caught.value.reason is GapReason.TOO_OLD
     await writing.send("after")
     assert texts(await pages_of(log, now)) == ["after"]
 
@@ -492,7 +492,7 @@ async def test_a_gap_is_not_silent_between_pages(
     log: EventLog, reading: Connection, writing: Writing
 ) -> None:
     """TRUNCATE shows in older snapshots, too: a read in pages has to be sure of its rows."""
-    start = await log.end()
+    start = await log.current_cursor()
     await writing.send_many(PAGE_ROWS + 200)
     interrupted = EventLog(cast("Connection", Interrupted(reading, EMPTY, writing)))
     found: list[Page] = []
@@ -505,7 +505,7 @@ async def test_a_gap_is_not_silent_between_pages(
 async def test_a_floor_from_the_future_hides_nothing(log: EventLog, writing: Writing) -> None:
     """A restored dump brings that as well; a relay that starts on it still delivers."""
     await writing.execute("UPDATE relay.floor SET last = '1000000', snapshot = '9:9:'")
-    start = await log.end()
+    start = await log.current_cursor()
     await writing.send("after")
     assert texts(await pages_of(log, start)) == ["after"]
 
@@ -523,7 +523,7 @@ async def fill(writing: Writing, number: int) -> Cursor:
         number,
     )
     await writing.send("newest")
-    return await EventLog(writing.connection).end()
+    return await EventLog(writing.connection).current_cursor()
 
 
 async def plan_of(connection: Connection, query: str, cursor: Cursor, mode: str) -> str:

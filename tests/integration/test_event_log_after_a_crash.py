@@ -119,7 +119,7 @@ async def test_what_a_plain_snapshot_would_lose(late_flushing_postgres: Embedded
         return connection
 
     connection = await send("before")
-    cursor = await EventLog(connection).end()
+    cursor = await EventLog(connection).current_cursor()
     connection.terminate()
     seen = await roll_back(dsn, NOTHING_WRITTEN)
     await restart(late_flushing_postgres)
@@ -149,7 +149,7 @@ async def test_what_was_prepared_before_a_crash_comes_after_it(
     await prepared.execute(insert, "open")
     other = await asyncpg.connect(dsn, timeout=10)
     await other.execute(insert, "committed")
-    cursor = await EventLog(other).end()
+    cursor = await EventLog(other).current_cursor()
     assert len(cursor.open) == 2
     prepared.terminate()
     other.terminate()

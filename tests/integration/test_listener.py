@@ -23,7 +23,7 @@ from realtime.postgres.schema import SchemaError
 from realtime.relay import pace
 from realtime.relay.backoff import Backoff
 from realtime.relay.events import Page
-from realtime.relay.reader import Relay
+from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
 from tests.pgbouncer import pgbouncer
 from tests.platform import Platform
@@ -83,7 +83,7 @@ class Heard:
             on_typing=self.typing.append,
             on_change=self._on_change,
         )
-        relay = Relay(
+        relay = Reader(
             cast("Hub", self.hub),
             self.refusals,
             beginning.database,

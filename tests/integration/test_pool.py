@@ -1,4 +1,4 @@
-"""Connections: their limits, what they say of themselves, and which server they lead to."""
+"""SocketTable: their limits, what they say of themselves, and which server they lead to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from realtime.embedded.server import EmbeddedPostgres
-from realtime.postgres.pool import LOST, WrongServer, connect, identify, open_pool
+from realtime.postgres.pool import DATABASE_ERRORS, WrongServer, connect, identify, open_pool
 from tests.platform import Platform
 from tests.waiting import eventually
 
@@ -82,7 +82,7 @@ async def test_connecting_has_a_limit() -> None:
 
     server = await asyncio.start_server(hear_out, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    with pytest.raises(LOST):
+    with pytest.raises(DATABASE_ERRORS):
         await connect(f"postgresql://postgres@127.0.0.1:{port}/none", 0.2)
     await eventually(ended.is_set)
     server.close()
@@ -100,14 +100,14 @@ async def test_connecting_has_a_limit() -> None:
 )
 async def test_whatever_is_wrong_counts_as_lost(dsn: str) -> None:
     """So that everybody who asks is ready for it."""
-    with pytest.raises(LOST):
+    with pytest.raises(DATABASE_ERRORS):
         await connect(dsn, 5)
 
 
 @pytest.mark.gen_test
 async def test_a_wrong_database_counts_as_lost(database: str) -> None:
     """It may be there the next time."""
-    with pytest.raises(LOST):
+    with pytest.raises(DATABASE_ERRORS):
         await connect(database.replace("/test_", "/other_"), 5)
 
 
@@ -140,7 +140,7 @@ async def test_a_pool_ends_though_it_is_in_use(database: str, platform: Platform
             return [row["wait_event"] for row in await ours(platform)] == ["PgSleep"]
 
         await eventually(is_asked)
-    with pytest.raises(LOST):
+    with pytest.raises(DATABASE_ERRORS):
         await question
 
 
@@ -166,7 +166,7 @@ async def test_a_pool_before_there_is_a_database() -> None:
     nowhere = "postgresql://postgres@/none?host=/nonexistent"
     async with open_pool(nowhere, size=1, timeout=5, is_pooled=False) as pool:
         for _ in range(2):
-            with pytest.raises(LOST):
+            with pytest.raises(DATABASE_ERRORS):
                 await pool.fetchval("SELECT 1")
 
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from realtime.postgres.doorbell import ALIVE_SECONDS
-from realtime.postgres.metrics import DatabaseFigures
+from realtime.postgres.metrics import DatabaseMetrics
 from tests.integration.nodes import add_node
 from tests.platform import Platform
 
@@ -24,7 +24,7 @@ async def test_the_living_are_told_of_and_the_dead_are_not(pool: Pool, platform:
     alive, dead = await add_node(platform, age=0), await add_node(platform, age=ALIVE_SECONDS + 5)
     own = await add_node(platform, age=0)
     await platform.execute("UPDATE relay.nodes SET info = '{\"port\": 1}' WHERE id = $1", alive)
-    answer = await DatabaseFigures(pool, str(own), timeout=5).ask()
+    answer = await DatabaseMetrics(pool, str(own), timeout=5).ask()
     assert answer is not None
     ((node_id, info),) = answer.others
     assert node_id == str(alive) != str(dead)
@@ -34,7 +34,7 @@ async def test_the_living_are_told_of_and_the_dead_are_not(pool: Pool, platform:
 @pytest.mark.gen_test
 async def test_the_logs_age_is_that_of_its_oldest_row(pool: Pool, platform: Platform) -> None:
     """Nothing while it is empty; rows of a restored dump, from the future, do not count."""
-    figures = DatabaseFigures(pool, str(uuid4()), timeout=5)
+    figures = DatabaseMetrics(pool, str(uuid4()), timeout=5)
     empty = await figures.ask()
     assert empty is not None
     assert empty.log.age == empty.log.rows == 0
@@ -58,10 +58,10 @@ async def test_a_database_that_does_not_answer_is_none(
     pool: Pool, platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Within the limit, and said in the log; the next question is answered again."""
-    figures = DatabaseFigures(pool, str(uuid4()), timeout=0.2)
+    figures = DatabaseMetrics(pool, str(uuid4()), timeout=0.2)
     async with platform.connection.transaction():
         await platform.execute("LOCK TABLE relay.nodes IN ACCESS EXCLUSIVE MODE")
         with caplog.at_level(logging.WARNING):
             assert await figures.ask() is None
     assert "figures" in caplog.text
-    assert await DatabaseFigures(pool, str(uuid4()), timeout=5).ask() is not None
+    assert await DatabaseMetrics(pool, str(uuid4()), timeout=5).ask() is not None

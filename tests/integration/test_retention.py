@@ -68,7 +68,7 @@ async def test_what_is_older_than_the_retention_goes_and_the_rest_stays(
 ) -> None:
     """Through the whole ring, several times around."""
     retention = Retention(pool, seconds=100)
-    start = await EventLog(platform.connection).end()
+    start = await EventLog(platform.connection).current_cursor()
     for turn in range(3 * PARTITIONS):
         await emit(platform, f"event_{turn}")
         await retention.step()
@@ -85,9 +85,9 @@ async def test_a_cursor_that_claims_all_that_was_removed_is_still_good(
 ) -> None:
     """And it reads what came after, once; one from before is refused rather than served a gap."""
     retention = Retention(pool, seconds=100)
-    before = await EventLog(platform.connection).end()
+    before = await EventLog(platform.connection).current_cursor()
     await emit(platform, "old")
-    seen = await EventLog(platform.connection).end()
+    seen = await EventLog(platform.connection).current_cursor()
     for _ in range(3):
         await retention.step()
         await clock.advance(60)

@@ -150,7 +150,7 @@ async def test_rows_stay_few(
     platform: Platform, database: str, monkeypatch: pytest.MonkeyPatch, simulate: Simulate
 ) -> None:
     """The oldest are deleted while it goes on; those of others do not count."""
-    monkeypatch.setattr(cast, "MOST_MESSAGES", 20)
+    monkeypatch.setattr(cast, "MAX_MESSAGES", 20)
     await platform.execute(dev.DEMO.read_text("utf-8"))
     for number in range(30):
         await platform.message(dev.SESSION_ID, dev.BOT_ID, dev.PEOPLE["ada"], str(number))

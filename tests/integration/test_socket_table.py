@@ -13,7 +13,7 @@ import pytest
 
 from realtime.postgres import socket_table as module
 from realtime.postgres.doorbell import ALIVE_SECONDS
-from realtime.postgres.socket_table import Connections
+from realtime.postgres.socket_table import SocketTable
 from realtime.relay.errors import Refused
 from realtime.relay.presence import Person
 from realtime.relay.protocol import bot_topic, user_topic
@@ -39,7 +39,7 @@ class Process:
     def __init__(self, pool: Pool) -> None:
         self.node_id = str(uuid4())
         self.sockets: dict[str, Subscriber] = {}
-        self.connections = Connections(
+        self.connections = SocketTable(
             pool, self.node_id, present=lambda: list(self.sockets.values()), timeout=5
         )
 
@@ -243,7 +243,7 @@ async def test_people_elsewhere_are_listed_by_topic_and_user(
         people = {user: Person(user, "gus", 1000.5) for user in (shared, other)}
         assert await here.connections.people_on([bot, quiet]) == {bot: people, quiet: {}}
         assert await here.connections.people_on([]) == {}
-        monkeypatch.setattr(module, "MOST", 0)
+        monkeypatch.setattr(module, "MAX_PEOPLE", 0)
         assert await here.connections.people_on([bot]) == {bot: {shared: people[shared]}}
 
 
@@ -264,7 +264,7 @@ async def test_no_answer_is_said_to_be_none(
     assert "connections elsewhere" in caplog.text
 
 
-class Watched(Connections):
+class Watched(SocketTable):
     """Says what it does."""
 
     def __init__(self, pool: Pool, process: Process) -> None:

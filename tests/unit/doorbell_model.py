@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from realtime.relay import pace
-from realtime.relay.pace import Action, State, Step
+from realtime.relay.pace import Action, PaceState, Step
 from tests.unit.doorbell_world import (
     ASLEEP,
     AWAKE,
@@ -142,7 +142,7 @@ def _read(rules: Rules, world: World, number: int) -> Moves:
     relay, snapshot = world.relays[number], world.snapshot
     xmin = snapshot.xmax if rules.reads_xmax_for_xmin else snapshot.xmin
     for is_due in (False, True):
-        if is_due and not rules.is_safe and relay.mood.state != State.AWAKE.value:
+        if is_due and not rules.is_safe and relay.mood.state != PaceState.AWAKE.value:
             continue  # it would mend what we look for
         mood, step = after_read(rules.pace, relay.mood, relay.unread, xmin, is_due)
         said = f"reads {relay.unread}, is {mood.state}, will {step.action.value}"

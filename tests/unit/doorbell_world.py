@@ -13,7 +13,7 @@ from functools import cache
 from typing import NamedTuple
 
 from realtime.relay.cursor import Snapshot
-from realtime.relay.pace import Pace, State, Step
+from realtime.relay.pace import Pace, PaceState, Step
 
 Script = tuple[str, ...]
 MakePace = Callable[[Callable[[], float]], Pace]
@@ -56,7 +56,7 @@ class Rules:
 class Mood(NamedTuple):
     """What a `Pace` remembers."""
 
-    state: str = State.ASLEEP.value
+    state: str = PaceState.ASLEEP.value
     fence: int = 0
     empty_reads: int = 0
 
@@ -95,7 +95,7 @@ class Relay(NamedTuple):
     @property
     def sleeps(self) -> bool:
         at_rest = self.backend.todo[:1] == ("wait",) and not self.is_rung
-        return at_rest and self.mood.state == State.ASLEEP.value
+        return at_rest and self.mood.state == PaceState.ASLEEP.value
 
 
 class Writer(NamedTuple):
@@ -189,15 +189,15 @@ def remember(kind: MakePace, mood: Mood, is_due: bool = False) -> Pace:
     one = kind(lambda: 0.0)
     known = {"state", "_monotonic", "_check_at", "_empty_reads", "_fence", "_pause"}
     assert set(vars(one)) == known, "a mood is not all that a Pace remembers"
-    one.state, one._fence, one._empty_reads = State(mood.state), mood.fence, mood.empty_reads
+    one.state, one._fence, one._empty_reads = PaceState(mood.state), mood.fence, mood.empty_reads
     one._check_at = 0.0 if is_due else 1.0
     return one
 
 
 def _mood(one: Pace) -> Mood:
     """Without what will not be looked at any more, so that states are fewer."""
-    fence = one._fence if one.state is State.FENCED else 0
-    return Mood(one.state.value, fence, one._empty_reads if one.state is State.AWAKE else 0)
+    fence = one._fence if one.state is PaceState.FENCED else 0
+    return Mood(one.state.value, fence, one._empty_reads if one.state is PaceState.AWAKE else 0)
 
 
 @cache

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from realtime.relay.cursor import Cursor, decode_cursor
-from realtime.relay.events import Ejection, Event
+from realtime.relay.events import AccessChange, Event
 from realtime.relay.hub import Hub
-from realtime.relay.recheck import Answer
-from realtime.relay.resume import Floor, Past
+from realtime.relay.recheck import RecheckResult
+from realtime.relay.resume import Floor, TopicHistory
 from realtime.relay.subscriber import State, Subscriber
 from tests.unit.relay_world import (
     ADA,
@@ -42,11 +42,11 @@ class World(FakeDatabase):
         """Write what the triggers would write, and remember what it means."""
         self.deeds.setdefault(xid, []).append((deed, user, topic))
         if deed == "recheck all":
-            self.eject(xid, None, None, may_stay=True)
+            self.change_access(xid, None, None, may_stay=True)
         else:
             self.write(xid, topic, granted_to=user if deed == "grant" else None)
         if deed in ("revoke", "drop", "recheck"):
-            self.eject(xid, topic, user, farewell=FAREWELL, may_stay=deed != "revoke")
+            self.change_access(xid, topic, user, final_message=FAREWELL, may_stay=deed != "revoke")
 
     def commit(self, xid: int) -> None:
         super().commit(xid)
@@ -61,14 +61,14 @@ class World(FakeDatabase):
         lost = [key for key, had in before.items() if had and not self.access[key]]
         self.losses += [(time, user, topic) for user, topic in lost]
 
-    def time(self, row: Event | Ejection) -> int:
+    def time(self, row: Event | AccessChange) -> int:
         return self.committed_at[row.xid]
 
-    def past(self, topic: str) -> Past:
+    def past(self, topic: str) -> TopicHistory:
         """The whole of it: nothing was removed."""
         events = [row for row in self.committed if isinstance(row, Event) and row.topic == topic]
-        ejections = [row for row in self.committed if isinstance(row, Ejection)]
-        return Past(Floor(0, seen(1)), ejections, events, 0)
+        changes = [row for row in self.committed if isinstance(row, AccessChange)]
+        return TopicHistory(Floor(0, seen(1)), changes, events, 0)
 
 
 class Numbered(Subscriber):
@@ -111,7 +111,7 @@ class Watched:
         assert self.is_welcome, "sent before it was welcomed"
         rows = {row.id: row for row in self.world.committed}
         for message in unframe(frames):
-            assert not self.said_farewell, "sent after its farewell"
+            assert not self.said_farewell, "sent after its final_message"
             if message["type"] == "resync":
                 self._resync()
             else:
@@ -126,13 +126,13 @@ class Watched:
             if self.is_in and reason != "too much happened meanwhile":
                 assert self._happened(self.world.changes, self.base), "closed without a cause"
 
-    def _take(self, row: Event | Ejection) -> None:
+    def _take(self, row: Event | AccessChange) -> None:
         time = self.world.time(row)
         assert time > self.base, "sent what was committed before it was entitled"
         assert row.id not in self.sent, "sent twice"
         self.sent.add(row.id)
-        if isinstance(row, Ejection):
-            assert (row.topic, row.user_id) == (self.topic, self.user), "another's farewell"
+        if isinstance(row, AccessChange):
+            assert (row.topic, row.user_id) == (self.topic, self.user), "another's final_message"
             self.said_farewell = True
             return
         assert row.topic == self.topic, "sent another topic's event"
@@ -189,13 +189,13 @@ class SlowAccess:
         self.times: dict[Cursor, int] = {}
         """When an answer was given that has this place."""
 
-    async def recheck(self, questions: Sequence[tuple[str, str]]) -> Answer:
+    async def recheck(self, questions: Sequence[tuple[str, str]]) -> RecheckResult:
         await self._gate()
         allowed = [self._world.access[question] for question in questions]
         place = self._world.place()
         self.times[place] = self._world.now
         await self._gate()
-        return Answer(allowed, place)
+        return RecheckResult(allowed, place)
 
     async def _gate(self) -> None:
         self.gates.append(asyncio.get_running_loop().create_future())
@@ -213,7 +213,7 @@ class WatchedHub(Hub):
         super().__init__(**arguments)
         self._access = access
 
-    def admit_again(self, subscriber: Subscriber, doubt: Ejection, until: Cursor) -> None:
+    def stay(self, subscriber: Subscriber, pending: AccessChange, until: Cursor) -> None:
         assert isinstance(subscriber.sink, Watched)
         subscriber.sink.until = self._access.times[until]
-        super().admit_again(subscriber, doubt, until)
+        super().stay(subscriber, pending, until)

@@ -15,11 +15,11 @@ from typing import Any, NoReturn, TypeVar
 from hypothesis import strategies as st
 
 from realtime.relay.cursor import Cursor, Database, Snapshot
-from realtime.relay.events import Ejection, Event, Page
+from realtime.relay.events import AccessChange, Event, Page
 from realtime.relay.hub import Hub
-from realtime.relay.reader import Relay
+from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
-from realtime.relay.subscriber import Place, Subscriber
+from realtime.relay.subscriber import Position, Subscriber
 from tests.waiting import eventually
 
 BOT = "bot:b1"
@@ -88,11 +88,11 @@ class RecordingSink:
         return [message["cursor"] for message in self.messages if "cursor" in message]
 
 
-class Asked(list[tuple[Subscriber, Ejection]]):
+class Asked(list[tuple[Subscriber, AccessChange]]):
     """What the hub wanted to have asked again."""
 
-    def __call__(self, subscriber: Subscriber, ejection: Ejection) -> None:
-        self.append((subscriber, ejection))
+    def __call__(self, subscriber: Subscriber, change: AccessChange) -> None:
+        self.append((subscriber, change))
 
 
 async def no_pause() -> None:
@@ -109,9 +109,9 @@ def make_hub(
     return Hub(frame=frame, pause=pause, ask_again=ask_again, monotonic=clock)
 
 
-def make_relay(hub: Hub, cursor: Cursor, refusals: Refusals | None = None) -> Relay:
+def make_relay(hub: Hub, cursor: Cursor, refusals: Refusals | None = None) -> Reader:
     refusals = refusals or Refusals(lambda: 0.0)
-    return Relay(hub, refusals, HISTORY, cursor, monotonic=lambda: 0.0)
+    return Reader(hub, refusals, HISTORY, cursor, monotonic=lambda: 0.0)
 
 
 def make_subscriber(
@@ -137,7 +137,7 @@ def join(
     hub.subscribe(subscriber)
     hub.identify(subscriber, user_id, f"{user_id}'s name")
     subscriber.cursor = "told"
-    hub.admit(subscriber, since)
+    hub.go_live(subscriber, since)
     return subscriber, sink
 
 
@@ -149,12 +149,12 @@ def at(last: int, *still_open: int) -> Cursor:
     return Cursor(last, still_open)
 
 
-def read(hub: Hub, cursor: Cursor, text: str, *rows: Event | Ejection) -> None:
+def read(hub: Hub, cursor: Cursor, text: str, *rows: Event | AccessChange) -> None:
     """Have the hub deliver what a read found, all at once, that came as far as the cursor."""
-    run(hub.deliver(page(seen(0), *rows), Place(cursor, text)))
+    run(hub.deliver(page(seen(0), *rows), Position(cursor, text)))
 
 
-def read_part(hub: Hub, *rows: Event | Ejection) -> None:
+def read_part(hub: Hub, *rows: Event | AccessChange) -> None:
     """Have the hub deliver a page of a read that is not its last."""
     run(hub.deliver(page(seen(0), *rows, is_last=False), None))
 
@@ -170,23 +170,23 @@ def event(
     return Event(event_id, xid, topic, payload, granted_to, subject)
 
 
-def ejection(
-    ejection_id: int,
+def access_change(
+    change_id: int,
     xid: int,
     topic: str | None = BOT,
     user_id: str | None = ADA,
     *,
-    farewell: str | None = None,
+    final_message: str | None = None,
     may_stay: bool = False,
-) -> Ejection:
-    return Ejection(ejection_id, xid, topic, user_id, 4003, farewell, may_stay)
+) -> AccessChange:
+    return AccessChange(change_id, xid, topic, user_id, 4003, final_message, may_stay)
 
 
-def page(snapshot: Snapshot, *rows: Event | Ejection, is_last: bool = True) -> Page:
+def page(snapshot: Snapshot, *rows: Event | AccessChange, is_last: bool = True) -> Page:
     """One page; the last of its read, if nothing else is said."""
     return Page(
         snapshot,
-        tuple(row for row in rows if isinstance(row, Ejection)),
+        tuple(row for row in rows if isinstance(row, AccessChange)),
         tuple(row for row in rows if isinstance(row, Event)),
         is_last,
     )
@@ -199,8 +199,8 @@ class FakeDatabase:
     page_rows: int = 1000
     breaks_after: int | None = None
     """How many pages the next read yields before its connection breaks."""
-    committed: list[Event | Ejection] = field(default_factory=list)
-    running: dict[int, list[Event | Ejection]] = field(default_factory=dict)
+    committed: list[Event | AccessChange] = field(default_factory=list)
+    running: dict[int, list[Event | AccessChange]] = field(default_factory=dict)
     highest_ended: int = FIRST_XID - 1
     next_xid: int = FIRST_XID
     next_id: int = 1
@@ -222,8 +222,10 @@ class FakeDatabase:
         self.running[xid].append(row)
         return row
 
-    def eject(self, xid: int, topic: str | None, user_id: str | None, **how: Any) -> Ejection:
-        row = ejection(self._new_id(), xid, topic, user_id, **how)
+    def change_access(
+        self, xid: int, topic: str | None, user_id: str | None, **how: Any
+    ) -> AccessChange:
+        row = access_change(self._new_id(), xid, topic, user_id, **how)
         self.running[xid].append(row)
         return row
 
@@ -256,10 +258,10 @@ class FakeDatabase:
                 raise ConnectionError("cut")
             yield one
 
-    async def end(self) -> Cursor:
+    async def current_cursor(self) -> Cursor:
         return self.place()
 
-    def unseen(self, cursor: Cursor) -> list[Event | Ejection]:
+    def unseen(self, cursor: Cursor) -> list[Event | AccessChange]:
         """What the statement finds: `xid > last OR xid = ANY(open)`, in the order of ids."""
         found = [row for row in self.committed if row.xid > cursor.last or row.xid in cursor.open]
         return sorted(found, key=lambda row: row.id)
@@ -268,12 +270,12 @@ class FakeDatabase:
         snapshot, rows = self.snapshot(), self.unseen(cursor)
         if len(rows) < self.page_rows:
             return [page(snapshot, *rows)]
-        ejections = [row for row in rows if isinstance(row, Ejection)]
+        changes = [row for row in rows if isinstance(row, AccessChange)]
         events = [row for row in rows if isinstance(row, Event)]
         starts = range(0, max(1, len(events)), self.page_rows)
         chunks = [events[start : start + self.page_rows] for start in starts]
         return [
-            page(snapshot, *ejections, is_last=False),
+            page(snapshot, *changes, is_last=False),
             *(page(snapshot, *chunk, is_last=False) for chunk in chunks[:-1]),
             page(snapshot, *chunks[-1]),
         ]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from realtime.relay import admission as admissions_module
-from realtime.relay.admission import BATCH, Admissions, Question
+from realtime.relay.admission import BATCH, AdmissionBatcher, AdmissionRequest
 from realtime.relay.errors import Refused
 from tests.unit.relay_world import run, while_running
 from tests.waiting import eventually
@@ -17,13 +17,13 @@ class FakeAccess:
     """Lets everybody in but `mallory`; can be slow, and can be down."""
 
     def __init__(self) -> None:
-        self.asked: list[list[Question]] = []
+        self.asked: list[list[AdmissionRequest]] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.most = 1000
         """More at once are not answered."""
 
-    async def admit(self, questions: Sequence[Question]) -> list[str | Refused]:
+    async def authorize(self, questions: Sequence[AdmissionRequest]) -> list[str | Refused]:
         self.asked.append(list(questions))
         await self.may_answer.wait()
         if "chaos" in [one.subject for one in questions]:
@@ -36,9 +36,11 @@ class FakeAccess:
         ]
 
 
-async def all_of(admissions: Admissions[str], *subjects: str) -> list[Any]:
+async def all_of(admissions: AdmissionBatcher[str], *subjects: str) -> list[Any]:
     """Ask for all at once; what was raised is returned."""
-    asked = asyncio.gather(*(admissions.admit(s, "b") for s in subjects), return_exceptions=True)
+    asked = asyncio.gather(
+        *(admissions.authorize(s, "b") for s in subjects), return_exceptions=True
+    )
     await while_running(admissions.run(), asked.done)
     return await asked
 
@@ -48,7 +50,7 @@ def test_one_question_for_all_who_wait() -> None:
 
     async def come() -> None:
         access = FakeAccess()
-        ada, mallory, grace = await all_of(Admissions(access), "ada", "mallory", "grace")
+        ada, mallory, grace = await all_of(AdmissionBatcher(access), "ada", "mallory", "grace")
         assert (ada, grace) == ("ada on b", "grace on b")
         assert isinstance(mallory, Refused)
         assert mallory.code == 4003
@@ -63,11 +65,11 @@ def test_who_comes_during_a_question_is_in_the_next_one() -> None:
     async def come() -> None:
         access = FakeAccess()
         access.may_answer.clear()
-        admissions = Admissions(access)
+        admissions = AdmissionBatcher(access)
         loop = asyncio.create_task(admissions.run())
-        first = asyncio.create_task(admissions.admit("ada", None))
+        first = asyncio.create_task(admissions.authorize("ada", None))
         await eventually(lambda: access.asked)
-        later = [asyncio.create_task(admissions.admit(s, "b")) for s in ("grace", "joan")]
+        later = [asyncio.create_task(admissions.authorize(s, "b")) for s in ("grace", "joan")]
         await asyncio.sleep(0)
         access.may_answer.set()
         assert await asyncio.gather(first, *later) == ["ada on None", "grace on b", "joan on b"]
@@ -83,7 +85,7 @@ def test_a_question_is_bounded() -> None:
     async def come() -> None:
         access = FakeAccess()
         names = [str(number) for number in range(2 * BATCH + 1)]
-        assert await all_of(Admissions(access), *names) == [f"{name} on b" for name in names]
+        assert await all_of(AdmissionBatcher(access), *names) == [f"{name} on b" for name in names]
         assert [len(asked) for asked in access.asked] == [BATCH, BATCH, 1]
 
     run(come())
@@ -94,25 +96,25 @@ def test_who_has_left_is_not_asked_about() -> None:
 
     async def come() -> None:
         access = FakeAccess()
-        admissions = Admissions(access)
-        gone = asyncio.create_task(admissions.admit("gone", None))
+        admissions = AdmissionBatcher(access)
+        gone = asyncio.create_task(admissions.authorize("gone", None))
         await asyncio.sleep(0)
         gone.cancel()
         assert await all_of(admissions, "ada") == ["ada on b"]
-        assert access.asked == [[Question("ada", "b")]]
+        assert access.asked == [[AdmissionRequest("ada", "b")]]
 
         access.may_answer.clear()
         loop = asyncio.create_task(admissions.run())
-        leaving = asyncio.create_task(admissions.admit("leaving", None))
-        staying = asyncio.create_task(admissions.admit("staying", None))
+        leaving = asyncio.create_task(admissions.authorize("leaving", None))
+        staying = asyncio.create_task(admissions.authorize("staying", None))
         await eventually(lambda: len(access.asked) == 2)
         leaving.cancel()
         access.may_answer.set()
         assert await staying == "staying on None"
-        leaves_alone = asyncio.create_task(admissions.admit("alone", None))
+        leaves_alone = asyncio.create_task(admissions.authorize("alone", None))
         await asyncio.sleep(0)
         leaves_alone.cancel()
-        assert await admissions.admit("ada", None) == "ada on None"
+        assert await admissions.authorize("ada", None) == "ada on None"
         loop.cancel()
 
     run(come())
@@ -124,14 +126,14 @@ def test_nobody_is_left_to_ask_about(everybody_left: bool) -> None:
 
     async def come() -> None:
         access = FakeAccess()
-        admissions = Admissions(access)
-        gone = asyncio.create_task(admissions.admit("gone", None))
+        admissions = AdmissionBatcher(access)
+        gone = asyncio.create_task(admissions.authorize("gone", None))
         await asyncio.sleep(0)
         gone.cancel()
         loop = asyncio.create_task(admissions.run())
         await asyncio.sleep(0)
         if not everybody_left:
-            await admissions.admit("ada", None)
+            await admissions.authorize("ada", None)
         await asyncio.sleep(0)
         loop.cancel()
         assert len(access.asked) == (0 if everybody_left else 1)
@@ -144,7 +146,7 @@ def test_an_unforeseen_error_ends_nobody_else() -> None:
 
     async def come() -> None:
         access = FakeAccess()
-        admissions = Admissions(access)
+        admissions = AdmissionBatcher(access)
         (error,) = await all_of(admissions, "chaos")
         assert isinstance(error, ZeroDivisionError)
         assert await all_of(admissions, "ada") == ["ada on b"]
@@ -159,7 +161,7 @@ def test_a_slow_database_is_asked_for_fewer(monkeypatch: pytest.MonkeyPatch) -> 
     async def come() -> None:
         access = FakeAccess()
         access.most = 2
-        admissions = Admissions(access)
+        admissions = AdmissionBatcher(access)
         answers = await all_of(admissions, *(str(number) for number in range(18)))
         sizes = [len(asked) for asked in access.asked]
         assert sizes[:3] == [8, 4, 2]

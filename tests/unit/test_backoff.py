@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.relay.backoff import FIRST_SECONDS, LONGEST_SECONDS, Backoff
+from realtime.relay.backoff import FIRST_SECONDS, MAX_SECONDS, Backoff
 
 
 def test_waits_double_up_to_the_longest() -> None:
@@ -14,8 +14,8 @@ def test_waits_double_up_to_the_longest() -> None:
     backoff = Backoff(lambda: 1.0)
     waits = [backoff.next() for _ in range(40)]
     assert waits[:3] == pytest.approx([FIRST_SECONDS, 2 * FIRST_SECONDS, 4 * FIRST_SECONDS])
-    assert all(after == min(2 * before, LONGEST_SECONDS) for before, after in pairwise(waits))
-    assert waits[-1] == LONGEST_SECONDS
+    assert all(after == min(2 * before, MAX_SECONDS) for before, after in pairwise(waits))
+    assert waits[-1] == MAX_SECONDS
 
 
 def test_reset_begins_again() -> None:

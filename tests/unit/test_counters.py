@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from realtime.relay.counters import MOST_CODES, Histogram, Tally
+from realtime.relay.counters import MAX_CODES, Counters, Histogram
 from realtime.relay.cursor import Snapshot
 from realtime.relay.events import Event, Page
 
@@ -29,45 +29,45 @@ def test_a_value_is_in_the_first_bucket_that_it_fits() -> None:
 def test_latency_is_measured_by_the_databases_clock() -> None:
     """However far it is from this process's, which only says how long ago the read was asked."""
     now = 50.0
-    tally = Tally(lambda: now)
+    counters = Counters(lambda: now)
     page = a_page(1_000_010.0, 1_000_010.5, offset=49.0 - 1_000_010.75)
-    tally.found(page)
-    assert tally.lag == 1.75
+    counters.found(page)
+    assert counters.lag == 1.75
     now += 0.25
-    tally.delivered(page.events, 3)
-    assert tally.latency.total == 2.0 + 1.5
-    assert sum(tally.latency.counts) == tally.events == 2
-    assert tally.deliveries == 6
+    counters.delivered(page.events, 3)
+    assert counters.latency.total == 2.0 + 1.5
+    assert sum(counters.latency.counts) == counters.events == 2
+    assert counters.deliveries == 6
 
 
 def test_what_nobody_was_sent_has_no_latency() -> None:
     """Events are read for all topics, also for those that lost their last socket just now."""
-    tally = Tally(lambda: 0.0)
-    tally.delivered(a_page(1.0).events, 0)
-    assert tally.deliveries == sum(tally.latency.counts) == 0
+    counters = Counters(lambda: 0.0)
+    counters.delivered(a_page(1.0).events, 0)
+    assert counters.deliveries == sum(counters.latency.counts) == 0
 
 
 def test_a_read_that_finds_nothing_is_no_batch() -> None:
     """While awake most find nothing; that would be all that the histogram shows."""
-    tally = Tally(lambda: 9.0)
-    tally.found(a_page(8.0))
-    tally.found(a_page())
-    assert tally.reads == 2
-    assert tally.read_seconds == 0.5
-    assert sum(tally.batches.counts) == 1
-    assert tally.lag == 0.0
+    counters = Counters(lambda: 9.0)
+    counters.found(a_page(8.0))
+    counters.found(a_page())
+    assert counters.reads == 2
+    assert counters.read_seconds == 0.5
+    assert sum(counters.batches.counts) == 1
+    assert counters.lag == 0.0
 
 
 def test_codes_that_clients_make_up_are_counted_together() -> None:
     """So that nobody can make this process remember more and more of them."""
-    tally = Tally(lambda: 0.0)
+    counters = Counters(lambda: 0.0)
     for code in (1000, 4321, 4999):
-        tally.gone(code, is_ours=False)
-    tally.gone(4003, is_ours=True)
-    tally.gone(4003, is_ours=False)
-    assert tally.closes == {"1000": 1, "other": 2, "4003": 2}
+        counters.gone(code, is_ours=False)
+    counters.gone(4003, is_ours=True)
+    counters.gone(4003, is_ours=False)
+    assert counters.closes == {"1000": 1, "other": 2, "4003": 2}
     for code in range(4100, 4200):
-        tally.gone(code, is_ours=True)
-    tally.gone(1006, is_ours=False)
-    assert len(tally.closes) <= MOST_CODES + 2
-    assert sum(tally.closes.values()) == 106
+        counters.gone(code, is_ours=True)
+    counters.gone(1006, is_ours=False)
+    assert len(counters.closes) <= MAX_CODES + 2
+    assert sum(counters.closes.values()) == 106

@@ -22,7 +22,7 @@ from dataclasses import replace
 import pytest
 
 from realtime.relay import pace
-from realtime.relay.pace import Action, Pace, State, Step
+from realtime.relay.pace import Action, Pace, PaceState, Step
 from tests.unit.doorbell_explorer import Mending, Settling, assert_nothing_lost, explore
 from tests.unit.doorbell_world import RING_ON, SILENCE, Rules, after_read
 
@@ -108,7 +108,7 @@ class SleepsWithoutFence(Pace):
 
     def fenced(self, fence: int) -> None:
         super().fenced(fence)
-        self.state = State.ASLEEP
+        self.state = PaceState.ASLEEP
 
 
 class SleepsAfterOneRead(Pace):

@@ -1,4 +1,4 @@
-"""Tests of `realtime.relay.history`: one question to the log for many that come back."""
+"""Tests of `realtime.relay.history`: one request to the log for many that come back."""
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
@@ -9,8 +9,8 @@ import pytest
 from realtime.relay import history as history_module
 from realtime.relay.errors import Refused
 from realtime.relay.events import Event
-from realtime.relay.history import History
-from realtime.relay.resume import Floor, Past, Place, Question, Unrecoverable
+from realtime.relay.history import ResumeBatcher
+from realtime.relay.resume import Floor, ReadRange, ResumeRequest, TopicHistory, Unrecoverable
 from tests.unit.relay_world import ADA, BOT, GRACE, OTHER_BOT, at, event, run, seen, while_running
 
 
@@ -19,23 +19,25 @@ class FakePastLog:
 
     def __init__(self) -> None:
         self.is_down = False
-        self.asked: list[tuple[Mapping[str, Place], Sequence[str]]] = []
+        self.asked: list[tuple[Mapping[str, ReadRange], Sequence[str]]] = []
 
     async def read(
-        self, places: Mapping[str, Place], user_ids: Sequence[str], limit: int
-    ) -> Mapping[str, Past]:
-        self.asked.append((places, user_ids))
+        self, ranges: Mapping[str, ReadRange], user_ids: Sequence[str], limit: int
+    ) -> Mapping[str, TopicHistory]:
+        self.asked.append((ranges, user_ids))
         if self.is_down:
             raise Refused(1013, "the database cannot be asked")
         rows = [event(1, 11), event(2, 12), event(3, 13, OTHER_BOT)]
         return {
-            topic: Past(Floor(5, seen(6)), (), [row for row in rows if row.topic == topic], 0)
-            for topic in places
+            topic: TopicHistory(
+                Floor(5, seen(6)), (), [row for row in rows if row.topic == topic], 0
+            )
+            for topic in ranges
         }
 
 
-def question(last: int = 10, topic: str = BOT, user_id: str = ADA) -> Question:
-    return Question(topic, user_id, at(last), at(20))
+def request(last: int = 10, topic: str = BOT, user_id: str = ADA) -> ResumeRequest:
+    return ResumeRequest(topic, user_id, at(last), at(20))
 
 
 @pytest.fixture(autouse=True)
@@ -43,11 +45,11 @@ def _no_gathering(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history_module, "GATHER_SECONDS", 0)
 
 
-def ask(history: History, *questions: Question | Coroutine[Any, Any, Any]) -> list[Any]:
+def ask(history: ResumeBatcher, *questions: ResumeRequest | Coroutine[Any, Any, Any]) -> list[Any]:
     """Ask all of it at once; what was raised is returned."""
 
     async def all_at_once() -> list[Any]:
-        asked = (history.since(one) if isinstance(one, Question) else one for one in questions)
+        asked = (history.since(one) if isinstance(one, ResumeRequest) else one for one in questions)
         found = asyncio.gather(*asked, return_exceptions=True)
         await while_running(history.run(), found.done)
         return await found
@@ -62,21 +64,21 @@ def ids(events: Sequence[Event]) -> list[int]:
 def test_one_question_for_all() -> None:
     """Many who come at once are served by one read, each with what is theirs."""
     log = FakePastLog()
-    history = History(log, limit=10)
-    questions = [question(), question(11), question(12, OTHER_BOT, GRACE)]
+    history = ResumeBatcher(log, limit=10)
+    questions = [request(), request(11), request(12, OTHER_BOT, GRACE)]
     found = ask(history, *questions)
     assert list(map(ids, found)) == [[1, 2], [2], [3]]
-    assert log.asked == [({BOT: Place(10, []), OTHER_BOT: Place(12, [])}, [ADA, GRACE])]
+    assert log.asked == [({BOT: ReadRange(10, []), OTHER_BOT: ReadRange(12, [])}, [ADA, GRACE])]
     assert history.reads == 1
 
 
 def test_again_and_again() -> None:
     """Who comes later is served by a later read."""
     log = FakePastLog()
-    history = History(log, limit=10)
+    history = ResumeBatcher(log, limit=10)
 
     async def twice() -> list[list[int]]:
-        return [ids(await history.since(question())), ids(await history.since(question(11)))]
+        return [ids(await history.since(request())), ids(await history.since(request(11)))]
 
     assert ask(history, twice()) == [[[1, 2], [2]]]
     assert history.reads == 2
@@ -86,17 +88,17 @@ def test_many_topics(monkeypatch: pytest.MonkeyPatch) -> None:
     """One read is for so many topics at most."""
     monkeypatch.setattr(history_module, "TOPICS_PER_READ", 2)
     log = FakePastLog()
-    history = History(log, limit=10)
-    questions = [question(topic=f"bot:{number}") for number in range(5)]
+    history = ResumeBatcher(log, limit=10)
+    questions = [request(topic=f"bot:{number}") for number in range(5)]
     assert ask(history, *questions) == [[]] * 5
-    assert [len(places) for places, _ in log.asked] == [2, 2, 1]
+    assert [len(ranges) for ranges, _ in log.asked] == [2, 2, 1]
 
 
 def test_each_is_told_its_own_reason() -> None:
     """Who cannot be brought up to date is told so, and nobody else."""
     log = FakePastLog()
-    history = History(log, limit=1)
-    questions = [question(4), question(10), question(11)]
+    history = ResumeBatcher(log, limit=1)
+    questions = [request(4), request(10), request(11)]
     old, many, found = ask(history, *questions)
     assert isinstance(old, Unrecoverable)
     assert isinstance(many, Unrecoverable)
@@ -107,15 +109,15 @@ def test_nobody_can_be_asked() -> None:
     """Where the database cannot be asked, everybody is told, and asking goes on."""
     log = FakePastLog()
     log.is_down = True
-    history = History(log, limit=10)
+    history = ResumeBatcher(log, limit=10)
 
     async def until_it_is_back() -> list[int]:
         with pytest.raises(Refused):
-            await history.since(question())
+            await history.since(request())
         log.is_down = False
-        return ids(await history.since(question()))
+        return ids(await history.since(request()))
 
-    found, refused = ask(history, until_it_is_back(), question(11))
+    found, refused = ask(history, until_it_is_back(), request(11))
     assert (found, type(refused)) == ([1, 2], Refused)
 
 
@@ -124,11 +126,11 @@ def test_leaving_meanwhile(is_down: bool, last: int) -> None:
     """Who leaves before the answer is not answered, and does not disturb the others."""
     log = FakePastLog()
     log.is_down = is_down
-    history = History(log, limit=10)
+    history = ResumeBatcher(log, limit=10)
 
     async def leave_and_stay() -> str:
-        leaving = asyncio.create_task(history.since(question(last)))
-        staying = asyncio.create_task(history.since(question(11)))
+        leaving = asyncio.create_task(history.since(request(last)))
+        staying = asyncio.create_task(history.since(request(11)))
         await asyncio.sleep(0)
         leaving.cancel()
         await asyncio.wait([leaving, staying])

@@ -14,8 +14,8 @@ from tests.unit.relay_world import (
     OTHER_BOT,
     START,
     Asked,
+    access_change,
     at,
-    ejection,
     event,
     frame,
     join,
@@ -42,7 +42,7 @@ def test_who_is_here() -> None:
     third, _ = join(hub, GRACE)
     assert len(hub) == 4
     assert set(hub) == {unknown, first, second, third}
-    assert set(hub.admitted()) == {first, second, third}
+    assert set(hub.joined()) == {first, second, third}
     assert (hub.count_of(ADA), hub.count_of(GRACE), hub.count_of("nobody")) == (2, 1, 0)
     assert set(hub.on_topic(BOT)) == {first, third}
     assert set(hub.on_topic("bot:none")) == set()
@@ -65,15 +65,15 @@ def test_comings_and_goings_are_told() -> None:
     assert moves == [(one, True) for one in (admitted, dismissed, cut_off)]
     moves.clear()
     hub.dismiss(dismissed, 1013, "come back")
-    read(hub, at(10), "c", ejection(1, 10, user_id=GRACE))
+    read(hub, at(10), "c", access_change(1, 10, user_id=GRACE))
     assert moves == [(dismissed, False), (cut_off, False)]
-    assert set(hub.admitted()) == {admitted}
+    assert set(hub.joined()) == {admitted}
     for one in (joining, admitted, dismissed, cut_off):
         hub.unsubscribe(one)
     assert moves[2:] == [(admitted, False)]
 
 
-def test_ejections_are_told() -> None:
+def test_access_changes_are_told() -> None:
     """Each once it is applied, whomever it was about."""
     told: list[object] = []
     hub = Hub(
@@ -81,12 +81,12 @@ def test_ejections_are_told() -> None:
         pause=no_pause,
         ask_again=Asked(),
         monotonic=lambda: 0.0,
-        on_eject=lambda one: told.append((one, ada.state)),
+        on_access_change=lambda one: told.append((one, ada.state)),
     )
     ada, _ = join(hub)
-    ejections = ejection(1, 10, user_id=ADA), ejection(2, 10, OTHER_BOT, user_id=None)
-    read(hub, at(10), "c", *ejections)
-    assert told == [(one, State.STOPPED) for one in ejections]
+    changes = access_change(1, 10, user_id=ADA), access_change(2, 10, OTHER_BOT, user_id=None)
+    read(hub, at(10), "c", *changes)
+    assert told == [(one, State.STOPPED) for one in changes]
 
 
 def test_who_is_gone_is_forgotten() -> None:
@@ -119,7 +119,7 @@ def test_admitted_too_late() -> None:
     subscriber, sink = make_subscriber()
     hub.subscribe(subscriber)
     hub.unsubscribe(subscriber)
-    hub.admit(subscriber, START)
+    hub.go_live(subscriber, START)
     assert (subscriber.state, sink.messages) == (State.STOPPED, [])
 
 
@@ -144,7 +144,7 @@ def test_joining_in_between() -> None:
     read(hub, at(11), "c", event(1, 10), event(2, 11))
     assert sink.messages == []
     hub.identify(subscriber, ADA, "Ada")
-    hub.admit(subscriber, at(10))
+    hub.go_live(subscriber, at(10))
     assert sink.ids == [2]
 
 
@@ -153,15 +153,15 @@ def test_the_place_of_a_socket() -> None:
     hub = make_hub()
     hub.position = "start"
     subscriber, _ = join(hub, since=at(19))
-    assert hub.place_of(subscriber) == "told"
+    assert hub.cursor_of(subscriber) == "told"
     read(hub, at(14), "earlier")
-    assert (hub.position, hub.place_of(subscriber)) == ("earlier", "told")
+    assert (hub.position, hub.cursor_of(subscriber)) == ("earlier", "told")
     read_part(hub)
-    assert hub.place_of(subscriber) == "told"
+    assert hub.cursor_of(subscriber) == "told"
     read(hub, at(19), "later")
-    assert hub.place_of(subscriber) == "later"
+    assert hub.cursor_of(subscriber) == "later"
     hub.unsubscribe(subscriber)
-    assert hub.place_of(subscriber) == "told"
+    assert hub.cursor_of(subscriber) == "told"
 
 
 def test_fan_out_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +185,7 @@ def test_fan_out_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     turns += [lambda: None, some_leave]
     read(hub, at(10), "c", event(1, 10))
     assert sorted(len(sink.ids) for _, sink in joined) == [0, 0, 1, 1, 1, 1]
-    assert late.let_in(START) == []
+    assert late.go_live(START) == []
     assert turns == []
 
 
@@ -193,15 +193,15 @@ def test_fan_out_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cut_off_before_the_events() -> None:
-    """An ejected socket is sent its farewell and no event of the same read, nor any later one."""
+    """A revoked socket is sent its final message and no event of this read or a later one."""
     asked = Asked()
     hub = make_hub(asked)
     (subscriber, sink), (_, other) = join(hub), join(hub, GRACE)
-    eject = ejection(9, 10, farewell=FAREWELL)
-    read(hub, at(10), "c", eject, event(1, 5))
+    revoke = access_change(9, 10, final_message=FAREWELL)
+    read(hub, at(10), "c", revoke, event(1, 5))
     read(hub, at(11), "d", event(2, 11))
     assert sink.messages == [{"id": "9", "type": "permission_change"}]
-    assert (other.ids, sink.closed, asked) == ([1, 2], None, [(subscriber, eject)])
+    assert (other.ids, sink.closed, asked) == ([1, 2], None, [(subscriber, revoke)])
     hub.dismiss(subscriber, 4003, "access ended")
     assert sink.closed == (4003, "access ended")
 
@@ -217,8 +217,8 @@ def test_cut_off_before_the_events() -> None:
         ("bot:empty", None, set()),
     ],
 )
-def test_who_is_ejected(topic: str | None, user_id: str | None, who: set[str]) -> None:
-    """An ejection is for a user or everyone, on a topic or all of them."""
+def test_whose_access_ends(topic: str | None, user_id: str | None, who: set[str]) -> None:
+    """An access change is for a user or everyone, on a topic or all of them."""
     asked = Asked()
     hub = make_hub(asked)
     names = {
@@ -226,46 +226,46 @@ def test_who_is_ejected(topic: str | None, user_id: str | None, who: set[str]) -
         join(hub, topic=OTHER_BOT)[0]: "ada there",
         join(hub, GRACE)[0]: "grace here",
     }
-    read(hub, at(10), "c", ejection(1, 10, topic, user_id))
+    read(hub, at(10), "c", access_change(1, 10, topic, user_id))
     assert {names[subscriber] for subscriber, _ in asked} == who
 
 
 @pytest.mark.parametrize("user_id", [ADA, GRACE, None])
 @pytest.mark.parametrize("is_covered", [False, True])
-def test_ejected_while_joining(user_id: str | None, is_covered: bool) -> None:
-    """An ejection waits until it is known whose socket it is and since when it may be there."""
+def test_revoked_while_joining(user_id: str | None, is_covered: bool) -> None:
+    """An access change waits until it is known whose socket it is, and since when."""
     asked = Asked()
     hub = make_hub(asked)
     subscriber, sink = make_subscriber()
     hub.subscribe(subscriber)
-    read(hub, at(11), "c", ejection(1, 11, user_id=user_id), event(2, 11))
+    read(hub, at(11), "c", access_change(1, 11, user_id=user_id), event(2, 11))
     assert asked == []
     hub.identify(subscriber, ADA, "Ada")
-    hub.admit(subscriber, at(11) if is_covered else at(10))
+    hub.go_live(subscriber, at(11) if is_covered else at(10))
     is_meant = user_id != GRACE and not is_covered
     assert bool(asked) == is_meant
     assert sink.ids == ([] if is_meant or is_covered else [2])
 
 
-def test_ejected_before_it_came() -> None:
-    """An earlier ejection that is read late does not close who was let in after it."""
+def test_revoked_before_it_came() -> None:
+    """An earlier change that is read late does not close who was let in after it."""
     asked = Asked()
     hub = make_hub(asked)
     subscriber, _ = join(hub, since=at(19, 15))
-    read(hub, at(17), "c", ejection(1, 10))
+    read(hub, at(17), "c", access_change(1, 10))
     assert (subscriber.state, asked) == (State.LIVE, [])
-    read(hub, at(20), "d", ejection(2, 15))
+    read(hub, at(20), "d", access_change(2, 15))
     assert len(asked) == 1
 
 
-def test_many_ejections_give_way_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_access_changes_give_way_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand revokes in one statement do not stop the pings."""
-    monkeypatch.setattr(hub_module, "EJECTION_SLICE", 2)
+    monkeypatch.setattr(hub_module, "ACCESS_CHANGE_SLICE", 2)
     pauses: list[None] = []
 
     async def pause() -> None:
         pauses.append(None)
 
     hub = make_hub(pause=pause)
-    read(hub, at(10), "c", *(ejection(number, 10) for number in range(5)))
+    read(hub, at(10), "c", *(access_change(number, 10) for number in range(5)))
     assert len(pauses) == 2

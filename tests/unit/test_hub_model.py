@@ -1,8 +1,8 @@
 """Everything at once: writers, a relay that lags, sockets that come and go, held to the rules.
 
-Writers commit transactions in any order, with events, grants, revokes and rechecks. A real `Relay`
-reads them with any delay, in pages, through broken reads; real `Rechecks` ask and answer with any
-delay; sockets subscribe, ask, are admitted, leave and come back with their cursors whenever they
+Writers commit transactions in any order, with events, grants, revokes and rechecks. A real `Reader`
+reads them with any delay, in pages, through broken reads; a real `RecheckBatcher` asks and answers
+with any delay; sockets subscribe, ask, go live, leave and come back with cursors whenever they
 like, also during the pauses of a fan-out. `Watched` holds each message that a socket is sent
 against what was committed when (hub_model), and `HubMachine` says what may happen.
 """
@@ -26,8 +26,8 @@ from realtime.relay import hub as hub_module
 from realtime.relay.cursor import Cursor, encode_cursor
 from realtime.relay.events import Event
 from realtime.relay.protocol import stamp
-from realtime.relay.recheck import Rechecks
-from realtime.relay.resume import Question, Unrecoverable, answer, read_cursor
+from realtime.relay.recheck import RecheckBatcher
+from realtime.relay.resume import ResumeRequest, Unrecoverable, missed_events, read_cursor
 from realtime.relay.subscriber import State
 from tests.unit.hub_model import SlowAccess, Watched, WatchedHub, World
 from tests.unit.relay_world import (
@@ -64,7 +64,7 @@ class HubMachine(RuleBasedStateMachine):
         """Sockets that left, and the newest cursor that they had."""
         self.interlude: Callable[[], object] = lambda: None
         self.access = SlowAccess(self.world)
-        rechecks = Rechecks(self.access)
+        rechecks = RecheckBatcher(self.access)
         self.hub = WatchedHub(
             self.access,
             frame=frame,
@@ -155,15 +155,15 @@ class HubMachine(RuleBasedStateMachine):
             one.answer, one.owed_from = None, place
         else:
             one.is_in = True
-            self.hub.admit(one.subscriber, place)
+            self.hub.go_live(one.subscriber, place)
 
     def _replay(self, one: Watched, place: Cursor) -> bool:
         """Send what is owed, if that can be said; it must be possible for one that was welcome."""
         events: list[Event] = []
         try:
             if one.owed_from is not None:
-                question = Question(one.topic, one.user, one.owed_from, place)
-                events = answer(question, self.world.past(one.topic), 10**6)
+                request = ResumeRequest(one.topic, one.user, one.owed_from, place)
+                events = missed_events(request, self.world.past(one.topic), 10**6)
         except Unrecoverable:
             if one.is_welcome:
                 return False
@@ -182,7 +182,7 @@ class HubMachine(RuleBasedStateMachine):
         if self.sockets:
             one = self.sockets.pop(choice % len(self.sockets))
             if one.is_in and one.subscriber.knows_cursors:
-                self.left.append((one, self.hub.place_of(one.subscriber)))
+                self.left.append((one, self.hub.cursor_of(one.subscriber)))
             self.hub.unsubscribe(one.subscriber)
 
     # The relay, and the database's answers about those who were cut off.
@@ -244,7 +244,7 @@ class HubMachine(RuleBasedStateMachine):
     def check_places(self) -> None:
         for one in self.sockets:
             if one.is_in:
-                one.check_place(self.hub.place_of(one.subscriber))
+                one.check_place(self.hub.cursor_of(one.subscriber))
 
     def teardown(self) -> None:
         """Let everything come to an end, and look at what was sent in all."""
@@ -255,7 +255,7 @@ class HubMachine(RuleBasedStateMachine):
             for one in self.sockets:
                 if one.closed is None:
                     one.check_complete()
-                    assert self.hub.place_of(one.subscriber) == self.hub.position
+                    assert self.hub.cursor_of(one.subscriber) == self.hub.position
                 else:
                     assert one.subscriber.state is State.STOPPED
             assert not self.hub._recent & {one.subscriber for one in self.sockets if not one.closed}

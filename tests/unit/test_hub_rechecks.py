@@ -3,15 +3,15 @@
 import pytest
 
 from realtime.relay.cursor import Cursor
-from realtime.relay.events import Ejection, Event
+from realtime.relay.events import AccessChange, Event
 from realtime.relay.hub import Hub
 from realtime.relay.subscriber import State, Subscriber
 from tests.unit.relay_world import (
     ADA,
     GRACE,
     Asked,
+    access_change,
     at,
-    ejection,
     event,
     join,
     make_hub,
@@ -23,10 +23,10 @@ from tests.unit.relay_world import (
 FAREWELL = '{"type":"permission_change"}'
 
 
-def admit_again(hub: Hub, subscriber: Subscriber, until: Cursor) -> None:
+def stay(hub: Hub, subscriber: Subscriber, until: Cursor) -> None:
     """The answer to the latest question about it: it may stay."""
-    assert subscriber.doubt is not None
-    hub.admit_again(subscriber, subscriber.doubt, until)
+    assert subscriber.pending is not None
+    hub.stay(subscriber, subscriber.pending, until)
 
 
 # Being asked about, and staying.
@@ -37,17 +37,17 @@ def test_stays_as_if_nothing_had_been() -> None:
     hub = make_hub(asked := Asked())
     subscriber, sink = join(hub)
     read(hub, at(8), "b")
-    recheck = ejection(1, 10, farewell=FAREWELL, may_stay=True)
+    recheck = access_change(1, 10, final_message=FAREWELL, may_stay=True)
     read(hub, at(10), "c", recheck, event(2, 10))
     assert (subscriber.state, asked, sink.ids) == (State.PAUSED, [(subscriber, recheck)], [])
-    admit_again(hub, subscriber, at(12))
+    stay(hub, subscriber, at(12))
     read_part(hub, event(3, 9))
     read(hub, at(11), "c")
     assert subscriber.state is State.PAUSED
     read(hub, at(13), "d", event(4, 13))
-    assert (sink.ids, sink.closed, hub.place_of(subscriber)) == ([2, 3, 4], None, "d")
+    assert (sink.ids, sink.closed, hub.cursor_of(subscriber)) == ([2, 3, 4], None, "d")
     read(hub, at(15), "e", event(5, 15))
-    assert (sink.ids, hub.place_of(subscriber)) == ([2, 3, 4, 5], "e")
+    assert (sink.ids, hub.cursor_of(subscriber)) == ([2, 3, 4, 5], "e")
 
 
 def test_stays_with_its_since() -> None:
@@ -55,40 +55,40 @@ def test_stays_with_its_since() -> None:
     hub = make_hub()
     subscriber, sink = join(hub, since=at(19, 15))
     read_part(hub, event(1, 16))
-    read(hub, at(20), "c", ejection(2, 15, may_stay=True), event(3, 17))
-    assert hub.place_of(subscriber) == "told"
-    admit_again(hub, subscriber, at(20))
+    read(hub, at(20), "c", access_change(2, 15, may_stay=True), event(3, 17))
+    assert hub.cursor_of(subscriber) == "told"
+    stay(hub, subscriber, at(20))
     read(hub, at(22), "d", event(4, 19), event(5, 21))
-    assert (sink.ids, hub.place_of(subscriber)) == ([5], "told")
+    assert (sink.ids, hub.cursor_of(subscriber)) == ([5], "told")
     read(hub, at(22), "e")
-    assert hub.place_of(subscriber) == "e"
+    assert hub.cursor_of(subscriber) == "e"
 
 
-@pytest.mark.parametrize("change", [ejection(4, 11), event(4, 11, granted_to=ADA)])
+@pytest.mark.parametrize("change", [access_change(4, 11), event(4, 11, granted_to=ADA)])
 @pytest.mark.parametrize("knows_cursors", [False, True])
-def test_lost_and_regained(change: Ejection | Event, knows_cursors: bool) -> None:
+def test_lost_and_regained(change: AccessChange | Event, knows_cursors: bool) -> None:
     """Who was locked out in between is told to refetch, or has to come back."""
     hub = make_hub()
     subscriber, sink = join(hub, knows_cursors=knows_cursors)
-    read(hub, at(10), "c", ejection(1, 10, may_stay=True), event(2, 10))
+    read(hub, at(10), "c", access_change(1, 10, may_stay=True), event(2, 10))
     read(hub, at(12), "d", change, event(3, 12))
-    admit_again(hub, subscriber, at(11))
+    stay(hub, subscriber, at(11))
     read(hub, at(12), "e")
     if knows_cursors:
         resync = {"type": "resync", "data": {"reason": "access_changed"}}
         assert (sink.closed, sink.messages[0], sink.ids) == (None, resync, [3])
         read(hub, at(12), "f")
-        assert hub.place_of(subscriber) == "f"
+        assert hub.cursor_of(subscriber) == "f"
     else:
         assert (sink.closed, sink.messages) == ((1013, "events were missed"), [])
 
 
 def test_may_not_stay() -> None:
-    """A paused socket that may not stay is sent its farewell, and nothing that was held."""
+    """A paused socket that may not stay is sent its final_message, and nothing that was held."""
     hub = make_hub()
     (first, sink), (second, other) = join(hub), join(hub, GRACE)
-    told = ejection(1, 10, farewell=FAREWELL, may_stay=True)
-    untold = ejection(2, 10, user_id=GRACE, may_stay=True)
+    told = access_change(1, 10, final_message=FAREWELL, may_stay=True)
+    untold = access_change(2, 10, user_id=GRACE, may_stay=True)
     read(hub, at(10), "c", told, untold, event(3, 10))
     hub.refuse(first, told)
     hub.refuse(second, untold)
@@ -101,7 +101,7 @@ def test_no_second_farewell() -> None:
     """A socket that was told already when it was cut off is not told again when it must go."""
     hub = make_hub()
     subscriber, sink = join(hub)
-    read(hub, at(10), "c", told := ejection(1, 10, farewell=FAREWELL))
+    read(hub, at(10), "c", told := access_change(1, 10, final_message=FAREWELL))
     hub.refuse(subscriber, told)
     assert (sink.ids, sink.closed) == ([1], (4003, "access ended"))
 
@@ -111,10 +111,10 @@ def test_leaves_while_asked_about(how: str) -> None:
     """A socket that leaves while it is asked about is not let back."""
     hub = make_hub()
     subscriber, sink = join(hub)
-    read(hub, at(11), "c", ejection(1, 10, may_stay=True), event(2, 11))
+    read(hub, at(11), "c", access_change(1, 10, may_stay=True), event(2, 11))
     if how == "gone before the answer":
         hub.unsubscribe(subscriber)
-    admit_again(hub, subscriber, at(10))
+    stay(hub, subscriber, at(10))
     if how == "gone after it":
         hub.unsubscribe(subscriber)
     elif how == "closed after it":
@@ -127,10 +127,10 @@ def test_revoked_while_away() -> None:
     """A revoke that commits after the answer still ends it, before any later event."""
     hub = make_hub(asked := Asked())
     subscriber, sink = join(hub)
-    read(hub, at(10), "c", ejection(1, 10, may_stay=True))
-    revoke = ejection(3, 13, farewell=FAREWELL)
+    read(hub, at(10), "c", access_change(1, 10, may_stay=True))
+    revoke = access_change(3, 13, final_message=FAREWELL)
     read(hub, at(13), "d", revoke, event(2, 12), event(4, 13))
-    admit_again(hub, subscriber, at(12))
+    stay(hub, subscriber, at(12))
     read(hub, at(13), "e")
     assert (subscriber.state, sink.ids, len(asked)) == (State.STOPPED, [3], 2)
 
@@ -141,22 +141,22 @@ def test_in_doubt_again_on_the_way_back(is_locked_out: bool) -> None:
     hub = make_hub()
     subscriber, sink = join(hub, knows_cursors=True)
     read(hub, at(9), "start")
-    read(hub, at(10), "c", ejection(1, 10, may_stay=True))
+    read(hub, at(10), "c", access_change(1, 10, may_stay=True))
     if is_locked_out:
         read(hub, at(11), "d", event(2, 11, granted_to=ADA))
-    admit_again(hub, subscriber, at(11))
-    read(hub, at(13), "e", ejection(3, 13, may_stay=True), event(4, 13))
+    stay(hub, subscriber, at(11))
+    read(hub, at(13), "e", access_change(3, 13, may_stay=True), event(4, 13))
     assert (subscriber.state, sink.ids) == (State.PAUSED, [])
-    assert hub.place_of(subscriber) == "start"
+    assert hub.cursor_of(subscriber) == "start"
 
 
-@pytest.mark.parametrize("before", [ejection(4, 10), event(1, 10, granted_to=ADA)])
-def test_what_was_before_it_came_locks_nobody_out(before: Ejection | Event) -> None:
+@pytest.mark.parametrize("before", [access_change(4, 10), event(1, 10, granted_to=ADA)])
+def test_what_was_before_it_came_locks_nobody_out(before: AccessChange | Event) -> None:
     """A revoke or a grant from before a socket was let in is nothing that it has missed."""
     hub = make_hub()
     subscriber, sink = join(hub, since=at(10))
-    read(hub, at(11), "c", ejection(2, 11, may_stay=True), before, event(3, 11))
-    admit_again(hub, subscriber, at(11))
+    read(hub, at(11), "c", access_change(2, 11, may_stay=True), before, event(3, 11))
+    stay(hub, subscriber, at(11))
     read(hub, at(11), "d")
     assert (subscriber.state, sink.ids, sink.closed) == (State.LIVE, [3], None)
 
@@ -165,9 +165,9 @@ def test_one_answer_for_all_that_it_covers() -> None:
     """Of several rechecks that an answer covers, none needs another answer."""
     hub = make_hub(asked := Asked())
     subscriber, sink = join(hub)
-    rechecks = [ejection(number, 10, may_stay=True) for number in (1, 2, 3)]
+    rechecks = [access_change(number, 10, may_stay=True) for number in (1, 2, 3)]
     read(hub, at(10), "c", *rechecks, event(4, 10))
-    admit_again(hub, subscriber, at(10))
+    stay(hub, subscriber, at(10))
     read(hub, at(10), "d")
     assert (subscriber.state, sink.ids, len(asked)) == (State.LIVE, [4], 1)
 
@@ -176,9 +176,9 @@ def test_too_much_happened_meanwhile() -> None:
     """A paused socket for which more than its limit would be held has to come back."""
     hub = make_hub()
     subscriber, sink = join(hub, knows_cursors=True)
-    read_part(hub, ejection(1, 10, may_stay=True))
+    read_part(hub, access_change(1, 10, may_stay=True))
     read(hub, at(11), "c", *[event(number, 11) for number in range(2, 999)])
-    admit_again(hub, subscriber, at(11))
+    stay(hub, subscriber, at(11))
     read(hub, at(11), "d")
     assert (sink.messages, sink.closed) == ([], (1013, "too much happened meanwhile"))
 
@@ -196,13 +196,13 @@ def test_a_gap_is_told() -> None:
     codes = {subscriber: one.code for subscriber, one in asked}
     assert codes == {chat: 4003, notifications: 4001}
     read(hub, at(25), "e", event(1, 19), event(2, 21))
-    assert (chat.state, sink.messages, hub.place_of(chat)) == (State.PAUSED, [], "c")
-    admit_again(hub, chat, at(20))
+    assert (chat.state, sink.messages, hub.cursor_of(chat)) == (State.PAUSED, [], "c")
+    stay(hub, chat, at(20))
     read(hub, at(25), "f")
     assert sink.messages[0] == {"type": "resync", "data": {"reason": "too_old"}}
     assert (sink.ids, sink.closed) == ([2], None)
     read(hub, at(26), "g", event(3, 26))
-    assert (sink.ids, hub.place_of(chat)) == ([2, 3], "g")
+    assert (sink.ids, hub.cursor_of(chat)) == ([2, 3], "g")
 
 
 def test_a_gap_is_told_once() -> None:
@@ -210,10 +210,10 @@ def test_a_gap_is_told_once() -> None:
     hub = make_hub()
     subscriber, sink = join(hub, knows_cursors=True)
     hub.lose_track("too_old")
-    admit_again(hub, subscriber, at(20))
+    stay(hub, subscriber, at(20))
     read(hub, at(20), "c")
-    read(hub, at(21), "d", ejection(1, 21, may_stay=True))
-    admit_again(hub, subscriber, at(21))
+    read(hub, at(21), "d", access_change(1, 21, may_stay=True))
+    stay(hub, subscriber, at(21))
     read(hub, at(21), "e")
     assert [message["type"] for message in sink.messages] == ["resync"]
 
@@ -234,12 +234,12 @@ def test_what_was_held_before_a_gap_is_gone() -> None:
     """A socket that was paused when events were lost forgets what it held, and any answer."""
     hub = make_hub(asked := Asked())
     subscriber, sink = join(hub, knows_cursors=True)
-    read(hub, at(10), "c", ejection(1, 10, may_stay=True), event(2, 10))
-    admit_again(hub, subscriber, at(10))
+    read(hub, at(10), "c", access_change(1, 10, may_stay=True), event(2, 10))
+    stay(hub, subscriber, at(10))
     hub.lose_track("foreign")
     read(hub, at(11), "d")
     assert (subscriber.state, len(asked)) == (State.PAUSED, 2)
-    admit_again(hub, subscriber, at(5))
+    stay(hub, subscriber, at(5))
     read(hub, at(11), "e", event(3, 11))
     assert sink.ids == [3]
 
@@ -248,10 +248,10 @@ def test_an_earlier_question_is_void() -> None:
     """Once events are lost, only the question that is asked then counts, whatever its answer."""
     hub = make_hub(asked := Asked())
     subscriber, sink = join(hub, knows_cursors=True)
-    read(hub, at(10), "c", ejection(1, 10, may_stay=True))
+    read(hub, at(10), "c", access_change(1, 10, may_stay=True))
     hub.lose_track("too_old")
     (_, earlier), (_, latest) = asked
-    hub.admit_again(subscriber, earlier, at(10))
+    hub.stay(subscriber, earlier, at(10))
     hub.refuse(subscriber, earlier)
     read(hub, at(11), "d")
     assert (subscriber.state, sink.closed) == (State.PAUSED, None)

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from realtime.relay.pace import (
     BUSY_TRANSACTIONS,
+    MIN_PAUSE,
     QUIET_READS,
     SAFETY_SECONDS,
-    SHORTEST_PAUSE,
     Action,
     Pace,
-    State,
+    PaceState,
     Step,
 )
 
@@ -30,7 +30,7 @@ class Paced:
         self.pace = Pace(lambda: self.now)
         self.fence = FENCE
 
-    def state(self) -> State:
+    def state(self) -> PaceState:
         return self.pace.state
 
     def reads(self, found: int = 0, xmin: int = FENCE) -> Step:
@@ -54,21 +54,21 @@ def asleep() -> Paced:
     paced = Paced()
     paced.take(paced.pace.begin())
     paced.reads(xmin=FENCE + 1)
-    assert paced.state() is State.ASLEEP
+    assert paced.state() is PaceState.ASLEEP
     return paced
 
 
 def awake() -> Paced:
     paced = asleep()
     paced.take(paced.reads(BUSY_TRANSACTIONS))
-    assert paced.state() is State.AWAKE
+    assert paced.state() is PaceState.AWAKE
     return paced
 
 
 def fenced() -> Paced:
     paced = Paced()
     paced.take(paced.pace.begin())
-    assert paced.state() is State.FENCED
+    assert paced.state() is PaceState.FENCED
     return paced
 
 
@@ -87,7 +87,7 @@ def test_a_sleeper_waits_for_the_bell() -> None:
     assert paced.reads() == Step(Action.WAIT, SAFETY_SECONDS)
     paced.now += 0.5
     assert paced.reads(1) == Step(Action.WAIT, SAFETY_SECONDS - 0.5)
-    assert paced.state() is State.ASLEEP
+    assert paced.state() is PaceState.ASLEEP
 
 
 def test_a_sleeper_checks_the_bell_now_and_then() -> None:
@@ -103,11 +103,11 @@ def test_a_check_that_finds_the_bell_silent_needs_a_fence() -> None:
     """Somebody may have found it silent, too."""
     paced = asleep()
     paced.pace.fenced(FENCE + 7)
-    assert paced.state() is State.FENCED
+    assert paced.state() is PaceState.FENCED
     paced.reads(xmin=FENCE + 7)
-    assert paced.state() is State.FENCED
+    assert paced.state() is PaceState.FENCED
     paced.reads(xmin=FENCE + 8)
-    assert paced.state() is State.ASLEEP
+    assert paced.state() is PaceState.ASLEEP
 
 
 # Awake.
@@ -118,9 +118,9 @@ def test_a_read_that_finds_several_transactions_wakes() -> None:
     for paced in (asleep(), fenced()):
         paced.now += SAFETY_SECONDS
         assert paced.reads(BUSY_TRANSACTIONS) == Step(Action.SILENCE)
-        assert paced.state() is not State.AWAKE, "it was only told to"
+        assert paced.state() is not PaceState.AWAKE, "it was only told to"
         paced.pace.silenced()
-        assert paced.state() is State.AWAKE
+        assert paced.state() is PaceState.AWAKE
 
 
 def test_pauses_grow_while_nothing_comes() -> None:
@@ -129,11 +129,11 @@ def test_pauses_grow_while_nothing_comes() -> None:
     pauses = [paced.reads() for _ in range(QUIET_READS - 1)]
     assert [step.action for step in pauses] == [Action.PAUSE] * (QUIET_READS - 1)
     seconds = [step.seconds for step in pauses]
-    assert seconds[0] == SHORTEST_PAUSE
+    assert seconds[0] == MIN_PAUSE
     assert seconds == sorted(seconds)
-    assert seconds[-1] > SHORTEST_PAUSE
-    assert paced.reads(1) == Step(Action.PAUSE, SHORTEST_PAUSE)
-    assert paced.reads(0) == Step(Action.PAUSE, SHORTEST_PAUSE)
+    assert seconds[-1] > MIN_PAUSE
+    assert paced.reads(1) == Step(Action.PAUSE, MIN_PAUSE)
+    assert paced.reads(0) == Step(Action.PAUSE, MIN_PAUSE)
 
 
 def test_enough_empty_reads_lead_to_sleep() -> None:
@@ -142,9 +142,9 @@ def test_enough_empty_reads_lead_to_sleep() -> None:
     for _ in range(QUIET_READS - 1):
         paced.reads(xmin=FENCE * 10)
     assert paced.reads(xmin=FENCE * 10) == Step(Action.RING)
-    assert paced.state() is State.AWAKE
+    assert paced.state() is PaceState.AWAKE
     paced.pace.fenced(FENCE)
-    assert paced.state() is State.FENCED
+    assert paced.state() is PaceState.FENCED
 
 
 def test_an_earlier_fence_means_nothing_to_who_is_awake() -> None:
@@ -152,7 +152,7 @@ def test_an_earlier_fence_means_nothing_to_who_is_awake() -> None:
     paced = fenced()
     paced.take(paced.reads(BUSY_TRANSACTIONS))
     paced.reads(xmin=FENCE + 1)
-    assert paced.state() is State.AWAKE
+    assert paced.state() is PaceState.AWAKE
 
 
 def test_silencing_is_tried_again() -> None:
@@ -161,7 +161,7 @@ def test_silencing_is_tried_again() -> None:
     paced.now += SAFETY_SECONDS
     assert paced.reads(1) == Step(Action.SILENCE)
     paced.pace.silenced()
-    assert paced.reads() == Step(Action.PAUSE, SHORTEST_PAUSE)
+    assert paced.reads() == Step(Action.PAUSE, MIN_PAUSE)
 
 
 # Fenced.
@@ -172,23 +172,23 @@ def test_fenced_until_all_below_are_over() -> None:
     paced = fenced()
     for xmin in (0, 1, FENCE - 1, FENCE):
         paced.reads(1, xmin)
-        assert paced.state() is State.FENCED
+        assert paced.state() is PaceState.FENCED
     assert paced.reads(1, FENCE + 1) == Step(Action.WAIT, SAFETY_SECONDS)
-    assert paced.state() is State.ASLEEP
+    assert paced.state() is PaceState.ASLEEP
 
 
 def test_behind_a_long_transaction_pauses_grow() -> None:
     """Up to the safety interval; the bell is checked as ever, and a new fence begins afresh."""
     paced = fenced()
-    assert paced.reads() == Step(Action.WAIT, SHORTEST_PAUSE)
-    assert paced.reads() == Step(Action.WAIT, SHORTEST_PAUSE * 2)
+    assert paced.reads() == Step(Action.WAIT, MIN_PAUSE)
+    assert paced.reads() == Step(Action.WAIT, MIN_PAUSE * 2)
     for _ in range(20):
         step = paced.reads()
     assert step == Step(Action.WAIT, SAFETY_SECONDS)
     paced.take(step)
     assert paced.reads() == Step(Action.CHECK)
     paced.pace.fenced(FENCE + 5)
-    assert paced.reads() == Step(Action.WAIT, SHORTEST_PAUSE)
+    assert paced.reads() == Step(Action.WAIT, MIN_PAUSE)
 
 
 # Whatever happens.
@@ -211,7 +211,7 @@ def test_what_holds_after_any_reads(reads: list[tuple[int, int, float]]) -> None
         before = paced.state()
         step = paced.reads(found, paced.fence + beyond)
         if paced.state() is not before:
-            assert (before, paced.state()) == (State.FENCED, State.ASLEEP)
+            assert (before, paced.state()) == (PaceState.FENCED, PaceState.ASLEEP)
             assert beyond > 0
         assert 0 <= step.seconds <= SAFETY_SECONDS
         if paced.now - last_check >= SAFETY_SECONDS:
@@ -230,4 +230,4 @@ def test_left_alone_it_comes_to_sleep(reads: list[tuple[int, int, float]]) -> No
     for _ in range(2 * QUIET_READS):
         paced.take(step)
         step = paced.reads(0, paced.fence + 1)
-    assert paced.state() is State.ASLEEP
+    assert paced.state() is PaceState.ASLEEP

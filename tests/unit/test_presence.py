@@ -6,15 +6,15 @@ import pytest
 
 from realtime.relay import presence as module
 from realtime.relay.presence import (
-    DOUBT_SECONDS,
     GRACE_SECONDS,
+    RECHECK_SECONDS,
     RECOVERY_SECONDS,
-    Change,
     Listing,
     Person,
     Presence,
+    PresenceDiff,
 )
-from tests.unit.relay_world import ADA, BOT, GRACE, OTHER_BOT, ejection
+from tests.unit.relay_world import ADA, BOT, GRACE, OTHER_BOT, access_change
 
 NOBODY: dict[str, Person] = {}
 
@@ -110,25 +110,25 @@ def test_who_is_cut_off_leaves_at_once(topic: str | None, user_id: str | None) -
     world = World()
     world.read(ADA)
     world.update()
-    world.presence.ejected(ejection(1, 10, topic, user_id))
+    world.presence.access_changed(access_change(1, 10, topic, user_id))
     assert world.update() == ([], [ADA])
-    world.now += DOUBT_SECONDS / 2
+    world.now += RECHECK_SECONDS / 2
     world.read(ADA)
     assert world.update() == ([], [])
     assert world.presence.listing(BOT, people(ADA), world.now, NOBODY) == Listing([], False)
     assert world.update(ADA) == ([ADA], [])
-    world.now += DOUBT_SECONDS
+    world.now += RECHECK_SECONDS
     world.read(ADA)
     assert world.update() == ([], []), "another socket elsewhere"
 
 
-def test_an_ejection_is_about_nobody_else() -> None:
+def test_an_access_change_is_about_nobody_else() -> None:
     """Neither about other users nor about other bots."""
     world = World()
     world.read(ADA, GRACE)
     world.update()
-    world.presence.ejected(ejection(1, 10, OTHER_BOT, ADA))
-    world.presence.ejected(ejection(2, 11, BOT, "somebody"))
+    world.presence.access_changed(access_change(1, 10, OTHER_BOT, ADA))
+    world.presence.access_changed(access_change(2, 11, BOT, "somebody"))
     world.read()
     assert world.update() == ([], [])
 
@@ -138,7 +138,7 @@ def test_who_is_in_doubt_has_no_grace() -> None:
     world = World()
     world.read(ADA)
     world.update(GRACE)
-    world.presence.ejected(ejection(1, 10, BOT, None, may_stay=True))
+    world.presence.access_changed(access_change(1, 10, BOT, None, may_stay=True))
     assert world.update(asked=GRACE) == ([], [])
     world.read()
     assert world.update(asked=GRACE) == ([], [ADA])
@@ -158,32 +158,32 @@ def test_a_doubt_ends() -> None:
     world = World()
     world.read(ADA)
     world.update()
-    world.presence.ejected(ejection(1, 10))
-    world.presence.ejected(ejection(2, 11, may_stay=True))
+    world.presence.access_changed(access_change(1, 10))
+    world.presence.access_changed(access_change(2, 11, may_stay=True))
     assert world.update() == ([], [ADA])
-    world.now += DOUBT_SECONDS
+    world.now += RECHECK_SECONDS
     world.read(ADA)
     assert world.update() == ([ADA], [])
     world.read()
     assert world.update() == ([], [])
 
 
-def test_ejections_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_access_changes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """By time, and by number."""
-    monkeypatch.setattr(module, "MOST_EJECTIONS", 2)
+    monkeypatch.setattr(module, "MAX_ACCESS_CHANGES", 2)
     world = World()
-    noted = world.presence._ejections._noted
+    noted = world.presence._changes._noted
     for number in range(3):
-        world.presence.ejected(ejection(number, 10, user_id=str(number)))
+        world.presence.access_changed(access_change(number, 10, user_id=str(number)))
     assert list(noted) == [("1", BOT), ("2", BOT)]
-    world.now += DOUBT_SECONDS
-    world.presence.ejected(ejection(9, 10))
+    world.now += RECHECK_SECONDS
+    world.presence.access_changed(access_change(9, 10))
     assert list(noted) == [(ADA, BOT)]
 
 
 def test_only_so_many_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those who are there the longest; when one leaves, the next is shown."""
-    monkeypatch.setattr(module, "MOST", 2)
+    monkeypatch.setattr(module, "MAX_PEOPLE", 2)
     world = World()
     crowd = {str(number): Person(str(number), "x", float(-number)) for number in range(4)}
     listing = world.presence.listing(BOT, crowd, world.now, NOBODY)
@@ -191,11 +191,13 @@ def test_only_so_many_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert listing.told()["truncated"] is True
     world.presence.read(world.now, {BOT: crowd})
     change = world.presence.update(BOT, NOBODY, set())
-    assert change == Change([crowd["3"], crowd["2"]], [], True)
+    assert change == PresenceDiff([crowd["3"], crowd["2"]], [], True)
     assert change.told()["truncated"] is True
     assert world.presence.shown(BOT) == listing
-    world.presence.ejected(ejection(1, 10, BOT, "3"))
-    assert world.presence.update(BOT, NOBODY, set()) == Change([crowd["1"]], [crowd["3"]], True)
+    world.presence.access_changed(access_change(1, 10, BOT, "3"))
+    assert world.presence.update(BOT, NOBODY, set()) == PresenceDiff(
+        [crowd["1"]], [crowd["3"]], True
+    )
 
 
 def test_told_in_the_words_of_the_protocol() -> None:
@@ -203,7 +205,7 @@ def test_told_in_the_words_of_the_protocol() -> None:
     (ada,) = people(ADA).values()
     told = {"user_id": ADA, "username": "ada's name", "since": "1970-01-01T00:00:00.000000Z"}
     assert Listing([ada], False).told() == {"users": [told]}
-    assert Change([ada], [], False).told() == {"joined": [told], "left": []}
+    assert PresenceDiff([ada], [], False).told() == {"joined": [told], "left": []}
 
 
 def test_what_nobody_asks_about_is_forgotten() -> None:

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realtime.relay.presence import (
-    DOUBT_SECONDS,
     GRACE_SECONDS,
+    RECHECK_SECONDS,
     RECOVERY_SECONDS,
     Person,
     Presence,
 )
-from tests.unit.relay_world import BOT, ejection
+from tests.unit.relay_world import BOT, access_change
 
 NODES = range(3)
 USERS = ("ada", "grace", "joan")
@@ -51,7 +51,7 @@ class World:
         self.rows: dict[int, dict[str, Person]] = {number: {} for number in NODES}
         self.is_away = False
         self.gone_since: dict[str, float] = {}
-        self.ejected_at: dict[str, float] = {}
+        self.changed_at: dict[str, float] = {}
         self.doubted_at: dict[str, float] = {}
         """Ejected, or asked about again while they were not there: they get no grace."""
         for node in self.nodes:
@@ -103,18 +103,18 @@ class World:
             for (_, node), delay in zip(self.alive, delays, strict=False):
                 node.writes_from = self.now + delay
 
-    def eject(self, user: str, may_stay: bool) -> None:
+    def change_access(self, user: str, may_stay: bool) -> None:
         """A revoke; where access remains (`may_stay`) the sockets go on."""
         if self.is_away:
             return
         for _, node in self.alive:
-            node.presence.ejected(ejection(1, 10, BOT, user, may_stay=may_stay))
+            node.presence.access_changed(access_change(1, 10, BOT, user, may_stay=may_stay))
             if not may_stay:
                 node.sockets = {
                     socket: whose for socket, whose in node.sockets.items() if whose != user
                 }
         if not may_stay:
-            self.ejected_at[user] = self.now
+            self.changed_at[user] = self.now
         self.doubted_at[user] = self.now
         self._note_gone(user)
 
@@ -146,14 +146,14 @@ class World:
         for user in left:
             self._check_left(user)
         for user in joined - before:
-            assert self.gone_since.get(user, self.now) > self.ejected_at.get(user, 0.0)
+            assert self.gone_since.get(user, self.now) > self.changed_at.get(user, 0.0)
 
     def _check_left(self, user: str) -> None:
         absent_for = self.now - self.gone_since.get(user, self.now)
         # It shows with the next look, or with the first that can be had; and for a while what
         # other processes say of them is not believed.
         doubted_at = self.doubted_at.get(user, -1e9)
-        is_doubted = self.now - doubted_at <= DOUBT_SECONDS + STEP
+        is_doubted = self.now - doubted_at <= RECHECK_SECONDS + STEP
         was_doubted = is_doubted or doubted_at >= self.gone_since.get(user, self.now)
         assert was_doubted or absent_for >= GRACE_SECONDS, f"{user} was gone for {absent_for} s"
 
@@ -177,7 +177,7 @@ events = st.one_of(
     st.tuples(st.just(World.kill), nodes),
     st.tuples(st.just(World.crash)),
     st.tuples(st.just(World.back), st.lists(st.floats(0, REFILL), min_size=3, max_size=3)),
-    st.tuples(st.just(World.eject), users, st.booleans()),
+    st.tuples(st.just(World.change_access), users, st.booleans()),
 )
 
 

@@ -23,8 +23,8 @@ from tests.unit.relay_world import (
     START,
     Asked,
     RecordingSink,
+    access_change,
     at,
-    ejection,
     frame,
     read,
     run,
@@ -51,7 +51,7 @@ class World:
             ask_again=self.asked,
             monotonic=lambda: self.now,
             on_move=lambda subscriber, is_here: self.relay.moved(subscriber, is_here),
-            on_eject=lambda one: self.relay.ejected(one),
+            on_access_change=lambda one: self.relay.access_changed(one),
         )
         self.relay = PresenceRelay(
             Presence(lambda: self.now),
@@ -82,7 +82,7 @@ class World:
         )
         self.hub.subscribe(subscriber)
         self.hub.identify(subscriber, user_id, f"{user_id}'s name")
-        self.hub.admit(subscriber, START)
+        self.hub.go_live(subscriber, START)
         return subscriber, sink
 
     def look(self, *, seconds: float = 1.0) -> None:
@@ -170,14 +170,14 @@ def test_who_may_not_read_is_not_told() -> None:
     doubted, doubted_sink = world.join(GRACE, asks=True)
     _, cut_sink = world.join("mallory", asks=True)
     world.look()
-    read(world.hub, at(10), "c", ejection(1, 10, user_id=GRACE, may_stay=True))
-    read(world.hub, at(11), "d", ejection(2, 11, user_id="mallory"))
+    read(world.hub, at(10), "c", access_change(1, 10, user_id=GRACE, may_stay=True))
+    read(world.hub, at(11), "d", access_change(2, 11, user_id="mallory"))
     world.join(JOAN)
     world.look()
     change = message("presence_diff", joined=[person(JOAN)], left=[person("mallory")])
     assert sink.messages[1:] == [change]
     assert [len(one.messages) for one in (doubted_sink, cut_sink)] == [1, 1]
-    world.hub.admit_again(doubted, world.asked[0][1], at(12))
+    world.hub.stay(doubted, world.asked[0][1], at(12))
     read(world.hub, at(13), "e")
     world.look()
     assert doubted_sink.messages[1:] == [
@@ -186,15 +186,15 @@ def test_who_may_not_read_is_not_told() -> None:
     assert len(sink.messages) == 2
 
 
-def test_an_ejection_from_everything() -> None:
+def test_an_access_change_from_everything() -> None:
     """Is about every bot that is asked about; one from another bot is about none of them."""
     world = World()
     _, sink = world.join(ADA, asks=True)
     world.others[BOT] = {GRACE: Person(GRACE, "grace's name", 0.0)}
     world.look()
-    read(world.hub, at(9), "b", ejection(1, 9, OTHER_BOT, user_id=GRACE))
+    read(world.hub, at(9), "b", access_change(1, 9, OTHER_BOT, user_id=GRACE))
     assert not world.relay._changed
-    read(world.hub, at(10), "c", ejection(1, 10, None, user_id=GRACE))
+    read(world.hub, at(10), "c", access_change(1, 10, None, user_id=GRACE))
     world.look(seconds=0)
     assert sink.messages[1:] == [message("presence_diff", joined=[], left=[person(GRACE)])]
 

@@ -10,14 +10,21 @@ from typing import Any
 import pytest
 
 from realtime.metrics.prometheus import render
-from realtime.metrics.snapshot import Answer, Everywhere, Figures, LogState, counted, everywhere
-from realtime.relay.counters import Tally
+from realtime.metrics.snapshot import (
+    DatabaseState,
+    Everywhere,
+    Figures,
+    LogState,
+    counted,
+    everywhere,
+)
+from realtime.relay.counters import Counters
 from tests.scraping import Scrape
 
 LOG = LogState(rows=5, size=8192, age=1.5, queue_usage=0.25)
 
 
-def some_figures(tally: Tally | None = None, **more: Any) -> Figures:
+def some_figures(counters: Counters | None = None, **more: Any) -> Figures:
     given: dict[str, Any] = {
         "hostname": 'a "host"',
         "pid": 7,
@@ -31,7 +38,7 @@ def some_figures(tally: Tally | None = None, **more: Any) -> Figures:
         "users": 2,
         "buffered_bytes": 10,
         "relay": "awake",
-        **counted(tally or Tally(lambda: 0.0)),
+        **counted(counters or Counters(lambda: 0.0)),
     }
     return Figures(**given | more)
 
@@ -43,12 +50,12 @@ def scraped(*nodes: Figures, log: LogState | None = LOG) -> Scrape:
 
 def test_a_process_reads_what_another_told() -> None:
     """The heartbeat's JSON has all of it."""
-    tally = Tally(lambda: 0.0)
-    tally.latency.observe(0.02)
-    tally.gone(4003, is_ours=True)
-    other = some_figures(tally)
+    counters = Counters(lambda: 0.0)
+    counters.latency.observe(0.02)
+    counters.gone(4003, is_ours=True)
+    other = some_figures(counters)
     told = json.dumps(other.model_dump())
-    assert everywhere("a", some_figures(), Answer([("b", told)], LOG)).nodes["b"] == other
+    assert everywhere("a", some_figures(), DatabaseState([("b", told)], LOG)).nodes["b"] == other
 
 
 @pytest.mark.parametrize(
@@ -67,21 +74,24 @@ def test_a_process_reads_what_another_told() -> None:
 def test_a_process_of_another_release_is_left_out(told: str) -> None:
     """Rather than have no metrics at all while a deployment rolls."""
     own = some_figures()
-    assert everywhere("a", own, Answer([("b", told)], LOG)) == Everywhere({"a": own}, LOG)
+    assert everywhere("a", own, DatabaseState([("b", told)], LOG)) == Everywhere({"a": own}, LOG)
 
 
 def test_more_than_is_known_does_no_harm() -> None:
     """A newer release may tell more."""
     told = json.dumps(some_figures().model_dump() | {"news": 1})
-    assert everywhere("a", some_figures(), Answer([("b", told)], LOG)).nodes.keys() == {"a", "b"}
+    assert everywhere("a", some_figures(), DatabaseState([("b", told)], LOG)).nodes.keys() == {
+        "a",
+        "b",
+    }
 
 
 def test_prometheus_reads_every_figure() -> None:
     """Each under its node; counters with their suffix, and names that Prometheus takes."""
-    tally = Tally(lambda: 0.0)
-    tally.rings, tally.silences, tally.losses = 3, 2, 1
-    tally.resumes["recovered"] += 4
-    seen = scraped(some_figures(tally), some_figures(relay="polling"))
+    counters = Counters(lambda: 0.0)
+    counters.rings, counters.silences, counters.losses = 3, 2, 1
+    counters.resumes["recovered"] += 4
+    seen = scraped(some_figures(counters), some_figures(relay="polling"))
     assert seen.find("realtime_rings_total") == {"node-0": 3, "node-1": 0}
     assert seen.value("realtime_silences_total", node="node-0") == 2
     assert seen.value("realtime_database_losses_total", node="node-0") == 1
@@ -96,10 +106,10 @@ def test_prometheus_reads_every_figure() -> None:
 
 def test_a_histograms_buckets_are_cumulative() -> None:
     """As Prometheus has them; the last one holds all."""
-    tally = Tally(lambda: 0.0)
+    counters = Counters(lambda: 0.0)
     for value in (0.0005, 0.02, 0.02, 999.0):
-        tally.latency.observe(value)
-    buckets = scraped(some_figures(tally)).buckets("realtime_latency_seconds", "node-0")
+        counters.latency.observe(value)
+    buckets = scraped(some_figures(counters)).buckets("realtime_latency_seconds", "node-0")
     assert buckets[0.001] == 1
     assert buckets[0.01] == 1
     assert buckets[0.025] == buckets[300.0] == 3
@@ -116,10 +126,10 @@ def test_what_is_not_known_is_left_out() -> None:
 
 def test_every_metric_is_described() -> None:
     """In docs/operations.md, by its name, and nothing there that is not."""
-    tally = Tally(lambda: 0.0)
-    tally.gone(1000, is_ours=False)
-    tally.resumes["recovered"] += 1
-    families = scraped(some_figures(tally)).families.values()
+    counters = Counters(lambda: 0.0)
+    counters.gone(1000, is_ours=False)
+    counters.resumes["recovered"] += 1
+    families = scraped(some_figures(counters)).families.values()
     names = {one.name + ("_total" if one.type == "counter" else "") for one in families}
     text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
     rows = re.findall(r"^\| (`realtime_.*?`) \|", text, re.MULTILINE)

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.relay.rate_limit import RateLimit, Verdict
+from realtime.relay.rate_limit import RateLimit, RateVerdict
 
-ACCEPT, REFUSE, DISCONNECT = Verdict.ACCEPT, Verdict.REFUSE, Verdict.DISCONNECT
+ACCEPT, REFUSE, DISCONNECT = RateVerdict.ACCEPT, RateVerdict.REFUSE, RateVerdict.DISCONNECT
 
 
 class Clock:

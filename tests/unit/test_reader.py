@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from realtime.relay.cursor import Cursor, Snapshot, decode_cursor, encode_cursor
 from realtime.relay.errors import Refused
 from realtime.relay.events import Grant, Page
-from realtime.relay.pace import QUIET_READS, State
-from realtime.relay.reader import Relay
+from realtime.relay.pace import QUIET_READS, PaceState
+from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
-from realtime.relay.resume import Lost, Unrecoverable
+from realtime.relay.resume import GapReason, Unrecoverable
 from tests.unit.relay_world import (
     ADA,
     BOT,
@@ -43,7 +43,7 @@ class Pages:
         """What the next read raises."""
         self.cursors: list[Cursor] = []
 
-    async def end(self) -> Cursor:
+    async def current_cursor(self) -> Cursor:
         return END
 
     async def read(self, cursor: Cursor) -> AsyncGenerator[Page, None]:
@@ -102,7 +102,7 @@ def test_a_grant_counts() -> None:
     run(relay.catch_up(log))
     run(relay.catch_up(log))
     assert log.cursors == [Cursor(5), Cursor(7)]
-    assert hub.place_of(subscriber) == hub.position
+    assert hub.cursor_of(subscriber) == hub.position
 
 
 BROKEN = page(seen(12, 8), event(1, 9), event(2, 10), is_last=False)
@@ -184,12 +184,12 @@ def test_polls_while_busy() -> None:
     """It silences the bell, reads on in short pauses, and switches it on before it sleeps."""
     bell = Bell()
     relay = make_relay(make_hub(), Cursor(5))
-    assert relay.state is State.ASLEEP
+    assert relay.state is PaceState.ASLEEP
     with pytest.raises(ConnectionResetError):
         run(relay.run(Lull(), bell))
     pauses = ["pause"] * (QUIET_READS - 1)
     assert bell.told == ["ring on", "silence", *pauses, "ring on"]
-    assert relay.state is State.ASLEEP
+    assert relay.state is PaceState.ASLEEP
 
 
 @pytest.mark.parametrize("is_ok", [True, False])
@@ -228,7 +228,7 @@ def test_what_it_had_not_read_is_gone() -> None:
     relay = make_relay(hub, Cursor(5))
     join(hub, knows_cursors=True)
     log = Pages(page(seen(9)))
-    log.lost = Unrecoverable(Lost.TOO_OLD)
+    log.lost = Unrecoverable(GapReason.TOO_OLD)
     with pytest.raises(ConnectionResetError):
         run(relay.run(log, Bell(1)))
     assert log.cursors == [Cursor(5), END]
@@ -242,7 +242,7 @@ def test_another_history() -> None:
     relay = make_relay(hub, Cursor(5))
     with pytest.raises(ConnectionError):
         run(relay.catch_up(Pages(BROKEN, breaks=True)))
-    relay.start_over(ELSEWHERE, Cursor(7), Lost.FOREIGN)
+    relay.start_over(ELSEWHERE, Cursor(7), GapReason.FOREIGN)
     _, sink = join(hub)
     run(relay.catch_up(log := Pages(page(seen(13), event(1, 9), event(2, 10)))))
     assert (relay.database, log.cursors, sink.ids) == (ELSEWHERE, [Cursor(7)], [1, 2])
@@ -255,9 +255,9 @@ def test_the_place_before_the_gap() -> None:
     relay = make_relay(hub, Cursor(5))
     subscriber, _ = join(hub, knows_cursors=True)
     run(relay.catch_up(Pages(page(seen(12), event(1, 9)))))
-    before = hub.place_of(subscriber)
-    relay.start_over(HISTORY, Cursor(50), Lost.TOO_OLD)
-    assert hub.place_of(subscriber) == before
+    before = hub.cursor_of(subscriber)
+    relay.start_over(HISTORY, Cursor(50), GapReason.TOO_OLD)
+    assert hub.cursor_of(subscriber) == before
 
 
 @pytest.mark.parametrize("how", ["a page tells of a grant", "it starts over"])
@@ -269,7 +269,7 @@ def test_refusals_are_forgotten(how: str) -> None:
     run(relay.catch_up(Pages(page(seen(9)))))
     assert refusals.find(ADA, BOT)
     if how == "it starts over":
-        relay.start_over(HISTORY, Cursor(7), Lost.TOO_OLD)
+        relay.start_over(HISTORY, Cursor(7), GapReason.TOO_OLD)
     else:
         run(relay.catch_up(Pages(page(seen(9))._replace(grants=(Grant(1, BOT, ADA),)))))
     assert refusals.find(ADA, BOT) is None
@@ -313,7 +313,7 @@ STEP = st.sampled_from(
 HISTORIES = st.lists(st.tuples(STEP, st.integers(0, 5)), max_size=60)
 
 
-def take_step(log: FakeDatabase, relay: Relay, step: str, choice: int) -> None:
+def take_step(log: FakeDatabase, relay: Reader, step: str, choice: int) -> None:
     """One step of a writer on one of the running transactions, or of the relay."""
     acts: dict[str, Callable[[int], object]] = {
         "write": log.write,

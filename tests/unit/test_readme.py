@@ -11,7 +11,7 @@ import pytest
 
 from realtime.config.settings import Settings, settings_table
 from realtime.relay.errors import CloseCode, ErrorCode
-from realtime.relay.resume import Lost
+from realtime.relay.resume import GapReason
 from tests.platform import Platform
 from tests.serving import RunningServer, World, make_settings
 
@@ -103,7 +103,7 @@ def test_the_protocol_lists_every_code_and_reason() -> None:
     closes = [int(code) for cell in first_column(PROTOCOL, "code") for code in cell.split(" / ")]
     assert closes == sorted(CloseCode)
     assert first_column(PROTOCOL, "`code`") == list(ErrorCode)
-    assert first_column(PROTOCOL, "`reason`") == list(Lost)
+    assert first_column(PROTOCOL, "`reason`") == list(GapReason)
 
 
 @pytest.mark.gen_test

@@ -1,4 +1,4 @@
-"""Tests of `realtime.relay.recheck`: asking about those whom an ejection cut off."""
+"""Tests of `realtime.relay.recheck`: asking about those whom an access change cut off."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -8,15 +8,15 @@ import pytest
 from realtime.relay import recheck as rechecks_module
 from realtime.relay.errors import Refused
 from realtime.relay.hub import Hub
-from realtime.relay.recheck import Answer, Rechecks
-from realtime.relay.subscriber import Place, State
+from realtime.relay.recheck import RecheckBatcher, RecheckResult
+from realtime.relay.subscriber import Position, State
 from tests.unit.relay_world import (
     ADA,
     BOT,
     GRACE,
     RecordingSink,
+    access_change,
     at,
-    ejection,
     event,
     frame,
     join,
@@ -40,21 +40,21 @@ class FakeAccess:
         self.questions: list[Sequence[tuple[str, str]]] = []
         self.may_answer = asyncio.Semaphore(1000)
 
-    async def recheck(self, questions: Sequence[tuple[str, str]]) -> Answer:
+    async def recheck(self, questions: Sequence[tuple[str, str]]) -> RecheckResult:
         self.questions.append(questions)
         if self.is_down:
             raise Refused(1013, "the database cannot be asked")
-        answer = Answer([user in self.allowed for user, _ in questions], at(11))
+        answer = RecheckResult([user in self.allowed for user, _ in questions], at(11))
         await self.may_answer.acquire()
         return answer
 
 
 class World:
-    """A hub whose ejections are asked about, and how often the relay was woken."""
+    """A hub whose changes are asked about, and how often the relay was woken."""
 
     def __init__(self, access: FakeAccess) -> None:
         self.access = access
-        self.rechecks = Rechecks(access)
+        self.rechecks = RecheckBatcher(access)
         self.hub = Hub(
             frame=frame, pause=no_pause, ask_again=self.rechecks.ask, monotonic=lambda: 0.0
         )
@@ -68,10 +68,10 @@ class World:
 
 
 def cut_off(world: World, *users: str, may_stay: bool = False) -> list[RecordingSink]:
-    """Sockets of these users, which one read's ejections cut off."""
+    """Sockets of these users, which one read's changes cut off."""
     sinks = [join(world.hub, user)[1] for user in users]
     rows = [
-        ejection(number, 10, user_id=user, farewell=FAREWELL, may_stay=may_stay)
+        access_change(number, 10, user_id=user, final_message=FAREWELL, may_stay=may_stay)
         for number, user in enumerate(dict.fromkeys(users), 1)
     ]
     read(world.hub, at(10), "c", *rows)
@@ -80,7 +80,7 @@ def cut_off(world: World, *users: str, may_stay: bool = False) -> list[Recording
 
 @pytest.mark.parametrize("may_stay", [False, True])
 def test_no_longer_allowed(may_stay: bool) -> None:
-    """Who is not allowed any more is closed with the ejection's code, after one farewell."""
+    """Who is not allowed any more is closed with the change's code, after one final_message."""
     world = World(FakeAccess())
     (sink,) = cut_off(world, ADA, may_stay=may_stay)
     run(world.until(lambda: sink.closed))
@@ -125,8 +125,8 @@ def test_nobody_can_be_asked() -> None:
     async def one_after_the_other() -> None:
         await world.until(lambda: first.closed)
         world.access.is_down = False
-        revoke = page(seen(0), ejection(2, 12, user_id=GRACE))
-        await world.hub.deliver(revoke, Place(at(12), "d"))
+        revoke = page(seen(0), access_change(2, 12, user_id=GRACE))
+        await world.hub.deliver(revoke, Position(at(12), "d"))
         await world.until(lambda: second.closed)
 
     run(one_after_the_other())
@@ -165,7 +165,7 @@ def test_an_answer_from_before_a_gap() -> None:
         world.access.may_answer = asyncio.Semaphore(0)
         asking = world.rechecks.run(world.hub, world.wake)
         await while_running(asking, lambda: world.access.questions and one_answer())
-        await world.hub.deliver(page(seen(0), event(5, 13)), Place(at(13), "d"))
+        await world.hub.deliver(page(seen(0), event(5, 13)), Position(at(13), "d"))
 
     def one_answer() -> bool:
         if not world.wakes and world.access.may_answer.locked():

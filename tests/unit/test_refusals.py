@@ -63,7 +63,7 @@ def test_only_what_a_grant_can_change(code: int, is_remembered: bool) -> None:
 
 def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of too many, those are forgotten that were refused the longest ago."""
-    monkeypatch.setattr(refusals_module, "MOST", 2)
+    monkeypatch.setattr(refusals_module, "MAX_REFUSALS", 2)
     world = World()
     for subject in ("a", "b", "a", "c"):
         world.refuse(subject)

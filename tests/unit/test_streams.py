@@ -10,13 +10,13 @@ from realtime.relay import streams as streams_module
 from realtime.relay.cursor import Cursor, decode_cursor, encode_cursor
 from realtime.relay.events import Event
 from realtime.relay.streams import SEND_EVERY, Streams, newest_only
-from realtime.relay.subscriber import Place
+from realtime.relay.subscriber import Position
 from tests.unit.relay_world import (
     BOT,
     FIRST_XID,
     HISTORY,
     OTHER_BOT,
-    ejection,
+    access_change,
     event,
     join,
     make_hub,
@@ -115,14 +115,14 @@ def test_until_it_is_said_that_it_was_sent(world: World) -> None:
 def test_the_place_before_what_is_held(world: World) -> None:
     """It is that of the first that is held, and there is none when nothing is held any more."""
     world.send(world.update())
-    assert world.streams.place_before(BOT) is None
+    assert world.streams.cursor_before(BOT) is None
     for position in ("then", "later"):
         world.streams.select({BOT: [world.update()]}, position)
-    assert world.streams.place_before(BOT) == "then"
-    assert world.streams.place_before(OTHER_BOT) is None
+    assert world.streams.cursor_before(BOT) == "then"
+    assert world.streams.cursor_before(OTHER_BOT) is None
     world.now += SEND_EVERY
     world.send()
-    assert world.streams.place_before(BOT) is None
+    assert world.streams.cursor_before(BOT) is None
 
 
 def test_forget(world: World) -> None:
@@ -131,13 +131,13 @@ def test_forget(world: World) -> None:
     world.send(world.update())
     world.streams.forget()
     world.now += SEND_EVERY
-    assert world.streams.place_before(BOT) is None
+    assert world.streams.cursor_before(BOT) is None
     assert world.send() == []
 
 
 def test_not_everything_is_remembered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """With too many things at once, what is not remembered is sent whenever it changes."""
-    monkeypatch.setattr(streams_module, "MOST", 1)
+    monkeypatch.setattr(streams_module, "MAX_REMEMBERED", 1)
     world.send(world.update("a"), world.update("b"))
     assert world.send(world.update("a")) == []
     assert world.send(world.update("b")) == [3, 4]
@@ -160,13 +160,13 @@ def test_a_cursor_never_covers_what_is_held() -> None:
     subscriber, sink = join(hub)
     read(hub, Cursor(6), "one", event(1, 6, subject="a"))
     read(hub, Cursor(7), "two", event(2, 7, subject="a"))
-    assert (sink.ids, hub.place_of(subscriber)) == ([1], "one")
+    assert (sink.ids, hub.cursor_of(subscriber)) == ([1], "one")
     assert hub.due_in() == SEND_EVERY
     read(hub, Cursor(7), "three")
-    assert (sink.ids, hub.place_of(subscriber)) == ([1], "one")
+    assert (sink.ids, hub.cursor_of(subscriber)) == ([1], "one")
     now = SEND_EVERY
     read(hub, Cursor(7), "four")
-    assert (sink.ids, sink.cursors, hub.place_of(subscriber)) == ([1, 2], ["one", "four"], "four")
+    assert (sink.ids, sink.cursors, hub.cursor_of(subscriber)) == ([1, 2], ["one", "four"], "four")
 
 
 def test_who_came_after_is_not_sent_it() -> None:
@@ -185,7 +185,7 @@ def test_who_came_after_is_not_sent_it() -> None:
     assert (early.ids, late.ids, late.cursors) == ([1, 2, 3], [3], ["five"])
 
 
-def test_who_was_ejected_is_not_sent_it() -> None:
+def test_who_was_revoked_is_not_sent_it() -> None:
     """Whatever is held was not theirs any more."""
     now = 0.0
     hub = make_hub(clock=lambda: now)
@@ -193,7 +193,7 @@ def test_who_was_ejected_is_not_sent_it() -> None:
     read(hub, Cursor(6), "one", event(1, 6, subject="a"))
     read(hub, Cursor(7), "two", event(2, 7, subject="a"))
     now = SEND_EVERY
-    read(hub, Cursor(8), "three", ejection(3, 8))
+    read(hub, Cursor(8), "three", access_change(3, 8))
     assert sink.ids == [1]
 
 
@@ -227,12 +227,12 @@ def test_the_last_state_is_never_missed(steps: list[tuple[str | None, str]]) -> 
 
     def look() -> None:
         cursor = Cursor(FIRST_XID + len(written))
-        place = Place(cursor, encode_cursor(HISTORY, cursor))
+        place = Position(cursor, encode_cursor(HISTORY, cursor))
         run(hub.deliver(page(seen(0), *unread), place))
         unread.clear()
         for topic, (subscriber, sink) in clients.items():
             assert sink.ids == sorted(sink.ids)
-            for text in (*sink.cursors[-1:], hub.place_of(subscriber)):
+            for text in (*sink.cursors[-1:], hub.cursor_of(subscriber)):
                 if text != "told":  # as it was when they joined
                     owes_nothing(sink.ids, topic, decode_cursor(text)[1].last)
 

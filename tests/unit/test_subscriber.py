@@ -5,15 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.relay.cursor import Cursor
-from realtime.relay.events import Ejection, Event
-from realtime.relay.subscriber import Delivery, Place, State
+from realtime.relay.events import AccessChange, Event
+from realtime.relay.subscriber import Delivery, Position, State
 from tests.unit.relay_world import (
     BOT,
     OTHER_BOT,
     START,
+    access_change,
     at,
     cursors,
-    ejection,
     event,
     frame,
     make_subscriber,
@@ -22,7 +22,7 @@ from tests.unit.relay_world import (
 
 
 def delivery(*events: Event, place: Cursor | None = START) -> Delivery:
-    return Delivery(list(events), Place(place, "c") if place else None, frame)
+    return Delivery(list(events), Position(place, "c") if place else None, frame)
 
 
 # Deliveries.
@@ -70,9 +70,9 @@ def test_any_since(xids: list[int], place: Cursor | None, since: Cursor) -> None
 def test_nothing_is_sent_while_joining() -> None:
     """A joining socket is sent nothing; what comes is given back, in order, when it is let in."""
     subscriber, sink = make_subscriber()
-    items: list[Delivery | Ejection] = [
+    items: list[Delivery | AccessChange] = [
         delivery(event(1, 10)),
-        ejection(2, 11),
+        access_change(2, 11),
         delivery(event(3, 12)),
     ]
     for item in items:
@@ -81,14 +81,14 @@ def test_nothing_is_sent_while_joining() -> None:
         else:
             subscriber.hold(item)
     assert sink.messages == []
-    assert subscriber.let_in(START) == items
+    assert subscriber.go_live(START) == items
     assert subscriber.state is State.LIVE
 
 
 def test_live() -> None:
     """A live socket is sent what comes, but for what its `since` covers."""
     subscriber, sink = make_subscriber()
-    subscriber.let_in(at(10))
+    subscriber.go_live(at(10))
     subscriber.deliver(delivery(event(1, 10)))
     subscriber.deliver(delivery(event(2, 10), event(3, 11)))
     assert sink.ids == [3]
@@ -110,11 +110,11 @@ def test_stopped() -> None:
 def test_paused(since: Cursor | None) -> None:
     """A paused socket holds again, keeps the place of what it was sent, and its `since`."""
     subscriber, sink = make_subscriber()
-    subscriber.let_in(since)
+    subscriber.go_live(since)
     subscriber.pause("here")
     subscriber.deliver(delivery(event(1, 10)))
     assert (sink.messages, subscriber.cursor, subscriber.since) == ([], "here", since)
-    assert len(subscriber.let_in(subscriber.since)) == 1
+    assert len(subscriber.go_live(subscriber.since)) == 1
 
 
 # The limit of what is held.
@@ -127,7 +127,7 @@ def test_too_much_held() -> None:
     for has_overflowed in (False, False, True, True):
         subscriber.deliver(one)
         assert subscriber.has_overflowed == has_overflowed
-    assert (subscriber.let_in(START), sink.messages) == ([], [])
+    assert (subscriber.go_live(START), sink.messages) == ([], [])
 
 
 def test_holding_anew() -> None:
@@ -139,7 +139,7 @@ def test_holding_anew() -> None:
     subscriber.hold_anew()
     subscriber.deliver(one)
     assert not subscriber.has_overflowed
-    assert subscriber.let_in(START) == [one]
+    assert subscriber.go_live(START) == [one]
 
 
 def test_the_limit_is_for_what_is_held_at_once() -> None:
@@ -149,22 +149,22 @@ def test_the_limit_is_for_what_is_held_at_once() -> None:
     for _ in range(5):
         subscriber.deliver(one)
         assert not subscriber.has_overflowed
-        subscriber.let_in(START)
+        subscriber.go_live(START)
         subscriber.pause("")
 
 
 def test_farewells_count() -> None:
     """Ejections count towards the limit with their farewells."""
     subscriber, _ = make_subscriber(hold_bytes=100)
-    subscriber.hold(ejection(1, 10, farewell='{"type":"' + "x" * 200 + '"}'))
+    subscriber.hold(access_change(1, 10, final_message='{"type":"' + "x" * 200 + '"}'))
     assert subscriber.has_overflowed
 
 
-def test_held_ejections_are_bounded() -> None:
-    """However little an ejection says, a socket does not hold any number of them."""
+def test_held_access_changes_are_bounded() -> None:
+    """However little an access change says, a socket does not hold any number of them."""
     subscriber, _ = make_subscriber(hold_bytes=1_000)
     for number in range(10_000):
-        subscriber.hold(ejection(number, 10, topic=None))
+        subscriber.hold(access_change(number, 10, topic=None))
     assert subscriber.has_overflowed
 
 
@@ -174,17 +174,17 @@ def test_held_ejections_are_bounded() -> None:
 @pytest.mark.parametrize(
     ("item", "was_locked_out"),
     [
-        (ejection(1, 10), True),
-        (ejection(1, 11), False),
-        (ejection(1, 10, may_stay=True), False),
-        (ejection(1, 10, user_id="grace"), False),
+        (access_change(1, 10), True),
+        (access_change(1, 11), False),
+        (access_change(1, 10, may_stay=True), False),
+        (access_change(1, 10, user_id="grace"), False),
         (event(1, 10), False),
         (event(1, 10, granted_to="ada"), True),
         (event(1, 11, granted_to="ada"), False),
         (event(1, 10, granted_to="grace"), False),
     ],
 )
-def test_was_locked_out(item: Event | Ejection, was_locked_out: bool) -> None:
+def test_was_locked_out(item: Event | AccessChange, was_locked_out: bool) -> None:
     """A user was locked out where access was surely taken, or given, up to the answer."""
     subscriber, _ = make_subscriber()
     subscriber.user_id = "ada"
@@ -213,9 +213,9 @@ def test_was_locked_out(item: Event | Ejection, was_locked_out: bool) -> None:
 def test_is_concerned(
     topic: str | None, user_id: str | None, is_concerned: bool, may_be_concerned: bool
 ) -> None:
-    """An ejection concerns a topic and a user, null being all; an unknown user may be meant."""
+    """It concerns a topic and a user, null being all; an unknown user may be meant."""
     subscriber, _ = make_subscriber(BOT)
-    one = ejection(1, 10, topic, user_id)
+    one = access_change(1, 10, topic, user_id)
     assert subscriber.is_concerned_by(one) == may_be_concerned
     subscriber.user_id = "ada"
     assert subscriber.is_concerned_by(one) == is_concerned

@@ -12,8 +12,8 @@ from tests.unit.relay_world import (
     ADA,
     GRACE,
     OTHER_BOT,
+    access_change,
     at,
-    ejection,
     frame,
     join,
     make_hub,
@@ -76,7 +76,7 @@ def test_not_to_those_on_their_way() -> None:
     world = World()
     joining, sink = make_subscriber()
     world.hub.subscribe(joining)
-    read(world.hub, at(10), "c", ejection(1, 10, user_id=GRACE))
+    read(world.hub, at(10), "c", access_change(1, 10, user_id=GRACE))
     world.relay.said(world.ada, "b1", True)
     assert (sink.messages, world.grace_sink.messages) == ([], [])
 
@@ -84,7 +84,7 @@ def test_not_to_those_on_their_way() -> None:
 def test_not_of_those_who_are_asked_about() -> None:
     """Who may not read at the moment may not type either."""
     world = World()
-    read(world.hub, at(10), "c", ejection(1, 10, user_id=ADA, may_stay=True))
+    read(world.hub, at(10), "c", access_change(1, 10, user_id=ADA, may_stay=True))
     world.relay.said(world.ada, "b1", True)
     assert (world.grace_sink.messages, world.told) == ([], [])
 

@@ -8,6 +8,7 @@ None, because the cause would carry it.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final, Protocol
 
 import jwt
@@ -39,13 +40,30 @@ LATEST_TIME: Final = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second th
 _UNREADABLE: Final = (jwt.PyJWTError, ValueError, TypeError, RecursionError)
 
 
-class TokenError(Exception):
-    """A token is refused. `reason` may be shown to anyone: it says nothing of what is in it.
+class TokenReason(StrEnum):
+    """Why a token is refused; docs/protocol.md lists these as reasons of 4001.
 
-    Until the signature is proven, the reason is never more than that the token is invalid.
+    May be shown to anyone: they say nothing of what is in the token. Until the signature is proven,
+    the reason is never more than that the token is missing or invalid.
     """
 
-    def __init__(self, reason: str) -> None:
+    MISSING = "token missing"
+    INVALID = "token invalid"
+    EXPIRED = "token expired"
+    NOT_YET = "token not valid yet"
+    TYPE = "token type refused"
+    AUDIENCE = "token audience refused"
+    ISSUER = "token issuer refused"
+    NO_EXP = "token without exp"
+    NO_SUB = "token without sub"
+    NO_AUD = "token without aud"
+    NO_ISS = "token without iss"
+
+
+class TokenError(Exception):
+    """A token is refused, for this reason."""
+
+    def __init__(self, reason: TokenReason) -> None:
         super().__init__(reason)
         self.reason = reason
 
@@ -108,7 +126,7 @@ class TokenVerifier:
         """
         claims = await self._proven_claims(token)
         if claims.get("type", "access") != "access":
-            raise TokenError("token type refused")
+            raise TokenError(TokenReason.TYPE)
         slack = self._settings.jwt_leeway_seconds if leeway else 0.0
         return Identity(
             subject=_subject(claims),
@@ -121,7 +139,7 @@ class TokenVerifier:
         algorithm, kid = _read_header(token)
         key = await self._keys.find(kid, algorithm)
         if key is None:
-            raise TokenError("token invalid")
+            raise TokenError(TokenReason.INVALID)
         try:
             return jwt.decode(
                 token,
@@ -140,22 +158,22 @@ class TokenVerifier:
                 issuer=self._settings.jwt_issuer,
             )
         except jwt.MissingRequiredClaimError as error:
-            raise TokenError(f"token without {error.claim}") from None
+            raise TokenError(TokenReason(f"token without {error.claim}")) from None
         except jwt.InvalidAudienceError:
-            raise TokenError("token audience refused") from None
+            raise TokenError(TokenReason.AUDIENCE) from None
         except jwt.InvalidIssuerError:
-            raise TokenError("token issuer refused") from None
+            raise TokenError(TokenReason.ISSUER) from None
         except _UNREADABLE:
-            raise TokenError("token invalid") from None
+            raise TokenError(TokenReason.INVALID) from None
 
     def _check_times(self, claims: Mapping[str, Any], slack: float) -> float:
         now = self._clock()
         expires_at = _time(claims["exp"])
         # RFC 7519, 4.1.4: "on or after which the JWT MUST NOT be accepted"
         if expires_at <= now - slack:
-            raise TokenError("token expired")
+            raise TokenError(TokenReason.EXPIRED)
         if "nbf" in claims and _time(claims["nbf"]) > now + slack:
-            raise TokenError("token not valid yet")
+            raise TokenError(TokenReason.NOT_YET)
         if "iat" in claims:
             _time(claims["iat"])
         return expires_at
@@ -175,36 +193,36 @@ def _keys(settings: Settings, clock: Callable[[], float], fetch: Fetch) -> _Keys
 def _read_header(token: str) -> tuple[str, str | None]:
     """Return the algorithm and the key that a token claims to be signed with; neither is proven."""
     if not token:
-        raise TokenError("token missing")
+        raise TokenError(TokenReason.MISSING)
     if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
-        raise TokenError("token invalid")
+        raise TokenError(TokenReason.INVALID)
     try:
         header = jwt.get_unverified_header(token)
     except _UNREADABLE:
-        raise TokenError("token invalid") from None
+        raise TokenError(TokenReason.INVALID) from None
     algorithm, kid = header.get("alg"), header.get("kid")
     # RFC 7515, 4.1.11: what is marked critical and not understood makes it invalid. None is here.
     if not isinstance(algorithm, str) or not isinstance(kid, str | None) or "crit" in header:
-        raise TokenError("token invalid")
+        raise TokenError(TokenReason.INVALID)
     return algorithm, kid
 
 
 def _subject(claims: Mapping[str, Any]) -> str:
     subject = claims["sub"]
     if not isinstance(subject, str) or not subject:
-        raise TokenError("token without sub")
+        raise TokenError(TokenReason.NO_SUB)
     # PostgreSQL's text holds neither; asking it would be an error rather than a refusal.
     if "\0" in subject or any("\ud800" <= character <= "\udfff" for character in subject):
-        raise TokenError("token invalid")
+        raise TokenError(TokenReason.INVALID)
     return subject
 
 
 def _time(value: object) -> float:
     """Read a NumericDate (RFC 7519, 2)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TokenError("token invalid")
+        raise TokenError(TokenReason.INVALID)
     if not 0 <= value <= LATEST_TIME:  # before float(): this keeps out NaN and huge integers
-        raise TokenError("token invalid")
+        raise TokenError(TokenReason.INVALID)
     return float(value)
 
 

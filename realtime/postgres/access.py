@@ -13,9 +13,10 @@ import asyncpg
 
 from realtime.postgres.event_log import CURRENT_CURSOR, to_cursor
 from realtime.postgres.pool import DATABASE_ERRORS
+from realtime.relay import closing
 from realtime.relay.admission import AdmissionRequest
 from realtime.relay.cursor import Cursor
-from realtime.relay.errors import CloseCode, Refused
+from realtime.relay.errors import Refused
 from realtime.relay.protocol import bot_of
 from realtime.relay.recheck import RecheckResult
 
@@ -113,16 +114,14 @@ class Access:
                 return await connection.fetch(query, *arguments, timeout=self._timeout)
         except DATABASE_ERRORS as error:
             log.warning("access could not be asked: %s: %s", type(error).__name__, error)
-            raise Refused(
-                CloseCode.TRY_AGAIN_LATER, "the database cannot be asked at the moment"
-            ) from error
+            raise Refused(*closing.DATABASE_AWAY) from error
 
 
 def _answer(question: AdmissionRequest, row: asyncpg.Record, cursor: Cursor) -> Admission | Refused:
     if row["user_id"] is None:
-        return Refused(CloseCode.UNAUTHENTICATED, "user unknown or deactivated")
+        return Refused(*closing.USER_UNKNOWN)
     if question.bot_id is not None and row["role"] is None:
-        return Refused(CloseCode.ACCESS_DENIED, "bot not found or access denied")
+        return Refused(*closing.ACCESS_DENIED)
     return Admission(row["user_id"], row["username"], row["bot_name"], row["role"], cursor)
 
 

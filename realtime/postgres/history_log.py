@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from realtime.postgres.event_log import COLUMNS, FLOOR, to_access_change, to_event, to_floor
 from realtime.postgres.pool import DATABASE_ERRORS
-from realtime.relay.errors import CloseCode, Refused
+from realtime.relay import closing
+from realtime.relay.errors import Refused
 from realtime.relay.events import AccessChange, Event
 from realtime.relay.resume import ReadRange, TopicHistory
 
@@ -79,9 +80,7 @@ class HistoryLog:
                     timeout=self._timeout,
                 )
         except DATABASE_ERRORS as error:
-            raise Refused(
-                CloseCode.TRY_AGAIN_LATER, "the database cannot be asked at the moment"
-            ) from error
+            raise Refused(*closing.DATABASE_AWAY) from error
         return _sort_out(ranges, rows, limit)
 
 

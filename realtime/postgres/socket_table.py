@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from realtime.postgres.doorbell import ALIVE_SECONDS
 from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS
-from realtime.relay.errors import CloseCode, Refused
+from realtime.relay import closing
+from realtime.relay.errors import Refused
 from realtime.relay.presence import MAX_PEOPLE, Person
 from realtime.relay.subscriber import Subscriber
 
@@ -237,6 +238,4 @@ class SocketTable:
                 return await connection.fetch(query, self._node_id, *arguments)
         except DATABASE_ERRORS as error:
             log.warning("connections elsewhere: %s: %s", type(error).__name__, error)
-            raise Refused(
-                CloseCode.TRY_AGAIN_LATER, "the database cannot be asked at the moment"
-            ) from error
+            raise Refused(*closing.DATABASE_AWAY) from error

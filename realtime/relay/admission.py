@@ -8,7 +8,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, NoReturn, Protocol, TypeVar
 
-from realtime.relay.errors import CloseCode, Refused
+from realtime.relay.closing import CloseCode
+from realtime.relay.errors import Refused
 
 BATCH = 50
 """Bounds how long one statement takes."""

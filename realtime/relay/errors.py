@@ -1,27 +1,6 @@
-"""The codes that close a socket and the codes of error replies.
+"""What is wrong with a client's message, and why a socket may not open or stay."""
 
-Used by everything that may end a connection. The numbers are RFC 6455 section 7.4 and, from 4000,
-the platform's own; the words become the close frame's reason.
-"""
-
-from enum import IntEnum, StrEnum
-
-
-class CloseCode(IntEnum):
-    """Why the server closes a socket; what a client should do about it is in docs/protocol.md."""
-
-    NORMAL = 1000
-    GOING_AWAY = 1001
-    PROTOCOL_ERROR = 1002
-    UNSUPPORTED_DATA = 1003
-    INVALID_DATA = 1007
-    POLICY_VIOLATION = 1008
-    MESSAGE_TOO_BIG = 1009
-    INTERNAL_ERROR = 1011
-    TRY_AGAIN_LATER = 1013
-    UNAUTHENTICATED = 4001
-    ACCESS_DENIED = 4003
-    TOO_MANY_CONNECTIONS = 4029
+from enum import StrEnum
 
 
 class ErrorCode(StrEnum):

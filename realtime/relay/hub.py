@@ -7,10 +7,11 @@ thread; `deliver` is the only coroutine, and gives way to others between slices.
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
+from realtime.relay import closing
+from realtime.relay.closing import CloseCode
 from realtime.relay.counters import Counters
 from realtime.relay.cursor import Cursor
 from realtime.relay.directory import Directory
-from realtime.relay.errors import CloseCode
 from realtime.relay.events import AccessChange, Event, Page
 from realtime.relay.protocol import bot_of, resync, stamp
 from realtime.relay.streams import Streams
@@ -113,7 +114,7 @@ class Hub(Directory):
             return
         if change.may_stay:
             self._send_final_message(subscriber, change)
-        self.dismiss(subscriber, change.code, "access ended")
+        self.dismiss(subscriber, change.code, closing.ACCESS_ENDED.reason)
 
     def dismiss(self, subscriber: Subscriber, code: int, reason: str) -> None:
         """Send it nothing more and close it."""
@@ -203,7 +204,7 @@ class Hub(Directory):
         if lost is None and subscriber.was_locked_out(until):
             lost = "access_changed"
         if subscriber.has_overflowed:
-            self.dismiss(subscriber, CloseCode.TRY_AGAIN_LATER, "too much happened meanwhile")
+            self.dismiss(subscriber, *closing.HELD_TOO_MUCH)
         elif lost is None:
             self._go_live(subscriber, subscriber.since, until)
         elif subscriber.knows_cursors:
@@ -211,7 +212,7 @@ class Hub(Directory):
             subscriber.sink.send(self._frame([resync(lost)]))
             self._go_live(subscriber, until, until)
         else:
-            self.dismiss(subscriber, CloseCode.TRY_AGAIN_LATER, "events were missed")
+            self.dismiss(subscriber, *closing.EVENTS_MISSED)
 
     # Ejections.
 
@@ -224,7 +225,7 @@ class Hub(Directory):
         self._streams.forget()
         for subscriber in self:
             if subscriber.state is State.JOINING or not subscriber.knows_cursors:
-                self.dismiss(subscriber, CloseCode.TRY_AGAIN_LATER, "events were missed")
+                self.dismiss(subscriber, *closing.EVENTS_MISSED)
             elif subscriber.state is not State.STOPPED:
                 self._ask_after_gap(subscriber, reason)
 

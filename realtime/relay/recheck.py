@@ -8,8 +8,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn, Protocol
 
+from realtime.relay import closing
 from realtime.relay.cursor import Cursor
-from realtime.relay.errors import CloseCode, Refused
+from realtime.relay.errors import Refused
 from realtime.relay.events import AccessChange
 from realtime.relay.hub import Hub
 from realtime.relay.subscriber import Subscriber
@@ -82,4 +83,4 @@ class RecheckBatcher:
             elif change.may_stay:
                 hub.stay(subscriber, change, answer.cursor)
             else:
-                hub.dismiss(subscriber, CloseCode.TRY_AGAIN_LATER, "access changed")
+                hub.dismiss(subscriber, *closing.ACCESS_CHANGED)

@@ -10,7 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from realtime.relay.errors import CloseCode, Refused
+from realtime.relay.closing import CloseCode
+from realtime.relay.errors import Refused
 from realtime.relay.events import Grant
 
 KEPT_SECONDS = 30.0

@@ -29,10 +29,10 @@ from realtime.postgres.nodes import Nodes, unpack
 from realtime.postgres.pool import DATABASE_ERRORS, open_pool
 from realtime.postgres.retention import Retention
 from realtime.postgres.socket_table import SocketTable
+from realtime.relay import closing
 from realtime.relay.admission import AdmissionBatcher
 from realtime.relay.backoff import Backoff
 from realtime.relay.counters import Counters
-from realtime.relay.errors import CloseCode
 from realtime.relay.history import ResumeBatcher
 from realtime.relay.hub import Hub
 from realtime.relay.presence import Presence
@@ -292,6 +292,6 @@ class Server:
         if leaving:
             delay = min(self.settings.drain_seconds / len(leaving), self.intervals.drain_step)
             for subscriber in leaving:
-                subscriber.sink.close(CloseCode.GOING_AWAY, "the server is restarting")
+                subscriber.sink.close(*closing.RESTARTING)
                 await asyncio.sleep(delay)
         await http.close_all_connections()

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from realtime.auth.keys import KeysUnavailable
 from realtime.auth.tokens import Identity, TokenError
-from realtime.relay import protocol
-from realtime.relay.errors import CloseCode, ErrorCode, MessageError, Refused
+from realtime.relay import closing, protocol
+from realtime.relay.closing import CloseCode
+from realtime.relay.errors import ErrorCode, MessageError, Refused
 from realtime.relay.rate_limit import RateLimit, RateVerdict
 from realtime.relay.subscriber import Subscriber
 from realtime.runtime.logging import Line
@@ -86,11 +87,11 @@ class Conversation:
         except TokenError as error:
             self.end(CloseCode.UNAUTHENTICATED, error.reason)
         except KeysUnavailable:
-            self.end(CloseCode.TRY_AGAIN_LATER, "tokens cannot be verified at the moment")
+            self.end(*closing.KEYS_AWAY)
         except Exception:
             # The boundary to the framework: what nobody foresaw ends this socket, and no other.
             log.exception(self._line("failed to open"))
-            self.end(CloseCode.INTERNAL_ERROR, "unexpected server error")
+            self.end(*closing.SERVER_ERROR)
 
     async def _join(self, arrival: Arrival) -> None:
         identity = await self._services.verifier.verify(arrival.token or "")
@@ -111,7 +112,7 @@ class Conversation:
         if admission is None:
             return
         if bot_id is None and topic != protocol.user_topic(admission.user_id):
-            raise Refused(CloseCode.TRY_AGAIN_LATER, "the user was renamed just now")
+            raise Refused(*closing.USER_RENAMED)
         recovery, owed = await joining.look_back(admission)
         self._welcome(subscriber, admission, identity, recovery)
         enter = partial(joining.enter, admission, owed)
@@ -123,9 +124,9 @@ class Conversation:
 
     def _require_room(self) -> None:
         if self._services.status.is_draining:
-            raise Refused(CloseCode.GOING_AWAY, "the server is restarting")
+            raise Refused(*closing.RESTARTING)
         if len(self._services.hub) >= self._services.settings.max_connections:
-            raise Refused(CloseCode.TRY_AGAIN_LATER, "this process is full")
+            raise Refused(*closing.PROCESS_FULL)
 
     def _make_subscriber(self, topic: str, arrival: Arrival) -> Subscriber:
         return Subscriber(
@@ -174,7 +175,7 @@ class Conversation:
         if self._sink.is_closed or self._token_life is None:
             return None
         if isinstance(message, bytes):
-            self.end(CloseCode.UNSUPPORTED_DATA, "binary frames are not understood here")
+            self.end(*closing.BINARY_FRAME)
             return None
         try:
             if self._is_within_limit():
@@ -184,7 +185,7 @@ class Conversation:
         except Exception:
             # As in `begin`: nothing that a client sends may end more than its own socket.
             log.exception(self._line("failed on a message"))
-            self.end(CloseCode.INTERNAL_ERROR, "unexpected server error")
+            self.end(*closing.SERVER_ERROR)
         return None
 
     def _is_within_limit(self) -> bool:
@@ -197,7 +198,7 @@ class Conversation:
         if verdict is RateVerdict.REFUSE:
             raise MessageError(ErrorCode.RATE_LIMITED, "too many messages; this one was dropped")
         if verdict is RateVerdict.DISCONNECT:
-            self.end(CloseCode.POLICY_VIOLATION, "kept sending above the rate limit")
+            self.end(*closing.RATE_LIMITED)
         return verdict is RateVerdict.ACCEPT
 
     def _on_client_message(self, message: protocol.ClientMessage) -> Awaitable[None] | None:
@@ -223,7 +224,7 @@ class Conversation:
         """Called by `pings`."""
         if self._is_pinged:
             # Not 1000, Tornado's code for this: it would tell the client to stay away.
-            self.end(CloseCode.TRY_AGAIN_LATER, "ping timed out")
+            self.end(*closing.PING_TIMED_OUT)
             return
         self._is_pinged = True
         self._sink.send(PING)

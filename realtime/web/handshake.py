@@ -9,8 +9,9 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from realtime.relay import closing
 from realtime.relay.cursor import Cursor
-from realtime.relay.errors import CloseCode, Refused
+from realtime.relay.errors import Refused
 from realtime.relay.events import Event
 from realtime.relay.protocol import stamp
 from realtime.relay.resume import ResumeRequest, Unrecoverable, read_cursor
@@ -60,7 +61,7 @@ class Joining:
             return None
         hub = self._services.hub
         if hub.count_of(admission.user_id) >= self._services.settings.max_connections_per_user:
-            raise Refused(CloseCode.TOO_MANY_CONNECTIONS, "this user has too many connections")
+            raise Refused(*closing.TOO_MANY_CONNECTIONS)
         hub.identify(self._subscriber, admission.user_id, admission.username)
         self._move_to(admission)
         return admission
@@ -118,7 +119,7 @@ class Joining:
             try:
                 owed = await self._since(seen, admission)
             except Unrecoverable as lost:
-                raise Refused(CloseCode.TRY_AGAIN_LATER, "fell behind for good") from lost
+                raise Refused(*closing.EVENTS_MISSED) from lost
             await self._replay(owed, admission)
         self._services.hub.go_live(self._subscriber, admission.cursor)
 
@@ -137,7 +138,7 @@ class Joining:
                 async with asyncio.timeout(self._services.intervals.replay):
                     await self._sink.drained()
             except TimeoutError:
-                raise Refused(CloseCode.TRY_AGAIN_LATER, "too slow") from None
+                raise Refused(*closing.REPLAY_TOO_SLOW) from None
         self._move_to(admission)
 
     def _has_left(self) -> bool:

@@ -3,7 +3,9 @@
 For whoever may watch the bot themselves. Routed by `app`.
 """
 
-from realtime.relay.errors import CloseCode, Refused
+from realtime.relay import closing
+from realtime.relay.closing import CloseCode
+from realtime.relay.errors import Refused
 from realtime.relay.protocol import bot_topic, canonical_uuid
 from realtime.web.endpoints import JsonHandler
 
@@ -17,7 +19,7 @@ class PresenceHandler(JsonHandler):
         bot_id = canonical_uuid(given)
         try:
             if bot_id is None:
-                raise Refused(CloseCode.ACCESS_DENIED, "bot not found or access denied")
+                raise Refused(*closing.ACCESS_DENIED)
             await self._services.access.authorize(subject, bot_id)
             listing = await self._services.presence.now(bot_topic(bot_id))
         except Refused as refused:

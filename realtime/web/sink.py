@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 
-from realtime.relay.errors import CloseCode
+from realtime.relay import closing
 
 PING = b"\x89\x00"
 """A ping frame without a payload (RFC 6455 section 5.5.2)."""
@@ -105,4 +105,4 @@ class SocketSink:
     def _close_slow(self) -> None:
         # The close frame itself must find room behind what waits.
         self._stream.max_write_buffer_size = None
-        self.close(CloseCode.TRY_AGAIN_LATER, "too slow: come back with your cursor")
+        self.close(*closing.TOO_SLOW)

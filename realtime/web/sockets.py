@@ -13,8 +13,8 @@ from tornado.web import Application
 from tornado.websocket import WebSocketHandler, _WebSocketParams
 
 from realtime.auth.tokens import token_from_request
-from realtime.relay import protocol
-from realtime.relay.errors import CloseCode, Refused
+from realtime.relay import closing, protocol
+from realtime.relay.errors import Refused
 from realtime.relay.subscriber import Subscriber
 from realtime.web.conversation import Arrival, Conversation
 from realtime.web.handlers import CarefulHandler
@@ -87,7 +87,7 @@ class ChatConversation(Conversation):
     async def _topic_and_bot(self, subject: str, *path: str) -> tuple[str, str | None]:
         bot_id = protocol.canonical_uuid(path[0])
         if bot_id is None:
-            raise Refused(CloseCode.ACCESS_DENIED, "bot not found or access denied")
+            raise Refused(*closing.ACCESS_DENIED)
         self._bot_id = bot_id
         return protocol.bot_topic(bot_id), bot_id
 
@@ -124,7 +124,7 @@ class NotificationsConversation(Conversation):
             # The topic has the id in its name, which only the database knows.
             user_id = (await self._services.access.authorize(subject, None)).user_id
         if user_id is None:
-            raise Refused(CloseCode.UNAUTHENTICATED, "user unknown or deactivated")
+            raise Refused(*closing.USER_UNKNOWN)
         return protocol.user_topic(user_id), None
 
     def _describe(self, admission: Admission) -> dict[str, Any]:

@@ -7,8 +7,9 @@ whether the user may be there at all is kept true by changes of access, not by t
 import asyncio
 
 from realtime.auth.keys import KeysUnavailable
-from realtime.auth.tokens import Identity, TokenError
-from realtime.relay.errors import CloseCode
+from realtime.auth.tokens import Identity, TokenError, TokenReason
+from realtime.relay import closing
+from realtime.relay.closing import CloseCode
 from realtime.relay.protocol import authenticated, token_expiring
 from realtime.relay.subscriber import Sink
 from realtime.web.services import Services
@@ -35,10 +36,10 @@ class TokenLife:
             self._sink.close(CloseCode.UNAUTHENTICATED, error.reason)
             return
         except KeysUnavailable:
-            self._sink.close(CloseCode.TRY_AGAIN_LATER, "tokens cannot be verified at the moment")
+            self._sink.close(*closing.KEYS_AWAY)
             return
         if identity.subject != self._subject:
-            self._sink.close(CloseCode.UNAUTHENTICATED, "the token is of another user")
+            self._sink.close(*closing.OTHER_USER)
             return
         self._sink.send(frame([authenticated(identity.expires_at)]))
         self._begin(identity.expires_at)
@@ -67,7 +68,7 @@ class TokenLife:
     def _on_timer(self) -> None:
         now = self._services.clock()
         if now >= self._expires_at:
-            self._sink.close(CloseCode.UNAUTHENTICATED, "token expired")
+            self._sink.close(CloseCode.UNAUTHENTICATED, TokenReason.EXPIRED)
             return
         warn_at = self._expires_at - self._services.settings.token_warning_seconds
         if now >= warn_at and not self._is_warned:

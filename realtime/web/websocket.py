@@ -15,7 +15,8 @@ from typing import Protocol
 
 from tornado.websocket import WebSocketProtocol13, _WebSocketParams
 
-from realtime.relay.errors import CloseCode
+from realtime.relay import closing
+from realtime.relay.closing import CloseCode
 
 DISCARD_CHUNK = 65536
 _TEXT = 0x1
@@ -57,7 +58,7 @@ class ExplainingProtocol(WebSocketProtocol13):
     def __init__(self, handler: Delegate, parameters: _WebSocketParams) -> None:
         super().__init__(handler, mask_outgoing=False, params=parameters)
         self._reader: asyncio.Task[None] | None = None
-        self._reason = (CloseCode.PROTOCOL_ERROR, "protocol error")
+        self._violation = closing.PROTOCOL_ERROR
 
     async def _receive_frame_loop(self) -> None:
         # In a task of its own, so that the handshake ends, and with it the request's objects.
@@ -74,11 +75,11 @@ class ExplainingProtocol(WebSocketProtocol13):
         try:
             await super()._receive_frame()
         except _Violation:
-            self.close(*self._reason)
+            self.close(*self._violation)
             await self._discard()
         except UnicodeDecodeError:
             # The reason in a close frame was not UTF-8.
-            self.close(CloseCode.INVALID_DATA, "text is not valid UTF-8")
+            self.close(*closing.NOT_UTF8)
 
     def _handle_message(self, opcode: int, data: bytes) -> "asyncio.Future[None] | None":
         if opcode != _TEXT:
@@ -88,15 +89,17 @@ class ExplainingProtocol(WebSocketProtocol13):
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError:
-            self._reason = (CloseCode.INVALID_DATA, "text is not valid UTF-8")
+            self._violation = closing.NOT_UTF8
             raise _Violation from None
         return self._run_callback(self.handler.on_message, text)
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
-        # A reason says that Tornado itself ends it (a message too long): the delegate must know,
-        # for it sends past this object.
+        # A reason says that this class or Tornado itself ends it: the delegate must know, for it
+        # sends past this object.
         if reason is None:
             super().close(code)
+        elif code == CloseCode.MESSAGE_TOO_BIG:
+            self.handler.end(*closing.MESSAGE_TOO_BIG)  # Tornado's own words say less
         else:
             self.handler.end(code or CloseCode.TRY_AGAIN_LATER, reason)
 

@@ -240,7 +240,7 @@ async def test_the_example_comes_back_and_is_served_as_before(
 ) -> None:
     """It knows no cursors: after a close it opens a new connection and is sent what is live."""
     await platform.execute("SELECT relay.eject($1::uuid, NULL)", world.guest)
-    await client.says("WebSocket closed: 1013 access changed")
+    await client.says("WebSocket closed: 1013 access changed and is still given: connect again")
     await client.page.clock.fast_forward(2_000)
     await eventually(lambda: server.server.hub.count_of(world.guest) == 1)
     await platform.message(world.session, world.bot, world.owner, "again")

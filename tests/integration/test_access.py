@@ -14,8 +14,9 @@ from tornado.ioloop import IOLoop
 from realtime.postgres.access import Access, Admission
 from realtime.postgres.pool import open_pool
 from realtime.relay.admission import AdmissionRequest
+from realtime.relay.closing import CloseCode
 from realtime.relay.cursor import Snapshot
-from realtime.relay.errors import CloseCode, Refused
+from realtime.relay.errors import Refused
 from tests.platform import Platform
 from tests.serving import World
 from tests.waiting import eventually

@@ -154,5 +154,5 @@ async def test_a_client_that_does_not_read_is_closed_and_the_others_go_on(
         rounds += 1
         await good.next("chat_message", rounds * 100)
     assert not good.is_closed
-    assert 'code=1013 reason="too slow' in caplog.text
+    assert 'code=1013 reason="the client reads too slowly' in caplog.text
     await hang_up(writer)

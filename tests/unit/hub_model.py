@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from realtime.relay import closing
 from realtime.relay.cursor import Cursor, decode_cursor
 from realtime.relay.events import AccessChange, Event
 from realtime.relay.hub import Hub
@@ -122,8 +123,8 @@ class Watched:
     def close(self, code: int, reason: str) -> None:
         if self.closed is None:
             self.closed = reason
-            assert code == (4003 if reason == "access ended" else 1013)
-            if self.is_in and reason != "too much happened meanwhile":
+            assert code == (4003 if reason == closing.ACCESS_ENDED.reason else 1013)
+            if self.is_in and reason != closing.HELD_TOO_MUCH.reason:
                 assert self._happened(self.world.changes, self.base), "closed without a cause"
 
     def _take(self, row: Event | AccessChange) -> None:

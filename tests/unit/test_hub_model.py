@@ -22,6 +22,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from realtime.relay import closing
 from realtime.relay import hub as hub_module
 from realtime.relay.cursor import Cursor, encode_cursor
 from realtime.relay.events import Event
@@ -148,7 +149,7 @@ class HubMachine(RuleBasedStateMachine):
         assert one.answer is not None
         is_allowed, place = one.answer
         if not is_allowed or not self._replay(one, place):
-            self.hub.dismiss(one.subscriber, 4003, "access ended")
+            self.hub.dismiss(one.subscriber, *closing.ACCESS_ENDED)
             self.leave(self.sockets.index(one))
         elif one.subscriber.has_overflowed:
             one.subscriber.hold_anew()

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from realtime.config.settings import Settings, settings_table
-from realtime.relay.errors import CloseCode, ErrorCode
+from realtime.relay.closing import CloseCode
+from realtime.relay.errors import ErrorCode
 from realtime.relay.resume import GapReason
 from tests.platform import Platform
 from tests.serving import RunningServer, World, make_settings

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from realtime.relay import closing
 from realtime.relay import recheck as rechecks_module
 from realtime.relay.errors import Refused
 from realtime.relay.hub import Hub
@@ -94,7 +95,7 @@ def test_allowed_again() -> None:
     world = World(FakeAccess(ADA))
     (sink,) = cut_off(world, ADA)
     run(world.until(lambda: sink.closed))
-    assert sink.closed == (1013, "access changed")
+    assert sink.closed == closing.ACCESS_CHANGED
 
 
 def test_may_stay() -> None:
@@ -113,7 +114,7 @@ def test_each_has_its_own_answer() -> None:
     world = World(FakeAccess(ADA))
     ada, grace = cut_off(world, ADA, GRACE)
     run(world.until(lambda: ada.closed and grace.closed))
-    assert (ada.closed, grace.closed) == ((1013, "access changed"), (4003, "access ended"))
+    assert (ada.closed, grace.closed) == (closing.ACCESS_CHANGED, (4003, "access ended"))
 
 
 def test_nobody_can_be_asked() -> None:

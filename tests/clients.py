@@ -9,7 +9,7 @@ from typing import Any
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 Message = dict[str, Any]
 
@@ -36,7 +36,7 @@ class Socket:
         """Connect; returns when the handshake is done (which says nothing of being let in)."""
         socket = cls()
         socket.connection = await websocket_connect(
-            HTTPRequest(url, headers=headers or {}, connect_timeout=10),
+            HTTPRequest(url, headers=headers or {}, connect_timeout=LIMIT),
             on_message_callback=socket._on_message,
             subprotocols=subprotocols,
         )

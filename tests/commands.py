@@ -20,11 +20,10 @@ from typing import IO, Any
 import asyncpg
 
 from realtime.config.settings import Settings
-from tests.waiting import wait_until
+from tests.waiting import LIMIT, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 SECRET = "a secret of at least thirty-two bytes, for tests"
-START_LIMIT = 60.0
 
 
 def environment(**ours: str) -> dict[str, str]:
@@ -45,7 +44,7 @@ def run_script(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=START_LIMIT,
+        timeout=LIMIT,
         check=False,
     )
 
@@ -90,7 +89,7 @@ class Running:
     def output(self) -> str:
         return self._output.read_text()
 
-    def wait_for(self, text: str, limit: float = START_LIMIT) -> None:
+    def wait_for(self, text: str, limit: float = LIMIT) -> None:
         """Until `text` was printed; an error if the command ends before."""
 
         def printed() -> bool:
@@ -102,7 +101,7 @@ class Running:
 
         wait_until(printed, limit=limit, what=f"{text!r} in the output")
 
-    def stop(self, number: int = signal.SIGINT, limit: float = 30.0) -> int:
+    def stop(self, number: int = signal.SIGINT, limit: float = LIMIT) -> int:
         """Signal the whole foreground, as Ctrl-C in a terminal does; the exit code."""
         os.killpg(self.process.pid, number)
         return self.process.wait(limit)
@@ -126,7 +125,7 @@ def running(command: list[str], **options: Any) -> Iterator[Running]:
         finally:
             if not started.is_gone():
                 os.killpg(started.process.pid, signal.SIGTERM)
-                started.process.wait(30)
+                started.process.wait(LIMIT)
 
 
 def free_port() -> int:

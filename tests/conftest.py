@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "browser: drives a real Chromium")
     # Or pytest-tornado's first loop makes asyncio make another, which nobody closes.
     asyncio.set_event_loop(None)
+    _let_children_hear_signals()
+
+
+def _let_children_hear_signals() -> None:
+    """A program that starts with an ignored signal goes on ignoring it, as do all that it starts.
+
+    That is so in the background and under nohup, and some tests send these to what they start.
+    What is handled, if only by doing nothing, is not handed on.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.hookimpl(trylast=True)

@@ -15,7 +15,7 @@ import pytest
 
 from realtime.embedded.account import ServerAccount
 from tests.commands import free_port
-from tests.waiting import wait_until
+from tests.waiting import LIMIT, wait_until
 
 # Most of our connections send these at their start; some hosts' poolers let them pass.
 _PASSED = "tcp_keepalives_idle,tcp_keepalives_interval,tcp_keepalives_count"
@@ -68,4 +68,4 @@ def pgbouncer(dsn: str, *, mode: str = "transaction", passes: bool = True) -> It
             yield f"postgresql://postgres@127.0.0.1:{port}{there.path}"
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(LIMIT)

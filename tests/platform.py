@@ -7,6 +7,8 @@ from uuid import uuid4
 
 import asyncpg
 
+from tests.waiting import LIMIT
+
 
 class Platform:
     """A connection that writes rows."""
@@ -16,7 +18,7 @@ class Platform:
 
     @classmethod
     async def connect(cls, dsn: str) -> Platform:
-        return cls(await asyncpg.connect(dsn, timeout=10))
+        return cls(await asyncpg.connect(dsn, timeout=LIMIT))
 
     async def execute(self, query: str, *arguments: Any) -> str:
         return await self.connection.execute(query, *arguments)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -29,14 +30,30 @@ SETTINGS = {
     "fsync": "off",
     "max_connections": "200",
     "max_prepared_transactions": "20",
+    "max_wal_size": "128MB",
+    # The statistics it collects take transaction ids, at moments of its own.
+    "autovacuum": "off",
     "wal_level": "replica",
 }
+MEMORY = Path("/dev/shm")
+ROOM = 2 * 1024**3
+"""Bytes: a server needs about 200 MB, and a few run at once."""
+
+
+def _place() -> Path | None:
+    """Where a server's files go: memory, where a database is copied five times as fast as on disk.
+
+    None: the usual place, because there is no such memory or it is small, as in many containers.
+    """
+    if not os.access(MEMORY, os.W_OK) or shutil.disk_usage(MEMORY).free < ROOM:
+        return None
+    return MEMORY
 
 
 @contextmanager
 def postgres_server(bin_dir: Path | None, **settings: str) -> Iterator[EmbeddedPostgres]:
     """A server with the tests' settings and more, gone without a trace afterwards."""
-    with tempfile.TemporaryDirectory(prefix="realtime-test-") as home:
+    with tempfile.TemporaryDirectory(prefix="realtime-test-", dir=_place()) as home:
         Path(home).chmod(0o711)  # as root, the server's own account must get in
         server = EmbeddedPostgres(
             Path(home) / "postgres", bin_dir=bin_dir, settings={**SETTINGS, **settings}
@@ -99,7 +116,8 @@ def core_template(postgres: EmbeddedPostgres) -> str:
 def copy_of(template: str, postgres: EmbeddedPostgres) -> Iterator[str]:
     """The address of a copy of `template`, for as long as it is needed."""
     name = f"test_{uuid.uuid4().hex[:12]}"
-    postgres.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+    # Copying files is quicker than copying through the log, which is the default.
+    postgres.sql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     try:
         yield postgres.dsn(name)
     finally:

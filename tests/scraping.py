@@ -8,6 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 
+from tests.waiting import LIMIT
+
 METRICS_TOKEN = "a-token-for-whoever-scrapes"
 
 
@@ -47,7 +49,7 @@ class Scrape:
 async def ask(base: str, authorization: str | None = f"Bearer {METRICS_TOKEN}") -> HTTPResponse:
     headers = {"Authorization": authorization} if authorization is not None else {}
     return await AsyncHTTPClient().fetch(
-        f"http://{base}/metrics", headers=headers, raise_error=False, request_timeout=10
+        f"http://{base}/metrics", headers=headers, raise_error=False, request_timeout=LIMIT
     )
 
 

@@ -17,7 +17,7 @@ from realtime.config.settings import Settings
 from realtime.runtime.server import Server, serve
 from tests.clients import Socket
 from tests.platform import Platform
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 SECRET = "a secret for tests only, of at least 32 bytes"
 
@@ -114,7 +114,7 @@ def start_server(io_loop: IOLoop, database: str) -> Iterator[StartServer]:
 
     yield start
     for running in started:
-        io_loop.run_sync(running.stop, timeout=60)
+        io_loop.run_sync(running.stop, timeout=LIMIT)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def server(io_loop: IOLoop, start_server: StartServer) -> RunningServer:
     async def start() -> RunningServer:
         return await start_server()
 
-    return io_loop.run_sync(start, timeout=60)
+    return io_loop.run_sync(start, timeout=LIMIT)
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def platform(io_loop: IOLoop, database: str) -> Iterator[Platform]:
     """A connection of the platform's own."""
     connected = io_loop.run_sync(lambda: Platform.connect(database))
     yield connected
-    io_loop.run_sync(lambda: connected.connection.close(timeout=10))
+    io_loop.run_sync(lambda: connected.connection.close(timeout=LIMIT))
 
 
 class World:

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-LIMIT = 20.0
+LIMIT = 60.0
+"""Seconds: longer than anything takes, even on a busy machine."""
 PAUSE = 0.02
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tornado.ioloop import IOLoop
 
-from tests.acceptance.console import ARGUMENTS, DESKTOP, Chromium, OpenConsole, sees
+from tests.acceptance.console import ARGUMENTS, DESKTOP, MILLISECONDS, Chromium, OpenConsole, sees
 from tests.conftest import CHROMIUM
 from tests.serving import RunningServer, StartServer, World, token
+from tests.waiting import LIMIT
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
@@ -30,7 +31,7 @@ def browser() -> Iterator["Browser"]:
 def context(browser: "Browser") -> Iterator["BrowserContext"]:
     """A person's browsing of its own: no storage shared, every page closed at the end."""
     context = browser.new_context(viewport={"width": 1440, "height": 900})
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(MILLISECONDS)
     yield context
     context.close()
 
@@ -42,7 +43,7 @@ def console_server(io_loop: IOLoop, start_server: StartServer) -> RunningServer:
     async def start() -> RunningServer:
         return await start_server(CONSOLE="true")
 
-    running: RunningServer = io_loop.run_sync(start, timeout=20)
+    running: RunningServer = io_loop.run_sync(start, timeout=LIMIT)
     return running
 
 
@@ -53,9 +54,9 @@ def chromium(io_loop: IOLoop, console_server: RunningServer) -> Iterator[Chromiu
     It goes before the server does, or pages would complain of that.
     """
     chromium = Chromium()
-    io_loop.run_sync(chromium.start, timeout=30)
+    io_loop.run_sync(chromium.start, timeout=LIMIT)
     yield chromium
-    io_loop.run_sync(chromium.stop, timeout=30)
+    io_loop.run_sync(chromium.stop, timeout=LIMIT)
     assert chromium.complaints == []
 
 

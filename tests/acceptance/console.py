@@ -10,6 +10,7 @@ from playwright.async_api import async_playwright, expect
 
 from tests.conftest import CHROMIUM
 from tests.platform import Platform
+from tests.waiting import LIMIT
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, ConsoleMessage, Page, Playwright
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 ARGUMENTS = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking"]
 DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
-LIMIT = 20_000
-"""Milliseconds that anything is waited for: a busy machine is not a failure."""
-expect.set_options(timeout=LIMIT)
+MILLISECONDS = 1000 * LIMIT
+"""What Playwright waits for anything."""
+expect.set_options(timeout=MILLISECONDS)
 
 OpenConsole = Callable[..., Awaitable["Page"]]
 
@@ -45,7 +46,7 @@ class Chromium:
     async def page(self, **options: Any) -> Page:
         """A page of a person of its own: nothing is shared with other pages."""
         page = await self.browser.new_page(**options)
-        page.set_default_timeout(LIMIT)
+        page.set_default_timeout(MILLISECONDS)
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         return page

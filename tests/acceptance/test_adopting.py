@@ -18,7 +18,7 @@ from tests.acceptance.test_commands import NOT_COPIED
 from tests.commands import ROOT, environment, free_port, status_of
 from tests.unit.test_mapping import read_mapping
 from tests.unit.test_readme import code_blocks, first_column
-from tests.waiting import wait_until
+from tests.waiting import LIMIT, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext
@@ -69,7 +69,7 @@ class Terminal:
         self.process.stdin.close()
         if self.process.poll() is None:
             try:
-                self.process.wait(20)
+                self.process.wait(LIMIT)
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, 9)
         self.process.stdout.close()
@@ -111,7 +111,7 @@ def test_the_steps_of_the_document(
         said[block] = terminal.run(block)
         if block.startswith("echo "):
             link = said[block].splitlines()[-1]
-            wait_until(lambda link=link: status_of(link) == 200, limit=30, what=link)
+            wait_until(lambda link=link: status_of(link) == 200, what=link)
             page.goto(link)
             page.get_by_text("My own bot").first.wait_for()
         if "A row of my own table" in block:

@@ -13,6 +13,7 @@ import pytest
 from realtime.attach.mapping import EXAMPLE
 from tests.adopted import MAPPING, SCHEMA
 from tests.commands import ROOT, environment, free_port, run_script
+from tests.waiting import LIMIT
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_a_mapping_is_named_from_where_one_is(adopted_database: str, tmp_path: P
         env=environment(DATABASE_URL=adopted_database),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

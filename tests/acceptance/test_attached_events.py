@@ -13,6 +13,7 @@ from tornado.ioloop import IOLoop
 from realtime.attach.attach import apply, detach
 from tests.adopted import SCHEMA, Adopted, catalogue, mapping
 from tests.serving import RunningServer, make_settings, token
+from tests.waiting import LIMIT
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
@@ -56,7 +57,7 @@ def scene(io_loop: IOLoop, core_database: str) -> Iterator[Scene]:
     server = RunningServer(make_settings(core_database, JWT_SUBJECT="username"))
 
     async def begin() -> Scene:
-        connection = await asyncpg.connect(core_database, timeout=10)
+        connection = await asyncpg.connect(core_database, timeout=LIMIT)
         scene = Scene(Adopted(connection), server)
         await scene.adopted.execute(SCHEMA)
         await scene.populate()
@@ -67,11 +68,11 @@ def scene(io_loop: IOLoop, core_database: str) -> Iterator[Scene]:
 
     async def end(scene: Scene) -> None:
         await server.stop()
-        await scene.adopted.connection.close(timeout=10)
+        await scene.adopted.connection.close(timeout=LIMIT)
 
-    scene = io_loop.run_sync(begin, timeout=60)
+    scene = io_loop.run_sync(begin, timeout=LIMIT)
     yield scene
-    io_loop.run_sync(lambda: end(scene), timeout=60)
+    io_loop.run_sync(lambda: end(scene), timeout=LIMIT)
 
 
 def payload(message: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pytest
 from tests.clients import Message, Socket
 from tests.platform import Platform
 from tests.serving import RunningServer, StartServer, World, token
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
 Result = TypeVar("Result")
@@ -107,7 +107,7 @@ def loop_of_the_page(names: dict[str, Any]) -> Any:
     return names["follow"]
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_the_loop_of_the_page_follows_a_bot(
     start_server: StartServer, platform: Platform, world: World
 ) -> None:
@@ -137,7 +137,7 @@ async def test_the_loop_of_the_page_follows_a_bot(
     await write("afterwards")
     await handled(3)
     await platform.revoke(world.bot, world.guest)
-    assert await asyncio.wait_for(following, 20) == 4003
+    assert await asyncio.wait_for(following, LIMIT) == 4003
     assert client.contents() == ["live", "while away", "afterwards"]
     assert client.connections[0].endswith("?cursor=")
     assert len(client.connections) == 3

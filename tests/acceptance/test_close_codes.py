@@ -16,7 +16,7 @@ from realtime.auth.tokens import mint_token
 from tests.commands import free_port
 from tests.platform import Platform
 from tests.serving import SECRET, RunningServer, StartServer, World, token
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
@@ -54,7 +54,7 @@ class RawSocket:
     """A handshake by hand, to send what no client library would."""
 
     def __init__(self, server: RunningServer, path: str) -> None:
-        self._socket = sockets.create_connection(("127.0.0.1", server.server.port), timeout=10)
+        self._socket = sockets.create_connection(("127.0.0.1", server.server.port), timeout=LIMIT)
         self._socket.setblocking(False)
         self._received = b""
         request = (

@@ -36,7 +36,7 @@ from tests.commands import (
     running,
     status_of,
 )
-from tests.waiting import wait_until
+from tests.waiting import LIMIT, wait_until
 
 NOT_COPIED = shutil.ignore_patterns(
     ".git", ".venv", ".data", "*cache*", ".hypothesis", ".coverage*"
@@ -121,13 +121,19 @@ def test_the_procfile_migrates_then_serves(empty_database: str) -> None:
     release = [*honcho, "run", *shlex.split(procfile()["release"])]
     for _twice in range(2):
         done = subprocess.run(
-            release, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False
+            release,
+            cwd=ROOT,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         assert "up to date" in done.stdout
     with running([*honcho, "start", "-p", str(port), "web"], cwd=ROOT, env=environ) as web:
         health = f"http://127.0.0.1:{port}/api/health"
-        wait_until(lambda: status_of(health) == 200, limit=30, what=health)
+        wait_until(lambda: status_of(health) == 200, what=health)
         assert web.stop(signal.SIGTERM) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
         wait_until(web.is_gone)
     assert status_of(health) == 0
@@ -165,7 +171,7 @@ def postgres_pid(checkout: Path) -> int:
 
 def paste(line: str, shell: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [shell, "-c", line], cwd="/", capture_output=True, text=True, timeout=30, check=False
+        [shell, "-c", line], cwd="/", capture_output=True, text=True, timeout=LIMIT, check=False
     )
 
 
@@ -176,7 +182,7 @@ async def hear_pasted_line(link: str, line: str) -> dict[str, Any]:
     chat = f"ws://{address.netloc}/api/ws/chat/{asked['bot'][0]}?token={asked['token'][0]}"
     connection = await websocket_connect(chat)
     try:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(LIMIT):
             assert json.loads(await connection.read_message() or "")["type"] == (
                 "connection_established"
             )
@@ -219,7 +225,7 @@ async def hear_answers(link: str) -> None:
     chat = f"ws://{address.netloc}/api/ws/chat/{asked['bot'][0]}?token={asked['token'][0]}"
     connection = await websocket_connect(chat)
     try:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(LIMIT):
             heard: set[tuple[str, str]] = set()
             while not {("chat_message", "user"), ("chat_message_update", "assistant")} <= heard:
                 message = json.loads(await connection.read_message() or "")

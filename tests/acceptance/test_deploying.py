@@ -24,7 +24,7 @@ from tests.commands import (
     status_of,
 )
 from tests.platform import Platform
-from tests.waiting import wait_until
+from tests.waiting import LIMIT, wait_until
 
 PAGE = (ROOT / "docs" / "deploying.md").read_text("utf-8")
 HONCHO = [sys.executable, "-m", "honcho"]
@@ -51,11 +51,11 @@ def procfile_of_the_page(directory: Path) -> Path:
 
 def release(procfile: Path, environ: dict[str, str]) -> None:
     command = dict(line.split(": ") for line in procfile.read_text().splitlines())["release"]
-    done = subprocess.run(command, env=environ, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environ, capture_output=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.gen_test(timeout=120)
+@pytest.mark.gen_test
 async def test_the_settings_of_the_page_serve(empty_database: str, tmp_path: Path) -> None:
     """Released, served and checked by `bin/doctor`; tokens and origins are those of the page."""
     port, given = free_port(), settings_of_the_page(empty_database)
@@ -68,7 +68,7 @@ async def test_the_settings_of_the_page_serve(empty_database: str, tmp_path: Pat
     start = [*HONCHO, "-f", str(procfile), "start", "-p", str(port), "web"]
     with running(start, cwd="/", env=environ) as web:
         base = f"127.0.0.1:{port}"
-        wait_until(lambda: status_of(f"http://{base}/api/ready") == 200, limit=60)
+        wait_until(lambda: status_of(f"http://{base}/api/ready") == 200)
         token = mint_token(
             given["JWT_SECRET"],
             owner,
@@ -86,7 +86,7 @@ async def test_the_settings_of_the_page_serve(empty_database: str, tmp_path: Pat
         await socket.next("deployed")
         checked = run_script("doctor", **given)
         assert (checked.returncode, checked.stderr) == (0, ""), checked.stdout
-        assert web.stop(signal.SIGTERM, limit=40) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+        assert web.stop(signal.SIGTERM) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
         assert await socket.closed() == 1001
         wait_until(web.is_gone)
-    await platform.connection.close(timeout=10)
+    await platform.connection.close(timeout=LIMIT)

@@ -21,7 +21,7 @@ from tests.acceptance.console import ARGUMENTS
 from tests.conftest import CHROMIUM
 from tests.platform import Platform
 from tests.serving import RunningServer, StartServer, World, token
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page, Playwright
@@ -69,7 +69,7 @@ def server(io_loop: IOLoop, start_server: StartServer, origin: str) -> RunningSe
     async def start() -> RunningServer:
         return await start_server(ALLOWED_ORIGINS=origin)
 
-    running: RunningServer = io_loop.run_sync(start, timeout=60)
+    running: RunningServer = io_loop.run_sync(start, timeout=LIMIT)
     return running
 
 
@@ -134,9 +134,9 @@ class Visitor:
 @pytest.fixture
 def visitor(io_loop: IOLoop, origin: str) -> Iterator[Visitor]:
     visitor = Visitor(origin)
-    io_loop.run_sync(visitor.start, timeout=30)
+    io_loop.run_sync(visitor.start, timeout=LIMIT)
     yield visitor
-    io_loop.run_sync(visitor.stop, timeout=30)
+    io_loop.run_sync(visitor.stop, timeout=LIMIT)
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def client(io_loop: IOLoop, visitor: Visitor, server: RunningServer, world: Worl
         await visitor.says("WebSocket connected")
         await visitor.says("Connected to bot: Ada")
 
-    io_loop.run_sync(connect, timeout=60)
+    io_loop.run_sync(connect, timeout=LIMIT)
     return visitor
 
 

@@ -17,7 +17,7 @@ from tests.clients import Socket
 from tests.commands import ROOT, environment, free_port, running, status_of
 from tests.platform import Platform
 from tests.serving import SECRET, RunningServer, StartServer, World, token
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 USERS = 30
 SOCKETS = 100
@@ -31,7 +31,7 @@ async def ask(base: str, path: str, **query: str) -> tuple[int, Any]:
     """An administrator's question: status and body."""
     address = urlencode({"token": token("someone", is_admin=True), **query})
     url = f"http://{base}{path}?{address}"
-    answer = await AsyncHTTPClient().fetch(url, raise_error=False, request_timeout=10)
+    answer = await AsyncHTTPClient().fetch(url, raise_error=False, request_timeout=LIMIT)
     return answer.code, json.loads(answer.body)
 
 
@@ -109,7 +109,7 @@ class Crowd:
         return expected, sockets
 
 
-@pytest.mark.gen_test(timeout=90)
+@pytest.mark.gen_test
 async def test_three_processes_count_three_hundred_sockets_and_then_two_hundred(
     start_server: StartServer, platform: Platform, database: str
 ) -> None:
@@ -124,7 +124,7 @@ async def test_three_processes_count_three_hundred_sockets_and_then_two_hundred(
         async def is_ready() -> bool:
             return await asyncio.to_thread(status_of, ready) == 200
 
-        await eventually(is_ready, limit=30)
+        await eventually(is_ready)
         parts, sockets = zip(
             *[await crowd.join(base, shift) for shift, base in enumerate(bases)], strict=True
         )
@@ -133,8 +133,8 @@ async def test_three_processes_count_three_hundred_sockets_and_then_two_hundred(
             assert own == counted(part, nodes=1, scope="process")
         await all_agree(bases, parts[0] | parts[1] | parts[2], nodes=3)
         os.kill(third.process.pid, signal.SIGKILL)
-        third.process.wait(10)
-        await all_agree(bases[:2], parts[0] | parts[1], nodes=2, limit=ALIVE_SECONDS + 5)
+        third.process.wait(LIMIT)
+        await all_agree(bases[:2], parts[0] | parts[1], nodes=2, limit=ALIVE_SECONDS + LIMIT)
         for socket in sockets[0][:50]:
             socket.close()
         left = {await connection_id(socket) for socket in sockets[0][:50]}
@@ -150,7 +150,7 @@ async def connection_id(socket: Socket) -> str:
 
 
 async def all_agree(
-    bases: list[str], expected: Expected, *, nodes: int, limit: float = 10.0
+    bases: list[str], expected: Expected, *, nodes: int, limit: float = LIMIT
 ) -> None:
     """Every process says the same, and it is the truth."""
     for base in bases:
@@ -162,7 +162,7 @@ async def all_agree(
         assert await everyone(base) == expected
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_crash_of_the_database_empties_the_table_and_it_is_written_again(
     start_server: StartServer, platform: Platform, world: World
 ) -> None:
@@ -180,7 +180,7 @@ async def test_a_crash_of_the_database_empties_the_table_and_it_is_written_again
     await all_agree([other.base], expected, nodes=2)
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_typing_crosses_where_the_bot_is_and_nowhere_else(
     start_server: StartServer, platform: Platform, world: World
 ) -> None:

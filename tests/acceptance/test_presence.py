@@ -20,9 +20,9 @@ from tests.commands import ROOT, environment, free_port, running, status_of
 from tests.platform import Platform
 from tests.postgres import restart
 from tests.serving import SECRET, RunningServer, StartServer, World, make_settings, token
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
-PATIENCE = presence.GRACE_SECONDS + presence.RECOVERY_SECONDS + ALIVE_SECONDS + 10
+PATIENCE = presence.GRACE_SECONDS + presence.RECOVERY_SECONDS + ALIVE_SECONDS + LIMIT
 
 
 def shown(socket: Socket) -> set[str]:
@@ -81,7 +81,7 @@ def endless_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presence, "GRACE_SECONDS", 1e6)
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_people_are_shown_across_processes_and_by_user(
     start_server: StartServer, platform: Platform, world: World
 ) -> None:
@@ -125,7 +125,7 @@ async def test_people_are_shown_across_processes_and_by_user(
     assert (await get(other, elsewhere, world.owner))[1] == {"bot_id": elsewhere, "users": []}
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_reload_is_not_a_leave(
     start_server: StartServer, platform: Platform, world: World
 ) -> None:
@@ -143,7 +143,7 @@ async def test_a_reload_is_not_a_leave(
     assert [ever_left(socket) for socket in watchers] == [{leaver}, {leaver}]
 
 
-@pytest.mark.gen_test(timeout=90)
+@pytest.mark.gen_test
 async def test_who_was_on_a_process_that_died_leaves_unless_connected_elsewhere(
     start_server: StartServer, platform: Platform, world: World, database: str
 ) -> None:
@@ -159,7 +159,7 @@ async def test_who_was_on_a_process_that_died_leaves_unless_connected_elsewhere(
         async def is_ready() -> bool:
             return await asyncio.to_thread(status_of, url) == 200
 
-        await eventually(is_ready, limit=30)
+        await eventually(is_ready)
         watchers = [await watch(server, world.bot, world.owner) for server in (one, other)]
         for user in (lost, world.guest):
             address = f"ws://127.0.0.1:{port}/api/ws/chat/{world.bot}?presence=true"
@@ -167,7 +167,7 @@ async def test_who_was_on_a_process_that_died_leaves_unless_connected_elsewhere(
         await other.chat(world.bot, world.guest)
         await becomes(watchers, {world.owner, world.guest, lost})
         os.kill(third.process.pid, signal.SIGKILL)
-        third.process.wait(10)
+        third.process.wait(LIMIT)
         await becomes(watchers[:2], {world.owner, world.guest})
     assert [ever_left(socket) for socket in watchers[:2]] == [{lost}, {lost}]
     assert await present(one, world) == {world.owner, world.guest}
@@ -195,7 +195,7 @@ async def new_world(platform: Platform, guests: int) -> tuple[str, str, list[str
     return bot, owner, users
 
 
-@pytest.mark.gen_test(timeout=120)
+@pytest.mark.gen_test
 async def test_a_restart_of_the_database_changes_nobodys_presence(
     stoppable_postgres: EmbeddedPostgres,
 ) -> None:
@@ -213,13 +213,13 @@ async def test_a_restart_of_the_database_changes_nobodys_presence(
         async def is_ready() -> bool:
             return all(server.server.status.is_ready for server in servers)
 
-        await eventually(is_ready, limit=30)
+        await eventually(is_ready)
         await servers[2].chat(bot, comes)
         await becomes(watchers, {owner, stays, comes})
     assert [ever_left(socket) for socket in watchers] == [{leaves}] * 3
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_revoked_user_leaves_at_once_and_learns_nothing_more(
     start_server: StartServer, platform: Platform, world: World, endless_grace: None
 ) -> None:
@@ -242,7 +242,7 @@ async def test_a_revoked_user_leaves_at_once_and_learns_nothing_more(
     await becomes(watchers, {world.owner})
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_truncate_shows_nobody_as_gone_who_stays(
     start_server: StartServer, platform: Platform, world: World, endless_grace: None
 ) -> None:

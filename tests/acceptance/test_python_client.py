@@ -11,10 +11,9 @@ from realtime.client import Closed, Event, RealtimeClient, Reconnecting, Timings
 from tests.commands import free_port
 from tests.platform import Platform
 from tests.serving import RunningServer, StartServer, World, token
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 QUICK = Timings(backoff_first=0.05, backoff_most=0.2)
-LIMIT = 10.0
 
 
 def client_of(server: RunningServer, world: World, **options: object) -> RealtimeClient:

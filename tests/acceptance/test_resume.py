@@ -11,6 +11,7 @@ from realtime.relay.cursor import Cursor, Database, decode_cursor, encode_cursor
 from tests.clients import Message, Socket
 from tests.platform import Platform
 from tests.serving import RunningServer, StartServer, World
+from tests.waiting import LIMIT
 
 
 def newest_cursor(socket: Socket) -> str:
@@ -65,7 +66,7 @@ async def test_a_client_of_a_quiet_bot_resumes_with_the_cursor_of_a_pong(
     elsewhere = await platform.bot(world.owner)
     await platform.execute("SELECT relay.emit('bot:' || $1, 'noise', '{}')", elsewhere)
     first = newest_cursor(guest)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT):
         while newest_cursor(guest) == first:
             await guest.caught_up()
     cursor = await leave(guest)
@@ -103,7 +104,7 @@ async def test_an_event_of_a_transaction_that_was_open_is_not_missed(
     cursor = await leave(guest)
     assert decode_cursor(cursor)[1].open
     await transaction.commit()
-    await slow.connection.close(timeout=10)
+    await slow.connection.close(timeout=LIMIT)
     back = await server.chat(world.bot, world.guest, cursor=cursor)
     await back.next("chat_message")
     assert contents(back) == ["late"]

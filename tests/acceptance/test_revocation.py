@@ -8,6 +8,7 @@ import pytest
 from tests.clients import Socket
 from tests.platform import Platform
 from tests.serving import RunningServer, World
+from tests.waiting import LIMIT
 
 
 def types(socket: Socket) -> list[str]:
@@ -30,7 +31,7 @@ async def test_a_message_written_before_the_revoke_and_committed_after_it_is_not
         await platform.execute("SET LOCAL relay.quiet = 'on'")
         await platform.revoke(world.bot, world.guest)
     await transaction.commit()
-    await slow.connection.close(timeout=10)
+    await slow.connection.close(timeout=LIMIT)
     assert await guest.closed() == 4003
     assert types(guest) == ["permission_change"]
     await owner.next("chat_message")

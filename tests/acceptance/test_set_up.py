@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import ROOT
+from tests.waiting import LIMIT
 
 PYTHONS = ("python3", "python3.14", "python3.13", "python3.12", "python3.11", "python")
 STUB = """#!/bin/sh
@@ -52,7 +53,7 @@ class Checkout:
             env={"PATH": self.path, "HOME": "", "CALLS": str(self.calls), **extra},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=LIMIT,
             check=False,
         )
 

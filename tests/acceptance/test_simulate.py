@@ -13,14 +13,14 @@ import pytest
 from tests.commands import ROOT, assert_one_line, environment, run_script, running
 from tests.platform import Platform
 from tests.serving import RunningServer
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 SIMULATE = str(ROOT / "bin" / "simulate")
 FIRST_BOT = "51a7ed00-0000-4000-8000-b00000000001"
 EVERYBODY = "SELECT count(*) FROM users"
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_socket_sees_it_and_nothing_is_left(
     server: RunningServer, platform: Platform, database: str
 ) -> None:
@@ -28,7 +28,7 @@ async def test_a_socket_sees_it_and_nothing_is_left(
     command = [SIMULATE, "--seconds", "2", "--rate", "50", "--bots", "1", "--seed", "1"]
     with running(command, cwd="/", env=environment(DATABASE_URL=database)) as simulate:
         bots = "SELECT count(*) FROM bots WHERE id = $1"
-        await eventually(lambda: platform.connection.fetchval(bots, FIRST_BOT), limit=30)
+        await eventually(lambda: platform.connection.fetchval(bots, FIRST_BOT))
         watcher = await platform.user("watcher")
         await platform.permit(FIRST_BOT, watcher)
         socket = await server.chat(FIRST_BOT, watcher)
@@ -46,13 +46,13 @@ async def test_a_socket_sees_it_and_nothing_is_left(
     assert await platform.connection.fetchval(EVERYBODY) == 1
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_ctrl_c_ends_it_quietly(platform: Platform, database: str) -> None:
     """With exit code 0 and no traceback; with --keep the rows are still there."""
     env = environment(DATABASE_URL=database)
     with running([SIMULATE, "--keep"], cwd="/", env=env) as simulate:
         messages = "SELECT count(*) FROM messages"
-        await eventually(lambda: platform.connection.fetchval(messages), limit=30)
+        await eventually(lambda: platform.connection.fetchval(messages))
         assert simulate.stop(signal.SIGINT) == 0
         assert "The rows stay" in simulate.output
         assert "Traceback" not in simulate.output
@@ -65,7 +65,7 @@ def test_a_terminal_shows_one_live_line(database: str) -> None:
     command = [SIMULATE, "--seconds", "1"]
     env = environment(DATABASE_URL=database, COLUMNS="80")
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env) as process:
-        assert process.wait(30) == 0
+        assert process.wait(LIMIT) == 0
     os.close(theirs)
     shown = os.read(ours, 65536).decode()
     os.close(ours)

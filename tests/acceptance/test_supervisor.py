@@ -32,7 +32,7 @@ from tests.commands import (
     status_of,
 )
 from tests.serving import World
-from tests.waiting import eventually, wait_until
+from tests.waiting import LIMIT, eventually, wait_until
 
 SETTINGS = {"JWT_SECRET": SECRET, "WEB_CONCURRENCY": "2", "DRAIN_SECONDS": "1"}
 
@@ -72,11 +72,11 @@ def served(dsn: str, **more: str) -> Iterator[Served]:
     environ = environment(DATABASE_URL=dsn, PORT=str(port), **SETTINGS | more)
     with running([str(ROOT / "bin" / "serve")], cwd="/", env=environ) as started:
         found = Served(started, port)
-        wait_until(lambda: started.process.poll() is not None or found.all_up(), limit=60)
+        wait_until(lambda: started.process.poll() is not None or found.all_up())
         assert found.all_up(), started.output
-        wait_until(lambda: status_of(found.url("/api/ready")) == 200, limit=30)
+        wait_until(lambda: status_of(found.url("/api/ready")) == 200)
         yield found
-        wait_until(started.is_gone, limit=30)
+        wait_until(started.is_gone)
         assert "Traceback" not in started.output
 
 
@@ -107,8 +107,8 @@ def test_sigterm_drains_every_worker(io_loop: IOLoop, database: str, world: Worl
         return chats
 
     with served(database, LOG_FORMAT="json") as server:
-        chats = io_loop.run_sync(lambda: connect(server), timeout=30)
-        assert server.running.process.wait(30) == 0
+        chats = io_loop.run_sync(lambda: connect(server), timeout=LIMIT)
+        assert server.running.process.wait(LIMIT) == 0
         assert status_of(server.url("/api/health")) == 0
         lines = [json.loads(line) for line in server.running.output.splitlines()]
     assert {chat.code for chat in chats} == {1001}
@@ -119,7 +119,7 @@ def test_sigterm_to_the_supervisor_alone_reaches_the_workers(database: str) -> N
     """As `kill` does, or a host that signals one process."""
     with served(database) as server:
         os.kill(server.running.process.pid, signal.SIGTERM)
-        assert server.running.process.wait(30) == 0
+        assert server.running.process.wait(LIMIT) == 0
         assert not any(lives(pid) for pid in server.pids().values())
 
 
@@ -136,7 +136,7 @@ def test_a_second_signal_ends_at_once(io_loop: IOLoop, database: str, world: Wor
         await eventually(lambda: all(chat.is_closed for chat in chats))
 
     with served(database, DRAIN_SECONDS="600") as server:
-        io_loop.run_sync(lambda: signal_twice(server), timeout=30)
+        io_loop.run_sync(lambda: signal_twice(server), timeout=LIMIT)
         assert server.running.process.returncode == 1
 
 
@@ -144,9 +144,9 @@ def test_workers_do_not_outlive_their_supervisor(database: str) -> None:
     """Killed without a word, it leaves nobody on the port."""
     with served(database) as server:
         os.kill(server.running.process.pid, signal.SIGKILL)
-        wait_until(lambda: not any(lives(pid) for pid in server.pids().values()), limit=30)
+        wait_until(lambda: not any(lives(pid) for pid in server.pids().values()))
         assert status_of(server.url("/api/health")) == 0
-        server.running.process.wait(10)
+        server.running.process.wait(LIMIT)
 
 
 def test_a_worker_that_cannot_start_again_is_tried_again(
@@ -160,7 +160,7 @@ def test_a_worker_that_cannot_start_again_is_tried_again(
         assert "half migrated" in server.running.output
         assert status_of(server.url("/api/health")) == 200
         execute(database, "ALTER FUNCTION relay.authorize_away RENAME TO authorize")
-        wait_until(server.all_up, limit=30)
+        wait_until(server.all_up)
         assert server.running.stop(signal.SIGTERM) == 0
 
 

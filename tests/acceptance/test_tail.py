@@ -11,7 +11,7 @@ import pytest
 from tests.commands import ROOT, Running, environment, free_port, running
 from tests.platform import Platform
 from tests.serving import SECRET, RunningServer, StartServer, World
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 TAIL = str(ROOT / "bin" / "tail")
 
@@ -22,10 +22,10 @@ def arguments(server: RunningServer, world: World, *more: str) -> list[str]:
 
 async def printed(tail: Running, text: str) -> None:
     """Without holding up the server, which is in this process."""
-    await eventually(lambda: text in tail.output, limit=30, what=f"{text!r} in {tail.output!r}")
+    await eventually(lambda: text in tail.output, what=f"{text!r} in {tail.output!r}")
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_it_prints_what_happens_until_ctrl_c(
     start_server: StartServer, platform: Platform, world: World
 ) -> None:
@@ -48,7 +48,7 @@ async def test_it_prints_what_happens_until_ctrl_c(
         assert "Traceback" not in tail.output
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_pipe_gets_json_and_nothing_else(
     server: RunningServer, platform: Platform, world: World
 ) -> None:
@@ -62,7 +62,7 @@ async def test_a_pipe_gets_json_and_nothing_else(
         await platform.message(world.session, world.bot, world.owner, "two\nlines")
         await printed(tail, "chat_message")  # a revoke in the same read would come before it
         await platform.revoke(world.bot, world.guest)
-        await eventually(lambda: tail.process.poll() is not None, limit=30)
+        await eventually(lambda: tail.process.poll() is not None)
         assert tail.process.returncode == 1
         said = [json.loads(line) for line in tail.output.splitlines()]
     kinds = ["connection_established", "chat_message", "permission_change"]
@@ -70,12 +70,12 @@ async def test_a_pipe_gets_json_and_nothing_else(
     assert said[1]["data"]["content"] == "two\nlines"
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_final_close_is_one_clear_line(server: RunningServer, world: World) -> None:
     """A token that is refused, on standard error, with exit code 1."""
     command = [TAIL, world.bot, "--url", f"http://{server.base}", "--token", "stale"]
     with running(command, cwd="/", env=environment()) as tail:
-        await eventually(lambda: tail.process.poll() is not None, limit=30)
+        await eventually(lambda: tail.process.poll() is not None)
         assert tail.process.returncode == 1
         assert tail.output.startswith("error: 4001, the token is missing, invalid or expired")
         assert tail.output.count("\n") == 1
@@ -84,6 +84,11 @@ async def test_a_final_close_is_one_clear_line(server: RunningServer, world: Wor
 def test_its_help_says_what_it_needs() -> None:
     """Without a server or a setting."""
     done = subprocess.run(
-        [TAIL, "--help"], env=environment(), capture_output=True, text=True, timeout=30, check=True
+        [TAIL, "--help"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=True,
     )
     assert "--user" in done.stdout

@@ -30,7 +30,7 @@ from tests.commands import (
 )
 from tests.platform import Platform
 from tests.serving import World
-from tests.waiting import wait_until
+from tests.waiting import LIMIT, wait_until
 
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv", ".data", "*cache*", ".hypothesis", "tests")
 NEXT_REVISION = '''"""What a later release adds: columns, and a word about a function."""
@@ -84,7 +84,7 @@ def serving(root: Path, dsn: str, **more: str) -> Iterator[Release]:
     environ = environment(DATABASE_URL=dsn, **settings | more)
     with running([str(root / "bin" / "serve")], cwd="/", env=environ) as started:
         ready = f"http://127.0.0.1:{port}/api/ready"
-        wait_until(lambda: started.process.poll() is not None or status_of(ready) == 200, limit=60)
+        wait_until(lambda: started.process.poll() is not None or status_of(ready) == 200)
         assert started.process.poll() is None, started.output
         yield Release(started, port)
 
@@ -99,7 +99,7 @@ def newest_cursor(socket: Socket) -> str:
     return str(told[-1] if told else first["data"]["cursor"])
 
 
-@pytest.mark.gen_test(timeout=120)
+@pytest.mark.gen_test
 async def test_a_release_loses_nothing(
     database: str, platform: Platform, world: World, later: Path
 ) -> None:
@@ -169,7 +169,7 @@ def script(name: str, *arguments: str, root: Path = ROOT, **settings: str) -> Ca
     return run
 
 
-@pytest.mark.gen_test(timeout=120)
+@pytest.mark.gen_test
 async def test_the_release_step_again_disturbs_nobody(
     database: str, platform: Platform, world: World
 ) -> None:
@@ -188,10 +188,10 @@ async def test_the_release_step_again_disturbs_nobody(
         await chat.closed()
 
 
-@pytest.mark.gen_test(timeout=120)
+@pytest.mark.gen_test
 async def test_attaching_again_disturbs_nobody(core_database: str, tmp_path: Path) -> None:
     """`bin/attach --apply` with another mapping: new triggers, and never none."""
-    adopted = Adopted(await asyncpg.connect(core_database, timeout=10))
+    adopted = Adopted(await asyncpg.connect(core_database, timeout=LIMIT))
     await adopted.execute(SCHEMA)
     owner = await adopted.insert("users", username="olga")
     bot = await adopted.insert("bots", name="Ada", owner_id=owner)
@@ -214,4 +214,4 @@ async def test_attaching_again_disturbs_nobody(core_database: str, tmp_path: Pat
         assert contents(chat) == written
         chat.close()
         await chat.closed()
-    await adopted.connection.close(timeout=10)
+    await adopted.connection.close(timeout=LIMIT)

@@ -22,6 +22,7 @@ from realtime.postgres.schema import SchemaError, check_schema
 from tests.adopted import SCHEMA, Adopted, catalogue
 from tests.adopted import mapping as adopted_mapping
 from tests.unit.test_mapping import mapping
+from tests.waiting import LIMIT
 
 ADOPTED = Path(__file__).parents[1].joinpath("adopted.toml").read_text("utf-8")
 
@@ -29,10 +30,10 @@ ADOPTED = Path(__file__).parents[1].joinpath("adopted.toml").read_text("utf-8")
 @pytest.fixture
 def adopted(io_loop: IOLoop, core_database: str) -> Iterator[Adopted]:
     """A platform's tables beside the log."""
-    adopted = Adopted(io_loop.run_sync(lambda: asyncpg.connect(core_database, timeout=10)))
+    adopted = Adopted(io_loop.run_sync(lambda: asyncpg.connect(core_database, timeout=LIMIT)))
     io_loop.run_sync(lambda: adopted.execute(SCHEMA))
     yield adopted
-    io_loop.run_sync(lambda: adopted.connection.close(timeout=10))
+    io_loop.run_sync(lambda: adopted.connection.close(timeout=LIMIT))
 
 
 def changed(more: str) -> PlatformMapping:

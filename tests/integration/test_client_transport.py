@@ -16,9 +16,7 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 from realtime.client import transport
 from realtime.client.rules import Closed
 from realtime.client.transport import open_socket
-from tests.waiting import eventually
-
-LIMIT = 5.0
+from tests.waiting import LIMIT, eventually
 
 
 class Echo(WebSocketHandler):

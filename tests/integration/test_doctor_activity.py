@@ -12,6 +12,7 @@ from realtime.doctor.checkup import examine
 from realtime.doctor.report import Level
 from tests.doctor import ask, deployment, finds, said, worst
 from tests.platform import Platform
+from tests.waiting import LIMIT
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 async def another(database: str) -> AsyncIterator[Platform]:
     one = await Platform.connect(database)
     yield one
-    await one.connection.close(timeout=10)
+    await one.connection.close(timeout=LIMIT)
 
 
 @pytest.mark.gen_test

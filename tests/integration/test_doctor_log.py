@@ -10,7 +10,7 @@ from realtime.doctor.report import Level
 from tests.doctor import ask, deployment, finds
 from tests.platform import Platform
 from tests.serving import RunningServer
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 OLD = (
     "INSERT INTO relay.events (topic, type, payload, written_at)"
@@ -61,7 +61,7 @@ async def test_a_partition_that_cannot_be_emptied(
     )
     await transaction.rollback()
     await finds(Level.WARNING, "log", deployment(database), "end old transactions")
-    await holder.connection.close(timeout=10)
+    await holder.connection.close(timeout=LIMIT)
 
 
 # What came with a dump.

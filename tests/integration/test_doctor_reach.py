@@ -110,7 +110,7 @@ async def test_a_socket_that_is_not_there() -> None:
     await unreachable("postgresql://someone:sesame@/app?host=/nonexistent", "no server's socket")
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_name_that_nobody_knows() -> None:
     """RFC 6761 keeps the top-level domain `invalid` for that."""
     dsn = "postgresql://someone:sesame@database.invalid/app"
@@ -146,7 +146,7 @@ async def test_a_server_without_tls(networked: Networked) -> None:
     await unreachable(f"{networked.dsn()}?sslmode=require", "the server speaks no TLS", "ssl = on")
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_server_with_tls(networked: Networked, tmp_path: Path) -> None:
     """It may insist on it, and its certificate may be nobody's."""
     server = networked.server
@@ -170,7 +170,7 @@ async def test_a_server_with_tls(networked: Networked, tmp_path: Path) -> None:
         server.sql("SELECT pg_reload_conf()")
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_server_that_wants_tls(networked: Networked) -> None:
     """Its rules refuse who comes without."""
     rules = networked.server.data_directory / "pg_hba.conf"
@@ -202,7 +202,7 @@ async def test_a_direct_address_that_is_wrong(database: str) -> None:
     )
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_server_that_is_stopped_and_a_standby(stoppable_postgres: EmbeddedPostgres) -> None:
     """Each is named; at a standby nothing is written, and nothing more is asked."""
     dsn = stoppable_postgres.dsn()

@@ -93,7 +93,7 @@ def single_grants() -> list[str]:
     return found
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_each_right_of_the_security_page_is_missed(
     database: str, platform: Platform, make_role: MakeRole
 ) -> None:
@@ -111,7 +111,7 @@ async def test_each_right_of_the_security_page_is_missed(
         await platform.execute(f"GRANT {grant} TO {role}")
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_the_cure_of_a_missing_right_is_the_cure(
     database: str, platform: Platform, make_role: MakeRole
 ) -> None:

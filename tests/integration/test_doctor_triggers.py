@@ -13,6 +13,7 @@ from realtime.doctor.triggers import wanted_triggers
 from tests.adopted import SCHEMA, mapping
 from tests.doctor import ask, deployment, finds
 from tests.platform import Platform
+from tests.waiting import LIMIT
 
 KINDS = ["users", "bots", "permissions", "messages", "documents"]
 
@@ -25,7 +26,7 @@ async def test_the_reference_tables_are_fine(database: str, platform: Platform) 
     assert await platform.connection.fetchval(query) == len(wanted_triggers())
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_each_trigger_is_missed(database: str, platform: Platform) -> None:
     """Whichever it is: also one whose function another table still calls."""
     names = await platform.connection.fetch(
@@ -153,7 +154,7 @@ async def test_settings_that_keep_triggers_or_rings_off(
     await finds(level, "writers", deployment(database), setting.split()[0], "every role")
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_platforms_own_tables(core_database: str) -> None:
     """Other names, attached to by bin/attach: everything is well, and each fault is found there."""
     there = deployment(core_database)
@@ -173,4 +174,4 @@ async def test_a_platforms_own_tables(core_database: str) -> None:
     await finds(
         Level.PROBLEM, "triggers", there, "public.bot_permissions has no trigger for TRUNCATE"
     )
-    await own.connection.close(timeout=10)
+    await own.connection.close(timeout=LIMIT)

@@ -22,7 +22,7 @@ from realtime.postgres.pool import connect
 from tests.integration.sql_log import insert_messages
 from tests.platform import Platform
 from tests.serving import World
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 if TYPE_CHECKING:
     import asyncpg
@@ -113,7 +113,7 @@ async def has_rung(node: Node, platform: Platform) -> bool:
 
     await node.connection.add_listener("mark", hear)
     await platform.execute("NOTIFY mark")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT):
         await marked.wait()
     await node.connection.remove_listener("mark", hear)
     rung = node._rung.is_set()
@@ -178,7 +178,7 @@ async def test_saying_so_is_a_heartbeat(
     assert await platform.connection.fetchval(age, deed == "silence")
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_racing_never_leaves_a_sleeper_without_a_bell(
     nodes: tuple[Node, Node], platform: Platform
 ) -> None:

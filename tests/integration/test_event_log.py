@@ -19,7 +19,7 @@ from realtime.relay.cursor import Cursor, Snapshot
 from realtime.relay.events import Page
 from realtime.relay.resume import GapReason, Unrecoverable
 from tests.platform import Platform
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -53,7 +53,7 @@ def reading(io_loop: IOLoop, database: str) -> Iterator[Connection]:
     """The connection of a log, as the listener makes it."""
     connection = io_loop.run_sync(lambda: connect(database, 10))
     yield connection
-    io_loop.run_sync(lambda: connection.close(timeout=10))
+    io_loop.run_sync(lambda: connection.close(timeout=LIMIT))
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def other(io_loop: IOLoop, database: str) -> Iterator[Writing]:
     """A second writer."""
     connected = io_loop.run_sync(lambda: Writing.connect(database))
     yield Writing(connected.connection)
-    io_loop.run_sync(lambda: connected.connection.close(timeout=10))
+    io_loop.run_sync(lambda: connected.connection.close(timeout=LIMIT))
 
 
 async def pages_of(log: EventLog, cursor: Cursor) -> list[Page]:

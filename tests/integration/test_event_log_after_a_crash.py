@@ -21,7 +21,7 @@ from realtime.relay.cursor import Cursor, Snapshot
 from tests.integration.writers import Ledger, Reader, Writer, check, make_places
 from tests.platform import Platform
 from tests.postgres import postgres_server, restart
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 CRASHES = 8
 WRITERS = 5
@@ -39,7 +39,7 @@ def late_flushing_postgres(postgres_bin: Path | None) -> Iterator[EmbeddedPostgr
 
 async def roll_back(dsn: str, times: int) -> Snapshot:
     """Use up transaction ids for nothing; returns what may be seen after that."""
-    connection = await asyncpg.connect(dsn, timeout=10)
+    connection = await asyncpg.connect(dsn, timeout=LIMIT)
     for _ in range(times):
         await connection.execute("BEGIN")
         await connection.execute("SELECT pg_current_xact_id()")
@@ -62,12 +62,10 @@ async def marks_from(connection: asyncpg.Connection[asyncpg.Record], cursor: Cur
 async def more_committed(ledger: Ledger, seed: str) -> None:
     """Wait until the writers have got somewhere."""
     enough = len(ledger.committed) + 200
-    await eventually(
-        lambda: len(ledger.committed) > enough, limit=60, what=f"seed {seed}: writers to go on"
-    )
+    await eventually(lambda: len(ledger.committed) > enough, what=f"seed {seed}: writers to go on")
 
 
-@pytest.mark.gen_test(timeout=180)
+@pytest.mark.gen_test
 async def test_crashes_lose_nothing_and_repeat_nothing(
     late_flushing_postgres: EmbeddedPostgres,
 ) -> None:
@@ -106,13 +104,13 @@ async def test_crashes_lose_nothing_and_repeat_nothing(
     await check(dsn, ledger, readers, seed)
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_what_a_plain_snapshot_would_lose(late_flushing_postgres: EmbeddedPostgres) -> None:
     """Ids below a snapshot's xmax are handed out again; a cursor does not claim them."""
     dsn = late_flushing_postgres.dsn()
 
     async def send(text: str) -> asyncpg.Connection[asyncpg.Record]:
-        connection = await asyncpg.connect(dsn, timeout=10)
+        connection = await asyncpg.connect(dsn, timeout=LIMIT)
         await connection.execute(
             "INSERT INTO relay.events (topic, type, payload) VALUES ('t', 'x', $1)", text
         )
@@ -131,33 +129,33 @@ async def test_what_a_plain_snapshot_would_lose(late_flushing_postgres: Embedded
         assert await marks_from(connection, plain) == []
         assert await marks_from(connection, cursor) == ["after"]
     finally:
-        await connection.close(timeout=10)
+        await connection.close(timeout=LIMIT)
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_what_was_prepared_before_a_crash_comes_after_it(
     late_flushing_postgres: EmbeddedPostgres,
 ) -> None:
     """It stays in progress throughout, and below the cursor; so does one that was only open not."""
     dsn = late_flushing_postgres.dsn()
     insert = "INSERT INTO relay.events (topic, type, payload) VALUES ('t', 'x', $1)"
-    prepared = await asyncpg.connect(dsn, timeout=10)
+    prepared = await asyncpg.connect(dsn, timeout=LIMIT)
     await prepared.execute("BEGIN")
     await prepared.execute(insert, "prepared")
     await prepared.execute("PREPARE TRANSACTION 'survivor'")
     await prepared.execute("BEGIN")
     await prepared.execute(insert, "open")
-    other = await asyncpg.connect(dsn, timeout=10)
+    other = await asyncpg.connect(dsn, timeout=LIMIT)
     await other.execute(insert, "committed")
     cursor = await EventLog(other).current_cursor()
     assert len(cursor.open) == 2
     prepared.terminate()
     other.terminate()
     await restart(late_flushing_postgres)
-    connection = await asyncpg.connect(dsn, timeout=10)
+    connection = await asyncpg.connect(dsn, timeout=LIMIT)
     try:
         assert await marks_from(connection, cursor) == []
         await connection.execute("COMMIT PREPARED 'survivor'")
         assert await marks_from(connection, cursor) == ["prepared"]
     finally:
-        await connection.close(timeout=10)
+        await connection.close(timeout=LIMIT)

@@ -16,6 +16,7 @@ import pytest
 
 from tests.integration.writers import Ledger, Reader, Writer, check, make_places
 from tests.platform import Platform
+from tests.waiting import LIMIT
 
 SECONDS = float(os.environ.get("RANDOMIZED_SECONDS", "8"))
 SEED = os.environ.get("RANDOMIZED_SEED") or f"{random.randrange(2**32):08x}"
@@ -80,11 +81,11 @@ async def _let_run(writers: list[Writer], readers: list[Reader], ledger: Ledger)
 
 async def _forget_prepared(dsn: str) -> None:
     """A database with prepared transactions cannot be dropped."""
-    connection = await asyncpg.connect(dsn, timeout=10)
+    connection = await asyncpg.connect(dsn, timeout=LIMIT)
     try:
         for row in await connection.fetch(
             "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
         ):
             await connection.execute(f"ROLLBACK PREPARED '{row['gid']}'")
     finally:
-        await connection.close(timeout=10)
+        await connection.close(timeout=LIMIT)

@@ -84,7 +84,7 @@ async def hang_up(writer: asyncio.StreamWriter) -> None:
 
 
 @pytest.mark.parametrize("noise", list(NOISE))
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_noise_on_an_open_socket_harms_nobody_else(
     server: RunningServer,
     platform: Platform,
@@ -106,7 +106,7 @@ async def test_noise_on_an_open_socket_harms_nobody_else(
     assert [record.getMessage() for record in caplog.records] == []
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_handshakes_that_are_none_harm_nobody(
     server: RunningServer, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -129,7 +129,7 @@ async def test_handshakes_that_are_none_harm_nobody(
     assert not [r for r in caplog.records if r.exc_info], caplog.text
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_client_that_does_not_read_is_closed_and_the_others_go_on(
     start_server: StartServer,
     platform: Platform,

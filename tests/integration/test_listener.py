@@ -28,7 +28,7 @@ from realtime.relay.refusals import Refusals
 from tests.pgbouncer import pgbouncer
 from tests.platform import Platform
 from tests.postgres import restart
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 if TYPE_CHECKING:
     from realtime.relay.hub import Hub
@@ -104,7 +104,7 @@ class Heard:
                 self._task.result()
             return self.changes[-1:] == [is_heard]
 
-        await eventually(has_changed, limit=20, what=f"{is_heard}, after {self.changes}")
+        await eventually(has_changed, what=f"{is_heard}, after {self.changes}")
 
     async def delivers(self, *texts: str) -> None:
         """Wait for these, each once, and in this order."""
@@ -129,7 +129,7 @@ def heard(io_loop: IOLoop) -> Iterator[Heard]:
 
     one = io_loop.run_sync(make)
     yield one
-    io_loop.run_sync(one.stop, timeout=60)
+    io_loop.run_sync(one.stop, timeout=LIMIT)
     io_loop.run_sync(lambda: asyncio.sleep(0))  # its socket closes on the next turn
 
 
@@ -257,7 +257,7 @@ async def test_a_grant_is_read_once(
     assert heard.refusals.generation == before + 1
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 @pytest.mark.parametrize("passes", [True, False])
 async def test_a_pooler_in_the_way(
     heard: Heard,
@@ -280,7 +280,7 @@ async def test_a_pooler_in_the_way(
 # Through outages.
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_killed_connection(
     heard: Heard, database: str, platform: Platform, postgres: EmbeddedPostgres, only_rung: None
 ) -> None:
@@ -304,7 +304,7 @@ async def test_a_killed_connection(
     await heard.delivers("before", "meanwhile", "too", "after")
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_connection_killed_between_pages(
     heard: Heard, database: str, platform: Platform, only_rung: None
 ) -> None:
@@ -393,7 +393,7 @@ def wire(io_loop: IOLoop, database: str) -> Iterator[Wire]:
     io_loop.run_sync(one.close)
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 @pytest.mark.parametrize("number", [1, 2500])
 async def test_a_connection_that_falls_silent(
     wire: Wire, heard: Heard, database: str, platform: Platform, often: None, number: int
@@ -419,10 +419,10 @@ async def write(dsn: str, *texts: str) -> None:
     platform = await Platform.connect(dsn)
     await send(platform, *texts)
     await ring(platform)
-    await platform.connection.close(timeout=10)
+    await platform.connection.close(timeout=LIMIT)
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_server_that_falls_down(
     heard: Heard, stoppable_postgres: EmbeddedPostgres, only_rung: None
 ) -> None:
@@ -438,7 +438,7 @@ async def test_a_server_that_falls_down(
     assert not heard.hub.lost
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_standby_is_not_listened_to_until_it_is_promoted(
     heard: Heard,
     stoppable_postgres: EmbeddedPostgres,

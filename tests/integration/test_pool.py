@@ -13,7 +13,7 @@ from tornado.ioloop import IOLoop
 from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.pool import DATABASE_ERRORS, WrongServer, connect, identify, open_pool
 from tests.platform import Platform
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def connection(io_loop: IOLoop, database: str) -> Iterator[Connection]:
     one = io_loop.run_sync(lambda: connect(database, 10))
     yield one
-    io_loop.run_sync(lambda: one.close(timeout=10))
+    io_loop.run_sync(lambda: one.close(timeout=LIMIT))
 
 
 async def ours(platform: Platform) -> list[Any]:
@@ -67,7 +67,7 @@ async def test_every_statement_has_a_limit(database: str) -> None:
         with pytest.raises(TimeoutError):
             await connection.execute("SELECT pg_sleep(1000)")
         assert await connection.fetchval("SELECT 1", timeout=10) == 1
-    await connection.close(timeout=10)
+    await connection.close(timeout=LIMIT)
 
 
 @pytest.mark.gen_test
@@ -157,7 +157,7 @@ async def test_a_pool_takes_back_what_was_left_open(database: str) -> None:
         other = await connect(database, 10)
         last = "SELECT query FROM pg_stat_activity WHERE pid = $1"
         assert await other.fetchval(last, pid) == "SELECT 'the last'"
-        await other.close(timeout=10)
+        await other.close(timeout=LIMIT)
 
 
 @pytest.mark.gen_test
@@ -193,7 +193,7 @@ async def test_a_database_is_told_from_others(
     """By its server, its number there, and the server's history."""
     other = await connect(empty_database, 10)
     here, there = await identify(connection), await identify(other)
-    await other.close(timeout=10)
+    await other.close(timeout=LIMIT)
     assert here.oid != there.oid
     assert here._replace(oid=0) == there._replace(oid=0)
     assert str(here.system) == postgres.sql("SELECT system_identifier FROM pg_control_system()")

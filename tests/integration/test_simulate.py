@@ -87,7 +87,7 @@ def simulate(io_loop: IOLoop) -> Iterator[Simulate]:
     io_loop.run_sync(close)
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_every_kind_of_event_and_nothing_left(
     platform: Platform, database: str, simulate: Simulate
 ) -> None:
@@ -119,7 +119,7 @@ async def all_kinds_are_there(platform: Platform) -> None:
     assert await platform.connection.fetchval(demo, f"bot:{dev.BOT_ID}") > 100
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_the_people_of_the_demo_keep_their_access(
     platform: Platform, database: str, simulate: Simulate
 ) -> None:
@@ -145,7 +145,7 @@ async def test_the_people_of_the_demo_keep_their_access(
         assert await platform.connection.fetchval(roles, person, dev.BOT_ID) == 1
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_rows_stay_few(
     platform: Platform, database: str, monkeypatch: pytest.MonkeyPatch, simulate: Simulate
 ) -> None:
@@ -166,7 +166,7 @@ async def test_rows_stay_few(
     assert await platform.connection.fetchval(mine, dev.PEOPLE["ada"]) == 30
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_run_goes_on_with_what_another_left(
     platform: Platform, database: str, simulate: Simulate
 ) -> None:
@@ -180,7 +180,7 @@ async def test_a_run_goes_on_with_what_another_left(
     assert await platform.connection.fetchval("SELECT count(*) FROM users WHERE is_active") >= 5
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_whom_somebody_deletes_enters_again(
     platform: Platform, database: str, simulate: Simulate
 ) -> None:
@@ -210,7 +210,7 @@ async def test_a_demo_that_is_gone_is_talked_about_once(
     assert simulation.said == [f"the session {dev.SESSION_ID} is gone; they talk elsewhere"]
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_an_outage_is_said_and_waited_for(
     stoppable_postgres: EmbeddedPostgres, simulate: Simulate
 ) -> None:

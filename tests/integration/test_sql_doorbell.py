@@ -13,6 +13,7 @@ from tornado.ioloop import IOLoop
 from tests.integration.sql_log import Log, insert_messages
 from tests.platform import Platform
 from tests.serving import World
+from tests.waiting import LIMIT
 
 
 class Listener:
@@ -31,7 +32,7 @@ class Listener:
     async def heard(self, writer: Platform) -> list[str]:
         """What has rung until now: notifications arrive in the order of their commits."""
         await writer.execute("NOTIFY relay, 'end'")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT):
             while "end" not in self._heard:
                 await self._connection.fetchval("SELECT 1")
         heard, self._heard = self._heard, []

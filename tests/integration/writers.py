@@ -24,7 +24,7 @@ from realtime.postgres.pool import connect, identify
 from realtime.relay.cursor import Cursor, decode_cursor, encode_cursor
 from realtime.relay.events import Event
 from tests.platform import Platform
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -133,12 +133,12 @@ class Writer:
         """Write until it is over, through every outage, and leave nothing open or prepared."""
         while not is_over() or self._prepared:
             try:
-                self._connection = await asyncpg.connect(self._dsn, timeout=10)
+                self._connection = await asyncpg.connect(self._dsn, timeout=LIMIT)
                 while not is_over():
                     await self._transact()
                 while self._prepared:
                     await self._end_prepared()
-                await self._connection.close(timeout=10)
+                await self._connection.close(timeout=LIMIT)
             except _OUTAGE:
                 # What had not been told to commit has not been committed.
                 self._settle(self._ledger.undone, "lost")
@@ -186,7 +186,7 @@ class Writer:
         await self._begin()
         await self._write_some()
         until = self._reads() + LONG_READS
-        await eventually(lambda: self._reads() >= until, limit=60, what="reads to go on")
+        await eventually(lambda: self._reads() >= until, what="reads to go on")
         await self._write_some()
         await self._end("long")
 
@@ -372,11 +372,11 @@ async def check(dsn: str, ledger: Ledger, readers: Iterable[Reader], seed: str) 
 
     The log's table is asked what of the doubtful was committed.
     """
-    connection = await asyncpg.connect(dsn, timeout=10)
+    connection = await asyncpg.connect(dsn, timeout=LIMIT)
     try:
         rows = await connection.fetch("SELECT payload FROM relay.events WHERE payload ~ 'mark'")
     finally:
-        await connection.close(timeout=10)
+        await connection.close(timeout=LIMIT)
     there = {mark_of(row["payload"]).mark for row in rows}
     assert len(there) == len(rows), f"seed {seed}: marks are not unique"
     assert not ledger.committed - there, f"seed {seed}: committed, but not in the log"

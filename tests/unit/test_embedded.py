@@ -18,7 +18,7 @@ import pytest
 from realtime.embedded import server as embedded
 from realtime.embedded.server import EmbeddedPostgres, EmbeddedPostgresError
 from tests.commands import lives
-from tests.waiting import wait_until
+from tests.waiting import LIMIT, wait_until
 
 Maker = Callable[..., EmbeddedPostgres]
 
@@ -130,7 +130,7 @@ def test_a_crashed_user_leaves_no_count_behind(make: Maker, home: Path) -> None:
     server = make()
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", START_AND_DIE, home / "postgres", server.bin_dir]
-    crashed = subprocess.run(command, cwd=root, timeout=60, check=False)
+    crashed = subprocess.run(command, cwd=root, timeout=LIMIT, check=False)
     assert crashed.returncode == -signal.SIGKILL
     pid = pid_of(server)
     assert lives(pid)

@@ -23,6 +23,7 @@ from realtime.cli import dev
 from realtime.cli import token as dev_tokens
 from realtime.config.settings import Settings, SettingsError
 from realtime.installation import PROJECT
+from tests.waiting import LIMIT
 
 SECRET = "a secret of at least thirty-two bytes, for tests"
 DSN = "postgresql://someone@localhost/somewhere"
@@ -103,7 +104,7 @@ def test_token_loads_no_database() -> None:
         cwd=PROJECT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=LIMIT,
         check=True,
     )
     assert done.stdout.split() == []

@@ -37,6 +37,8 @@ NEXT_REVISION = '''"""What a later release adds: columns, and a word about a fun
 
 from alembic import op
 
+from migrations.scripts import mark
+
 revision = "core_later"
 down_revision = "{head}"
 branch_labels = None
@@ -47,6 +49,7 @@ def upgrade() -> None:
     op.execute("ALTER TABLE relay.events ADD COLUMN later text")
     op.execute("ALTER TABLE relay.nodes ADD COLUMN later text NOT NULL DEFAULT ''")
     op.execute("COMMENT ON FUNCTION relay.ring(text) IS 'of the later release'")
+    mark(revision, "9.9", serves_from="{head}")
 '''
 
 
@@ -130,8 +133,25 @@ async def test_a_release_loses_nothing(
             for socket in (beside, back):
                 socket.close()
                 await socket.closed()
-    done = run_script("serve", DATABASE_URL=database, JWT_SECRET=SECRET, PORT="0")
-    assert_one_line(done, "a newer release migrated the database", "core_later")
+
+
+@pytest.mark.gen_test(timeout=120)
+async def test_the_release_before_starts_on_additions(
+    database: str, platform: Platform, world: World, later: Path
+) -> None:
+    """As on a host that moves it after the release step. Where it cannot, a line says so."""
+    await asyncio.to_thread(script("migrate", root=later, DATABASE_URL=database))
+    await asyncio.to_thread(script("migrate", DATABASE_URL=database))
+    with serving(ROOT, database) as old:
+        there = await old.chat(world)
+        await platform.message(world.session, world.bot, world.owner, "newer schema")
+        await there.next("chat_message")
+        there.close()
+        await there.closed()
+    await platform.execute("UPDATE relay.releases SET serves_from = 'core_later'")
+    for name in ("serve", "migrate"):
+        done = run_script(name, DATABASE_URL=database, JWT_SECRET=SECRET, PORT="0")
+        assert_one_line(done, "a newer release migrated the database", "core_later", "9.9")
 
 
 class Writer:

@@ -76,6 +76,16 @@ async def test_half_a_migration_and_another_releases(
     await finds(Level.PROBLEM, "migrations", deployment(database), named)
 
 
+@pytest.mark.gen_test
+async def test_a_newer_release_that_still_serves_this_one(
+    database: str, platform: Platform
+) -> None:
+    """All is well, and it says whose schema it is."""
+    await platform.execute("UPDATE relay.alembic_version SET version_num = 'core_9999'")
+    await platform.execute("INSERT INTO relay.releases VALUES ('core_9999', '9.9', 'core_0002')")
+    await finds(Level.FINE, "migrations", deployment(database), "core_9999")
+
+
 # Rights.
 
 

@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from realtime.embedded.server import EmbeddedPostgres
@@ -194,6 +195,54 @@ def test_a_half_migrated_database_is_refused(database: str, damage: str, complai
     execute(database, damage)
     with pytest.raises(SchemaError, match=complaint):
         check(database)
+
+
+NEWER = "UPDATE relay.alembic_version SET version_num = 'core_9999'; INSERT INTO relay.releases"
+
+
+def test_a_newer_release_that_only_adds_is_served(
+    database: str, dump: Callable[[str], list[str]]
+) -> None:
+    """The schema says from which revision on; the release step leaves it alone."""
+    execute(database, f"{NEWER} VALUES ('core_9999', '9.9', 'core_0002')")
+    before = dump(database)
+    check(database)
+    migrate(database)
+    assert dump(database) == before
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        "('core_9999', '9.9', 'core_9999')",
+        "('core_9999', '9.9', 'core_0002'), ('core_9998', '9.8', 'core_9998')",
+    ],
+)
+def test_a_newer_release_that_changes_more_is_refused(database: str, marks: str) -> None:
+    """One of its revisions, the last or one before, serves newer processes only."""
+    execute(database, f"{NEWER} VALUES {marks}")
+    for refused in (check, migrate):
+        with pytest.raises(SchemaError, match=r"to 9\.9, core_9999\).*: deploy that release"):
+            refused(database)
+
+
+def test_each_revision_says_whom_it_serves(database: str) -> None:
+    """But for those of 0.1.0, and each names a revision of its branch that is not newer."""
+    revisions = ScriptDirectory.from_config(config_for(database)).walk_revisions()
+    names = {script.revision for script in revisions}
+
+    async def marks() -> dict[str, str]:
+        connection = await asyncpg.connect(database)
+        rows = await connection.fetch("SELECT revision, serves_from FROM relay.releases")
+        await connection.close()
+        return {row["revision"]: row["serves_from"] for row in rows}
+
+    serves_from = asyncio.run(marks())
+    assert serves_from.keys() == names - {"core_0001", "reference_0001"}
+    for revision, oldest in serves_from.items():
+        assert oldest in names
+        assert oldest <= revision
+        assert oldest.split("_")[0] == revision.split("_")[0]
 
 
 def test_the_log_lives_beside_an_applications_own_history(

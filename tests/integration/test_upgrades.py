@@ -129,6 +129,17 @@ def test_tables_attached_with_0_1_0_are_attached_again(
     assert fetch(empty_database, "SELECT type FROM relay.events") == ["grant", "grant"]
 
 
+def test_0_2_0_can_be_taken_back(database: str, empty_database: str) -> None:
+    """As docs/upgrading.md says; the rows stay."""
+    execute(database, ROWS)
+    before = rows_of(database, "relay.events")
+    for revision in ("reference_0001", "core_0001"):
+        command.downgrade(config_for(database), revision)
+    command.upgrade(config_for(empty_database), "reference_0001")
+    assert schema(database) == schema(empty_database)
+    assert len(rows_of(database, "relay.events")) == len(before)
+
+
 # A new event type
 
 

@@ -22,7 +22,7 @@ import asyncpg
 from playwright.async_api import async_playwright, expect
 
 from realtime.auth.tokens import mint_token
-from realtime.cli.dev import BOT_ID, PEOPLE
+from realtime.dev.command import BOT_ID, PEOPLE
 from realtime.embedded.server import EmbeddedPostgres
 from tests.acceptance.console import ARGUMENTS, DESKTOP, PHONE
 from tests.clients import Socket

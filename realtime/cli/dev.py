@@ -1,229 +1,27 @@
-"""`bin/dev`: a database of its own, migrated and filled with a demo, and the server on top of it.
-
-Called by the command line. With DATABASE_URL set, that database is used in place of the embedded
-one. Two copies, on two ports, share one embedded server; the last one out stops it.
-"""
+"""`bin/dev`: a demo for development. The work is done by `realtime.dev`."""
 
 from __future__ import annotations
 
-import asyncio
 import os
-import shlex
-import shutil
-import signal
-import socket
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from types import FrameType
-from typing import Final
-from urllib.parse import quote, urlsplit
 
-import asyncpg
 import click
 
-from realtime.cli.migrate import CONNECT_SECONDS, ReleaseError, bring_up_to_date
-from realtime.cli.token import has_key, make_secret, sign
-from realtime.config.settings import Settings, SettingsError
-from realtime.embedded.lock import FileLock
-from realtime.embedded.server import EmbeddedPostgres
-from realtime.installation import DATA, PROJECT
-from realtime.postgres.pool import connect
-from realtime.runtime import supervisor
-from realtime.simulate.beside import beside
 
-# What demo.sql inserts.
-BOT_ID: Final = "00000000-0000-4000-8000-0000000000b1"
-SESSION_ID: Final = "00000000-0000-4000-8000-0000000000c1"
-PEOPLE: Final = {
-    "ada": "00000000-0000-4000-8000-0000000000a1",
-    "grace": "00000000-0000-4000-8000-0000000000a2",
-}
-LINK_SECONDS: Final = 30 * 24 * 3600
-SETUP_SECONDS: Final = 120
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-DEMO: Final = Path(__file__).with_name("demo.sql")
-# No character that a shell takes for its own between double quotes.
-INSERT: Final = (
-    "INSERT INTO messages (session_id, bot_id, user_id, role, content) "
-    "SELECT id, bot_id, user_id, 'user', 'Hello from psql' "
-    f"FROM sessions WHERE id = '{SESSION_ID}'"
-)
+@click.command()
+@click.option("--simulate", is_flag=True, help="With people who talk in the demo bot.")
+def command(simulate: bool) -> None:
+    """Serve a demo on a database of its own.
 
+    It makes a PostgreSQL, the tables and a secret, and keeps them for the next time. It prints
+    links to the console page and a psql command that inserts a message. DATABASE_URL names
+    another database, PORT another port. Ctrl-C ends it.
 
-@dataclass(frozen=True)
-class Database:
-    """Where the data is, and the start of a shell command that writes to it."""
-
-    dsn: str
-    psql: str
-
-
-def run(environ: Mapping[str, str], *, is_simulated: bool = False) -> int:
-    """Serve until a signal comes, with people who talk where simulated; the exit code.
-
-    Raises:
-        CommandError: It could not start.
+    \b
+    Example:
+      realtime dev --simulate
+      PORT=8001 realtime dev
     """
-    with signals_end_the_start():
-        lock = FileLock(DATA / "dev.lock")
-        try:
-            DATA.mkdir(parents=True, exist_ok=True)
-            with lock.exclusive(SETUP_SECONDS):
-                environ = with_defaults(environ)
-        except PermissionError as error:
-            raise SettingsError(
-                f"{error.filename} is another user's: run bin/dev as them"
-            ) from error
-        # Everything that can be wrong is found before the first long step.
-        settings = settings_for(environ, "postgresql://to-be-made/realtime")
-        check_port(settings.port)
-        with open_database(environ) as database:
-            settings = settings_for(environ, database.dsn)
-            with lock.exclusive(SETUP_SECONDS):
-                say("Bringing the schema and the demo data up to date")
-                direct = settings.database_direct_url.get_secret_value()
-                bring_up_to_date(direct)
-                asyncio.run(seed(direct))
-            with beside(direct, BOT_ID, SESSION_ID) as simulate:
-                then = simulate if is_simulated else lambda: None
-                return supervisor.run(
-                    settings, announce=partial(announce, settings, database, then)
-                )
+    from realtime.dev.command import run
 
-
-def with_defaults(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment with what development adds to it: the console, and a secret."""
-    added = {"CONSOLE": "true"} | {name: value for name, value in environ.items() if value}
-    if "DATABASE_URL" not in added:
-        added.pop("DATABASE_DIRECT_URL", None)
-    return added if has_key(added) else added | {"JWT_SECRET": make_secret()}
-
-
-def settings_for(environ: Mapping[str, str], dsn: str) -> Settings:
-    """The settings, on `dsn` where the environment names no database."""
-    return Settings.from_environ({"DATABASE_URL": dsn, **environ})
-
-
-def check_port(port: int) -> None:
-    """Find out early whether something else listens there.
-
-    Raises:
-        SettingsError: It does.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError as error:
-            raise SettingsError(
-                f"PORT {port} cannot be used ({error.strerror}): choose another, "
-                f"as in PORT={port + 1} bin/dev"
-            ) from error
-
-
-@contextmanager
-def open_database(environ: Mapping[str, str]) -> Iterator[Database]:
-    """The database that the environment names, or else the embedded one while it is needed."""
-    if given := environ.get("DATABASE_URL"):
-        psql = shutil.which("psql") or "psql"
-        # A password is not for the screen; who set the variable can say it again.
-        address = '"$DATABASE_URL"' if urlsplit(given).password else shlex.quote(given)
-        yield Database(given, f"{shlex.quote(psql)} {address}")
-        return
-    data = DATA / "postgres"
-    if data.exists():
-        say("Starting the embedded PostgreSQL")
-    else:
-        say(f"Making an embedded PostgreSQL in {shown(data)}, once: a few seconds")
-    postgres = EmbeddedPostgres(data, say=say)
-    postgres.start()
-    try:
-        psql = f"{shlex.quote(str(postgres.psql))} {shlex.quote(postgres.dsn())}"
-        yield Database(postgres.dsn(), psql)
-    finally:
-        for number in SIGNALS:  # a second Ctrl-C must not leave the server behind
-            signal.signal(number, signal.SIG_IGN)
-        postgres.stop()
-
-
-async def seed(dsn: str) -> None:
-    """Insert what is missing of the demo.
-
-    Raises:
-        ReleaseError: Other data is in the way, or other tables are.
-    """
-    connection = await connect(dsn, CONNECT_SECONDS)
-    try:
-        async with connection.transaction():
-            await connection.execute(DEMO.read_text(encoding="utf-8"))
-    except asyncpg.PostgresError as error:
-        raise ReleaseError(f"the demo data does not fit into this database: {error}") from error
-    finally:
-        await connection.close(timeout=CONNECT_SECONDS)
-
-
-def announce(settings: Settings, database: Database, then: Callable[[], None]) -> None:
-    """Everything is up."""
-    click.echo(banner(settings, database))
-    then()
-
-
-def banner(settings: Settings, database: Database) -> str:
-    """What a developer needs next, in a few lines."""
-    first, second = (link(settings, name) for name in PEOPLE)
-    headings = {
-        "Console, as Ada, who owns the demo bot:": first,
-        "A second person, Grace, for another window (each sees the other type):": second,
-        "A message by plain SQL, from another terminal:": f'{database.psql} -c "{INSERT}"',
-    }
-    parts = [f"{click.style(text, bold=True)}\n{line}" for text, line in headings.items()]
-    stop = f"Ctrl-C stops it. The data stays in {shown(DATA)}; delete that to start afresh."
-    return "\n" + "\n\n".join([*parts, click.style(stop, dim=True)]) + "\n"
-
-
-def link(settings: Settings, name: str) -> str:
-    """The console's address for one of the people; without a token where we cannot sign one."""
-    address = f"http://localhost:{settings.port}/?bot={BOT_ID}"
-    if settings.jwt_secret is None:
-        return f"{address}&token=(from whoever holds the private key)"
-    subject = name if settings.jwt_subject == "username" else PEOPLE[name]
-    token = sign(settings, subject, ttl=LINK_SECONDS, is_admin=name == "ada", now=time.time())
-    return f"{address}&token={quote(token)}"
-
-
-@contextmanager
-def signals_end_the_start() -> Iterator[None]:
-    """Let a signal unwind whatever is being set up; the server replaces these while it serves."""
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    def hang_up(_number: int, _frame: FrameType | None) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    # A shell starts background jobs with SIGINT ignored, and Python leaves that as it is.
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    signal.signal(signal.SIGINT, leave)
-    signal.signal(signal.SIGTERM, leave)
-    if before[signal.SIGHUP] is not signal.SIG_IGN:  # nohup
-        signal.signal(signal.SIGHUP, hang_up)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def shown(path: Path) -> str:
-    """A path of the checkout without the checkout's own."""
-    return str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path)
-
-
-def say(line: str) -> None:
-    """Tell the developer what is happening."""
-    click.echo(click.style("• ", fg="cyan") + line)
+    sys.exit(run(os.environ, is_simulated=simulate))

@@ -1,46 +1,26 @@
-"""The release step: bring the schema up to date, or say in one line why that cannot be.
-
-Called by the commands `migrate` and `dev`.
-"""
+"""`bin/migrate`: the release step. The work is done by `realtime.postgres.release`."""
 
 from __future__ import annotations
 
-import asyncio
+import os
 
-import asyncpg
-
-from realtime.errors import CommandError
-from realtime.postgres.pool import DATABASE_ERRORS, connect
-from realtime.postgres.schema import migrate
-
-CONNECT_SECONDS = 10.0
+import click
 
 
-class ReleaseError(CommandError):
-    """The schema could not be brought up to date; the text is for whoever releases."""
+@click.command()
+def command() -> None:
+    """Bring the schema of the database up to date.
 
+    It makes the schema relay and the reference tables, or changes them to what this release
+    needs. All of it is one transaction. It may run twice, and while servers run. It works on
+    DATABASE_DIRECT_URL, or on DATABASE_URL, and needs no key.
 
-def bring_up_to_date(dsn: str) -> None:
-    """Migrate the database at `dsn`.
-
-    Raises:
-        ReleaseError: It cannot be reached, or PostgreSQL refused a step; nothing was changed.
-        SchemaError: What is in it was not made by this release.
+    \b
+    Example:
+      DATABASE_URL=postgres://chat:password@localhost/chat realtime migrate
     """
-    try:
-        asyncio.run(_reach(dsn))
-    except DATABASE_ERRORS as error:
-        said = f"{type(error).__name__}: {error}".rstrip(": ")
-        raise ReleaseError(
-            "the database cannot be reached; check DATABASE_URL, and that the server is up"
-            f" ({said})"
-        ) from error
-    try:
-        migrate(dsn)
-    except asyncpg.PostgresError as error:
-        raise ReleaseError(f"the migration failed, and changed nothing: {error}") from error
+    from realtime.cli.database import direct_url
+    from realtime.postgres.release import bring_up_to_date
 
-
-async def _reach(dsn: str) -> None:
-    connection = await connect(dsn, CONNECT_SECONDS)
-    await connection.close(timeout=CONNECT_SECONDS)
+    bring_up_to_date(direct_url(os.environ))
+    click.echo("the schema is up to date")

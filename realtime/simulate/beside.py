@@ -1,6 +1,6 @@
 """The simulation beside another program: a process of its own, which ends when that program does.
 
-Used by `realtime/cli/dev.py`.
+Used by `realtime/dev/command.py`.
 """
 
 from __future__ import annotations

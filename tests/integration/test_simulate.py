@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 from tornado.ioloop import IOLoop
 
-from realtime.cli import dev
+from realtime.dev import command as dev
 from realtime.embedded.server import EmbeddedPostgres
 from realtime.simulate import cast, corpus
 from realtime.simulate.cast import Cast

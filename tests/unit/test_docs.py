@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import click
 import pytest
 
-from realtime.__main__ import main
+from realtime.cli.commands import NAMES, main
 from realtime.config.settings import Settings
 from tests.unit.test_readme import DOCUMENTS, README, ROOT, code_blocks
 
@@ -33,7 +34,9 @@ def test_options_that_are_named_are_there(document: Path) -> None:
     """`bin/doctor --json` and the like, of the commands that are this program's."""
     text = document.read_text("utf-8")
     unknown = []
-    for name, command in main.commands.items():
+    for name in NAMES:
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
         known = {option for one in command.params for option in one.opts} | {"--help"}
         for use in re.findall(rf"bin/{name}\b([^`|&;\n]*)", text):
             unknown += [option for option in re.findall(r"--[a-z-]+", use) if option not in known]

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import realtime
 from realtime import errors
 from realtime.__main__ import main
-from realtime.cli import dev
+from realtime.dev import command as dev
 from realtime.embedded.lock import LockTimeout
 
 ROOT = Path(realtime.__file__).parent

@@ -10,7 +10,7 @@ import realtime
 
 ROOT = Path(realtime.__file__).parent
 ROOMS = {"realtime.relay", "realtime.web", "realtime.postgres"}
-COMPOSERS = {"realtime.runtime.server", "realtime.cli.dev", "realtime.__main__"}
+COMPOSERS = {"realtime.runtime.server", "realtime.dev.command"}
 """They alone may know all three rooms."""
 DRIVERS = {"tornado", "asyncpg", "sqlalchemy", "alembic"}
 FORBIDDEN = {
@@ -100,8 +100,8 @@ def test_rooms_do_not_know_their_composers(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_nobody_needs_the_doctor(name: str) -> None:
-    """The command line apart, nothing imports it."""
-    if is_within(name, "realtime.doctor") or name == "realtime.__main__":
+    """Its own command apart, nothing imports it."""
+    if is_within(name, "realtime.doctor") or name == "realtime.cli.doctor":
         return
     assert not [one for one in imports(name, MODULES[name]) if is_within(one, "realtime.doctor")]
 

@@ -17,11 +17,11 @@ from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from realtime.__main__ import main
+from realtime.auth import signing as dev_tokens
 from realtime.auth.tokens import Identity, TokenVerifier
-from realtime.cli import dev
-from realtime.cli import token as dev_tokens
+from realtime.cli.commands import main
 from realtime.config.settings import Settings, SettingsError
+from realtime.dev import command as dev
 from realtime.installation import PROJECT
 from tests.waiting import LIMIT
 
@@ -98,7 +98,7 @@ def test_token_refuses_a_short_secret_in_one_line() -> None:
 def test_token_loads_no_database() -> None:
     """It answers at once because it imports little."""
     loaded = "import sys; print(*{'asyncpg', 'sqlalchemy', 'alembic'} & set(sys.modules))"
-    code = f"import realtime.__main__, realtime.cli.token; {loaded}"
+    code = f"import realtime.__main__, realtime.auth.signing; {loaded}"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=PROJECT,

@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text("utf-8")
 SECURITY = (ROOT / "docs" / "security.md").read_text("utf-8")
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-DEMO = ROOT / "realtime" / "cli" / "demo.sql"
+DEMO = ROOT / "realtime" / "dev" / "demo.sql"
 
 
 def code_blocks(text: str, language: str) -> list[str]:

@@ -11,12 +11,13 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from realtime.__main__ import main
-from realtime.cli import dev, tail
-from realtime.cli import token as dev_tokens
+from realtime.auth import signing as dev_tokens
+from realtime.cli.commands import main
 from realtime.client import Event, RealtimeClient, Reconnecting
 from realtime.client.events import parse
 from realtime.config.settings import Settings
+from realtime.dev import command as dev
+from realtime.tail import command as tail
 
 SECRET = "a secret of at least thirty-two bytes, for tests"
 AT = "2026-01-31T12:00:00.000000Z"

@@ -1,6 +1,6 @@
 -- What `bin/dev` puts into its database: one bot, three people who may watch it, one session.
 -- The ids never change, so that links from yesterday still work. Run at every start; what is
--- there already stays as it is. `realtime/cli/dev.py` knows the ids.
+-- there already stays as it is. `realtime/dev/command.py` knows the ids.
 
 INSERT INTO users (id, username, email) VALUES
     ('00000000-0000-4000-8000-0000000000a1', 'ada', 'ada@example.com'),

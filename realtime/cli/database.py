@@ -1,0 +1,19 @@
+"""Which database a command works on that needs no other setting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from realtime.config.settings import Settings
+
+
+def direct_url(environ: Mapping[str, str]) -> str:
+    """The address without a pooler between. Keys are not needed for this, or not known.
+
+    Raises:
+        SettingsError: DATABASE_URL is missing or wrong.
+    """
+    names = ("DATABASE_URL", "DATABASE_DIRECT_URL")
+    given = {name: environ[name] for name in names if name in environ}
+    settings = Settings.from_environ({"JWT_SECRET": "not used here".center(64), **given})
+    return settings.database_direct_url.get_secret_value()

@@ -1,0 +1,46 @@
+"""`bin/simulate`: the traffic of a platform, as rows. The work is done by `realtime.simulate`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from realtime.errors import CommandError
+
+
+@click.command()
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True, max=1000),
+    default=5,
+    show_default=True,
+    metavar="EVENTS_PER_SECOND",
+    help="Changes of rows a second. The words by which answers grow come on top.",
+)
+@click.option("--seconds", type=click.FloatRange(min=0), help="How long.  [default: until Ctrl-C]")
+@click.option("--bots", type=click.IntRange(1, 100), default=4, show_default=True)
+@click.option("--people", type=click.IntRange(3, 1000), default=8, show_default=True)
+@click.option("--seed", type=int, help="The same number makes the same things happen.")
+@click.option("--keep", is_flag=True, help="Leave the rows there at the end.")
+@click.option("--beside", type=click.UUID, nargs=2, hidden=True)
+def command(**options: Any) -> None:
+    """Write rows as the users of a busy platform would.
+
+    They ask questions, answers grow word by word, documents are processed, permissions change.
+    The rows go into DATABASE_DIRECT_URL, or DATABASE_URL. The people and bots are its own: it
+    touches no other rows, and deletes what it made at its end.
+
+    \b
+    Example:
+      realtime simulate --rate 20 --seconds 60
+    """
+    from realtime.cli.database import direct_url
+    from realtime.simulate.command import Options, run
+    from realtime.simulate.player import SimulateError
+
+    try:
+        run(direct_url(os.environ), Options(**options))
+    except SimulateError as error:
+        raise CommandError(str(error)) from error

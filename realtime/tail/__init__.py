@@ -1,0 +1,1 @@
+"""Watching a bot from a terminal."""

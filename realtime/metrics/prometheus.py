@@ -1,4 +1,4 @@
-"""The figures of all processes in Prometheus' text format. Called by `web.figures` for each scrape.
+"""The metrics of all processes, in the text format of Prometheus.
 
 A new collector each time and no registry: nothing is kept between scrapes.
 https://prometheus.io/docs/instrumenting/exposition_formats/
@@ -17,12 +17,12 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from realtime.metrics.snapshot import Buckets, Everywhere, Figures, LogState
+from realtime.metrics.snapshot import Buckets, ClusterMetrics, LogMetrics, ProcessMetrics
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 DOORBELL_MODES = ("asleep", "awake", "fenced", "polling")
 
-_Number = Callable[[Figures], float | None]
+_Number = Callable[[ProcessMetrics], float | None]
 _GAUGES: Final[Mapping[str, tuple[str, _Number]]] = {
     "start_time_seconds": ("When the process started, epoch seconds.", lambda one: one.started_at),
     "resident_memory_bytes": ("Memory of the process.", lambda one: one.resident_bytes),
@@ -50,14 +50,14 @@ _COUNTERS: Final[Mapping[str, tuple[str, _Number]]] = {
     ),
     "opens": ("Sockets that were let in.", lambda one: one.opens),
 }
-_HISTOGRAMS: Final[Mapping[str, tuple[str, Callable[[Figures], Buckets]]]] = {
+_HISTOGRAMS: Final[Mapping[str, tuple[str, Callable[[ProcessMetrics], Buckets]]]] = {
     "latency_seconds": (
         "From the writing of a row until its event was handed to the last of its sockets.",
         lambda one: one.latency,
     ),
     "batch_events": ("Events of each read that found any.", lambda one: one.batches),
 }
-_LABELLED: Final[Mapping[str, tuple[str, str, Callable[[Figures], Mapping[str, int]]]]] = {
+_LABELLED: Final[Mapping[str, tuple[str, str, Callable[[ProcessMetrics], Mapping[str, int]]]]] = {
     "resumes": (
         "result",
         "Sockets that came back with a cursor: recovered, or why not.",
@@ -67,15 +67,15 @@ _LABELLED: Final[Mapping[str, tuple[str, str, Callable[[Figures], Mapping[str, i
 }
 
 
-def render(everywhere: Everywhere) -> bytes:
+def render(cluster: ClusterMetrics) -> bytes:
     """Write the answer to a scrape."""
-    return generate_latest(_Figures(everywhere))
+    return generate_latest(_Collector(cluster))
 
 
-class _Figures(Collector):
-    def __init__(self, everywhere: Everywhere) -> None:
-        self._nodes = everywhere.nodes
-        self._log = everywhere.log
+class _Collector(Collector):
+    def __init__(self, cluster: ClusterMetrics) -> None:
+        self._nodes = cluster.nodes
+        self._log = cluster.log
 
     def collect(self) -> Iterator[Metric]:
         yield self._info()
@@ -107,7 +107,9 @@ class _Figures(Collector):
                 family.add_metric([node_id], value)
         return family
 
-    def _histogram(self, name: str, meaning: str, read: Callable[[Figures], Buckets]) -> Metric:
+    def _histogram(
+        self, name: str, meaning: str, read: Callable[[ProcessMetrics], Buckets]
+    ) -> Metric:
         family = HistogramMetricFamily(f"realtime_{name}", meaning, labels=["node"])
         for node_id, one in self._nodes.items():
             buckets = read(one)
@@ -117,7 +119,11 @@ class _Figures(Collector):
         return family
 
     def _labelled(
-        self, name: str, label: str, meaning: str, read: Callable[[Figures], Mapping[str, int]]
+        self,
+        name: str,
+        label: str,
+        meaning: str,
+        read: Callable[[ProcessMetrics], Mapping[str, int]],
     ) -> Metric:
         family = CounterMetricFamily(f"realtime_{name}", meaning, labels=["node", label])
         for node_id, one in self._nodes.items():
@@ -142,7 +148,7 @@ class _Figures(Collector):
         return family
 
 
-def _of_the_database(log: LogState | None) -> Iterable[Metric]:
+def _of_the_database(log: LogMetrics | None) -> Iterable[Metric]:
     """What is there once; but for the first, nothing where the database could not be asked."""
     yield _once("database_up", "1: the database answered this scrape.", log is not None)
     if log is not None:

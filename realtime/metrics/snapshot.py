@@ -1,7 +1,7 @@
-"""What a process tells of itself: taken down with each heartbeat, read by whichever is asked.
+"""The metrics of one process at one moment, and those of all processes put together.
 
-`server` makes a `Figures` and puts it into `relay.nodes.info`; `web.figures` shows those of all
-processes, `metrics` writes them for Prometheus.
+Each process writes its `ProcessMetrics` as JSON into `relay.nodes.info` with every heartbeat, so
+whichever process is asked can answer for all.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from realtime.relay.counters import Counters, Histogram
 
 MAX_LABELS = 64
-"""More than this server ever counts by; what stands in a table may be anything."""
+"""How many labels of one metric are accepted from another process. This server has fewer, but a
+table's row may hold anything."""
 _Counts = Annotated[dict[str, int], Field(max_length=MAX_LABELS)]
 
 
@@ -24,61 +25,80 @@ class Buckets(_Model):
     """A histogram: `counts[i]` values were at most `bounds[i]` and above the bound before it."""
 
     bounds: Annotated[tuple[FiniteFloat, ...], Field(max_length=MAX_LABELS)]
+    """The upper bound of each bucket but the last, in rising order."""
     counts: Annotated[tuple[int, ...], Field(max_length=MAX_LABELS + 1)]
-    """One more than bounds: the last is what was above them all."""
+    """The number of values in each bucket. The last bucket, one more than there are bounds, has the
+    values above all bounds."""
     total: FiniteFloat
     """The sum of the values."""
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         if len(self.counts) != len(self.bounds) + 1:
-            raise ValueError("a count for each bound, and one")
+            raise ValueError("a histogram has one count for each bound, and one more")
         return self
 
     @classmethod
     def of(cls, histogram: Histogram) -> Self:
-        """As it stands now."""
+        """Copy a histogram as it stands now."""
         counts = tuple(histogram.counts)
         return cls(bounds=histogram.bounds, counts=counts, total=histogram.total)
 
 
-class Figures(_Model):
-    """One process's figures. What is counted, is counted from its start."""
+class ProcessMetrics(_Model):
+    """The metrics of one process. Counts start with the process."""
 
     hostname: str
     pid: int
     port: int
     at: FiniteFloat
-    """When this was taken down: epoch seconds, by that process's clock."""
+    """When these metrics were taken, in epoch seconds by that process's clock."""
     started_at: FiniteFloat
+    """When the process started, in epoch seconds."""
     resident_bytes: int | None
+    """Memory of the process; None where the system does not tell it."""
     loop_lag: FiniteFloat
+    """The longest time, in seconds, that a task lately had to wait for its turn."""
     connections: int
-    """Open sockets whose user is known."""
+    """Open sockets that were let in."""
     chats: int
-    """Of these, the ones on a bot."""
+    """Open sockets on a bot; the other connections are for notifications."""
     users: int
+    """Users with an open socket on this process."""
     buffered_bytes: int
-    """What waits for clients that read slowly."""
+    """Bytes that wait for clients that read slowly."""
     relay: str
-    """`asleep`, `awake`, `fenced` or `polling`."""
+    """How the process waits for events: `asleep`, `awake`, `fenced` or `polling`."""
     events: int
+    """Events read from the log."""
     deliveries: int
+    """Events times the sockets that each was sent to."""
     latency: Buckets
+    """Seconds from the writing of a row until its event was sent to the last of its sockets."""
     batches: Buckets
+    """Events of each read that found any."""
     reads: int
+    """Reads of the log; each page of a large read counts."""
     read_seconds: FiniteFloat
+    """Seconds that all reads of the log took together."""
     lag: FiniteFloat
+    """Age in seconds of the oldest event of the latest read; 0: it found none."""
     rings: int
+    """Rings of the doorbell that were heard."""
     silences: int
+    """How often the process silenced the doorbell."""
     losses: int
+    """How often the listening connection was lost, or could not be made."""
     opens: int
+    """Sockets that were let in."""
     resumes: _Counts
+    """Sockets that came with a cursor, by what became of it: `recovered`, or why not."""
     closes: _Counts
+    """Sockets that were closed, by close code."""
 
 
-def counted(counters: Counters) -> dict[str, object]:
-    """The fields of `Figures` that are a counters's."""
+def counter_fields(counters: Counters) -> dict[str, object]:
+    """The fields of `ProcessMetrics` that are counted."""
     names = ("events", "deliveries", "reads", "read_seconds", "lag", "rings", "silences", "losses")
     return {
         **{name: getattr(counters, name) for name in names},
@@ -90,43 +110,44 @@ def counted(counters: Counters) -> dict[str, object]:
     }
 
 
-class LogState(NamedTuple):
-    """What is to be said of the database once, and not by each process."""
+class LogMetrics(NamedTuple):
+    """The metrics of the log, which are the same for all processes."""
 
     rows: int
-    """About how many rows the log has."""
+    """Rows in the log, estimated."""
     size: int
-    """Bytes, with its indexes."""
+    """Bytes of the log with its indexes."""
     age: float
     """Seconds since the oldest row was written; 0: there is none."""
     queue_usage: float
     """How full PostgreSQL's queue of notifications is, from 0 to 1."""
 
 
-class DatabaseState(NamedTuple):
-    """What the database knows."""
+class DatabaseMetrics(NamedTuple):
+    """The metrics that the database has."""
 
     others: Sequence[tuple[str, str]]
-    """Node ids of the other live processes, and what their heartbeats told, as JSON."""
-    log: LogState
+    """The other live processes: each one's node id, and the JSON of its latest heartbeat."""
+    log: LogMetrics
 
 
-class Everywhere(NamedTuple):
-    """All processes' figures by node id, this one's first; and the log's state.
+class ClusterMetrics(NamedTuple):
+    """The metrics of all processes and of the log."""
 
-    `log` is None where the database could not be asked: then only this process is there.
-    """
+    nodes: dict[str, ProcessMetrics]
+    """The metrics of each process by its node id. The process that answers comes first."""
+    log: LogMetrics | None
+    """None: the database could not be asked, so `nodes` has only the process that answers."""
 
-    nodes: dict[str, Figures]
-    log: LogState | None
 
-
-def everywhere(node_id: str, own: Figures, answer: DatabaseState | None) -> Everywhere:
-    """Put together what this process knows and what the database said (None: nothing)."""
+def cluster_metrics(
+    node_id: str, own: ProcessMetrics, database: DatabaseMetrics | None
+) -> ClusterMetrics:
+    """Put together what this process knows and what the database knows (None: nothing)."""
     nodes = {node_id: own}
-    for other_id, info in answer.others if answer else ():
+    for other_id, info in database.others if database else ():
         try:
-            nodes[other_id] = Figures.model_validate_json(info)
+            nodes[other_id] = ProcessMetrics.model_validate_json(info)
         except ValidationError:
             continue  # a process of another release, for as long as both run
-    return Everywhere(nodes, answer.log if answer else None)
+    return ClusterMetrics(nodes, database.log if database else None)

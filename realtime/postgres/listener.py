@@ -84,6 +84,11 @@ class Listener:
         self._event_log: EventLog | None = None
 
     @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection that listens at the moment."""
+        return self._event_log is not None
+
+    @property
     def round_trip(self) -> float | None:
         """Seconds that the latest read of the log took; None: there is no connection."""
         return self._event_log.round_trip if self._event_log is not None else None

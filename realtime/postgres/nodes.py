@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from realtime.postgres.doorbell import ALIVE_SECONDS, TYPING_CHANNEL
 from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS
@@ -60,24 +60,24 @@ class Nodes:
 
     Args:
         node_id: this process's, in `relay.nodes`.
-        info: what each heartbeat tells of the process, for people and metrics; JSON.
     """
 
-    def __init__(
-        self, pool: "Pool", node_id: str, info: Callable[[], Mapping[str, object]]
-    ) -> None:
+    def __init__(self, pool: "Pool", node_id: str) -> None:
         self.node_id = node_id
         self._pool = pool
-        self._info = info
         self._outbox: dict[tuple[str, str], Indicator] = {}
 
-    async def keep_alive(self) -> None:
-        """Beat for ever."""
+    async def keep_alive(self, info: Callable[[], Mapping[str, object]]) -> NoReturn:
+        """Send heartbeats for ever. Cancel to end.
+
+        Args:
+            info: what each heartbeat tells of the process, for people and metrics; JSON.
+        """
         while True:
             try:
                 async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                    info = json.dumps(self._info())
-                    await connection.execute(_BEAT, self.node_id, info, ALIVE_SECONDS)
+                    told = json.dumps(info())
+                    await connection.execute(_BEAT, self.node_id, told, ALIVE_SECONDS)
             except DATABASE_ERRORS as error:
                 log.warning("heartbeat failed: %s", error)
             await asyncio.sleep(HEARTBEAT_SECONDS)
@@ -96,7 +96,7 @@ class Nodes:
             if one.is_local:
                 self._outbox[one.bot_id, one.user_id] = one
 
-    async def keep_telling(self) -> None:
+    async def keep_telling(self) -> NoReturn:
         """Send what was told, a few times a second."""
         while True:
             await asyncio.sleep(TYPING_SECONDS)

@@ -96,7 +96,7 @@ class Joining:
             return {}, ()
         resumes = self._services.counters.resumes
         try:
-            cursor = read_cursor(self._cursor, self._services.database())
+            cursor = read_cursor(self._cursor, self._services.reader.database)
             owed = await self._since(cursor, admission)
         except Unrecoverable as lost:
             resumes[lost.reason] += 1

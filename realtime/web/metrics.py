@@ -1,53 +1,20 @@
-"""What the server says of itself: `/metrics` for Prometheus, and the same figures as JSON.
+"""The HTTP endpoints that show metrics: `/metrics` for Prometheus, and the same as JSON.
 
-Whichever process is asked answers for all. Routed by `app`.
+Whichever process is asked answers for all of them.
 """
 
 import hmac
-import os
-import socket
 
 from realtime.metrics.prometheus import CONTENT_TYPE, render
-from realtime.metrics.snapshot import Figures, counted
-from realtime.metrics.vitals import Vitals, resident_bytes
-from realtime.relay.counters import Counters
-from realtime.relay.hub import Hub
-from realtime.relay.protocol import bot_of
-from realtime.web.endpoints import JsonHandler, users_of
-from realtime.web.sink import SocketSink
+from realtime.web.endpoints import JsonHandler
 
 
-def own_figures(hub: Hub, counters: Counters, vitals: Vitals, *, port: int, relay: str) -> Figures:
-    """How this process is doing at the moment.
-
-    Args:
-        relay: how it waits for events, as in `Status.relay`.
-    """
-    here = list(hub.joined())
-    sinks = (one.sink for one in hub)
-    return Figures(
-        hostname=socket.gethostname(),
-        pid=os.getpid(),
-        port=port,
-        at=vitals.clock(),
-        started_at=vitals.started_at,
-        resident_bytes=resident_bytes(),
-        loop_lag=vitals.loop_lag,
-        connections=len(here),
-        chats=sum(bot_of(one.topic) is not None for one in here),
-        users=len(users_of(here)),
-        buffered_bytes=sum(one.waiting_bytes for one in sinks if isinstance(one, SocketSink)),
-        relay=relay,
-        **counted(counters),
-    )
-
-
-class MetricsHandler(JsonHandler):
+class PrometheusHandler(JsonHandler):
     """GET /metrics: for whoever has the METRICS_TOKEN, or anybody where the console is on."""
 
     async def get(self) -> None:
         self._require_token()
-        body = render(await self._services.everywhere())
+        body = render(await self._services.metrics.of_cluster())
         self.set_header("Content-Type", CONTENT_TYPE)
         self.finish(body)
 
@@ -65,17 +32,17 @@ class MetricsHandler(JsonHandler):
             self.refuse("needs METRICS_TOKEN as a bearer token", 401)
 
 
-class FiguresHandler(JsonHandler):
+class ClusterMetricsHandler(JsonHandler):
     """GET /api/ws/figures: for administrators, or any valid token where the console is on."""
 
     async def get(self) -> None:
         identity = await self.identity()
         if not self._services.settings.console:
             self.require_admin(identity)
-        figures = await self._services.everywhere()
+        metrics = await self._services.metrics.of_cluster()
         self.answer(
             {
-                "nodes": {key: one.model_dump() for key, one in figures.nodes.items()},
-                "log": None if figures.log is None else figures.log._asdict(),
+                "nodes": {key: one.model_dump() for key, one in metrics.nodes.items()},
+                "log": None if metrics.log is None else metrics.log._asdict(),
             }
         )

@@ -3,22 +3,24 @@
 Composed by `server`; named here as small Protocols where it comes from Postgres.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from realtime.auth.tokens import TokenVerifier
 from realtime.config.intervals import Intervals
 from realtime.config.settings import Settings
-from realtime.metrics.snapshot import Everywhere
 from realtime.relay.counters import Counters
-from realtime.relay.cursor import Cursor, Database, encode_cursor
+from realtime.relay.cursor import Cursor, encode_cursor
 from realtime.relay.history import ResumeBatcher
 from realtime.relay.hub import Hub
 from realtime.relay.presence_relay import PresenceRelay
+from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
 from realtime.relay.typing_relay import TypingRelay
+from realtime.web.metrics_source import MetricsSource
 from realtime.web.pings import Pings
+from realtime.web.status import Status
 
 
 class Admission(Protocol):
@@ -98,27 +100,12 @@ class Connections(Protocol):
         ...
 
 
-@dataclass
-class Status:
-    """What the process knows of its own condition; `server` keeps it up to date."""
-
-    round_trip: Callable[[], float | None]
-    """Seconds that the latest read of the log took."""
-    relay: Callable[[], str]
-    """`asleep`, `awake` or `fenced`, as in `relay.pace`; `polling`: rings do not arrive here."""
-    hears_postgres: bool = False
-    is_draining: bool = False
-
-    @property
-    def is_ready(self) -> bool:
-        return self.hears_postgres and not self.is_draining
-
-
 @dataclass(frozen=True)
 class Services:
     settings: Settings
     intervals: Intervals
     hub: Hub
+    reader: Reader
     access: Access
     verifier: TokenVerifier
     typing: TypingRelay
@@ -130,10 +117,7 @@ class Services:
     """This process's, among those over the same database."""
     pings: Pings
     counters: Counters
-    everywhere: Callable[[], Awaitable[Everywhere]]
-    """Asks for the figures of all processes."""
-    database: Callable[[], Database]
-    """Which database's cursors are good here, at the moment."""
+    metrics: MetricsSource
     clock: Callable[[], float]
     """Epoch seconds."""
     monotonic: Callable[[], float]
@@ -142,4 +126,4 @@ class Services:
 
     def encode_cursor(self, cursor: Cursor) -> str:
         """Write a cursor of this process's database."""
-        return encode_cursor(self.database(), cursor)
+        return encode_cursor(self.reader.database, cursor)

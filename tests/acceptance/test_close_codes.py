@@ -142,7 +142,7 @@ async def test_1011_an_unexpected_error_closes_with_1011(
     def fail(*_: object) -> None:
         raise RuntimeError("a secret of the server")
 
-    monkeypatch.setattr(server.server.typing, "said", fail)
+    monkeypatch.setattr(server.server.relaying.typing, "said", fail)
     await guest.send({"type": "typing", "data": {"is_typing": True}})
     assert await guest.closed() == 1011
     assert "secret" not in (guest.reason or "")

@@ -211,7 +211,7 @@ async def test_a_restart_of_the_database_changes_nobodys_presence(
         await restart(stoppable_postgres, leaving.close)
 
         async def is_ready() -> bool:
-            return all(server.server.status.is_ready for server in servers)
+            return all(server.server.web.status.is_ready for server in servers)
 
         await eventually(is_ready)
         await servers[2].chat(bot, comes)

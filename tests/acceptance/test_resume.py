@@ -258,7 +258,7 @@ async def test_a_storm_of_returning_clients_shares_the_reads_of_the_log(
     for socket in back:
         await socket.next("chat_message", 1000)
         assert len({one["id"] for one in socket.of_type("chat_message")}) == 1000
-    assert server.server.history.reads < 50
+    assert server.server.relaying.history.reads < 50
 
 
 @pytest.mark.gen_test

@@ -24,10 +24,10 @@ def indicator(username: str = "gus", *, is_typing: bool = True, is_local: bool =
 
 
 @asynccontextmanager
-async def running(cluster: Nodes) -> AsyncIterator[None]:
+async def running(cluster: Nodes, **info: object) -> AsyncIterator[None]:
     """Its tasks, as the server runs them."""
     tasks = [
-        asyncio.create_task(cluster.keep_alive()),
+        asyncio.create_task(cluster.keep_alive(lambda: info)),
         asyncio.create_task(cluster.keep_telling()),
     ]
     try:
@@ -39,8 +39,8 @@ async def running(cluster: Nodes) -> AsyncIterator[None]:
                 await task
 
 
-def a_cluster(pool: Pool, **info: object) -> Nodes:
-    return Nodes(pool, str(uuid4()), lambda: info)
+def a_cluster(pool: Pool) -> Nodes:
+    return Nodes(pool, str(uuid4()))
 
 
 async def heartbeat_of(platform: Platform, cluster: Nodes) -> Any:

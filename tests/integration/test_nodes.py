@@ -101,8 +101,8 @@ async def test_a_beat_tells_of_the_process_and_leaves_the_doorbell_alone(
     pool: Pool, platform: Platform, often: None
 ) -> None:
     """A new row is not awake; whatever the doorbell says afterwards stays as it is."""
-    cluster = a_cluster(pool, hostname="here", connections=3)
-    async with running(cluster):
+    cluster = a_cluster(pool)
+    async with running(cluster, hostname="here", connections=3):
         await eventually(lambda: heartbeat_of(platform, cluster))
         row = await platform.connection.fetchrow("SELECT info, awake FROM relay.nodes")
         assert row is not None

@@ -10,7 +10,7 @@ import realtime
 
 ROOT = Path(realtime.__file__).parent
 ROOMS = {"realtime.relay", "realtime.web", "realtime.postgres"}
-COMPOSERS = {"realtime.runtime.server", "realtime.dev.command"}
+COMPOSERS = {"realtime.runtime.parts", "realtime.runtime.server", "realtime.dev.command"}
 """They alone may know all three rooms."""
 DRIVERS = {"tornado", "asyncpg", "sqlalchemy", "alembic"}
 FORBIDDEN = {

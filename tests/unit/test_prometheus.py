@@ -1,4 +1,4 @@
-"""Figures as they cross between processes, and as Prometheus reads them."""
+"""ProcessMetrics as they cross between processes, and as Prometheus reads them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import pytest
 
 from realtime.metrics.prometheus import render
 from realtime.metrics.snapshot import (
-    DatabaseState,
-    Everywhere,
-    Figures,
-    LogState,
-    counted,
-    everywhere,
+    ClusterMetrics,
+    DatabaseMetrics,
+    LogMetrics,
+    ProcessMetrics,
+    cluster_metrics,
+    counter_fields,
 )
 from realtime.relay.counters import Counters
 from tests.scraping import Scrape
 
-LOG = LogState(rows=5, size=8192, age=1.5, queue_usage=0.25)
+LOG = LogMetrics(rows=5, size=8192, age=1.5, queue_usage=0.25)
 
 
-def some_figures(counters: Counters | None = None, **more: Any) -> Figures:
+def some_metrics(counters: Counters | None = None, **more: Any) -> ProcessMetrics:
     given: dict[str, Any] = {
         "hostname": 'a "host"',
         "pid": 7,
@@ -38,14 +38,14 @@ def some_figures(counters: Counters | None = None, **more: Any) -> Figures:
         "users": 2,
         "buffered_bytes": 10,
         "relay": "awake",
-        **counted(counters or Counters(lambda: 0.0)),
+        **counter_fields(counters or Counters(lambda: 0.0)),
     }
-    return Figures(**given | more)
+    return ProcessMetrics(**given | more)
 
 
-def scraped(*nodes: Figures, log: LogState | None = LOG) -> Scrape:
+def scraped(*nodes: ProcessMetrics, log: LogMetrics | None = LOG) -> Scrape:
     named = {f"node-{number}": one for number, one in enumerate(nodes)}
-    return Scrape(render(Everywhere(named, log)).decode())
+    return Scrape(render(ClusterMetrics(named, log)).decode())
 
 
 def test_a_process_reads_what_another_told() -> None:
@@ -53,9 +53,12 @@ def test_a_process_reads_what_another_told() -> None:
     counters = Counters(lambda: 0.0)
     counters.latency.observe(0.02)
     counters.gone(4003, is_ours=True)
-    other = some_figures(counters)
+    other = some_metrics(counters)
     told = json.dumps(other.model_dump())
-    assert everywhere("a", some_figures(), DatabaseState([("b", told)], LOG)).nodes["b"] == other
+    assert (
+        cluster_metrics("a", some_metrics(), DatabaseMetrics([("b", told)], LOG)).nodes["b"]
+        == other
+    )
 
 
 @pytest.mark.parametrize(
@@ -63,27 +66,28 @@ def test_a_process_reads_what_another_told() -> None:
     [
         "{}",
         "null",
-        json.dumps(some_figures().model_dump() | {"latency": {}}),
-        json.dumps(some_figures().model_dump() | {"loop_lag": float("nan")}),
+        json.dumps(some_metrics().model_dump() | {"latency": {}}),
+        json.dumps(some_metrics().model_dump() | {"loop_lag": float("nan")}),
         json.dumps(
-            some_figures().model_dump() | {"batches": {"bounds": [1], "counts": [1], "total": 1}}
+            some_metrics().model_dump() | {"batches": {"bounds": [1], "counts": [1], "total": 1}}
         ),
-        json.dumps(some_figures().model_dump() | {"closes": {str(n): 1 for n in range(1000)}}),
+        json.dumps(some_metrics().model_dump() | {"closes": {str(n): 1 for n in range(1000)}}),
     ],
 )
 def test_a_process_of_another_release_is_left_out(told: str) -> None:
     """Rather than have no metrics at all while a deployment rolls."""
-    own = some_figures()
-    assert everywhere("a", own, DatabaseState([("b", told)], LOG)) == Everywhere({"a": own}, LOG)
+    own = some_metrics()
+    assert cluster_metrics("a", own, DatabaseMetrics([("b", told)], LOG)) == ClusterMetrics(
+        {"a": own}, LOG
+    )
 
 
 def test_more_than_is_known_does_no_harm() -> None:
     """A newer release may tell more."""
-    told = json.dumps(some_figures().model_dump() | {"news": 1})
-    assert everywhere("a", some_figures(), DatabaseState([("b", told)], LOG)).nodes.keys() == {
-        "a",
-        "b",
-    }
+    told = json.dumps(some_metrics().model_dump() | {"news": 1})
+    assert cluster_metrics(
+        "a", some_metrics(), DatabaseMetrics([("b", told)], LOG)
+    ).nodes.keys() == {"a", "b"}
 
 
 def test_prometheus_reads_every_figure() -> None:
@@ -91,7 +95,7 @@ def test_prometheus_reads_every_figure() -> None:
     counters = Counters(lambda: 0.0)
     counters.rings, counters.silences, counters.losses = 3, 2, 1
     counters.resumes["recovered"] += 4
-    seen = scraped(some_figures(counters), some_figures(relay="polling"))
+    seen = scraped(some_metrics(counters), some_metrics(relay="polling"))
     assert seen.find("realtime_rings_total") == {"node-0": 3, "node-1": 0}
     assert seen.value("realtime_silences_total", node="node-0") == 2
     assert seen.value("realtime_database_losses_total", node="node-0") == 1
@@ -109,7 +113,7 @@ def test_a_histograms_buckets_are_cumulative() -> None:
     counters = Counters(lambda: 0.0)
     for value in (0.0005, 0.02, 0.02, 999.0):
         counters.latency.observe(value)
-    buckets = scraped(some_figures(counters)).buckets("realtime_latency_seconds", "node-0")
+    buckets = scraped(some_metrics(counters)).buckets("realtime_latency_seconds", "node-0")
     assert buckets[0.001] == 1
     assert buckets[0.01] == 1
     assert buckets[0.025] == buckets[300.0] == 3
@@ -118,7 +122,7 @@ def test_a_histograms_buckets_are_cumulative() -> None:
 
 def test_what_is_not_known_is_left_out() -> None:
     """Rather than shown as nothing."""
-    seen = scraped(some_figures(resident_bytes=None), log=None)
+    seen = scraped(some_metrics(resident_bytes=None), log=None)
     assert seen.find("realtime_resident_memory_bytes") == {}
     assert seen.find("realtime_database_up") == {"": 0}
     assert "realtime_log_rows" not in seen.families
@@ -129,7 +133,7 @@ def test_every_metric_is_described() -> None:
     counters = Counters(lambda: 0.0)
     counters.gone(1000, is_ours=False)
     counters.resumes["recovered"] += 1
-    families = scraped(some_figures(counters)).families.values()
+    families = scraped(some_metrics(counters)).families.values()
     names = {one.name + ("_total" if one.type == "counter" else "") for one in families}
     text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
     rows = re.findall(r"^\| (`realtime_.*?`) \|", text, re.MULTILINE)

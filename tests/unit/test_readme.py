@@ -156,12 +156,12 @@ async def relays(server: RunningServer, platform: Platform, world: World) -> Non
     await platform.message(world.session, world.bot, world.owner, "missed")
     back = await server.chat(world.bot, world.guest, cursor=cursor)
     assert (await back.next("chat_message"))["data"]["content"] == "missed"
-    assert (await server.server.everywhere()).log is not None
+    assert (await server.server.web.metrics.of_cluster()).log is not None
     await platform.execute(
         "UPDATE relay.snapshots SET recorded_at = recorded_at - interval '1 day'"
     )
     await platform.execute(
         "INSERT INTO relay.snapshots (recorded_at) VALUES (now() - interval '2 hours')"
     )
-    await server.server.retention.step()
+    await server.server.database.retention.step()
     assert await platform.connection.fetchval("SELECT count(*) FROM relay.events_0") == 0

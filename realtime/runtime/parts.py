@@ -1,0 +1,206 @@
+"""The parts of one process, made in order: what asks the database, what relays, what serves.
+
+Each part is given the parts that it needs when it is made; what would be made later is given to its
+`run`. Nothing here starts anything, which `server.py` does.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from realtime.auth.tokens import TokenVerifier
+from realtime.config.intervals import Intervals
+from realtime.config.settings import Settings
+from realtime.metrics.vitals import Vitals
+from realtime.postgres.access import Access
+from realtime.postgres.history_log import HistoryLog
+from realtime.postgres.listener import Beginning, Listener
+from realtime.postgres.metrics import MetricsQuery
+from realtime.postgres.nodes import Nodes, unpack
+from realtime.postgres.retention import Retention
+from realtime.postgres.socket_table import SocketTable
+from realtime.relay.admission import AdmissionBatcher
+from realtime.relay.backoff import Backoff
+from realtime.relay.counters import Counters
+from realtime.relay.events import AccessChange
+from realtime.relay.history import ResumeBatcher
+from realtime.relay.hub import Hub
+from realtime.relay.presence import Presence
+from realtime.relay.presence_relay import PresenceRelay
+from realtime.relay.reader import Reader
+from realtime.relay.recheck import RecheckBatcher
+from realtime.relay.refusals import Refusals
+from realtime.relay.subscriber import Subscriber
+from realtime.relay.typing_indicators import TypingIndicators
+from realtime.relay.typing_relay import TypingRelay
+from realtime.web.metrics_source import MetricsSource
+from realtime.web.pings import Pings
+from realtime.web.services import Services
+from realtime.web.sink import frame
+from realtime.web.status import Status
+
+if TYPE_CHECKING:
+    from realtime.postgres.pool import Pool
+
+log = logging.getLogger(__name__)
+
+
+class DatabaseParts:
+    """What asks the database over the pool, on behalf of the other parts."""
+
+    def __init__(self, settings: Settings, pool: "Pool", node_id: str) -> None:
+        self._pool = pool
+        self._node_id = node_id
+        self._timeout = timeout = settings.database_timeout_seconds
+        self.access = Access(pool, subject_kind=settings.jwt_subject, timeout=timeout)
+        self.history_log = HistoryLog(pool, timeout=timeout)
+        self.retention = Retention(pool, seconds=settings.retention_seconds)
+        self.nodes = Nodes(pool, node_id)
+        self.metrics = MetricsQuery(pool, node_id, timeout=timeout)
+
+    def make_socket_table(self, hub: Hub) -> SocketTable:
+        """Make what writes down the hub's sockets for the other processes, and reads theirs."""
+        return SocketTable(self._pool, self._node_id, present=hub.joined, timeout=self._timeout)
+
+
+class RelayParts:
+    """What decides which socket is sent what."""
+
+    def __init__(self, settings: Settings, database: DatabaseParts, beginning: Beginning) -> None:
+        self.counters = Counters(time.monotonic)
+        self.refusals = Refusals(time.monotonic)
+        self.admissions = AdmissionBatcher(database.access)
+        self.rechecks = RecheckBatcher(database.access)
+        self.history = ResumeBatcher(database.history_log, limit=settings.resume_max_events)
+        self.hub = Hub(
+            frame=frame,
+            pause=_give_way,
+            ask_again=self.rechecks.ask,
+            monotonic=time.monotonic,
+            on_move=self._move,
+            on_access_change=self._access_changed,
+            counters=self.counters,
+        )
+        self.socket_table = database.make_socket_table(self.hub)
+        self.presence = _make_presence(self.hub, self.socket_table)
+        self.typing = _make_typing(self.hub, database.nodes)
+        self.reader = Reader(
+            self.hub,
+            self.refusals,
+            beginning.database,
+            beginning.cursor,
+            monotonic=time.monotonic,
+            counters=self.counters,
+        )
+
+    def _move(self, subscriber: Subscriber, is_here: bool) -> None:
+        self.socket_table.moved(subscriber, is_here)
+        self.presence.moved(subscriber, is_here)
+
+    def _access_changed(self, change: AccessChange) -> None:
+        self.presence.access_changed(change)
+
+
+async def _give_way() -> None:
+    """Let other tasks have a turn."""
+    await asyncio.sleep(0)
+
+
+def _make_presence(hub: Hub, socket_table: SocketTable) -> PresenceRelay:
+    return PresenceRelay(
+        Presence(time.monotonic),
+        hub,
+        elsewhere=socket_table.people_on,
+        frame=frame,
+        pause=_give_way,
+        monotonic=time.monotonic,
+        clock=time.time,
+    )
+
+
+def _make_typing(hub: Hub, nodes: Nodes) -> TypingRelay:
+    return TypingRelay(
+        TypingIndicators(time.monotonic), hub, frame=frame, tell=nodes.tell, clock=time.time
+    )
+
+
+def make_listener(settings: Settings, node_id: str, relaying: RelayParts) -> Listener:
+    """What listens to the database."""
+    return Listener(
+        settings.database_direct_url.get_secret_value(),
+        node_id,
+        timeout=settings.database_timeout_seconds,
+        backoff=Backoff(random.random),
+        on_typing=partial(_on_typing, node_id, relaying.typing),
+        on_change=partial(_on_connection, relaying.presence),
+        counters=relaying.counters,
+    )
+
+
+def _on_typing(node_id: str, typing: TypingRelay, payload: str) -> None:
+    for indicator in unpack(node_id, payload):
+        typing.heard(*indicator)
+
+
+def _on_connection(presence: PresenceRelay, is_connected: bool) -> None:
+    """The listening connection was made, or lost."""
+    if is_connected:
+        log.info("listening to the database")
+    else:
+        presence.database_lost()
+
+
+class WebParts:
+    """What the handlers of requests and sockets are given."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        intervals: Intervals,
+        *,
+        node_id: str,
+        port: int,
+        database: DatabaseParts,
+        relaying: RelayParts,
+        listener: Listener,
+    ) -> None:
+        self.vitals = Vitals(time.time, time.monotonic, seconds=intervals.loop_lag)
+        self.pings = Pings(intervals.ping)
+        self.status = Status(port, listener, relaying.reader)
+        self.metrics = MetricsSource(
+            node_id,
+            database.metrics,
+            hub=relaying.hub,
+            counters=relaying.counters,
+            vitals=self.vitals,
+            status=self.status,
+        )
+        self.services = Services(
+            settings=settings,
+            intervals=intervals,
+            hub=relaying.hub,
+            reader=relaying.reader,
+            access=relaying.admissions,
+            verifier=TokenVerifier(settings, time.time),
+            typing=relaying.typing,
+            presence=relaying.presence,
+            refusals=relaying.refusals,
+            history=relaying.history,
+            connections=relaying.socket_table,
+            node_id=node_id,
+            pings=self.pings,
+            counters=relaying.counters,
+            metrics=self.metrics,
+            clock=time.time,
+            monotonic=time.monotonic,
+            new_id=_new_id,
+            status=self.status,
+        )
+
+
+def _new_id() -> str:
+    return str(uuid4())

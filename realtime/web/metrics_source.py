@@ -1,0 +1,82 @@
+"""Where metrics come from: this process counts its own, and the database knows the others'."""
+
+import os
+import socket
+from typing import Protocol
+
+from realtime.metrics.snapshot import (
+    ClusterMetrics,
+    DatabaseMetrics,
+    ProcessMetrics,
+    cluster_metrics,
+    counter_fields,
+)
+from realtime.metrics.vitals import Vitals, resident_bytes
+from realtime.relay.counters import Counters
+from realtime.relay.hub import Hub
+from realtime.relay.protocol import bot_of
+from realtime.web.sink import SocketSink
+from realtime.web.status import Status
+
+
+class MetricsQuery(Protocol):
+    """Asks the database for what it knows; implemented in `postgres.metrics`."""
+
+    async def ask(self) -> DatabaseMetrics | None:
+        """None: the database cannot be asked at the moment."""
+        ...
+
+
+class MetricsSource:
+    """The metrics of this process, and of all processes.
+
+    Args:
+        node_id: this process's, in `relay.nodes`.
+        query: asks the database for the metrics of the other processes.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        query: MetricsQuery,
+        *,
+        hub: Hub,
+        counters: Counters,
+        vitals: Vitals,
+        status: Status,
+    ) -> None:
+        self._node_id = node_id
+        self._query = query
+        self._hub = hub
+        self._tally = counters
+        self._vitals = vitals
+        self._status = status
+
+    def of_process(self) -> ProcessMetrics:
+        """The metrics of this process, as of now."""
+        here = list(self._hub.joined())
+        sinks = (one.sink for one in self._hub)
+        return ProcessMetrics(
+            hostname=socket.gethostname(),
+            pid=os.getpid(),
+            port=self._status.port,
+            at=self._vitals.clock(),
+            started_at=self._vitals.started_at,
+            resident_bytes=resident_bytes(),
+            loop_lag=self._vitals.loop_lag,
+            connections=len(here),
+            chats=sum(bot_of(one.topic) is not None for one in here),
+            users=len({one.user_id for one in here}),
+            buffered_bytes=sum(one.waiting_bytes for one in sinks if isinstance(one, SocketSink)),
+            relay=self._status.doorbell_mode,
+            **counter_fields(self._tally),
+        )
+
+    async def of_cluster(self) -> ClusterMetrics:
+        """The metrics of all processes and of the log; of this process alone if the database
+        cannot be asked."""
+        return cluster_metrics(self._node_id, self.of_process(), await self._query.ask())
+
+    def heartbeat_info(self) -> dict[str, object]:
+        """What each heartbeat of this process tells the other processes."""
+        return self.of_process().model_dump()

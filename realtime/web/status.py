@@ -1,0 +1,54 @@
+"""The condition of this process: whether new sockets should come here, and how events arrive."""
+
+from typing import Protocol
+
+from realtime.relay.reader import Reader
+
+
+class Listener(Protocol):
+    """The connection that listens to the database; implemented in `postgres.listener`."""
+
+    @property
+    def is_connected(self) -> bool: ...
+    @property
+    def can_hear(self) -> bool: ...
+    @property
+    def round_trip(self) -> float | None: ...
+
+
+class Status:
+    """The condition of this process.
+
+    Args:
+        port: the TCP port that the process serves on.
+        listener: the connection that listens to the database.
+        reader: what reads the log.
+    """
+
+    def __init__(self, port: int, listener: Listener, reader: Reader) -> None:
+        self.port = port
+        self.is_draining = False
+        """Whether the process has been told to stop."""
+        self._listener = listener
+        self._reader = reader
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the process listens to the database at the moment."""
+        return self._listener.is_connected
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new sockets should come to this process."""
+        return self.is_connected and not self.is_draining
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds that the latest read of the log took; None: there was none since the connect."""
+        return self._listener.round_trip
+
+    @property
+    def doorbell_mode(self) -> str:
+        """How the process waits for events: `asleep`, `awake` or `fenced`, as in `relay.pace`, or
+        `polling`, where rings do not arrive."""
+        return self._reader.state.value if self._listener.can_hear else "polling"

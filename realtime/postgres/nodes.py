@@ -11,11 +11,12 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
+from realtime.metrics.snapshot import DatabaseState, LogState
 from realtime.postgres.doorbell import ALIVE_SECONDS, TYPING_CHANNEL
 from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS
 from realtime.postgres.socket_table import LIVE
 from realtime.relay.protocol import bot_topic
-from realtime.relay.typing_indicators import Indicator
+from realtime.relay.typing import Indicator
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
@@ -131,3 +132,58 @@ def unpack(node_id: str, payload: str) -> list[tuple[str, str, str, bool]]:
         log.warning("not a typing batch: %.80r", payload)
         return []
     return [] if sender == node_id else batch
+
+
+log = logging.getLogger(__name__)
+
+MAX_SECONDS = 1.0
+"""Prometheus waits ten, and then has not even what this process knows of itself."""
+MAX_NODES = 200
+
+_OTHERS = f"""
+SELECT node.id::text, node.info::text FROM relay.nodes AS node
+ WHERE node.id <> $1 AND {LIVE} ORDER BY node.started_at, node.id LIMIT {MAX_NODES}
+"""
+# The rows are the statistics' (to count them takes long); the oldest is found by the index.
+_LOG = """
+SELECT (SELECT coalesce(sum(pg_stat_get_live_tuples(inhrelid)), 0)::bigint
+          FROM pg_inherits WHERE inhparent = 'relay.events'::regclass),
+       (SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint
+          FROM pg_inherits WHERE inhparent = 'relay.events'::regclass),
+       coalesce(date_part('epoch', clock_timestamp() - (
+           SELECT written_at FROM relay.events
+            WHERE xid < pg_snapshot_xmax(pg_current_snapshot()) ORDER BY xid LIMIT 1)), 0),
+       pg_notification_queue_usage()
+"""
+
+
+class DatabaseMetrics:
+    """Asks for them.
+
+    Args:
+        node_id: this process's, in `relay.nodes`.
+        timeout: seconds until a question counts as unanswered.
+    """
+
+    def __init__(self, pool: "Pool", node_id: str, *, timeout: float) -> None:
+        self._pool = pool
+        self._node_id = node_id
+        self._timeout = min(timeout, MAX_SECONDS)
+        self._turn = asyncio.Lock()
+
+    async def ask(self) -> DatabaseState | None:
+        """None: the database cannot be asked at the moment."""
+        try:
+            # One at a time, as in `connections`.
+            async with (
+                asyncio.timeout(self._timeout),
+                self._turn,
+                self._pool.acquire() as connection,
+            ):
+                others = await connection.fetch(_OTHERS, self._node_id)
+                row = await connection.fetchrow(_LOG)
+        except DATABASE_ERRORS as error:
+            log.warning("figures: %s: %s", type(error).__name__, error)
+            return None
+        assert row is not None
+        return DatabaseState([(node_id, info) for node_id, info in others], LogState(*row))

@@ -5,13 +5,12 @@ thread; `deliver` is the only coroutine, and gives way to others between slices.
 """
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from realtime.relay import closing
 from realtime.relay.closing import CloseCode
 from realtime.relay.counters import Counters
 from realtime.relay.cursor import Cursor
-from realtime.relay.directory import Directory
 from realtime.relay.events import AccessChange, Event, Page
 from realtime.relay.protocol import bot_of, resync, stamp
 from realtime.relay.streams import Streams
@@ -23,7 +22,7 @@ ACCESS_CHANGE_SLICE = 100
 """Access changes applied before other tasks get a turn."""
 
 
-class Hub(Directory):
+class Hub:
     """The sockets of this process, and what each of them is sent.
 
     Args:
@@ -48,7 +47,10 @@ class Hub(Directory):
         on_access_change: Callable[[AccessChange], None] = lambda _change: None,
         counters: Counters | None = None,
     ) -> None:
-        super().__init__()
+        self._subscribers: set[Subscriber] = set()
+        self._topics: dict[str, set[Subscriber]] = {}
+        self._users: dict[str, set[Subscriber]] = {}
+        self._unidentified: set[Subscriber] = set()
         self._counters = counters or Counters(monotonic)
         self._frame = frame
         self._pause = pause
@@ -62,6 +64,65 @@ class Hub(Directory):
         """Found to be still allowed; they go on once the reads have come as far as the answer."""
         self.position = ""
         """Where every live socket is at least, as a cursor's text."""
+
+    # Who is here.
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Hold the topic's events for it from now on, until `go_live`."""
+        self._subscribers.add(subscriber)
+        self._topics.setdefault(subscriber.topic, set()).add(subscriber)
+        self._unidentified.add(subscriber)
+
+    def identify(self, subscriber: Subscriber, user_id: str, username: str) -> None:
+        """Say whose socket it is, as soon as that is known."""
+        subscriber.user_id = user_id
+        subscriber.username = username
+        self._unidentified.discard(subscriber)
+        self._users.setdefault(user_id, set()).add(subscriber)
+
+    def _remove(self, subscriber: Subscriber) -> None:
+        """Forget it; it may be forgotten already."""
+        self._subscribers.discard(subscriber)
+        self._unidentified.discard(subscriber)
+        _discard(self._topics, subscriber.topic, subscriber)
+        if subscriber.user_id is not None:
+            _discard(self._users, subscriber.user_id, subscriber)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._subscribers)
+
+    def __iter__(self) -> Iterator[Subscriber]:
+        """All of them, as of now."""
+        return iter(tuple(self._subscribers))
+
+    def joined(self) -> Iterator[Subscriber]:
+        """The sockets that were let in and are not leaving yet."""
+        return (one for one in self if one.is_joined)
+
+    def count_of(self, user_id: str) -> int:
+        """How many sockets the user has."""
+        return len(self._users.get(user_id, ()))
+
+    def on_topic(self, topic: str) -> Iterator[Subscriber]:
+        """The sockets that are live on a topic."""
+        return (one for one in self.members(topic) if one.state is State.LIVE)
+
+    def members(self, topic: str) -> tuple[Subscriber, ...]:
+        """All the sockets on a topic, in whatever state."""
+        return tuple(self._topics.get(topic, ()))
+
+    def has_members(self, topic: str) -> bool:
+        """Whether anybody is on a topic."""
+        return topic in self._topics
+
+    def candidates(self, change: AccessChange) -> tuple[Subscriber, ...]:
+        """The sockets that an access change may be about."""
+        if change.user_id is not None:
+            return (*self._users.get(change.user_id, ()), *self._unidentified)
+        if change.topic is not None:
+            return self.members(change.topic)
+        return tuple(self._subscribers)
 
     # Coming and going.
 
@@ -271,3 +332,12 @@ class Hub(Directory):
         if change.final_message is not None:
             message = stamp(change.final_message, change.id, None)
             subscriber.sink.send(self._frame([message]))
+
+
+def _discard(index: dict[str, set[Subscriber]], key: str, subscriber: Subscriber) -> None:
+    """Take a subscriber out of an index, and the key with its last one."""
+    members = index.get(key)
+    if members is not None:
+        members.discard(subscriber)
+        if not members:
+            del index[key]

@@ -19,24 +19,21 @@ from realtime.metrics.vitals import Vitals
 from realtime.postgres.access import Access
 from realtime.postgres.history_log import HistoryLog
 from realtime.postgres.listener import Beginning, Listener
-from realtime.postgres.metrics import MetricsQuery
-from realtime.postgres.nodes import Nodes, unpack
+from realtime.postgres.nodes import MetricsQuery, Nodes, unpack
 from realtime.postgres.retention import Retention
 from realtime.postgres.socket_table import SocketTable
 from realtime.relay.admission import AdmissionBatcher
 from realtime.relay.backoff import Backoff
 from realtime.relay.counters import Counters
 from realtime.relay.events import AccessChange
-from realtime.relay.history import ResumeBatcher
 from realtime.relay.hub import Hub
-from realtime.relay.presence import Presence
-from realtime.relay.presence_relay import PresenceRelay
+from realtime.relay.presence import Presence, PresenceBroadcaster
 from realtime.relay.reader import Reader
 from realtime.relay.recheck import RecheckBatcher
 from realtime.relay.refusals import Refusals
+from realtime.relay.resume import ResumeBatcher
 from realtime.relay.subscriber import Subscriber
-from realtime.relay.typing_indicators import TypingIndicators
-from realtime.relay.typing_relay import TypingRelay
+from realtime.relay.typing import TypingBroadcaster, TypingIndicators
 from realtime.web.metrics_source import MetricsSource
 from realtime.web.pings import Pings
 from realtime.web.services import Services
@@ -110,8 +107,8 @@ async def _give_way() -> None:
     await asyncio.sleep(0)
 
 
-def _make_presence(hub: Hub, socket_table: SocketTable) -> PresenceRelay:
-    return PresenceRelay(
+def _make_presence(hub: Hub, socket_table: SocketTable) -> PresenceBroadcaster:
+    return PresenceBroadcaster(
         Presence(time.monotonic),
         hub,
         elsewhere=socket_table.people_on,
@@ -122,8 +119,8 @@ def _make_presence(hub: Hub, socket_table: SocketTable) -> PresenceRelay:
     )
 
 
-def _make_typing(hub: Hub, nodes: Nodes) -> TypingRelay:
-    return TypingRelay(
+def _make_typing(hub: Hub, nodes: Nodes) -> TypingBroadcaster:
+    return TypingBroadcaster(
         TypingIndicators(time.monotonic), hub, frame=frame, tell=nodes.tell, clock=time.time
     )
 
@@ -141,12 +138,12 @@ def make_listener(settings: Settings, node_id: str, relaying: RelayParts) -> Lis
     )
 
 
-def _on_typing(node_id: str, typing: TypingRelay, payload: str) -> None:
+def _on_typing(node_id: str, typing: TypingBroadcaster, payload: str) -> None:
     for indicator in unpack(node_id, payload):
         typing.heard(*indicator)
 
 
-def _on_connection(presence: PresenceRelay, is_connected: bool) -> None:
+def _on_connection(presence: PresenceBroadcaster, is_connected: bool) -> None:
     """The listening connection was made, or lost."""
     if is_connected:
         log.info("listening to the database")

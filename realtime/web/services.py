@@ -12,12 +12,12 @@ from realtime.config.intervals import Intervals
 from realtime.config.settings import Settings
 from realtime.relay.counters import Counters
 from realtime.relay.cursor import Cursor, encode_cursor
-from realtime.relay.history import ResumeBatcher
 from realtime.relay.hub import Hub
-from realtime.relay.presence_relay import PresenceRelay
+from realtime.relay.presence import PresenceBroadcaster
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
-from realtime.relay.typing_relay import TypingRelay
+from realtime.relay.resume import ResumeBatcher
+from realtime.relay.typing import TypingBroadcaster
 from realtime.web.metrics_source import MetricsSource
 from realtime.web.pings import Pings
 from realtime.web.status import Status
@@ -108,8 +108,8 @@ class Services:
     reader: Reader
     access: Access
     verifier: TokenVerifier
-    typing: TypingRelay
-    presence: PresenceRelay
+    typing: TypingBroadcaster
+    presence: PresenceBroadcaster
     refusals: Refusals
     history: ResumeBatcher
     connections: Connections

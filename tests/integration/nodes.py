@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 from realtime.postgres.doorbell import TYPING_CHANNEL
 from realtime.postgres.nodes import Nodes
 from realtime.relay.protocol import bot_topic
-from realtime.relay.typing_indicators import Indicator
+from realtime.relay.typing import Indicator
 from tests.platform import Platform
 from tests.waiting import eventually
 

@@ -1,4 +1,4 @@
-"""Processes over one database: who is there, and what takes them out."""
+"""Processes over one database: who is there, what takes them out, and what they tell of them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,13 @@ from tests.integration.nodes import (
 )
 from tests.platform import Platform
 from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    from realtime.postgres.pool import Pool
+
+from typing import TYPE_CHECKING
+
+from realtime.postgres.nodes import DatabaseMetrics
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
@@ -142,3 +149,52 @@ async def test_leaving_without_a_database(
     async with open_pool(nowhere, size=1, timeout=5, is_pooled=False) as pool:
         await a_cluster(pool).leave()
     assert "could not take this process off" in caplog.text
+
+
+@pytest.mark.gen_test
+async def test_the_living_are_told_of_and_the_dead_are_not(pool: Pool, platform: Platform) -> None:
+    """With what their heartbeats carried, and without the one that asks."""
+    alive, dead = await add_node(platform, age=0), await add_node(platform, age=ALIVE_SECONDS + 5)
+    own = await add_node(platform, age=0)
+    await platform.execute("UPDATE relay.nodes SET info = '{\"port\": 1}' WHERE id = $1", alive)
+    answer = await DatabaseMetrics(pool, str(own), timeout=5).ask()
+    assert answer is not None
+    ((node_id, info),) = answer.others
+    assert node_id == str(alive) != str(dead)
+    assert json.loads(info) == {"port": 1}
+
+
+@pytest.mark.gen_test
+async def test_the_logs_age_is_that_of_its_oldest_row(pool: Pool, platform: Platform) -> None:
+    """Nothing while it is empty; rows of a restored dump, from the future, do not count."""
+    figures = DatabaseMetrics(pool, str(uuid4()), timeout=5)
+    empty = await figures.ask()
+    assert empty is not None
+    assert empty.log.age == empty.log.rows == 0
+    assert empty.log.size > 0
+    await platform.execute(
+        "INSERT INTO relay.events (topic, type, payload, written_at)"
+        " VALUES ('t', 'x', '{}', now() - interval '60 s')"
+    )
+    await platform.execute(
+        "INSERT INTO relay.events (xid, topic, type, payload, written_at)"
+        " VALUES ('99999999', 't', 'x', '{}', now() - interval '900 s')"
+    )
+    filled = await figures.ask()
+    assert filled is not None
+    assert 60 <= filled.log.age < 120
+    assert 0 <= filled.log.queue_usage < 1
+
+
+@pytest.mark.gen_test
+async def test_a_database_that_does_not_answer_is_none(
+    pool: Pool, platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Within the limit, and said in the log; the next question is answered again."""
+    figures = DatabaseMetrics(pool, str(uuid4()), timeout=0.2)
+    async with platform.connection.transaction():
+        await platform.execute("LOCK TABLE relay.nodes IN ACCESS EXCLUSIVE MODE")
+        with caplog.at_level(logging.WARNING):
+            assert await figures.ask() is None
+    assert "figures" in caplog.text
+    assert await DatabaseMetrics(pool, str(uuid4()), timeout=5).ask() is not None

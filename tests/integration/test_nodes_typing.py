@@ -12,7 +12,7 @@ import pytest
 
 from realtime.postgres.doorbell import ALIVE_SECONDS, TYPING_CHANNEL
 from realtime.postgres.nodes import pack, unpack
-from realtime.relay.typing_indicators import Indicator
+from realtime.relay.typing import Indicator
 from tests.integration.nodes import (
     a_cluster,
     add_node,

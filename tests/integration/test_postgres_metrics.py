@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from realtime.postgres.doorbell import ALIVE_SECONDS
-from realtime.postgres.metrics import MetricsQuery
+from realtime.postgres.nodes import MetricsQuery
 from tests.integration.nodes import add_node
 from tests.platform import Platform
 

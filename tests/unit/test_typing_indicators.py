@@ -1,11 +1,11 @@
-"""Tests of `realtime.relay.typing_indicators`: throttling, falling silent, other processes."""
+"""Tests of `realtime.relay.typing`: throttling, falling silent, other processes."""
 
 from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.relay.typing_indicators import (
+from realtime.relay.typing import (
     MIN_INTERVAL,
     REMOTE_GRACE,
     SILENCE,

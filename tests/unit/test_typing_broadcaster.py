@@ -1,13 +1,12 @@
-"""Tests of `realtime.relay.typing_relay`: who is shown that somebody types."""
+"""Tests of `realtime.relay.typing`: who is shown that somebody types."""
 
 from collections.abc import Callable, Iterable
 
 import pytest
 
-from realtime.relay import typing_relay as typing_relay_module
+from realtime.relay import typing as typing_relay_module
 from realtime.relay.protocol import rfc3339
-from realtime.relay.typing_indicators import SILENCE, Indicator, TypingIndicators
-from realtime.relay.typing_relay import TypingRelay
+from realtime.relay.typing import SILENCE, Indicator, TypingBroadcaster, TypingIndicators
 from tests.unit.relay_world import (
     ADA,
     GRACE,
@@ -33,7 +32,7 @@ class World:
         self.now = 100.0
         self.told: list[Indicator] = []
         self.hub = make_hub()
-        self.relay = TypingRelay(
+        self.relay = TypingBroadcaster(
             TypingIndicators(lambda: self.now),
             self.hub,
             frame=frame,

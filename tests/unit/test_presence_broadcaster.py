@@ -1,4 +1,4 @@
-"""Tests of `realtime.relay.presence_relay`: which sockets are told, and when it is read."""
+"""Tests of `realtime.relay.presence`: which sockets are told, and when it is read."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from realtime.relay import presence_relay as module
+from realtime.relay import presence as module
 from realtime.relay.errors import Refused
 from realtime.relay.hub import Hub
-from realtime.relay.presence import GRACE_SECONDS, Person, Presence
-from realtime.relay.presence_relay import PresenceRelay
+from realtime.relay.presence import GRACE_SECONDS, Person, Presence, PresenceBroadcaster
 from realtime.relay.protocol import rfc3339
 from realtime.relay.subscriber import Subscriber
 from tests.unit.relay_world import (
@@ -53,7 +52,7 @@ class World:
             on_move=lambda subscriber, is_here: self.relay.moved(subscriber, is_here),
             on_access_change=lambda one: self.relay.access_changed(one),
         )
-        self.relay = PresenceRelay(
+        self.relay = PresenceBroadcaster(
             Presence(lambda: self.now),
             self.hub,
             elsewhere=self.elsewhere,

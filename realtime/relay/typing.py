@@ -1,13 +1,18 @@
-"""Who is typing where: throttled, timed out, and shared between processes.
+"""Who is typing where: throttled, timed out, shared between processes, and shown to the others.
 
-Nothing of this is stored in the log. `said` and `left` come from this process's sockets, `heard`
-from other processes; each returns, as does `tick`, what is now to be shown to the bot's sockets.
-At most about three indicators a second leave per user and bot, the newest state always among them.
+Nothing of this is stored in the log. `TypingIndicators` says what is to be shown when: at most
+about three indicators a second leave per user and bot, the newest state always among them.
+`TypingBroadcaster` shows it to the bot's sockets, and hands it on for the other processes.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
+
+from realtime.relay.hub import Hub
+from realtime.relay.protocol import bot_topic, typing_indicator
+from realtime.relay.subscriber import Framer, State, Subscriber
 
 MIN_INTERVAL = 1 / 3
 """Seconds between two indicators of one user on one bot."""
@@ -122,3 +127,69 @@ class TypingIndicators:
     @staticmethod
     def _patience(typist: _Typist) -> float:
         return SILENCE if typist.connection_id is not None else SILENCE + REMOTE_GRACE
+
+
+class TypingBroadcaster:
+    """Shows indicators to this process's sockets at once, and hands them on for the others.
+
+    Args:
+        frame: joins messages into the bytes for a socket.
+        tell: takes indicators to pass on to other processes.
+        clock: epoch seconds, for the messages' timestamps.
+    """
+
+    def __init__(
+        self,
+        indicators: TypingIndicators,
+        hub: Hub,
+        *,
+        frame: Framer,
+        tell: Callable[[Iterable[Indicator]], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._indicators = indicators
+        self._hub = hub
+        self._frame = frame
+        self._tell = tell
+        self._clock = clock
+        self._some = asyncio.Event()
+
+    def said(self, subscriber: Subscriber, bot_id: str, is_typing: bool) -> None:
+        """A socket sent `typing`."""
+        if subscriber.state is not State.LIVE:
+            return  # nobody may type who may not read
+        user_id, username = subscriber.user_id or "", subscriber.username or ""
+        self._show(
+            self._indicators.said(bot_id, user_id, username, subscriber.connection_id, is_typing)
+        )
+
+    def left(self, subscriber: Subscriber, bot_id: str) -> None:
+        """A socket is gone."""
+        user_id = subscriber.user_id or ""
+        self._show(self._indicators.left(bot_id, user_id, subscriber.connection_id))
+
+    def heard(self, bot_id: str, user_id: str, username: str, is_typing: bool) -> None:
+        """Another process says that one of its users types, or stopped."""
+        self._show(self._indicators.heard(bot_id, user_id, username, is_typing))
+
+    async def run(self) -> NoReturn:
+        """Show what becomes due by time alone. Cancel to end."""
+        while True:
+            await self._some.wait()
+            await asyncio.sleep(TICK)
+            self._show(self._indicators.tick())
+            if self._indicators.is_idle:
+                self._some.clear()
+
+    def _show(self, indicators: list[Indicator]) -> None:
+        for one in indicators:
+            message = typing_indicator(
+                one.bot_id, one.user_id, one.username, one.is_typing, self._clock()
+            )
+            frames = self._frame([message])
+            for subscriber in self._hub.on_topic(bot_topic(one.bot_id)):
+                if subscriber.user_id != one.user_id:
+                    subscriber.sink.send(frames)
+        self._tell(indicators)
+        if not self._indicators.is_idle:
+            self._some.set()

@@ -1,4 +1,4 @@
-"""Tests of `realtime.relay.history`: one request to the log for many that come back."""
+"""Tests of `realtime.relay.resume`: one request to the log for many that come back."""
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
@@ -6,11 +6,17 @@ from typing import Any
 
 import pytest
 
-from realtime.relay import history as history_module
+from realtime.relay import resume as resume_module
 from realtime.relay.errors import Refused
 from realtime.relay.events import Event
-from realtime.relay.history import ResumeBatcher
-from realtime.relay.resume import Floor, ReadRange, ResumeRequest, TopicHistory, Unrecoverable
+from realtime.relay.resume import (
+    Floor,
+    ReadRange,
+    ResumeBatcher,
+    ResumeRequest,
+    TopicHistory,
+    Unrecoverable,
+)
 from tests.unit.relay_world import ADA, BOT, GRACE, OTHER_BOT, at, event, run, seen, while_running
 
 
@@ -42,7 +48,7 @@ def request(last: int = 10, topic: str = BOT, user_id: str = ADA) -> ResumeReque
 
 @pytest.fixture(autouse=True)
 def _no_gathering(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history_module, "GATHER_SECONDS", 0)
+    monkeypatch.setattr(resume_module, "GATHER_SECONDS", 0)
 
 
 def ask(history: ResumeBatcher, *questions: ResumeRequest | Coroutine[Any, Any, Any]) -> list[Any]:
@@ -86,7 +92,7 @@ def test_again_and_again() -> None:
 
 def test_many_topics(monkeypatch: pytest.MonkeyPatch) -> None:
     """One read is for so many topics at most."""
-    monkeypatch.setattr(history_module, "TOPICS_PER_READ", 2)
+    monkeypatch.setattr(resume_module, "TOPICS_PER_READ", 2)
     log = FakePastLog()
     history = ResumeBatcher(log, limit=10)
     questions = [request(topic=f"bot:{number}") for number in range(5)]

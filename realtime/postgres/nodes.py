@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
-from realtime.metrics.snapshot import DatabaseState, LogState
+from realtime.metrics.snapshot import DatabaseMetrics, LogMetrics
 from realtime.postgres.doorbell import ALIVE_SECONDS, TYPING_CHANNEL
 from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS
 from realtime.postgres.socket_table import LIVE
@@ -134,11 +134,11 @@ def unpack(node_id: str, payload: str) -> list[tuple[str, str, str, bool]]:
     return [] if sender == node_id else batch
 
 
-log = logging.getLogger(__name__)
-
 MAX_SECONDS = 1.0
-"""Prometheus waits ten, and then has not even what this process knows of itself."""
+"""How long the database may take to answer. Prometheus waits 10 s for a scrape, and then it gets
+not even the metrics of this process."""
 MAX_NODES = 200
+"""How many other processes are told of."""
 
 _OTHERS = f"""
 SELECT node.id::text, node.info::text FROM relay.nodes AS node
@@ -157,12 +157,12 @@ SELECT (SELECT coalesce(sum(pg_stat_get_live_tuples(inhrelid)), 0)::bigint
 """
 
 
-class DatabaseMetrics:
-    """Asks for them.
+class MetricsQuery:
+    """Asks for the metrics that the database has.
 
     Args:
         node_id: this process's, in `relay.nodes`.
-        timeout: seconds until a question counts as unanswered.
+        timeout: seconds that the database may take to answer.
     """
 
     def __init__(self, pool: "Pool", node_id: str, *, timeout: float) -> None:
@@ -171,7 +171,7 @@ class DatabaseMetrics:
         self._timeout = min(timeout, MAX_SECONDS)
         self._turn = asyncio.Lock()
 
-    async def ask(self) -> DatabaseState | None:
+    async def ask(self) -> DatabaseMetrics | None:
         """None: the database cannot be asked at the moment."""
         try:
             # One at a time, as in `connections`.
@@ -183,7 +183,7 @@ class DatabaseMetrics:
                 others = await connection.fetch(_OTHERS, self._node_id)
                 row = await connection.fetchrow(_LOG)
         except DATABASE_ERRORS as error:
-            log.warning("figures: %s: %s", type(error).__name__, error)
+            log.warning("metrics: %s: %s", type(error).__name__, error)
             return None
         assert row is not None
-        return DatabaseState([(node_id, info) for node_id, info in others], LogState(*row))
+        return DatabaseMetrics([(node_id, info) for node_id, info in others], LogMetrics(*row))

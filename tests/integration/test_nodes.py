@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 from typing import TYPE_CHECKING
 
-from realtime.postgres.nodes import DatabaseMetrics
+from realtime.postgres.nodes import MetricsQuery
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
@@ -157,7 +157,7 @@ async def test_the_living_are_told_of_and_the_dead_are_not(pool: Pool, platform:
     alive, dead = await add_node(platform, age=0), await add_node(platform, age=ALIVE_SECONDS + 5)
     own = await add_node(platform, age=0)
     await platform.execute("UPDATE relay.nodes SET info = '{\"port\": 1}' WHERE id = $1", alive)
-    answer = await DatabaseMetrics(pool, str(own), timeout=5).ask()
+    answer = await MetricsQuery(pool, str(own), timeout=5).ask()
     assert answer is not None
     ((node_id, info),) = answer.others
     assert node_id == str(alive) != str(dead)
@@ -167,8 +167,8 @@ async def test_the_living_are_told_of_and_the_dead_are_not(pool: Pool, platform:
 @pytest.mark.gen_test
 async def test_the_logs_age_is_that_of_its_oldest_row(pool: Pool, platform: Platform) -> None:
     """Nothing while it is empty; rows of a restored dump, from the future, do not count."""
-    figures = DatabaseMetrics(pool, str(uuid4()), timeout=5)
-    empty = await figures.ask()
+    query = MetricsQuery(pool, str(uuid4()), timeout=5)
+    empty = await query.ask()
     assert empty is not None
     assert empty.log.age == empty.log.rows == 0
     assert empty.log.size > 0
@@ -180,7 +180,7 @@ async def test_the_logs_age_is_that_of_its_oldest_row(pool: Pool, platform: Plat
         "INSERT INTO relay.events (xid, topic, type, payload, written_at)"
         " VALUES ('99999999', 't', 'x', '{}', now() - interval '900 s')"
     )
-    filled = await figures.ask()
+    filled = await query.ask()
     assert filled is not None
     assert 60 <= filled.log.age < 120
     assert 0 <= filled.log.queue_usage < 1
@@ -191,10 +191,10 @@ async def test_a_database_that_does_not_answer_is_none(
     pool: Pool, platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Within the limit, and said in the log; the next question is answered again."""
-    figures = DatabaseMetrics(pool, str(uuid4()), timeout=0.2)
+    query = MetricsQuery(pool, str(uuid4()), timeout=0.2)
     async with platform.connection.transaction():
         await platform.execute("LOCK TABLE relay.nodes IN ACCESS EXCLUSIVE MODE")
         with caplog.at_level(logging.WARNING):
-            assert await figures.ask() is None
-    assert "figures" in caplog.text
-    assert await DatabaseMetrics(pool, str(uuid4()), timeout=5).ask() is not None
+            assert await query.ask() is None
+    assert "metrics" in caplog.text
+    assert await MetricsQuery(pool, str(uuid4()), timeout=5).ask() is not None

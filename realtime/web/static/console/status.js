@@ -22,7 +22,7 @@ export class Status {
   #expiresAt = null;
   #cursor = null;
   #close = null;
-  #title = 'Realtime console';
+  #title = 'Rowcast console';
   #counts = { events: 0, reconnects: 0, notifications: 0 };
 
   constructor() {

@@ -112,12 +112,18 @@ def core_template(postgres: EmbeddedPostgres) -> str:
     return "core_alone"
 
 
+# Or a server would take the copy's log for that of a restored dump.
+_OWN = "UPDATE relay.floor SET (system, database) = (SELECT system, oid FROM relay.this_database())"
+
+
 @contextmanager
 def copy_of(template: str, postgres: EmbeddedPostgres) -> Iterator[str]:
     """The address of a copy of `template`, for as long as it is needed."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     # Copying files is quicker than copying through the log, which is the default.
     postgres.sql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    if template != "template1":
+        postgres.sql(_OWN, name)
     try:
         yield postgres.dsn(name)
     finally:

@@ -1,4 +1,4 @@
-"""Release 0.2.0: which older processes the schema can serve."""
+"""Release 0.2.0: signed cursors that know their history; which older processes are served."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ depends_on = None
 
 
 def upgrade() -> None:
-    run_scripts("0002/core/releases")
+    run_scripts(
+        "0002/core/releases",
+        "0002/core/log",
+        "0002/core/floor",
+        "0002/core/cursor",
+        "0002/core/contract",
+        "0002/core/rights",
+    )
     mark(revision, "0.2.0", serves_from="core_0001")
 
 

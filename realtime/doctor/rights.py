@@ -21,7 +21,12 @@ SCHEMA = Right("SCHEMA", "relay", ("USAGE",))
 NEEDED = (
     Right("FUNCTION", "relay.authenticate(text,text)", ("EXECUTE",)),
     Right("FUNCTION", "relay.authorize(uuid,uuid)", ("EXECUTE",)),
+    Right("FUNCTION", "relay.this_database()", ("EXECUTE",)),
+    Right("FUNCTION", "relay.timeline()", ("EXECUTE",)),
+    Right("FUNCTION", "relay.microseconds(timestamptz)", ("EXECUTE",)),
+    Right("FUNCTION", "relay.forget_foreign_log()", ("EXECUTE",)),
     Right("TABLE", "relay.alembic_version", ("SELECT",)),
+    Right("TABLE", "relay.cursor_keys", ("SELECT",)),
     Right("TABLE", "relay.events", ("SELECT",)),
     Right("TABLE", "relay.events_0", ("SELECT", "TRUNCATE")),
     Right("TABLE", "relay.events_1", ("SELECT", "TRUNCATE")),

@@ -117,11 +117,26 @@ async def test_eject_refuses_codes_that_cannot_be_sent(platform: Platform) -> No
 
 
 @pytest.mark.gen_test
+async def test_grant_names_one_user(platform: Platform) -> None:
+    """For one topic or for all; never everybody."""
+    log = await Log.since_now(platform)
+    await platform.execute("SELECT relay.grant($1, $2)", USER, bot_topic(BOT.upper()))
+    await platform.execute("SELECT relay.grant($1, NULL)", USER)
+    assert await log.entries() == [
+        Entry(bot_topic(BOT), "grant", None, USER, None),
+        Entry(None, "grant", None, USER, None),
+    ]
+    assert "user" in await refuse(platform, "relay.grant(NULL, NULL)")
+    assert "topic" in await refuse(platform, "relay.grant($1, 'everything')", USER)
+
+
+@pytest.mark.gen_test
 async def test_usage_and_execute_are_enough_to_call_them(platform: Platform) -> None:
     """A role with nothing else writes through them."""
     await platform.execute(
         """CREATE ROLE caller; GRANT USAGE ON SCHEMA relay TO caller;
-        GRANT EXECUTE ON FUNCTION relay.emit, relay.notify_user, relay.eject TO caller"""
+        GRANT EXECUTE ON FUNCTION relay.emit, relay.notify_user, relay.eject, relay.grant
+            TO caller"""
     )
     log = await Log.since_now(platform)
     await platform.execute("SET ROLE caller")
@@ -130,9 +145,11 @@ async def test_usage_and_execute_are_enough_to_call_them(platform: Platform) -> 
         await platform.execute("SELECT relay.emit($1, 'poll', '{}')", bot_topic(BOT))
         await platform.execute("SELECT relay.notify_user($1, 'quota', '{}')", USER)
         await platform.execute("SELECT relay.eject($1, NULL)", USER)
+        await platform.execute("SELECT relay.grant($1, NULL)", USER)
     finally:
         await platform.execute("RESET ROLE; DROP OWNED BY caller; DROP ROLE caller")
-    assert [entry.type for entry in await log.entries()] == ["poll", "notification", "eject"]
+    sent = [entry.type for entry in await log.entries()]
+    assert sent == ["poll", "notification", "eject", "grant"]
 
 
 @pytest.mark.gen_test

@@ -1,3 +1,52 @@
 -- Takes the core back to 0.1.0.
 
 DROP TABLE relay.releases;
+DROP FUNCTION relay.grant(uuid, text);
+DROP FUNCTION relay.forget_foreign_log();
+DROP FUNCTION relay.cursor(text);
+DROP FUNCTION relay.microseconds(timestamptz);
+DROP FUNCTION relay.timeline();
+DROP FUNCTION relay.make_cursor_key();
+DROP TABLE relay.cursor_keys;
+DROP TRIGGER raised ON relay.floor;
+DROP FUNCTION relay.floor_raised();
+ALTER TABLE relay.floor
+    DROP COLUMN last_id, DROP COLUMN last_written_at, DROP COLUMN system, DROP COLUMN database;
+DROP FUNCTION relay.this_database();
+DROP FUNCTION relay.strong_random();
+DROP SEQUENCE relay.typing_channel;
+DROP SEQUENCE relay.ring_channel;
+DROP SEQUENCE relay.epoch;
+ALTER TABLE relay.nodes DROP COLUMN release;
+CREATE INDEX events_xid ON relay.events (xid);
+CREATE INDEX events_ejections ON relay.events (xid) WHERE code IS NOT NULL;
+DROP INDEX relay.events_access;
+DROP INDEX relay.events_xid_id;
+ALTER TABLE relay.events DROP COLUMN author;
+
+-- As it was, for it must not name a column that is gone.
+CREATE OR REPLACE FUNCTION relay.emit(topic text, type text, data jsonb, actor uuid DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    destination text := relay.checked_topic(topic);
+BEGIN
+    IF coalesce(type, '') !~ '\S' THEN
+        RAISE EXCEPTION 'the event''s type is empty'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Name it, as in ''poll_opened''.';
+    ELSIF type = ANY (relay.protocol_types()) THEN
+        RAISE EXCEPTION 'the type % belongs to the protocol', quote_literal(type)
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Choose a name of your own. Row changes send the protocol''s events; '
+                         'relay.notify_user and relay.eject send the others.';
+    END IF;
+    INSERT INTO relay.events (topic, type, payload)
+    VALUES (destination, emit.type, concat(
+        '{"type":', to_json(emit.type),
+        CASE WHEN destination LIKE 'bot:%' THEN ',"bot_id":"' || substr(destination, 5) || '"' END,
+        ',"data":', coalesce(data, '{}'),
+        CASE WHEN actor IS NOT NULL THEN ',"actor":"' || actor || '"' END,
+        ',"timestamp":', relay.json_time(clock_timestamp()), '}'));
+    PERFORM relay.ring('emit');
+END
+$$;

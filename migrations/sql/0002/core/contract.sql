@@ -1,0 +1,45 @@
+-- What any SQL may call: relay.grant is new, relay.emit names the author in the log.
+
+CREATE OR REPLACE FUNCTION relay.emit(topic text, type text, data jsonb, actor uuid DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    destination text := relay.checked_topic(topic);
+BEGIN
+    IF coalesce(type, '') !~ '\S' THEN
+        RAISE EXCEPTION 'the event''s type is empty'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Name it, as in ''poll_opened''.';
+    ELSIF type = ANY (relay.protocol_types()) THEN
+        RAISE EXCEPTION 'the type % belongs to the protocol', quote_literal(type)
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Choose a name of your own. Row changes send the protocol''s events; '
+                         'relay.notify_user and relay.eject send the others.';
+    END IF;
+    INSERT INTO relay.events (topic, type, author, payload)
+    VALUES (destination, emit.type, emit.actor, concat(
+        '{"type":', to_json(emit.type),
+        CASE WHEN destination LIKE 'bot:%' THEN ',"bot_id":"' || substr(destination, 5) || '"' END,
+        ',"data":', coalesce(data, '{}'),
+        CASE WHEN actor IS NOT NULL THEN ',"actor":"' || actor || '"' END,
+        ',"timestamp":', relay.json_time(clock_timestamp()), '}'));
+    PERFORM relay.ring('emit');
+END
+$$;
+
+-- Says that a user may have gained access to a topic (null: to any). For access that the tables do
+-- not tell of, behind an authorize of one's own: who was refused there is asked about anew, and a
+-- client of theirs that returns is not sent what was written before the grant.
+CREATE FUNCTION relay.grant(user_id uuid, topic text)
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    destination text := CASE WHEN topic IS NOT NULL THEN relay.checked_topic(topic) END;
+BEGIN
+    IF user_id IS NULL THEN
+        RAISE EXCEPTION 'there is no user to grant access to: user_id is null'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Name users one by one.';
+    END IF;
+    INSERT INTO relay.events (topic, type, user_id) VALUES (destination, 'grant', "grant".user_id);
+    PERFORM relay.ring('grant');
+END
+$$;

@@ -10,12 +10,16 @@ from hypothesis import strategies as st
 
 from realtime.relay.cursor import (
     MAX_CURSOR_LENGTH,
+    SIGNATURE_BYTES,
+    Anchor,
     Cursor,
     Database,
+    ForeignCursor,
     InvalidCursor,
+    Key,
+    Signer,
     Snapshot,
-    decode_cursor,
-    encode_cursor,
+    parse_cursor,
 )
 from tests.unit.relay_world import HISTORY, FakeDatabase, cursors
 
@@ -30,7 +34,8 @@ def place(last: int, runs: list[tuple[int, int]]) -> Cursor:
     falling = [last]
     for gap, count in runs:
         falling += [falling[-1] - gap * step for step in range(1, count + 1)]
-    return Cursor(last, tuple(xid for xid in reversed(falling[1:]) if xid > 0))
+    anchor = Anchor(last, last % 1000, last % 777)
+    return Cursor(last, tuple(xid for xid in reversed(falling[1:]) if xid > 0), anchor)
 
 
 GAPS = st.integers(1, 20) | st.integers(1, 2**60)
@@ -100,56 +105,96 @@ def test_last_moves_to_the_highest_seen() -> None:
     assert cursor == Cursor(7, (4, 6))
 
 
+def test_the_anchor_is_the_newest_row() -> None:
+    """By transaction first; a read without rows keeps the one before."""
+    cursor = Cursor.at(Snapshot(6, frozenset()), 5, Anchor(5, 8, 1))
+    assert cursor.after(Snapshot(9, frozenset()), 0).anchor == Anchor(5, 8, 1)
+    assert cursor.after(Snapshot(9, frozenset()), 7, Anchor(7, 2, 1)).anchor == Anchor(7, 2, 1)
+    assert cursor.naming(Anchor(5, 9, 1)) == Cursor(5, (), Anchor(5, 9, 1))
+    assert cursor.naming(Anchor(4, 9, 1)) == cursor
+    assert Cursor(0).naming(None) == Cursor(0)
+
+
 # The text on the wire.
+
+
+KEYS = tuple(Key(bytes([one]) * 64, bytes([one + 1]) * 64) for one in (1, 3))
+TOPIC = "bot:11111111-1111-4111-8111-aaaaaaaaaaaa"
+
+
+def text_of(database: Database, cursor: Cursor) -> str:
+    text = Signer(database, KEYS).write(cursor, TOPIC)
+    assert text is not None
+    return text
 
 
 @given(DATABASES, CURSORS)
 def test_round_trip(database: Database, cursor: Cursor) -> None:
     """What is written is read again, wherever the list of open transactions fits."""
-    assert decode_cursor(encode_cursor(database, cursor)) == (database, cursor)
+    assert Signer(database, KEYS).read(text_of(database, cursor), TOPIC) == cursor
 
 
 @given(DATABASES, CROWDED | CURSORS)
-def test_text_is_short_and_plain(database: Database, cursor: Cursor) -> None:
-    """Any cursor's text is at most 400 characters that need no escaping in a URL."""
-    text = encode_cursor(database, cursor)
-    assert len(text) <= MAX_CURSOR_LENGTH
-    assert re.fullmatch(r"[A-Za-z0-9_.~-]+", text)
+def test_whole_or_not_at_all(database: Database, cursor: Cursor) -> None:
+    """A text is short, needs no escaping in a URL, and is never cut; else there is none."""
+    text = Signer(database, KEYS).write(cursor, TOPIC)
+    if text is None:
+        assert len(cursor.open) > (MAX_CURSOR_LENGTH - 120) / 18
+    else:
+        assert len(text) <= MAX_CURSOR_LENGTH
+        assert re.fullmatch(r"[0-9a-f.-]+", text)
+        assert parse_cursor(text) == (database, cursor)
 
 
-@given(DATABASES, CROWDED | CURSORS)
-def test_shortened_claims_no_more(database: Database, cursor: Cursor) -> None:
-    """A cursor whose list did not fit can be read, and covers nothing that it did not before."""
-    decoded, shortened = decode_cursor(encode_cursor(database, cursor))
-    assert decoded == database
-    assert shortened.last <= cursor.last
-    # Coverage changes only at `last` and at open ids: checking around them checks every id.
-    edges = {0, 1, shortened.last, cursor.last, *shortened.open, *cursor.open}
-    for xid in {near for edge in edges for near in (edge - 1, edge, edge + 1)}:
-        assert cursor.covers(xid) or not shortened.covers(xid)
+def test_the_longest_text() -> None:
+    """One transaction more does not fit."""
+    signer = Signer(HISTORY, KEYS)
+    count = next(n for n in range(999) if signer.body(crowd(n)) is None)
+    assert len(signer.write(crowd(count - 1), TOPIC) or "") in (
+        MAX_CURSOR_LENGTH - 1,
+        MAX_CURSOR_LENGTH,
+    )
+    with pytest.raises(InvalidCursor):
+        parse_cursor("2.7.5.1.ffff." + "-".join(["1"] * 490) + ".ffff.1.1." + "0" * 32)
 
 
-@given(CROWDED)
-def test_shortened_claims_what_it_can(cursor: Cursor) -> None:
-    """However much is open, all that came before the first open transaction stays claimed."""
-    _, shortened = decode_cursor(encode_cursor(HISTORY, cursor))
-    assert shortened.last >= (cursor.open[0] - 1 if cursor.open else cursor.last)
+def crowd(count: int) -> Cursor:
+    return Cursor(10_000, tuple(range(10_000 - count, 10_000)), Anchor(10_000, 1, 1))
 
 
-def test_neighbours_among_the_open() -> None:
-    """A shortened list of transactions that follow one another directly can be read again."""
-    cursor = Cursor(10_000, tuple(range(9_000, 9_400)))
-    _, shortened = decode_cursor(encode_cursor(HISTORY, cursor))
-    assert shortened.last < 9_400
-    assert not any(shortened.covers(xid) for xid in range(9_000, 9_400))
-    assert shortened.covers(8_999)
+def test_what_the_signature_covers() -> None:
+    """Another topic, another key or an edited text: invalid. A retiring key is good."""
+    text = text_of(HISTORY, Cursor(10, (4,), Anchor(10, 1, 1)))
+    with pytest.raises(InvalidCursor):
+        Signer(HISTORY, KEYS).read(text, TOPIC.replace("bot", "user"))
+    with pytest.raises(InvalidCursor):
+        Signer(HISTORY, KEYS[1:]).read(text, TOPIC)
+    with pytest.raises(InvalidCursor):
+        Signer(HISTORY, KEYS).read(text.replace(".a.6.", ".a.5."), TOPIC)
+    assert Signer(HISTORY, KEYS[::-1]).read(text, TOPIC) == Cursor(10, (4,), Anchor(10, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        text_of(HISTORY._replace(system=8), Cursor(10, (), Anchor(10, 1, 1)))[:-1] + "f",
+        text_of(HISTORY._replace(oid=6), Cursor(10, (), Anchor(10, 1, 1))),
+        text_of(HISTORY._replace(timeline=2), Cursor(10, (), Anchor(10, 1, 1))),
+        "1.7.5.1.a.",
+        "1.7.5.1.a.1-2",
+    ],
+)
+def test_where_it_comes_from_is_looked_at_first(text: str) -> None:
+    """Whatever the signature: another database's key is another one, and 0.1.0 signed nothing."""
+    with pytest.raises(ForeignCursor):
+        Signer(HISTORY, KEYS).read(text, TOPIC)
 
 
 def read_untrusted(text: str) -> None:
-    """Decode: it is a sound, small cursor, or InvalidCursor is raised and nothing else."""
+    """Read: it is a sound, small cursor, or one of the two errors is raised and nothing else."""
     try:
-        _, cursor = decode_cursor(text)
-    except InvalidCursor:
+        _, cursor = parse_cursor(text)
+    except (InvalidCursor, ForeignCursor):
         return
     assert list(cursor.open) == sorted(set(cursor.open))
     assert all(0 < xid < cursor.last for xid in cursor.open)
@@ -157,46 +202,57 @@ def read_untrusted(text: str) -> None:
     assert len(cursor.open) < MAX_CURSOR_LENGTH
 
 
-@given(st.text() | st.from_regex(r"1(\.[0-9a-f]{0,20}){0,6}(-[0-9a-f]{0,3})*", fullmatch=True))
+TAIL = ".a.1.1." + "0" * 2 * SIGNATURE_BYTES
+SHAPED = st.from_regex(
+    r"2(\.[0-9a-f]{0,20}){0,6}(-[0-9a-f]{0,3})*(\.[0-9a-f]{0,17}){3}\.[0-9a-f]{32}", fullmatch=True
+)
+
+
+@given(st.text() | SHAPED)
 def test_any_text(text: str) -> None:
-    """Whatever the text, it is a sound cursor or an InvalidCursor."""
+    """Whatever the text, it is a sound cursor or an error that says it is none."""
     read_untrusted(text)
 
 
 @given(DATABASES, CURSORS, st.data())
 def test_mutated_text(database: Database, cursor: Cursor, data: st.DataObject) -> None:
-    """A cursor with one character changed is another sound cursor or an InvalidCursor."""
-    text = encode_cursor(database, cursor)
+    """A cursor with one character changed is no cursor of ours."""
+    text = text_of(database, cursor)
     at = data.draw(st.integers(0, len(text) - 1))
-    read_untrusted(text[:at] + data.draw(st.characters()) + text[at + 1 :])
+    edited = text[:at] + data.draw(st.characters()) + text[at + 1 :]
+    read_untrusted(edited)
+    if edited != text:
+        with pytest.raises((InvalidCursor, ForeignCursor)):
+            Signer(database, KEYS).read(edited, TOPIC)
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "",
-        "1",
-        "2.7.5.1.a.",
-        "1.7.5.1.a",
-        "1.7.5.1.A.",
-        "1.7.5.1.a.\n",
-        "1.7.5.1.a.0",
-        "1.7.5.1.a.a",
-        "1.7.5.1.a.b",
-        "1.7.5.1.a.1-",
-        "1.7.5.1.a.-1",
-        "1.7.5.1.a.1-9",
-        "1.7.5.1..",
-        "1.7.5.1.-a.",
-        "1.7.5.1.٣.",
-        "1." + "f" * 17 + ".5.1.a.",
-        "1.7.5.1.a." + "-".join(["1"] * 300),
+        "2",
+        "3.7.5.1.a." + TAIL,
+        "2.7.5.1.a." + TAIL[:-1],
+        "2.7.5.1.a." + TAIL + "\n",
+        "2.7.5.1.a" + TAIL,
+        "2.7.5.1.A." + TAIL,
+        "2.7.5.1.a.0" + TAIL,
+        "2.7.5.1.a.a" + TAIL,
+        "2.7.5.1.a.b" + TAIL,
+        "2.7.5.1.a.1-" + TAIL,
+        "2.7.5.1.a.-1" + TAIL,
+        "2.7.5.1.a.1-9" + TAIL,
+        "2.7.5.1.." + TAIL,
+        "2.7.5.1.-a." + TAIL,
+        "2.7.5.1.\u0663." + TAIL,
+        "2." + "f" * 17 + ".5.1.a." + TAIL,
     ],
 )
 def test_no_cursor(text: str) -> None:
     """What this software would not have written is refused."""
+    assert parse_cursor("2.7.5.1.a." + TAIL)
     with pytest.raises(InvalidCursor):
-        decode_cursor(text)
+        parse_cursor(text)
 
 
 # Reading a log.
@@ -234,7 +290,7 @@ def test_exactly_once(history: list[tuple[str, int]]) -> None:
             rows = log.unseen(cursor)
             found.update(row.id for row in rows)
             cursor = cursor.after(log.snapshot(), max((row.xid for row in rows), default=0))
-            _, cursor = decode_cursor(encode_cursor(HISTORY, cursor))
+            cursor = Signer(HISTORY, KEYS).read(text_of(HISTORY, cursor), TOPIC)
     assert found == Counter(row.id for row in log.committed)
 
 

@@ -14,7 +14,7 @@ from alembic import command
 from alembic.config import Config
 
 from realtime.embedded.server import EmbeddedPostgres
-from realtime.postgres.schema import PROJECT
+from realtime.postgres.schema import ALEMBIC_INI
 from tests.postgres import copy_of
 
 BOT = "11111111-1111-4111-8111-aaaaaaaaaaaa"
@@ -43,7 +43,7 @@ VALUES (gen_random_uuid(), now(), now(), false, '{}')"""
 def old_database(postgres: EmbeddedPostgres) -> Iterator[tuple[str, Config]]:
     """A database as 0.1.0 migrated it, and how alembic reaches it."""
     with copy_of("template1", postgres) as dsn:
-        config = Config(PROJECT / "alembic.ini")
+        config = Config(ALEMBIC_INI)
         config.attributes["dsn"] = dsn
         command.upgrade(config, "reference_0001")
         yield dsn, config

@@ -14,7 +14,7 @@ from alembic import command
 from alembic.config import Config
 
 from realtime.embedded.server import EmbeddedPostgres
-from realtime.postgres.schema import ALEMBIC_INI
+from realtime.installation import ALEMBIC_INI
 from tests.postgres import copy_of
 
 BOT = "11111111-1111-4111-8111-aaaaaaaaaaaa"

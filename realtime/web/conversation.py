@@ -1,8 +1,7 @@
-"""One open socket: how it gets in, what its client says and is answered, and its end.
+"""One open socket, from its handshake to its close: answers what its client says.
 
-A socket subscribes first, holding what arrives, and asks for its right second; the answer's
-snapshot says what is not for it. There are many of these and most are idle, so they hold little.
-Made by `sockets` at the handshake; Tornado's protocol calls `on_…`.
+There are many of these and most are idle, so each holds little. Tornado calls the methods whose
+names begin with `on_`.
 """
 
 import asyncio
@@ -20,18 +19,18 @@ from realtime.relay.errors import ErrorCode, MessageError, Refused
 from realtime.relay.rate_limit import RateLimit, RateVerdict
 from realtime.relay.subscriber import Subscriber
 from realtime.runtime.logging import Line
-from realtime.web.handshake import Joining
+from realtime.web.handshake import Handshake
 from realtime.web.services import Admission, Services
 from realtime.web.sink import PING, SocketSink, frame
-from realtime.web.socket_log import about, note_end
+from realtime.web.socket_log import log_gone, socket_line
 from realtime.web.token_life import TokenLife
 from realtime.web.websocket import ExplainingProtocol
 
 log = logging.getLogger("realtime.socket")
 
 
-class Arrival(NamedTuple):
-    """What came with the handshake."""
+class HandshakeRequest(NamedTuple):
+    """What the client sent with its handshake."""
 
     path: tuple[str, ...]
     token: str | None
@@ -41,16 +40,15 @@ class Arrival(NamedTuple):
 
 
 class Conversation:
-    """What both endpoints share; see `_topic_and_bot`, `_describe` and `_on_client_message`."""
+    """One open socket. Its endpoint is a subclass, with a topic and messages of its own."""
 
     __slots__ = (
-        "_code",
         "_connection_id",
-        "_entering",
         "_is_pinged",
         "_limit",
         "_ping_slice",
         "_protocol",
+        "_replaying",
         "_services",
         "_sink",
         "_subscriber",
@@ -65,62 +63,61 @@ class Conversation:
         self._subscriber: Subscriber | None = None
         self._token_life: TokenLife | None = None
         self._limit: RateLimit | None = None
-        self._entering: asyncio.Task[None] | None = None
-        self._code: int | None = None
+        self._replaying: asyncio.Task[None] | None = None
         self._is_pinged = False
         self._ping_slice = 0
 
-    # The way in.
+    # The handshake.
 
-    async def begin(self, socket: ExplainingProtocol, arrival: Arrival) -> None:
+    async def open(self, socket: ExplainingProtocol, request: HandshakeRequest) -> None:
         """The handshake is complete; nothing is read before this returns."""
         self._protocol = socket
-        self._sink = SocketSink(socket.stream, self._close)
-        await self._or_close(partial(self._join, arrival))
+        self._sink = SocketSink(socket.stream, self._on_close)
+        await self._or_close(partial(self._let_in, request))
 
     async def _or_close(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do a part of the way in; whatever goes wrong ends this socket, and says why."""
+        """Do a part of the handshake; whatever goes wrong closes this socket, and says why."""
         try:
             await work()
         except Refused as refused:
-            self.end(refused.code, refused.reason)
+            self.close(refused.code, refused.reason)
         except TokenError as error:
-            self.end(CloseCode.UNAUTHENTICATED, error.reason)
+            self.close(CloseCode.UNAUTHENTICATED, error.reason)
         except KeysUnavailable:
-            self.end(*closing.KEYS_AWAY)
+            self.close(*closing.KEYS_AWAY)
         except Exception:
-            # The boundary to the framework: what nobody foresaw ends this socket, and no other.
+            # The boundary to the framework: what nobody foresaw closes this socket, and no other.
             log.exception(self._line("failed to open"))
-            self.end(*closing.SERVER_ERROR)
+            self.close(*closing.SERVER_ERROR)
 
-    async def _join(self, arrival: Arrival) -> None:
-        identity = await self._services.verifier.verify(arrival.token or "")
-        topic, bot_id = await self._topic_and_bot(identity.subject, *arrival.path)
+    async def _let_in(self, request: HandshakeRequest) -> None:
+        identity = await self._services.verifier.verify(request.token or "")
+        topic, bot_id = await self._topic_and_bot(identity.subject, *request.path)
         self._require_room()
-        if self._protocol.is_closing():
+        if self._sink.is_closed:
             return
-        self._subscriber = subscriber = self._make_subscriber(topic, arrival)
-        joining = Joining(
+        self._subscriber = subscriber = self._make_subscriber(topic, request)
+        handshake = Handshake(
             self._services,
             subscriber,
             self._sink,
             subject=identity.subject,
             bot_id=bot_id,
-            cursor=arrival.cursor,
+            cursor=request.cursor,
         )
-        admission = await joining.ask()
+        admission = await handshake.authorize()
         if admission is None:
             return
         if bot_id is None and topic != protocol.user_topic(admission.user_id):
             raise Refused(*closing.USER_RENAMED)
-        recovery, owed = await joining.look_back(admission)
-        self._welcome(subscriber, admission, identity, recovery)
-        enter = partial(joining.enter, admission, owed)
-        if owed:
+        recovery, missed = await handshake.recover(admission)
+        self._establish(subscriber, admission, identity, recovery)
+        go_live = partial(handshake.go_live, admission, missed)
+        if missed:
             # Tornado reads nothing from a socket that is still opening, pongs included.
-            self._entering = asyncio.create_task(self._or_close(enter))
+            self._replaying = asyncio.create_task(self._or_close(go_live))
         else:
-            await enter()
+            await go_live()
 
     def _require_room(self) -> None:
         if self._services.status.is_draining:
@@ -128,18 +125,18 @@ class Conversation:
         if len(self._services.hub) >= self._services.settings.max_connections:
             raise Refused(*closing.PROCESS_FULL)
 
-    def _make_subscriber(self, topic: str, arrival: Arrival) -> Subscriber:
+    def _make_subscriber(self, topic: str, request: HandshakeRequest) -> Subscriber:
         return Subscriber(
             topic,
             self._connection_id,
             self._sink,
             opened_at=self._services.clock(),
             hold_bytes=self._services.settings.send_buffer_bytes,
-            knows_cursors=arrival.knows_cursors,
-            wants_presence=arrival.wants_presence and protocol.bot_of(topic) is not None,
+            knows_cursors=request.knows_cursors,
+            wants_presence=request.wants_presence and protocol.bot_of(topic) is not None,
         )
 
-    def _welcome(
+    def _establish(
         self,
         subscriber: Subscriber,
         admission: Admission,
@@ -157,7 +154,7 @@ class Conversation:
             "expires_at": protocol.rfc3339(identity.expires_at),
             **recovery,
         }
-        self._say(protocol.connection_established(data))
+        self._send(protocol.connection_established(data))
         services.counters.opens += 1
         log.info(self._line("open", **recovery))
 
@@ -175,17 +172,17 @@ class Conversation:
         if self._sink.is_closed or self._token_life is None:
             return None
         if isinstance(message, bytes):
-            self.end(*closing.BINARY_FRAME)
+            self.close(*closing.BINARY_FRAME)
             return None
         try:
             if self._is_within_limit():
                 return self._on_client_message(protocol.decode_client_message(message))
         except MessageError as error:
-            self._say(protocol.error(error.code, error.message))
+            self._send(protocol.error(error.code, error.message))
         except Exception:
-            # As in `begin`: nothing that a client sends may end more than its own socket.
+            # As in `open`: nothing that a client sends may close more than its own socket.
             log.exception(self._line("failed on a message"))
-            self.end(*closing.SERVER_ERROR)
+            self.close(*closing.SERVER_ERROR)
         return None
 
     def _is_within_limit(self) -> bool:
@@ -198,7 +195,7 @@ class Conversation:
         if verdict is RateVerdict.REFUSE:
             raise MessageError(ErrorCode.RATE_LIMITED, "too many messages; this one was dropped")
         if verdict is RateVerdict.DISCONNECT:
-            self.end(*closing.RATE_LIMITED)
+            self.close(*closing.RATE_LIMITED)
         return verdict is RateVerdict.ACCEPT
 
     def _on_client_message(self, message: protocol.ClientMessage) -> Awaitable[None] | None:
@@ -207,24 +204,24 @@ class Conversation:
             case protocol.Ping(timestamp):
                 now = protocol.rfc3339(self._services.clock())
                 assert self._subscriber is not None
-                place = self._services.hub.cursor_of(self._subscriber)
-                self._say(protocol.pong(now if timestamp is None else timestamp, place))
+                cursor = self._services.hub.cursor_of(self._subscriber)
+                self._send(protocol.pong(now if timestamp is None else timestamp, cursor))
             case protocol.Authenticate(token) if self._token_life is not None:
                 return self._token_life.refresh(token)
             case _:
                 raise MessageError(ErrorCode.UNKNOWN_TYPE, "this message type is for chats only")
         return None
 
-    def _say(self, message: bytes) -> None:
+    def _send(self, message: bytes) -> None:
         self._sink.send(frame([message]))
 
-    # Whether it is still there.
+    # Pings.
 
     def ping(self) -> None:
-        """Called by `pings`."""
+        """Send a ping, or close: the client did not answer the one before."""
         if self._is_pinged:
             # Not 1000, Tornado's code for this: it would tell the client to stay away.
-            self.end(*closing.PING_TIMED_OUT)
+            self.close(*closing.PING_TIMED_OUT)
             return
         self._is_pinged = True
         self._sink.send(PING)
@@ -235,44 +232,43 @@ class Conversation:
     def on_ping(self, data: bytes) -> None:
         """Tornado has answered it."""
 
-    # The end.
+    # The close.
 
-    def end(self, code: int, reason: str) -> None:
+    def close(self, code: int, reason: str) -> None:
         """Close with a code; not before the handshake is complete."""
         self._sink.close(code, reason)
 
-    def _close(self, code: int, reason: str) -> None:
-        self._code = code
+    def _on_close(self, code: int, reason: str) -> None:
         log.info(self._line("close", code=code, reason=reason))
         if self._subscriber is not None:
             self._services.hub.stop(self._subscriber)
-        self._protocol.finish(code, reason)
+        self._protocol.send_close(code, reason)
 
     def on_ws_connection_close(
         self, close_code: int | None = None, close_reason: str | None = None
     ) -> None:
-        """It is gone, whoever closed it (None: without a code)."""
-        self._sink.is_closed = True
-        self._protocol.cut()
+        """The connection is over, whoever closed it (None: without a code)."""
+        self._sink.connection_lost()
+        self._protocol.drop()
         if self._token_life is not None:
-            self._token_life.end()
+            self._token_life.stop()
             self._services.pings.remove(self, self._ping_slice)
-        if self._entering is not None:
-            self._entering.cancel()
+        if self._replaying is not None:
+            self._replaying.cancel()
         if self._subscriber is not None:
-            self._leave(self._subscriber)
-        note_end(
+            self._unsubscribe(self._subscriber)
+        log_gone(
             self._services,
             self._connection_id,
             self._subscriber,
-            ours=self._code,
+            ours=self._sink.close_code,
             theirs=close_code,
         )
 
     def _line(self, what: str, **more: str | float | None) -> Line:
-        return about(what, self._connection_id, self._subscriber, **more)
+        return socket_line(what, self._connection_id, self._subscriber, **more)
 
-    def _leave(self, subscriber: Subscriber) -> None:
+    def _unsubscribe(self, subscriber: Subscriber) -> None:
         self._services.hub.unsubscribe(subscriber)
 
     def log_exception(

@@ -1,8 +1,8 @@
-"""How a socket gets in: subscribed first, authorized second, brought up to date third, then live.
+"""Lets one socket in: subscribes it, authorizes it, sends the events it missed, and goes live.
 
-While all this is asked, the subscriber holds what arrives. The answer's place in the log says what
-of it is not for this socket, and up to where the past answers for a client that comes back with a
-cursor. Called by `sockets`, once per handshake.
+In this order nothing is lost. While the database is asked, the subscriber holds what arrives. The
+answer comes with a cursor, which says what of that is not for this socket, and up to where missed
+events have to be read from the log for a client that comes back with a cursor of its own.
 """
 
 import asyncio
@@ -15,21 +15,21 @@ from realtime.relay.errors import Refused
 from realtime.relay.events import Event
 from realtime.relay.protocol import stamp
 from realtime.relay.resume import ResumeRequest, Unrecoverable, read_cursor
-from realtime.relay.subscriber import State, Subscriber
+from realtime.relay.subscriber import Subscriber
 from realtime.web.services import Admission, Services
 from realtime.web.sink import SocketSink, frame
 
 REPLAY_BYTES = 262_144
-"""How much of the past is sent before the client must have taken it."""
+"""How many bytes of missed events are sent before the client must have received them."""
 
 
-class Joining:
-    """One socket on its way in.
+class Handshake:
+    """One socket that is being let in.
 
     Args:
-        subject: whose token it is.
-        bot_id: what has to be authorized; None: their own notifications.
-        cursor: what the client sent as its cursor; None or empty: it begins now.
+        subject: the subject of the client's token.
+        bot_id: the bot that has to be authorized; None: the user's own notifications.
+        cursor: the cursor that the client sent; None or empty: it wants no missed events.
     """
 
     def __init__(
@@ -49,15 +49,15 @@ class Joining:
         self._bot_id = bot_id
         self._cursor = cursor
 
-    async def ask(self) -> Admission | None:
-        """Subscribe, and find out whether they may be here; None: the client has left meanwhile.
+    async def authorize(self) -> Admission | None:
+        """Subscribe, and ask whether the user may; None: the client has left meanwhile.
 
         Raises:
             Refused: with the close code.
         """
         self._services.hub.subscribe(self._subscriber)
-        admission = await self._admit()
-        if self._has_left():
+        admission = await self._ask()
+        if self._sink.is_closed:
             return None
         hub = self._services.hub
         if hub.count_of(admission.user_id) >= self._services.settings.max_connections_per_user:
@@ -66,12 +66,13 @@ class Joining:
         self._move_to(admission)
         return admission
 
-    async def _admit(self) -> Admission:
+    async def _ask(self) -> Admission:
         refusals, topic = self._services.refusals, self._subscriber.topic
         if refusals.find(self._subject, topic):
             is_current = await self._is_log_read()
             refused = refusals.find(self._subject, topic)
-            # Nobody who was let in before they came is sent off, however late it is heard here.
+            # A user who was granted access before they connected is not refused, however late the
+            # grant is read here.
             if refused is not None and is_current:
                 raise refused
         generation = refusals.generation
@@ -82,7 +83,7 @@ class Joining:
             raise
 
     async def _is_log_read(self) -> bool:
-        """Wait for news of grants; False where none is to be had in time."""
+        """Wait for the next read of the log, with its grants; False: none ended in time."""
         try:
             async with asyncio.timeout(self._services.intervals.refusal):
                 await self._services.refusals.up_to_date()
@@ -90,37 +91,37 @@ class Joining:
             return False
         return True
 
-    async def look_back(self, admission: Admission) -> tuple[dict[str, Any], Sequence[Event]]:
-        """What the client is told of its cursor, and the events that it is owed."""
+    async def recover(self, admission: Admission) -> tuple[dict[str, Any], Sequence[Event]]:
+        """Find the events that the client missed; with them, what it is told of its cursor."""
         if not self._cursor:
             return {}, ()
         resumes = self._services.counters.resumes
         try:
             cursor = read_cursor(self._cursor, self._services.reader.database)
-            owed = await self._since(cursor, admission)
+            missed = await self._since(cursor, admission)
         except Unrecoverable as lost:
             resumes[lost.reason] += 1
             return {"recovered": False, "reason": lost.reason}, ()
-        self._subscriber.cursor = self._cursor  # until it has what it is owed
+        self._subscriber.cursor = self._cursor  # until it has the missed events
         resumes["recovered"] += 1
-        return {"recovered": True}, owed
+        return {"recovered": True}, missed
 
-    async def enter(self, admission: Admission, owed: Sequence[Event]) -> None:
-        """Send what is owed, and go live; if more arrived meanwhile than may be held, repeat.
+    async def go_live(self, admission: Admission, missed: Sequence[Event]) -> None:
+        """Send the missed events and go live; if more arrived meanwhile than may be held, repeat.
 
         Raises:
-            Refused: access ended meanwhile, or the client takes nothing.
+            Refused: access ended meanwhile, or the client reads too slowly.
         """
-        await self._replay(owed, admission)
-        while self._subscriber.has_overflowed and not self._has_left():
+        await self._replay(missed, admission)
+        while self._subscriber.has_overflowed and not self._sink.is_closed:
             seen = admission.cursor
             self._subscriber.hold_anew()
             admission = await self._services.access.authorize(self._subject, self._bot_id)
             try:
-                owed = await self._since(seen, admission)
+                missed = await self._since(seen, admission)
             except Unrecoverable as lost:
                 raise Refused(*closing.EVENTS_MISSED) from lost
-            await self._replay(owed, admission)
+            await self._replay(missed, admission)
         self._services.hub.go_live(self._subscriber, admission.cursor)
 
     async def _since(self, cursor: Cursor, admission: Admission) -> Sequence[Event]:
@@ -130,9 +131,9 @@ class Joining:
     def _move_to(self, admission: Admission) -> None:
         self._subscriber.cursor = self._services.encode_cursor(admission.cursor)
 
-    async def _replay(self, owed: Sequence[Event], admission: Admission) -> None:
-        """Send at the pace at which the client reads."""
-        for messages in _portions(owed, self._services.encode_cursor(admission.cursor)):
+    async def _replay(self, missed: Sequence[Event], admission: Admission) -> None:
+        """Send missed events at the pace at which the client reads."""
+        for messages in _portions(missed, self._services.encode_cursor(admission.cursor)):
             self._sink.send(frame(messages))
             try:
                 async with asyncio.timeout(self._services.intervals.replay):
@@ -140,9 +141,6 @@ class Joining:
             except TimeoutError:
                 raise Refused(*closing.REPLAY_TOO_SLOW) from None
         self._move_to(admission)
-
-    def _has_left(self) -> bool:
-        return self._subscriber.state is State.STOPPED
 
 
 def _portions(events: Sequence[Event], cursor: str) -> Iterator[list[bytes]]:

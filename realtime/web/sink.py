@@ -1,8 +1,7 @@
-"""Bytes on the wire: frames made once for many sockets, and one bounded way out for each socket.
+"""Sends bytes to WebSockets: frames made once for many, and a bounded queue for each socket.
 
-`frame` is what the hub joins messages with; `SocketSink` is the `Sink` of one WebSocket. Sending
-straight to the kernel while nothing waits is what makes a wide fan-out cheap: Tornado's own
-`write_message` costs three times as much a socket.
+Bytes go straight to the kernel while nothing waits, which makes a wide fan-out cheap: Tornado's own
+`write_message` costs three times as much for each socket.
 """
 
 import struct
@@ -39,23 +38,30 @@ def _header(length: int) -> bytes:
 
 
 class SocketSink:
-    """The way out to one socket.
+    """Sends to one socket, and knows whether that socket is closed.
 
     Args:
         stream: the socket's stream; its `max_write_buffer_size` bounds what may wait.
-        close: begins the WebSocket's closing handshake; called at most once.
+        on_close: begins the WebSocket's closing handshake; called at most once.
     """
 
-    __slots__ = ("_close", "_stream", "is_closed")
+    __slots__ = ("_is_closed", "_on_close", "_stream", "close_code")
 
-    def __init__(self, stream: IOStream, close: Callable[[int, str], None]) -> None:
+    def __init__(self, stream: IOStream, on_close: Callable[[int, str], None]) -> None:
         self._stream = stream
-        self._close = close
-        self.is_closed = False
+        self._on_close = on_close
+        self._is_closed = False
+        self.close_code: int | None = None
+        """The code that this server closed the socket with; None: it did not."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be sent any more, whoever closed the socket."""
+        return self._is_closed or self._stream.closed()
 
     def send(self, frames: bytes) -> None:
         """Send, or queue what the kernel does not take; too much queued closes with 1013."""
-        if self.is_closed or self._stream.closed():
+        if self._is_closed or self._stream.closed():
             return
         if self._stream.writing():
             self._queue(frames)
@@ -73,7 +79,8 @@ class SocketSink:
 
     @property
     def waiting_bytes(self) -> int:
-        """What the kernel has not taken yet. Tornado tells only whether there is any."""
+        """How many bytes the kernel has not taken yet."""
+        # Tornado's public interface tells only whether there are any.
         return len(self._stream._write_buffer) if self._stream.writing() else 0
 
     async def drained(self) -> None:
@@ -84,17 +91,21 @@ class SocketSink:
 
     def close(self, code: int, reason: str) -> None:
         """Close with a code, after what was sent before."""
-        if not self.is_closed:
-            self.is_closed = True
-            self._close(code, reason)
+        if not self._is_closed:
+            self._is_closed = True
+            self.close_code = code
+            self._on_close(code, reason)
+
+    def connection_lost(self) -> None:
+        """The connection is over: from now on, `send` and `close` do nothing."""
+        self._is_closed = True
 
     def _queue(self, frames: bytes | memoryview) -> None:
         try:
-            self._stream.write(frames)
+            with suppress(StreamClosedError):
+                self._stream.write(frames)
         except StreamBufferFullError:
             self._close_slow()
-        except StreamClosedError:
-            self.is_closed = True
 
     def _queue_beyond_limit(self, frames: memoryview) -> None:
         limit = self._stream.max_write_buffer_size

@@ -1,6 +1,6 @@
-"""A socket's lines in the log: how it came in, was closed and went, each with its connection's id.
+"""The log's lines about one socket: when it opened, was closed and was gone.
 
-Written by `conversation`, all under one logger. Never a token or what a client sent.
+Each line has the connection's id. None has a token, or anything that a client sent.
 """
 
 import logging
@@ -15,15 +15,15 @@ ABNORMAL = 1006
 """In logs and counts only: the connection broke off without a code (RFC 6455 section 7.1.5)."""
 
 
-def about(
+def socket_line(
     what: str, connection_id: str, subscriber: Subscriber | None, **more: str | float | None
 ) -> Line:
-    """A line on a socket, and whose it is, as far as that is known (a subscriber, its user)."""
+    """Make a line about a socket, with its user and topic as far as they are known."""
     user_id, topic = (subscriber.user_id, subscriber.topic) if subscriber else (None, None)
     return Line(what, connection=connection_id, user=user_id, topic=topic, **more)
 
 
-def note_end(
+def log_gone(
     services: Services,
     connection_id: str,
     subscriber: Subscriber | None,
@@ -34,10 +34,10 @@ def note_end(
     """Count and log that a socket is gone.
 
     Args:
-        ours: the code that this server closed it with.
-        theirs: the client's; None: it broke off.
+        ours: the code that this server closed it with; None: it did not.
+        theirs: the code that the client closed it with; None: the connection broke off.
     """
     code = ours or theirs or ABNORMAL
     services.counters.gone(code, is_ours=ours is not None)
     seconds = round(services.clock() - subscriber.opened_at, 3) if subscriber else None
-    log.info(about("gone", connection_id, subscriber, code=code, seconds=seconds))
+    log.info(socket_line("gone", connection_id, subscriber, code=code, seconds=seconds))

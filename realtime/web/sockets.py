@@ -1,8 +1,8 @@
 """The two WebSocket endpoints: a bot's chat, and a user's notifications.
 
-A handler is there for the handshake alone: it and its request are larger than all that an open
-socket needs, which is a `Conversation`. Refusals complete the handshake and then close with a code,
-because a browser shows its script nothing of a refused handshake. Routed by `app`.
+A handler lives for the handshake alone. It and its request are larger than all that an open socket
+needs, which is a `Conversation`. A refusal completes the handshake and then closes with a code,
+because a browser shows its script nothing of a refused handshake.
 """
 
 from collections.abc import Awaitable
@@ -16,14 +16,14 @@ from realtime.auth.tokens import token_from_request
 from realtime.relay import closing, protocol
 from realtime.relay.errors import Refused
 from realtime.relay.subscriber import Subscriber
-from realtime.web.conversation import Arrival, Conversation
+from realtime.web.conversation import Conversation, HandshakeRequest
 from realtime.web.handlers import CarefulHandler
 from realtime.web.services import Admission, Services
 from realtime.web.websocket import ExplainingProtocol
 
 
 class RelaySocket(CarefulHandler, WebSocketHandler):
-    """What both endpoints share."""
+    """The handler of a handshake; each endpoint is a subclass."""
 
     kind: ClassVar[type[Conversation]]
     ws_connection: ExplainingProtocol | None
@@ -58,7 +58,7 @@ class RelaySocket(CarefulHandler, WebSocketHandler):
         assert isinstance(socket.handler, Conversation)
         self.set_nodelay(True)
         socket.stream.max_write_buffer_size = self._services.settings.send_buffer_bytes
-        arrival = Arrival(
+        request = HandshakeRequest(
             path,
             self._token(),
             self.query("cursor"),
@@ -67,7 +67,7 @@ class RelaySocket(CarefulHandler, WebSocketHandler):
         )
         # Its cycle would keep this handler, its request and all until the collector comes by.
         self.ui.clear()
-        await socket.handler.begin(socket, arrival)
+        await socket.handler.open(socket, request)
 
     def _token(self) -> str | None:
         offered = self.request.headers.get("Sec-WebSocket-Protocol", "").split(",")
@@ -101,13 +101,13 @@ class ChatConversation(Conversation):
                 self._services.typing.said(self._subscriber, self._bot_id, is_typing)
             case protocol.SessionSync(session_id):
                 now = self._services.clock()
-                self._say(protocol.session_synced(session_id, self._bot_id, now))
+                self._send(protocol.session_synced(session_id, self._bot_id, now))
             case _:
                 return super()._on_client_message(message)
         return None
 
-    def _leave(self, subscriber: Subscriber) -> None:
-        super()._leave(subscriber)
+    def _unsubscribe(self, subscriber: Subscriber) -> None:
+        super()._unsubscribe(subscriber)
         if subscriber.user_id is not None:
             self._services.typing.left(subscriber, self._bot_id)
 

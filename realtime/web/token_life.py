@@ -1,7 +1,7 @@
-"""How long a socket's token lasts: the warning before its end, the end, and a new one in time.
+"""Watches one socket's token: warns before it expires, closes after, and takes a new one in time.
 
-One per open socket, owned by `sockets`. A new token of the same subject costs no database query:
-whether the user may be there at all is kept true by changes of access, not by tokens.
+A new token of the same subject costs no database query: changes of access come with the log, not
+with tokens.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from realtime.web.sink import frame
 
 
 class TokenLife:
-    """Watches over one socket's token from the moment it was accepted."""
+    """Watches one socket's token from the moment it was accepted."""
 
     __slots__ = ("_expires_at", "_is_warned", "_services", "_sink", "_subject", "_timer")
 
@@ -26,7 +26,7 @@ class TokenLife:
         self._services = services
         self._sink = sink
         self._timer: asyncio.TimerHandle | None = None
-        self._begin(identity.expires_at)
+        self._watch(identity.expires_at)
 
     async def refresh(self, token: str) -> None:
         """The client sent `authenticate`: go on with the new token, or close."""
@@ -42,19 +42,19 @@ class TokenLife:
             self._sink.close(*closing.OTHER_USER)
             return
         self._sink.send(frame([authenticated(identity.expires_at)]))
-        self._begin(identity.expires_at)
+        self._watch(identity.expires_at)
 
-    def end(self) -> None:
-        """The socket is gone."""
+    def stop(self) -> None:
+        """Stop watching: the socket is gone."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def _begin(self, expires_at: float) -> None:
-        self.end()
+    def _watch(self, expires_at: float) -> None:
+        self.stop()
         self._expires_at = expires_at
         self._is_warned = False
         if expires_at <= self._services.clock():
-            # Accepted within the leeway of the handshake: that much longer it lasts.
+            # Accepted within the leeway of the handshake, so it lasts that much longer.
             self._expires_at += self._services.settings.jwt_leeway_seconds
         self._schedule()
 

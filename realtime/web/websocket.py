@@ -3,7 +3,7 @@
 Tornado 6 drops the connection on a protocol error, on text that is not UTF-8 and on a message that
 is too long; a browser then reports 1006 and its script cannot know what was wrong. Here the peer is
 sent 1002, 1007 or 1009 (RFC 6455 section 7.4.1) first, and the rest of its input is discarded
-until it closes, for a TCP reset would destroy the close frame on its way. Used by `sockets`.
+until it closes, for a TCP reset would destroy the close frame on its way.
 """
 
 import asyncio
@@ -27,10 +27,10 @@ class _Violation(Exception):
 
 
 class Delegate(Protocol):
-    """Who is told what arrives on a socket; what Tornado wants of one, and `end`."""
+    """What is told what arrives on a socket: the methods that Tornado calls, and `close`."""
 
-    def end(self, code: int, reason: str) -> None:
-        """Send nothing more, and call the protocol's `finish`."""
+    def close(self, code: int, reason: str) -> None:
+        """Send nothing more, and call the protocol's `send_close`."""
 
     def on_message(self, message: str | bytes) -> Awaitable[None] | None: ...
 
@@ -99,16 +99,16 @@ class ExplainingProtocol(WebSocketProtocol13):
         if reason is None:
             super().close(code)
         elif code == CloseCode.MESSAGE_TOO_BIG:
-            self.handler.end(*closing.MESSAGE_TOO_BIG)  # Tornado's own words say less
+            self.handler.close(*closing.MESSAGE_TOO_BIG)  # Tornado's own words say less
         else:
-            self.handler.end(code or CloseCode.TRY_AGAIN_LATER, reason)
+            self.handler.close(code or CloseCode.TRY_AGAIN_LATER, reason)
 
-    def finish(self, code: int, reason: str) -> None:
+    def send_close(self, code: int, reason: str) -> None:
         """Begin the closing handshake."""
         super().close(code, reason)
 
-    def cut(self) -> None:
-        """Close the connection without a word: it is over."""
+    def drop(self) -> None:
+        """Close the connection without a closing handshake."""
         super()._abort()
 
     def _abort(self) -> None:

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from realtime.relay.cursor import Cursor, Snapshot
-from realtime.relay.events import AccessChange, Event, Grant, Page
+from realtime.relay.events import AccessChange, AccessKind, Event, Page
 from realtime.relay.resume import Floor, GapReason, Unrecoverable
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _page(
 ) -> Page:
     events: list[Event] = []
     changes: list[AccessChange] = []
-    grants: list[Grant] = []
+    grants: list[AccessChange] = []
     for row in rows:
         if row["code"] is not None:
             changes.append(to_access_change(row))
@@ -159,7 +159,7 @@ def _page(
         if row["payload"] is not None:
             events.append(to_event(row))
         if row["payload"] is None or row["user_id"] is not None:
-            grants.append(Grant(row["xid"], row["topic"], _text(row["user_id"])))
+            grants.append(_to_grant(row))
     return Page(snapshot, tuple(changes), tuple(events), is_last, tuple(grants), offset, seconds)
 
 
@@ -176,15 +176,15 @@ def to_event(row: "asyncpg.Record") -> Event:
 
 
 def to_access_change(row: "asyncpg.Record") -> AccessChange:
-    return AccessChange(
-        id=row["id"],
-        xid=row["xid"],
-        topic=row["topic"],
-        user_id=_text(row["user_id"]),
-        code=row["code"],
-        final_message=row["payload"],
-        may_stay=row["type"] == "recheck",
-    )
+    """Read a revoke or a recheck, which have a code."""
+    kind = AccessKind.RECHECK if row["type"] == AccessKind.RECHECK else AccessKind.REVOKE
+    user_id, code, final_message = _text(row["user_id"]), row["code"], row["payload"]
+    return AccessChange(row["id"], row["xid"], row["topic"], user_id, kind, code, final_message)
+
+
+def _to_grant(row: "asyncpg.Record") -> AccessChange:
+    user_id = _text(row["user_id"])
+    return AccessChange(row["id"], row["xid"], row["topic"], user_id, AccessKind.GRANT)
 
 
 def to_cursor(row: "asyncpg.Record") -> Cursor:

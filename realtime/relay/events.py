@@ -3,6 +3,7 @@
 Made by `postgres.event_log`, consumed by `relay` and `hub`.
 """
 
+from enum import StrEnum
 from typing import NamedTuple
 
 from realtime.relay.cursor import Snapshot
@@ -24,45 +25,66 @@ class Event(NamedTuple):
     """Epoch seconds, by the database's clock."""
 
 
+class AccessKind(StrEnum):
+    """What a change of access does, by the `type` of its row."""
+
+    REVOKE = "eject"
+    """Access ends: the sockets are cut off at once. Whoever is allowed again has to come back."""
+    RECHECK = "recheck"
+    """Access probably remains: the sockets are paused, and go on where they are if it does."""
+    GRANT = "grant"
+    """Somebody may have gained access."""
+
+
 class AccessChange(NamedTuple):
-    """One row of the log that says: these sockets must be authorized again, and may have to go."""
+    """One row of the log that says: the access of these users to this topic may have changed."""
 
     id: int
     xid: int
     topic: str | None
-    """None: all topics."""
+    """The topic that it is about; None: all topics."""
     user_id: str | None
-    """None: everyone."""
+    """The user whom it is about; None: everyone."""
+    kind: AccessKind
+    code: int = 0
+    """The close code of a socket whose access ends; 0: a grant ends none."""
+    final_message: str | None = None
+    """A payload that a socket whose access ends is still sent."""
+
+    @property
+    def is_recheck(self) -> bool:
+        """Whether access probably remains, so that sockets wait for the answer where they are."""
+        return self.kind is AccessKind.RECHECK
+
+
+class GapRecheck(NamedTuple):
+    """Events were lost for good, revokes perhaps among them: access is asked for again."""
+
     code: int
-    """What a socket is closed with that may not stay."""
-    final_message: str | None
-    """A payload that sockets which must go are still sent."""
-    may_stay: bool
-    """Whether access probably remains, so that who is still allowed goes on where it is. Else they
-    are cut off at once, and who is allowed (again) has to come back."""
+    """The close code of a socket whose access has ended."""
+
+    @property
+    def is_recheck(self) -> bool:
+        """Whether access probably remains; it does."""
+        return True
 
 
-class Grant(NamedTuple):
-    """Somebody may have gained access."""
-
-    xid: int
-    topic: str | None
-    """None: to whatever topic."""
-    user_id: str | None
-    """None: whoever it was."""
+Pending = AccessChange | GapRecheck
+"""Why a socket's access is being asked for again."""
 
 
 class Page(NamedTuple):
-    """A part of what one read found, all pages in one snapshot, events in the order of their ids.
+    """A part of what one read found: all its pages see one snapshot, events come in id order.
 
-    The first page carries all changes of the read: they come before any of its events.
+    The first page carries all revokes and rechecks of the read, before any of its events.
     """
 
     snapshot: Snapshot
     changes: tuple[AccessChange, ...]
+    """The revokes and rechecks."""
     events: tuple[Event, ...]
     is_last: bool
-    grants: tuple[Grant, ...] = ()
+    grants: tuple[AccessChange, ...] = ()
     clock_offset: float = 0.0
     """This process's monotonic clock less the database's, when the read was asked for: what is
     measured with it is never too little, and too much by at most the time that the read took."""
@@ -72,5 +94,5 @@ class Page(NamedTuple):
     @property
     def xids(self) -> set[int]:
         """The transactions that wrote what was read."""
-        rows: tuple[Event | AccessChange | Grant, ...] = (*self.events, *self.changes, *self.grants)
-        return {row.xid for row in rows}
+        changes = (*self.changes, *self.grants)
+        return {event.xid for event in self.events} | {one.xid for one in changes}

@@ -11,7 +11,7 @@ from realtime.relay import closing
 from realtime.relay.closing import CloseCode
 from realtime.relay.counters import Counters
 from realtime.relay.cursor import Cursor
-from realtime.relay.events import AccessChange, Event, Page
+from realtime.relay.events import AccessChange, Event, GapRecheck, Page, Pending
 from realtime.relay.protocol import bot_of, resync, stamp
 from realtime.relay.streams import Streams
 from realtime.relay.subscriber import Delivery, Framer, Position, State, Subscriber
@@ -41,7 +41,7 @@ class Hub:
         *,
         frame: Framer,
         pause: Callable[[], Awaitable[None]],
-        ask_again: Callable[[Subscriber, AccessChange], None],
+        ask_again: Callable[[Subscriber, Pending], None],
         monotonic: Callable[[], float],
         on_move: Callable[[Subscriber, bool], None] = lambda _subscriber, _is_here: None,
         on_access_change: Callable[[AccessChange], None] = lambda _change: None,
@@ -156,7 +156,7 @@ class Hub:
         if subscriber.state is State.PAUSED:
             subscriber.cursor = place  # what came after the newer change is held again, not sent
 
-    def stay(self, subscriber: Subscriber, pending: AccessChange, until: Cursor) -> None:
+    def stay(self, subscriber: Subscriber, pending: Pending, until: Cursor) -> None:
         """As `go_live`, for a paused socket: it goes on as if nothing had been.
 
         Unless access was lost and given back meanwhile: then what was committed in between is not
@@ -169,13 +169,17 @@ class Hub:
         if subscriber.pending is pending:
             self._returning[subscriber] = until
 
-    def refuse(self, subscriber: Subscriber, change: AccessChange) -> None:
-        """The answer about a socket that was cut off: it may not stay."""
-        if subscriber.pending is not change:
+    def refuse(self, subscriber: Subscriber, pending: Pending) -> None:
+        """The answer is that the socket may not stay.
+
+        Args:
+            pending: what the question was asked for; one that is no longer pending does nothing.
+        """
+        if subscriber.pending is not pending:
             return
-        if change.may_stay:
-            self._send_final_message(subscriber, change)
-        self.dismiss(subscriber, change.code, closing.ACCESS_ENDED.reason)
+        if isinstance(pending, AccessChange) and pending.is_recheck:
+            self._send_final_message(subscriber, pending)
+        self.dismiss(subscriber, pending.code, closing.ACCESS_ENDED.reason)
 
     def dismiss(self, subscriber: Subscriber, code: int, reason: str) -> None:
         """Send it nothing more and close it."""
@@ -298,7 +302,7 @@ class Hub:
         subscriber.since = None
         is_chat = bot_of(subscriber.topic) is not None
         code = CloseCode.ACCESS_DENIED if is_chat else CloseCode.UNAUTHENTICATED
-        self._ask_about(subscriber, AccessChange(0, 0, None, None, code, None, may_stay=True))
+        self._ask_about(subscriber, GapRecheck(code))
 
     def change_access(self, change: AccessChange) -> None:
         """Cut off the sockets that the change is about, unless they were let in after it."""
@@ -317,16 +321,16 @@ class Hub:
             self._cut_off(subscriber, change)
 
     def _cut_off(self, subscriber: Subscriber, change: AccessChange) -> None:
-        if change.may_stay:
+        if change.is_recheck:
             subscriber.pause(self.cursor_of(subscriber))
         else:
             self._send_final_message(subscriber, change)
             self.stop(subscriber)
         self._ask_about(subscriber, change)
 
-    def _ask_about(self, subscriber: Subscriber, change: AccessChange) -> None:
-        subscriber.pending = change
-        self._ask_again(subscriber, change)
+    def _ask_about(self, subscriber: Subscriber, pending: Pending) -> None:
+        subscriber.pending = pending
+        self._ask_again(subscriber, pending)
 
     def _send_final_message(self, subscriber: Subscriber, change: AccessChange) -> None:
         if change.final_message is not None:

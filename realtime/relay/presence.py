@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn
 
 from realtime.relay.errors import Refused
-from realtime.relay.events import AccessChange
+from realtime.relay.events import AccessChange, AccessKind
 from realtime.relay.hub import FAN_OUT_SLICE, Hub
 from realtime.relay.protocol import bot_of, presence_diff, presence_state, rfc3339
 from realtime.relay.subscriber import Framer, State, Subscriber
@@ -199,7 +199,7 @@ class _AccessChanges:
     def note(self, change: AccessChange) -> None:
         now, key = self._clock(), (change.user_id, change.topic)
         _, cut_at = self._noted.pop(key, (NEVER, NEVER))
-        self._noted[key] = (now, cut_at if change.may_stay else now)
+        self._noted[key] = (now, now if change.kind is AccessKind.REVOKE else cut_at)
         while not self._is_kept(next(iter(self._noted.values()))[0]):
             self._noted.popitem(last=False)
         if len(self._noted) > MAX_ACCESS_CHANGES:

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from realtime.relay.counters import Counters
 from realtime.relay.cursor import Cursor, Database, Snapshot, encode_cursor
-from realtime.relay.events import Event, Grant, Page
+from realtime.relay.events import Event, Page
 from realtime.relay.hub import Hub
 from realtime.relay.pace import Action, Pace, PaceState, Step
 from realtime.relay.refusals import Refusals
@@ -116,7 +116,7 @@ class Reader:
         self.database = database
         self._cursor = cursor
         self._broken = []
-        self._refusals.forget([Grant(0, None, None)])
+        self._refusals.forget_all()
         self._hub.lose_track(reason)
         self._hub.position = encode_cursor(database, cursor)
 

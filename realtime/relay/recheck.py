@@ -11,7 +11,7 @@ from typing import NamedTuple, NoReturn, Protocol
 from realtime.relay import closing
 from realtime.relay.cursor import Cursor
 from realtime.relay.errors import Refused
-from realtime.relay.events import AccessChange
+from realtime.relay.events import Pending
 from realtime.relay.hub import Hub
 from realtime.relay.subscriber import Subscriber
 
@@ -46,12 +46,12 @@ class RecheckBatcher:
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._waiting: list[tuple[Subscriber, AccessChange]] = []
+        self._waiting: list[tuple[Subscriber, Pending]] = []
         self._some = asyncio.Event()
 
-    def ask(self, subscriber: Subscriber, change: AccessChange) -> None:
+    def ask(self, subscriber: Subscriber, pending: Pending) -> None:
         """Find out soon. The queue is as long as there are sockets: each waits at most once."""
-        self._waiting.append((subscriber, change))
+        self._waiting.append((subscriber, pending))
         self._some.set()
 
     async def run(self, hub: Hub, wake_relay: Callable[[], None]) -> NoReturn:
@@ -69,7 +69,7 @@ class RecheckBatcher:
             await self._answer(hub, batch)
             wake_relay()
 
-    async def _answer(self, hub: Hub, batch: list[tuple[Subscriber, AccessChange]]) -> None:
+    async def _answer(self, hub: Hub, batch: list[tuple[Subscriber, Pending]]) -> None:
         questions = [(subscriber.user_id or "", subscriber.topic) for subscriber, _ in batch]
         try:
             answer = await self._access.recheck(questions)
@@ -77,10 +77,10 @@ class RecheckBatcher:
             for subscriber, _ in batch:
                 hub.dismiss(subscriber, refused.code, refused.reason)
             return
-        for (subscriber, change), allowed in zip(batch, answer.allowed, strict=True):
+        for (subscriber, pending), allowed in zip(batch, answer.allowed, strict=True):
             if not allowed:
-                hub.refuse(subscriber, change)
-            elif change.may_stay:
-                hub.stay(subscriber, change, answer.cursor)
+                hub.refuse(subscriber, pending)
+            elif pending.is_recheck:
+                hub.stay(subscriber, pending, answer.cursor)
             else:
                 hub.dismiss(subscriber, *closing.ACCESS_CHANGED)

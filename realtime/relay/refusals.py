@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from realtime.relay.closing import CloseCode
 from realtime.relay.errors import Refused
-from realtime.relay.events import Grant
+from realtime.relay.events import AccessChange
 
 KEPT_SECONDS = 30.0
 """Bounds how late a change of access is noticed of which the log does not tell."""
@@ -78,7 +78,12 @@ class Refusals:
         if len(self._remembered) > MAX_REFUSALS:
             self._remembered.popitem(last=False)
 
-    def forget(self, grants: Iterable[Grant]) -> None:
+    def forget_all(self) -> None:
+        """Events were lost, grants perhaps among them."""
+        self.generation += 1
+        self._remembered.clear()
+
+    def forget(self, grants: Iterable[AccessChange]) -> None:
         """The log tells that somebody gained access."""
         topics = {grant.topic for grant in grants}
         if not topics:

@@ -13,7 +13,7 @@ from typing import NamedTuple, NoReturn, Protocol
 
 from realtime.relay.cursor import Cursor, Database, InvalidCursor, Snapshot, decode_cursor
 from realtime.relay.errors import Refused
-from realtime.relay.events import AccessChange, Event
+from realtime.relay.events import AccessChange, AccessKind, Event
 from realtime.relay.streams import newest_only
 
 
@@ -120,7 +120,7 @@ def missed_events(request: ResumeRequest, history: TopicHistory, limit: int) -> 
         if is_owed(one.xid)
     ]
     was_granted = any(event.granted_to == request.user_id for event in events)
-    if any(not one.may_stay or was_granted for one in changes):
+    if any(one.kind is AccessKind.REVOKE or was_granted for one in changes):
         raise Unrecoverable(GapReason.ACCESS_CHANGED)
     if request.cursor.last < history.complete_after or len(events) > limit:
         raise Unrecoverable(GapReason.TOO_MANY)

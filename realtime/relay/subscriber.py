@@ -16,7 +16,7 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from realtime.relay.cursor import Cursor
-from realtime.relay.events import AccessChange, Event
+from realtime.relay.events import AccessChange, AccessKind, Event, Pending
 from realtime.relay.protocol import stamp
 
 ACCESS_CHANGE_BYTES = 200
@@ -138,7 +138,7 @@ class Subscriber:
         """The text of its place, while that is not the hub's."""
         self.gap: str | None = None
         """Why events were lost to it for good, once they were; it has yet to be told."""
-        self.pending: AccessChange | None = None
+        self.pending: Pending | None = None
         """What it is being asked about again for; an answer to an earlier question is void."""
         self.has_overflowed = False
         """More was to be held than may be: what was held is gone."""
@@ -211,7 +211,7 @@ class Subscriber:
         """
         for item in self._held:
             if isinstance(item, AccessChange):
-                if not item.may_stay and self.is_concerned_by(item) and self._is_since(item, until):
+                if self._took_access(item) and self._is_since(item, until):
                     return True
             elif any(
                 event.granted_to == self.user_id and self._is_since(event, until)
@@ -219,6 +219,9 @@ class Subscriber:
             ):
                 return True
         return False
+
+    def _took_access(self, change: AccessChange) -> bool:
+        return change.kind is AccessKind.REVOKE and self.is_concerned_by(change)
 
     def _is_since(self, row: Event | AccessChange, until: Cursor) -> bool:
         """Whether it came after the socket was let in, and before the answer."""

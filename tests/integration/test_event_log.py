@@ -16,7 +16,7 @@ from realtime.postgres import event_log
 from realtime.postgres.event_log import PAGE_ROWS, EventLog
 from realtime.postgres.pool import connect
 from realtime.relay.cursor import Cursor, Snapshot
-from realtime.relay.events import Page
+from realtime.relay.events import AccessKind, Page
 from realtime.relay.resume import GapReason, Unrecoverable
 from tests.platform import Platform
 from tests.waiting import LIMIT, eventually
@@ -161,7 +161,7 @@ async def test_an_event_is_what_was_written(log: EventLog, writing: Writing) -> 
 
 
 @pytest.mark.gen_test
-async def test_ejections_come_apart_from_events(log: EventLog, writing: Writing) -> None:
+async def test_access_changes_come_apart_from_events(log: EventLog, writing: Writing) -> None:
     """Both kinds of them, with everything they say."""
     start = await log.current_cursor()
     user = "b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0001"
@@ -176,8 +176,8 @@ async def test_ejections_come_apart_from_events(log: EventLog, writing: Writing)
     assert texts([page]) == ["event"]
     said = [one._replace(id=0, xid=0) for one in page.changes]
     assert said == [
-        (0, 0, "t", user, 4003, "bye", False),
-        (0, 0, None, None, 4001, None, True),
+        (0, 0, "t", user, AccessKind.REVOKE, 4003, "bye"),
+        (0, 0, None, None, AccessKind.RECHECK, 4001, None),
     ]
     assert page.changes[0].id < page.events[0].id < page.changes[1].id
 
@@ -268,7 +268,7 @@ async def test_a_large_read_comes_in_pages(
 
 
 @pytest.mark.gen_test
-async def test_all_ejections_come_before_all_events(log: EventLog, writing: Writing) -> None:
+async def test_all_access_changes_come_before_all_events(log: EventLog, writing: Writing) -> None:
     """Also those that were written after more events than a page holds."""
     start = await log.current_cursor()
     await writing.send_many(PAGE_ROWS + 500)
@@ -276,7 +276,7 @@ async def test_all_ejections_come_before_all_events(log: EventLog, writing: Writ
     await writing.send("last")
     await writing.change_access(kind="recheck")
     pages = await pages_of(log, start)
-    assert [one.may_stay for one in pages[0].changes] == [False, True]
+    assert [one.is_recheck for one in pages[0].changes] == [False, True]
     assert not pages[0].events
     assert not [one for page in pages[1:] for one in page.changes]
     assert texts(pages)[-1] == "last"

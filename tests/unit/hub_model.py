@@ -43,11 +43,13 @@ class World(FakeDatabase):
         """Write what the triggers would write, and remember what it means."""
         self.deeds.setdefault(xid, []).append((deed, user, topic))
         if deed == "recheck all":
-            self.change_access(xid, None, None, may_stay=True)
+            self.change_access(xid, None, None, is_recheck=True)
         else:
             self.write(xid, topic, granted_to=user if deed == "grant" else None)
         if deed in ("revoke", "drop", "recheck"):
-            self.change_access(xid, topic, user, final_message=FAREWELL, may_stay=deed != "revoke")
+            self.change_access(
+                xid, topic, user, final_message=FAREWELL, is_recheck=deed != "revoke"
+            )
 
     def commit(self, xid: int) -> None:
         super().commit(xid)

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 from hypothesis import strategies as st
 
 from realtime.relay.cursor import Cursor, Database, Snapshot
-from realtime.relay.events import AccessChange, Event, Page
+from realtime.relay.events import AccessChange, AccessKind, Event, Page, Pending
 from realtime.relay.hub import Hub
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
@@ -88,10 +88,10 @@ class RecordingSink:
         return [message["cursor"] for message in self.messages if "cursor" in message]
 
 
-class Asked(list[tuple[Subscriber, AccessChange]]):
+class Asked(list[tuple[Subscriber, Pending]]):
     """What the hub wanted to have asked again."""
 
-    def __call__(self, subscriber: Subscriber, change: AccessChange) -> None:
+    def __call__(self, subscriber: Subscriber, change: Pending) -> None:
         self.append((subscriber, change))
 
 
@@ -177,9 +177,14 @@ def access_change(
     user_id: str | None = ADA,
     *,
     final_message: str | None = None,
-    may_stay: bool = False,
+    is_recheck: bool = False,
 ) -> AccessChange:
-    return AccessChange(change_id, xid, topic, user_id, 4003, final_message, may_stay)
+    kind = AccessKind.RECHECK if is_recheck else AccessKind.REVOKE
+    return AccessChange(change_id, xid, topic, user_id, kind, 4003, final_message)
+
+
+def grant_row(xid: int, topic: str | None, user_id: str | None) -> AccessChange:
+    return AccessChange(0, xid, topic, user_id, AccessKind.GRANT)
 
 
 def page(snapshot: Snapshot, *rows: Event | AccessChange, is_last: bool = True) -> Page:

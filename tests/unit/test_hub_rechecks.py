@@ -38,7 +38,7 @@ def test_stays_as_if_nothing_had_been() -> None:
     hub = make_hub(asked := Asked())
     subscriber, sink = join(hub)
     read(hub, at(8), "b")
-    recheck = access_change(1, 10, final_message=FAREWELL, may_stay=True)
+    recheck = access_change(1, 10, final_message=FAREWELL, is_recheck=True)
     read(hub, at(10), "c", recheck, event(2, 10))
     assert (subscriber.state, asked, sink.ids) == (State.PAUSED, [(subscriber, recheck)], [])
     stay(hub, subscriber, at(12))
@@ -56,7 +56,7 @@ def test_stays_with_its_since() -> None:
     hub = make_hub()
     subscriber, sink = join(hub, since=at(19, 15))
     read_part(hub, event(1, 16))
-    read(hub, at(20), "c", access_change(2, 15, may_stay=True), event(3, 17))
+    read(hub, at(20), "c", access_change(2, 15, is_recheck=True), event(3, 17))
     assert hub.cursor_of(subscriber) == "told"
     stay(hub, subscriber, at(20))
     read(hub, at(22), "d", event(4, 19), event(5, 21))
@@ -71,7 +71,7 @@ def test_lost_and_regained(change: AccessChange | Event, knows_cursors: bool) ->
     """Who was locked out in between is told to refetch, or has to come back."""
     hub = make_hub()
     subscriber, sink = join(hub, knows_cursors=knows_cursors)
-    read(hub, at(10), "c", access_change(1, 10, may_stay=True), event(2, 10))
+    read(hub, at(10), "c", access_change(1, 10, is_recheck=True), event(2, 10))
     read(hub, at(12), "d", change, event(3, 12))
     stay(hub, subscriber, at(11))
     read(hub, at(12), "e")
@@ -88,8 +88,8 @@ def test_may_not_stay() -> None:
     """A paused socket that may not stay is sent its final_message, and nothing that was held."""
     hub = make_hub()
     (first, sink), (second, other) = join(hub), join(hub, GRACE)
-    told = access_change(1, 10, final_message=FAREWELL, may_stay=True)
-    untold = access_change(2, 10, user_id=GRACE, may_stay=True)
+    told = access_change(1, 10, final_message=FAREWELL, is_recheck=True)
+    untold = access_change(2, 10, user_id=GRACE, is_recheck=True)
     read(hub, at(10), "c", told, untold, event(3, 10))
     hub.refuse(first, told)
     hub.refuse(second, untold)
@@ -112,7 +112,7 @@ def test_leaves_while_asked_about(how: str) -> None:
     """A socket that leaves while it is asked about is not let back."""
     hub = make_hub()
     subscriber, sink = join(hub)
-    read(hub, at(11), "c", access_change(1, 10, may_stay=True), event(2, 11))
+    read(hub, at(11), "c", access_change(1, 10, is_recheck=True), event(2, 11))
     if how == "gone before the answer":
         hub.unsubscribe(subscriber)
     stay(hub, subscriber, at(10))
@@ -128,7 +128,7 @@ def test_revoked_while_away() -> None:
     """A revoke that commits after the answer still ends it, before any later event."""
     hub = make_hub(asked := Asked())
     subscriber, sink = join(hub)
-    read(hub, at(10), "c", access_change(1, 10, may_stay=True))
+    read(hub, at(10), "c", access_change(1, 10, is_recheck=True))
     revoke = access_change(3, 13, final_message=FAREWELL)
     read(hub, at(13), "d", revoke, event(2, 12), event(4, 13))
     stay(hub, subscriber, at(12))
@@ -142,11 +142,11 @@ def test_in_doubt_again_on_the_way_back(is_locked_out: bool) -> None:
     hub = make_hub()
     subscriber, sink = join(hub, knows_cursors=True)
     read(hub, at(9), "start")
-    read(hub, at(10), "c", access_change(1, 10, may_stay=True))
+    read(hub, at(10), "c", access_change(1, 10, is_recheck=True))
     if is_locked_out:
         read(hub, at(11), "d", event(2, 11, granted_to=ADA))
     stay(hub, subscriber, at(11))
-    read(hub, at(13), "e", access_change(3, 13, may_stay=True), event(4, 13))
+    read(hub, at(13), "e", access_change(3, 13, is_recheck=True), event(4, 13))
     assert (subscriber.state, sink.ids) == (State.PAUSED, [])
     assert hub.cursor_of(subscriber) == "start"
 
@@ -156,7 +156,7 @@ def test_what_was_before_it_came_locks_nobody_out(before: AccessChange | Event) 
     """A revoke or a grant from before a socket was let in is nothing that it has missed."""
     hub = make_hub()
     subscriber, sink = join(hub, since=at(10))
-    read(hub, at(11), "c", access_change(2, 11, may_stay=True), before, event(3, 11))
+    read(hub, at(11), "c", access_change(2, 11, is_recheck=True), before, event(3, 11))
     stay(hub, subscriber, at(11))
     read(hub, at(11), "d")
     assert (subscriber.state, sink.ids, sink.closed) == (State.LIVE, [3], None)
@@ -166,7 +166,7 @@ def test_one_answer_for_all_that_it_covers() -> None:
     """Of several rechecks that an answer covers, none needs another answer."""
     hub = make_hub(asked := Asked())
     subscriber, sink = join(hub)
-    rechecks = [access_change(number, 10, may_stay=True) for number in (1, 2, 3)]
+    rechecks = [access_change(number, 10, is_recheck=True) for number in (1, 2, 3)]
     read(hub, at(10), "c", *rechecks, event(4, 10))
     stay(hub, subscriber, at(10))
     read(hub, at(10), "d")
@@ -177,7 +177,7 @@ def test_too_much_happened_meanwhile() -> None:
     """A paused socket for which more than its limit would be held has to come back."""
     hub = make_hub()
     subscriber, sink = join(hub, knows_cursors=True)
-    read_part(hub, access_change(1, 10, may_stay=True))
+    read_part(hub, access_change(1, 10, is_recheck=True))
     read(hub, at(11), "c", *[event(number, 11) for number in range(2, 999)])
     stay(hub, subscriber, at(11))
     read(hub, at(11), "d")
@@ -213,7 +213,7 @@ def test_a_gap_is_told_once() -> None:
     hub.lose_track("too_old")
     stay(hub, subscriber, at(20))
     read(hub, at(20), "c")
-    read(hub, at(21), "d", access_change(1, 21, may_stay=True))
+    read(hub, at(21), "d", access_change(1, 21, is_recheck=True))
     stay(hub, subscriber, at(21))
     read(hub, at(21), "e")
     assert [message["type"] for message in sink.messages] == ["resync"]
@@ -235,7 +235,7 @@ def test_what_was_held_before_a_gap_is_gone() -> None:
     """A socket that was paused when events were lost forgets what it held, and any answer."""
     hub = make_hub(asked := Asked())
     subscriber, sink = join(hub, knows_cursors=True)
-    read(hub, at(10), "c", access_change(1, 10, may_stay=True), event(2, 10))
+    read(hub, at(10), "c", access_change(1, 10, is_recheck=True), event(2, 10))
     stay(hub, subscriber, at(10))
     hub.lose_track("foreign")
     read(hub, at(11), "d")
@@ -249,7 +249,7 @@ def test_an_earlier_question_is_void() -> None:
     """Once events are lost, only the question that is asked then counts, whatever its answer."""
     hub = make_hub(asked := Asked())
     subscriber, sink = join(hub, knows_cursors=True)
-    read(hub, at(10), "c", access_change(1, 10, may_stay=True))
+    read(hub, at(10), "c", access_change(1, 10, is_recheck=True))
     hub.lose_track("too_old")
     (_, earlier), (_, latest) = asked
     hub.stay(subscriber, earlier, at(10))

@@ -138,7 +138,7 @@ def test_who_is_in_doubt_has_no_grace() -> None:
     world = World()
     world.read(ADA)
     world.update(GRACE)
-    world.presence.access_changed(access_change(1, 10, BOT, None, may_stay=True))
+    world.presence.access_changed(access_change(1, 10, BOT, None, is_recheck=True))
     assert world.update(asked=GRACE) == ([], [])
     world.read()
     assert world.update(asked=GRACE) == ([], [ADA])
@@ -159,7 +159,7 @@ def test_a_doubt_ends() -> None:
     world.read(ADA)
     world.update()
     world.presence.access_changed(access_change(1, 10))
-    world.presence.access_changed(access_change(2, 11, may_stay=True))
+    world.presence.access_changed(access_change(2, 11, is_recheck=True))
     assert world.update() == ([], [ADA])
     world.now += RECHECK_SECONDS
     world.read(ADA)

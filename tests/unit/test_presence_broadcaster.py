@@ -169,7 +169,7 @@ def test_who_may_not_read_is_not_told() -> None:
     doubted, doubted_sink = world.join(GRACE, asks=True)
     _, cut_sink = world.join("mallory", asks=True)
     world.look()
-    read(world.hub, at(10), "c", access_change(1, 10, user_id=GRACE, may_stay=True))
+    read(world.hub, at(10), "c", access_change(1, 10, user_id=GRACE, is_recheck=True))
     read(world.hub, at(11), "d", access_change(2, 11, user_id="mallory"))
     world.join(JOAN)
     world.look()

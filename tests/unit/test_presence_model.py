@@ -103,17 +103,17 @@ class World:
             for (_, node), delay in zip(self.alive, delays, strict=False):
                 node.writes_from = self.now + delay
 
-    def change_access(self, user: str, may_stay: bool) -> None:
-        """A revoke; where access remains (`may_stay`) the sockets go on."""
+    def change_access(self, user: str, is_recheck: bool) -> None:
+        """A revoke; where access remains (`is_recheck`) the sockets go on."""
         if self.is_away:
             return
         for _, node in self.alive:
-            node.presence.access_changed(access_change(1, 10, BOT, user, may_stay=may_stay))
-            if not may_stay:
+            node.presence.access_changed(access_change(1, 10, BOT, user, is_recheck=is_recheck))
+            if not is_recheck:
                 node.sockets = {
                     socket: whose for socket, whose in node.sockets.items() if whose != user
                 }
-        if not may_stay:
+        if not is_recheck:
             self.changed_at[user] = self.now
         self.doubted_at[user] = self.now
         self._note_gone(user)

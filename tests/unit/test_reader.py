@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from realtime.relay.cursor import Cursor, Snapshot, decode_cursor, encode_cursor
 from realtime.relay.errors import Refused
-from realtime.relay.events import Grant, Page
+from realtime.relay.events import Page
 from realtime.relay.pace import QUIET_READS, PaceState
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
@@ -21,6 +21,7 @@ from tests.unit.relay_world import (
     Asked,
     FakeDatabase,
     event,
+    grant_row,
     join,
     make_hub,
     make_relay,
@@ -98,7 +99,7 @@ def test_a_grant_counts() -> None:
     hub = make_hub()
     relay = make_relay(hub, Cursor(5))
     subscriber, _ = join(hub, since=Cursor(7))
-    log = Pages(page(seen(9))._replace(grants=(Grant(7, None, None),)))
+    log = Pages(page(seen(9))._replace(grants=(grant_row(7, None, None),)))
     run(relay.catch_up(log))
     run(relay.catch_up(log))
     assert log.cursors == [Cursor(5), Cursor(7)]
@@ -271,7 +272,7 @@ def test_refusals_are_forgotten(how: str) -> None:
     if how == "it starts over":
         relay.start_over(HISTORY, Cursor(7), GapReason.TOO_OLD)
     else:
-        run(relay.catch_up(Pages(page(seen(9))._replace(grants=(Grant(1, BOT, ADA),)))))
+        run(relay.catch_up(Pages(page(seen(9))._replace(grants=(grant_row(1, BOT, ADA),)))))
     assert refusals.find(ADA, BOT) is None
 
 

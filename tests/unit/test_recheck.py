@@ -68,22 +68,22 @@ class World:
         await while_running(self.rechecks.run(self.hub, self.wake), condition)
 
 
-def cut_off(world: World, *users: str, may_stay: bool = False) -> list[RecordingSink]:
+def cut_off(world: World, *users: str, is_recheck: bool = False) -> list[RecordingSink]:
     """Sockets of these users, which one read's changes cut off."""
     sinks = [join(world.hub, user)[1] for user in users]
     rows = [
-        access_change(number, 10, user_id=user, final_message=FAREWELL, may_stay=may_stay)
+        access_change(number, 10, user_id=user, final_message=FAREWELL, is_recheck=is_recheck)
         for number, user in enumerate(dict.fromkeys(users), 1)
     ]
     read(world.hub, at(10), "c", *rows)
     return sinks
 
 
-@pytest.mark.parametrize("may_stay", [False, True])
-def test_no_longer_allowed(may_stay: bool) -> None:
+@pytest.mark.parametrize("is_recheck", [False, True])
+def test_no_longer_allowed(is_recheck: bool) -> None:
     """Who is not allowed any more is closed with the change's code, after one final_message."""
     world = World(FakeAccess())
-    (sink,) = cut_off(world, ADA, may_stay=may_stay)
+    (sink,) = cut_off(world, ADA, is_recheck=is_recheck)
     run(world.until(lambda: sink.closed))
     assert sink.closed == (4003, "access ended")
     assert sink.messages == [{"id": "1", "type": "permission_change"}]
@@ -101,7 +101,7 @@ def test_allowed_again() -> None:
 def test_may_stay() -> None:
     """Who probably remained, and did, goes on once the relay has read as far as the answer."""
     world = World(FakeAccess(ADA))
-    (sink,) = cut_off(world, ADA, may_stay=True)
+    (sink,) = cut_off(world, ADA, is_recheck=True)
     run(world.until(lambda: world.wakes))
     (subscriber,) = world.hub
     assert subscriber.state is State.PAUSED
@@ -147,7 +147,7 @@ def test_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gone_meanwhile() -> None:
     """A socket that left before the answer does not come back with it."""
     world = World(FakeAccess(ADA))
-    (sink,) = cut_off(world, ADA, may_stay=True)
+    (sink,) = cut_off(world, ADA, is_recheck=True)
     (subscriber,) = world.hub
     world.hub.unsubscribe(subscriber)
     run(world.until(lambda: world.wakes))
@@ -158,7 +158,7 @@ def test_gone_meanwhile() -> None:
 def test_an_answer_from_before_a_gap() -> None:
     """When events are lost while a socket is asked about, only the next answer lets it back."""
     world = World(FakeAccess(ADA))
-    (sink,) = cut_off(world, ADA, may_stay=True)
+    (sink,) = cut_off(world, ADA, is_recheck=True)
     (subscriber,) = world.hub
     subscriber.knows_cursors = True
 

@@ -6,9 +6,9 @@ import pytest
 
 from realtime.relay import refusals as refusals_module
 from realtime.relay.errors import Refused
-from realtime.relay.events import Grant
+from realtime.relay.events import AccessChange
 from realtime.relay.refusals import KEPT_SECONDS, Refusals
-from tests.unit.relay_world import ADA, BOT, GRACE, OTHER_BOT
+from tests.unit.relay_world import ADA, BOT, GRACE, OTHER_BOT, grant_row
 
 DENIED = Refused(4003, "access denied")
 
@@ -74,14 +74,14 @@ def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     ("grants", "here", "there"),
     [
         ([], True, True),
-        ([Grant(1, BOT, ADA)], False, True),
-        ([Grant(1, BOT, GRACE)], False, True),
-        ([Grant(1, BOT, None), Grant(1, OTHER_BOT, None)], False, False),
-        ([Grant(1, None, None)], False, False),
-        ([Grant(1, None, GRACE), Grant(1, "bot:b3", None)], False, False),
+        ([grant_row(1, BOT, ADA)], False, True),
+        ([grant_row(1, BOT, GRACE)], False, True),
+        ([grant_row(1, BOT, None), grant_row(1, OTHER_BOT, None)], False, False),
+        ([grant_row(1, None, None)], False, False),
+        ([grant_row(1, None, GRACE), grant_row(1, "bot:b3", None)], False, False),
     ],
 )
-def test_grants(grants: list[Grant], here: bool, there: bool) -> None:
+def test_grants(grants: list[AccessChange], here: bool, there: bool) -> None:
     """A grant has everybody on its topic asked about anew, for a subject may be a name."""
     world = World()
     world.refuse()
@@ -91,9 +91,9 @@ def test_grants(grants: list[Grant], here: bool, there: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "grant", [Grant(1, BOT, ADA), Grant(1, "bot:b3", None), Grant(1, None, None)]
+    "grant", [grant_row(1, BOT, ADA), grant_row(1, "bot:b3", None), grant_row(1, None, None)]
 )
-def test_granted_while_being_asked_about(grant: Grant) -> None:
+def test_granted_while_being_asked_about(grant: AccessChange) -> None:
     """A refusal that was asked for before a grant is not remembered after it."""
     world = World()
     generation = world.refusals.generation

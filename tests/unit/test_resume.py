@@ -113,7 +113,7 @@ def test_owed(cursor: Cursor, until: Cursor, xids: list[int]) -> None:
         (access_change(2, 11, topic=OTHER_BOT), False),
         (access_change(2, 10), False),
         (access_change(2, 13), False),
-        (access_change(2, 11, may_stay=True), False),
+        (access_change(2, 11, is_recheck=True), False),
     ],
 )
 def test_access_was_lost(row: AccessChange, is_lost: bool) -> None:
@@ -129,7 +129,7 @@ def test_access_was_lost(row: AccessChange, is_lost: bool) -> None:
 def test_access_was_in_ask_about(granted_to: str, xid: int, is_lost: bool) -> None:
     """A recheck with a grant in the same gap may have been a loss."""
     grant = event(2, xid, granted_to=granted_to)
-    found = owed(at(10), at(12), past(access_change(1, 11, may_stay=True), grant, event(3, 12)))
+    found = owed(at(10), at(12), past(access_change(1, 11, is_recheck=True), grant, event(3, 12)))
     assert (found is GapReason.ACCESS_CHANGED) == is_lost
 
 

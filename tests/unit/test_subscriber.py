@@ -176,7 +176,7 @@ def test_held_access_changes_are_bounded() -> None:
     [
         (access_change(1, 10), True),
         (access_change(1, 11), False),
-        (access_change(1, 10, may_stay=True), False),
+        (access_change(1, 10, is_recheck=True), False),
         (access_change(1, 10, user_id="grace"), False),
         (event(1, 10), False),
         (event(1, 10, granted_to="ada"), True),

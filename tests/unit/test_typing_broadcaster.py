@@ -83,7 +83,7 @@ def test_not_to_those_on_their_way() -> None:
 def test_not_of_those_who_are_asked_about() -> None:
     """Who may not read at the moment may not type either."""
     world = World()
-    read(world.hub, at(10), "c", access_change(1, 10, user_id=ADA, may_stay=True))
+    read(world.hub, at(10), "c", access_change(1, 10, user_id=ADA, is_recheck=True))
     world.relay.said(world.ada, "b1", True)
     assert (world.grace_sink.messages, world.told) == ([], [])
 

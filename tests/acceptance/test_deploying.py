@@ -68,7 +68,8 @@ async def test_the_settings_of_the_page_serve(empty_database: str, tmp_path: Pat
     start = [*HONCHO, "-f", str(procfile), "start", "-p", str(port), "web"]
     with running(start, cwd="/", env=environ) as web:
         base = f"127.0.0.1:{port}"
-        wait_until(lambda: status_of(f"http://{base}/api/ready") == 200)
+        ready = f"http://{base}/api/ready"
+        await asyncio.to_thread(wait_until, lambda: status_of(ready) == 200)
         token = mint_token(
             given["JWT_SECRET"],
             owner,
@@ -84,9 +85,11 @@ async def test_the_settings_of_the_page_serve(empty_database: str, tmp_path: Pat
         await socket.established()
         await platform.execute(f"SELECT relay.emit('bot:{bot}', 'deployed', '{{}}')")
         await socket.next("deployed")
-        checked = run_script("doctor", **given)
+        # In threads: the socket must answer pings, and the close frame.
+        checked = await asyncio.to_thread(run_script, "doctor", **given)
         assert (checked.returncode, checked.stderr) == (0, ""), checked.stdout
-        assert web.stop(signal.SIGTERM) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+        status = await asyncio.to_thread(web.stop, signal.SIGTERM)
+        assert status in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
         assert await socket.closed() == 1001
         wait_until(web.is_gone)
     await platform.connection.close(timeout=LIMIT)

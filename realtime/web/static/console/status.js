@@ -57,7 +57,7 @@ export class Status {
   }
 
   bot(name, id) {
-    this.#title = name;
+    this.#title = `${name} · Rowcast`;
     setText(find('bot-name'), name);
     setText(find('bot-id'), id);
     this.#showTitle(document.body.dataset.state);

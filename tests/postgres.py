@@ -19,11 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from alembic import command
-from alembic.config import Config
 
 from realtime.embedded.server import EmbeddedPostgres
-from realtime.installation import ALEMBIC_INI
 from realtime.postgres.schema import migrate
 
 SETTINGS = {
@@ -104,11 +101,9 @@ def migrated_template(postgres: EmbeddedPostgres) -> str:
 
 @pytest.fixture(scope="session")
 def core_template(postgres: EmbeddedPostgres) -> str:
-    """The name of a database with the log alone, as `alembic upgrade core@head` leaves it."""
+    """The name of a database with the log alone, as `bin/migrate --core` leaves it."""
     postgres.sql("CREATE DATABASE core_alone")
-    config = Config(ALEMBIC_INI)
-    config.attributes["dsn"] = postgres.dsn("core_alone")
-    command.upgrade(config, "core@head")
+    migrate(postgres.dsn("core_alone"), core_alone=True)
     return "core_alone"
 
 

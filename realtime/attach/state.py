@@ -89,7 +89,7 @@ async def read_attached(connection: AnyConnection, server_role: str | None) -> A
     state = await connection.fetchrow(_STATE, server_role)
     assert state is not None
     if not state["has_core"]:
-        raise AttachError("the log is not there yet: run alembic upgrade core@head")
+        raise AttachError("the log is not there yet: run bin/migrate --core")
     is_attached = (state["comment"] or "").startswith(MADE_BY)
     if state["has_access"] and not is_attached:
         raise AttachError(

@@ -8,7 +8,8 @@ import click
 
 
 @click.command()
-def command() -> None:
+@click.option("--core", is_flag=True, help="The log alone, for tables of your own.")
+def command(core: bool) -> None:
     """Bring the schema of the database up to date.
 
     It makes the schema relay and the reference tables, or changes them to what this release
@@ -18,9 +19,10 @@ def command() -> None:
     \b
     Example:
       DATABASE_URL=postgres://chat:password@localhost/chat realtime migrate
+      realtime migrate --core && realtime attach mapping.toml --apply
     """
     from realtime.cli.database import direct_url
     from realtime.postgres.release import bring_up_to_date
 
-    bring_up_to_date(direct_url(os.environ))
+    bring_up_to_date(direct_url(os.environ), core_alone=core)
     click.echo("the schema is up to date")

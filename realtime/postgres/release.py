@@ -20,8 +20,8 @@ class ReleaseError(CommandError):
     """The schema could not be brought up to date; the text is for whoever releases."""
 
 
-def bring_up_to_date(dsn: str) -> None:
-    """Migrate the database at `dsn`.
+def bring_up_to_date(dsn: str, *, core_alone: bool = False) -> None:
+    """Migrate the database at `dsn`; a new one to the log alone where that is wanted.
 
     Raises:
         ReleaseError: It cannot be reached, or PostgreSQL refused a step; nothing was changed.
@@ -36,7 +36,7 @@ def bring_up_to_date(dsn: str) -> None:
             f" ({said})"
         ) from error
     try:
-        migrate(dsn)
+        migrate(dsn, core_alone=core_alone)
     except asyncpg.PostgresError as error:
         raise ReleaseError(f"the migration failed, and changed nothing: {error}") from error
 

@@ -41,7 +41,7 @@ class SchemaError(CommandError):
     """The database's schema is not this program's; the message says what to do."""
 
 
-def migrate(dsn: str) -> None:
+def migrate(dsn: str, *, core_alone: bool = False) -> None:
     """Bring the database up to date: the log and its functions, and the reference tables.
 
     A database that has the log alone keeps to that: its tables are a platform's own. A database
@@ -49,6 +49,7 @@ def migrate(dsn: str) -> None:
 
     Args:
         dsn: an address in any form that asyncpg understands.
+        core_alone: bring no reference tables into a database that has none.
 
     Raises:
         SchemaError: a newer release has migrated the database, and does not serve this one.
@@ -60,7 +61,8 @@ def migrate(dsn: str) -> None:
         return
     config = _config()
     config.attributes["dsn"] = dsn
-    command.upgrade(config, "core@head" if _is_core_alone(applied) else "heads")
+    is_core_alone = _is_core_alone(applied) or (core_alone and not applied)
+    command.upgrade(config, "core@head" if is_core_alone else "heads")
 
 
 async def check_schema(connection: Connection) -> set[str]:

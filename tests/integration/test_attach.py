@@ -212,7 +212,7 @@ async def test_without_the_log_there_is_nothing_to_attach_to(empty_database: str
     """The line says what to run."""
     connection = await asyncpg.connect(empty_database)
     try:
-        with pytest.raises(AttachError, match="alembic upgrade core@head"):
+        with pytest.raises(AttachError, match="bin/migrate --core"):
             await apply(connection, read_mapping())
     finally:
         await connection.close()

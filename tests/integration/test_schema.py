@@ -88,7 +88,7 @@ def test_the_core_alone_knows_no_tables(
     empty_database: str, dump: Callable[[str], list[str]]
 ) -> None:
     """A platform with tables of its own takes only that, and brings authorize itself."""
-    command.upgrade(config_for(empty_database), "core@head")
+    migrate(empty_database, core_alone=True)
     assert "public." not in "\n".join(dump(empty_database))
     with pytest.raises(SchemaError, match=r"relay\.authorize"):
         check(empty_database)
@@ -267,3 +267,12 @@ def test_migrating_a_database_with_the_log_alone_leaves_it_alone(
     before = dump(core_database)
     migrate(core_database)
     assert dump(core_database) == before
+
+
+def test_the_reference_tables_stay_where_the_core_alone_is_asked_for(
+    empty_database: str, database: str, dump: Callable[[str], list[str]]
+) -> None:
+    """The wrong option on a database that has them leaves it whole: both parts go to the newest."""
+    command.upgrade(config_for(empty_database), "reference_0001")
+    migrate(empty_database, core_alone=True)
+    assert dump(empty_database) == dump(database)

@@ -258,7 +258,7 @@ def fresh(next_template: str, postgres: EmbeddedPostgres) -> Iterator[str]:
 def attached(checkout: Checkout, postgres: EmbeddedPostgres) -> Iterator[str]:
     """The address of a database with the next release's core, and tables that it attached."""
     with copy_of("template1", postgres) as dsn:
-        checkout.run("-m", "alembic", "upgrade", "core@head", dsn=dsn)
+        checkout.run("-m", "realtime", "migrate", "--core", dsn=dsn)
         for path in checkout.tables():
             execute(dsn, path.read_text("ascii"))
         checkout.run("-m", "realtime", "attach", "--apply", dsn=dsn)

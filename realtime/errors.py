@@ -39,6 +39,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from realtime.installation import as_called
+
 
 class CommandError(Exception):
     """A command cannot go on; the text says to whoever runs it what to do."""
@@ -50,5 +52,5 @@ def say_and_exit() -> Iterator[None]:
     try:
         yield
     except CommandError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_called(str(error))}", file=sys.stderr)
         sys.exit(1)

@@ -7,6 +7,7 @@ A checkout has `alembic.ini` and `migrations` at its top. The wheel has both in 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -28,3 +29,8 @@ DATA: Final = (
     PROJECT / ".data" if IS_CHECKOUT else Path(os.path.expanduser("~/.local/share/rowcast"))  # noqa: PTH111 - raises nothing
 )
 """What `dev` keeps: its database and its secret."""
+
+
+def as_called(text: str) -> str:
+    """Name commands as they are called here: `bin/dev` in a checkout, else `realtime dev`."""
+    return text if IS_CHECKOUT else re.sub(r"(?<![\w/])bin/(?=\w)", "realtime ", text)

@@ -16,6 +16,7 @@ from realtime.doctor.explain import Explanation
 from realtime.doctor.explain import explain as explain_event
 from realtime.doctor.report import Line, Report, problem
 from realtime.errors import CommandError
+from realtime.installation import as_called
 from realtime.postgres.pool import DATABASE_ERRORS
 
 EXPLAIN_SECONDS = 200.0
@@ -33,7 +34,7 @@ def run(environ: Mapping[str, str], *, as_json: bool, explain: tuple[int, str] |
     """
     found: Report | Explanation
     found = _examine(environ) if explain is None else _explain(_deployment(environ), *explain)
-    click.echo(found.json() if as_json else found.text())
+    click.echo(as_called(found.json() if as_json else found.text()))
     return found.exit_code
 
 

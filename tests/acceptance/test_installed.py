@@ -14,10 +14,23 @@ import pytest
 
 from realtime import __version__
 from tests.adopted import MAPPING, SCHEMA
-from tests.commands import ROOT, SECRET, environment, execute, free_port, running, status_of
+from tests.commands import (
+    ROOT,
+    SECRET,
+    assert_one_line,
+    environment,
+    execute,
+    free_port,
+    running,
+    status_of,
+)
 from tests.waiting import wait_until
 
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+AS_CALLED = """
+from realtime.installation import as_called
+print(as_called("run bin/dev once, or /usr/bin/psql"))
+"""
 
 
 class Installed:
@@ -35,6 +48,10 @@ class Installed:
         run(*PIP, "--python", python, "install", *offline, str(wheel))
         (packages,) = self.venv.glob("lib/python*/site-packages")
         (packages / "tests.pth").write_text("\n".join(site.getsitepackages()))
+
+        # Somebody's own package of that name, where the commands are called.
+        (self.elsewhere / "migrations").mkdir()
+        (self.elsewhere / "migrations" / "__init__.py").write_text("raise RuntimeError('not ours')")
 
     def command(self, *arguments: str) -> list[str]:
         return [str(self.venv / "bin" / arguments[0]), *arguments[1:]]
@@ -55,11 +72,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 
 def test_nothing_of_the_checkout_is_used(installed: Installed) -> None:
-    """Or the other tests here would test nothing; and no package of ours is called `migrations`."""
+    """Or the other tests here would test nothing. No package at the top is called `migrations`."""
     found = installed.run("python", "-c", "import realtime; print(realtime.__file__)")
     assert Path(found).is_relative_to(installed.venv)
-    code = "import importlib.util; print(importlib.util.find_spec('migrations'))"
-    assert installed.run("python", "-c", code) == "None\n"
+    assert [*installed.venv.glob("lib/python*/site-packages/migrations")] == []
 
 
 def test_the_version_is_the_packages(installed: Installed) -> None:
@@ -74,6 +90,7 @@ def test_it_migrates_and_serves_from_any_directory(
     """The migrations and the pages come out of the wheel."""
     ours = {"DATABASE_URL": empty_database, "JWT_SECRET": SECRET, "PORT": str(free_port())}
     assert "up to date" in installed.run("realtime", "migrate", **ours)
+    assert "up to date" in installed.run("python", "-m", "realtime", "migrate", **ours)
     environ = environment(**ours, CONSOLE="true")
     command = installed.command("realtime", "serve")
     with running(command, cwd=installed.elsewhere, env=environ) as server:
@@ -83,6 +100,21 @@ def test_it_migrates_and_serves_from_any_directory(
             assert answer.read() == (ROOT / "realtime/web/static/realtime.js").read_bytes()
         assert status_of(f"{address}/") == 200
         assert server.stop(signal.SIGTERM) == 0
+
+
+def test_its_errors_name_its_own_commands(installed: Installed, empty_database: str) -> None:
+    """There is no bin/migrate here."""
+    done = subprocess.run(
+        installed.command("realtime", "serve"),
+        env=environment(DATABASE_URL=empty_database, JWT_SECRET=SECRET, PORT="0"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert_one_line(done, "the database is not migrated: run realtime migrate")
+    text = installed.run("python", "-c", AS_CALLED)
+    assert text == "run realtime dev once, or /usr/bin/psql\n"
 
 
 def test_it_attaches(installed: Installed, core_database: str) -> None:

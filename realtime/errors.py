@@ -23,6 +23,7 @@ A client is told of the next ones, by a close code or an error message:
     TokenError                   a token is not valid
     KeysUnavailable              the keys that verify tokens cannot be fetched
     InvalidCursor                a cursor is not one of ours
+    ForeignCursor                a cursor is of another database or history
     Unrecoverable                missed events cannot be sent any more
     _Violation                   a frame breaks the WebSocket protocol
 

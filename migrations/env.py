@@ -2,20 +2,23 @@
 
 The address comes from `config.attributes["dsn"]` or else from DATABASE_URL, in any form that
 asyncpg understands. Everything happens in one transaction under one lock, so that two release
-phases at once do not collide. The version table lives in the schema relay, beside an
-application's own alembic history.
+phases at once do not collide. No table is waited for longer than a moment, for writers queue behind
+whoever waits: the transaction is given up and tried again. The version table lives in the schema
+relay, beside an application's own alembic history.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 from alembic import context
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -26,6 +29,14 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 10.0
 LOCK_TIMEOUT = "60s"
+"""For another release phase to end."""
+TABLE_TIMEOUT = "150ms"
+"""For one table. Several stay below PostgreSQL's deadlock_timeout, so that a deadlock with a writer
+costs us the attempt, never the writer."""
+PATIENCE_SECONDS = 60.0
+PAUSE_SECONDS = 0.5
+LOCKED = ("55P03", "40P01")
+"""PostgreSQL's codes for a lock that was not to be had, and for a deadlock."""
 LOCK_KEY = 7_310_594_301_118_720  # arbitrary, but the same in every release
 
 
@@ -60,6 +71,7 @@ def run_online(connection: Connection) -> None:
     with context.begin_transaction():
         connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK_KEY})"))
+        connection.execute(text(f"SET LOCAL lock_timeout = '{TABLE_TIMEOUT}'"))
         connection.execute(text("CREATE SCHEMA IF NOT EXISTS relay"))
         context.run_migrations()
 
@@ -78,8 +90,21 @@ async def connect_and_run() -> None:
         return await asyncpg.connect(address, timeout=CONNECT_TIMEOUT)
 
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
-    async with engine.connect() as connection:
-        await connection.run_sync(run_online)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            async with engine.connect() as connection:
+                return await connection.run_sync(run_online)
+        except (asyncpg.PostgresError, DBAPIError) as error:
+            if sqlstate(error) not in LOCKED or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(PAUSE_SECONDS)
+
+
+def sqlstate(error: asyncpg.PostgresError | DBAPIError) -> str | None:
+    """PostgreSQL's code for an error, also where SQLAlchemy has wrapped it."""
+    code: str | None = getattr(getattr(error, "orig", error), "sqlstate", None)
+    return code
 
 
 if context.is_offline_mode():

@@ -12,6 +12,7 @@ depends_on = None
 
 def upgrade() -> None:
     run_scripts(
+        "0002/core/hold_writers",
         "0002/core/releases",
         "0002/core/log",
         "0002/core/floor",

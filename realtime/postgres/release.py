@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 
 import asyncpg
+from sqlalchemy.exc import DBAPIError
 
 from realtime.errors import CommandError
 from realtime.postgres.pool import DATABASE_ERRORS, connect
@@ -37,8 +38,15 @@ def bring_up_to_date(dsn: str, *, core_alone: bool = False) -> None:
         ) from error
     try:
         migrate(dsn, core_alone=core_alone)
+    except asyncpg.LockNotAvailableError as error:
+        raise ReleaseError(
+            "nothing was changed: a transaction has one of the tables in use all the time. Look for"
+            " an old xact_start in pg_stat_activity (a report, a dump), and run this again after it"
+        ) from error
     except asyncpg.PostgresError as error:
         raise ReleaseError(f"the migration failed, and changed nothing: {error}") from error
+    except DBAPIError as error:
+        raise ReleaseError(f"the migration failed, and changed nothing: {error.orig}") from error
 
 
 async def _reach(dsn: str) -> None:

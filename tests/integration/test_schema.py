@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -243,6 +243,20 @@ def test_each_revision_says_whom_it_serves(database: str) -> None:
         assert oldest in names
         assert oldest <= revision
         assert oldest.split("_")[0] == revision.split("_")[0]
+
+
+@pytest.fixture
+def latin_database(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """The address of an empty database that is not UTF-8."""
+    postgres.sql("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+    yield postgres.dsn("latin")
+    postgres.sql("DROP DATABASE latin WITH (FORCE)")
+
+
+def test_a_database_of_another_encoding_can_be_migrated(latin_database: str) -> None:
+    """No file has a character that only UTF-8 has, comments included."""
+    migrate(latin_database)
+    check(latin_database)
 
 
 def test_the_log_lives_beside_an_applications_own_history(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -45,6 +46,18 @@ INSERT INTO documents (bot_id, filename) SELECT id, 'a.pdf' FROM bots;
 UPDATE permissions SET role = 'editor';
 INSERT INTO relay.nodes (id) VALUES (gen_random_uuid());
 INSERT INTO relay.snapshots DEFAULT VALUES;
+"""
+# In the order of a migration's locks: writers of another order fail each other's transactions, too.
+WRITES = (
+    "INSERT INTO messages (session_id, bot_id, user_id, role, content)"
+    " SELECT id, bot_id, user_id, 'user', 'during' FROM sessions LIMIT 1",
+    "INSERT INTO documents (bot_id, filename) SELECT id, 'during' FROM bots LIMIT 1",
+    "SELECT relay.emit('bot:' || id, 'during', '{}') FROM bots LIMIT 1",
+)
+WRITTEN = """
+SELECT count(*) FROM messages WHERE content = 'during'
+UNION ALL SELECT count(*) FROM documents WHERE filename = 'during'
+UNION ALL SELECT count(*) FROM relay.events WHERE type = 'during'
 """
 
 
@@ -127,6 +140,56 @@ def test_tables_attached_with_0_1_0_are_attached_again(
         assert done.returncode == 0, done.stderr
     assert schema(empty_database) == schema(core_database)
     assert fetch(empty_database, "SELECT type FROM relay.events") == ["grant", "grant"]
+
+
+async def write_until(done: asyncio.Event, dsn: str, statements: Sequence[str]) -> int:
+    """Transactions of these statements, one after the other; how many statements committed."""
+    connection = await asyncpg.connect(dsn, timeout=10)
+    committed = 0
+    try:
+        while not done.is_set():
+            async with connection.transaction():
+                for statement in statements:
+                    await connection.execute(statement)
+            committed += len(statements)
+    finally:
+        await connection.close(timeout=10)
+    return committed
+
+
+@pytest.mark.gen_test
+async def test_a_migration_fails_no_writer(empty_database: str) -> None:
+    """Transactions that write to several tables and to the log go on meanwhile."""
+    await asyncio.to_thread(command.upgrade, config_for(empty_database), "reference_0001")
+    await asyncio.to_thread(execute, empty_database, ROWS)
+    done = asyncio.Event()
+    parts = [part for size in (1, 2, 3) for part in itertools.combinations(WRITES, size)]
+    writers = [asyncio.create_task(write_until(done, empty_database, part)) for part in parts]
+    try:
+        await asyncio.to_thread(migrate, empty_database)
+    finally:
+        done.set()
+        committed = await asyncio.gather(*writers)
+    assert all(committed)
+    written = await asyncio.to_thread(fetch, empty_database, WRITTEN)
+    assert sum(map(int, written)) == sum(committed)
+
+
+@pytest.mark.gen_test
+async def test_writers_do_not_queue_behind_a_migration(empty_database: str) -> None:
+    """It waits for a long transaction, and others write meanwhile."""
+    await asyncio.to_thread(command.upgrade, config_for(empty_database), "reference_0001")
+    await asyncio.to_thread(execute, empty_database, ROWS)
+    holder, other = [await asyncpg.connect(empty_database, timeout=10) for _ in range(2)]
+    async with holder.transaction():
+        await holder.execute(WRITES[0])
+        migrating = asyncio.create_task(asyncio.to_thread(migrate, empty_database))
+        while not await other.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+            assert not migrating.done()
+        await asyncio.wait_for(other.execute(WRITES[0]), 10)
+    await migrating
+    for connection in (holder, other):
+        await connection.close(timeout=10)
 
 
 def test_0_2_0_can_be_taken_back(database: str, empty_database: str) -> None:

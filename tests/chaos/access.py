@@ -1,6 +1,6 @@
 """Access that is taken and given back while everything else goes on, and the record of it.
 
-Each kind changes one user's access, waits, and gives it back; `World.absences` says by which
+Each kind changes one user's access, waits, and gives it back; `Population.absences` says by which
 transactions. A user whose access is being changed is busy, so that the changes of each have one
 order. `drama` strikes these as it strikes faults.
 """
@@ -15,8 +15,8 @@ from itertools import count
 import asyncpg
 
 from tests.chaos.ledger import Book
+from tests.chaos.population import Absence, Bot, Population, Seat
 from tests.chaos.scribe import OUTAGE, Scribe, Statement, connect
-from tests.chaos.world import Absence, Bot, Seat, World
 from tests.waiting import eventually
 
 AWAY_SECONDS = (0.0, 3.0)
@@ -40,10 +40,10 @@ class Access:
     """
 
     def __init__(
-        self, dsn: str, *, world: World, book: Book, call_back: Callable[[Seat], None]
+        self, dsn: str, *, population: Population, book: Book, call_back: Callable[[Seat], None]
     ) -> None:
         self._dsn = dsn
-        self._world = world
+        self._population = population
         self._book = book
         self._scribe = Scribe(dsn, book)
         self._call_back = call_back
@@ -65,7 +65,7 @@ class Access:
 
     async def revoke_for_good(self, chance: random.Random, number: int) -> None:
         """At the end: some do not come back, so that nobody may be left in."""
-        for viewer in chance.sample(self._world.viewers, number):
+        for viewer in chance.sample(self._population.viewers, number):
             seat = self._chat_seat(viewer, chance)
             await self._lose([seat], self._revocation(seat))
 
@@ -133,8 +133,10 @@ class Access:
 
     async def _transfer(self, chance: random.Random) -> None:
         """The old owner is out, unless a permission keeps them in; then back."""
-        bot = chance.choice(self._world.bots)
-        viewer = next(s.user for s in self._world.seats if s.bot == bot.id and s.user != bot.owner)
+        bot = chance.choice(self._population.bots)
+        viewer = next(
+            s.user for s in self._population.seats if s.bot == bot.id and s.user != bot.owner
+        )
         owner = Seat(bot.owner, bot.id)
         await self._take_up(bot.owner, viewer)
         if chance.random() < 0.5:
@@ -143,26 +145,26 @@ class Access:
             await self._lose([owner], (_OWN, (bot.id, viewer)))
             await self._wait(chance)
             tag = await self._write((_OWN, (bot.id, bot.owner)))
-            self._world.shaken[Seat(viewer, bot.id)].append(tag)
+            self._population.shaken[Seat(viewer, bot.id)].append(tag)
             self._gain([owner], tag)
-        self._world.busy.discard(viewer)
+        self._population.busy.discard(viewer)
 
     async def _transfer_with_permission(
         self, bot: Bot, owner: Seat, viewer: Seat, chance: random.Random
     ) -> None:
         tag = await self._write(self._grant(owner, "admin"), (_OWN, (bot.id, viewer.user)))
-        self._world.shaken[owner].append(tag)
+        self._population.shaken[owner].append(tag)
         await self._wait(chance)
         tag = await self._write((_OWN, (bot.id, bot.owner)))
-        self._world.shaken[viewer].append(tag)
+        self._population.shaken[viewer].append(tag)
         tag = await self._write(self._revocation(owner))
-        self._world.shaken[owner].append(tag)
-        self._world.busy.discard(bot.owner)
+        self._population.shaken[owner].append(tag)
+        self._population.busy.discard(bot.owner)
 
     async def _deactivate(self, chance: random.Random) -> None:
-        user = chance.choice(self._world.users)
+        user = chance.choice(self._population.users)
         await self._take_up(user)
-        seats = self._world.seats_of(user)
+        seats = self._population.seats_of(user)
         await self._lose(seats, (_ACTIVATE, (user, False)))
         await self._wait(chance)
         self._gain(seats, await self._write((_ACTIVATE, (user, True))))
@@ -170,30 +172,30 @@ class Access:
     # Their parts.
 
     async def _viewer(self, chance: random.Random) -> Seat:
-        viewer = chance.choice(self._world.viewers)
+        viewer = chance.choice(self._population.viewers)
         await self._take_up(viewer)
         return self._chat_seat(viewer, chance)
 
     def _chat_seat(self, user: str, chance: random.Random) -> Seat:
-        return chance.choice([seat for seat in self._world.seats_of(user) if seat.bot])
+        return chance.choice([seat for seat in self._population.seats_of(user) if seat.bot])
 
     async def _take_up(self, *users: str) -> None:
-        await eventually(lambda: not self._world.busy & set(users), limit=BUSY_LIMIT)
-        self._world.busy.update(users)
-        self._world.changes.update(users)
+        await eventually(lambda: not self._population.busy & set(users), limit=BUSY_LIMIT)
+        self._population.busy.update(users)
+        self._population.changes.update(users)
 
     async def _lose(self, seats: list[Seat], *statements: Statement, tag: str = "") -> None:
         # Entered first: nobody may count on somebody who is on the way out.
         tag = tag or self._name()
         for seat in seats:
-            self._world.absences[seat].append(Absence(tag))
+            self._population.absences[seat].append(Absence(tag))
         await self._scribe.transact(tag, *statements)
 
     def _gain(self, seats: list[Seat], tag: str) -> None:
         for seat in seats:
-            self._world.absences[seat][-1].gained = tag
+            self._population.absences[seat][-1].gained = tag
             self._call_back(seat)
-        self._world.busy.difference_update(seat.user for seat in seats)
+        self._population.busy.difference_update(seat.user for seat in seats)
 
     async def _give_back(self, seat: Seat, chance: random.Random) -> None:
         await self._wait(chance)
@@ -219,7 +221,7 @@ class Access:
         return _GRANT, (seat.bot, seat.user, role)
 
     def _message(self, seat: Seat, tag: str, name: str) -> list[Statement]:
-        bot = next(bot for bot in self._world.bots if bot.id == seat.bot)
+        bot = next(bot for bot in self._population.bots if bot.id == seat.bot)
         mark = f"{tag}.{name}"
         return [
             (_MARK, (mark, tag, bot.topic)),

@@ -22,10 +22,10 @@ from realtime.embedded.server import PORT, EmbeddedPostgres
 from realtime.postgres.schema import migrate
 from tests.chaos.clients import Client
 from tests.chaos.ledger import SCHEMA, Book
+from tests.chaos.population import Population, make_population
 from tests.chaos.processes import RelayProcess
 from tests.chaos.proxy import Proxy
 from tests.chaos.scribe import Scribe, connect
-from tests.chaos.world import World, make_world
 from tests.commands import SECRET, free_port
 
 POSTGRES_SETTINGS = {
@@ -79,7 +79,7 @@ class Arena:
     seed: int
     stage: Stage
     dsn: str
-    world: World
+    population: Population
     book: Book
     scribe: Scribe
     relays: list[RelayProcess]
@@ -92,7 +92,7 @@ class Arena:
     """What faults measured beside the time to recovery."""
 
     def admin_token(self) -> str:
-        return make_token(self.world.users[0], is_admin=True)
+        return make_token(self.population.users[0], is_admin=True)
 
     def call_back(self, seat: object) -> None:
         for client in self.clients:
@@ -119,7 +119,7 @@ async def arena(
     dsn = built.postgres.dsn()
     connection = await connect(dsn)
     await connection.execute(SCHEMA)
-    world = await make_world(connection)
+    population = await make_population(connection)
     await connection.close(timeout=5)
     proxies = [Proxy(_socket_of(dsn)) for _ in range(relays)]
     clients: list[Client] = []
@@ -132,12 +132,12 @@ async def arena(
         ports = [relay.port for relay in built.relays]
         clients += [
             Client(seat, number, seed=seed, ports=ports, token=make_token, clock=clock)
-            for number, seat in enumerate(world.seats, 1)
+            for number, seat in enumerate(population.seats, 1)
         ]
         for client in clients:
             client.start()
         yield Arena(
-            seed, built, dsn, world, book, scribe, built.relays, proxies, clients, say, clock
+            seed, built, dsn, population, book, scribe, built.relays, proxies, clients, say, clock
         )
     finally:
         await asyncio.gather(*(client.finish() for client in clients))

@@ -18,10 +18,10 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from realtime.client import Closed, RealtimeClient, Reconnecting, Timings
 from realtime.client.rules import HEARD_NOTHING
 from realtime.client.transport import open_socket
+from tests.chaos.population import Seat
 from tests.chaos.record import Ending, Record
 from tests.chaos.websocket import Dial, Wire
 from tests.chaos.witness import Witness
-from tests.chaos.world import Seat
 
 STAY_SECONDS = 12.0
 """How long a client stays before it drops the connection itself, on average."""

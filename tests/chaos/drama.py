@@ -56,7 +56,7 @@ class Prober:
         except TimeoutError:
             self.unanswered.append(f"{probe} after {what!r}: could not be written")
             return None
-        expected, changes = self._expected(), dict(self._arena.world.changes)
+        expected, changes = self._expected(), dict(self._arena.population.changes)
         try:
             await eventually(
                 lambda: not self._without(expected, probe, since, changes), limit=RECOVERY_LIMIT
@@ -70,22 +70,22 @@ class Prober:
         return max([ended_at, *times]) - ended_at
 
     async def _write(self, probe: str) -> None:
-        world = self._arena.world
-        emits: list[Statement] = [(_EMIT, (bot.topic, probe)) for bot in world.bots]
-        notes: list[Statement] = [(_NOTIFY, (user, probe)) for user in world.users]
+        population = self._arena.population
+        emits: list[Statement] = [(_EMIT, (bot.topic, probe)) for bot in population.bots]
+        notes: list[Statement] = [(_NOTIFY, (user, probe)) for user in population.users]
         await self._arena.scribe.transact(probe, *emits, *notes)
 
     def _expected(self) -> list[Client]:
-        world = self._arena.world
+        population = self._arena.population
         return [
             client for client in self._arena.clients
-            if client.seat.user not in world.busy and not world.is_away(client.seat)
+            if client.seat.user not in population.busy and not population.is_away(client.seat)
         ]  # fmt: skip
 
     def _without(
         self, expected: list[Client], probe: str, since: float, changes: Mapping[str, int]
     ) -> list[Client]:
-        now = self._arena.world.changes
+        now = self._arena.population.changes
         return [
             client for client in expected
             if not client.has_recovered(probe, since) and client.is_reading

@@ -195,7 +195,7 @@ class Faults:
             client.read_again()
 
     async def _write_bursts(self, client: Client) -> None:
-        bot = next(bot for bot in self._arena.world.bots if bot.id == client.seat.bot)
+        bot = next(bot for bot in self._arena.population.bots if bot.id == client.seat.bot)
         for _ in range(BURSTS):
             self._bursts += 1
             tag = f"burst.{self._bursts}"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tests.chaos.world import Seat
+from tests.chaos.population import Seat
 
 
 class Seen(NamedTuple):

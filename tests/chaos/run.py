@@ -53,12 +53,12 @@ class _Play:
         self._arena = place
         self._stop = asyncio.Event()
         self._writers = [
-            Writer(place.dsn, number, seed=place.seed, world=place.world, book=place.book)
+            Writer(place.dsn, number, seed=place.seed, population=place.population, book=place.book)
             for number in range(1, WRITERS + 1)
         ]
         self._faults = Faults(place)
         self._access = Access(
-            place.dsn, world=place.world, book=place.book, call_back=place.call_back
+            place.dsn, population=place.population, book=place.book, call_back=place.call_back
         )
         self._prober = Prober(place)
         self._drama = Drama(place, self._prober)
@@ -94,7 +94,7 @@ class _Play:
         await self._prober.recover(self._arena.clock(), "the end")
         with suppress(AssertionError):  # the verdict names who was left in
             await eventually(lambda: not self._left_in(), limit=LEAVE_LIMIT)
-        is_away = self._arena.world.is_away
+        is_away = self._arena.population.is_away
         await asyncio.gather(
             *(one.finish(is_away=is_away(one.seat)) for one in self._arena.clients)
         )
@@ -103,7 +103,7 @@ class _Play:
             await relay.terminate()
 
     def _left_in(self) -> list[Client]:
-        is_away = self._arena.world.is_away
+        is_away = self._arena.population.is_away
         return [one for one in self._arena.clients if one.is_live and is_away(one.seat)]
 
     async def _watch(self, began: float) -> None:
@@ -125,7 +125,7 @@ class _Play:
         left = await connection.fetchval("SELECT count(*) FROM relay.events")
         await connection.close(timeout=5)
         records = [client.record for client in self._arena.clients]
-        violations = Verdict(truth, self._arena.world).of_all(records)
+        violations = Verdict(truth, self._arena.population).of_all(records)
         return Report(
             seed=self._arena.seed,
             seconds=took,

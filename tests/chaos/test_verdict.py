@@ -11,20 +11,20 @@ import pytest
 
 from realtime.relay.cursor import Cursor, Database, encode_cursor
 from tests.chaos.ledger import Book, LogRow, Truth
+from tests.chaos.population import Absence, Population, Seat
 from tests.chaos.record import Ending, Greeting, Record, Seen
 from tests.chaos.verdict import Verdict, Violation
-from tests.chaos.world import Absence, Seat, World
 
 SEAT = Seat("user-1", "bot-1")
 
 
 class History:
-    """A world in which things happen one after another."""
+    """Things that happen to a population, one after another."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.book = Book(lambda: self.now)
-        self.world = World()
+        self.population = Population()
         self.record = Record("client 1", SEAT)
         self.rows: dict[int, LogRow] = {}
         self.tags: dict[int, str] = {}
@@ -50,10 +50,10 @@ class History:
         return tag
 
     def revoke(self, xid: int, at: float) -> None:
-        self.world.absences[SEAT].append(Absence(self.transaction(xid, at)))
+        self.population.absences[SEAT].append(Absence(self.transaction(xid, at)))
 
     def grant(self, xid: int, at: float) -> None:
-        self.world.absences[SEAT][-1].gained = self.transaction(xid, at)
+        self.population.absences[SEAT][-1].gained = self.transaction(xid, at)
 
     def begin(self, at: float, last: int = 0) -> None:
         """The client is let in, with a cursor that covers transactions up to `last`."""
@@ -72,7 +72,7 @@ class History:
 
     def violations(self) -> list[Violation]:
         truth = Truth(self.rows, self.book, self.tags, self.marks)
-        return Verdict(truth, self.world).of_all([self.record])
+        return Verdict(truth, self.population).of_all([self.record])
 
     def broken_rules(self) -> list[str]:
         return [violation.rule for violation in self.violations()]
@@ -182,7 +182,7 @@ def test_the_revoking_transactions_own_messages_must_not_be_seen(history: Histor
     history.commit(20, 10)
     history.see(20)
     assert history.broken_rules() == ["after revoke"]
-    history.world.absences[SEAT][-1].gained = "t20"
+    history.population.absences[SEAT][-1].gained = "t20"
     assert history.violations() == []
 
 
@@ -219,7 +219,7 @@ def test_access_changed_needs_a_revoke_that_the_cursor_does_not_cover(history: H
 
 def test_who_kept_access_but_was_asked_about_may_be_told_so(history: History) -> None:
     """As an owner whose bot was another's for a while."""
-    history.world.shaken[SEAT].append(history.transaction(20, 10))
+    history.population.shaken[SEAT].append(history.transaction(20, 10))
     history.greet(last=19, opened=25, recovered=False, reason="access_changed")
     assert history.violations() == []
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from realtime.client.events import parse, resync
+from tests.chaos.population import Seat
 from tests.chaos.record import Record
 from tests.chaos.websocket import Dial
 from tests.chaos.witness import Witness
-from tests.chaos.world import Seat
 
 
 @pytest.fixture

@@ -34,8 +34,8 @@ from typing import NamedTuple
 
 from realtime.relay.cursor import Cursor, decode_cursor
 from tests.chaos.ledger import Interval, LogRow, Truth
+from tests.chaos.population import Absence, Population
 from tests.chaos.record import Ending, Episode, Greeting, Record, Seen
-from tests.chaos.world import Absence, World
 
 FAREWELL = "permission_change"
 
@@ -53,12 +53,12 @@ class Verdict:
     """Judges records.
 
     Args:
-        world: who had access when.
+        population: who had access when.
     """
 
-    def __init__(self, truth: Truth, world: World) -> None:
+    def __init__(self, truth: Truth, population: Population) -> None:
         self._truth = truth
-        self._world = world
+        self._population = population
         self._cursors: dict[str, Cursor] = {}
 
     def of_all(self, records: Iterable[Record]) -> list[Violation]:
@@ -99,7 +99,7 @@ class Verdict:
             if ending.code in (4001, 4003) and not self._had_cause(record, ending):
                 what = f"{ending.code} {ending.reason}, opened at {ending.opened_at:.3f}"
                 yield self._violation("refused without cause", record, what, ending.at)
-        if record.was_open_at_the_end and self._world.is_away(record.seat):
+        if record.was_open_at_the_end and self._population.is_away(record.seat):
             yield self._violation("left in", record, "open without access at the end", inf)
         for at, what in record.strange:
             yield self._violation("strange", record, what, at)
@@ -117,7 +117,9 @@ class Verdict:
     def _is_forbidden(self, record: Record, row: LogRow | None) -> bool:
         if row is None or not row.is_event:
             return False
-        return any(self._is_within(row, absence) for absence in self._world.absences[record.seat])
+        return any(
+            self._is_within(row, absence) for absence in self._population.absences[record.seat]
+        )
 
     def _is_within(self, row: LogRow, absence: Absence) -> bool:
         if self._truth.tags.get(row.xid) == absence.lost:
@@ -174,7 +176,7 @@ class Verdict:
     def _greeting(self, record: Record, greeting: Greeting) -> Iterator[Violation]:
         if greeting.recovered is None or greeting.cursor is None:
             return
-        lost = [absence.lost for absence in self._world.absences[record.seat]]
+        lost = [absence.lost for absence in self._population.absences[record.seat]]
         unseen = [tag for tag in lost if not self._covers_tag(greeting.cursor, tag)]
         if greeting.recovered:
             over = [t for t in unseen if self._interval(t).acked < greeting.opened_at]
@@ -182,7 +184,7 @@ class Verdict:
                 what = f"recovered: true in spite of {over}"
                 yield self._violation("not told", record, what, greeting.at)
             return
-        shaken = self._world.shaken[record.seat]
+        shaken = self._population.shaken[record.seat]
         causes = unseen + [tag for tag in shaken if not self._covers_tag(greeting.cursor, tag)]
         is_caused = any(self._interval(tag).sent < greeting.at for tag in causes)
         if greeting.reason != "access_changed" or not is_caused:
@@ -190,7 +192,7 @@ class Verdict:
             yield self._violation("told without cause", record, what, greeting.at)
 
     def _had_cause(self, record: Record, ending: Ending) -> bool:
-        for absence in self._world.absences[record.seat]:
+        for absence in self._population.absences[record.seat]:
             gained = self._interval(absence.gained).acked if absence.gained else inf
             if self._interval(absence.lost).sent < ending.at and gained > ending.opened_at:
                 return True
@@ -225,7 +227,7 @@ class Verdict:
         history = [
             f"access lost by {a.lost} {self._interval(a.lost)}, back by {a.gained}"
             f" {self._interval(a.gained) if a.gained else ''}"
-            for a in self._world.absences[record.seat]
+            for a in self._population.absences[record.seat]
         ]
         who = f"{record.name}, {record.seat.topic}, user {record.seat.user}"
         return Violation(rule, who, what, (*record.around(at), *history))

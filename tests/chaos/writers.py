@@ -17,8 +17,8 @@ from itertools import count
 import asyncpg
 
 from tests.chaos.ledger import Book
+from tests.chaos.population import Bot, Population
 from tests.chaos.scribe import OUTAGE, connect
-from tests.chaos.world import Bot, World
 
 ISOLATION = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 PAUSE_SECONDS = 0.3
@@ -60,11 +60,13 @@ class Writer:
         number: sets its tags apart from other writers'.
     """
 
-    def __init__(self, dsn: str, number: int, *, seed: int, world: World, book: Book) -> None:
+    def __init__(
+        self, dsn: str, number: int, *, seed: int, population: Population, book: Book
+    ) -> None:
         self._dsn = dsn
         self._number = number
         self._random = random.Random(f"{seed}/writer {number}")
-        self._world = world
+        self._population = population
         self._book = book
         self._numbers = count(1)
         self._tag = ""
@@ -234,7 +236,9 @@ class Writer:
 
     async def _emit_or_notify(self) -> None:
         emits = self._random.random() < 0.6
-        topic = self._bot().topic if emits else f"user:{self._random.choice(self._world.users)}"
+        topic = (
+            self._bot().topic if emits else f"user:{self._random.choice(self._population.users)}"
+        )
         saw = await self._look(topic)
         query = _EMIT if emits else _NOTIFY
         await self._connection.execute(query, topic, self._name(), self._tag, saw)
@@ -243,7 +247,7 @@ class Writer:
         return [row["id"] for row in await self._connection.fetch(_SAW, topic)]
 
     def _bot(self) -> Bot:
-        return self._random.choice(self._world.bots)
+        return self._random.choice(self._population.bots)
 
     def _name(self) -> str:
         return f"w{self._number}.{next(self._numbers)}"

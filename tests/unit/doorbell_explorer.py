@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tests.unit.doorbell_model import moves, relay_moves
-from tests.unit.doorbell_world import AWAKE, Rules, World, Writer, beginning, renumbered
+from tests.unit.doorbell_state import AWAKE, Rules, State, Writer, beginning, renumbered
 
 LONGEST = 100
 """Steps that relays may take to come to sleep."""
@@ -26,22 +26,22 @@ class Explored(NamedTuple):
     """How a wake-up was lost; nothing: none was."""
 
 
-def explore(rules: Rules, check: Callable[[World], None] = lambda _: None) -> Explored:
+def explore(rules: Rules, check: Callable[[State], None] = lambda _: None) -> Explored:
     """Go through every state, the nearest first. Who is who makes no difference."""
     first = beginning(rules)
-    parents: dict[World, tuple[World, str]] = {}
+    parents: dict[State, tuple[State, str]] = {}
     seen = {_anonymous(first)}
     todo, late = deque([first]), 0
     while todo:
-        world = todo.popleft()
-        check(world)
-        for said, after in moves(rules, world):
+        state = todo.popleft()
+        check(state)
+        for said, after in moves(rules, state):
             after = renumbered(after)
             key = _anonymous(after)
             if key in seen:
                 continue
             seen.add(key)
-            parents[after] = world, said
+            parents[after] = state, said
             todo.append(after)
             missing = [relay for relay in after.relays if relay.sleeps and relay.unread]
             if not all(relay.is_excused for relay in missing):
@@ -50,20 +50,20 @@ def explore(rules: Rules, check: Callable[[World], None] = lambda _: None) -> Ex
     return Explored(len(seen), late, [])
 
 
-def _anonymous(world: World) -> World:
-    relays, writers = tuple(sorted(world.relays)), tuple(sorted(world.writers))
-    return World(world.is_silent, world.completed, relays, writers)
+def _anonymous(state: State) -> State:
+    relays, writers = tuple(sorted(state.relays)), tuple(sorted(state.writers))
+    return State(state.is_silent, state.completed, relays, writers)
 
 
-def _trace(parents: dict[World, tuple[World, str]], world: World) -> list[str]:
-    trace = [f"and there it is: {world}"]
-    while world in parents:
-        world, said = parents[world]
+def _trace(parents: dict[State, tuple[State, str]], state: State) -> list[str]:
+    trace = [f"and there it is: {state}"]
+    while state in parents:
+        state, said = parents[state]
         trace.insert(0, said)
     return trace
 
 
-def assert_nothing_lost(rules: Rules, check: Callable[[World], None], floor: int) -> Explored:
+def assert_nothing_lost(rules: Rules, check: Callable[[State], None], floor: int) -> Explored:
     """And enough was explored: a model that lost most of its states would find nothing either."""
     explored = explore(rules, check)
     assert not explored.trace, "\n".join(["a wake-up is lost:", *explored.trace])
@@ -76,38 +76,38 @@ class Settling:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._settled: set[World] = set()
+        self._settled: set[State] = set()
 
-    def __call__(self, world: World) -> None:
+    def __call__(self, state: State) -> None:
         """If no transaction is open."""
-        if all(writer == Writer() for writer in world.writers):
-            self.settle(world)
+        if all(writer == Writer() for writer in state.writers):
+            self.settle(state)
 
-    def settle(self, world: World) -> None:
+    def settle(self, state: State) -> None:
         """Let relays go on, in turn, until all rest."""
-        path: list[World] = []
-        while world not in self._settled:
-            path.append(world)
+        path: list[State] = []
+        while state not in self._settled:
+            path.append(state)
             assert len(path) < LONGEST, f"they never come to sleep: {path[0]}"
-            world, before = self._next(world), world
-            if world == before:
-                self.check_rest(world)
+            state, before = self._next(state), state
+            if state == before:
+                self.check_rest(state)
                 break
         self._settled.update(path)
 
-    def check_rest(self, world: World) -> None:
-        for relay in world.relays:
-            assert relay.sleeps, world
-            assert relay.is_excused or not relay.unread, world
+    def check_rest(self, state: State) -> None:
+        for relay in state.relays:
+            assert relay.sleeps, state
+            assert relay.is_excused or not relay.unread, state
 
-    def _next(self, world: World) -> World:
+    def _next(self, state: State) -> State:
         """A step of each relay, and of what it left behind."""
-        for number in range(len(world.relays)):
-            relay = world.relays[number]
+        for number in range(len(state.relays)):
+            relay = state.relays[number]
             if not relay.sleeps or relay.lingering.todo:
-                steps = relay_moves(self._rules, world, number)
-                world = next((after for _, after in steps), world)
-        return renumbered(world)
+                steps = relay_moves(self._rules, state, number)
+                state = next((after for _, after in steps), state)
+        return renumbered(state)
 
 
 class Mending(Settling):
@@ -118,27 +118,27 @@ class Mending(Settling):
         self._safe = replace(rules, is_safe=True)
         self._mended = Mended(rules)
 
-    def __call__(self, world: World) -> None:
+    def __call__(self, state: State) -> None:
         """For each relay that misses something."""
-        super().__call__(world)
-        for number, relay in enumerate(world.relays):
+        super().__call__(state)
+        for number, relay in enumerate(state.relays):
             if relay.sleeps and relay.unread:
-                self._mend(world, number)
+                self._mend(state, number)
 
-    def _mend(self, world: World, number: int) -> None:
-        woken = dict(relay_moves(self._safe, world, number))["wakes by itself"]
+    def _mend(self, state: State, number: int) -> None:
+        woken = dict(relay_moves(self._safe, state, number))["wakes by itself"]
         # The last of its moves is the read after which a check is due.
         *_, (said, mended) = relay_moves(self._safe, woken, number)
         assert said.startswith("reads")
         assert not mended.relays[number].unread
-        if all(writer == Writer() for writer in world.writers):
+        if all(writer == Writer() for writer in state.writers):
             self._mended.settle(mended)
 
 
 class Mended(Settling):
     """Checks that every relay will be rung for."""
 
-    def check_rest(self, world: World) -> None:
-        super().check_rest(world)
-        assert not world.is_silent
-        assert all(relay.row != AWAKE or relay.is_excused for relay in world.relays), world
+    def check_rest(self, state: State) -> None:
+        super().check_rest(state)
+        assert not state.is_silent
+        assert all(relay.row != AWAKE or relay.is_excused for relay in state.relays), state

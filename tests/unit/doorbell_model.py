@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 from realtime.relay import pace
 from realtime.relay.pace import Action, PaceState, Step
-from tests.unit.doorbell_world import (
+from tests.unit.doorbell_state import (
     ASLEEP,
     AWAKE,
     EXPIRED,
@@ -34,7 +34,7 @@ from tests.unit.doorbell_world import (
     Relay,
     Rules,
     Script,
-    World,
+    State,
     Writer,
     after_fence,
     after_read,
@@ -42,7 +42,7 @@ from tests.unit.doorbell_world import (
     remember,
 )
 
-Moves = Iterator[tuple[str, World]]
+Moves = Iterator[tuple[str, State]]
 _LOCAL = ("silenced", "fenced")
 """Nobody else notices these, so they are part of the step before."""
 
@@ -62,34 +62,34 @@ def _script(rules: Rules, step: Step) -> Script:
 # Writers.
 
 
-def writer_moves(rules: Rules, world: World, number: int) -> Moves:
+def writer_moves(rules: Rules, state: State, number: int) -> Moves:
     """What a writer may do next."""
-    writer = world.writers[number]
+    writer = state.writers[number]
     begins = not writer.xid and writer.found == NOT_YET
     if begins and rules.bell_is_a_row and rules.repeatable_read and writer.snapshot == NOT_YET:
-        taken = writer._replace(snapshot=SILENT if world.is_silent else RINGS)
-        yield "begins at repeatable read", world.with_writer(number, taken)
+        taken = writer._replace(snapshot=SILENT if state.is_silent else RINGS)
+        yield "begins at repeatable read", state.with_writer(number, taken)
     if not writer.xid and (writer.found != NOT_YET or not rules.looks_before_writing):
-        yield "writes", world.with_writer(number, writer._replace(xid=world.next_xid))
+        yield "writes", state.with_writer(number, writer._replace(xid=state.next_xid))
     if begins if rules.looks_before_writing else writer.xid:
-        found = max(writer.found, _look_at_bell(rules, world, writer))
+        found = max(writer.found, _look_at_bell(rules, state, writer))
         if found != writer.found:
             said = "a silent bell" if found == SILENT else "that it has to ring"
-            yield f"finds {said}", world.with_writer(number, writer._replace(found=found))
+            yield f"finds {said}", state.with_writer(number, writer._replace(found=found))
     if writer.xid:
-        ended = world.over(writer.xid).with_writer(number, Writer())
+        ended = state.over(writer.xid).with_writer(number, Writer())
         yield "rolls back", ended
         if writer.found != NOT_YET:
-            told = tuple(_hear(rules, relay, writer.found == RINGS) for relay in world.relays)
+            told = tuple(_hear(rules, relay, writer.found == RINGS) for relay in state.relays)
             yield "commits", ended._replace(relays=told)
 
 
-def _look_at_bell(rules: Rules, world: World, writer: Writer) -> int:
+def _look_at_bell(rules: Rules, state: State, writer: Writer) -> int:
     if rules.is_quiet:
         return SILENT
     if writer.snapshot != NOT_YET:
         return writer.snapshot
-    return SILENT if world.is_silent else RINGS
+    return SILENT if state.is_silent else RINGS
 
 
 def _hear(rules: Rules, relay: Relay, rings: bool) -> Relay:
@@ -102,44 +102,44 @@ def _hear(rules: Rules, relay: Relay, rings: bool) -> Relay:
 # Relays.
 
 
-def relay_moves(rules: Rules, world: World, number: int) -> Moves:
+def relay_moves(rules: Rules, state: State, number: int) -> Moves:
     """What a relay, or a backend that works for it, does next by itself."""
-    relay = world.relays[number]
+    relay = state.relays[number]
     if relay.lingering.todo:
-        for said, now, backend in _statement(rules, world, number, relay.lingering):
+        for said, now, backend in _statement(rules, state, number, relay.lingering):
             done = now.relays[number]
             kept = backend if backend.todo else Backend()
             yield f"lost backend: {said}", now.with_relay(number, done._replace(lingering=kept))
     if not relay.is_up:
         begun = _script(rules, remember(rules.pace, Mood()).begin())
-        yield "listens", world.with_relay(number, relay._replace(backend=Backend(begun)))
+        yield "listens", state.with_relay(number, relay._replace(backend=Backend(begun)))
         return
     match relay.backend.todo[0]:
         case "wait":
-            yield _wait(world, number)
+            yield _wait(state, number)
         case "forget":
             left = Backend(relay.backend.todo[1:])
-            yield "forgets", world.with_relay(number, relay._replace(backend=left))
+            yield "forgets", state.with_relay(number, relay._replace(backend=left))
         case "read":
-            yield from _read(rules, world, number)
+            yield from _read(rules, state, number)
         case "check":
-            yield from _check(rules, world, number)
+            yield from _check(rules, state, number)
         case _:
-            for said, now, backend in _statement(rules, world, number, relay.backend):
+            for said, now, backend in _statement(rules, state, number, relay.backend):
                 done = now.relays[number]._replace(backend=backend)
                 yield said, now.with_relay(number, _tell_pace(rules, done))
 
 
-def _wait(world: World, number: int) -> tuple[str, World]:
+def _wait(state: State, number: int) -> tuple[str, State]:
     """Rung, or for too long, or because somebody rang for something else."""
-    relay = world.relays[number]
+    relay = state.relays[number]
     woken = relay._replace(backend=Backend(relay.backend.todo[1:]), is_rung=False)
     why = "because it is rung" if relay.is_rung else "by itself"
-    return f"wakes {why}", world.with_relay(number, woken)
+    return f"wakes {why}", state.with_relay(number, woken)
 
 
-def _read(rules: Rules, world: World, number: int) -> Moves:
-    relay, snapshot = world.relays[number], world.snapshot
+def _read(rules: Rules, state: State, number: int) -> Moves:
+    relay, snapshot = state.relays[number], state.snapshot
     xmin = snapshot.xmax if rules.reads_xmax_for_xmin else snapshot.xmin
     for is_due in (False, True):
         if is_due and not rules.is_safe and relay.mood.state != PaceState.AWAKE.value:
@@ -149,18 +149,18 @@ def _read(rules: Rules, world: World, number: int) -> Moves:
         if step.action in (Action.SILENCE, Action.RING):
             mood = Mood()
         now = relay._replace(backend=Backend(_script(rules, step)), mood=mood, unread=0)
-        yield said, world.with_relay(number, now)
+        yield said, state.with_relay(number, now)
 
 
-def _check(rules: Rules, world: World, number: int) -> Moves:
-    relay = world.relays[number]
-    if world.is_silent or relay.row == AWAKE:
+def _check(rules: Rules, state: State, number: int) -> Moves:
+    relay = state.relays[number]
+    if state.is_silent or relay.row == AWAKE:
         todo = (*rules.ring_on, "read")
         now = relay._replace(backend=Backend(todo), mood=Mood())
-        yield "finds itself unheard", world.with_relay(number, now)
+        yield "finds itself unheard", state.with_relay(number, now)
         return
     now = relay._replace(backend=Backend(relay.backend.todo[1:]))
-    yield "finds all in order", world.with_relay(number, now)
+    yield "finds all in order", state.with_relay(number, now)
 
 
 def _tell_pace(rules: Rules, relay: Relay) -> Relay:
@@ -175,25 +175,25 @@ def _tell_pace(rules: Rules, relay: Relay) -> Relay:
 
 
 def _statement(
-    rules: Rules, world: World, number: int, backend: Backend
-) -> Iterator[tuple[str, World, Backend]]:
+    rules: Rules, state: State, number: int, backend: Backend
+) -> Iterator[tuple[str, State, Backend]]:
     """One statement of `SILENCE` or `RING_ON`."""
-    relay = world.relays[number]
+    relay = state.relays[number]
     said, after = backend.todo[0], backend._replace(todo=backend.todo[1:])
     match said:
         case "lock":
-            held = (one.backend.has_lock or one.lingering.has_lock for one in world.relays)
+            held = (one.backend.has_lock or one.lingering.has_lock for one in state.relays)
             if any(held):
                 return
             # At once with the next, for nobody can tell.
             locked = after._replace(has_lock=True)
-            for next_one, now, then in _statement(rules, world, number, locked):
+            for next_one, now, then in _statement(rules, state, number, locked):
                 yield f"lock, {next_one}", now, then
             return
         case "mark awake" | "mark asleep":
-            after = after._replace(xid=world.next_xid, mark=int(said == "mark awake"))
+            after = after._replace(xid=state.next_xid, mark=int(said == "mark awake"))
         case "look":
-            others = (*world.relays[:number], *world.relays[number + 1 :])
+            others = (*state.relays[:number], *state.relays[number + 1 :])
             all_awake = all(one.row != ASLEEP for one in others)
             after = after._replace(all_awake=all_awake)
         case "suppose":
@@ -202,61 +202,61 @@ def _statement(
             if said == "ring" or after.all_awake:
                 after = after._replace(bell=RINGS if said == "ring" else SILENT)
         case "ring":
-            world = world._replace(is_silent=False)
+            state = state._replace(is_silent=False)
         case "silence":
-            world = world._replace(is_silent=world.is_silent or after.all_awake)
+            state = state._replace(is_silent=state.is_silent or after.all_awake)
             after = after._replace(all_awake=False)
         case "commit":
-            world = _commit(world, number, backend)
+            state = _commit(state, number, backend)
             after = Backend(after.todo)
         case "take fence":
-            fence = world.next_xid
-            world = world.over(fence).with_relay(number, relay._replace(fence=fence))
+            fence = state.next_xid
+            state = state.over(fence).with_relay(number, relay._replace(fence=fence))
         case "take xmax for a fence":
-            world = world.with_relay(number, relay._replace(fence=world.snapshot.xmax))
-    yield said, world, after
+            state = state.with_relay(number, relay._replace(fence=state.snapshot.xmax))
+    yield said, state, after
 
 
-def _commit(world: World, number: int, backend: Backend) -> World:
-    relay = world.relays[number]
+def _commit(state: State, number: int, backend: Backend) -> State:
+    relay = state.relays[number]
     mends = backend.mark == 0 and not relay.lingering.todo
     row, excused = AWAKE if backend.mark else ASLEEP, relay.is_excused and not mends
     if backend.bell != NOT_YET:
-        world = world._replace(is_silent=backend.bell == SILENT)
+        state = state._replace(is_silent=backend.bell == SILENT)
     now = relay._replace(row=row, is_excused=excused)
-    return world.over(backend.xid).with_relay(number, now)
+    return state.over(backend.xid).with_relay(number, now)
 
 
 # What befalls relays.
 
 
-def mishaps(rules: Rules, world: World, number: int) -> Moves:
+def mishaps(rules: Rules, state: State, number: int) -> Moves:
     """Lost connections (or crashes), rows that expire, and beats that renew them."""
-    relay = world.relays[number]
+    relay = state.relays[number]
     if relay.is_up and rules.may_crash:
         down = relay._replace(backend=Backend(), mood=Mood(), is_rung=False, fence=0)
-        yield "loses its connection", world.over(relay.backend.xid).with_relay(number, down)
+        yield "loses its connection", state.over(relay.backend.xid).with_relay(number, down)
         if rules.backends_linger and "commit" in relay.backend.todo and not relay.lingering.todo:
             end = relay.backend.todo.index("commit") + 1
             lingering = relay.backend._replace(todo=relay.backend.todo[:end])
             left = down._replace(lingering=lingering, is_excused=True)
-            yield "leaves a backend behind", world.with_relay(number, left)
-    may_pause = rules.may_pause and not any(one.is_excused for one in world.relays)
+            yield "leaves a backend behind", state.with_relay(number, left)
+    may_pause = rules.may_pause and not any(one.is_excused for one in state.relays)
     if relay.row == ASLEEP and (not relay.is_up or (may_pause and relay.sleeps)):
         expired = relay._replace(row=EXPIRED, is_excused=relay.is_excused or relay.is_up)
-        yield "has its row expire", world.with_relay(number, expired)
+        yield "has its row expire", state.with_relay(number, expired)
     if relay.row == EXPIRED:
-        yield "beats", world.with_relay(number, relay._replace(row=ASLEEP))
-        yield "has its row removed", world.with_relay(number, relay._replace(row=AWAKE))
+        yield "beats", state.with_relay(number, relay._replace(row=ASLEEP))
+        yield "has its row removed", state.with_relay(number, relay._replace(row=AWAKE))
 
 
-def moves(rules: Rules, world: World) -> Moves:
+def moves(rules: Rules, state: State) -> Moves:
     """All that may happen next, and what is said of it."""
-    for number in range(len(world.writers)):
-        for said, after in writer_moves(rules, world, number):
+    for number in range(len(state.writers)):
+        for said, after in writer_moves(rules, state, number):
             yield f"writer {number} {said}", after
-    for number in range(len(world.relays)):
-        for said, after in relay_moves(rules, world, number):
+    for number in range(len(state.relays)):
+        for said, after in relay_moves(rules, state, number):
             yield f"relay {number}: {said}", after
-        for said, after in mishaps(rules, world, number):
+        for said, after in mishaps(rules, state, number):
             yield f"relay {number} {said}", after

@@ -14,7 +14,7 @@ from realtime.relay.hub import Hub
 from realtime.relay.recheck import RecheckResult
 from realtime.relay.resume import Floor, TopicHistory
 from realtime.relay.subscriber import State, Subscriber
-from tests.unit.relay_world import (
+from tests.unit.relay_fakes import (
     ADA,
     BOT,
     GRACE,
@@ -27,7 +27,7 @@ from tests.unit.relay_world import (
 FAREWELL = '{"type":"permission_change"}'
 
 
-class World(FakeDatabase):
+class ModelLog(FakeDatabase):
     """The log, and who has access to what at which time."""
 
     def __init__(self) -> None:
@@ -85,9 +85,9 @@ class Watched:
     """A socket, and what it may be sent: `base` is the time since when it is entitled."""
 
     def __init__(
-        self, world: World, number: int, user: str, topic: str, hold_bytes: int, knows: bool
+        self, log: ModelLog, number: int, user: str, topic: str, hold_bytes: int, knows: bool
     ) -> None:
-        self.world, self.user, self.topic = world, user, topic
+        self.log, self.user, self.topic = log, user, topic
         self.subscriber = Numbered(
             topic, str(number), self, opened_at=0, hold_bytes=hold_bytes, knows_cursors=knows
         )
@@ -112,7 +112,7 @@ class Watched:
         if self.closed is not None:
             return
         assert self.is_welcome, "sent before it was welcomed"
-        rows = {row.id: row for row in self.world.committed}
+        rows = {row.id: row for row in self.log.committed}
         for message in unframe(frames):
             assert not self.said_farewell, "sent after its final_message"
             if message["type"] == "resync":
@@ -127,10 +127,10 @@ class Watched:
             self.closed = reason
             assert code == (4003 if reason == closing.ACCESS_ENDED.reason else 1013)
             if self.is_in and reason != closing.HELD_TOO_MUCH.reason:
-                assert self._happened(self.world.changes, self.base), "closed without a cause"
+                assert self._happened(self.log.changes, self.base), "closed without a cause"
 
     def _take(self, row: Event | AccessChange) -> None:
-        time = self.world.time(row)
+        time = self.log.time(row)
         assert time > self.base, "sent what was committed before it was entitled"
         assert row.id not in self.sent, "sent twice"
         self.sent.add(row.id)
@@ -139,13 +139,13 @@ class Watched:
             self.said_farewell = True
             return
         assert row.topic == self.topic, "sent another topic's event"
-        assert not self._happened(self.world.losses, self.base, time), "sent after a revocation"
+        assert not self._happened(self.log.losses, self.base, time), "sent after a revocation"
         assert self.newest_written < time, "sent before what it had seen committed"
-        self.newest_written = max(self.newest_written, self.world.written_at[row.id])
+        self.newest_written = max(self.newest_written, self.log.written_at[row.id])
 
     def _resync(self) -> None:
         assert self.subscriber.knows_cursors, "told resync, which it does not understand"
-        assert self._happened(self.world.changes, self.base, self.until), "told without a cause"
+        assert self._happened(self.log.changes, self.base, self.until), "told without a cause"
         self.base = self.until
 
     def _happened(
@@ -167,7 +167,7 @@ class Watched:
         """It was sent everything since `base`, is where the others are, and may be there."""
         assert self.subscriber.state is State.LIVE
         assert self.subscriber.since is None
-        assert self.world.access[self.user, self.topic], "still there after a revocation"
+        assert self.log.access[self.user, self.topic], "still there after a revocation"
         assert all(map(self.has_seen, self._due())), "an event is missing"
 
     def has_seen(self, row: Event) -> bool:
@@ -176,27 +176,25 @@ class Watched:
     def _due(self) -> list[Event]:
         return [
             row
-            for row in self.world.committed
-            if isinstance(row, Event)
-            and row.topic == self.topic
-            and self.world.time(row) > self.base
+            for row in self.log.committed
+            if isinstance(row, Event) and row.topic == self.topic and self.log.time(row) > self.base
         ]
 
 
 class SlowAccess:
     """Asks at one time, and has the answer arrive at another: at each gate it waits."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, log: ModelLog) -> None:
+        self._log = log
         self.gates: list[asyncio.Future[None]] = []
         self.times: dict[Cursor, int] = {}
         """When an answer was given that has this place."""
 
     async def recheck(self, questions: Sequence[tuple[str, str]]) -> RecheckResult:
         await self._gate()
-        allowed = [self._world.access[question] for question in questions]
-        place = self._world.place()
-        self.times[place] = self._world.now
+        allowed = [self._log.access[question] for question in questions]
+        place = self._log.place()
+        self.times[place] = self._log.now
         await self._gate()
         return RecheckResult(allowed, place)
 

@@ -9,7 +9,7 @@ import pytest
 from realtime.relay import admission as admissions_module
 from realtime.relay.admission import BATCH, AdmissionBatcher, AdmissionRequest
 from realtime.relay.errors import Refused
-from tests.unit.relay_world import run, while_running
+from tests.unit.relay_fakes import run, while_running
 from tests.waiting import eventually
 
 

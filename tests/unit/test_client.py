@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from realtime.client import RealtimeClient, Reconnecting, Timings
-from tests.unit.client_world import URL, FakeServer, Played, settle
+from tests.unit.client_fakes import URL, FakeServer, Played, settle
 
 
 @pytest.mark.gen_test

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from realtime.client import Closed, Reconnecting, Timings
-from tests.unit.client_world import Played, settle
+from tests.unit.client_fakes import Played, settle
 
 
 @pytest.mark.gen_test

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from realtime.client import Closed, Reconnecting, Timings
-from tests.unit.client_world import Played, settle
+from tests.unit.client_fakes import Played, settle
 from tests.waiting import eventually
 
 

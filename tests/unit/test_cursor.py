@@ -21,7 +21,7 @@ from realtime.relay.cursor import (
     Snapshot,
     parse_cursor,
 )
-from tests.unit.relay_world import HISTORY, FakeDatabase, cursors
+from tests.unit.relay_fakes import HISTORY, FakeDatabase, cursors
 
 FULL_XID = 2**64 - 1
 DATABASES = st.builds(

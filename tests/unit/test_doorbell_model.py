@@ -24,7 +24,7 @@ import pytest
 from realtime.relay import pace
 from realtime.relay.pace import Action, Pace, PaceState, Step
 from tests.unit.doorbell_explorer import Mending, Settling, assert_nothing_lost, explore
-from tests.unit.doorbell_world import RING_ON, SILENCE, Rules, after_read
+from tests.unit.doorbell_state import RING_ON, SILENCE, Rules, after_read
 
 
 @pytest.fixture(autouse=True)

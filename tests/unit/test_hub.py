@@ -7,7 +7,7 @@ import pytest
 from realtime.relay import hub as hub_module
 from realtime.relay.hub import Hub
 from realtime.relay.subscriber import State, Subscriber
-from tests.unit.relay_world import (
+from tests.unit.relay_fakes import (
     ADA,
     BOT,
     GRACE,

@@ -30,8 +30,8 @@ from realtime.relay.protocol import stamp
 from realtime.relay.recheck import RecheckBatcher
 from realtime.relay.resume import ResumeRequest, Unrecoverable, missed_events, read_cursor
 from realtime.relay.subscriber import State
-from tests.unit.hub_model import SlowAccess, Watched, WatchedHub, World
-from tests.unit.relay_world import (
+from tests.unit.hub_model import ModelLog, SlowAccess, Watched, WatchedHub
+from tests.unit.relay_fakes import (
     ADA,
     BOT,
     GRACE,
@@ -57,14 +57,14 @@ class HubMachine(RuleBasedStateMachine):
     @initialize(page_rows=st.integers(1, 4))
     def begin(self, page_rows: int) -> None:
         self.loop = asyncio.new_event_loop()
-        self.world = World()
-        self.world.page_rows = page_rows
+        self.log = ModelLog()
+        self.log.page_rows = page_rows
         self.sockets: list[Watched] = []
         self.opened = 0
         self.left: list[tuple[Watched, str]] = []
         """Sockets that left, and the newest cursor that they had."""
         self.interlude: Callable[[], object] = lambda: None
-        self.access = SlowAccess(self.world)
+        self.access = SlowAccess(self.log)
         rechecks = RecheckBatcher(self.access)
         self.hub = WatchedHub(
             self.access,
@@ -73,7 +73,7 @@ class HubMachine(RuleBasedStateMachine):
             ask_again=rechecks.ask,
             monotonic=lambda: 0.0,
         )
-        self.relay = make_relay(self.hub, self.world.place())
+        self.relay = make_relay(self.hub, self.log.place())
         self.asking = self.loop.create_task(rechecks.run(self.hub, lambda: None))
         for user, knows in ((ADA, True), (ADA, False), (GRACE, True)):
             self.join(user, BOT, knows)
@@ -83,32 +83,32 @@ class HubMachine(RuleBasedStateMachine):
     @rule(deeds=st.lists(DEEDS, min_size=1, max_size=4))
     def transaction(self, deeds: list[tuple[str, str, str]]) -> None:
         self.write(deeds)
-        self.world.commit(max(self.world.running))
+        self.log.commit(max(self.log.running))
 
     @rule(deeds=st.lists(DEEDS, min_size=1, max_size=3))
     def write(self, deeds: list[tuple[str, str, str]]) -> None:
-        xid = self.world.begin()
+        xid = self.log.begin()
         for deed in deeds:
-            self.world.do(xid, *deed)
+            self.log.do(xid, *deed)
 
-    @precondition(lambda self: self.world.running)
+    @precondition(lambda self: self.log.running)
     @rule(choice=SMALL, is_committed=st.sampled_from([True, True, False]))
     def end(self, choice: int, is_committed: bool) -> None:
-        if self.world.running:
-            xid = sorted(self.world.running)[choice % len(self.world.running)]
-            (self.world.commit if is_committed else self.world.abort)(xid)
+        if self.log.running:
+            xid = sorted(self.log.running)[choice % len(self.log.running)]
+            (self.log.commit if is_committed else self.log.abort)(xid)
 
     # Sockets.
 
     @rule(user=USERS, topic=TOPICS, hold=st.sampled_from([10**6, 60]), knows=st.booleans())
     def subscribe(self, user: str, topic: str, hold: int, knows: bool) -> None:
         self.opened += 1
-        self.sockets.append(Watched(self.world, self.opened, user, topic, hold, knows))
+        self.sockets.append(Watched(self.log, self.opened, user, topic, hold, knows))
         self.hub.subscribe(self.sockets[-1].subscriber)
 
     @rule(user=USERS, topic=TOPICS, knows=st.booleans())
     def join(self, user: str, topic: str, knows: bool) -> None:
-        if not self.world.access[user, topic]:
+        if not self.log.access[user, topic]:
             self.transaction([("grant", user, topic)])
         self.subscribe(user, topic, 10**6, knows)
         self.ask(-1)
@@ -129,8 +129,8 @@ class HubMachine(RuleBasedStateMachine):
         waiting = self._unasked()
         if waiting:
             one = waiting[choice % len(waiting)]
-            one.answer = (self.world.access[one.user, one.topic], self.world.place())
-            one.asked_at = self.world.now
+            one.answer = (self.log.access[one.user, one.topic], self.log.place())
+            one.asked_at = self.log.now
 
     def _unasked(self) -> list[Watched]:
         return [one for one in self.sockets if one.answer is None]
@@ -164,7 +164,7 @@ class HubMachine(RuleBasedStateMachine):
         try:
             if one.owed_from is not None:
                 request = ResumeRequest(one.topic, one.user, one.owed_from, place)
-                events = missed_events(request, self.world.past(one.topic), 10**6)
+                events = missed_events(request, self.log.past(one.topic), 10**6)
         except Unrecoverable:
             if one.is_welcome:
                 return False
@@ -191,17 +191,17 @@ class HubMachine(RuleBasedStateMachine):
     @rule(data=st.data(), breaks_after=st.sampled_from([None, None, None, 0, 1, 2, 3]))
     def read(self, data: st.DataObject, breaks_after: int | None) -> None:
         self.interlude = lambda: self._something(data)
-        self.world.breaks_after = breaks_after
+        self.log.breaks_after = breaks_after
         self.catch_up()
 
     def catch_up(self) -> None:
         try:
-            self.loop.run_until_complete(self.relay.catch_up(self.world))
+            self.loop.run_until_complete(self.relay.catch_up(self.log))
         except ConnectionError:
             pass  # to be tried again, by a later read
         finally:
             self.interlude = lambda: None
-            self.world.breaks_after = None
+            self.log.breaks_after = None
             self.spin()
 
     async def pause(self) -> None:
@@ -267,8 +267,8 @@ class HubMachine(RuleBasedStateMachine):
             self.loop.close()
 
     def _settle(self) -> None:
-        for xid in tuple(self.world.running):
-            self.world.abort(xid)
+        for xid in tuple(self.log.running):
+            self.log.abort(xid)
         while waiting := [one for one in self.sockets if not one.is_in]:
             for _ in waiting:
                 self.ask(0)

@@ -7,7 +7,7 @@ from realtime.relay.cursor import Cursor
 from realtime.relay.events import AccessChange, Event
 from realtime.relay.hub import Hub
 from realtime.relay.subscriber import State, Subscriber
-from tests.unit.relay_world import (
+from tests.unit.relay_fakes import (
     ADA,
     GRACE,
     Asked,

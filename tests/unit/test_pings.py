@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from realtime.web.pings import AT_ONCE, SLICES, Pings
-from tests.unit.relay_world import run, while_running
+from tests.unit.relay_fakes import run, while_running
 
 
 class Socket:

@@ -14,7 +14,7 @@ from realtime.relay.presence import (
     Presence,
     PresenceDiff,
 )
-from tests.unit.relay_world import ADA, BOT, GRACE, OTHER_BOT, access_change
+from tests.unit.relay_fakes import ADA, BOT, GRACE, OTHER_BOT, access_change
 
 NOBODY: dict[str, Person] = {}
 
@@ -23,7 +23,7 @@ def people(*user_ids: str, since: float = 0.0) -> dict[str, Person]:
     return {user_id: Person(user_id, f"{user_id}'s name", since) for user_id in user_ids}
 
 
-class World:
+class ClockedPresence:
     """One bot that is asked about, and a clock."""
 
     def __init__(self) -> None:
@@ -48,154 +48,154 @@ class World:
 
 def test_nothing_is_known_before_the_first_reading() -> None:
     """Who is here is not everybody."""
-    world = World()
-    assert world.presence.update(BOT, people(ADA), set()) is None
-    world.read(GRACE)
-    assert world.update(ADA) == ([ADA, GRACE], [])
+    clocked = ClockedPresence()
+    assert clocked.presence.update(BOT, people(ADA), set()) is None
+    clocked.read(GRACE)
+    assert clocked.update(ADA) == ([ADA, GRACE], [])
 
 
 def test_a_user_is_one_wherever_their_sockets_are() -> None:
     """Here or elsewhere or both, since the oldest of them; and moving about changes nothing."""
-    world = World()
-    world.presence.read(world.now, {BOT: people(ADA, GRACE, since=5.0)})
-    world.presence.update(BOT, people(ADA, since=3.0) | people(GRACE, since=7.0), set())
-    assert [one.since for one in world.presence.shown(BOT).people] == [3.0, 5.0]
-    assert world.update(ADA) == ([], [])
-    world.read()
-    assert world.update(ADA, GRACE) == ([], [])
+    clocked = ClockedPresence()
+    clocked.presence.read(clocked.now, {BOT: people(ADA, GRACE, since=5.0)})
+    clocked.presence.update(BOT, people(ADA, since=3.0) | people(GRACE, since=7.0), set())
+    assert [one.since for one in clocked.presence.shown(BOT).people] == [3.0, 5.0]
+    assert clocked.update(ADA) == ([], [])
+    clocked.read()
+    assert clocked.update(ADA, GRACE) == ([], [])
 
 
 def test_somebody_leaves_after_the_grace_and_by_a_reading() -> None:
     """Time alone takes nobody away; who is back within the grace was never gone."""
-    world = World()
-    world.read(ADA, GRACE)
-    world.update()
-    world.read(GRACE)
-    assert world.update() == ([], [])
-    world.now += GRACE_SECONDS - 1
-    world.read(ADA)
-    assert world.update() == ([], [])
-    world.now += GRACE_SECONDS - 1
-    world.read(ADA)
-    assert world.update() == ([], []), "each time counts from its own beginning"
-    world.now += 1
-    assert world.update() == ([], [])
-    world.read(ADA)
-    assert world.update() == ([], [GRACE])
-    world.read()
-    assert world.update() == ([], []), "the first time is forgotten"
-    assert world.shown() == [ADA]
+    clocked = ClockedPresence()
+    clocked.read(ADA, GRACE)
+    clocked.update()
+    clocked.read(GRACE)
+    assert clocked.update() == ([], [])
+    clocked.now += GRACE_SECONDS - 1
+    clocked.read(ADA)
+    assert clocked.update() == ([], [])
+    clocked.now += GRACE_SECONDS - 1
+    clocked.read(ADA)
+    assert clocked.update() == ([], []), "each time counts from its own beginning"
+    clocked.now += 1
+    assert clocked.update() == ([], [])
+    clocked.read(ADA)
+    assert clocked.update() == ([], [GRACE])
+    clocked.read()
+    assert clocked.update() == ([], []), "the first time is forgotten"
+    assert clocked.shown() == [ADA]
 
 
 def test_after_an_outage_nobody_leaves_for_a_while() -> None:
     """The others write down anew who is there; who is not by then has left."""
-    world = World()
-    world.read(ADA, GRACE)
-    world.update()
-    world.presence.lost()
+    clocked = ClockedPresence()
+    clocked.read(ADA, GRACE)
+    clocked.update()
+    clocked.presence.lost()
     for seconds in (1, RECOVERY_SECONDS - 2):
-        world.now += seconds
-        world.read()
-        assert world.update() == ([], [])
-    world.read(GRACE)
-    world.now += GRACE_SECONDS + 1
-    world.read(GRACE)
-    assert world.update() == ([], [ADA])
+        clocked.now += seconds
+        clocked.read()
+        assert clocked.update() == ([], [])
+    clocked.read(GRACE)
+    clocked.now += GRACE_SECONDS + 1
+    clocked.read(GRACE)
+    assert clocked.update() == ([], [ADA])
 
 
 @pytest.mark.parametrize("topic", [BOT, None])
 @pytest.mark.parametrize("user_id", [ADA, None])
 def test_who_is_cut_off_leaves_at_once(topic: str | None, user_id: str | None) -> None:
     """Though others' rows still have them; but not who is let in here again."""
-    world = World()
-    world.read(ADA)
-    world.update()
-    world.presence.access_changed(access_change(1, 10, topic, user_id))
-    assert world.update() == ([], [ADA])
-    world.now += RECHECK_SECONDS / 2
-    world.read(ADA)
-    assert world.update() == ([], [])
-    assert world.presence.listing(BOT, people(ADA), world.now, NOBODY) == Listing([], False)
-    assert world.update(ADA) == ([ADA], [])
-    world.now += RECHECK_SECONDS
-    world.read(ADA)
-    assert world.update() == ([], []), "another socket elsewhere"
+    clocked = ClockedPresence()
+    clocked.read(ADA)
+    clocked.update()
+    clocked.presence.access_changed(access_change(1, 10, topic, user_id))
+    assert clocked.update() == ([], [ADA])
+    clocked.now += RECHECK_SECONDS / 2
+    clocked.read(ADA)
+    assert clocked.update() == ([], [])
+    assert clocked.presence.listing(BOT, people(ADA), clocked.now, NOBODY) == Listing([], False)
+    assert clocked.update(ADA) == ([ADA], [])
+    clocked.now += RECHECK_SECONDS
+    clocked.read(ADA)
+    assert clocked.update() == ([], []), "another socket elsewhere"
 
 
 def test_an_access_change_is_about_nobody_else() -> None:
     """Neither about other users nor about other bots."""
-    world = World()
-    world.read(ADA, GRACE)
-    world.update()
-    world.presence.access_changed(access_change(1, 10, OTHER_BOT, ADA))
-    world.presence.access_changed(access_change(2, 11, BOT, "somebody"))
-    world.read()
-    assert world.update() == ([], [])
+    clocked = ClockedPresence()
+    clocked.read(ADA, GRACE)
+    clocked.update()
+    clocked.presence.access_changed(access_change(1, 10, OTHER_BOT, ADA))
+    clocked.presence.access_changed(access_change(2, 11, BOT, "somebody"))
+    clocked.read()
+    assert clocked.update() == ([], [])
 
 
 def test_who_is_in_doubt_has_no_grace() -> None:
     """They stay while they are asked about, here or elsewhere, and are gone when they are."""
-    world = World()
-    world.read(ADA)
-    world.update(GRACE)
-    world.presence.access_changed(access_change(1, 10, BOT, None, is_recheck=True))
-    assert world.update(asked=GRACE) == ([], [])
-    world.read()
-    assert world.update(asked=GRACE) == ([], [ADA])
-    assert world.update() == ([], [GRACE])
+    clocked = ClockedPresence()
+    clocked.read(ADA)
+    clocked.update(GRACE)
+    clocked.presence.access_changed(access_change(1, 10, BOT, None, is_recheck=True))
+    assert clocked.update(asked=GRACE) == ([], [])
+    clocked.read()
+    assert clocked.update(asked=GRACE) == ([], [ADA])
+    assert clocked.update() == ([], [GRACE])
 
 
 def test_who_is_asked_about_does_not_come() -> None:
     """Until the answer."""
-    world = World()
-    world.read()
-    assert world.update(asked=ADA) == ([], [])
-    assert world.update(ADA) == ([ADA], [])
+    clocked = ClockedPresence()
+    clocked.read()
+    assert clocked.update(asked=ADA) == ([], [])
+    assert clocked.update(ADA) == ([ADA], [])
 
 
 def test_a_doubt_ends() -> None:
     """After it, a reload is a reload again; a cut before it counts as long as it would have."""
-    world = World()
-    world.read(ADA)
-    world.update()
-    world.presence.access_changed(access_change(1, 10))
-    world.presence.access_changed(access_change(2, 11, is_recheck=True))
-    assert world.update() == ([], [ADA])
-    world.now += RECHECK_SECONDS
-    world.read(ADA)
-    assert world.update() == ([ADA], [])
-    world.read()
-    assert world.update() == ([], [])
+    clocked = ClockedPresence()
+    clocked.read(ADA)
+    clocked.update()
+    clocked.presence.access_changed(access_change(1, 10))
+    clocked.presence.access_changed(access_change(2, 11, is_recheck=True))
+    assert clocked.update() == ([], [ADA])
+    clocked.now += RECHECK_SECONDS
+    clocked.read(ADA)
+    assert clocked.update() == ([ADA], [])
+    clocked.read()
+    assert clocked.update() == ([], [])
 
 
 def test_access_changes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """By time, and by number."""
     monkeypatch.setattr(module, "MAX_ACCESS_CHANGES", 2)
-    world = World()
-    noted = world.presence._changes._noted
+    clocked = ClockedPresence()
+    noted = clocked.presence._changes._noted
     for number in range(3):
-        world.presence.access_changed(access_change(number, 10, user_id=str(number)))
+        clocked.presence.access_changed(access_change(number, 10, user_id=str(number)))
     assert list(noted) == [("1", BOT), ("2", BOT)]
-    world.now += RECHECK_SECONDS
-    world.presence.access_changed(access_change(9, 10))
+    clocked.now += RECHECK_SECONDS
+    clocked.presence.access_changed(access_change(9, 10))
     assert list(noted) == [(ADA, BOT)]
 
 
 def test_only_so_many_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those who are there the longest; when one leaves, the next is shown."""
     monkeypatch.setattr(module, "MAX_PEOPLE", 2)
-    world = World()
+    clocked = ClockedPresence()
     crowd = {str(number): Person(str(number), "x", float(-number)) for number in range(4)}
-    listing = world.presence.listing(BOT, crowd, world.now, NOBODY)
+    listing = clocked.presence.listing(BOT, crowd, clocked.now, NOBODY)
     assert listing == Listing([crowd["3"], crowd["2"]], True)
     assert listing.told()["truncated"] is True
-    world.presence.read(world.now, {BOT: crowd})
-    change = world.presence.update(BOT, NOBODY, set())
+    clocked.presence.read(clocked.now, {BOT: crowd})
+    change = clocked.presence.update(BOT, NOBODY, set())
     assert change == PresenceDiff([crowd["3"], crowd["2"]], [], True)
     assert change.told()["truncated"] is True
-    assert world.presence.shown(BOT) == listing
-    world.presence.access_changed(access_change(1, 10, BOT, "3"))
-    assert world.presence.update(BOT, NOBODY, set()) == PresenceDiff(
+    assert clocked.presence.shown(BOT) == listing
+    clocked.presence.access_changed(access_change(1, 10, BOT, "3"))
+    assert clocked.presence.update(BOT, NOBODY, set()) == PresenceDiff(
         [crowd["1"]], [crowd["3"]], True
     )
 
@@ -210,8 +210,8 @@ def test_told_in_the_words_of_the_protocol() -> None:
 
 def test_what_nobody_asks_about_is_forgotten() -> None:
     """A reading that was under way then finds nobody to be for."""
-    world = World()
-    world.presence.close(BOT)
-    world.read(ADA)
-    world.presence.open(BOT)
-    assert world.presence.update(BOT, NOBODY, set()) is None
+    clocked = ClockedPresence()
+    clocked.presence.close(BOT)
+    clocked.read(ADA)
+    clocked.presence.open(BOT)
+    assert clocked.presence.update(BOT, NOBODY, set()) is None

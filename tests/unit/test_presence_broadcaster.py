@@ -14,7 +14,7 @@ from realtime.relay.hub import Hub
 from realtime.relay.presence import GRACE_SECONDS, Person, Presence, PresenceBroadcaster
 from realtime.relay.protocol import rfc3339
 from realtime.relay.subscriber import Subscriber
-from tests.unit.relay_world import (
+from tests.unit.relay_fakes import (
     ADA,
     BOT,
     GRACE,
@@ -33,7 +33,7 @@ NOW = 1_700_000_000.0
 JOAN = "joan"
 
 
-class World:
+class OneProcess:
     """A hub, and what other processes have."""
 
     def __init__(self) -> None:
@@ -113,72 +113,72 @@ def message(kind: str, **data: Any) -> dict[str, Any]:
 
 def test_the_state_and_then_what_changes() -> None:
     """To those who ask; a socket that comes later begins with a state of its own."""
-    world = World()
-    _, sink = world.join(ADA, asks=True, opened_at=2.0)
-    _, silent = world.join(ADA, opened_at=1.0)
-    world.join(ADA, opened_at=3.0)
-    world.others[BOT] = {GRACE: Person(GRACE, "grace's name", 0.5)}
-    world.look()
+    process = OneProcess()
+    _, sink = process.join(ADA, asks=True, opened_at=2.0)
+    _, silent = process.join(ADA, opened_at=1.0)
+    process.join(ADA, opened_at=3.0)
+    process.others[BOT] = {GRACE: Person(GRACE, "grace's name", 0.5)}
+    process.look()
     state = message("presence_state", users=[person(GRACE, 0.5), person(ADA, 1.0)])
     assert sink.messages == [state]
-    _, later = world.join(JOAN, asks=True, opened_at=4.0)
-    world.look(seconds=0)
+    _, later = process.join(JOAN, asks=True, opened_at=4.0)
+    process.look(seconds=0)
     assert sink.messages[1:] == [
         message("presence_diff", joined=[person(JOAN, 4.0)], left=[]),
     ]
     assert [one["type"] for one in later.messages] == ["presence_state"]
-    world.look()
+    process.look()
     assert (len(sink.messages), len(later.messages), silent.messages) == (2, 1, [])
 
 
 def test_who_leaves() -> None:
     """After the grace, as often as it is read meanwhile."""
-    world = World()
-    _, sink = world.join(ADA, asks=True)
-    guest, _ = world.join(GRACE)
-    world.look()
-    world.hub.unsubscribe(guest)
+    process = OneProcess()
+    _, sink = process.join(ADA, asks=True)
+    guest, _ = process.join(GRACE)
+    process.look()
+    process.hub.unsubscribe(guest)
     for _ in range(int(GRACE_SECONDS)):
-        world.look()
+        process.look()
     assert len(sink.messages) == 1
-    world.look()
+    process.look()
     assert sink.messages[1:] == [message("presence_diff", joined=[], left=[person(GRACE)])]
 
 
 def test_nothing_is_read_where_nobody_asks() -> None:
     """Nor after the last one has left; bots with nobody who asks are not asked about."""
-    world = World()
-    world.join(GRACE, OTHER_BOT)
-    watcher, _ = world.join(ADA, asks=True)
-    second, _ = world.join(ADA, asks=True)
-    world.look()
-    world.hub.unsubscribe(watcher)
-    world.look()
-    assert world.readings == [(BOT,), (BOT,)]
-    world.hub.unsubscribe(second)
+    process = OneProcess()
+    process.join(GRACE, OTHER_BOT)
+    watcher, _ = process.join(ADA, asks=True)
+    second, _ = process.join(ADA, asks=True)
+    process.look()
+    process.hub.unsubscribe(watcher)
+    process.look()
+    assert process.readings == [(BOT,), (BOT,)]
+    process.hub.unsubscribe(second)
 
-    world.look()
-    assert len(world.readings) == 2
-    assert not any((world.relay._watchers, world.relay._told, world.relay._changed))
+    process.look()
+    assert len(process.readings) == 2
+    assert not any((process.relay._watchers, process.relay._told, process.relay._changed))
 
 
 def test_who_may_not_read_is_not_told() -> None:
     """Neither who is cut off nor, for the time being, who is asked about; those get a new state."""
-    world = World()
-    _, sink = world.join(ADA, asks=True)
-    doubted, doubted_sink = world.join(GRACE, asks=True)
-    _, cut_sink = world.join("mallory", asks=True)
-    world.look()
-    read(world.hub, at(10), "c", access_change(1, 10, user_id=GRACE, is_recheck=True))
-    read(world.hub, at(11), "d", access_change(2, 11, user_id="mallory"))
-    world.join(JOAN)
-    world.look()
+    process = OneProcess()
+    _, sink = process.join(ADA, asks=True)
+    doubted, doubted_sink = process.join(GRACE, asks=True)
+    _, cut_sink = process.join("mallory", asks=True)
+    process.look()
+    read(process.hub, at(10), "c", access_change(1, 10, user_id=GRACE, is_recheck=True))
+    read(process.hub, at(11), "d", access_change(2, 11, user_id="mallory"))
+    process.join(JOAN)
+    process.look()
     change = message("presence_diff", joined=[person(JOAN)], left=[person("mallory")])
     assert sink.messages[1:] == [change]
     assert [len(one.messages) for one in (doubted_sink, cut_sink)] == [1, 1]
-    world.hub.stay(doubted, world.asked[0][1], at(12))
-    read(world.hub, at(13), "e")
-    world.look()
+    process.hub.stay(doubted, process.asked[0][1], at(12))
+    read(process.hub, at(13), "e")
+    process.look()
     assert doubted_sink.messages[1:] == [
         message("presence_state", users=[person(ADA), person(GRACE), person(JOAN)])
     ]
@@ -187,64 +187,64 @@ def test_who_may_not_read_is_not_told() -> None:
 
 def test_an_access_change_from_everything() -> None:
     """Is about every bot that is asked about; one from another bot is about none of them."""
-    world = World()
-    _, sink = world.join(ADA, asks=True)
-    world.others[BOT] = {GRACE: Person(GRACE, "grace's name", 0.0)}
-    world.look()
-    read(world.hub, at(9), "b", access_change(1, 9, OTHER_BOT, user_id=GRACE))
-    assert not world.relay._changed
-    read(world.hub, at(10), "c", access_change(1, 10, None, user_id=GRACE))
-    world.look(seconds=0)
+    process = OneProcess()
+    _, sink = process.join(ADA, asks=True)
+    process.others[BOT] = {GRACE: Person(GRACE, "grace's name", 0.0)}
+    process.look()
+    read(process.hub, at(9), "b", access_change(1, 9, OTHER_BOT, user_id=GRACE))
+    assert not process.relay._changed
+    read(process.hub, at(10), "c", access_change(1, 10, None, user_id=GRACE))
+    process.look(seconds=0)
     assert sink.messages[1:] == [message("presence_diff", joined=[], left=[person(GRACE)])]
 
 
 def test_an_outage() -> None:
     """Nobody leaves in it or soon after; and who came when it was is told once it is over."""
-    world = World()
-    world.join(GRACE)
-    world.others[BOT] = {JOAN: Person(JOAN, "joan's name", 0.0)}
-    world.is_away = True
-    _, sink = world.join(ADA, asks=True)
-    world.look()
+    process = OneProcess()
+    process.join(GRACE)
+    process.others[BOT] = {JOAN: Person(JOAN, "joan's name", 0.0)}
+    process.is_away = True
+    _, sink = process.join(ADA, asks=True)
+    process.look()
     assert sink.messages == []
-    world.is_away = False
-    world.look()
+    process.is_away = False
+    process.look()
     assert [one["type"] for one in sink.messages] == ["presence_state"]
-    world.relay.database_lost()
-    world.others[BOT] = {}
+    process.relay.database_lost()
+    process.others[BOT] = {}
     for _ in range(int(GRACE_SECONDS) + 2):
-        world.look()
+        process.look()
     assert len(sink.messages) == 1
 
 
 def test_asked_for_this_moment() -> None:
     """Without any socket that asks, and without a grace."""
-    world = World()
-    world.join(ADA)
-    world.others[BOT] = {GRACE: Person(GRACE, "grace's name", -1.0)}
-    listing = run(world.relay.now(BOT))
+    process = OneProcess()
+    process.join(ADA)
+    process.others[BOT] = {GRACE: Person(GRACE, "grace's name", -1.0)}
+    listing = run(process.relay.now(BOT))
     assert [one.user_id for one in listing.people] == [GRACE, ADA]
-    world.is_away = True
+    process.is_away = True
     with pytest.raises(Refused):
-        run(world.relay.now(BOT))
+        run(process.relay.now(BOT))
 
 
 def test_many_are_told_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Others get a turn in between, in which anybody may leave, even all who ask."""
     monkeypatch.setattr(module, "FAN_OUT_SLICE", 2)
-    world = World()
+    process = OneProcess()
     crowd = [
-        world.join(str(number), topic, asks=True)
+        process.join(str(number), topic, asks=True)
         for topic in (BOT, OTHER_BOT)
         for number in range(5)
     ]
 
     def everyone_leaves() -> None:
         for one, _ in crowd:
-            world.hub.unsubscribe(one)
+            process.hub.unsubscribe(one)
 
-    world.in_a_pause = everyone_leaves
-    world.look()
-    assert world.pauses == 2 + 2, "slices of the one bot, and one after each bot"
+    process.in_a_pause = everyone_leaves
+    process.look()
+    assert process.pauses == 2 + 2, "slices of the one bot, and one after each bot"
     assert sum(len(sink.messages) for _, sink in crowd) == 1
-    assert not any((world.relay._watchers, world.relay._told))
+    assert not any((process.relay._watchers, process.relay._told))

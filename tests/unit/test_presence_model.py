@@ -20,7 +20,7 @@ from realtime.relay.presence import (
     Person,
     Presence,
 )
-from tests.unit.relay_world import BOT, access_change
+from tests.unit.relay_fakes import BOT, access_change
 
 NODES = range(3)
 USERS = ("ada", "grace", "joan")
@@ -43,7 +43,7 @@ class Node:
     """What a client makes out of the changes."""
 
 
-class World:
+class Cluster:
     def __init__(self) -> None:
         self.now = 1000.0
         self.numbers = count()
@@ -171,13 +171,13 @@ def people(node: Node) -> dict[str, Person]:
 
 nodes, users = st.sampled_from(NODES), st.sampled_from(USERS)
 events = st.one_of(
-    st.tuples(st.just(World.open), nodes, users),
-    st.tuples(st.just(World.close), nodes, users),
-    st.tuples(st.just(World.step), st.integers(1, 12)),
-    st.tuples(st.just(World.kill), nodes),
-    st.tuples(st.just(World.crash)),
-    st.tuples(st.just(World.back), st.lists(st.floats(0, REFILL), min_size=3, max_size=3)),
-    st.tuples(st.just(World.change_access), users, st.booleans()),
+    st.tuples(st.just(Cluster.open), nodes, users),
+    st.tuples(st.just(Cluster.close), nodes, users),
+    st.tuples(st.just(Cluster.step), st.integers(1, 12)),
+    st.tuples(st.just(Cluster.kill), nodes),
+    st.tuples(st.just(Cluster.crash)),
+    st.tuples(st.just(Cluster.back), st.lists(st.floats(0, REFILL), min_size=3, max_size=3)),
+    st.tuples(st.just(Cluster.change_access), users, st.booleans()),
 )
 
 
@@ -185,11 +185,11 @@ events = st.one_of(
 @given(st.lists(events, max_size=40))
 def test_presence_is_never_wrong_for_long(happened: list[tuple]) -> None:  # type: ignore[type-arg]
     """Whatever happens in whatever order."""
-    world = World()
-    world.step()
+    cluster = Cluster()
+    cluster.step()
     for act, *arguments in happened:
-        act(world, *arguments)
-    world.back([0.0] * 3)
-    world.step(int((ALIVE + RECOVERY_SECONDS + 2 * GRACE_SECONDS) / STEP) + 4)
-    for _, node in world.alive:
-        assert node.told == world.there()
+        act(cluster, *arguments)
+    cluster.back([0.0] * 3)
+    cluster.step(int((ALIVE + RECOVERY_SECONDS + 2 * GRACE_SECONDS) / STEP) + 4)
+    for _, node in cluster.alive:
+        assert node.told == cluster.there()

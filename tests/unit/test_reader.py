@@ -14,7 +14,7 @@ from realtime.relay.pace import QUIET_READS, PaceState
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import GapReason, Unrecoverable
-from tests.unit.relay_world import (
+from tests.unit.relay_fakes import (
     ADA,
     BOT,
     HISTORY,

@@ -11,7 +11,7 @@ from realtime.relay.errors import Refused
 from realtime.relay.hub import Hub
 from realtime.relay.recheck import RecheckBatcher, RecheckResult
 from realtime.relay.subscriber import Position, State
-from tests.unit.relay_world import (
+from tests.unit.relay_fakes import (
     ADA,
     BOT,
     GRACE,
@@ -50,7 +50,7 @@ class FakeAccess:
         return answer
 
 
-class World:
+class RecheckingHub:
     """A hub whose changes are asked about, and how often the relay was woken."""
 
     def __init__(self, access: FakeAccess) -> None:
@@ -68,67 +68,69 @@ class World:
         await while_running(self.rechecks.run(self.hub, self.wake), condition)
 
 
-def cut_off(world: World, *users: str, is_recheck: bool = False) -> list[RecordingSink]:
+def cut_off(
+    rechecking: RecheckingHub, *users: str, is_recheck: bool = False
+) -> list[RecordingSink]:
     """Sockets of these users, which one read's changes cut off."""
-    sinks = [join(world.hub, user)[1] for user in users]
+    sinks = [join(rechecking.hub, user)[1] for user in users]
     rows = [
         access_change(number, 10, user_id=user, final_message=FAREWELL, is_recheck=is_recheck)
         for number, user in enumerate(dict.fromkeys(users), 1)
     ]
-    read(world.hub, at(10), "c", *rows)
+    read(rechecking.hub, at(10), "c", *rows)
     return sinks
 
 
 @pytest.mark.parametrize("is_recheck", [False, True])
 def test_no_longer_allowed(is_recheck: bool) -> None:
     """Who is not allowed any more is closed with the change's code, after one final_message."""
-    world = World(FakeAccess())
-    (sink,) = cut_off(world, ADA, is_recheck=is_recheck)
-    run(world.until(lambda: sink.closed))
+    rechecking = RecheckingHub(FakeAccess())
+    (sink,) = cut_off(rechecking, ADA, is_recheck=is_recheck)
+    run(rechecking.until(lambda: sink.closed))
     assert sink.closed == (4003, "access ended")
     assert sink.messages == [{"id": "1", "type": "permission_change"}]
-    assert (world.access.questions, world.wakes) == ([[(ADA, BOT)]], 1)
+    assert (rechecking.access.questions, rechecking.wakes) == ([[(ADA, BOT)]], 1)
 
 
 def test_allowed_again() -> None:
     """Who was cut off for sure but is allowed again has to come back."""
-    world = World(FakeAccess(ADA))
-    (sink,) = cut_off(world, ADA)
-    run(world.until(lambda: sink.closed))
+    rechecking = RecheckingHub(FakeAccess(ADA))
+    (sink,) = cut_off(rechecking, ADA)
+    run(rechecking.until(lambda: sink.closed))
     assert sink.closed == closing.ACCESS_CHANGED
 
 
 def test_may_stay() -> None:
     """Who probably remained, and did, goes on once the relay has read as far as the answer."""
-    world = World(FakeAccess(ADA))
-    (sink,) = cut_off(world, ADA, is_recheck=True)
-    run(world.until(lambda: world.wakes))
-    (subscriber,) = world.hub
+    rechecking = RecheckingHub(FakeAccess(ADA))
+    (sink,) = cut_off(rechecking, ADA, is_recheck=True)
+    run(rechecking.until(lambda: rechecking.wakes))
+    (subscriber,) = rechecking.hub
     assert subscriber.state is State.PAUSED
-    read(world.hub, at(13), "d", event(5, 13))
+    read(rechecking.hub, at(13), "d", event(5, 13))
     assert (subscriber.state, sink.ids, sink.closed) == (State.LIVE, [5], None)
 
 
 def test_each_has_its_own_answer() -> None:
     """Of those asked about together, each is told what is true for it."""
-    world = World(FakeAccess(ADA))
-    ada, grace = cut_off(world, ADA, GRACE)
-    run(world.until(lambda: ada.closed and grace.closed))
+    rechecking = RecheckingHub(FakeAccess(ADA))
+    ada, grace = cut_off(rechecking, ADA, GRACE)
+    run(rechecking.until(lambda: ada.closed and grace.closed))
     assert (ada.closed, grace.closed) == (closing.ACCESS_CHANGED, (4003, "access ended"))
 
 
 def test_nobody_can_be_asked() -> None:
     """Where the database cannot be asked, sockets have to come back, and asking goes on."""
-    world = World(FakeAccess(is_down=True))
-    (first,) = cut_off(world, ADA)
-    _, second = join(world.hub, GRACE)
+    rechecking = RecheckingHub(FakeAccess(is_down=True))
+    (first,) = cut_off(rechecking, ADA)
+    _, second = join(rechecking.hub, GRACE)
 
     async def one_after_the_other() -> None:
-        await world.until(lambda: first.closed)
-        world.access.is_down = False
+        await rechecking.until(lambda: first.closed)
+        rechecking.access.is_down = False
         revoke = page(seen(0), access_change(2, 12, user_id=GRACE))
-        await world.hub.deliver(revoke, Position(at(12), "d"))
-        await world.until(lambda: second.closed)
+        await rechecking.hub.deliver(revoke, Position(at(12), "d"))
+        await rechecking.until(lambda: second.closed)
 
     run(one_after_the_other())
     assert first.closed == (1013, "the database cannot be asked")
@@ -138,42 +140,42 @@ def test_nobody_can_be_asked() -> None:
 def test_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many are asked about in few questions, all of them, and each once."""
     monkeypatch.setattr(rechecks_module, "BATCH", 2)
-    world = World(FakeAccess())
-    sinks = cut_off(world, ADA, ADA, GRACE, GRACE, GRACE)
-    run(world.until(lambda: all(sink.closed for sink in sinks)))
-    assert [len(batch) for batch in world.access.questions] == [2, 2, 1]
+    rechecking = RecheckingHub(FakeAccess())
+    sinks = cut_off(rechecking, ADA, ADA, GRACE, GRACE, GRACE)
+    run(rechecking.until(lambda: all(sink.closed for sink in sinks)))
+    assert [len(batch) for batch in rechecking.access.questions] == [2, 2, 1]
 
 
 def test_gone_meanwhile() -> None:
     """A socket that left before the answer does not come back with it."""
-    world = World(FakeAccess(ADA))
-    (sink,) = cut_off(world, ADA, is_recheck=True)
-    (subscriber,) = world.hub
-    world.hub.unsubscribe(subscriber)
-    run(world.until(lambda: world.wakes))
-    read(world.hub, at(13), "d", event(5, 13))
+    rechecking = RecheckingHub(FakeAccess(ADA))
+    (sink,) = cut_off(rechecking, ADA, is_recheck=True)
+    (subscriber,) = rechecking.hub
+    rechecking.hub.unsubscribe(subscriber)
+    run(rechecking.until(lambda: rechecking.wakes))
+    read(rechecking.hub, at(13), "d", event(5, 13))
     assert (subscriber.state, sink.messages, sink.closed) == (State.STOPPED, [], None)
 
 
 def test_an_answer_from_before_a_gap() -> None:
     """When events are lost while a socket is asked about, only the next answer lets it back."""
-    world = World(FakeAccess(ADA))
-    (sink,) = cut_off(world, ADA, is_recheck=True)
-    (subscriber,) = world.hub
+    rechecking = RecheckingHub(FakeAccess(ADA))
+    (sink,) = cut_off(rechecking, ADA, is_recheck=True)
+    (subscriber,) = rechecking.hub
     subscriber.knows_cursors = True
 
     async def lose_track_meanwhile() -> None:
-        world.access.may_answer = asyncio.Semaphore(0)
-        asking = world.rechecks.run(world.hub, world.wake)
-        await while_running(asking, lambda: world.access.questions and one_answer())
-        await world.hub.deliver(page(seen(0), event(5, 13)), Position(at(13), "d"))
+        rechecking.access.may_answer = asyncio.Semaphore(0)
+        asking = rechecking.rechecks.run(rechecking.hub, rechecking.wake)
+        await while_running(asking, lambda: rechecking.access.questions and one_answer())
+        await rechecking.hub.deliver(page(seen(0), event(5, 13)), Position(at(13), "d"))
 
     def one_answer() -> bool:
-        if not world.wakes and world.access.may_answer.locked():
-            world.access.allowed = ()
-            world.hub.lose_track("too_old")
-            world.access.may_answer.release()
-        return len(world.access.questions) == 2
+        if not rechecking.wakes and rechecking.access.may_answer.locked():
+            rechecking.access.allowed = ()
+            rechecking.hub.lose_track("too_old")
+            rechecking.access.may_answer.release()
+        return len(rechecking.access.questions) == 2
 
     run(lose_track_meanwhile())
     assert (subscriber.state, sink.messages) == (State.PAUSED, [])

@@ -8,12 +8,12 @@ from realtime.relay import refusals as refusals_module
 from realtime.relay.errors import Refused
 from realtime.relay.events import AccessChange
 from realtime.relay.refusals import KEPT_SECONDS, Refusals
-from tests.unit.relay_world import ADA, BOT, GRACE, OTHER_BOT, grant_row
+from tests.unit.relay_fakes import ADA, BOT, GRACE, OTHER_BOT, grant_row
 
 DENIED = Refused(4003, "access denied")
 
 
-class World:
+class ClockedRefusals:
     def __init__(self) -> None:
         self.now = 100.0
         self.refusals = Refusals(lambda: self.now)
@@ -27,28 +27,28 @@ class World:
 
 def test_remembered() -> None:
     """Who was refused is refused again with the same words, there and not elsewhere."""
-    world = World()
-    assert not world.is_refused()
-    world.refuse()
-    found = world.refusals.find(ADA, BOT)
+    clocked = ClockedRefusals()
+    assert not clocked.is_refused()
+    clocked.refuse()
+    found = clocked.refusals.find(ADA, BOT)
     assert found is not None
     assert found is not DENIED
     assert (found.code, found.reason) == (DENIED.code, DENIED.reason)
-    assert not world.is_refused(GRACE)
-    assert not world.is_refused(topic=OTHER_BOT)
+    assert not clocked.is_refused(GRACE)
+    assert not clocked.is_refused(topic=OTHER_BOT)
 
 
 def test_for_a_while() -> None:
     """A refusal is forgotten after a while, counted from the latest."""
-    world = World()
-    world.refuse()
-    world.now += KEPT_SECONDS - 1
-    assert world.is_refused()
-    world.refuse()
-    world.now += KEPT_SECONDS - 1
-    assert world.is_refused()
-    world.now += 1
-    assert not world.is_refused()
+    clocked = ClockedRefusals()
+    clocked.refuse()
+    clocked.now += KEPT_SECONDS - 1
+    assert clocked.is_refused()
+    clocked.refuse()
+    clocked.now += KEPT_SECONDS - 1
+    assert clocked.is_refused()
+    clocked.now += 1
+    assert not clocked.is_refused()
 
 
 @pytest.mark.parametrize(
@@ -56,18 +56,18 @@ def test_for_a_while() -> None:
 )
 def test_only_what_a_grant_can_change(code: int, is_remembered: bool) -> None:
     """That the database could not be asked, or that a user has too many, is not remembered."""
-    world = World()
-    world.refuse(refused=Refused(code, "no"))
-    assert world.is_refused() == is_remembered
+    clocked = ClockedRefusals()
+    clocked.refuse(refused=Refused(code, "no"))
+    assert clocked.is_refused() == is_remembered
 
 
 def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of too many, those are forgotten that were refused the longest ago."""
     monkeypatch.setattr(refusals_module, "MAX_REFUSALS", 2)
-    world = World()
+    clocked = ClockedRefusals()
     for subject in ("a", "b", "a", "c"):
-        world.refuse(subject)
-    assert [world.is_refused(subject) for subject in ("a", "b", "c")] == [True, False, True]
+        clocked.refuse(subject)
+    assert [clocked.is_refused(subject) for subject in ("a", "b", "c")] == [True, False, True]
 
 
 @pytest.mark.parametrize(
@@ -83,11 +83,11 @@ def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_grants(grants: list[AccessChange], here: bool, there: bool) -> None:
     """A grant has everybody on its topic asked about anew, for a subject may be a name."""
-    world = World()
-    world.refuse()
-    world.refuse(topic=OTHER_BOT)
-    world.refusals.forget(grants)
-    assert (world.is_refused(), world.is_refused(topic=OTHER_BOT)) == (here, there)
+    clocked = ClockedRefusals()
+    clocked.refuse()
+    clocked.refuse(topic=OTHER_BOT)
+    clocked.refusals.forget(grants)
+    assert (clocked.is_refused(), clocked.is_refused(topic=OTHER_BOT)) == (here, there)
 
 
 @pytest.mark.parametrize(
@@ -95,18 +95,18 @@ def test_grants(grants: list[AccessChange], here: bool, there: bool) -> None:
 )
 def test_granted_while_being_asked_about(grant: AccessChange) -> None:
     """A refusal that was asked for before a grant is not remembered after it."""
-    world = World()
-    generation = world.refusals.generation
-    world.refusals.forget([grant])
-    world.refusals.remember(ADA, BOT, DENIED, generation)
-    assert not world.is_refused()
+    clocked = ClockedRefusals()
+    generation = clocked.refusals.generation
+    clocked.refusals.forget([grant])
+    clocked.refusals.remember(ADA, BOT, DENIED, generation)
+    assert not clocked.is_refused()
 
 
 def test_up_to_date_after_a_read_that_began_later() -> None:
     """A read that was under way already may have missed a grant; the next one has not."""
 
     async def wait_through_two_reads() -> list[bool]:
-        refusals = World().refusals
+        refusals = ClockedRefusals().refusals
         under_way = refusals.read_begins()
         waiting = asyncio.create_task(refusals.up_to_date())
         await asyncio.sleep(0)

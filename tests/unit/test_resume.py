@@ -17,7 +17,7 @@ from realtime.relay.resume import (
     range_for,
     read_cursor,
 )
-from tests.unit.relay_world import (
+from tests.unit.relay_fakes import (
     ADA,
     BOT,
     GRACE,

@@ -17,7 +17,7 @@ from realtime.relay.resume import (
     TopicHistory,
     Unrecoverable,
 )
-from tests.unit.relay_world import ADA, BOT, GRACE, OTHER_BOT, at, event, run, seen, while_running
+from tests.unit.relay_fakes import ADA, BOT, GRACE, OTHER_BOT, at, event, run, seen, while_running
 
 
 class FakePastLog:

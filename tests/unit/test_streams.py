@@ -11,7 +11,7 @@ from realtime.relay.cursor import Cursor, decode_cursor, encode_cursor
 from realtime.relay.events import Event
 from realtime.relay.streams import SEND_EVERY, Streams, newest_only
 from realtime.relay.subscriber import Position
-from tests.unit.relay_world import (
+from tests.unit.relay_fakes import (
     BOT,
     FIRST_XID,
     HISTORY,
@@ -29,7 +29,7 @@ from tests.unit.relay_world import (
 BEFORE = "before"
 
 
-class World:
+class ClockedStreams:
     """Streams, and the time by which they go."""
 
     def __init__(self) -> None:
@@ -53,94 +53,98 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def clocked() -> ClockedStreams:
+    return ClockedStreams()
 
 
-def test_the_first_at_once_and_then_the_newest(world: World) -> None:
+def test_the_first_at_once_and_then_the_newest(clocked: ClockedStreams) -> None:
     """Of those that follow closely, one when the time is over; then there is nothing more."""
-    assert world.send(world.update()) == [1]
-    assert world.streams.due_in() == math.inf
-    assert world.send(world.update(), world.update()) == []
-    world.now += SEND_EVERY / 2
-    assert world.send(world.update()) == []
-    assert world.streams.due_in() == pytest.approx(SEND_EVERY / 2)
-    world.now += SEND_EVERY / 2
-    assert world.streams.due_in() == 0.0
-    assert world.send() == [4]
-    assert world.streams.due_in() == math.inf
-    world.now += SEND_EVERY
-    assert world.send() == []
-    assert world.send(world.update()) == [5]
+    assert clocked.send(clocked.update()) == [1]
+    assert clocked.streams.due_in() == math.inf
+    assert clocked.send(clocked.update(), clocked.update()) == []
+    clocked.now += SEND_EVERY / 2
+    assert clocked.send(clocked.update()) == []
+    assert clocked.streams.due_in() == pytest.approx(SEND_EVERY / 2)
+    clocked.now += SEND_EVERY / 2
+    assert clocked.streams.due_in() == 0.0
+    assert clocked.send() == [4]
+    assert clocked.streams.due_in() == math.inf
+    clocked.now += SEND_EVERY
+    assert clocked.send() == []
+    assert clocked.send(clocked.update()) == [5]
 
 
-def test_of_one_read_the_newest(world: World) -> None:
+def test_of_one_read_the_newest(clocked: ClockedStreams) -> None:
     """Also where nothing was sent before, and each thing by itself."""
-    assert world.send(world.update("a"), world.update("b"), world.update("a")) == [2, 3]
+    assert clocked.send(clocked.update("a"), clocked.update("b"), clocked.update("a")) == [2, 3]
 
 
 @pytest.mark.parametrize("else_", [None, "another"])
-def test_what_else_happens_takes_along_what_is_held(world: World, else_: str | None) -> None:
+def test_what_else_happens_takes_along_what_is_held(
+    clocked: ClockedStreams, else_: str | None
+) -> None:
     """So that the topic's order stays; on other topics nothing changes."""
-    world.send(world.update(), world.update("far", OTHER_BOT))
-    assert world.send(world.update(), world.update("far", OTHER_BOT)) == []
-    assert world.send(world.update(else_)) == [3, 5]
-    assert world.send(world.update(), world.update(None)) == [6, 7]
-    world.now += SEND_EVERY
-    assert world.send() == [4]
+    clocked.send(clocked.update(), clocked.update("far", OTHER_BOT))
+    assert clocked.send(clocked.update(), clocked.update("far", OTHER_BOT)) == []
+    assert clocked.send(clocked.update(else_)) == [3, 5]
+    assert clocked.send(clocked.update(), clocked.update(None)) == [6, 7]
+    clocked.now += SEND_EVERY
+    assert clocked.send() == [4]
 
 
-def test_things_that_grow_together_go_together(world: World) -> None:
+def test_things_that_grow_together_go_together(clocked: ClockedStreams) -> None:
     """The time of the first to be due is that of all on the topic."""
-    world.send(world.update("a"))
-    world.now += SEND_EVERY / 2
-    world.send(world.update("b"))
-    assert world.send(world.update("b"), world.update("a")) == []
-    world.now += SEND_EVERY / 2
-    assert world.send() == [3, 4]
-    world.now += SEND_EVERY / 2
-    assert world.send(world.update("b")) == []
+    clocked.send(clocked.update("a"))
+    clocked.now += SEND_EVERY / 2
+    clocked.send(clocked.update("b"))
+    assert clocked.send(clocked.update("b"), clocked.update("a")) == []
+    clocked.now += SEND_EVERY / 2
+    assert clocked.send() == [3, 4]
+    clocked.now += SEND_EVERY / 2
+    assert clocked.send(clocked.update("b")) == []
 
 
-def test_until_it_is_said_that_it_was_sent(world: World) -> None:
+def test_until_it_is_said_that_it_was_sent(clocked: ClockedStreams) -> None:
     """It is selected again: whoever is cancelled in between loses nothing."""
-    world.send(world.update())
-    world.send(world.update())
-    world.now += SEND_EVERY
+    clocked.send(clocked.update())
+    clocked.send(clocked.update())
+    clocked.now += SEND_EVERY
     for _ in range(2):
-        selected = world.streams.select({}, BEFORE)
+        selected = clocked.streams.select({}, BEFORE)
         assert [one.id for one in selected[BOT]] == [2]
 
 
-def test_the_place_before_what_is_held(world: World) -> None:
+def test_the_place_before_what_is_held(clocked: ClockedStreams) -> None:
     """It is that of the first that is held, and there is none when nothing is held any more."""
-    world.send(world.update())
-    assert world.streams.cursor_before(BOT) is None
+    clocked.send(clocked.update())
+    assert clocked.streams.cursor_before(BOT) is None
     for position in ("then", "later"):
-        world.streams.select({BOT: [world.update()]}, position)
-    assert world.streams.cursor_before(BOT) == "then"
-    assert world.streams.cursor_before(OTHER_BOT) is None
-    world.now += SEND_EVERY
-    world.send()
-    assert world.streams.cursor_before(BOT) is None
+        clocked.streams.select({BOT: [clocked.update()]}, position)
+    assert clocked.streams.cursor_before(BOT) == "then"
+    assert clocked.streams.cursor_before(OTHER_BOT) is None
+    clocked.now += SEND_EVERY
+    clocked.send()
+    assert clocked.streams.cursor_before(BOT) is None
 
 
-def test_forget(world: World) -> None:
+def test_forget(clocked: ClockedStreams) -> None:
     """What is held is dropped."""
-    world.send(world.update())
-    world.send(world.update())
-    world.streams.forget()
-    world.now += SEND_EVERY
-    assert world.streams.cursor_before(BOT) is None
-    assert world.send() == []
+    clocked.send(clocked.update())
+    clocked.send(clocked.update())
+    clocked.streams.forget()
+    clocked.now += SEND_EVERY
+    assert clocked.streams.cursor_before(BOT) is None
+    assert clocked.send() == []
 
 
-def test_not_everything_is_remembered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_everything_is_remembered(
+    clocked: ClockedStreams, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With too many things at once, what is not remembered is sent whenever it changes."""
     monkeypatch.setattr(streams_module, "MAX_REMEMBERED", 1)
-    world.send(world.update("a"), world.update("b"))
-    assert world.send(world.update("a")) == []
-    assert world.send(world.update("b")) == [3, 4]
+    clocked.send(clocked.update("a"), clocked.update("b"))
+    assert clocked.send(clocked.update("a")) == []
+    assert clocked.send(clocked.update("b")) == [3, 4]
 
 
 def test_newest_only() -> None:

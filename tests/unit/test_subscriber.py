@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from realtime.relay.cursor import Cursor
 from realtime.relay.events import AccessChange, Event
 from realtime.relay.subscriber import Delivery, Position, State
-from tests.unit.relay_world import (
+from tests.unit.relay_fakes import (
     BOT,
     OTHER_BOT,
     START,

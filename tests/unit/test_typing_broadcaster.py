@@ -7,7 +7,7 @@ import pytest
 from realtime.relay import typing as typing_relay_module
 from realtime.relay.protocol import rfc3339
 from realtime.relay.typing import SILENCE, Indicator, TypingBroadcaster, TypingIndicators
-from tests.unit.relay_world import (
+from tests.unit.relay_fakes import (
     ADA,
     GRACE,
     OTHER_BOT,
@@ -25,7 +25,7 @@ from tests.unit.relay_world import (
 NOW = 1_700_000_000.0
 
 
-class World:
+class Chat:
     """A hub with two of Ada's sockets and one of Grace's on a bot, and one of hers elsewhere."""
 
     def __init__(self) -> None:
@@ -62,63 +62,63 @@ def indicator(user_id: str, is_typing: bool) -> dict[str, object]:
 
 def test_shown_to_the_others() -> None:
     """The bot's other users are shown it, the typist on none of their sockets."""
-    world = World()
-    world.relay.said(world.ada, "b1", True)
-    assert world.grace_sink.messages == [indicator(ADA, True)]
-    assert (world.ada_sink.messages, world.other_tab.messages) == ([], [])
-    assert world.elsewhere.messages == []
-    assert world.told == [Indicator("b1", ADA, "ada's name", True, True)]
+    chat = Chat()
+    chat.relay.said(chat.ada, "b1", True)
+    assert chat.grace_sink.messages == [indicator(ADA, True)]
+    assert (chat.ada_sink.messages, chat.other_tab.messages) == ([], [])
+    assert chat.elsewhere.messages == []
+    assert chat.told == [Indicator("b1", ADA, "ada's name", True, True)]
 
 
 def test_not_to_those_on_their_way() -> None:
     """Sockets that are joining, paused or stopped are shown nothing."""
-    world = World()
+    chat = Chat()
     joining, sink = make_subscriber()
-    world.hub.subscribe(joining)
-    read(world.hub, at(10), "c", access_change(1, 10, user_id=GRACE))
-    world.relay.said(world.ada, "b1", True)
-    assert (sink.messages, world.grace_sink.messages) == ([], [])
+    chat.hub.subscribe(joining)
+    read(chat.hub, at(10), "c", access_change(1, 10, user_id=GRACE))
+    chat.relay.said(chat.ada, "b1", True)
+    assert (sink.messages, chat.grace_sink.messages) == ([], [])
 
 
 def test_not_of_those_who_are_asked_about() -> None:
     """Who may not read at the moment may not type either."""
-    world = World()
-    read(world.hub, at(10), "c", access_change(1, 10, user_id=ADA, is_recheck=True))
-    world.relay.said(world.ada, "b1", True)
-    assert (world.grace_sink.messages, world.told) == ([], [])
+    chat = Chat()
+    read(chat.hub, at(10), "c", access_change(1, 10, user_id=ADA, is_recheck=True))
+    chat.relay.said(chat.ada, "b1", True)
+    assert (chat.grace_sink.messages, chat.told) == ([], [])
 
 
 def test_leaving() -> None:
     """Who types and leaves is shown as stopped, here and on other processes."""
-    world = World()
-    world.relay.said(world.ada, "b1", True)
-    world.hub.unsubscribe(world.ada)
-    world.relay.left(world.ada, "b1")
-    assert world.grace_sink.messages == [indicator(ADA, True), indicator(ADA, False)]
-    assert [one.is_typing for one in world.told] == [True, False]
+    chat = Chat()
+    chat.relay.said(chat.ada, "b1", True)
+    chat.hub.unsubscribe(chat.ada)
+    chat.relay.left(chat.ada, "b1")
+    assert chat.grace_sink.messages == [indicator(ADA, True), indicator(ADA, False)]
+    assert [one.is_typing for one in chat.told] == [True, False]
 
 
 def test_heard_from_another_process() -> None:
     """What another process says is shown here, and recognizable as not ours to pass on."""
-    world = World()
-    world.relay.heard("b1", ADA, "ada's name", True)
-    assert world.grace_sink.messages == [indicator(ADA, True)]
-    assert world.other_tab.messages == []
-    assert not any(one.is_local for one in world.told)
+    chat = Chat()
+    chat.relay.heard("b1", ADA, "ada's name", True)
+    assert chat.grace_sink.messages == [indicator(ADA, True)]
+    assert chat.other_tab.messages == []
+    assert not any(one.is_local for one in chat.told)
 
 
 def test_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """What becomes due by time is shown without anybody saying anything, again and again."""
     monkeypatch.setattr(typing_relay_module, "TICK", 0)
-    world = World()
+    chat = Chat()
 
     async def twice() -> None:
         for count in (1, 2):
-            world.relay.said(world.ada, "b1", True)
-            world.now += SILENCE
-            await world.until(lambda: len(world.grace_sink.messages) == 2 * count)  # noqa: B023
-            assert world.grace_sink.messages[-1] == indicator(ADA, False)
-            world.now += 1
-            await world.until(lambda: not world.relay._some.is_set())
+            chat.relay.said(chat.ada, "b1", True)
+            chat.now += SILENCE
+            await chat.until(lambda: len(chat.grace_sink.messages) == 2 * count)  # noqa: B023
+            assert chat.grace_sink.messages[-1] == indicator(ADA, False)
+            chat.now += 1
+            await chat.until(lambda: not chat.relay._some.is_set())
 
     run(twice())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from realtime.metrics.vitals import Vitals, resident_bytes
-from tests.unit.relay_world import run, while_running
+from tests.unit.relay_fakes import run, while_running
 
 
 @pytest.mark.parametrize(("kept", "told"), [(1000_000, 0.75), (2, 0.0)])

@@ -108,7 +108,7 @@ class Writer(NamedTuple):
     """How the bell's row was when it began, at REPEATABLE READ."""
 
 
-class World(NamedTuple):
+class State(NamedTuple):
     """All there is."""
 
     is_silent: bool
@@ -133,43 +133,43 @@ class World(NamedTuple):
         xmax = self.completed + 1
         return Snapshot(xmax, frozenset(xid for xid in self.running if xid < xmax))
 
-    def with_relay(self, number: int, relay: Relay) -> World:
+    def with_relay(self, number: int, relay: Relay) -> State:
         relays = (*self.relays[:number], relay, *self.relays[number + 1 :])
-        return World(self.is_silent, self.completed, relays, self.writers)
+        return State(self.is_silent, self.completed, relays, self.writers)
 
-    def with_writer(self, number: int, writer: Writer) -> World:
+    def with_writer(self, number: int, writer: Writer) -> State:
         writers = (*self.writers[:number], writer, *self.writers[number + 1 :])
-        return World(self.is_silent, self.completed, self.relays, writers)
+        return State(self.is_silent, self.completed, self.relays, writers)
 
-    def over(self, xid: int) -> World:
+    def over(self, xid: int) -> State:
         if xid <= self.completed:
             return self
-        return World(self.is_silent, xid, self.relays, self.writers)
+        return State(self.is_silent, xid, self.relays, self.writers)
 
 
-def beginning(rules: Rules) -> World:
+def beginning(rules: Rules) -> State:
     """Nobody is connected yet, and whoever was here before left the bell silent."""
     if rules.begins_asleep:
         asleep = Relay(Backend(("wait", "read")), row=ASLEEP)
-        return World(False, 0, (asleep,) * rules.relays, (Writer(),) * rules.writers)
-    return World(True, 0, (Relay(),) * rules.relays, (Writer(),) * rules.writers)
+        return State(False, 0, (asleep,) * rules.relays, (Writer(),) * rules.writers)
+    return State(True, 0, (Relay(),) * rules.relays, (Writer(),) * rules.writers)
 
 
-def renumbered(world: World) -> World:
+def renumbered(state: State) -> State:
     """The same with transaction ids from 1 on, in their order."""
-    ids = {0, world.completed}
-    for relay in world.relays:
+    ids = {0, state.completed}
+    for relay in state.relays:
         ids |= {relay.backend.xid, relay.lingering.xid, relay.fence, relay.mood.fence}
-    for writer in world.writers:
+    for writer in state.writers:
         ids.add(writer.xid)
     if max(ids) == len(ids) - 1:
-        return world
+        return state
     new = {xid: number for number, xid in enumerate(sorted(ids))}
-    relays = tuple(_renumber_relay(relay, new) for relay in world.relays)
+    relays = tuple(_renumber_relay(relay, new) for relay in state.relays)
     writers = tuple(
-        writer._replace(xid=new[writer.xid]) if writer.xid else writer for writer in world.writers
+        writer._replace(xid=new[writer.xid]) if writer.xid else writer for writer in state.writers
     )
-    return World(world.is_silent, new[world.completed], relays, writers)
+    return State(state.is_silent, new[state.completed], relays, writers)
 
 
 def _renumber_relay(relay: Relay, new: dict[int, int]) -> Relay:

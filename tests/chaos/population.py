@@ -52,7 +52,7 @@ class Absence:
 
 
 @dataclass
-class World:
+class Population:
     """The platform under test."""
 
     bots: list[Bot] = field(default_factory=list)
@@ -75,23 +75,23 @@ class World:
         return bool(self.absences[seat]) and self.absences[seat][-1].gained is None
 
 
-async def make_world(connection: asyncpg.Connection[asyncpg.Record]) -> World:
+async def make_population(connection: asyncpg.Connection[asyncpg.Record]) -> Population:
     """Write the rows: each bot has an owner, each viewer watches two bots, all are notified."""
     platform = Platform(connection)
-    world = World()
+    population = Population()
     for number in range(BOTS):
         owner = await platform.user(f"owner-{number}")
         bot = await platform.bot(owner, f"bot-{number}")
-        world.bots.append(Bot(bot, owner, await platform.session(bot, owner)))
-        world.users.append(owner)
-        world.seats += [Seat(owner, bot), Seat(owner, None)]
+        population.bots.append(Bot(bot, owner, await platform.session(bot, owner)))
+        population.users.append(owner)
+        population.seats += [Seat(owner, bot), Seat(owner, None)]
     for number in range(VIEWERS):
         viewer = await platform.user(f"viewer-{number}")
-        world.users.append(viewer)
-        world.viewers.append(viewer)
-        world.seats.append(Seat(viewer, None))
+        population.users.append(viewer)
+        population.viewers.append(viewer)
+        population.seats.append(Seat(viewer, None))
         for step in range(BOTS_OF_A_VIEWER):
-            bot = world.bots[(number + step) % BOTS].id
+            bot = population.bots[(number + step) % BOTS].id
             await platform.permit(bot, viewer)
-            world.seats.append(Seat(viewer, bot))
-    return world
+            population.seats.append(Seat(viewer, bot))
+    return population

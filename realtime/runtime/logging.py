@@ -1,4 +1,4 @@
-"""How log lines look: text or JSON, on standard error. Set up once by the command line.
+"""Formats log lines as text or JSON, and sends them to standard error.
 
 What programs look for in the log is written as a `Line`: a word for what happened, and fields.
 """

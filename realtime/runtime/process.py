@@ -1,7 +1,4 @@
-"""A process's life around `server`: its log, its signals, its exit code.
-
-`supervisor` calls `run`: once, or in each of the processes that it starts.
-"""
+"""Runs one serving process: sets up its log, and drains it on a signal."""
 
 import asyncio
 import gc
@@ -19,13 +16,14 @@ log = logging.getLogger(__name__)
 
 
 class Inherited(NamedTuple):
-    """What each process of a supervisor has from it."""
+    """What a process has from its supervisor."""
 
     number: int
+    """The number of this process among those of the supervisor, from 1 on."""
     sockets: list[socket.socket]
-    """They listen already."""
-    tether: socket.socket
-    """Can be read from, at its end, once the supervisor is gone."""
+    """The listening sockets to serve on."""
+    control_socket: socket.socket
+    """The connection to the supervisor. It ends when the supervisor is gone."""
 
 
 def run(
@@ -43,7 +41,7 @@ def run(
         CommandError: it could not start.
     """
     configure_logging(settings.log_format, worker=inherited.number if inherited else None)
-    # The modules stay: the collector need not look through them again with every few sockets.
+    # The modules stay, so the garbage collector need not look through them again.
     gc.freeze()
     asyncio.run(_run(settings, announce, inherited))
     return 0
@@ -58,7 +56,7 @@ async def _run(
         _stop_on_signal(stop, is_alone=True)
     else:
         _stop_on_signal(stop, is_alone=False)
-        _stop_without_supervisor(stop, inherited.tether)
+        _stop_without_supervisor(stop, inherited.control_socket)
         sockets = inherited.sockets
     await serve(settings, stop, lambda _server: announce(), sockets)
 
@@ -71,9 +69,9 @@ def _stop_on_signal(stop: asyncio.Event, *, is_alone: bool) -> None:
         log.info("signal=%s draining", signal.Signals(number).name)
         stop.set()
         if not is_alone:
-            return  # terminals and hosts signal all, and the supervisor does: one comes twice
+            return  # a terminal or a host signals all processes, and so does the supervisor
         for each, handler in before.items():
-            # A second signal ends at once, in the way in which it did before.
+            # A second signal ends the process at once, as if there were no handler.
             loop.remove_signal_handler(each)
             signal.signal(each, handler)
 
@@ -81,12 +79,12 @@ def _stop_on_signal(stop: asyncio.Event, *, is_alone: bool) -> None:
         loop.add_signal_handler(number, on_signal, number)
 
 
-def _stop_without_supervisor(stop: asyncio.Event, tether: socket.socket) -> None:
+def _stop_without_supervisor(stop: asyncio.Event, control_socket: socket.socket) -> None:
     loop = asyncio.get_running_loop()
 
     def on_end() -> None:
         log.warning("the supervisor is gone: draining")
-        loop.remove_reader(tether)
+        loop.remove_reader(control_socket)
         stop.set()
 
-    loop.add_reader(tether, on_end)
+    loop.add_reader(control_socket, on_end)

@@ -1,14 +1,14 @@
-"""`WEB_CONCURRENCY` processes on one port: started, restarted when they die, and ended together.
+"""Runs `WEB_CONCURRENCY` processes on one port, restarts those that die, and ends them together.
 
-`bin/serve` and `bin/dev` call `run`. One process is run as it is. Of several, this is the parent:
-it listens, forks before there is any event loop, and serves nothing itself. The children accept
-from the socket that they inherit, so a connection that waits when one of them dies is another's.
+A single process needs no supervisor. Of several processes, this is the parent: it listens, forks
+before there is any event loop, and serves nothing itself. Its workers accept from the socket that
+they inherit, so a connection that waits when one of them dies is accepted by another.
 
     starting ──"up"──▶ up ──its end──▶ dead ──after a pause──▶ starting
         └──its end (the very first: the supervisor gives up)──▶ dead
 
-Each child has one end of a socket pair. It says on it that it is up; its end tells the parent that
-the child is gone, and the parent's end the child that the parent is.
+Each worker has one end of a socket pair, the control socket. The worker writes to it that it is up.
+When a worker or the parent dies, the other one notices by the end of the control socket.
 """
 
 import logging
@@ -63,41 +63,50 @@ def run(settings: Settings, *, announce: Callable[[], None] = lambda: None) -> i
 
 
 def _serve(settings: Settings, inherited: Inherited) -> int:
-    """What a child does with its life; returns its exit code."""
+    """Be a worker: serve, and return the exit code."""
 
     def say_up() -> None:
-        with suppress(BrokenPipeError):  # without a parent it drains, see `process`
-            inherited.tether.send(b"up")
+        with suppress(BrokenPipeError):  # without a parent it drains by itself
+            inherited.control_socket.send(b"up")
 
     return process.run(settings, announce=say_up, inherited=inherited)
 
 
 @dataclass
 class Worker:
-    """One of the children, through all its lives."""
+    """One worker, which may be restarted many times."""
 
     number: int
+    """The number of this worker, from 1 on."""
     backoff: Backoff
-    tether: socket.socket | None = None
-    """Our end of the pair, while it lives."""
+    """How long to wait before the next restart."""
+    control_socket: socket.socket | None = None
+    """The parent's end of the control socket; None: the worker is dead."""
     pid: int = 0
+    """The process id of the worker, as it was started last."""
     is_up: bool = False
+    """Whether the worker has said that it serves."""
     started_at: float = 0.0
+    """When the worker was started last, in monotonic seconds."""
     due_at: float = 0.0
-    """When to start it again."""
-    code: int = 0
-    """With which it ended last; below 0 by that signal."""
+    """When a dead worker is started again, in monotonic seconds."""
+    exit_code: int = 0
+    """The exit code of the worker's latest end; a signal's number, negative, if one killed it."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the worker's process runs."""
+        return self.control_socket is not None
 
 
 class Supervisor:
-    """The children, and how often it has been told to stop.
+    """The parent of the workers.
 
     Args:
-        work: what a child does; returns its exit code.
-        sockets: what they listen on.
-        patience: seconds that they may take to end.
-        settled: seconds. Who dies sooner after it was started waits longer each time until it is
-            started again.
+        work: what a worker does; returns its exit code.
+        sockets: the listening sockets that the workers inherit.
+        patience: seconds that the workers may take to end before they are killed.
+        settled: seconds. A worker that dies sooner after its start waits longer for each restart.
     """
 
     def __init__(
@@ -113,57 +122,69 @@ class Supervisor:
         self._patience = patience
         self._settled = settled
         self._workers: list[Worker] = []
-        self._asked = 0
+        self._stop_count = 0
+        """How many signals have asked for the end."""
         self._deadline: float | None = None
-        """When those still there are killed, once all have been told to end."""
+        """When workers that still live are killed; None: nobody has told them to end."""
 
     def run(self, count: int, announce: Callable[[], None]) -> int:
-        """Keep so many children until told to stop; returns the exit code."""
+        """Keep so many workers until told to stop; returns the exit code."""
         with self._wakeup() as wakeup:
             first = self._add(1)
-            while first.tether and not first.is_up:
+            while first.is_alive and not first.is_up:
                 self._step(wakeup)
-            if not first.is_up:  # and it has said why: the others would, too
-                return 0 if self._asked else max(first.code, 1)
+            if not first.is_up:  # it has said why, and the others would fail as well
+                return 0 if self._stop_count else max(first.exit_code, 1)
             for number in range(2, count + 1):
-                if not self._asked:
+                if not self._stop_count:
                     self._add(number)
             self._keep(wakeup, announce)
-        is_clean = all(worker.code in (0, *(-one for one in _SIGNALS)) for worker in self._workers)
+        is_clean = all(
+            worker.exit_code in (0, *(-one for one in _SIGNALS)) for worker in self._workers
+        )
         return 0 if is_clean else 1
 
     def _keep(self, wakeup: socket.socket, announce: Callable[[], None]) -> None:
         is_announced = False
-        while not self._asked or self._living():
+        while not self._stop_count or self._living():
             if not is_announced and all(worker.is_up for worker in self._workers):
                 is_announced = True
                 announce()
             self._step(wakeup)
-            for worker in self._workers:
-                if not self._asked and not worker.tether and worker.due_at <= time.monotonic():
-                    self._start(worker)
+            if not self._stop_count:
+                self._restart_dead()
+
+    def _restart_dead(self) -> None:
+        """Start the dead workers that are due."""
+        for worker in self._workers:
+            if not worker.is_alive and worker.due_at <= time.monotonic():
+                self._start(worker)
 
     def _step(self, wakeup: socket.socket) -> None:
         """Wait until something happens or is due, and see to it."""
-        living = {worker.tether: worker for worker in self._workers if worker.tether}
+        living = {
+            worker.control_socket: worker for worker in self._workers if worker.control_socket
+        }
         readable, _, _ = select.select([wakeup, *living], [], [], self._seconds_to_wait())
         if wakeup in readable:
             wakeup.recv(64)
-        for tether, worker in living.items():
-            if tether in readable:
+        for control_socket, worker in living.items():
+            if control_socket in readable:
                 self._hear(worker)
-        if self._asked:
+        if self._stop_count:
             self._end()
 
     def _seconds_to_wait(self) -> float | None:
-        due = [worker.due_at for worker in self._workers if not worker.tether]
-        times = [self._deadline] if self._deadline is not None else due if not self._asked else []
+        if self._deadline is not None:
+            times = [self._deadline]
+        else:
+            times = [worker.due_at for worker in self._workers if not worker.is_alive]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _living(self) -> list[Worker]:
-        return [worker for worker in self._workers if worker.tether]
+        return [worker for worker in self._workers if worker.is_alive]
 
-    # Beginnings.
+    # Starts.
 
     def _add(self, number: int) -> Worker:
         worker = Worker(number, Backoff(random.random))
@@ -174,7 +195,7 @@ class Supervisor:
     def _start(self, worker: Worker) -> None:
         ours, theirs = socket.socketpair()
         sys.stdout.flush()
-        # What comes before the child has handlers of its own must not be taken for ours.
+        # A signal to the worker must not run this process's handlers in it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         worker.pid = os.fork()
         if worker.pid == 0:
@@ -182,10 +203,10 @@ class Supervisor:
             self._live(worker, theirs, before)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        worker.tether, worker.is_up, worker.started_at = ours, False, time.monotonic()
+        worker.control_socket, worker.is_up, worker.started_at = ours, False, time.monotonic()
 
-    def _live(self, worker: Worker, tether: socket.socket, mask: Iterable[int]) -> NoReturn:
-        """Be the child, to its end: nothing that the parent was about to do is done here."""
+    def _live(self, worker: Worker, control_socket: socket.socket, mask: Iterable[int]) -> NoReturn:
+        """Be the worker, and exit: nothing that the parent was about to do is done here."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -193,10 +214,10 @@ class Supervisor:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             for other in self._living():
-                assert other.tether is not None
-                other.tether.close()  # or it would not notice the parent's end
+                assert other.control_socket is not None
+                other.control_socket.close()  # or `other` would not notice the parent's end
             with say_and_exit():
-                code = self._work(Inherited(worker.number, self._sockets, tether))
+                code = self._work(Inherited(worker.number, self._sockets, control_socket))
         except Exception:
             # The boundary of the process, where Python would print it.
             log.exception("worker=%d failed", worker.number)
@@ -207,21 +228,21 @@ class Supervisor:
     # Ends.
 
     def _hear(self, worker: Worker) -> None:
-        """It is up, or gone."""
-        assert worker.tether is not None
-        if worker.tether.recv(64):
+        """Read from a worker's control socket: the worker is up, or dead."""
+        assert worker.control_socket is not None
+        if worker.control_socket.recv(64):
             worker.is_up = True
             log.info("worker=%d pid=%d is up", worker.number, worker.pid)
             return
-        worker.tether.close()
-        worker.tether = None
+        worker.control_socket.close()
+        worker.control_socket = None
         _, status = os.waitpid(worker.pid, 0)
-        worker.code = os.waitstatus_to_exitcode(status)
-        if self._asked:
-            log.info("worker=%d pid=%d ended code=%d", worker.number, worker.pid, worker.code)
+        worker.exit_code = os.waitstatus_to_exitcode(status)
+        if self._stop_count:
+            log.info("worker=%d pid=%d ended code=%d", worker.number, worker.pid, worker.exit_code)
         elif worker.is_up or len(self._workers) > 1:
             self._plan_restart(worker)
-        elif worker.code < 0:
+        elif worker.exit_code < 0:
             log.error("worker=%d pid=%d was killed at its start", worker.number, worker.pid)
 
     def _plan_restart(self, worker: Worker) -> None:
@@ -234,33 +255,33 @@ class Supervisor:
             "worker=%d pid=%d died code=%d, started again in %.1f s",
             worker.number,
             worker.pid,
-            worker.code,
+            worker.exit_code,
             pause,
         )
 
     def _end(self) -> None:
-        """Tell the children to end; then, if it takes too long or we are told again, kill them."""
+        """Tell the workers to end. Kill them if that takes too long, or at a second signal."""
         if self._deadline is None:
             self._deadline = time.monotonic() + self._patience
             self._signal(signal.SIGTERM)
             for one in self._sockets:
                 one.close()
-        elif self._asked > 1 or time.monotonic() >= self._deadline:
+        elif self._stop_count > 1 or time.monotonic() >= self._deadline:
             log.error("killing those that have not ended")
             self._signal(signal.SIGKILL)
-            self._asked, self._deadline = 1, time.monotonic() + 1
+            self._stop_count, self._deadline = 1, time.monotonic() + 1
 
     def _signal(self, number: signal.Signals) -> None:
         for worker in self._living():
-            os.kill(worker.pid, number)  # whoever has ended is not collected yet, so it is theirs
+            os.kill(worker.pid, number)  # a dead worker keeps its pid until `waitpid`
 
     @contextmanager
     def _wakeup(self) -> Iterator[socket.socket]:
-        """Count the signals that ask for the end; what can be read from wakes up with each."""
+        """Count the signals that ask for the end. Each one makes the returned socket readable."""
 
         def on_signal(number: int, _frame: FrameType | None) -> None:
             log.info("signal=%s ending all", signal.Signals(number).name)
-            self._asked += 1
+            self._stop_count += 1
 
         ours, theirs = socket.socketpair()
         with ours, theirs:

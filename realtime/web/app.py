@@ -1,7 +1,4 @@
-"""The Tornado application: which address leads to which handler, and what is logged of a request.
-
-Built by `server`.
-"""
+"""The Tornado application: which address leads to which handler, and the log line of a request."""
 
 import logging
 from http.client import OK, SWITCHING_PROTOCOLS
@@ -13,13 +10,14 @@ from tornado.websocket import _WebSocketParams
 
 from realtime.runtime.logging import Line
 from realtime.web import endpoints, metrics
-from realtime.web.handlers import CarefulHandler, log
+from realtime.web.handlers import CarefulHandler, NotFoundHandler, log
 from realtime.web.presence import PresenceHandler
 from realtime.web.services import Services
 from realtime.web.sockets import ChatSocket, NotificationsSocket
 
 POLLED = "/api/ws/figures"
-"""What every open console asks for each second: its answer is no news."""
+"""Every open console asks for this address each second, so a good answer is logged for debugging
+only."""
 STATIC = Path(__file__).parent / "static"
 # 'self' does not cover ws: in every browser; the console connects only to where it came from.
 CONTENT_SECURITY_POLICY = (
@@ -29,7 +27,7 @@ CONTENT_SECURITY_POLICY = (
 
 
 class StaticHandler(CarefulHandler, StaticFileHandler):
-    """The JavaScript client and the console's files, for pages of any origin to load."""
+    """Serves the JavaScript client and the console's files, to pages of any origin."""
 
     def set_extra_headers(self, path: str) -> None:
         self.set_header("Access-Control-Allow-Origin", "*")
@@ -38,7 +36,7 @@ class StaticHandler(CarefulHandler, StaticFileHandler):
 
 
 class ConsoleHandler(StaticHandler):
-    """The console page."""
+    """Serves the console's page."""
 
     def set_extra_headers(self, path: str) -> None:
         super().set_extra_headers(path)
@@ -48,9 +46,9 @@ class ConsoleHandler(StaticHandler):
 
 
 def make_app(services: Services) -> Application:
-    """The application for one process."""
+    """Make the application of one process."""
     given: dict[str, Any] = {"services": services}
-    # One for all sockets. They are pinged by `pings`.
+    # One object for all sockets. No ping interval: `pings.py` sends the pings.
     parameters = _WebSocketParams(max_message_size=services.settings.max_message_bytes)
     sockets = {**given, "parameters": parameters}
     routes: list[Any] = [
@@ -59,7 +57,7 @@ def make_app(services: Services) -> Application:
         (r"/api/ws/stats", endpoints.StatsHandler, given),
         (r"/api/ws/connections", endpoints.ConnectionsHandler, given),
         (r"/api/ws/presence/([^/]+)", PresenceHandler, given),
-        (r"/api/ws/figures", metrics.ClusterMetricsHandler, given),
+        (POLLED, metrics.ClusterMetricsHandler, given),
         (r"/metrics", metrics.PrometheusHandler, given),
         (r"/api/health", endpoints.HealthHandler, given),
         (r"/api/ready", endpoints.ReadyHandler, given),
@@ -73,7 +71,7 @@ def make_app(services: Services) -> Application:
         ]
     return Application(
         routes,
-        default_handler_class=endpoints.NotFoundHandler,
+        default_handler_class=NotFoundHandler,
         default_handler_args=given,
         log_function=log_request,
     )

@@ -1,20 +1,27 @@
-"""What every handler has in common: a query read without trust, and logs without secrets.
+"""The base classes of the HTTP handlers: they read a query without trust and log no secrets.
 
 Tornado's own log of a failed request has the whole address in it, and with it the token.
 """
 
+import json
 import logging
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any, NoReturn
 
-from tornado.web import HTTPError, RequestHandler
+from tornado.httputil import HTTPServerRequest
+from tornado.web import Application, Finish, HTTPError, RequestHandler
 
+from realtime.auth.keys import KeysUnavailable
+from realtime.auth.tokens import Identity, TokenError, token_from_request
 from realtime.runtime.logging import Line
+from realtime.web.services import Services
 
 log = logging.getLogger("realtime.http")
 
 
 class CarefulHandler(RequestHandler):
-    """Base of all our handlers, beside Tornado's class for the kind."""
+    """The base of all handlers here, beside Tornado's class for the kind."""
 
     def query(self, name: str) -> str | None:
         """The last value of a query parameter; bytes that are no text become U+FFFD."""
@@ -30,7 +37,72 @@ class CarefulHandler(RequestHandler):
         """Log what went wrong, without the query: there may be a token in it."""
         request = self.request
         if isinstance(value, HTTPError):
-            return  # the line of the request has the status
+            return  # the request's own line in the log has the status
         failed = (typ, value, tb) if typ is not None and value is not None else None
         line = Line("request failed", method=request.method, path=request.path)
         log.error(line, exc_info=failed)
+
+
+class JsonHandler(CarefulHandler):
+    """Answers in JSON, errors included, to any page that may connect here."""
+
+    def __init__(
+        self, application: Application, request: HTTPServerRequest, *, services: Services
+    ) -> None:
+        self._services = services
+        super().__init__(application, request)
+
+    def set_default_headers(self) -> None:
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        origin = self.request.headers.get("Origin")
+        allowed = self._services.settings.allowed_origins
+        if origin is not None and (allowed is None or origin in allowed):
+            # No cookies are involved: what a page may read depends on the token that it sends.
+            self.set_header("Access-Control-Allow-Origin", origin)
+            self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
+            self.set_header("Vary", "Origin")
+
+    def options(self, *path: str) -> None:
+        self.set_status(204)
+        self.finish()
+
+    def answer(self, body: Mapping[str, Any], status: int = 200) -> None:
+        self.set_status(status)
+        self.finish(json.dumps(body) + "\n")
+
+    def refuse(self, error: str, status: int) -> NoReturn:
+        """Answer with an error, and end the request."""
+        self.answer({"error": error}, status)
+        raise Finish
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        self.answer({"error": self._reason}, status_code)
+
+    async def identity(self) -> Identity:
+        """Verify the request's token. Without a good one the answer is 401, or 503 where the keys
+        that verify tokens cannot be fetched."""
+        token = token_from_request(
+            self.query("token"), self.request.headers.get("Authorization"), []
+        )
+        try:
+            return await self._services.verifier.verify(token or "")
+        except TokenError as error:
+            self.set_header("WWW-Authenticate", "Bearer")
+            self.refuse(error.reason, 401)
+        except KeysUnavailable:
+            self.refuse("tokens cannot be verified at the moment", 503)
+
+    def require_admin(self, identity: Identity) -> None:
+        """Answer 403 if the token has no admin claim."""
+        if not identity.is_admin:
+            claim = self._services.settings.jwt_admin_claim
+            self.refuse(f"for administrators: a token with {claim!r}: true", 403)
+
+
+class NotFoundHandler(JsonHandler):
+    """Answers 404 at every address that has no handler."""
+
+    def prepare(self) -> None:
+        self.refuse("there is nothing at this address", 404)

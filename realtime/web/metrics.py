@@ -6,7 +6,7 @@ Whichever process is asked answers for all of them.
 import hmac
 
 from realtime.metrics.prometheus import CONTENT_TYPE, render
-from realtime.web.endpoints import JsonHandler
+from realtime.web.handlers import JsonHandler
 
 
 class PrometheusHandler(JsonHandler):

@@ -1,6 +1,6 @@
-"""What the handlers are given: everything about this process that a request may need.
+"""What every handler and socket is given: the parts of this process that a request may need.
 
-Composed by `server`; named here as small Protocols where it comes from Postgres.
+Parts that ask the database are named here as small Protocols.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -102,6 +102,8 @@ class Connections(Protocol):
 
 @dataclass(frozen=True)
 class Services:
+    """The parts of this process that a request may need."""
+
     settings: Settings
     intervals: Intervals
     hub: Hub
@@ -114,14 +116,16 @@ class Services:
     history: ResumeBatcher
     connections: Connections
     node_id: str
-    """This process's, among those over the same database."""
+    """The id of this process in `relay.nodes`."""
     pings: Pings
     counters: Counters
     metrics: MetricsSource
     clock: Callable[[], float]
-    """Epoch seconds."""
+    """Tells the time in epoch seconds."""
     monotonic: Callable[[], float]
+    """Tells the time in seconds since some moment. It never goes back."""
     new_id: Callable[[], str]
+    """Makes a new id for a connection."""
     status: Status
 
     def encode_cursor(self, cursor: Cursor) -> str:

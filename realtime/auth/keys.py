@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 
+from realtime.runtime.logging import Line
+
 PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | Ed448PublicKey
 Fetch: TypeAlias = Callable[[str], Awaitable[bytes]]
 
@@ -48,7 +50,7 @@ RETRY_SECONDS: Final = 10.0
 FETCH_SECONDS: Final = 5.0
 MAX_KEY_SET_BYTES: Final = 262_144
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class KeysUnavailable(Exception):
@@ -234,7 +236,7 @@ class RemoteKeys:
             self._keys = parse_key_set(body, self._algorithms)
         except Exception as error:  # noqa: BLE001 - another's server can fail in any way there is
             self._failed, self._pause = True, RETRY_SECONDS
-            _log.warning("the token issuer's keys: %s: %s", type(error).__name__, error)
+            log.warning(Line("key_fetch_failed", error=error))
         else:
             self._failed, self._pause = False, REFETCH_SECONDS
             self._fetched_at = self._clock()

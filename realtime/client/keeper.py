@@ -159,7 +159,9 @@ class Keeper:
         self.state = "reconnecting"
         delay = self._backoff.next()
         told = Reconnecting(self._backoff.attempts, delay, code, reason)
-        log.info("reconnecting in %.1f s: %s %s", delay, code, reason)
+        log.info(
+            "reconnect_planned seconds=%.1f code=%s reason=%s", delay, code, json.dumps(reason)
+        )
         if self._on_reconnecting is not None:
             self._on_reconnecting(told)
         await self._world.sleep(delay)
@@ -220,7 +222,7 @@ class Keeper:
             heartbeat.heard()
             event = parse(frame)
             if event is None:
-                log.warning("the server sent what is not a message")
+                log.warning("server_message_ignored")
                 continue
             if event.type == "connection_established":
                 self._enter(heartbeat)

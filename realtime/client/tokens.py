@@ -77,7 +77,7 @@ class Tokens:
             raise TokenUnavailable("get_token did not answer in time") from error
         except Exception as error:
             # The application's own code: whatever it raises, the client goes on.
-            log.warning("get_token failed", exc_info=True)
+            log.warning("get_token_failed", exc_info=True)
             raise TokenUnavailable(f"get_token failed: {type(error).__name__}") from error
 
     def put(self, token: str) -> None:

@@ -19,6 +19,7 @@ from realtime.relay.cursor import Cursor
 from realtime.relay.errors import Refused
 from realtime.relay.protocol import bot_of
 from realtime.relay.recheck import RecheckResult
+from realtime.runtime.logging import Line
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
@@ -113,7 +114,7 @@ class Access:
             ):
                 return await connection.fetch(query, *arguments, timeout=self._timeout)
         except DATABASE_ERRORS as error:
-            log.warning("access could not be asked: %s: %s", type(error).__name__, error)
+            log.warning(Line("access_query_failed", error=error))
             raise Refused(*closing.DATABASE_AWAY) from error
 
 

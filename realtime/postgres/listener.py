@@ -23,6 +23,7 @@ from realtime.relay.counters import Counters
 from realtime.relay.cursor import Cursor, Database
 from realtime.relay.reader import Reader
 from realtime.relay.resume import GapReason
+from realtime.runtime.logging import Line
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class Listener:
                 self._on_change(False)
                 self._counters.losses += 1
                 delay = self._backoff.next()
-                log.warning("lost the database (%s); again in %.1f s", _words(error), delay)
+                log.warning(Line("database_lost", error=error, retry_seconds=round(delay, 1)))
                 await asyncio.sleep(delay)
 
     @asynccontextmanager
@@ -126,7 +127,7 @@ class Listener:
             await self._try_hearing(doorbell)
             event_log = EventLog(connection)
             if database != relay.database:
-                log.warning("this is another database than before, or another timeline of it")
+                log.warning(Line("database_replaced"))
                 relay.start_over(database, await event_log.current_cursor(), GapReason.FOREIGN)
             self._doorbell, self._event_log = doorbell, event_log
             self._on_change(True)
@@ -142,14 +143,10 @@ class Listener:
         try:
             await doorbell.try_hearing(self._ring_from_elsewhere)
         except asyncpg.PostgresError as error:
-            log.warning("could not try whether rings are heard: %s", _words(error))
+            log.warning(Line("listen_test_failed", error=error))
         if not doorbell.can_hear:
-            log.warning(
-                "LISTEN hears nothing here, most likely because a transaction-mode pooler stands in"
-                " between; point DATABASE_DIRECT_URL past it. Until then the log is read every"
-                " %.2f s",
-                POLL_SECONDS,
-            )
+            cure = "point DATABASE_DIRECT_URL past the transaction-mode pooler"
+            log.warning(Line("listen_hears_nothing", poll_seconds=POLL_SECONDS, cure=cure))
 
     async def _ring_from_elsewhere(self) -> None:
         connection = await connect(self._dsn, self._timeout)
@@ -157,7 +154,3 @@ class Listener:
             await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
         finally:
             connection.terminate()
-
-
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -17,6 +17,7 @@ from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS
 from realtime.postgres.socket_table import LIVE
 from realtime.relay.protocol import bot_topic
 from realtime.relay.typing import Indicator
+from realtime.runtime.logging import Line
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
@@ -80,7 +81,7 @@ class Nodes:
                     told = json.dumps(info())
                     await connection.execute(_BEAT, self.node_id, told, ALIVE_SECONDS)
             except DATABASE_ERRORS as error:
-                log.warning("heartbeat failed: %s", error)
+                log.warning(Line("heartbeat_failed", error=error))
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def leave(self) -> None:
@@ -89,7 +90,7 @@ class Nodes:
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
                 await connection.execute("DELETE FROM relay.nodes WHERE id = $1", self.node_id)
         except DATABASE_ERRORS as error:
-            log.info("could not take this process off relay.nodes: %s", error)
+            log.info(Line("node_removal_failed", error=error))
 
     def tell(self, indicators: Iterable[Indicator]) -> None:
         """Pass this process's own indicators on with the next batch; the newest state wins."""
@@ -112,7 +113,7 @@ class Nodes:
                 rows = [pack(one) for one in batch]
                 await connection.execute(_TELL, self.node_id, topics, rows)
         except DATABASE_ERRORS as error:
-            log.warning("typing was not told to other processes: %s", error)
+            log.warning(Line("typing_notify_failed", error=error))
 
 
 def pack(one: Indicator) -> str:
@@ -129,7 +130,7 @@ def unpack(node_id: str, payload: str) -> list[tuple[str, str, str, bool]]:
         sender, rows = json.loads(payload)
         batch = [(str(b), str(u), str(name), bool(typing)) for b, u, name, typing in rows]
     except (ValueError, TypeError, RecursionError):
-        log.warning("not a typing batch: %.80r", payload)
+        log.warning(Line("typing_batch_refused", characters=len(payload)))
         return []
     return [] if sender == node_id else batch
 
@@ -183,7 +184,7 @@ class MetricsQuery:
                 others = await connection.fetch(_OTHERS, self._node_id)
                 row = await connection.fetchrow(_LOG)
         except DATABASE_ERRORS as error:
-            log.warning("metrics: %s: %s", type(error).__name__, error)
+            log.warning(Line("metrics_query_failed", error=error))
             return None
         assert row is not None
         return DatabaseMetrics([(node_id, info) for node_id, info in others], LogMetrics(*row))

@@ -12,6 +12,7 @@ import asyncpg
 
 from realtime.errors import CommandError
 from realtime.relay.cursor import Database
+from realtime.runtime.logging import Line
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -78,7 +79,7 @@ async def connect(dsn: str, timeout: float) -> "asyncpg.Connection[asyncpg.Recor
     except asyncpg.ProtocolViolationError as error:
         # PgBouncer lets few settings through. It works without, but that there is a pooler at all
         # is for the one who listens to find out.
-        log.warning("connecting without settings of our own: %s", error)
+        log.warning(Line("connection_settings_refused", error=error))
         return await _connect(dsn, timeout, {}, statement_cache_size=0)
 
 

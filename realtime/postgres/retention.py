@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from asyncpg import LockNotAvailableError
 
 from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS
+from realtime.runtime.logging import Line
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import AnyConnection, Pool
@@ -83,7 +84,7 @@ class Retention:
             try:
                 await self.step()
             except DATABASE_ERRORS as error:
-                log.warning("retention: %s", error)
+                log.warning(Line("retention_failed", error=error))
             await asyncio.sleep(min(self._seconds / STEPS_PER_RETENTION, MAX_STEP_SECONDS))
 
     async def step(self) -> None:
@@ -115,7 +116,7 @@ class Retention:
                     )
                     await self._truncate_if_seen(connection, slot)
         except LockNotAvailableError:
-            log.debug("retention: partition %d is in use; later", slot)
+            log.debug(Line("partition_busy", partition=slot))
 
     async def _truncate_if_seen(self, connection: "AnyConnection", slot: int) -> None:
         snapshot = await connection.fetchval(_OLD_SNAPSHOT, self._seconds)
@@ -127,7 +128,7 @@ class Retention:
         if highest is not None:
             await connection.execute(_RAISE_FLOOR, highest, snapshot)
         await connection.execute(f"TRUNCATE relay.events_{slot}")
-        log.info("retention: emptied partition %d up to transaction %s", slot, highest)
+        log.info(Line("partition_emptied", partition=slot, last_xid=str(highest)))
 
     async def _move_on(self, connection: "AnyConnection") -> None:
         """Write to the next partition when the current one is old enough and the next is empty."""

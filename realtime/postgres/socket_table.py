@@ -18,6 +18,7 @@ from realtime.relay import closing
 from realtime.relay.errors import Refused
 from realtime.relay.presence import MAX_PEOPLE, Person
 from realtime.relay.subscriber import Subscriber
+from realtime.runtime.logging import Line
 
 if TYPE_CHECKING:
     import asyncpg
@@ -144,7 +145,7 @@ class SocketTable:
             try:
                 await self._step(is_checked=number % CHECKED_WRITES == 0)
             except DATABASE_ERRORS as error:
-                log.warning("the connections could not be written: %s", error)
+                log.warning(Line("socket_table_write_failed", error=error))
                 self._forget_changes()
 
     async def _step(self, *, is_checked: bool) -> None:
@@ -165,7 +166,7 @@ class SocketTable:
             return True
         found: int = await connection.fetchval(_COUNT_OWN, self._node_id)
         if found != expected:
-            log.info("relay.connections had %d rows of %d, and is mended", found, expected)
+            log.info(Line("socket_table_repaired", found=found, expected=expected))
         return found == expected
 
     async def _mend(self, connection: "AnyConnection") -> None:
@@ -237,5 +238,5 @@ class SocketTable:
             ):
                 return await connection.fetch(query, self._node_id, *arguments)
         except DATABASE_ERRORS as error:
-            log.warning("connections elsewhere: %s: %s", type(error).__name__, error)
+            log.warning(Line("socket_table_read_failed", error=error))
             raise Refused(*closing.DATABASE_AWAY) from error

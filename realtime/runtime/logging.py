@@ -1,6 +1,7 @@
 """Formats log lines as text or JSON, and sends them to standard error.
 
-What programs look for in the log is written as a `Line`: a word for what happened, and fields.
+Everything that we log is a `Line`: the name of an event, and fields. docs/operations.md lists the
+events. What libraries log has the same form: the event is `library_message`, its field `text`.
 """
 
 import json
@@ -13,20 +14,36 @@ LogFormat = Literal["text", "json"]
 _PLAIN = re.compile(r"[\w.:/+-]+")
 
 
-class Line:
-    """What happened, with fields: `close connection=… code=4003`, or each a member in JSON.
+Field = str | float | BaseException | None
 
-    Given to a logger in place of a message. A field that is None is left out.
+
+class Line:
+    """An event with fields: `socket_ended connection=… code=1006`, or each a member in JSON.
+
+    Given to a logger in place of a message. A field that is None is left out, an exception is
+    written as its kind and its text.
     """
 
-    __slots__ = ("fields", "what")
+    __slots__ = ("event", "fields")
 
-    def __init__(self, what: str, **fields: str | float | None) -> None:
-        self.what = what
-        self.fields = {name: value for name, value in fields.items() if value is not None}
+    def __init__(self, event: str, **fields: Field) -> None:
+        self.event = event
+        self.fields = {k: _plain(v) for k, v in fields.items() if v is not None}
 
     def __str__(self) -> str:
-        return " ".join([self.what, *(f"{k}={_written(v)}" for k, v in self.fields.items())])
+        return " ".join([self.event, *(f"{k}={_written(v)}" for k, v in self.fields.items())])
+
+
+def _plain(value: str | float | BaseException) -> str | float:
+    if not isinstance(value, BaseException):
+        return value
+    return f"{type(value).__name__}: {value}" if str(value) else type(value).__name__
+
+
+def _line_of(record: logging.LogRecord) -> Line:
+    if isinstance(record.msg, Line):
+        return record.msg
+    return Line("library_message", text=record.getMessage())
 
 
 def _written(value: str | float) -> str:
@@ -44,18 +61,31 @@ class JsonFormatter(logging.Formatter):
         self._fixed = {} if worker is None else {"worker": worker}
 
     def format(self, record: logging.LogRecord) -> str:
-        line = record.msg if isinstance(record.msg, Line) else None
+        line = _line_of(record)
         entry = {
             "time": self.formatTime(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             **self._fixed,
-            "message": line.what if line else record.getMessage(),
-            **(line.fields if line else {}),
+            "message": line.event,
+            **line.fields,
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry)
+
+
+class TextFormatter(logging.Formatter):
+    """`time LEVEL logger event key=value …`, and below it the traceback where there is one."""
+
+    def __init__(self, worker: int | None) -> None:
+        super().__init__("%(asctime)sZ %(levelname)s %(name)s %(message)s")
+        self._fixed: dict[str, Field] = {} if worker is None else {"worker": worker}
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line = _line_of(record)
+        record.message = str(Line(line.event, **(self._fixed | line.fields)))
+        return super().formatMessage(record)
 
 
 def configure_logging(
@@ -66,9 +96,7 @@ def configure_logging(
     Args:
         worker: this process's number among those of one supervisor, for each line.
     """
-    mark = "" if worker is None else f"worker={worker} "
-    text = f"%(asctime)sZ %(levelname)s %(name)s {mark}%(message)s"
-    formatter = JsonFormatter(worker) if log_format == "json" else logging.Formatter(text)
+    formatter = JsonFormatter(worker) if log_format == "json" else TextFormatter(worker)
     formatter.datefmt = "%Y-%m-%dT%H:%M:%S"
     formatter.converter = time.gmtime
     handler = logging.StreamHandler()

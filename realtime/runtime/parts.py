@@ -34,6 +34,7 @@ from realtime.relay.refusals import Refusals
 from realtime.relay.resume import ResumeBatcher
 from realtime.relay.subscriber import Subscriber
 from realtime.relay.typing import TypingBroadcaster, TypingIndicators
+from realtime.runtime.logging import Line
 from realtime.web.metrics_source import MetricsSource
 from realtime.web.pings import Pings
 from realtime.web.services import Services
@@ -146,7 +147,7 @@ def _on_typing(node_id: str, typing: TypingBroadcaster, payload: str) -> None:
 def _on_connection(presence: PresenceBroadcaster, is_connected: bool) -> None:
     """The listening connection was made, or lost."""
     if is_connected:
-        log.info("listening to the database")
+        log.info(Line("database_connected"))
     else:
         presence.database_lost()
 

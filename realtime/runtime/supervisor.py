@@ -31,7 +31,7 @@ from realtime.config.settings import Settings
 from realtime.errors import say_and_exit
 from realtime.relay.backoff import Backoff
 from realtime.runtime import process
-from realtime.runtime.logging import configure_logging
+from realtime.runtime.logging import Field, Line, configure_logging
 from realtime.runtime.process import Inherited
 from realtime.runtime.server import bind
 
@@ -220,7 +220,7 @@ class Supervisor:
                 code = self._work(Inherited(worker.number, self._sockets, control_socket))
         except Exception:
             # The boundary of the process, where Python would print it.
-            log.exception("worker=%d failed", worker.number)
+            log.exception(Line("worker_failed", worker=worker.number))
         finally:
             sys.stdout.flush()
             os._exit(code)
@@ -232,18 +232,18 @@ class Supervisor:
         assert worker.control_socket is not None
         if worker.control_socket.recv(64):
             worker.is_up = True
-            log.info("worker=%d pid=%d is up", worker.number, worker.pid)
+            log.info(self._line("worker_started", worker))
             return
         worker.control_socket.close()
         worker.control_socket = None
         _, status = os.waitpid(worker.pid, 0)
         worker.exit_code = os.waitstatus_to_exitcode(status)
         if self._stop_count:
-            log.info("worker=%d pid=%d ended code=%d", worker.number, worker.pid, worker.exit_code)
+            log.info(self._line("worker_ended", worker, code=worker.exit_code))
         elif worker.is_up or len(self._workers) > 1:
             self._plan_restart(worker)
         elif worker.exit_code < 0:
-            log.error("worker=%d pid=%d was killed at its start", worker.number, worker.pid)
+            log.error(self._line("worker_start_failed", worker, code=worker.exit_code))
 
     def _plan_restart(self, worker: Worker) -> None:
         now = time.monotonic()
@@ -251,13 +251,8 @@ class Supervisor:
             worker.backoff.reset()
         pause = worker.backoff.next()
         worker.due_at = now + pause
-        log.error(
-            "worker=%d pid=%d died code=%d, started again in %.1f s",
-            worker.number,
-            worker.pid,
-            worker.exit_code,
-            pause,
-        )
+        retry = round(pause, 1)
+        log.error(self._line("worker_died", worker, code=worker.exit_code, retry_seconds=retry))
 
     def _end(self) -> None:
         """Tell the workers to end. Kill them if that takes too long, or at a second signal."""
@@ -267,9 +262,13 @@ class Supervisor:
             for one in self._sockets:
                 one.close()
         elif self._stop_count > 1 or time.monotonic() >= self._deadline:
-            log.error("killing those that have not ended")
+            log.error(Line("workers_killed", workers=len(self._living())))
             self._signal(signal.SIGKILL)
             self._stop_count, self._deadline = 1, time.monotonic() + 1
+
+    @staticmethod
+    def _line(event: str, worker: Worker, **more: Field) -> Line:
+        return Line(event, worker=worker.number, pid=worker.pid, **more)
 
     def _signal(self, number: signal.Signals) -> None:
         for worker in self._living():
@@ -280,7 +279,7 @@ class Supervisor:
         """Count the signals that ask for the end. Each one makes the returned socket readable."""
 
         def on_signal(number: int, _frame: FrameType | None) -> None:
-            log.info("signal=%s ending all", signal.Signals(number).name)
+            log.info(Line("stop_requested", signal=signal.Signals(number).name))
             self._stop_count += 1
 
         ours, theirs = socket.socketpair()

@@ -86,6 +86,14 @@ def log_request(handler: RequestHandler) -> None:
     if status != SWITCHING_PROTOCOLS:
         request = handler.request
         took = round(1000 * request.request_time(), 1)
-        line = Line("request", method=request.method, path=request.path, status=status, ms=took)
         is_news = request.path != POLLED or status != OK
-        log.log(logging.INFO if is_news else logging.DEBUG, line)
+        log.log(
+            logging.INFO if is_news else logging.DEBUG,
+            Line(
+                "request_answered",
+                method=request.method,
+                path=request.path,
+                status=status,
+                ms=took,
+            ),
+        )

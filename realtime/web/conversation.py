@@ -18,7 +18,7 @@ from realtime.relay.closing import CloseCode
 from realtime.relay.errors import ErrorCode, MessageError, Refused
 from realtime.relay.rate_limit import RateLimit, RateVerdict
 from realtime.relay.subscriber import Subscriber
-from realtime.runtime.logging import Line
+from realtime.runtime.logging import Field, Line
 from realtime.web.handshake import Handshake
 from realtime.web.services import Admission, Services
 from realtime.web.sink import PING, SocketSink, frame
@@ -87,7 +87,7 @@ class Conversation:
             self.close(*closing.KEYS_AWAY)
         except Exception:
             # The boundary to the framework: what nobody foresaw closes this socket, and no other.
-            log.exception(self._line("failed to open"))
+            log.exception(self._line("socket_open_failed"))
             self.close(*closing.SERVER_ERROR)
 
     async def _let_in(self, request: HandshakeRequest) -> None:
@@ -156,7 +156,7 @@ class Conversation:
         }
         self._send(protocol.connection_established(data))
         services.counters.opens += 1
-        log.info(self._line("open", **recovery))
+        log.info(self._line("socket_opened", **recovery))
 
     async def _topic_and_bot(self, subject: str, *path: str) -> tuple[str, str | None]:
         """The topic that the address asks for, and the bot that has to be authorized for it."""
@@ -181,7 +181,7 @@ class Conversation:
             self._send(protocol.error(error.code, error.message))
         except Exception:
             # As in `open`: nothing that a client sends may close more than its own socket.
-            log.exception(self._line("failed on a message"))
+            log.exception(self._line("socket_message_failed"))
             self.close(*closing.SERVER_ERROR)
         return None
 
@@ -239,7 +239,7 @@ class Conversation:
         self._sink.close(code, reason)
 
     def _on_close(self, code: int, reason: str) -> None:
-        log.info(self._line("close", code=code, reason=reason))
+        log.info(self._line("socket_close_sent", code=code, reason=reason))
         if self._subscriber is not None:
             self._services.hub.stop(self._subscriber)
         self._protocol.send_close(code, reason)
@@ -265,8 +265,8 @@ class Conversation:
             theirs=close_code,
         )
 
-    def _line(self, what: str, **more: str | float | None) -> Line:
-        return socket_line(what, self._connection_id, self._subscriber, **more)
+    def _line(self, event: str, **more: Field) -> Line:
+        return socket_line(event, self._connection_id, self._subscriber, **more)
 
     def _unsubscribe(self, subscriber: Subscriber) -> None:
         self._services.hub.unsubscribe(subscriber)
@@ -278,4 +278,4 @@ class Conversation:
         tb: TracebackType | None,
     ) -> None:
         failed = (typ, value, tb) if typ is not None and value is not None else None
-        log.error(self._line("failed"), exc_info=failed)
+        log.error(self._line("socket_failed"), exc_info=failed)

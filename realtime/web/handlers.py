@@ -14,6 +14,7 @@ from tornado.web import Application, Finish, HTTPError, RequestHandler
 
 from realtime.auth.keys import KeysUnavailable
 from realtime.auth.tokens import Identity, TokenError, token_from_request
+from realtime.relay import closing
 from realtime.runtime.logging import Line
 from realtime.web.services import Services
 
@@ -39,8 +40,7 @@ class CarefulHandler(RequestHandler):
         if isinstance(value, HTTPError):
             return  # the request's own line in the log has the status
         failed = (typ, value, tb) if typ is not None and value is not None else None
-        line = Line("request failed", method=request.method, path=request.path)
-        log.error(line, exc_info=failed)
+        log.error(Line("request_failed", method=request.method, path=request.path), exc_info=failed)
 
 
 class JsonHandler(CarefulHandler):
@@ -92,7 +92,7 @@ class JsonHandler(CarefulHandler):
             self.set_header("WWW-Authenticate", "Bearer")
             self.refuse(error.reason, 401)
         except KeysUnavailable:
-            self.refuse("tokens cannot be verified at the moment", 503)
+            self.refuse(closing.KEYS_AWAY.reason, 503)
 
     def require_admin(self, identity: Identity) -> None:
         """Answer 403 if the token has no admin claim."""

@@ -6,7 +6,7 @@ Each line has the connection's id. None has a token, or anything that a client s
 import logging
 
 from realtime.relay.subscriber import Subscriber
-from realtime.runtime.logging import Line
+from realtime.runtime.logging import Field, Line
 from realtime.web.services import Services
 
 log = logging.getLogger("realtime.socket")
@@ -16,11 +16,11 @@ ABNORMAL = 1006
 
 
 def socket_line(
-    what: str, connection_id: str, subscriber: Subscriber | None, **more: str | float | None
+    event: str, connection_id: str, subscriber: Subscriber | None, **more: Field
 ) -> Line:
     """Make a line about a socket, with its user and topic as far as they are known."""
     user_id, topic = (subscriber.user_id, subscriber.topic) if subscriber else (None, None)
-    return Line(what, connection=connection_id, user=user_id, topic=topic, **more)
+    return Line(event, connection=connection_id, user=user_id, topic=topic, **more)
 
 
 def log_gone(
@@ -40,4 +40,4 @@ def log_gone(
     code = ours or theirs or ABNORMAL
     services.counters.gone(code, is_ours=ours is not None)
     seconds = round(services.clock() - subscriber.opened_at, 3) if subscriber else None
-    log.info(socket_line("gone", connection_id, subscriber, code=code, seconds=seconds))
+    log.info(socket_line("socket_ended", connection_id, subscriber, code=code, seconds=seconds))

@@ -295,6 +295,6 @@ async def test_a_token_never_appears_in_the_log(
         await (await server.connect(server.ws_url("/api/ws/chat/x", token=good))).closed()
         bad = await server.connect(server.ws_url("/api/ws/notifications", token=good + "x"))
         await bad.closed()
-    assert "open connection=" in caplog.text
+    assert "socket_opened connection=" in caplog.text
     assert good not in caplog.text
     assert SECRET not in caplog.text

@@ -47,17 +47,17 @@ async def test_a_sockets_lines_tell_its_story(
     left.close(1000)
     story = await story_of(left, caplog, lines=2)
     assert without(story, "seconds") == [
-        {"message": "open", **whose, "recovered": False, "reason": "invalid"},
-        {"message": "gone", **whose, "code": 1000},
+        {"message": "socket_opened", **whose, "recovered": False, "reason": "invalid"},
+        {"message": "socket_ended", **whose, "code": 1000},
     ]
     assert story[1]["seconds"] >= 0
     sent_off = await server.chat(world.bot, world.guest)
     await platform.revoke(world.bot, world.guest)
     assert await sent_off.closed() == 4003
     assert without(await story_of(sent_off, caplog, lines=3), "seconds") == [
-        {"message": "open", **whose},
-        {"message": "close", **whose, "code": 4003, "reason": "access ended"},
-        {"message": "gone", **whose, "code": 4003},
+        {"message": "socket_opened", **whose},
+        {"message": "socket_close_sent", **whose, "code": 4003, "reason": "access ended"},
+        {"message": "socket_ended", **whose, "code": 4003},
     ]
 
 
@@ -78,7 +78,7 @@ async def test_a_refused_socket_is_told_of_too(
     close, gone = lines()
     assert close["connection"] == gone["connection"]
     assert without([close, gone]) == [
-        {"message": "close", "code": 4001, "reason": "token invalid"},
-        {"message": "gone", "code": 4001},
+        {"message": "socket_close_sent", "code": 4001, "reason": "token invalid"},
+        {"message": "socket_ended", "code": 4001},
     ]
     assert "s3cret" not in caplog.text

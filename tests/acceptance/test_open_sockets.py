@@ -71,6 +71,6 @@ async def test_an_error_while_reading_ends_that_socket_alone(
         await raw.ended()
         await eventually(lambda: len(server.server.hub) == 1)
     (record,) = caplog.records
-    assert record.getMessage().startswith("failed connection=")
+    assert record.getMessage().startswith("socket_failed connection=")
     assert "nobody foresaw this" in caplog.text
     await other.caught_up()

@@ -49,7 +49,8 @@ class Served:
 
     def pids(self) -> dict[int, int]:
         """The newest process of each worker, by the worker's number, as the log says."""
-        said = re.findall(r"worker=(\d+) pid=(\d+) is up", self.running.output)
+        started = r"worker_started\W.*?worker\W+(\d+).*?pid\W+(\d+)"
+        said = re.findall(started, self.running.output)
         return {int(number): int(pid) for number, pid in said}
 
     def all_up(self) -> bool:
@@ -89,7 +90,7 @@ def test_a_killed_worker_comes_back(database: str) -> None:
             wait_until(partial(server.is_replaced, number, pid))
             assert status_of(server.url("/api/health")) == 200
         assert server.all_up()
-        assert "died code=-9" in server.running.output
+        assert re.search(r"worker_died .*code=-9", server.running.output)
         assert server.running.stop(signal.SIGTERM) == 0
 
 
@@ -190,7 +191,7 @@ def test_one_process_has_no_supervisor(database: str) -> None:
     """WEB_CONCURRENCY=1 is the process itself."""
     environ = environment(DATABASE_URL=database, PORT=str(free_port()), JWT_SECRET=SECRET)
     with running([str(ROOT / "bin" / "serve")], cwd="/", env=environ) as started:
-        started.wait_for("listening to the database")
+        started.wait_for("database_connected")
         pid = started.process.pid
         assert Path(f"/proc/{pid}/task/{pid}/children").read_text() == ""
         assert "worker=" not in started.output

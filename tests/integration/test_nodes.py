@@ -132,7 +132,7 @@ async def test_the_heart_goes_on_beating(
     async with running(cluster):
         await eventually(lambda: heartbeat_of(platform, cluster))
         await platform.execute("ALTER TABLE relay.nodes RENAME TO lost_nodes")
-        await eventually(lambda: "heartbeat failed" in caplog.text)
+        await eventually(lambda: "heartbeat_failed" in caplog.text)
         await platform.execute("ALTER TABLE relay.lost_nodes RENAME TO nodes")
         await platform.execute("DELETE FROM relay.nodes")
         await eventually(lambda: heartbeat_of(platform, cluster))
@@ -148,7 +148,7 @@ async def test_leaving_without_a_database(
     nowhere = "postgresql://postgres@/none?host=/nonexistent"
     async with open_pool(nowhere, size=1, timeout=5, is_pooled=False) as pool:
         await a_cluster(pool).leave()
-    assert "could not take this process off" in caplog.text
+    assert "node_removal_failed" in caplog.text
 
 
 @pytest.mark.gen_test
@@ -196,5 +196,5 @@ async def test_a_database_that_does_not_answer_is_none(
         await platform.execute("LOCK TABLE relay.nodes IN ACCESS EXCLUSIVE MODE")
         with caplog.at_level(logging.WARNING):
             assert await query.ask() is None
-    assert "metrics" in caplog.text
+    assert "metrics_query_failed" in caplog.text
     assert await MetricsQuery(pool, str(uuid4()), timeout=5).ask() is not None

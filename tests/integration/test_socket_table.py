@@ -138,7 +138,7 @@ async def test_what_is_not_true_is_mended(
         process.go(sockets[0])
         process.come(bot_topic(str(uuid4())), str(uuid4()))
         await becomes_true(platform, process)
-    assert "and is mended" in caplog.text
+    assert "socket_table_repaired" in caplog.text
 
 
 @pytest.mark.gen_test
@@ -153,7 +153,7 @@ async def test_writes_that_failed_are_made_up_for(
         await becomes_true(platform, process)
         await platform.execute("ALTER TABLE relay.connections RENAME TO away")
         process.go(kept[0])
-        await eventually(lambda: "could not be written" in caplog.text)
+        await eventually(lambda: "socket_table_write_failed" in caplog.text)
         for _ in range(20):
             process.go(process.come(bot_topic(str(uuid4())), str(uuid4())))
         process.come(bot_topic(str(uuid4())), str(uuid4()))
@@ -261,7 +261,7 @@ async def test_no_answer_is_said_to_be_none(
     ):
         with pytest.raises(Refused, match="cannot be asked"):
             await question
-    assert "connections elsewhere" in caplog.text
+    assert "socket_table_read_failed" in caplog.text
 
 
 class Watched(SocketTable):

@@ -149,7 +149,7 @@ async def test_what_is_no_message_is_passed_over(caplog: pytest.LogCaptureFixtur
         played.socket.greet()
         await settle()
         assert played.types == ["connection_established"]
-    assert caplog.text.count("not a message") == 5
+    assert caplog.text.count("server_message_ignored") == 5
 
 
 @pytest.mark.gen_test

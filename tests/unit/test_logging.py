@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 
-from realtime.runtime.logging import JsonFormatter, Line
+from realtime.runtime.logging import JsonFormatter, Line, TextFormatter
 
 
 def record(message: object, *arguments: object) -> logging.LogRecord:
@@ -31,7 +31,7 @@ def test_a_field_that_is_not_known_is_left_out() -> None:
 
 
 def test_in_json_fields_are_members() -> None:
-    """With their types, beside the time, the level and the logger; anything else is a message."""
+    """With their types, beside the time, the level and the logger."""
     entry = json.loads(JsonFormatter(3).format(record(Line("gone", code=1006, reason="a b"))))
     assert entry.pop("time")
     assert entry == {
@@ -42,10 +42,23 @@ def test_in_json_fields_are_members() -> None:
         "code": 1006,
         "reason": "a b",
     }
-    plain = json.loads(JsonFormatter(None).format(record("read %d", 5)))
-    assert plain["message"] == "read 5"
 
 
 def test_the_text_of_a_line_is_its_message() -> None:
     """So that the plain format needs nothing of its own."""
     assert record(Line("gone", code=1006)).getMessage() == "gone code=1006"
+
+
+def test_lines_of_libraries_have_the_same_form() -> None:
+    """Event and fields, so that nobody needs a second parser."""
+    library = record("read %d\nwhole", 5)
+    text = TextFormatter(2).format(library)
+    assert text.endswith(r' INFO realtime.test library_message worker=2 text="read 5\nwhole"')
+    entry = json.loads(JsonFormatter(None).format(library))
+    assert (entry["message"], entry["text"]) == ("library_message", "read 5\nwhole")
+
+
+def test_an_exception_is_written_as_its_kind_and_its_text() -> None:
+    """The kind alone says little of a time-out, and the text alone little of a KeyError."""
+    assert str(Line("a_b", error=KeyError("x"))) == "a_b error=\"KeyError: 'x'\""
+    assert str(Line("a_b", error=TimeoutError())) == "a_b error=TimeoutError"

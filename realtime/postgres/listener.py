@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import asyncpg
 
@@ -20,7 +20,7 @@ from realtime.postgres.pool import DATABASE_ERRORS, WrongServer, connect, identi
 from realtime.postgres.schema import check_schema
 from realtime.relay.backoff import Backoff
 from realtime.relay.counters import Counters
-from realtime.relay.cursor import Cursor, Database
+from realtime.relay.position import Position
 from realtime.relay.reader import Reader
 from realtime.relay.resume import GapReason
 from realtime.runtime.logging import Line
@@ -28,15 +28,8 @@ from realtime.runtime.logging import Line
 log = logging.getLogger(__name__)
 
 
-class Beginning(NamedTuple):
-    """Where a relay that starts now begins."""
-
-    database: Database
-    cursor: Cursor
-
-
-async def begin(dsn: str, timeout: float) -> Beginning:
-    """Check the database before anything starts.
+async def read_position(dsn: str, timeout: float) -> Position:
+    """Check the database before anything starts, and say where in its log a reader begins.
 
     Raises:
         SchemaError, WrongServer: it is not fit to be used; the message says what to do.
@@ -46,7 +39,7 @@ async def begin(dsn: str, timeout: float) -> Beginning:
     try:
         database = await identify(connection)
         await check_schema(connection)
-        return Beginning(database, await EventLog(connection).current_cursor())
+        return Position.at(database, await EventLog(connection).current_cursor())
     finally:
         connection.terminate()
 
@@ -104,12 +97,12 @@ class Listener:
         if self._doorbell is not None:
             self._doorbell.ring()
 
-    async def run(self, relay: Reader) -> NoReturn:
+    async def run(self, reader: Reader) -> NoReturn:
         """Keep the relay going. Cancel to end."""
         while True:
             try:
-                async with self._listening(relay) as (event_log, doorbell):
-                    await relay.run(event_log, doorbell)
+                async with self._listening(reader) as (event_log, doorbell):
+                    await reader.run(event_log, doorbell)
             except (*DATABASE_ERRORS, WrongServer) as error:
                 self._on_change(False)
                 self._counters.losses += 1
@@ -118,7 +111,7 @@ class Listener:
                 await asyncio.sleep(delay)
 
     @asynccontextmanager
-    async def _listening(self, relay: Reader) -> AsyncIterator[tuple[EventLog, Doorbell]]:
+    async def _listening(self, reader: Reader) -> AsyncIterator[tuple[EventLog, Doorbell]]:
         connection = await connect(self._dsn, self._timeout)
         try:
             database = await identify(connection)
@@ -126,9 +119,10 @@ class Listener:
             await doorbell.listen()
             await self._try_hearing(doorbell)
             event_log = EventLog(connection)
-            if database != relay.database:
+            if database != reader.position.database:
                 log.warning(Line("database_replaced"))
-                relay.start_over(database, await event_log.current_cursor(), GapReason.FOREIGN)
+                position = Position.at(database, await event_log.current_cursor())
+                reader.start_over(position, GapReason.FOREIGN)
             self._doorbell, self._event_log = doorbell, event_log
             self._on_change(True)
             yield event_log, doorbell

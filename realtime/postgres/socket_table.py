@@ -1,6 +1,6 @@
 """Who is connected, in all processes: this one's sockets written down for the others, theirs asked.
 
-The hub says who comes and goes (`moved`); a few times a second that is written to
+The hub says who comes and goes; a few times a second that is written to
 `relay.connections`, in one statement, and not at all where nothing changed. The table is unlogged,
 and a write may be lost: so every two seconds this process's rows are counted, and mended where they
 are not what its memory says. The rows of a process whose heart stopped (`cluster`) do not count.
@@ -9,13 +9,14 @@ Run by `server`, asked by `web.admin` and `relay.presence`.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from realtime.postgres.doorbell import ALIVE_SECONDS
 from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS
 from realtime.relay import closing
 from realtime.relay.errors import Refused
+from realtime.relay.hub import Hub, HubObserver
 from realtime.relay.presence import MAX_PEOPLE, Person
 from realtime.relay.subscriber import Subscriber
 from realtime.runtime.logging import Line
@@ -97,12 +98,12 @@ class Elsewhere(NamedTuple):
     bots: int
 
 
-class SocketTable:
+class SocketTable(HubObserver):
     """This process's sockets in `relay.connections`, and those of the others.
 
     Args:
         node_id: this process's, in `relay.nodes`.
-        present: its sockets that were let in.
+        hub: has its sockets.
         timeout: seconds until a question about others counts as unanswered.
     """
 
@@ -110,13 +111,14 @@ class SocketTable:
         self,
         pool: "Pool",
         node_id: str,
+        hub: Hub,
         *,
-        present: Callable[[], Iterable[Subscriber]],
         timeout: float,
     ) -> None:
         self._pool = pool
         self._node_id = node_id
-        self._present = present
+        self._hub = hub
+        hub.add_observer(self)
         self._timeout = timeout
         self._came: dict[str, Subscriber] = {}
         self._gone: set[str] = set()
@@ -126,15 +128,15 @@ class SocketTable:
 
     # This process's own.
 
-    def moved(self, subscriber: Subscriber, is_here: bool) -> None:
-        """Collect a coming or a going for the next write; the hub's word."""
+    def joined(self, subscriber: Subscriber) -> None:
+        if not self._is_stale:
+            self._came[subscriber.connection_id] = subscriber
+
+    def left(self, subscriber: Subscriber) -> None:
         if self._is_stale:
             return
-        connection_id = subscriber.connection_id
-        if is_here:
-            self._came[connection_id] = subscriber
-        elif self._came.pop(connection_id, None) is None:
-            self._gone.add(connection_id)
+        if self._came.pop(subscriber.connection_id, None) is None:
+            self._gone.add(subscriber.connection_id)
 
     async def keep_writing(self) -> None:
         """Write for ever."""
@@ -159,7 +161,7 @@ class SocketTable:
         """Write what was collected; False if the table then proves to be wrong."""
         came, self._came = self._came, {}
         gone, self._gone = self._gone, set()
-        expected = sum(1 for _ in self._present()) if is_checked else 0
+        expected = sum(1 for _ in self._hub.joined()) if is_checked else 0
         if came or gone:
             await self._write(connection, came.values(), gone)
         if not is_checked:
@@ -174,7 +176,7 @@ class SocketTable:
         self._forget_changes()
         rows = await connection.fetch(_OWN, self._node_id)
         written = {row["id"] for row in rows}
-        present = {one.connection_id: one for one in self._present()}
+        present = {one.connection_id: one for one in self._hub.joined()}
         self._is_stale = False  # from this moment on, changes count again
         came = [one for key, one in present.items() if key not in written]
         await self._write(connection, came, written - present.keys())

@@ -12,14 +12,28 @@ from realtime.relay.closing import CloseCode
 from realtime.relay.counters import Counters
 from realtime.relay.cursor import Cursor
 from realtime.relay.events import AccessChange, Event, GapRecheck, Page, Pending
+from realtime.relay.position import Position
 from realtime.relay.protocol import bot_of, resync, stamp
 from realtime.relay.streams import Streams
-from realtime.relay.subscriber import Delivery, Framer, Position, State, Subscriber
+from realtime.relay.subscriber import Delivery, Framer, State, Subscriber
 
 FAN_OUT_SLICE = 500
 """Sockets served before other tasks (pings, closes) get a turn; a few milliseconds of work."""
 ACCESS_CHANGE_SLICE = 100
 """Access changes applied before other tasks get a turn."""
+
+
+class HubObserver:
+    """Is told what happens to the hub's sockets. A subclass overrides what concerns it."""
+
+    def joined(self, subscriber: Subscriber) -> None:
+        """The socket has gone live for the first time."""
+
+    def left(self, subscriber: Subscriber) -> None:
+        """A socket that had joined is sent nothing more."""
+
+    def access_changed(self, change: AccessChange) -> None:
+        """The change has been applied to all sockets."""
 
 
 class Hub:
@@ -28,23 +42,21 @@ class Hub:
     Args:
         frame: joins messages into the bytes for a socket.
         pause: awaited between the slices of a fan-out.
+        position: where the reader begins.
         ask_again: called for each socket whose right must be checked again. It must do so, and
             then call `stay`, `refuse`, or (they have to come back) `dismiss`.
         monotonic: seconds.
-        on_move: called with each socket once it is let in, and again (False) when it is stopped.
-        on_access_change: called with each change once it is applied.
         counters: counts.
     """
 
     def __init__(
         self,
+        position: Position,
         *,
         frame: Framer,
         pause: Callable[[], Awaitable[None]],
         ask_again: Callable[[Subscriber, Pending], None],
         monotonic: Callable[[], float],
-        on_move: Callable[[Subscriber, bool], None] = lambda _subscriber, _is_here: None,
-        on_access_change: Callable[[AccessChange], None] = lambda _change: None,
         counters: Counters | None = None,
     ) -> None:
         self._subscribers: set[Subscriber] = set()
@@ -55,15 +67,18 @@ class Hub:
         self._frame = frame
         self._pause = pause
         self._ask_again = ask_again
-        self._on_move = on_move
-        self._on_access_change = on_access_change
+        self._observers: list[HubObserver] = []
         self._streams = Streams(monotonic)
         self._recent: set[Subscriber] = set()
-        """Let in so lately that a read may still find what is not theirs (`since` is set)."""
+        """Those that have a `since`: a read may still find what is not theirs."""
         self._returning: dict[Subscriber, Cursor] = {}
         """Found to be still allowed; they go on once the reads have come as far as the answer."""
-        self.position = ""
-        """Where every live socket is at least, as a cursor's text."""
+        self.position = position
+        """How far the log has been delivered: every live socket has seen at least this."""
+
+    def add_observer(self, observer: HubObserver) -> None:
+        """Tell it of everything from now on."""
+        self._observers.append(observer)
 
     # Who is here.
 
@@ -139,22 +154,30 @@ class Hub:
 
         Args:
             since: what this covers is not for the socket.
-            answered: the place of the answer that they may be here; changes up to there are done.
+            answered: as of which cursor they may be here; changes up to there are done.
         """
-        if since is not None:
-            self._recent.add(subscriber)
-        place = subscriber.cursor
+        self._set_since(subscriber, since)
+        cursor = subscriber.cursor
         was_joining = subscriber.state is State.JOINING
-        held = subscriber.go_live(since)
+        held = subscriber.go_live()
         if was_joining:
-            self._on_move(subscriber, True)
+            for observer in self._observers:
+                observer.joined(subscriber)
         for item in held:
             if isinstance(item, Delivery):
                 subscriber.deliver(item)
             elif not answered.covers(item.xid):
                 self._change_access_of(subscriber, item)
         if subscriber.state is State.PAUSED:
-            subscriber.cursor = place  # what came after the newer change is held again, not sent
+            subscriber.cursor = cursor  # what came after the newer change is held again, not sent
+
+    def _set_since(self, subscriber: Subscriber, since: Cursor | None) -> None:
+        """Nobody else changes `since`: so `_recent` always has those who have one."""
+        subscriber.since = since
+        if since is None:
+            self._recent.discard(subscriber)
+        else:
+            self._recent.add(subscriber)
 
     def stay(self, subscriber: Subscriber, pending: Pending, until: Cursor) -> None:
         """As `go_live`, for a paused socket: it goes on as if nothing had been.
@@ -164,7 +187,7 @@ class Hub:
 
         Args:
             pending: what the question was asked for.
-            until: the place at which the answer was that it may stay.
+            until: the cursor as of which it may stay.
         """
         if subscriber.pending is pending:
             self._returning[subscriber] = until
@@ -191,7 +214,8 @@ class Hub:
         was_joined = subscriber.is_joined
         subscriber.stop()
         if was_joined:
-            self._on_move(subscriber, False)
+            for observer in self._observers:
+                observer.left(subscriber)
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Forget a socket that is gone."""
@@ -204,7 +228,7 @@ class Hub:
         """A cursor's text that is never ahead of what the socket was sent."""
         if subscriber.state is not State.LIVE or subscriber.since is not None:
             return subscriber.cursor
-        return self._streams.cursor_before(subscriber.topic) or self.position
+        return self._streams.cursor_before(subscriber.topic) or self.position.text
 
     def due_in(self) -> float:
         """Seconds until `deliver` should be called again, even if nothing is found."""
@@ -212,11 +236,11 @@ class Hub:
 
     # What a read found.
 
-    async def deliver(self, page: Page, place: Position | None) -> None:
+    async def deliver(self, page: Page, position: Position | None) -> None:
         """Apply a page's changes, then hand its events to the sockets on their topics.
 
         Args:
-            place: where the read came to, with its last page; None with the others.
+            position: how far the read came, with its last page; None with the others.
         """
         for number, change in enumerate(page.changes, 1):
             self.change_access(change)
@@ -226,12 +250,13 @@ class Hub:
         for event in page.events:
             if self.has_members(event.topic):
                 by_topic[event.topic].append(event)
-        for topic, events in self._streams.select(by_topic, self.position).items():
-            await self._fan_out(topic, Delivery(events, place, self._frame))
+        for topic, events in self._streams.select(by_topic, self.position.text).items():
+            await self._fan_out(topic, Delivery(events, position, self._frame))
             self._streams.sent(topic, events)
-        if place is not None:
-            self.position = place.text
-            self._settle(place.cursor)
+        if position is not None:
+            # Only now: a read that is cancelled within is repeated from the position before.
+            self.position = position
+            self._settle(position.cursor)
 
     async def _fan_out(self, topic: str, delivery: Delivery) -> None:
         # Who subscribes during a pause asks for its right after this read: nothing here is theirs.
@@ -256,8 +281,7 @@ class Hub:
             if not is_live or is_behind or subscriber.since is None:
                 continue
             if seen.includes(subscriber.since):
-                subscriber.since = None
-                self._recent.discard(subscriber)
+                self._set_since(subscriber, None)
         for subscriber, until in tuple(self._returning.items()):
             if seen.includes(until):
                 del self._returning[subscriber]
@@ -281,10 +305,13 @@ class Hub:
 
     # Ejections.
 
-    def lose_track(self, reason: str) -> None:
+    def lose_track(self, position: Position, reason: str) -> None:
         """Events were lost for good: ask anew for every socket, and tell it, or have it come back.
 
         What happened in the gap may have been a revocation, so nobody is shown anything before.
+
+        Args:
+            position: where the log is read from now on.
         """
         self._returning.clear()
         self._streams.forget()
@@ -293,13 +320,14 @@ class Hub:
                 self.dismiss(subscriber, *closing.EVENTS_MISSED)
             elif subscriber.state is not State.STOPPED:
                 self._ask_after_gap(subscriber, reason)
+        self.position = position
 
     def _ask_after_gap(self, subscriber: Subscriber, reason: str) -> None:
         # What it held, and since when it was here, is of before the gap.
         subscriber.gap = reason
         subscriber.hold_anew()
         subscriber.pause(self.cursor_of(subscriber))
-        subscriber.since = None
+        self._set_since(subscriber, None)
         is_chat = bot_of(subscriber.topic) is not None
         code = CloseCode.ACCESS_DENIED if is_chat else CloseCode.UNAUTHENTICATED
         self._ask_about(subscriber, GapRecheck(code))
@@ -308,7 +336,8 @@ class Hub:
         """Cut off the sockets that the change is about, unless they were let in after it."""
         for subscriber in self.candidates(change):
             self._change_access_of(subscriber, change)
-        self._on_access_change(change)
+        for observer in self._observers:
+            observer.access_changed(change)
 
     def _change_access_of(self, subscriber: Subscriber, change: AccessChange) -> None:
         if not subscriber.is_concerned_by(change):

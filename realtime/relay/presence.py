@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from realtime.relay.errors import Refused
 from realtime.relay.events import AccessChange, AccessKind
-from realtime.relay.hub import FAN_OUT_SLICE, Hub
+from realtime.relay.hub import FAN_OUT_SLICE, Hub, HubObserver
 from realtime.relay.protocol import bot_of, presence_diff, presence_state, rfc3339
 from realtime.relay.subscriber import Framer, State, Subscriber
 
@@ -254,7 +254,7 @@ READ_SECONDS = 1.0
 Elsewhere = Callable[[Sequence[str]], Awaitable[Mapping[str, People]]]
 
 
-class PresenceBroadcaster:
+class PresenceBroadcaster(HubObserver):
     """Tells sockets who is there.
 
     Args:
@@ -279,6 +279,7 @@ class PresenceBroadcaster:
     ) -> None:
         self._presence = presence
         self._hub = hub
+        hub.add_observer(self)
         self._elsewhere = elsewhere
         self._frame = frame
         self._pause = pause
@@ -292,14 +293,19 @@ class PresenceBroadcaster:
         self._some = asyncio.Event()
         self._read_due_at = float("-inf")
 
-    def moved(self, subscriber: Subscriber, is_here: bool) -> None:
-        """A socket was let in, or is gone."""
-        if subscriber.wants_presence and is_here:
+    def joined(self, subscriber: Subscriber) -> None:
+        if subscriber.wants_presence:
             self._watch(subscriber)
-        elif subscriber.wants_presence:
+        self._note_change(subscriber.topic)
+
+    def left(self, subscriber: Subscriber) -> None:
+        if subscriber.wants_presence:
             self._unwatch(subscriber)
-        if subscriber.topic in self._watchers:
-            self._changed.add(subscriber.topic)
+        self._note_change(subscriber.topic)
+
+    def _note_change(self, topic: str) -> None:
+        if topic in self._watchers:
+            self._changed.add(topic)
 
     def _watch(self, subscriber: Subscriber) -> None:
         topic = subscriber.topic

@@ -10,13 +10,13 @@ from contextlib import aclosing
 from typing import NamedTuple, Protocol
 
 from realtime.relay.counters import Counters
-from realtime.relay.cursor import Cursor, Database, Snapshot, encode_cursor
+from realtime.relay.cursor import Cursor, Snapshot
 from realtime.relay.events import Event, Page
 from realtime.relay.hub import Hub
 from realtime.relay.pace import Action, Pace, PaceState, Step
+from realtime.relay.position import Position
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import GapReason, Unrecoverable
-from realtime.relay.subscriber import Position
 
 
 class EventLog(Protocol):
@@ -85,8 +85,6 @@ class Reader:
     Args:
         hub: who gets the events.
         refusals: who was refused lately; they hear of grants before anybody else of anything.
-        database: which history the cursor belongs to.
-        cursor: where to begin.
         monotonic: seconds.
         counters: counts.
     """
@@ -95,8 +93,6 @@ class Reader:
         self,
         hub: Hub,
         refusals: Refusals,
-        database: Database,
-        cursor: Cursor,
         *,
         monotonic: Callable[[], float],
         counters: Counters | None = None,
@@ -106,19 +102,18 @@ class Reader:
         self._refusals = refusals
         self._monotonic = monotonic
         self._pace = Pace(monotonic)
-        self.database = database
-        self._cursor = cursor
         self._broken: list[_Delivered] = []
-        hub.position = encode_cursor(database, cursor)
 
-    def start_over(self, database: Database, cursor: Cursor, reason: GapReason) -> None:
-        """Go on from another place: what lies between is lost, and every socket is told."""
-        self.database = database
-        self._cursor = cursor
+    @property
+    def position(self) -> Position:
+        """How far the log has been read and delivered."""
+        return self._hub.position
+
+    def start_over(self, position: Position, reason: GapReason) -> None:
+        """Go on from another position: what lies between is lost, and every socket is told."""
         self._broken = []
         self._refusals.forget_all()
-        self._hub.lose_track(reason)
-        self._hub.position = encode_cursor(database, cursor)
+        self._hub.lose_track(position, reason)
 
     @property
     def state(self) -> PaceState:
@@ -154,7 +149,8 @@ class Reader:
             return await self.catch_up(log)
         except Unrecoverable as lost:
             # The process was away for longer than the log goes back.
-            self.start_over(self.database, await log.current_cursor(), lost.reason)
+            cursor = await log.current_cursor()
+            self.start_over(Position.at(self.position.database, cursor), lost.reason)
             return Found(0, 0)
 
     async def catch_up(self, log: EventLog) -> Found:
@@ -163,7 +159,7 @@ class Reader:
         earlier = tuple(self._broken)
         found = Found(0, 0)
         highest = 0
-        async with aclosing(log.read(self._cursor)) as pages:
+        async with aclosing(log.read(self.position.cursor)) as pages:
             async for page in pages:
                 self._counters.found(page)
                 xids = page.xids
@@ -172,7 +168,8 @@ class Reader:
                 self._refusals.forget(page.grants)
                 fresh = _without_repeats(page, earlier)
                 if page.is_last:
-                    await self._finish_read(fresh, self._cursor.after(page.snapshot, highest))
+                    cursor = self.position.cursor.after(page.snapshot, highest)
+                    await self._finish_read(fresh, cursor)
                 else:
                     await self._hub.deliver(fresh, None)
                     last_id = page.events[-1].id if page.events else 0
@@ -181,9 +178,7 @@ class Reader:
         return found
 
     async def _finish_read(self, page: Page, cursor: Cursor) -> None:
-        await self._hub.deliver(page, Position(cursor, encode_cursor(self.database, cursor)))
-        # Only now: who is cancelled within would otherwise leave some without it.
-        self._cursor = cursor
+        await self._hub.deliver(page, Position.at(self.position.database, cursor))
         self._broken = []
 
 

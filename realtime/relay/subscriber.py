@@ -13,10 +13,11 @@ a recheck *paused*: asked about again, and holding meanwhile. The hub calls ever
 
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from realtime.relay.cursor import Cursor
 from realtime.relay.events import AccessChange, AccessKind, Event, Pending
+from realtime.relay.position import Position
 from realtime.relay.protocol import stamp
 
 ACCESS_CHANGE_BYTES = 200
@@ -34,23 +35,16 @@ class Sink(Protocol):
     def close(self, code: int, reason: str) -> None: ...
 
 
-class Position(NamedTuple):
-    """A cursor, and its text for clients."""
-
-    cursor: Cursor
-    text: str
-
-
 class Delivery:
     """One page's events of one topic, framed once for all the sockets on it."""
 
-    __slots__ = ("_frame", "_place", "events", "frames")
+    __slots__ = ("_frame", "_position", "events", "frames")
 
-    def __init__(self, events: list[Event], place: Position | None, frame: Framer) -> None:
+    def __init__(self, events: list[Event], position: Position | None, frame: Framer) -> None:
         self.events = events
-        self._place = place
+        self._position = position
         self._frame = frame
-        self.frames = self._framed(events, place)
+        self.frames = self._framed(events, position)
 
     def frames_since(self, since: Cursor) -> bytes:
         """The frames for a socket to which only what came after `since` belongs.
@@ -58,15 +52,16 @@ class Delivery:
         The cursor is left out where this read knew less than `since`: it would lead the client
         back to before the moment it was let in.
         """
-        place = self._place if self._place and self._place.cursor.includes(since) else None
+        is_ahead = self._position is not None and self._position.cursor.includes(since)
+        position = self._position if is_ahead else None
         events = [event for event in self.events if not since.covers(event.xid)]
-        if place == self._place and len(events) == len(self.events):
+        if position is self._position and len(events) == len(self.events):
             return self.frames
-        return self._framed(events, place)
+        return self._framed(events, position)
 
-    def _framed(self, events: list[Event], place: Position | None) -> bytes:
+    def _framed(self, events: list[Event], position: Position | None) -> bytes:
         last = len(events) - 1
-        cursor = place.text if place else None
+        cursor = position.text if position else None
         return self._frame(
             stamp(event.payload, event.id, cursor if index == last else None)
             for index, event in enumerate(events)
@@ -182,11 +177,10 @@ class Subscriber:
         self._held_bytes = 0
         self.has_overflowed = False
 
-    def go_live(self, since: Cursor | None) -> list[Delivery | AccessChange]:
-        """Become live from that place on; returns what was held, in order, for the hub."""
+    def go_live(self) -> list[Delivery | AccessChange]:
+        """Become live from `since` on; returns what was held, in order, for the hub."""
         held, self._held = self._held, []
         self.hold_anew()
-        self.since = since
         self.state = State.LIVE
         return held
 

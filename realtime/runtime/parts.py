@@ -18,21 +18,20 @@ from realtime.config.settings import Settings
 from realtime.metrics.vitals import Vitals
 from realtime.postgres.access import Access
 from realtime.postgres.history_log import HistoryLog
-from realtime.postgres.listener import Beginning, Listener
+from realtime.postgres.listener import Listener
 from realtime.postgres.nodes import MetricsQuery, Nodes, unpack
 from realtime.postgres.retention import Retention
 from realtime.postgres.socket_table import SocketTable
 from realtime.relay.admission import AdmissionBatcher
 from realtime.relay.backoff import Backoff
 from realtime.relay.counters import Counters
-from realtime.relay.events import AccessChange
 from realtime.relay.hub import Hub
+from realtime.relay.position import Position
 from realtime.relay.presence import Presence, PresenceBroadcaster
 from realtime.relay.reader import Reader
 from realtime.relay.recheck import RecheckBatcher
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import ResumeBatcher
-from realtime.relay.subscriber import Subscriber
 from realtime.relay.typing import TypingBroadcaster, TypingIndicators
 from realtime.runtime.logging import Line
 from realtime.web.metrics_source import MetricsSource
@@ -62,25 +61,24 @@ class DatabaseParts:
 
     def make_socket_table(self, hub: Hub) -> SocketTable:
         """Make what writes down the hub's sockets for the other processes, and reads theirs."""
-        return SocketTable(self._pool, self._node_id, present=hub.joined, timeout=self._timeout)
+        return SocketTable(self._pool, self._node_id, hub, timeout=self._timeout)
 
 
 class RelayParts:
     """What decides which socket is sent what."""
 
-    def __init__(self, settings: Settings, database: DatabaseParts, beginning: Beginning) -> None:
+    def __init__(self, settings: Settings, database: DatabaseParts, position: Position) -> None:
         self.counters = Counters(time.monotonic)
         self.refusals = Refusals(time.monotonic)
         self.admissions = AdmissionBatcher(database.access)
         self.rechecks = RecheckBatcher(database.access)
         self.history = ResumeBatcher(database.history_log, limit=settings.resume_max_events)
         self.hub = Hub(
+            position,
             frame=frame,
             pause=_give_way,
             ask_again=self.rechecks.ask,
             monotonic=time.monotonic,
-            on_move=self._move,
-            on_access_change=self._access_changed,
             counters=self.counters,
         )
         self.socket_table = database.make_socket_table(self.hub)
@@ -89,18 +87,9 @@ class RelayParts:
         self.reader = Reader(
             self.hub,
             self.refusals,
-            beginning.database,
-            beginning.cursor,
             monotonic=time.monotonic,
             counters=self.counters,
         )
-
-    def _move(self, subscriber: Subscriber, is_here: bool) -> None:
-        self.socket_table.moved(subscriber, is_here)
-        self.presence.moved(subscriber, is_here)
-
-    def _access_changed(self, change: AccessChange) -> None:
-        self.presence.access_changed(change)
 
 
 async def _give_way() -> None:
@@ -181,7 +170,6 @@ class WebParts:
             settings=settings,
             intervals=intervals,
             hub=relaying.hub,
-            reader=relaying.reader,
             access=relaying.admissions,
             verifier=TokenVerifier(settings, time.time),
             typing=relaying.typing,

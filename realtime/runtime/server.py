@@ -13,9 +13,10 @@ from tornado.netutil import bind_sockets
 from realtime.config.intervals import DEFAULTS, Intervals
 from realtime.config.settings import Settings
 from realtime.errors import CommandError
-from realtime.postgres.listener import Beginning, begin
+from realtime.postgres.listener import read_position
 from realtime.postgres.pool import DATABASE_ERRORS, open_pool
 from realtime.relay import closing
+from realtime.relay.position import Position
 from realtime.runtime.parts import DatabaseParts, RelayParts, WebParts, make_listener
 from realtime.web.app import make_app
 
@@ -49,7 +50,7 @@ async def serve(
         CommandError: it could not start.
         ExceptionGroup: a background task failed, which none may; the process should end.
     """
-    beginning = await _begin(settings, intervals)
+    position = await _read_position(settings, intervals)
     sockets = bind(settings.port) if sockets is None else sockets
     async with open_pool(
         settings.database_url.get_secret_value(),
@@ -57,13 +58,13 @@ async def serve(
         timeout=settings.database_timeout_seconds,
         is_pooled=settings.database_url != settings.database_direct_url,
     ) as pool:
-        await Server(settings, intervals, pool, beginning, sockets).run(stop, announce)
+        await Server(settings, intervals, pool, position, sockets).run(stop, announce)
 
 
-async def _begin(settings: Settings, intervals: Intervals) -> Beginning:
+async def _read_position(settings: Settings, intervals: Intervals) -> Position:
     dsn = settings.database_direct_url.get_secret_value()
     try:
-        return await begin(dsn, max(settings.database_timeout_seconds, intervals.start))
+        return await read_position(dsn, max(settings.database_timeout_seconds, intervals.start))
     except DATABASE_ERRORS as error:
         raise StartError(
             "the database cannot be reached; check DATABASE_URL, and that the server is up"
@@ -91,7 +92,7 @@ class Server:
 
     Args:
         pool: for everything that is asked of the database but the log.
-        beginning: which database this is, and where in its log the relay starts.
+        position: which database this is, and where in its log the reader starts.
         sockets: listening sockets to serve on.
     """
 
@@ -100,7 +101,7 @@ class Server:
         settings: Settings,
         intervals: Intervals,
         pool: "Pool",
-        beginning: Beginning,
+        position: Position,
         sockets: list[socket.socket],
     ) -> None:
         self.node_id = str(uuid4())
@@ -109,7 +110,7 @@ class Server:
         self._drain_seconds = settings.drain_seconds
         self._intervals = intervals
         self.database = DatabaseParts(settings, pool, self.node_id)
-        self.relaying = RelayParts(settings, self.database, beginning)
+        self.relaying = RelayParts(settings, self.database, position)
         self.listener = make_listener(settings, self.node_id, self.relaying)
         self.web = WebParts(
             settings,

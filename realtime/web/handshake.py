@@ -97,7 +97,7 @@ class Handshake:
             return {}, ()
         resumes = self._services.counters.resumes
         try:
-            cursor = read_cursor(self._cursor, self._services.reader.database)
+            cursor = read_cursor(self._cursor, self._services.hub.position.database)
             missed = await self._since(cursor, admission)
         except Unrecoverable as lost:
             resumes[lost.reason] += 1

@@ -11,10 +11,9 @@ from realtime.auth.tokens import TokenVerifier
 from realtime.config.intervals import Intervals
 from realtime.config.settings import Settings
 from realtime.relay.counters import Counters
-from realtime.relay.cursor import Cursor, encode_cursor
+from realtime.relay.cursor import Cursor
 from realtime.relay.hub import Hub
 from realtime.relay.presence import PresenceBroadcaster
-from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import ResumeBatcher
 from realtime.relay.typing import TypingBroadcaster
@@ -107,7 +106,6 @@ class Services:
     settings: Settings
     intervals: Intervals
     hub: Hub
-    reader: Reader
     access: Access
     verifier: TokenVerifier
     typing: TypingBroadcaster
@@ -130,4 +128,4 @@ class Services:
 
     def encode_cursor(self, cursor: Cursor) -> str:
         """Write a cursor of this process's database."""
-        return encode_cursor(self.reader.database, cursor)
+        return self.hub.position.encode(cursor)

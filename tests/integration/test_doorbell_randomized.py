@@ -21,11 +21,12 @@ from tornado.ioloop import IOLoop
 
 from realtime.postgres.doorbell import Doorbell
 from realtime.postgres.event_log import EventLog
-from realtime.postgres.listener import begin
+from realtime.postgres.listener import read_position
 from realtime.postgres.pool import connect
 from realtime.relay import pace
 from realtime.relay.events import Page
 from realtime.relay.pace import PaceState
+from realtime.relay.position import Position
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
 from tests.integration.writers import Ledger, Writer, make_places
@@ -68,10 +69,11 @@ class Collected:
     """In the hub's place: takes what the relay delivers."""
 
     def __init__(self) -> None:
-        self.position = ""
+        self.position: Position
         self.ids: list[int] = []
 
-    async def deliver(self, page: Page, _place: object) -> None:
+    async def deliver(self, page: Page, position: Position | None) -> None:
+        self.position = position or self.position
         self.ids += [event.id for event in page.events]
 
     def due_in(self) -> float:
@@ -107,12 +109,10 @@ class Process:
     @classmethod
     async def start(cls, dsn: str) -> Process:
         process = cls(await connect(dsn, 20))
-        beginning = await begin(dsn, 10)
+        process.hub.position = await read_position(dsn, 10)
         process._relay = Reader(
             cast("Hub", process.hub),
             Refusals(time.monotonic),
-            beginning.database,
-            beginning.cursor,
             monotonic=time.monotonic,
         )
         await process.doorbell.listen()

@@ -17,12 +17,13 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from realtime.embedded.server import EmbeddedPostgres
-from realtime.postgres.listener import Listener, begin
+from realtime.postgres.listener import Listener, read_position
 from realtime.postgres.pool import WrongServer
 from realtime.postgres.schema import SchemaError
 from realtime.relay import pace
 from realtime.relay.backoff import Backoff
 from realtime.relay.events import Page
+from realtime.relay.position import Position
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
 from tests.pgbouncer import pgbouncer
@@ -41,20 +42,22 @@ class Collected:
     """In the hub's place: takes what the relay delivers, and keeps it there when told to."""
 
     def __init__(self) -> None:
-        self.position = ""
+        self.position: Position
         self.texts: list[str] = []
         self.lost: list[str] = []
         self.reads = 0
         self.may_go_on = asyncio.Event()
         self.may_go_on.set()
 
-    async def deliver(self, page: Page, _place: object) -> None:
+    async def deliver(self, page: Page, position: Position | None) -> None:
+        self.position = position or self.position
         self.reads += page.is_last
         self.texts += [event.payload for event in page.events]
         if page.events:
             await self.may_go_on.wait()
 
-    def lose_track(self, reason: str) -> None:
+    def lose_track(self, position: Position, reason: str) -> None:
+        self.position = position
         self.lost.append(reason)
 
     def due_in(self) -> float:
@@ -74,7 +77,7 @@ class Heard:
 
     async def start(self, dsn: str, direct: str | None = None, timeout: float = 10) -> None:
         """Begin at `direct`, where that is another way to the same, and listen at `dsn`."""
-        beginning = await begin(direct or dsn, 10)
+        self.hub.position = await read_position(direct or dsn, 10)
         self.listener = Listener(
             dsn,
             str(uuid4()),
@@ -86,8 +89,6 @@ class Heard:
         relay = Reader(
             cast("Hub", self.hub),
             self.refusals,
-            beginning.database,
-            beginning.cursor,
             monotonic=time.monotonic,
         )
         self._task = asyncio.create_task(self.listener.run(relay))
@@ -447,18 +448,18 @@ async def test_a_standby_is_not_listened_to_until_it_is_promoted(
 ) -> None:
     """It says why; after the promotion history is another, which every socket is told."""
     dsn = stoppable_postgres.dsn()
-    before, _ = await begin(dsn, 10)
+    before = (await read_position(dsn, 10)).database
     await heard.start(dsn)
     await restart(stoppable_postgres, (stoppable_postgres.data_directory / "standby.signal").touch)
     await heard.changes_to(False)
     await eventually(lambda: "standby" in caplog.text)
     assert heard.changes == [True, False]
     with pytest.raises(WrongServer):
-        await begin(dsn, 10)
+        await read_position(dsn, 10)
     stoppable_postgres.sql("SELECT pg_promote()")
     await heard.changes_to(True)
     assert heard.hub.lost == ["foreign"]
-    assert (await begin(dsn, 10)).database == before._replace(timeline=before.timeline + 1)
+    assert (await read_position(dsn, 10)).database == before._replace(timeline=before.timeline + 1)
     await write(dsn, "after")
     await heard.delivers("after")
 
@@ -467,8 +468,8 @@ async def test_a_standby_is_not_listened_to_until_it_is_promoted(
 async def test_it_begins_nowhere_else(empty_database: str) -> None:
     """A server that is not there is said to be lost; a database without a schema, what it lacks."""
     with pytest.raises(FileNotFoundError):
-        await begin("postgresql://postgres@/none?host=/nonexistent", 5)
+        await read_position("postgresql://postgres@/none?host=/nonexistent", 5)
     with pytest.raises(SchemaError, match="bin/migrate"):
-        await begin(empty_database, 5)
+        await read_position(empty_database, 5)
     with pytest.raises(asyncpg.InvalidCatalogNameError):
-        await begin(empty_database.replace("postgres@/", "postgres@/other_"), 5)
+        await read_position(empty_database.replace("postgres@/", "postgres@/other_"), 5)

@@ -19,6 +19,7 @@ from realtime.relay.presence import Person
 from realtime.relay.protocol import bot_topic, user_topic
 from realtime.relay.subscriber import Subscriber
 from tests.platform import Platform
+from tests.unit.relay_fakes import START, make_hub
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -38,10 +39,13 @@ class Process:
 
     def __init__(self, pool: Pool) -> None:
         self.node_id = str(uuid4())
-        self.sockets: dict[str, Subscriber] = {}
-        self.connections = SocketTable(
-            pool, self.node_id, present=lambda: list(self.sockets.values()), timeout=5
-        )
+        self.hub = make_hub()
+        self.connections = SocketTable(pool, self.node_id, self.hub, timeout=5)
+
+    @property
+    def sockets(self) -> set[str]:
+        """The ids of those that it has."""
+        return {one.connection_id for one in self.hub.joined()}
 
     async def beat(self, platform: Platform, *, age: float = 0.0) -> None:
         await platform.execute(
@@ -54,14 +58,13 @@ class Process:
 
     def come(self, topic: str, user_id: str, username: str = "gus") -> Subscriber:
         socket = Subscriber(topic, str(uuid4()), Nowhere(), opened_at=1000.5, hold_bytes=0)
-        socket.user_id, socket.username = user_id, username
-        self.sockets[socket.connection_id] = socket
-        self.connections.moved(socket, True)
+        self.hub.subscribe(socket)
+        self.hub.identify(socket, user_id, username)
+        self.hub.go_live(socket, START)
         return socket
 
     def go(self, socket: Subscriber) -> None:
-        del self.sockets[socket.connection_id]
-        self.connections.moved(socket, False)
+        self.hub.unsubscribe(socket)
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
@@ -81,7 +84,7 @@ async def written(platform: Platform) -> set[str]:
 
 async def becomes_true(platform: Platform, process: Process) -> None:
     async def is_true() -> bool:
-        return await written(platform) == process.sockets.keys()
+        return await written(platform) == process.sockets
 
     await eventually(is_true)
 
@@ -268,9 +271,7 @@ class Watched(SocketTable):
     """Says what it does."""
 
     def __init__(self, pool: Pool, process: Process) -> None:
-        super().__init__(
-            pool, process.node_id, present=lambda: list(process.sockets.values()), timeout=5
-        )
+        super().__init__(pool, process.node_id, process.hub, timeout=5)
         self.steps = self.writes = 0
 
     async def _step(self, *, is_checked: bool) -> None:

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from realtime.relay.cursor import Cursor, Database, Snapshot
 from realtime.relay.events import AccessChange, AccessKind, Event, Page, Pending
 from realtime.relay.hub import Hub
+from realtime.relay.position import Position
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
-from realtime.relay.subscriber import Position, Subscriber
+from realtime.relay.subscriber import Subscriber
 from tests.waiting import eventually
 
 BOT = "bot:b1"
@@ -27,6 +28,8 @@ OTHER_BOT = "bot:b2"
 ADA = "ada"
 GRACE = "grace"
 HISTORY = Database(system=7, oid=5, timeline=1)
+NOWHERE = Position(HISTORY, Cursor(0), "")
+"""Where a hub is before anything was read."""
 START = Cursor(1)
 FIRST_XID = 10
 _Result = TypeVar("_Result")
@@ -106,12 +109,13 @@ def make_hub(
     clock: Callable[[], float] = lambda: 0.0,
 ) -> Hub:
     ask_again = Asked() if asked is None else asked
-    return Hub(frame=frame, pause=pause, ask_again=ask_again, monotonic=clock)
+    return Hub(NOWHERE, frame=frame, pause=pause, ask_again=ask_again, monotonic=clock)
 
 
 def make_relay(hub: Hub, cursor: Cursor, refusals: Refusals | None = None) -> Reader:
     refusals = refusals or Refusals(lambda: 0.0)
-    return Reader(hub, refusals, HISTORY, cursor, monotonic=lambda: 0.0)
+    hub.position = Position.at(HISTORY, cursor)
+    return Reader(hub, refusals, monotonic=lambda: 0.0)
 
 
 def make_subscriber(
@@ -151,7 +155,7 @@ def at(last: int, *still_open: int) -> Cursor:
 
 def read(hub: Hub, cursor: Cursor, text: str, *rows: Event | AccessChange) -> None:
     """Have the hub deliver what a read found, all at once, that came as far as the cursor."""
-    run(hub.deliver(page(seen(0), *rows), Position(cursor, text)))
+    run(hub.deliver(page(seen(0), *rows), Position(HISTORY, cursor, text)))
 
 
 def read_part(hub: Hub, *rows: Event | AccessChange) -> None:

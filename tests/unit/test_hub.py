@@ -5,23 +5,24 @@ from collections.abc import Callable
 import pytest
 
 from realtime.relay import hub as hub_module
-from realtime.relay.hub import Hub
+from realtime.relay.events import AccessChange
+from realtime.relay.hub import HubObserver
+from realtime.relay.position import Position
 from realtime.relay.subscriber import State, Subscriber
 from tests.unit.relay_fakes import (
     ADA,
     BOT,
     GRACE,
+    HISTORY,
     OTHER_BOT,
     START,
     Asked,
     access_change,
     at,
     event,
-    frame,
     join,
     make_hub,
     make_subscriber,
-    no_pause,
     read,
     read_part,
 )
@@ -48,42 +49,49 @@ def test_who_is_here() -> None:
     assert set(hub.on_topic("bot:none")) == set()
 
 
+class Moves(HubObserver):
+    """Notes who joins (True) and leaves."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[Subscriber, bool]] = []
+
+    def joined(self, subscriber: Subscriber) -> None:
+        self.all.append((subscriber, True))
+
+    def left(self, subscriber: Subscriber) -> None:
+        self.all.append((subscriber, False))
+
+
 def test_comings_and_goings_are_told() -> None:
     """Each socket's once: when it is let in, and when it is stopped, however long it then takes."""
-    moves: list[tuple[Subscriber, bool]] = []
-    hub = Hub(
-        frame=frame,
-        pause=no_pause,
-        ask_again=Asked(),
-        monotonic=lambda: 0.0,
-        on_move=lambda subscriber, is_here: moves.append((subscriber, is_here)),
-    )
+    hub, moves = make_hub(), Moves()
+    hub.add_observer(moves)
     joining, _ = make_subscriber()
     hub.subscribe(joining)
     hub.identify(joining, ADA, "ada")
     (admitted, _), (dismissed, _), (cut_off, _) = join(hub), join(hub), join(hub, GRACE)
-    assert moves == [(one, True) for one in (admitted, dismissed, cut_off)]
-    moves.clear()
+    assert moves.all == [(one, True) for one in (admitted, dismissed, cut_off)]
+    moves.all.clear()
     hub.dismiss(dismissed, 1013, "come back")
     read(hub, at(10), "c", access_change(1, 10, user_id=GRACE))
-    assert moves == [(dismissed, False), (cut_off, False)]
+    assert moves.all == [(dismissed, False), (cut_off, False)]
     assert set(hub.joined()) == {admitted}
     for one in (joining, admitted, dismissed, cut_off):
         hub.unsubscribe(one)
-    assert moves[2:] == [(admitted, False)]
+    assert moves.all[2:] == [(admitted, False)]
 
 
 def test_access_changes_are_told() -> None:
     """Each once it is applied, whomever it was about."""
     told: list[object] = []
-    hub = Hub(
-        frame=frame,
-        pause=no_pause,
-        ask_again=Asked(),
-        monotonic=lambda: 0.0,
-        on_access_change=lambda one: told.append((one, ada.state)),
-    )
+    hub = make_hub()
     ada, _ = join(hub)
+
+    class Told(HubObserver):
+        def access_changed(self, change: AccessChange) -> None:
+            told.append((change, ada.state))
+
+    hub.add_observer(Told())
     changes = access_change(1, 10, user_id=ADA), access_change(2, 10, OTHER_BOT, user_id=None)
     read(hub, at(10), "c", *changes)
     assert told == [(one, State.STOPPED) for one in changes]
@@ -151,11 +159,11 @@ def test_joining_in_between() -> None:
 def test_the_place_of_a_socket() -> None:
     """A socket's place is what it was told until the reads have come as far, then the hub's."""
     hub = make_hub()
-    hub.position = "start"
+    hub.position = Position(HISTORY, START, "start")
     subscriber, _ = join(hub, since=at(19))
     assert hub.cursor_of(subscriber) == "told"
     read(hub, at(14), "earlier")
-    assert (hub.position, hub.cursor_of(subscriber)) == ("earlier", "told")
+    assert (hub.position.text, hub.cursor_of(subscriber)) == ("earlier", "told")
     read_part(hub)
     assert hub.cursor_of(subscriber) == "told"
     read(hub, at(19), "later")
@@ -185,7 +193,7 @@ def test_fan_out_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     turns += [lambda: None, some_leave]
     read(hub, at(10), "c", event(1, 10))
     assert sorted(len(sink.ids) for _, sink in joined) == [0, 0, 1, 1, 1, 1]
-    assert late.go_live(START) == []
+    assert late.go_live() == []
     assert turns == []
 
 

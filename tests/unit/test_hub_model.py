@@ -36,6 +36,7 @@ from tests.unit.relay_fakes import (
     BOT,
     GRACE,
     HISTORY,
+    NOWHERE,
     OTHER_BOT,
     frame,
     make_relay,
@@ -68,6 +69,7 @@ class HubMachine(RuleBasedStateMachine):
         rechecks = RecheckBatcher(self.access)
         self.hub = WatchedHub(
             self.access,
+            position=NOWHERE,
             frame=frame,
             pause=self.pause,
             ask_again=rechecks.ask,
@@ -256,7 +258,7 @@ class HubMachine(RuleBasedStateMachine):
             for one in self.sockets:
                 if one.closed is None:
                     one.check_complete()
-                    assert self.hub.cursor_of(one.subscriber) == self.hub.position
+                    assert self.hub.cursor_of(one.subscriber) == self.hub.position.text
                 else:
                     assert one.subscriber.state is State.STOPPED
             assert not self.hub._recent & {one.subscriber for one in self.sockets if not one.closed}

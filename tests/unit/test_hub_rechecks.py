@@ -10,6 +10,7 @@ from realtime.relay.subscriber import State, Subscriber
 from tests.unit.relay_fakes import (
     ADA,
     GRACE,
+    NOWHERE,
     Asked,
     access_change,
     at,
@@ -193,7 +194,7 @@ def test_a_gap_is_told() -> None:
     (chat, sink) = join(hub, knows_cursors=True)
     (notifications, _) = join(hub, topic="user:ada", knows_cursors=True)
     read(hub, at(5), "c")
-    hub.lose_track("too_old")
+    hub.lose_track(NOWHERE, "too_old")
     codes = {subscriber: one.code for subscriber, one in asked}
     assert codes == {chat: 4003, notifications: 4001}
     read(hub, at(25), "e", event(1, 19), event(2, 21))
@@ -210,7 +211,7 @@ def test_a_gap_is_told_once() -> None:
     """A socket that was told of a gap is not told again when it is paused later."""
     hub = make_hub()
     subscriber, sink = join(hub, knows_cursors=True)
-    hub.lose_track("too_old")
+    hub.lose_track(NOWHERE, "too_old")
     stay(hub, subscriber, at(20))
     read(hub, at(20), "c")
     read(hub, at(21), "d", access_change(1, 21, is_recheck=True))
@@ -226,7 +227,7 @@ def test_a_gap_closes_whom_it_cannot_be_told() -> None:
     joining, sink = make_subscriber(knows_cursors=True)
     hub.subscribe(joining)
     stopped.stop()
-    hub.lose_track("foreign")
+    hub.lose_track(NOWHERE, "foreign")
     assert plain.closed == sink.closed == closing.EVENTS_MISSED
     assert (asked, joining.state) == ([], State.STOPPED)
 
@@ -237,7 +238,7 @@ def test_what_was_held_before_a_gap_is_gone() -> None:
     subscriber, sink = join(hub, knows_cursors=True)
     read(hub, at(10), "c", access_change(1, 10, is_recheck=True), event(2, 10))
     stay(hub, subscriber, at(10))
-    hub.lose_track("foreign")
+    hub.lose_track(NOWHERE, "foreign")
     read(hub, at(11), "d")
     assert (subscriber.state, len(asked)) == (State.PAUSED, 2)
     stay(hub, subscriber, at(5))
@@ -250,7 +251,7 @@ def test_an_earlier_question_is_void() -> None:
     hub = make_hub(asked := Asked())
     subscriber, sink = join(hub, knows_cursors=True)
     read(hub, at(10), "c", access_change(1, 10, is_recheck=True))
-    hub.lose_track("too_old")
+    hub.lose_track(NOWHERE, "too_old")
     (_, earlier), (_, latest) = asked
     hub.stay(subscriber, earlier, at(10))
     hub.refuse(subscriber, earlier)

@@ -18,6 +18,7 @@ from tests.unit.relay_fakes import (
     ADA,
     BOT,
     GRACE,
+    NOWHERE,
     OTHER_BOT,
     START,
     Asked,
@@ -45,12 +46,11 @@ class OneProcess:
         self.in_a_pause: Callable[[], object] = lambda: None
         self.asked = Asked()
         self.hub = Hub(
+            NOWHERE,
             frame=frame,
             pause=self.pause,
             ask_again=self.asked,
             monotonic=lambda: self.now,
-            on_move=lambda subscriber, is_here: self.relay.moved(subscriber, is_here),
-            on_access_change=lambda one: self.relay.access_changed(one),
         )
         self.relay = PresenceBroadcaster(
             Presence(lambda: self.now),

@@ -11,6 +11,7 @@ from realtime.relay.cursor import Cursor, Snapshot, decode_cursor, encode_cursor
 from realtime.relay.errors import Refused
 from realtime.relay.events import Page
 from realtime.relay.pace import QUIET_READS, PaceState
+from realtime.relay.position import Position
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import GapReason, Unrecoverable
@@ -62,8 +63,8 @@ def test_begins_where_it_is_told() -> None:
     """Before anything is read, every socket is where the relay begins."""
     hub = make_hub()
     relay = make_relay(hub, Cursor(5, (3,)))
-    assert hub.position == encode_cursor(HISTORY, Cursor(5, (3,)))
-    assert relay.database == HISTORY
+    assert hub.position.text == encode_cursor(HISTORY, Cursor(5, (3,)))
+    assert relay.position.database == HISTORY
 
 
 def test_goes_on_after_what_it_read() -> None:
@@ -76,7 +77,7 @@ def test_goes_on_after_what_it_read() -> None:
     run(relay.catch_up(log))
     assert log.cursors == [Cursor(5), Cursor(9, (8,))]
     assert decode_cursor(sink.cursors[0]) == (HISTORY, Cursor(9, (8,)))
-    assert decode_cursor(hub.position) == (HISTORY, Cursor(9, (8,)))
+    assert decode_cursor(hub.position.text) == (HISTORY, Cursor(9, (8,)))
 
 
 def test_a_read_in_pages() -> None:
@@ -91,7 +92,7 @@ def test_a_read_in_pages() -> None:
     ]
     run(relay.catch_up(Pages(*pages)))
     assert [message.get("cursor") is not None for message in sink.messages] == [False, True]
-    assert decode_cursor(hub.position) == (HISTORY, Cursor(11))
+    assert decode_cursor(hub.position.text) == (HISTORY, Cursor(11))
 
 
 def test_a_grant_counts() -> None:
@@ -103,7 +104,7 @@ def test_a_grant_counts() -> None:
     run(relay.catch_up(log))
     run(relay.catch_up(log))
     assert log.cursors == [Cursor(5), Cursor(7)]
-    assert hub.cursor_of(subscriber) == hub.position
+    assert hub.cursor_of(subscriber) == hub.position.text
 
 
 BROKEN = page(seen(12, 8), event(1, 9), event(2, 10), is_last=False)
@@ -120,7 +121,7 @@ def test_a_broken_read_is_not_repeated(snapshot: Snapshot) -> None:
     retried = BROKEN._replace(snapshot=snapshot)
     run(relay.catch_up(Pages(retried, page(retried.snapshot, event(3, 11)))))
     assert sink.ids == [1, 2, 3]
-    assert decode_cursor(hub.position)[1].last == 11
+    assert decode_cursor(hub.position.text)[1].last == 11
 
 
 def test_what_committed_in_between_is_not_left_out() -> None:
@@ -233,7 +234,7 @@ def test_what_it_had_not_read_is_gone() -> None:
     with pytest.raises(ConnectionResetError):
         run(relay.run(log, Bell(1)))
     assert log.cursors == [Cursor(5), END]
-    assert decode_cursor(hub.position) == (HISTORY, END)
+    assert decode_cursor(hub.position.text) == (HISTORY, END)
     assert [subscriber.gap for subscriber, _ in asked] == ["too_old"]
 
 
@@ -243,11 +244,11 @@ def test_another_history() -> None:
     relay = make_relay(hub, Cursor(5))
     with pytest.raises(ConnectionError):
         run(relay.catch_up(Pages(BROKEN, breaks=True)))
-    relay.start_over(ELSEWHERE, Cursor(7), GapReason.FOREIGN)
+    relay.start_over(Position.at(ELSEWHERE, Cursor(7)), GapReason.FOREIGN)
     _, sink = join(hub)
     run(relay.catch_up(log := Pages(page(seen(13), event(1, 9), event(2, 10)))))
-    assert (relay.database, log.cursors, sink.ids) == (ELSEWHERE, [Cursor(7)], [1, 2])
-    assert decode_cursor(hub.position)[0] == ELSEWHERE
+    assert (relay.position.database, log.cursors, sink.ids) == (ELSEWHERE, [Cursor(7)], [1, 2])
+    assert decode_cursor(hub.position.text)[0] == ELSEWHERE
 
 
 def test_the_place_before_the_gap() -> None:
@@ -257,7 +258,7 @@ def test_the_place_before_the_gap() -> None:
     subscriber, _ = join(hub, knows_cursors=True)
     run(relay.catch_up(Pages(page(seen(12), event(1, 9)))))
     before = hub.cursor_of(subscriber)
-    relay.start_over(HISTORY, Cursor(50), GapReason.TOO_OLD)
+    relay.start_over(Position.at(HISTORY, Cursor(50)), GapReason.TOO_OLD)
     assert hub.cursor_of(subscriber) == before
 
 
@@ -270,7 +271,7 @@ def test_refusals_are_forgotten(how: str) -> None:
     run(relay.catch_up(Pages(page(seen(9)))))
     assert refusals.find(ADA, BOT)
     if how == "it starts over":
-        relay.start_over(HISTORY, Cursor(7), GapReason.TOO_OLD)
+        relay.start_over(Position.at(HISTORY, Cursor(7)), GapReason.TOO_OLD)
     else:
         run(relay.catch_up(Pages(page(seen(9))._replace(grants=(grant_row(1, BOT, ADA),)))))
     assert refusals.find(ADA, BOT) is None

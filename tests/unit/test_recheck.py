@@ -9,12 +9,15 @@ from realtime.relay import closing
 from realtime.relay import recheck as rechecks_module
 from realtime.relay.errors import Refused
 from realtime.relay.hub import Hub
+from realtime.relay.position import Position
 from realtime.relay.recheck import RecheckBatcher, RecheckResult
-from realtime.relay.subscriber import Position, State
+from realtime.relay.subscriber import State
 from tests.unit.relay_fakes import (
     ADA,
     BOT,
     GRACE,
+    HISTORY,
+    NOWHERE,
     RecordingSink,
     access_change,
     at,
@@ -57,7 +60,7 @@ class RecheckingHub:
         self.access = access
         self.rechecks = RecheckBatcher(access)
         self.hub = Hub(
-            frame=frame, pause=no_pause, ask_again=self.rechecks.ask, monotonic=lambda: 0.0
+            NOWHERE, frame=frame, pause=no_pause, ask_again=self.rechecks.ask, monotonic=lambda: 0.0
         )
         self.wakes = 0
 
@@ -129,7 +132,7 @@ def test_nobody_can_be_asked() -> None:
         await rechecking.until(lambda: first.closed)
         rechecking.access.is_down = False
         revoke = page(seen(0), access_change(2, 12, user_id=GRACE))
-        await rechecking.hub.deliver(revoke, Position(at(12), "d"))
+        await rechecking.hub.deliver(revoke, Position(HISTORY, at(12), "d"))
         await rechecking.until(lambda: second.closed)
 
     run(one_after_the_other())
@@ -168,12 +171,12 @@ def test_an_answer_from_before_a_gap() -> None:
         rechecking.access.may_answer = asyncio.Semaphore(0)
         asking = rechecking.rechecks.run(rechecking.hub, rechecking.wake)
         await while_running(asking, lambda: rechecking.access.questions and one_answer())
-        await rechecking.hub.deliver(page(seen(0), event(5, 13)), Position(at(13), "d"))
+        await rechecking.hub.deliver(page(seen(0), event(5, 13)), Position(HISTORY, at(13), "d"))
 
     def one_answer() -> bool:
         if not rechecking.wakes and rechecking.access.may_answer.locked():
             rechecking.access.allowed = ()
-            rechecking.hub.lose_track("too_old")
+            rechecking.hub.lose_track(NOWHERE, "too_old")
             rechecking.access.may_answer.release()
         return len(rechecking.access.questions) == 2
 

@@ -7,14 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.relay import streams as streams_module
-from realtime.relay.cursor import Cursor, decode_cursor, encode_cursor
+from realtime.relay.cursor import Cursor, decode_cursor
 from realtime.relay.events import Event
+from realtime.relay.position import Position
 from realtime.relay.streams import SEND_EVERY, Streams, newest_only
-from realtime.relay.subscriber import Position
 from tests.unit.relay_fakes import (
     BOT,
     FIRST_XID,
     HISTORY,
+    NOWHERE,
     OTHER_BOT,
     access_change,
     event,
@@ -207,7 +208,7 @@ def test_a_gap_ends_what_is_held() -> None:
     join(hub, knows_cursors=True)
     read(hub, Cursor(6), "one", event(1, 6, subject="a"))
     read(hub, Cursor(7), "two", event(2, 7, subject="a"))
-    hub.lose_track("too_old")
+    hub.lose_track(NOWHERE, "too_old")
     assert hub.due_in() == math.inf
 
 
@@ -231,7 +232,7 @@ def test_the_last_state_is_never_missed(steps: list[tuple[str | None, str]]) -> 
 
     def look() -> None:
         cursor = Cursor(FIRST_XID + len(written))
-        place = Position(cursor, encode_cursor(HISTORY, cursor))
+        place = Position.at(HISTORY, cursor)
         run(hub.deliver(page(seen(0), *unread), place))
         unread.clear()
         for topic, (subscriber, sink) in clients.items():

@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 
 from realtime.relay.cursor import Cursor
 from realtime.relay.events import AccessChange, Event
-from realtime.relay.subscriber import Delivery, Position, State
+from realtime.relay.position import Position
+from realtime.relay.subscriber import Delivery, State
 from tests.unit.relay_fakes import (
     BOT,
+    HISTORY,
     OTHER_BOT,
     START,
     access_change,
@@ -22,7 +24,7 @@ from tests.unit.relay_fakes import (
 
 
 def delivery(*events: Event, place: Cursor | None = START) -> Delivery:
-    return Delivery(list(events), Position(place, "c") if place else None, frame)
+    return Delivery(list(events), Position(HISTORY, place, "c") if place else None, frame)
 
 
 # Deliveries.
@@ -81,14 +83,16 @@ def test_nothing_is_sent_while_joining() -> None:
         else:
             subscriber.hold(item)
     assert sink.messages == []
-    assert subscriber.go_live(START) == items
+    subscriber.since = START
+    assert subscriber.go_live() == items
     assert subscriber.state is State.LIVE
 
 
 def test_live() -> None:
     """A live socket is sent what comes, but for what its `since` covers."""
     subscriber, sink = make_subscriber()
-    subscriber.go_live(at(10))
+    subscriber.since = at(10)
+    subscriber.go_live()
     subscriber.deliver(delivery(event(1, 10)))
     subscriber.deliver(delivery(event(2, 10), event(3, 11)))
     assert sink.ids == [3]
@@ -110,11 +114,12 @@ def test_stopped() -> None:
 def test_paused(since: Cursor | None) -> None:
     """A paused socket holds again, keeps the place of what it was sent, and its `since`."""
     subscriber, sink = make_subscriber()
-    subscriber.go_live(since)
+    subscriber.since = since
+    subscriber.go_live()
     subscriber.pause("here")
     subscriber.deliver(delivery(event(1, 10)))
     assert (sink.messages, subscriber.cursor, subscriber.since) == ([], "here", since)
-    assert len(subscriber.go_live(subscriber.since)) == 1
+    assert len(subscriber.go_live()) == 1
 
 
 # The limit of what is held.
@@ -127,7 +132,8 @@ def test_too_much_held() -> None:
     for has_overflowed in (False, False, True, True):
         subscriber.deliver(one)
         assert subscriber.has_overflowed == has_overflowed
-    assert (subscriber.go_live(START), sink.messages) == ([], [])
+    subscriber.since = START
+    assert (subscriber.go_live(), sink.messages) == ([], [])
 
 
 def test_holding_anew() -> None:
@@ -139,7 +145,8 @@ def test_holding_anew() -> None:
     subscriber.hold_anew()
     subscriber.deliver(one)
     assert not subscriber.has_overflowed
-    assert subscriber.go_live(START) == [one]
+    subscriber.since = START
+    assert subscriber.go_live() == [one]
 
 
 def test_the_limit_is_for_what_is_held_at_once() -> None:
@@ -149,7 +156,8 @@ def test_the_limit_is_for_what_is_held_at_once() -> None:
     for _ in range(5):
         subscriber.deliver(one)
         assert not subscriber.has_overflowed
-        subscriber.go_live(START)
+        subscriber.since = START
+        subscriber.go_live()
         subscriber.pause("")
 
 

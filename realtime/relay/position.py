@@ -1,0 +1,27 @@
+"""Where this process is in the log: one value, which the hub owns and hands over.
+
+The reader reads from it, the hub moves it once all that a read found has been delivered, and
+clients are given its text as their cursor.
+"""
+
+from typing import NamedTuple
+
+from realtime.relay.cursor import Cursor, Database, encode_cursor
+
+
+class Position(NamedTuple):
+    """How far this process has read the log of which database."""
+
+    database: Database
+    cursor: Cursor
+    text: str
+    """The cursor as clients are given it."""
+
+    @classmethod
+    def at(cls, database: Database, cursor: Cursor) -> "Position":
+        """The position of one who has seen what the cursor covers."""
+        return cls(database, cursor, encode_cursor(database, cursor))
+
+    def encode(self, cursor: Cursor) -> str:
+        """Write another cursor of the same database for a client."""
+        return encode_cursor(self.database, cursor)

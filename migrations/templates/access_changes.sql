@@ -1,4 +1,13 @@
 -- The log rows of a change of access: of a row of permissions, or of a bot's owner.
+--
+-- Somebody may be a bot's owner twice, in bots.owner_id and by a row of permissions. What is told is
+-- what became of their access by both. So a transfer that writes both tables, in whichever order,
+-- is one message for each person. A trigger of one table sees the other as it is then:
+-- * Who loses one of the two keeps the other: nothing is told. They are asked again, since another
+--   transaction may take the other at the same time.
+-- * Who gets the second one was told of the first. Unless triggers of both tables run in one
+--   statement: then each may find the other's change made, but not told yet. The marks show that,
+--   and relay.is_news has it told once.
 
 -- The "details" of both messages. granted_by is the row's, else the actor; for a revoke the actor.
 CREATE FUNCTION relay.permission_details(role text, granted_by uuid, old_role text)
@@ -22,12 +31,38 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     WHERE {{b.id}} = ejection_after_revoke.bot_id
 $$;
 
--- The log rows of one change. The ejected socket is sent the permission_change as its farewell,
--- for it is stopped before it could see the event; a grant says whose it is, for a relay that has
--- to find out whether somebody lost access for a moment. Set-returning and STABLE, so that it is
--- inlined (OFFSET 0 in its callers: arguments are computed once, below it).
-CREATE FUNCTION relay.permission_rows(
-    bot_id uuid, user_id uuid, action text, details text, bot_exists boolean, ejection text, at text
+-- Whether an owner's access was not told like that in this transaction yet: '+' for given, '-' for
+-- taken. Remembers what was told last of each owner. It remembers few of them: a transaction with
+-- many transfers may tell some of them twice.
+CREATE FUNCTION relay.is_news(bot_id uuid, user_id uuid, sign text) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+    told text := coalesce(current_setting('relay.told', true), '');
+    owner text := concat(bot_id, '/', user_id);
+BEGIN
+    IF strpos(told, owner || sign) > 0 THEN
+        RETURN false;
+    END IF;
+    told := replace(replace(told, owner || '+', ''), owner || '-', '');
+    IF octet_length(told) < 4000 THEN
+        told := told || owner || sign;
+    END IF;
+    PERFORM set_config('relay.told', told, true);
+    RETURN true;
+END
+$$;
+
+-- The log rows of one change. An ejected socket is sent the permission_change as its farewell, for
+-- it is stopped before it could see the event. Set-returning and STABLE, so that it is inlined
+-- (OFFSET 0 in its callers: arguments are computed once, below it).
+--
+-- is_told: whether there are messages. on_topic: whether the bot is there, and its watchers told.
+-- named: whom the message on the bot's topic gives access; a relay that has to find out whether
+-- somebody lost access for a moment looks for it. effect: what else is for the user's sockets,
+-- 'eject', 'recheck' or 'grant', or null for nothing.
+CREATE FUNCTION relay.access_rows(
+    bot_id uuid, user_id uuid, action text, details text, is_told boolean, on_topic boolean,
+    named uuid, effect text, at text
 ) RETURNS TABLE (topic text, type text, payload text, about uuid, code integer)
 LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
@@ -38,12 +73,13 @@ BEGIN ATOMIC
             '","details":', details, '},"timestamp":', at, '}') AS change
     ) AS m
     CROSS JOIN LATERAL (VALUES
-        (bot_exists, concat('bot:', bot_id), 'permission_change', m.change,
-            CASE WHEN action = 'granted' THEN user_id END, NULL::int),
-        (true, concat('user:', user_id), 'notification', relay.notification_message(
+        (is_told AND on_topic, concat('bot:', bot_id), 'permission_change', m.change, named,
+            NULL::int),
+        (is_told, concat('user:', user_id), 'notification', relay.notification_message(
             'permission_change', concat('{"bot_id":"', bot_id, '","action":"', action,
                 '","details":', details, '}'), at), NULL, NULL),
-        (ejection IS NOT NULL, concat('bot:', bot_id), ejection, m.change, user_id, 4003)
+        (effect = 'grant', concat('bot:', bot_id), effect, NULL, user_id, NULL),
+        (effect <> 'grant', concat('bot:', bot_id), effect, m.change, user_id, 4003)
     ) AS r (wanted, topic, type, payload, about, code)
     WHERE r.wanted;
 END;

@@ -14,53 +14,102 @@ RETURN concat('{"type":"document_update","bot_id":"', bot_id,
     CASE WHEN status = 'failed' THEN ',"error":' || relay.json_text(error) END,
     '},"user_id":', relay.json_id(user_id), '},"timestamp":', at, '}');
 
+-- The document as it is now; no row where it is gone, or on another bot.
+CREATE FUNCTION relay.document_now(bot_id uuid, document_id uuid)
+RETURNS TABLE (is_there boolean, filename text, status text, error text, uploaded_by uuid)
+LANGUAGE sql STABLE ROWS 1 AS $$
+    SELECT true, {{n.filename}}, {{n.status}}, {{n.error}}, {{n.uploaded_by}}
+    FROM {{documents}} AS n
+    WHERE {{n.id}} = document_now.document_id AND {{n.bot_id}} = document_now.bot_id
+    LIMIT 1
+$$;
+
 -- "uploaded" whatever status the row starts with; document.status tells.
 CREATE FUNCTION relay.documents_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    at text := relay.json_time(clock_timestamp());
+    at text := relay.json_now();
     actor uuid := relay.actor();
+    instant text := relay.instant();
 BEGIN
-    INSERT INTO relay.events (topic, type, payload)
-    SELECT concat('bot:', {{n.bot_id}}), 'document_update', relay.document_event({{n.bot_id}},
-        'uploaded', {{n.id}}, {{n.filename}}, {{n.status}}, {{n.error}},
-        coalesce(actor, {{n.uploaded_by}}), at)
-    FROM new_rows AS n
-    WHERE {{n.bot_id}} IS NOT NULL;
+    IF relay.is_changed('relay.documents', instant, TG_RELID) THEN
+        INSERT INTO relay.events (topic, type, payload)
+        SELECT concat('bot:', {{n.bot_id}}), 'document_update', relay.document_event({{n.bot_id}},
+            'uploaded', {{n.id}}, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
+        FROM new_rows AS n
+        CROSS JOIN LATERAL relay.document_now({{n.bot_id}}, {{n.id}}) AS d;
+    ELSE
+        INSERT INTO relay.events (topic, type, payload)
+        SELECT concat('bot:', {{n.bot_id}}), 'document_update', relay.document_event({{n.bot_id}},
+            'uploaded', {{n.id}}, {{n.filename}}, {{n.status}}, {{n.error}},
+            coalesce(actor, {{n.uploaded_by}}), at)
+        FROM new_rows AS n
+        WHERE {{n.bot_id}} IS NOT NULL;
+    END IF;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
+        instant := relay.mark_written('relay.documents', instant);
     END IF;
     RETURN NULL;
 END
 $$;
 
--- A document moved to another bot is deleted from the one and uploaded to the other.
+-- A document moved to another bot is deleted from the one and uploaded to the other. Where the
+-- current rows are read and one is gone that was here after this statement, it was told already.
 CREATE FUNCTION relay.documents_updated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    at text := relay.json_time(clock_timestamp());
+    at text := relay.json_now();
     actor uuid := relay.actor();
+    instant text := relay.instant();
 BEGIN
-    INSERT INTO relay.events (topic, type, payload)
-    SELECT concat('bot:', d.bot_id), 'document_update', relay.document_event(d.bot_id,
-        CASE WHEN {{n.id}} IS NULL THEN 'deleted' WHEN {{o.id}} IS NULL THEN 'uploaded'
-            ELSE d.status END,
-        d.id, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
-    FROM old_rows AS o
-    FULL JOIN new_rows AS n ON {{n.id}} = {{o.id}} AND {{n.bot_id}} = {{o.bot_id}}
-    CROSS JOIN LATERAL (
-        SELECT {{n.id}}, {{n.bot_id}}, {{n.filename}}, {{n.status}}, {{n.error}}, {{n.uploaded_by}}
-        WHERE {{n.id}} IS NOT NULL
-        UNION ALL
-        SELECT {{o.id}}, {{o.bot_id}}, {{o.filename}}, {{o.status}}, {{o.error}}, {{o.uploaded_by}}
-        WHERE {{n.id}} IS NULL
-    ) AS d (id, bot_id, filename, status, error, uploaded_by)
-    WHERE ({{o.id}}, {{o.status}}) IS DISTINCT FROM ({{n.id}}, {{n.status}})
-        AND d.bot_id IS NOT NULL;
+    IF relay.is_written('relay.documents', instant, TG_RELID) THEN
+        INSERT INTO relay.events (topic, type, payload)
+        SELECT concat('bot:', c.bot_id), 'document_update', CASE WHEN d.is_there
+            THEN relay.document_event(c.bot_id, CASE WHEN c.is_new THEN 'uploaded' ELSE d.status END,
+                c.id, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
+            ELSE relay.document_event(c.bot_id, 'deleted', c.id, c.filename, c.status, c.error,
+                coalesce(actor, c.uploaded_by), at)
+        END
+        FROM (
+            SELECT coalesce({{n.bot_id}}, {{o.bot_id}}) AS bot_id,
+                coalesce({{n.id}}, {{o.id}}) AS id, {{o.id}} IS NULL AS is_new,
+                {{n.id}} IS NULL AS is_gone, {{o.filename}} AS filename, {{o.status}} AS status,
+                {{o.error}} AS error, {{o.uploaded_by}} AS uploaded_by
+            FROM old_rows AS o
+            FULL JOIN new_rows AS n ON {{n.id}} = {{o.id}} AND {{n.bot_id}} = {{o.bot_id}}
+            WHERE ({{o.id}}, {{o.status}}) IS DISTINCT FROM ({{n.id}}, {{n.status}})
+            OFFSET 0
+        ) AS c
+        LEFT JOIN LATERAL relay.document_now(c.bot_id, c.id) AS d ON true
+        WHERE d.is_there OR (c.is_gone AND c.bot_id IS NOT NULL);
+    ELSE
+        INSERT INTO relay.events (topic, type, payload)
+        SELECT concat('bot:', d.bot_id), 'document_update', relay.document_event(d.bot_id,
+            CASE WHEN {{n.id}} IS NULL THEN 'deleted' WHEN {{o.id}} IS NULL THEN 'uploaded'
+                ELSE d.status END,
+            d.id, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
+        FROM old_rows AS o
+        FULL JOIN new_rows AS n ON {{n.id}} = {{o.id}} AND {{n.bot_id}} = {{o.bot_id}}
+        CROSS JOIN LATERAL (
+            SELECT {{n.id}}, {{n.bot_id}}, {{n.filename}}, {{n.status}}, {{n.error}},
+                {{n.uploaded_by}}
+            WHERE {{n.id}} IS NOT NULL
+            UNION ALL
+            SELECT {{o.id}}, {{o.bot_id}}, {{o.filename}}, {{o.status}}, {{o.error}},
+                {{o.uploaded_by}}
+            WHERE {{n.id}} IS NULL
+        ) AS d (id, bot_id, filename, status, error, uploaded_by)
+        WHERE ({{o.id}}, {{o.status}}) IS DISTINCT FROM ({{n.id}}, {{n.status}})
+            AND d.bot_id IS NOT NULL;
+    END IF;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
+        instant := relay.mark_changed('relay.documents', instant);
+    ELSIF EXISTS (SELECT FROM old_rows) THEN
+        instant := relay.mark_changed('relay.documents', instant);
     END IF;
     RETURN NULL;
 END
@@ -71,17 +120,34 @@ CREATE FUNCTION relay.documents_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    at text := relay.json_time(clock_timestamp());
+    at text := relay.json_now();
     actor uuid := relay.actor();
+    instant text := relay.instant();
 BEGIN
-    INSERT INTO relay.events (topic, type, payload)
-    SELECT concat('bot:', {{o.bot_id}}), 'document_update', relay.document_event({{o.bot_id}},
-        'deleted', {{o.id}}, {{o.filename}}, {{o.status}}, {{o.error}},
-        coalesce(actor, {{o.uploaded_by}}), at)
-    FROM old_rows AS o
-    WHERE (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
+    IF relay.is_written('relay.documents', instant, TG_RELID) THEN
+        INSERT INTO relay.events (topic, type, payload)
+        SELECT concat('bot:', {{o.bot_id}}), 'document_update', CASE WHEN d.is_there
+            THEN relay.document_event({{o.bot_id}}, d.status, {{o.id}}, d.filename, d.status,
+                d.error, coalesce(actor, d.uploaded_by), at)
+            ELSE relay.document_event({{o.bot_id}}, 'deleted', {{o.id}}, {{o.filename}},
+                {{o.status}}, {{o.error}}, coalesce(actor, {{o.uploaded_by}}), at)
+        END
+        FROM old_rows AS o
+        LEFT JOIN LATERAL relay.document_now({{o.bot_id}}, {{o.id}}) AS d ON true
+        WHERE (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
+    ELSE
+        INSERT INTO relay.events (topic, type, payload)
+        SELECT concat('bot:', {{o.bot_id}}), 'document_update', relay.document_event({{o.bot_id}},
+            'deleted', {{o.id}}, {{o.filename}}, {{o.status}}, {{o.error}},
+            coalesce(actor, {{o.uploaded_by}}), at)
+        FROM old_rows AS o
+        WHERE (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
+    END IF;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
+        instant := relay.mark_changed('relay.documents', instant);
+    ELSIF EXISTS (SELECT FROM old_rows) THEN
+        instant := relay.mark_changed('relay.documents', instant);
     END IF;
     RETURN NULL;
 END

@@ -8,6 +8,8 @@
 --   hash join, and every single-row insert would read all users. And old rows meet new ones in a
 --   full join, which is never a nested loop: that would compare a million rows with a million.
 -- * A platform's table may have columns of any name, at and actor among them: use_variable.
+-- * A platform's own triggers and functions may have changed the rows since the statement wrote
+--   them. relay.is_changed and relay.is_written say so; then the current rows are told.
 
 CREATE FUNCTION relay.message_event(
     type text, action text, bot_id uuid, message_id uuid, session_id uuid, user_id uuid,
@@ -19,7 +21,7 @@ RETURN concat(
     '","data":{"message_id":"', message_id, '","session_id":', relay.json_id(session_id),
     ',"user_id":', relay.json_id(user_id), ',"username":', relay.json_text(username),
     ',"content":', to_json(coalesce(content, '')), ',"role":', to_json(coalesce(role, 'user')),
-    ',"timestamp":', relay.json_time(created_at), ',"metadata":', coalesce(metadata, '{}'),
+    ',"timestamp":', relay.json_time(created_at), ',"metadata":', coalesce(relay.json_data(metadata), '{}'),
     action, '},"timestamp":', at, '}');
 
 CREATE FUNCTION relay.message_deleted_event(
@@ -31,21 +33,55 @@ RETURN concat(
     '","data":{"message_id":"', message_id, '","session_id":', relay.json_id(session_id),
     ',"action":"deleted"},"timestamp":', at, '}');
 
--- The hot path: one row, most of the time. The insert has no variable in it, since a statement
+-- Who wrote what the event tells of, if that is known: the user whose message it is. An assistant's
+-- message is nobody's, nor is a change that the actor made to somebody else's message.
+CREATE FUNCTION relay.message_author(role text, user_id uuid, actor uuid) RETURNS uuid
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN coalesce(role, 'user') = 'user' AND coalesce(actor = user_id, true)
+    THEN user_id END;
+
+-- The message as it is now; no row where it is gone, or on another bot.
+CREATE FUNCTION relay.message_now(
+    type text, action text, bot_id uuid, message_id uuid, actor uuid, at text
+) RETURNS TABLE (payload text, author uuid)
+LANGUAGE sql STABLE ROWS 1 AS $$
+    SELECT relay.message_event(message_now.type, message_now.action, {{n.bot_id}}, {{n.id}},
+        {{n.session_id}}, {{n.user_id}},
+        (SELECT {{u.username}} FROM {{users}} AS u WHERE {{u.id}} = {{n.user_id}}),
+        {{n.content}}, {{n.role}}, {{n.created_at}}, {{n.metadata}}::text, message_now.at),
+        relay.message_author({{n.role}}, {{n.user_id}}, message_now.actor)
+    FROM {{messages}} AS n
+    WHERE {{n.id}} = message_now.message_id AND {{n.bot_id}} = message_now.bot_id
+    LIMIT 1
+$$;
+
+-- The hot path: one row, most of the time. Its insert has no variable in it, since a statement
 -- with parameters may be planned anew each time, which costs more than running it.
 CREATE FUNCTION relay.messages_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+    instant text := relay.instant();
 BEGIN
-    INSERT INTO relay.events (topic, type, payload)
-    SELECT concat('bot:', {{n.bot_id}}), 'chat_message', relay.message_event(
-        'chat_message', NULL, {{n.bot_id}}, {{n.id}}, {{n.session_id}}, {{n.user_id}},
-        (SELECT {{u.username}} FROM {{users}} AS u WHERE {{u.id}} = {{n.user_id}}),
-        {{n.content}}, {{n.role}}, {{n.created_at}}, {{n.metadata}}::text,
-        relay.json_time(clock_timestamp()))
-    FROM new_rows AS n
-    WHERE {{n.bot_id}} IS NOT NULL;
+    IF relay.is_changed('relay.messages', instant, TG_RELID) THEN
+        INSERT INTO relay.events (topic, type, payload, author)
+        SELECT concat('bot:', {{n.bot_id}}), 'chat_message', m.payload, m.author
+        FROM new_rows AS n
+        CROSS JOIN LATERAL relay.message_now(
+            'chat_message', NULL, {{n.bot_id}}, {{n.id}}, NULL, relay.json_now()) AS m;
+    ELSE
+        INSERT INTO relay.events (topic, type, payload, author)
+        SELECT concat('bot:', {{n.bot_id}}), 'chat_message', relay.message_event(
+            'chat_message', NULL, {{n.bot_id}}, {{n.id}}, {{n.session_id}}, {{n.user_id}},
+            (SELECT {{u.username}} FROM {{users}} AS u WHERE {{u.id}} = {{n.user_id}}),
+            {{n.content}}, {{n.role}}, {{n.created_at}}, {{n.metadata}}::text, relay.json_now()),
+            relay.message_author({{n.role}}, {{n.user_id}}, NULL)
+        FROM new_rows AS n
+        WHERE {{n.bot_id}} IS NOT NULL;
+    END IF;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
+        instant := relay.mark_written('relay.messages', instant);
     END IF;
     RETURN NULL;
 END
@@ -60,29 +96,61 @@ CREATE FUNCTION relay.messages_updated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    at text := relay.json_time(clock_timestamp());
+    at text := relay.json_now();
+    actor uuid := relay.actor();
+    instant text := relay.instant();
 BEGIN
-    INSERT INTO relay.events (topic, type, payload, subject)
-    SELECT
-        concat('bot:', coalesce({{n.bot_id}}, {{o.bot_id}})),
-        CASE WHEN {{o.id}} IS NULL THEN 'chat_message' ELSE 'chat_message_update' END,
-        CASE WHEN {{n.id}} IS NULL
-            THEN relay.message_deleted_event({{o.bot_id}}, {{o.id}}, {{o.session_id}}, at)
-            ELSE relay.message_event(
-                CASE WHEN {{o.id}} IS NULL THEN 'chat_message' ELSE 'chat_message_update' END,
-                CASE WHEN {{o.id}} IS NULL THEN NULL ELSE ',"action":"edited"' END,
-                {{n.bot_id}}, {{n.id}}, {{n.session_id}}, {{n.user_id}},
-                (SELECT {{u.username}} FROM {{users}} AS u WHERE {{u.id}} = {{n.user_id}}),
-                {{n.content}}, {{n.role}}, {{n.created_at}}, {{n.metadata}}::text, at)
-        END,
-        {{o.id}}
-    FROM old_rows AS o
-    FULL JOIN new_rows AS n ON {{n.id}} = {{o.id}} AND {{n.bot_id}} = {{o.bot_id}}
-    WHERE ({{o.id}}, {{o.content}}, {{o.role}}, {{o.metadata}})
-        IS DISTINCT FROM ({{n.id}}, {{n.content}}, {{n.role}}, {{n.metadata}})
-        AND coalesce({{n.bot_id}}, {{o.bot_id}}) IS NOT NULL;
+    IF relay.is_written('relay.messages', instant, TG_RELID) THEN
+        -- Where a row is gone, and was here after this statement, another trigger has told it.
+        INSERT INTO relay.events (topic, type, payload, subject, author)
+        SELECT concat('bot:', c.bot_id), c.type,
+            coalesce(m.payload, relay.message_deleted_event(c.bot_id, c.id, c.session_id, at)),
+            c.old_id, coalesce(m.author, c.author)
+        FROM (
+            SELECT coalesce({{n.bot_id}}, {{o.bot_id}}) AS bot_id,
+                coalesce({{n.id}}, {{o.id}}) AS id, {{o.id}} AS old_id,
+                {{n.id}} IS NULL AS is_gone, {{o.session_id}} AS session_id,
+                CASE WHEN {{n.id}} IS NULL
+                    THEN relay.message_author({{o.role}}, {{o.user_id}}, actor) END AS author,
+                CASE WHEN {{o.id}} IS NULL THEN 'chat_message' ELSE 'chat_message_update' END
+                    AS type,
+                CASE WHEN {{o.id}} IS NULL THEN NULL ELSE ',"action":"edited"' END AS action
+            FROM old_rows AS o
+            FULL JOIN new_rows AS n ON {{n.id}} = {{o.id}} AND {{n.bot_id}} = {{o.bot_id}}
+            WHERE ({{o.id}}, {{o.content}}, {{o.role}}, {{o.metadata}})
+                IS DISTINCT FROM ({{n.id}}, {{n.content}}, {{n.role}}, {{n.metadata}})
+            OFFSET 0
+        ) AS c
+        LEFT JOIN LATERAL relay.message_now(c.type, c.action, c.bot_id, c.id, actor, at) AS m ON true
+        WHERE m.payload IS NOT NULL OR (c.is_gone AND c.bot_id IS NOT NULL);
+    ELSE
+        INSERT INTO relay.events (topic, type, payload, subject, author)
+        SELECT
+            concat('bot:', coalesce({{n.bot_id}}, {{o.bot_id}})),
+            CASE WHEN {{o.id}} IS NULL THEN 'chat_message' ELSE 'chat_message_update' END,
+            CASE WHEN {{n.id}} IS NULL
+                THEN relay.message_deleted_event({{o.bot_id}}, {{o.id}}, {{o.session_id}}, at)
+                ELSE relay.message_event(
+                    CASE WHEN {{o.id}} IS NULL THEN 'chat_message' ELSE 'chat_message_update' END,
+                    CASE WHEN {{o.id}} IS NULL THEN NULL ELSE ',"action":"edited"' END,
+                    {{n.bot_id}}, {{n.id}}, {{n.session_id}}, {{n.user_id}},
+                    (SELECT {{u.username}} FROM {{users}} AS u WHERE {{u.id}} = {{n.user_id}}),
+                    {{n.content}}, {{n.role}}, {{n.created_at}}, {{n.metadata}}::text, at)
+            END,
+            {{o.id}},
+            CASE WHEN {{n.id}} IS NULL THEN relay.message_author({{o.role}}, {{o.user_id}}, actor)
+                ELSE relay.message_author({{n.role}}, {{n.user_id}}, actor) END
+        FROM old_rows AS o
+        FULL JOIN new_rows AS n ON {{n.id}} = {{o.id}} AND {{n.bot_id}} = {{o.bot_id}}
+        WHERE ({{o.id}}, {{o.content}}, {{o.role}}, {{o.metadata}})
+            IS DISTINCT FROM ({{n.id}}, {{n.content}}, {{n.role}}, {{n.metadata}})
+            AND coalesce({{n.bot_id}}, {{o.bot_id}}) IS NOT NULL;
+    END IF;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
+        instant := relay.mark_changed('relay.messages', instant);
+    ELSIF EXISTS (SELECT FROM old_rows) THEN
+        instant := relay.mark_changed('relay.messages', instant);
     END IF;
     RETURN NULL;
 END
@@ -93,15 +161,32 @@ CREATE FUNCTION relay.messages_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    at text := relay.json_time(clock_timestamp());
+    at text := relay.json_now();
+    actor uuid := relay.actor();
+    instant text := relay.instant();
 BEGIN
-    INSERT INTO relay.events (topic, type, payload, subject)
-    SELECT concat('bot:', {{o.bot_id}}), 'chat_message_update',
-        relay.message_deleted_event({{o.bot_id}}, {{o.id}}, {{o.session_id}}, at), {{o.id}}
-    FROM old_rows AS o
-    WHERE (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
+    IF relay.is_written('relay.messages', instant, TG_RELID) THEN
+        INSERT INTO relay.events (topic, type, payload, subject, author)
+        SELECT concat('bot:', {{o.bot_id}}), 'chat_message_update', coalesce(m.payload,
+            relay.message_deleted_event({{o.bot_id}}, {{o.id}}, {{o.session_id}}, at)), {{o.id}},
+            relay.message_author({{o.role}}, {{o.user_id}}, actor)
+        FROM old_rows AS o
+        LEFT JOIN LATERAL relay.message_now('chat_message_update', ',"action":"edited"',
+            {{o.bot_id}}, {{o.id}}, actor, at) AS m ON true
+        WHERE (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
+    ELSE
+        INSERT INTO relay.events (topic, type, payload, subject, author)
+        SELECT concat('bot:', {{o.bot_id}}), 'chat_message_update',
+            relay.message_deleted_event({{o.bot_id}}, {{o.id}}, {{o.session_id}}, at), {{o.id}},
+            relay.message_author({{o.role}}, {{o.user_id}}, actor)
+        FROM old_rows AS o
+        WHERE (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
+    END IF;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
+        instant := relay.mark_changed('relay.messages', instant);
+    ELSIF EXISTS (SELECT FROM old_rows) THEN
+        instant := relay.mark_changed('relay.messages', instant);
     END IF;
     RETURN NULL;
 END

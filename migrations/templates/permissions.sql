@@ -1,22 +1,90 @@
 -- Rows of permissions become permission_change on the bot's topic and a notification on the
--- user's; a revoke also ejects the user's sockets from the bot's topic.
+-- user's; a revoke also ejects the user's sockets from the bot's topic. access_changes.sql says what
+-- is told of owners.
 
+-- What one row's change comes to, seen after it, for relay.access_rows. had and has: whether there
+-- was a row before, and is one now.
+CREATE FUNCTION relay.permission_change(
+    bot_id uuid, user_id uuid, had boolean, has boolean, old_role text, new_role text,
+    granted_by uuid, actor uuid, instant text
+) RETURNS TABLE (
+    action text, details text, is_told boolean, on_topic boolean, named uuid, effect text
+)
+LANGUAGE plpgsql ROWS 1 AS $$
+DECLARE
+    owner uuid;
+    was_owner boolean := coalesce(had AND old_role = {{owner_role}}, false);
+    becomes_owner boolean := coalesce(has AND new_role = {{owner_role}}, false) AND NOT was_owner;
+    both_tables boolean := coalesce(current_setting('relay.bots', true) = instant || '!', false);
+BEGIN
+    SELECT true, {{b.owner_id}} INTO on_topic, owner
+    FROM {{bots}} AS b WHERE {{b.id}} = permission_change.bot_id;
+    on_topic := has OR coalesce(on_topic, false);  -- in a cascade from bots nobody is left to tell
+    action := CASE WHEN NOT has THEN 'revoked' WHEN NOT had THEN 'granted' ELSE 'updated' END;
+    IF owner = user_id THEN
+        is_told := both_tables AND becomes_owner AND relay.is_news(bot_id, user_id, '+');
+        action := CASE WHEN is_told THEN 'granted' ELSE action END;
+        effect := CASE WHEN NOT has THEN 'recheck'
+            WHEN both_tables AND NOT had AND NOT is_told THEN 'grant' END;
+    ELSE
+        is_told := CASE
+            WHEN becomes_owner THEN relay.is_news(bot_id, user_id, '+')
+            WHEN was_owner AND old_role IS DISTINCT FROM new_role
+                THEN relay.is_news(bot_id, user_id, '-')
+            ELSE true
+        END;
+        effect := CASE WHEN is_told AND NOT has
+            THEN relay.ejection_after_revoke(bot_id, user_id) END;
+    END IF;
+    named := CASE WHEN action = 'granted' THEN user_id END;
+    details := relay.permission_details(CASE WHEN has THEN new_role ELSE old_role END,
+        CASE WHEN has THEN coalesce(granted_by, actor) ELSE actor END,
+        CASE WHEN action = 'updated' THEN old_role END);
+    RETURN NEXT;
+END
+$$;
+
+-- The row as it is now; no row where it is gone. There may be two where no index forbids it.
+CREATE FUNCTION relay.permission_now(bot_id uuid, user_id uuid)
+RETURNS TABLE (is_there boolean, role text, granted_by uuid)
+LANGUAGE sql STABLE ROWS 1 AS $$
+    SELECT true, {{p.role}}, {{p.granted_by}}
+    FROM {{permissions}} AS p
+    WHERE {{p.bot_id}} = permission_now.bot_id AND {{p.user_id}} = permission_now.user_id
+    LIMIT 1
+$$;
+
+-- In all three: where the current row is read and is gone, though it was there after the statement,
+-- another trigger has told that.
 CREATE FUNCTION relay.permissions_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    at text := relay.json_time(clock_timestamp());
+    at text := relay.json_now();
     actor uuid := relay.actor();
+    instant text := relay.instant();
+    reads boolean := coalesce(relay.is_changed('relay.permissions', instant, TG_RELID), false);
 BEGIN
     INSERT INTO relay.events (topic, type, payload, user_id, code)
     SELECT r.*
-    FROM new_rows AS n
-    CROSS JOIN LATERAL relay.permission_rows({{n.bot_id}}, {{n.user_id}}, 'granted',
-        relay.permission_details({{n.role}}, coalesce({{n.granted_by}}, actor), NULL),
-        true, NULL, at) AS r
-    WHERE ({{n.bot_id}}, {{n.user_id}}) IS NOT NULL;
+    FROM (
+        SELECT {{n.bot_id}} AS bot_id, {{n.user_id}} AS user_id,
+            CASE WHEN reads THEN f.role ELSE {{n.role}} END AS role,
+            CASE WHEN reads THEN f.granted_by ELSE {{n.granted_by}} END AS granted_by
+        FROM new_rows AS n
+        LEFT JOIN LATERAL relay.permission_now({{n.bot_id}}, {{n.user_id}}) AS f ON reads
+        WHERE ({{n.bot_id}}, {{n.user_id}}) IS NOT NULL AND (f.is_there OR NOT reads)
+        OFFSET 0
+    ) AS c
+    CROSS JOIN LATERAL relay.permission_change(c.bot_id, c.user_id, false, true, NULL, c.role,
+        c.granted_by, actor, instant) AS p
+    CROSS JOIN LATERAL relay.access_rows(c.bot_id, c.user_id, p.action, p.details, p.is_told,
+        p.on_topic, p.named, p.effect, at) AS r;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
+    END IF;
+    IF EXISTS (SELECT FROM new_rows) THEN
+        instant := relay.mark_written('relay.permissions', instant);
     END IF;
     RETURN NULL;
 END
@@ -28,59 +96,72 @@ CREATE FUNCTION relay.permissions_updated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    at text := relay.json_time(clock_timestamp());
+    at text := relay.json_now();
     actor uuid := relay.actor();
+    instant text := relay.instant();
+    reads boolean := coalesce(relay.is_written('relay.permissions', instant, TG_RELID), false);
 BEGIN
     INSERT INTO relay.events (topic, type, payload, user_id, code)
     SELECT r.*
     FROM (
         SELECT coalesce({{n.bot_id}}, {{o.bot_id}}) AS bot_id,
             coalesce({{n.user_id}}, {{o.user_id}}) AS user_id,
-            CASE WHEN {{n.user_id}} IS NULL THEN 'revoked' WHEN {{o.user_id}} IS NULL THEN 'granted'
-                ELSE 'updated' END AS action,
-            CASE WHEN {{n.user_id}} IS NULL THEN {{o.role}} ELSE {{n.role}} END AS role,
-            CASE WHEN {{n.user_id}} IS NULL THEN actor ELSE coalesce({{n.granted_by}}, actor) END
-                AS granted_by,
-            CASE WHEN {{n.user_id}} IS NOT NULL THEN {{o.role}} END AS old_role,
-            CASE WHEN {{n.user_id}} IS NULL
-                THEN relay.ejection_after_revoke({{o.bot_id}}, {{o.user_id}}) END AS ejection
+            {{o.user_id}} IS NOT NULL AS had,
+            CASE WHEN reads THEN f.is_there IS TRUE ELSE {{n.user_id}} IS NOT NULL END AS has,
+            {{o.role}} AS old_role,
+            CASE WHEN reads THEN f.role ELSE {{n.role}} END AS new_role,
+            CASE WHEN reads THEN f.granted_by ELSE {{n.granted_by}} END AS granted_by
         FROM old_rows AS o
         FULL JOIN new_rows AS n ON {{n.bot_id}} = {{o.bot_id}} AND {{n.user_id}} = {{o.user_id}}
+        LEFT JOIN LATERAL relay.permission_now(coalesce({{n.bot_id}}, {{o.bot_id}}),
+            coalesce({{n.user_id}}, {{o.user_id}})) AS f ON reads
         WHERE ({{o.user_id}}, {{o.role}}) IS DISTINCT FROM ({{n.user_id}}, {{n.role}})
+            AND (f.is_there OR NOT reads OR {{n.user_id}} IS NULL)
         OFFSET 0
     ) AS c
-    CROSS JOIN LATERAL relay.permission_rows(c.bot_id, c.user_id, c.action,
-        relay.permission_details(c.role, c.granted_by, c.old_role), true, c.ejection, at) AS r
+    CROSS JOIN LATERAL relay.permission_change(c.bot_id, c.user_id, c.had, c.has, c.old_role,
+        c.new_role, c.granted_by, actor, instant) AS p
+    CROSS JOIN LATERAL relay.access_rows(c.bot_id, c.user_id, p.action, p.details, p.is_told,
+        p.on_topic, p.named, p.effect, at) AS r
     WHERE (c.bot_id, c.user_id) IS NOT NULL;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
+    END IF;
+    IF EXISTS (SELECT FROM old_rows) THEN
+        instant := relay.mark_changed('relay.permissions', instant);
     END IF;
     RETURN NULL;
 END
 $$;
 
--- In a cascade from bots there is no one left to tell on the bot's topic, only the user.
 CREATE FUNCTION relay.permissions_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    at text := relay.json_time(clock_timestamp());
+    at text := relay.json_now();
     actor uuid := relay.actor();
+    instant text := relay.instant();
+    reads boolean := coalesce(relay.is_written('relay.permissions', instant, TG_RELID), false);
 BEGIN
     INSERT INTO relay.events (topic, type, payload, user_id, code)
     SELECT r.*
     FROM (
-        SELECT {{o.bot_id}} AS bot_id, {{o.user_id}} AS user_id, {{o.role}} AS role,
-            (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}}) AS bot_exists,
-            relay.ejection_after_revoke({{o.bot_id}}, {{o.user_id}}) AS ejection
+        SELECT {{o.bot_id}} AS bot_id, {{o.user_id}} AS user_id, f.is_there IS TRUE AS has,
+            {{o.role}} AS old_role, f.role AS new_role, f.granted_by
         FROM old_rows AS o
+        LEFT JOIN LATERAL relay.permission_now({{o.bot_id}}, {{o.user_id}}) AS f ON reads
+        WHERE ({{o.bot_id}}, {{o.user_id}}) IS NOT NULL
         OFFSET 0
     ) AS c
-    CROSS JOIN LATERAL relay.permission_rows(c.bot_id, c.user_id, 'revoked',
-        relay.permission_details(c.role, actor, NULL), c.bot_exists, c.ejection, at) AS r
-    WHERE (c.bot_id, c.user_id) IS NOT NULL;
+    CROSS JOIN LATERAL relay.permission_change(c.bot_id, c.user_id, true, c.has, c.old_role,
+        c.new_role, c.granted_by, actor, instant) AS p
+    CROSS JOIN LATERAL relay.access_rows(c.bot_id, c.user_id, p.action, p.details, p.is_told,
+        p.on_topic, p.named, p.effect, at) AS r;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
+    END IF;
+    IF EXISTS (SELECT FROM old_rows) THEN
+        instant := relay.mark_changed('relay.permissions', instant);
     END IF;
     RETURN NULL;
 END

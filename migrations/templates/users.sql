@@ -18,14 +18,21 @@ BEGIN
     ) AS u
     WHERE u.deactivated AND u.id IS NOT NULL;
     wrote := FOUND;
-    -- Whoever is active again, or has another name, may get in where they were refused.
+    -- Who is active now and was not is named: what was written meanwhile is not for them.
+    INSERT INTO relay.events (type, user_id)
+    SELECT 'grant', {{n.id}}
+    FROM new_rows AS n
+    LEFT JOIN old_rows AS o ON {{o.id}} = {{n.id}}
+    WHERE {{n.is_active}} AND {{o.is_active}} IS NOT TRUE;
+    wrote := FOUND OR wrote;
+    -- Another name may be one that was refused. Whose it is had access before, so nobody is named.
     INSERT INTO relay.events (type)
     SELECT 'grant'
     WHERE EXISTS (
         SELECT FROM new_rows AS n
-        FULL JOIN old_rows AS o ON {{o.id}} = {{n.id}}
-        WHERE {{n.is_active}}
-            AND ({{o.is_active}}, {{o.username}}) IS DISTINCT FROM (true, {{n.username}})
+        JOIN old_rows AS o ON {{o.id}} = {{n.id}}
+        WHERE {{n.is_active}} AND {{o.is_active}}
+            AND {{o.username}} IS DISTINCT FROM {{n.username}}
     );
     IF FOUND OR wrote THEN
         PERFORM relay.ring(TG_TABLE_NAME);
@@ -34,11 +41,11 @@ BEGIN
 END
 $$;
 
--- A new user, or the owner of a new bot, may have been refused just before.
-CREATE FUNCTION relay.access_inserted() RETURNS trigger
+-- A new user may have been refused just before, and may have the id of one who was there before.
+CREATE FUNCTION relay.users_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO relay.events (type) SELECT 'grant' WHERE EXISTS (SELECT FROM new_rows);
+    INSERT INTO relay.events (type, user_id) SELECT 'grant', {{n.id}} FROM new_rows AS n;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
     END IF;
@@ -71,7 +78,7 @@ $$;
 
 CREATE TRIGGER relay_insert AFTER INSERT ON {{users}}
     REFERENCING NEW TABLE AS new_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION relay.access_inserted();
+    FOR EACH STATEMENT EXECUTE FUNCTION relay.users_inserted();
 CREATE TRIGGER relay_update AFTER UPDATE ON {{users}}
     REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION relay.users_updated();

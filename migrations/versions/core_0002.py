@@ -17,6 +17,8 @@ def upgrade() -> None:
         "0002/core/log",
         "0002/core/floor",
         "0002/core/cursor",
+        "0002/core/values",
+        "0002/core/marks",
         "0002/core/contract",
         "0002/core/rights",
     )

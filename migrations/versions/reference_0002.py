@@ -11,11 +11,11 @@ depends_on = "core_0002"
 
 
 def upgrade() -> None:
-    run_scripts("0002/reference/rendered", "0002/reference/rights")
+    run_scripts("0002/reference/rendered", "0002/reference/dropped", "0002/reference/rights")
     mark(revision, "0.2.0", serves_from="reference_0001")
 
 
 def downgrade() -> None:
     unmark(revision)
     replace_scripts("0001/reference/rendered")
-    run_scripts("0001/reference/rights")
+    run_scripts("0002/reference/down", "0001/reference/rights")

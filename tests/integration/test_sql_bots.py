@@ -17,6 +17,11 @@ from tests.platform import Platform
 from tests.serving import World
 
 
+def unnamed(entries: list[Entry]) -> list[Entry]:
+    """As they are where the grant is no gain of access: it names nobody."""
+    return [entry._replace(user_id=None) for entry in entries]
+
+
 def update_entry(bot_id: str, updated_by: str | None, **details: object) -> Entry:
     message = bot_update(bot_id, "config", updated_by, **details)
     return Entry(bot_topic(bot_id), "bot_update", message)
@@ -100,20 +105,28 @@ async def test_a_new_owner_is_a_revoke_and_a_grant(platform: Platform, world: Wo
 
 
 @pytest.mark.gen_test
-async def test_an_old_owner_with_a_permission_row_is_only_asked_again(
+async def test_an_old_owner_with_a_permission_row_has_another_role(
     platform: Platform, world: World
 ) -> None:
-    """They keep access through the row, as far as the trigger can see."""
+    """They keep access through the row, as far as the trigger can see, and are asked again."""
     await platform.permit(world.bot, world.owner, "viewer")
     log = await Log.since_now(platform)
     await platform.execute("UPDATE bots SET owner_id = $1, updated_by = $1", world.guest)
     assert await log.entries() == [
         update_entry(world.bot, world.guest, owner_id=world.guest),
         *permission_entries(
-            world.bot, world.owner, "revoked", "recheck", role="owner", granted_by=None
+            world.bot,
+            world.owner,
+            "updated",
+            "recheck",
+            role="viewer",
+            granted_by=None,
+            old_role="owner",
         ),
-        *permission_entries(
-            world.bot, world.guest, "granted", role="owner", granted_by=world.guest
+        *unnamed(
+            permission_entries(
+                world.bot, world.guest, "granted", role="owner", granted_by=world.guest
+            )
         ),
     ]
 
@@ -159,5 +172,5 @@ async def test_a_deleted_owner_takes_the_bots_along(platform: Platform, world: W
 async def test_a_new_bot_is_a_grant_to_its_owner(platform: Platform, world: World) -> None:
     """There is nobody yet who could watch it, but the owner may have been refused before."""
     log = await Log.since_now(platform)
-    await platform.bot(world.owner)
-    assert await log.only() == Entry(None, "grant", None)
+    bot = await platform.bot(world.owner)
+    assert await log.only() == Entry(bot_topic(bot), "grant", None, world.owner)

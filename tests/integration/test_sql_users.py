@@ -11,7 +11,7 @@ from tests.serving import World
 
 @pytest.mark.gen_test
 async def test_a_deactivated_user_is_ejected_everywhere(platform: Platform, world: World) -> None:
-    """Once; made active again, whoever was refused lately is to be asked about anew."""
+    """Once; made active again, they are named in a grant."""
     log = await Log.since_now(platform)
     await platform.execute("UPDATE users SET is_active = false WHERE id = $1", world.guest)
     assert await log.only() == Entry(None, "eject", None, world.guest, 4001)
@@ -19,17 +19,30 @@ async def test_a_deactivated_user_is_ejected_everywhere(platform: Platform, worl
     await platform.execute("UPDATE users SET email = 'gus@example.org'")
     assert await log.entries() == []
     await platform.execute("UPDATE users SET is_active = true")
-    assert await log.only() == Entry(None, "grant", None)
+    assert await log.only() == Entry(None, "grant", None, world.guest)
 
 
 @pytest.mark.gen_test
 async def test_a_new_user_or_name_is_a_grant(platform: Platform, world: World) -> None:
-    """A token may have named them before there was anybody of that name."""
+    """A token may have named them before there was anybody of that name.
+
+    Only who gained access is named: a rename of somebody else must not count as that.
+    """
     log = await Log.since_now(platform)
     user = await platform.user()
-    assert await log.only() == Entry(None, "grant", None)
+    assert await log.only() == Entry(None, "grant", None, user)
     await platform.execute("UPDATE users SET username = 'ursula' WHERE id = $1", user)
     assert await log.only() == Entry(None, "grant", None)
+    await platform.execute("UPDATE users SET id = gen_random_uuid() WHERE id = $1", user)
+    renamed = await platform.connection.fetchval(
+        "SELECT id::text FROM users WHERE username = 'ursula'"
+    )
+    assert await log.entries() == [
+        Entry(None, "eject", None, user, 4001),
+        Entry(None, "grant", None, renamed),
+    ]
+    await platform.execute("INSERT INTO users (username) VALUES ('a'), ('b')")
+    assert len({entry.user_id for entry in await log.entries()} - {None}) == 2
     assert world.bot
 
 

@@ -1,4 +1,5 @@
--- What any SQL may call: relay.grant is new, relay.emit names the author in the log.
+-- What any SQL may call: relay.grant is new, relay.emit names the author in the log. Patterns do
+-- without backslashes, which mean something else where standard_conforming_strings is off.
 
 CREATE OR REPLACE FUNCTION relay.emit(topic text, type text, data jsonb, actor uuid DEFAULT NULL)
 RETURNS void
@@ -6,7 +7,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     destination text := relay.checked_topic(topic);
 BEGIN
-    IF coalesce(type, '') !~ '\S' THEN
+    IF coalesce(type, '') !~ '[^[:space:]]' THEN
         RAISE EXCEPTION 'the event''s type is empty'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Name it, as in ''poll_opened''.';
     ELSIF type = ANY (relay.protocol_types()) THEN
@@ -19,10 +20,28 @@ BEGIN
     VALUES (destination, emit.type, emit.actor, concat(
         '{"type":', to_json(emit.type),
         CASE WHEN destination LIKE 'bot:%' THEN ',"bot_id":"' || substr(destination, 5) || '"' END,
-        ',"data":', coalesce(data, '{}'),
+        ',"data":', coalesce(relay.json_data(data::text), '{}'),
         CASE WHEN actor IS NOT NULL THEN ',"actor":"' || actor || '"' END,
-        ',"timestamp":', relay.json_time(clock_timestamp()), '}'));
+        ',"timestamp":', relay.json_now(), '}'));
     PERFORM relay.ring('emit');
+END
+$$;
+
+CREATE OR REPLACE FUNCTION relay.notify_user(user_id uuid, notification_type text, data jsonb)
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF user_id IS NULL THEN
+        RAISE EXCEPTION 'there is no user to notify: user_id is null'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Notify users one by one.';
+    ELSIF coalesce(notification_type, '') !~ '[^[:space:]]' THEN
+        RAISE EXCEPTION 'the notification_type is empty'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Name it, as in ''quota_reached''.';
+    END IF;
+    INSERT INTO relay.events (topic, type, payload)
+    VALUES ('user:' || notify_user.user_id, 'notification', relay.notification_message(
+        notification_type, coalesce(relay.json_data(data::text), '{}'), relay.json_now()));
+    PERFORM relay.ring('notify_user');
 END
 $$;
 

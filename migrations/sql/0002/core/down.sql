@@ -50,3 +50,36 @@ BEGIN
     PERFORM relay.ring('emit');
 END
 $$;
+
+CREATE OR REPLACE FUNCTION relay.notify_user(user_id uuid, notification_type text, data jsonb)
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF user_id IS NULL THEN
+        RAISE EXCEPTION 'there is no user to notify: user_id is null'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Notify users one by one.';
+    ELSIF coalesce(notification_type, '') !~ '\S' THEN
+        RAISE EXCEPTION 'the notification_type is empty'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Name it, as in ''quota_reached''.';
+    END IF;
+    INSERT INTO relay.events (topic, type, payload)
+    VALUES ('user:' || notify_user.user_id, 'notification', relay.notification_message(
+        notification_type, coalesce(data, '{}')::text, relay.json_time(clock_timestamp())));
+    PERFORM relay.ring('notify_user');
+END
+$$;
+
+CREATE OR REPLACE FUNCTION relay.json_time(value timestamptz) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN coalesce(
+    to_char(value AT TIME ZONE 'UTC', '\"YYYY-MM-DD"T"HH24:MI:SS.US"Z"\"'), 'null');
+
+DROP FUNCTION relay.mark_changed(text, text);
+DROP FUNCTION relay.mark_written(text, text);
+DROP FUNCTION relay.is_written(text, text, oid);
+DROP FUNCTION relay.is_changed(text, text, oid);
+DROP FUNCTION relay.instant();
+DROP FUNCTION relay.json_data(text);
+DROP FUNCTION relay.json_bounded(text);
+DROP FUNCTION relay.is_too_deep(text);
+DROP FUNCTION relay.json_now();

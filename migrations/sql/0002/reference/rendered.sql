@@ -64,14 +64,21 @@ BEGIN
     ) AS u
     WHERE u.deactivated AND u.id IS NOT NULL;
     wrote := FOUND;
-    -- Whoever is active again, or has another name, may get in where they were refused.
+    -- Who is active now and was not is named: what was written meanwhile is not for them.
+    INSERT INTO relay.events (type, user_id)
+    SELECT 'grant', n.id
+    FROM new_rows AS n
+    LEFT JOIN old_rows AS o ON o.id = n.id
+    WHERE n.is_active AND o.is_active IS NOT TRUE;
+    wrote := FOUND OR wrote;
+    -- Another name may be one that was refused. Whose it is had access before, so nobody is named.
     INSERT INTO relay.events (type)
     SELECT 'grant'
     WHERE EXISTS (
         SELECT FROM new_rows AS n
-        FULL JOIN old_rows AS o ON o.id = n.id
-        WHERE n.is_active
-            AND (o.is_active, o.username) IS DISTINCT FROM (true, n.username)
+        JOIN old_rows AS o ON o.id = n.id
+        WHERE n.is_active AND o.is_active
+            AND o.username IS DISTINCT FROM n.username
     );
     IF FOUND OR wrote THEN
         PERFORM relay.ring(TG_TABLE_NAME);
@@ -80,11 +87,11 @@ BEGIN
 END
 $$;
 
--- A new user, or the owner of a new bot, may have been refused just before.
-CREATE OR REPLACE FUNCTION relay.access_inserted() RETURNS trigger
+-- A new user may have been refused just before, and may have the id of one who was there before.
+CREATE OR REPLACE FUNCTION relay.users_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO relay.events (type) SELECT 'grant' WHERE EXISTS (SELECT FROM new_rows);
+    INSERT INTO relay.events (type, user_id) SELECT 'grant', n.id FROM new_rows AS n;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
     END IF;
@@ -117,7 +124,7 @@ $$;
 
 CREATE OR REPLACE TRIGGER relay_insert AFTER INSERT ON public.users
     REFERENCING NEW TABLE AS new_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION relay.access_inserted();
+    FOR EACH STATEMENT EXECUTE FUNCTION relay.users_inserted();
 CREATE OR REPLACE TRIGGER relay_update AFTER UPDATE ON public.users
     REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION relay.users_updated();
@@ -128,6 +135,15 @@ CREATE OR REPLACE TRIGGER relay_truncate AFTER TRUNCATE ON public.users
     FOR EACH STATEMENT EXECUTE FUNCTION relay.access_truncated('4001');
 
 -- The log rows of a change of access: of a row of permissions, or of a bot's owner.
+--
+-- Somebody may be a bot's owner twice, in bots.owner_id and by a row of permissions. What is told is
+-- what became of their access by both. So a transfer that writes both tables, in whichever order,
+-- is one message for each person. A trigger of one table sees the other as it is then:
+-- * Who loses one of the two keeps the other: nothing is told. They are asked again, since another
+--   transaction may take the other at the same time.
+-- * Who gets the second one was told of the first. Unless triggers of both tables run in one
+--   statement: then each may find the other's change made, but not told yet. The marks show that,
+--   and relay.is_news has it told once.
 
 -- The "details" of both messages. granted_by is the row's, else the actor; for a revoke the actor.
 CREATE OR REPLACE FUNCTION relay.permission_details(role text, granted_by uuid, old_role text)
@@ -151,12 +167,38 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     WHERE b.id = ejection_after_revoke.bot_id
 $$;
 
--- The log rows of one change. The ejected socket is sent the permission_change as its farewell,
--- for it is stopped before it could see the event; a grant says whose it is, for a relay that has
--- to find out whether somebody lost access for a moment. Set-returning and STABLE, so that it is
--- inlined (OFFSET 0 in its callers: arguments are computed once, below it).
-CREATE OR REPLACE FUNCTION relay.permission_rows(
-    bot_id uuid, user_id uuid, action text, details text, bot_exists boolean, ejection text, at text
+-- Whether an owner's access was not told like that in this transaction yet: '+' for given, '-' for
+-- taken. Remembers what was told last of each owner. It remembers few of them: a transaction with
+-- many transfers may tell some of them twice.
+CREATE OR REPLACE FUNCTION relay.is_news(bot_id uuid, user_id uuid, sign text) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+    told text := coalesce(current_setting('relay.told', true), '');
+    owner text := concat(bot_id, '/', user_id);
+BEGIN
+    IF strpos(told, owner || sign) > 0 THEN
+        RETURN false;
+    END IF;
+    told := replace(replace(told, owner || '+', ''), owner || '-', '');
+    IF octet_length(told) < 4000 THEN
+        told := told || owner || sign;
+    END IF;
+    PERFORM set_config('relay.told', told, true);
+    RETURN true;
+END
+$$;
+
+-- The log rows of one change. An ejected socket is sent the permission_change as its farewell, for
+-- it is stopped before it could see the event. Set-returning and STABLE, so that it is inlined
+-- (OFFSET 0 in its callers: arguments are computed once, below it).
+--
+-- is_told: whether there are messages. on_topic: whether the bot is there, and its watchers told.
+-- named: whom the message on the bot's topic gives access; a relay that has to find out whether
+-- somebody lost access for a moment looks for it. effect: what else is for the user's sockets,
+-- 'eject', 'recheck' or 'grant', or null for nothing.
+CREATE OR REPLACE FUNCTION relay.access_rows(
+    bot_id uuid, user_id uuid, action text, details text, is_told boolean, on_topic boolean,
+    named uuid, effect text, at text
 ) RETURNS TABLE (topic text, type text, payload text, about uuid, code integer)
 LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
@@ -167,18 +209,19 @@ BEGIN ATOMIC
             '","details":', details, '},"timestamp":', at, '}') AS change
     ) AS m
     CROSS JOIN LATERAL (VALUES
-        (bot_exists, concat('bot:', bot_id), 'permission_change', m.change,
-            CASE WHEN action = 'granted' THEN user_id END, NULL::int),
-        (true, concat('user:', user_id), 'notification', relay.notification_message(
+        (is_told AND on_topic, concat('bot:', bot_id), 'permission_change', m.change, named,
+            NULL::int),
+        (is_told, concat('user:', user_id), 'notification', relay.notification_message(
             'permission_change', concat('{"bot_id":"', bot_id, '","action":"', action,
                 '","details":', details, '}'), at), NULL, NULL),
-        (ejection IS NOT NULL, concat('bot:', bot_id), ejection, m.change, user_id, 4003)
+        (effect = 'grant', concat('bot:', bot_id), effect, NULL, user_id, NULL),
+        (effect <> 'grant', concat('bot:', bot_id), effect, m.change, user_id, 4003)
     ) AS r (wanted, topic, type, payload, about, code)
     WHERE r.wanted;
 END;
 
--- Rows of bots become bot_update; a new owner also is a revoke and a grant; a deleted bot ends
--- everyone's access to it.
+-- Rows of bots become bot_update; a new owner also is a revoke and a grant; a bot that is deleted, or
+-- given another id, ends everyone's access to it.
 
 CREATE OR REPLACE FUNCTION relay.bot_event(
     bot_id uuid, update_type text, details text, updated_by uuid, at text
@@ -188,61 +231,157 @@ RETURN concat('{"type":"bot_update","bot_id":"', bot_id, '","data":{"update_type
     '","details":', details, ',"updated_by":', relay.json_id(updated_by),
     '},"timestamp":', at, '}');
 
--- The columns that differ, with their new values, whatever columns the table has: null if none do.
--- Called with TimeZone = UTC, so that a time ends in +00:00, which becomes Z.
-CREATE OR REPLACE FUNCTION relay.changed_columns(relation oid, old_row jsonb, new_row jsonb) RETURNS text
-LANGUAGE sql STABLE PARALLEL SAFE
-RETURN (
-    SELECT jsonb_object_agg(c.key, CASE
-        WHEN a.atttypid = 'timestamptz'::regtype
-            THEN to_jsonb(regexp_replace(c.value #>> '{}', '\+00:00$', 'Z'))
-        ELSE c.value
-    END)::text
-    FROM jsonb_each(new_row) AS c
-    JOIN pg_attribute AS a ON a.attrelid = relation AND a.attname = c.key
-    WHERE old_row IS NOT NULL
-        AND c.key <> ALL (ARRAY['updated_by', 'updated_at'])
-        AND c.value IS DISTINCT FROM old_row -> c.key
-);
+-- How a column is compared and written, in the statement below: as SQL over o and n.
+--
+-- A value that lies outside of its row, where it did before, is not fetched: it is the same. (Before
+-- PostgreSQL 17 nobody can tell, and both are compared.) Whether two values differ is asked of their
+-- JSON, since not every type has equality; text and bytea may be too long for that.
+CREATE OR REPLACE FUNCTION relay.column_change(name name, type oid, is_long boolean) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT format(
+        CASE WHEN column_change.is_long AND current_setting('server_version_num')::int >= 170000
+            THEN 'CASE WHEN pg_column_toast_chunk_id(o.%1$I) = pg_column_toast_chunk_id(n.%1$I)'
+                ' THEN NULL'
+            ELSE 'CASE' END
+        || CASE
+            WHEN t.base = 'bytea'::regtype THEN ' WHEN o.%1$I IS DISTINCT FROM n.%1$I'
+            WHEN t.is_text THEN ' WHEN o.%1$I::text COLLATE "C"'
+                ' IS DISTINCT FROM n.%1$I::text COLLATE "C"'
+            ELSE ' WHEN to_jsonb(o.%1$I) IS DISTINCT FROM to_jsonb(n.%1$I)' END
+        || ' THEN concat(%2$L, '
+        || CASE
+            WHEN t.is_text OR t.base = 'bytea'::regtype
+                THEN 'CASE WHEN octet_length(n.%1$I) > 16777216 THEN ''{"omitted":"too large"}'''
+                    ' ELSE coalesce(to_json(n.%1$I)::text, ''null'') END'
+            WHEN t.base = 'timestamptz'::regtype
+                THEN 'CASE WHEN relay.json_time(n.%1$I) = ''null'' THEN ''null'''
+                    ' ELSE replace(to_json(n.%1$I)::text, ''+00:00"'', ''Z"'') END'
+            ELSE 'coalesce(relay.json_data(to_jsonb(n.%1$I)::text), ''null'')' END
+        || ') END', column_change.name, to_json(column_change.name)::text || ':')
+    FROM (
+        SELECT coalesce(nullif(b.typbasetype, 0), b.oid) AS base,
+            coalesce(nullif(b.typbasetype, 0), b.oid)
+                IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) AS is_text
+        FROM pg_type AS b
+        WHERE b.oid = column_change.type
+    ) AS t
+$$;
 
--- What losing a bot does to the former owner's sockets, seen after it: with a permission row of
--- their own they keep access, as far as can be seen here.
-CREATE OR REPLACE FUNCTION relay.ejection_after_owner(bot_id uuid, user_id uuid) RETURNS text
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT CASE WHEN EXISTS (
-        SELECT FROM public.permissions AS p
-        WHERE p.bot_id = ejection_after_owner.bot_id
-            AND p.user_id = ejection_after_owner.user_id
-    ) THEN 'recheck' ELSE 'eject' END
+-- The statement that writes a bot_update for each bot with changed columns, with their new values,
+-- whatever columns the table has. It names each one by itself: the row as a whole would fetch what
+-- did not change, and what no client may see. So it is made anew for each run.
+--
+-- newer is what the old rows are compared with: new_rows, or the table. A column that is computed
+-- when it is read has no value in a trigger, and is left out.
+CREATE OR REPLACE FUNCTION relay.bot_changes(relation oid, newer text) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT concat($query$
+        INSERT INTO relay.events (topic, type, payload)
+        SELECT concat('bot:', c.id), 'bot_update', relay.bot_event(c.id, 'config',
+            concat('{', c.details, '}'), coalesce(c.updated_by, $2), $1)
+        FROM (
+            SELECT n.id AS id, n.updated_by AS updated_by, array_to_string(ARRAY[$query$,
+                string_agg(relay.column_change(a.attname, a.atttypid, a.attlen = -1), ', '
+                    ORDER BY a.attnum),
+                $query$]::text[], ',') AS details
+            FROM old_rows AS o
+            JOIN $query$, bot_changes.newer, $query$ AS n ON n.id = o.id
+            OFFSET 0
+        ) AS c
+        WHERE c.details <> ''$query$)
+    FROM pg_attribute AS a
+    WHERE a.attrelid = bot_changes.relation AND a.attnum > 0 AND NOT a.attisdropped
+        AND a.attgenerated <> 'v' AND a.attname <> ALL (ARRAY['updated_by', 'updated_at'])
+$$;
+
+-- What a new owner comes to, for relay.access_rows: a row for the old one and one for the new one.
+-- Only what is so now: whoever was owner for a moment was told of by another trigger.
+CREATE OR REPLACE FUNCTION relay.owner_change(
+    bot_id uuid, old_owner uuid, updated_by uuid, actor uuid, instant text
+) RETURNS TABLE (
+    user_id uuid, action text, details text, is_told boolean, named uuid, effect text
+)
+LANGUAGE plpgsql ROWS 2 AS $$
+DECLARE
+    owner uuid;
+    has boolean;
+    role text;
+    both_tables boolean
+        := coalesce(rtrim(current_setting('relay.permissions', true), '!') = instant, false);
+BEGIN
+    SELECT b.owner_id INTO owner FROM public.bots AS b WHERE b.id = owner_change.bot_id;
+    IF NOT FOUND OR owner IS NOT DISTINCT FROM old_owner THEN
+        RETURN;
+    END IF;
+    IF old_owner IS NOT NULL THEN
+        SELECT true, p.role INTO has, role FROM public.permissions AS p
+        WHERE p.bot_id = owner_change.bot_id AND p.user_id = old_owner LIMIT 1;
+        user_id := old_owner;
+        action := CASE WHEN has THEN 'updated' ELSE 'revoked' END;
+        is_told := role IS DISTINCT FROM 'owner' OR has IS NULL;
+        is_told := is_told AND relay.is_news(bot_id, user_id, '-');
+        effect := CASE WHEN has THEN 'recheck' WHEN is_told THEN 'eject' END;
+        details := relay.permission_details(CASE WHEN has THEN role ELSE 'owner' END, actor,
+            CASE WHEN has THEN 'owner' END);
+        RETURN NEXT;
+    END IF;
+    IF owner IS NOT NULL THEN
+        SELECT true, p.role INTO has, role FROM public.permissions AS p
+        WHERE p.bot_id = owner_change.bot_id AND p.user_id = owner LIMIT 1;
+        user_id := owner;
+        action := 'granted';
+        is_told := has IS NULL OR role IS DISTINCT FROM 'owner' OR both_tables;
+        is_told := is_told AND relay.is_news(bot_id, user_id, '+');
+        -- Who had access before gains none.
+        named := CASE WHEN has IS NULL OR role = 'owner' THEN owner END;
+        effect := NULL;
+        details := relay.permission_details('owner', coalesce(updated_by, actor), NULL);
+        RETURN NEXT;
+    END IF;
+END
+$$;
+
+-- The owner of a new bot may have been refused just before, and so may others.
+CREATE OR REPLACE FUNCTION relay.bots_inserted() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    mark text;
+BEGIN
+    INSERT INTO relay.events (topic, type, user_id)
+    SELECT concat('bot:', n.id), 'grant', n.owner_id FROM new_rows AS n;
+    IF FOUND THEN
+        PERFORM relay.ring(TG_TABLE_NAME);
+        mark := relay.mark_written('relay.bots', relay.instant());
+    END IF;
+    RETURN NULL;
+END
 $$;
 
 -- Values come out as jsonb writes them, so everything that changes how is fixed here: a writer's
 -- settings must not show in the message.
+--
+-- A bot that was given another id is another one. What may be a later bot of the old id is nobody's
+-- who watched this one.
 CREATE OR REPLACE FUNCTION relay.bots_updated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC' SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres'
-SET extra_float_digits = 1 SET bytea_output = 'hex'
+SET extra_float_digits = 1 SET bytea_output = 'hex' SET standard_conforming_strings = on
 AS $$
 #variable_conflict use_variable
 DECLARE
-    at text := relay.json_time(clock_timestamp());
+    at text := relay.json_now();
     actor uuid := relay.actor();
+    instant text := relay.instant();
+    newer text := CASE WHEN relay.is_written('relay.bots', instant, TG_RELID)
+        THEN TG_RELID::regclass::text ELSE 'new_rows' END;
+    updates bigint;
 BEGIN
-    INSERT INTO relay.events (topic, type, payload)
-    SELECT concat('bot:', c.id), 'bot_update',
-        relay.bot_event(c.id, 'config', c.details, coalesce(c.updated_by, actor), at)
-    FROM (
-        SELECT n.id AS id, n.updated_by AS updated_by,
-            relay.changed_columns(TG_RELID, to_jsonb(o.*), to_jsonb(n.*)) AS details
-        FROM old_rows AS o
-        FULL JOIN new_rows AS n ON n.id = o.id
-        OFFSET 0
-    ) AS c
-    WHERE c.details IS NOT NULL;
-    IF NOT FOUND THEN
+    IF NOT EXISTS (SELECT FROM old_rows) THEN
         RETURN NULL;
     END IF;
+    EXECUTE relay.bot_changes(TG_RELID, newer) USING at, actor;
+    GET DIAGNOSTICS updates = ROW_COUNT;
     INSERT INTO relay.events (topic, type, payload, user_id, code)
     SELECT r.*
     FROM (
@@ -250,17 +389,27 @@ BEGIN
             n.owner_id AS new_owner, n.updated_by AS updated_by
         FROM old_rows AS o
         FULL JOIN new_rows AS n ON n.id = o.id
+        WHERE (o.id, o.owner_id) IS DISTINCT FROM (n.id, n.owner_id)
         OFFSET 0
     ) AS b
     CROSS JOIN LATERAL (
-        SELECT b.old_owner, 'revoked', actor, relay.ejection_after_owner(b.id, b.old_owner)
+        SELECT concat('bot:', b.old_id), 'eject',
+            relay.bot_event(b.old_id, 'deleted', '{}', actor, at), NULL::uuid, 4003
+        WHERE b.id IS NULL
         UNION ALL
-        SELECT b.new_owner, 'granted', coalesce(b.updated_by, actor), NULL
-    ) AS c (user_id, action, granted_by, ejection)
-    CROSS JOIN LATERAL relay.permission_rows(b.id, c.user_id, c.action,
-        relay.permission_details('owner', c.granted_by, NULL), true, c.ejection, at) AS r
-    WHERE b.id = b.old_id AND b.old_owner IS DISTINCT FROM b.new_owner AND c.user_id IS NOT NULL;
-    PERFORM relay.ring(TG_TABLE_NAME);
+        SELECT concat('bot:', b.id), 'grant', NULL, b.new_owner, NULL
+        WHERE b.old_id IS NULL
+        UNION ALL
+        SELECT a.*
+        FROM relay.owner_change(b.id, b.old_owner, b.updated_by, actor, instant) AS c
+        CROSS JOIN LATERAL relay.access_rows(b.id, c.user_id, c.action, c.details, c.is_told,
+            true, c.named, c.effect, at) AS a
+        WHERE b.id = b.old_id
+    ) AS r;
+    IF FOUND OR updates > 0 THEN
+        PERFORM relay.ring(TG_TABLE_NAME);
+    END IF;
+    instant := relay.mark_changed('relay.bots', instant);
     RETURN NULL;
 END
 $$;
@@ -268,27 +417,50 @@ $$;
 -- One row ejects everyone, with the "deleted" message as their farewell. It is not an event of the
 -- topic: a read's ejections come before its events, so nobody would be left to receive it, and
 -- nobody can come back and resume. OLD.updated_by is not who deletes; only the actor can tell.
+--
+-- Where another trigger put the bot back, everyone is asked again, and told what is different.
 CREATE OR REPLACE FUNCTION relay.bots_deleted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC' SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres'
+SET extra_float_digits = 1 SET bytea_output = 'hex' SET standard_conforming_strings = on
+AS $$
 #variable_conflict use_variable
 DECLARE
-    at text := relay.json_time(clock_timestamp());
+    at text := relay.json_now();
     actor uuid := relay.actor();
+    instant text := relay.instant();
+    reads boolean := coalesce(relay.is_written('relay.bots', instant, TG_RELID), false);
 BEGIN
     INSERT INTO relay.events (topic, type, payload, code)
-    SELECT concat('bot:', o.id), 'eject',
+    SELECT concat('bot:', o.id), CASE WHEN b.is_there THEN 'recheck' ELSE 'eject' END,
         relay.bot_event(o.id, 'deleted', '{}', actor, at), 4003
-    FROM old_rows AS o;
-    IF FOUND THEN
-        PERFORM relay.ring(TG_TABLE_NAME);
+    FROM old_rows AS o
+    LEFT JOIN LATERAL (
+        SELECT true AS is_there FROM public.bots AS b WHERE b.id = o.id
+    ) AS b ON reads;
+    IF NOT FOUND THEN
+        RETURN NULL;
     END IF;
+    IF reads THEN
+        EXECUTE relay.bot_changes(TG_RELID, TG_RELID::regclass::text) USING at, actor;
+        INSERT INTO relay.events (topic, type, payload, user_id, code)
+        SELECT a.*
+        FROM old_rows AS o
+        CROSS JOIN LATERAL relay.owner_change(
+            o.id, o.owner_id, NULL, actor, instant) AS c
+        CROSS JOIN LATERAL relay.access_rows(o.id, c.user_id, c.action, c.details, c.is_told,
+            true, c.named, c.effect, at) AS a;
+    END IF;
+    PERFORM relay.ring(TG_TABLE_NAME);
+    instant := relay.mark_changed('relay.bots', instant);
     RETURN NULL;
 END
 $$;
 
 CREATE OR REPLACE TRIGGER relay_insert AFTER INSERT ON public.bots
     REFERENCING NEW TABLE AS new_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION relay.access_inserted();
+    FOR EACH STATEMENT EXECUTE FUNCTION relay.bots_inserted();
 CREATE OR REPLACE TRIGGER relay_update AFTER UPDATE ON public.bots
     REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION relay.bots_updated();
@@ -299,24 +471,92 @@ CREATE OR REPLACE TRIGGER relay_truncate AFTER TRUNCATE ON public.bots
     FOR EACH STATEMENT EXECUTE FUNCTION relay.access_truncated('4003');
 
 -- Rows of permissions become permission_change on the bot's topic and a notification on the
--- user's; a revoke also ejects the user's sockets from the bot's topic.
+-- user's; a revoke also ejects the user's sockets from the bot's topic. access_changes.sql says what
+-- is told of owners.
 
+-- What one row's change comes to, seen after it, for relay.access_rows. had and has: whether there
+-- was a row before, and is one now.
+CREATE OR REPLACE FUNCTION relay.permission_change(
+    bot_id uuid, user_id uuid, had boolean, has boolean, old_role text, new_role text,
+    granted_by uuid, actor uuid, instant text
+) RETURNS TABLE (
+    action text, details text, is_told boolean, on_topic boolean, named uuid, effect text
+)
+LANGUAGE plpgsql ROWS 1 AS $$
+DECLARE
+    owner uuid;
+    was_owner boolean := coalesce(had AND old_role = 'owner', false);
+    becomes_owner boolean := coalesce(has AND new_role = 'owner', false) AND NOT was_owner;
+    both_tables boolean := coalesce(current_setting('relay.bots', true) = instant || '!', false);
+BEGIN
+    SELECT true, b.owner_id INTO on_topic, owner
+    FROM public.bots AS b WHERE b.id = permission_change.bot_id;
+    on_topic := has OR coalesce(on_topic, false);  -- in a cascade from bots nobody is left to tell
+    action := CASE WHEN NOT has THEN 'revoked' WHEN NOT had THEN 'granted' ELSE 'updated' END;
+    IF owner = user_id THEN
+        is_told := both_tables AND becomes_owner AND relay.is_news(bot_id, user_id, '+');
+        action := CASE WHEN is_told THEN 'granted' ELSE action END;
+        effect := CASE WHEN NOT has THEN 'recheck'
+            WHEN both_tables AND NOT had AND NOT is_told THEN 'grant' END;
+    ELSE
+        is_told := CASE
+            WHEN becomes_owner THEN relay.is_news(bot_id, user_id, '+')
+            WHEN was_owner AND old_role IS DISTINCT FROM new_role
+                THEN relay.is_news(bot_id, user_id, '-')
+            ELSE true
+        END;
+        effect := CASE WHEN is_told AND NOT has
+            THEN relay.ejection_after_revoke(bot_id, user_id) END;
+    END IF;
+    named := CASE WHEN action = 'granted' THEN user_id END;
+    details := relay.permission_details(CASE WHEN has THEN new_role ELSE old_role END,
+        CASE WHEN has THEN coalesce(granted_by, actor) ELSE actor END,
+        CASE WHEN action = 'updated' THEN old_role END);
+    RETURN NEXT;
+END
+$$;
+
+-- The row as it is now; no row where it is gone. There may be two where no index forbids it.
+CREATE OR REPLACE FUNCTION relay.permission_now(bot_id uuid, user_id uuid)
+RETURNS TABLE (is_there boolean, role text, granted_by uuid)
+LANGUAGE sql STABLE ROWS 1 AS $$
+    SELECT true, p.role, p.granted_by
+    FROM public.permissions AS p
+    WHERE p.bot_id = permission_now.bot_id AND p.user_id = permission_now.user_id
+    LIMIT 1
+$$;
+
+-- In all three: where the current row is read and is gone, though it was there after the statement,
+-- another trigger has told that.
 CREATE OR REPLACE FUNCTION relay.permissions_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    at text := relay.json_time(clock_timestamp());
+    at text := relay.json_now();
     actor uuid := relay.actor();
+    instant text := relay.instant();
+    reads boolean := coalesce(relay.is_changed('relay.permissions', instant, TG_RELID), false);
 BEGIN
     INSERT INTO relay.events (topic, type, payload, user_id, code)
     SELECT r.*
-    FROM new_rows AS n
-    CROSS JOIN LATERAL relay.permission_rows(n.bot_id, n.user_id, 'granted',
-        relay.permission_details(n.role, coalesce(n.granted_by, actor), NULL),
-        true, NULL, at) AS r
-    WHERE (n.bot_id, n.user_id) IS NOT NULL;
+    FROM (
+        SELECT n.bot_id AS bot_id, n.user_id AS user_id,
+            CASE WHEN reads THEN f.role ELSE n.role END AS role,
+            CASE WHEN reads THEN f.granted_by ELSE n.granted_by END AS granted_by
+        FROM new_rows AS n
+        LEFT JOIN LATERAL relay.permission_now(n.bot_id, n.user_id) AS f ON reads
+        WHERE (n.bot_id, n.user_id) IS NOT NULL AND (f.is_there OR NOT reads)
+        OFFSET 0
+    ) AS c
+    CROSS JOIN LATERAL relay.permission_change(c.bot_id, c.user_id, false, true, NULL, c.role,
+        c.granted_by, actor, instant) AS p
+    CROSS JOIN LATERAL relay.access_rows(c.bot_id, c.user_id, p.action, p.details, p.is_told,
+        p.on_topic, p.named, p.effect, at) AS r;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
+    END IF;
+    IF EXISTS (SELECT FROM new_rows) THEN
+        instant := relay.mark_written('relay.permissions', instant);
     END IF;
     RETURN NULL;
 END
@@ -328,59 +568,72 @@ CREATE OR REPLACE FUNCTION relay.permissions_updated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    at text := relay.json_time(clock_timestamp());
+    at text := relay.json_now();
     actor uuid := relay.actor();
+    instant text := relay.instant();
+    reads boolean := coalesce(relay.is_written('relay.permissions', instant, TG_RELID), false);
 BEGIN
     INSERT INTO relay.events (topic, type, payload, user_id, code)
     SELECT r.*
     FROM (
         SELECT coalesce(n.bot_id, o.bot_id) AS bot_id,
             coalesce(n.user_id, o.user_id) AS user_id,
-            CASE WHEN n.user_id IS NULL THEN 'revoked' WHEN o.user_id IS NULL THEN 'granted'
-                ELSE 'updated' END AS action,
-            CASE WHEN n.user_id IS NULL THEN o.role ELSE n.role END AS role,
-            CASE WHEN n.user_id IS NULL THEN actor ELSE coalesce(n.granted_by, actor) END
-                AS granted_by,
-            CASE WHEN n.user_id IS NOT NULL THEN o.role END AS old_role,
-            CASE WHEN n.user_id IS NULL
-                THEN relay.ejection_after_revoke(o.bot_id, o.user_id) END AS ejection
+            o.user_id IS NOT NULL AS had,
+            CASE WHEN reads THEN f.is_there IS TRUE ELSE n.user_id IS NOT NULL END AS has,
+            o.role AS old_role,
+            CASE WHEN reads THEN f.role ELSE n.role END AS new_role,
+            CASE WHEN reads THEN f.granted_by ELSE n.granted_by END AS granted_by
         FROM old_rows AS o
         FULL JOIN new_rows AS n ON n.bot_id = o.bot_id AND n.user_id = o.user_id
+        LEFT JOIN LATERAL relay.permission_now(coalesce(n.bot_id, o.bot_id),
+            coalesce(n.user_id, o.user_id)) AS f ON reads
         WHERE (o.user_id, o.role) IS DISTINCT FROM (n.user_id, n.role)
+            AND (f.is_there OR NOT reads OR n.user_id IS NULL)
         OFFSET 0
     ) AS c
-    CROSS JOIN LATERAL relay.permission_rows(c.bot_id, c.user_id, c.action,
-        relay.permission_details(c.role, c.granted_by, c.old_role), true, c.ejection, at) AS r
+    CROSS JOIN LATERAL relay.permission_change(c.bot_id, c.user_id, c.had, c.has, c.old_role,
+        c.new_role, c.granted_by, actor, instant) AS p
+    CROSS JOIN LATERAL relay.access_rows(c.bot_id, c.user_id, p.action, p.details, p.is_told,
+        p.on_topic, p.named, p.effect, at) AS r
     WHERE (c.bot_id, c.user_id) IS NOT NULL;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
+    END IF;
+    IF EXISTS (SELECT FROM old_rows) THEN
+        instant := relay.mark_changed('relay.permissions', instant);
     END IF;
     RETURN NULL;
 END
 $$;
 
--- In a cascade from bots there is no one left to tell on the bot's topic, only the user.
 CREATE OR REPLACE FUNCTION relay.permissions_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    at text := relay.json_time(clock_timestamp());
+    at text := relay.json_now();
     actor uuid := relay.actor();
+    instant text := relay.instant();
+    reads boolean := coalesce(relay.is_written('relay.permissions', instant, TG_RELID), false);
 BEGIN
     INSERT INTO relay.events (topic, type, payload, user_id, code)
     SELECT r.*
     FROM (
-        SELECT o.bot_id AS bot_id, o.user_id AS user_id, o.role AS role,
-            (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id) AS bot_exists,
-            relay.ejection_after_revoke(o.bot_id, o.user_id) AS ejection
+        SELECT o.bot_id AS bot_id, o.user_id AS user_id, f.is_there IS TRUE AS has,
+            o.role AS old_role, f.role AS new_role, f.granted_by
         FROM old_rows AS o
+        LEFT JOIN LATERAL relay.permission_now(o.bot_id, o.user_id) AS f ON reads
+        WHERE (o.bot_id, o.user_id) IS NOT NULL
         OFFSET 0
     ) AS c
-    CROSS JOIN LATERAL relay.permission_rows(c.bot_id, c.user_id, 'revoked',
-        relay.permission_details(c.role, actor, NULL), c.bot_exists, c.ejection, at) AS r
-    WHERE (c.bot_id, c.user_id) IS NOT NULL;
+    CROSS JOIN LATERAL relay.permission_change(c.bot_id, c.user_id, true, c.has, c.old_role,
+        c.new_role, c.granted_by, actor, instant) AS p
+    CROSS JOIN LATERAL relay.access_rows(c.bot_id, c.user_id, p.action, p.details, p.is_told,
+        p.on_topic, p.named, p.effect, at) AS r;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
+    END IF;
+    IF EXISTS (SELECT FROM old_rows) THEN
+        instant := relay.mark_changed('relay.permissions', instant);
     END IF;
     RETURN NULL;
 END
@@ -408,6 +661,8 @@ CREATE OR REPLACE TRIGGER relay_truncate AFTER TRUNCATE ON public.permissions
 --   hash join, and every single-row insert would read all users. And old rows meet new ones in a
 --   full join, which is never a nested loop: that would compare a million rows with a million.
 -- * A platform's table may have columns of any name, at and actor among them: use_variable.
+-- * A platform's own triggers and functions may have changed the rows since the statement wrote
+--   them. relay.is_changed and relay.is_written say so; then the current rows are told.
 
 CREATE OR REPLACE FUNCTION relay.message_event(
     type text, action text, bot_id uuid, message_id uuid, session_id uuid, user_id uuid,
@@ -419,7 +674,7 @@ RETURN concat(
     '","data":{"message_id":"', message_id, '","session_id":', relay.json_id(session_id),
     ',"user_id":', relay.json_id(user_id), ',"username":', relay.json_text(username),
     ',"content":', to_json(coalesce(content, '')), ',"role":', to_json(coalesce(role, 'user')),
-    ',"timestamp":', relay.json_time(created_at), ',"metadata":', coalesce(metadata, '{}'),
+    ',"timestamp":', relay.json_time(created_at), ',"metadata":', coalesce(relay.json_data(metadata), '{}'),
     action, '},"timestamp":', at, '}');
 
 CREATE OR REPLACE FUNCTION relay.message_deleted_event(
@@ -431,21 +686,55 @@ RETURN concat(
     '","data":{"message_id":"', message_id, '","session_id":', relay.json_id(session_id),
     ',"action":"deleted"},"timestamp":', at, '}');
 
--- The hot path: one row, most of the time. The insert has no variable in it, since a statement
+-- Who wrote what the event tells of, if that is known: the user whose message it is. An assistant's
+-- message is nobody's, nor is a change that the actor made to somebody else's message.
+CREATE OR REPLACE FUNCTION relay.message_author(role text, user_id uuid, actor uuid) RETURNS uuid
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN coalesce(role, 'user') = 'user' AND coalesce(actor = user_id, true)
+    THEN user_id END;
+
+-- The message as it is now; no row where it is gone, or on another bot.
+CREATE OR REPLACE FUNCTION relay.message_now(
+    type text, action text, bot_id uuid, message_id uuid, actor uuid, at text
+) RETURNS TABLE (payload text, author uuid)
+LANGUAGE sql STABLE ROWS 1 AS $$
+    SELECT relay.message_event(message_now.type, message_now.action, n.bot_id, n.id,
+        n.session_id, n.user_id,
+        (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id),
+        n.content, n.role, n.created_at, n.metadata::text, message_now.at),
+        relay.message_author(n.role, n.user_id, message_now.actor)
+    FROM public.messages AS n
+    WHERE n.id = message_now.message_id AND n.bot_id = message_now.bot_id
+    LIMIT 1
+$$;
+
+-- The hot path: one row, most of the time. Its insert has no variable in it, since a statement
 -- with parameters may be planned anew each time, which costs more than running it.
 CREATE OR REPLACE FUNCTION relay.messages_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+    instant text := relay.instant();
 BEGIN
-    INSERT INTO relay.events (topic, type, payload)
-    SELECT concat('bot:', n.bot_id), 'chat_message', relay.message_event(
-        'chat_message', NULL, n.bot_id, n.id, n.session_id, n.user_id,
-        (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id),
-        n.content, n.role, n.created_at, n.metadata::text,
-        relay.json_time(clock_timestamp()))
-    FROM new_rows AS n
-    WHERE n.bot_id IS NOT NULL;
+    IF relay.is_changed('relay.messages', instant, TG_RELID) THEN
+        INSERT INTO relay.events (topic, type, payload, author)
+        SELECT concat('bot:', n.bot_id), 'chat_message', m.payload, m.author
+        FROM new_rows AS n
+        CROSS JOIN LATERAL relay.message_now(
+            'chat_message', NULL, n.bot_id, n.id, NULL, relay.json_now()) AS m;
+    ELSE
+        INSERT INTO relay.events (topic, type, payload, author)
+        SELECT concat('bot:', n.bot_id), 'chat_message', relay.message_event(
+            'chat_message', NULL, n.bot_id, n.id, n.session_id, n.user_id,
+            (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id),
+            n.content, n.role, n.created_at, n.metadata::text, relay.json_now()),
+            relay.message_author(n.role, n.user_id, NULL)
+        FROM new_rows AS n
+        WHERE n.bot_id IS NOT NULL;
+    END IF;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
+        instant := relay.mark_written('relay.messages', instant);
     END IF;
     RETURN NULL;
 END
@@ -460,29 +749,61 @@ CREATE OR REPLACE FUNCTION relay.messages_updated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    at text := relay.json_time(clock_timestamp());
+    at text := relay.json_now();
+    actor uuid := relay.actor();
+    instant text := relay.instant();
 BEGIN
-    INSERT INTO relay.events (topic, type, payload, subject)
-    SELECT
-        concat('bot:', coalesce(n.bot_id, o.bot_id)),
-        CASE WHEN o.id IS NULL THEN 'chat_message' ELSE 'chat_message_update' END,
-        CASE WHEN n.id IS NULL
-            THEN relay.message_deleted_event(o.bot_id, o.id, o.session_id, at)
-            ELSE relay.message_event(
-                CASE WHEN o.id IS NULL THEN 'chat_message' ELSE 'chat_message_update' END,
-                CASE WHEN o.id IS NULL THEN NULL ELSE ',"action":"edited"' END,
-                n.bot_id, n.id, n.session_id, n.user_id,
-                (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id),
-                n.content, n.role, n.created_at, n.metadata::text, at)
-        END,
-        o.id
-    FROM old_rows AS o
-    FULL JOIN new_rows AS n ON n.id = o.id AND n.bot_id = o.bot_id
-    WHERE (o.id, o.content, o.role, o.metadata)
-        IS DISTINCT FROM (n.id, n.content, n.role, n.metadata)
-        AND coalesce(n.bot_id, o.bot_id) IS NOT NULL;
+    IF relay.is_written('relay.messages', instant, TG_RELID) THEN
+        -- Where a row is gone, and was here after this statement, another trigger has told it.
+        INSERT INTO relay.events (topic, type, payload, subject, author)
+        SELECT concat('bot:', c.bot_id), c.type,
+            coalesce(m.payload, relay.message_deleted_event(c.bot_id, c.id, c.session_id, at)),
+            c.old_id, coalesce(m.author, c.author)
+        FROM (
+            SELECT coalesce(n.bot_id, o.bot_id) AS bot_id,
+                coalesce(n.id, o.id) AS id, o.id AS old_id,
+                n.id IS NULL AS is_gone, o.session_id AS session_id,
+                CASE WHEN n.id IS NULL
+                    THEN relay.message_author(o.role, o.user_id, actor) END AS author,
+                CASE WHEN o.id IS NULL THEN 'chat_message' ELSE 'chat_message_update' END
+                    AS type,
+                CASE WHEN o.id IS NULL THEN NULL ELSE ',"action":"edited"' END AS action
+            FROM old_rows AS o
+            FULL JOIN new_rows AS n ON n.id = o.id AND n.bot_id = o.bot_id
+            WHERE (o.id, o.content, o.role, o.metadata)
+                IS DISTINCT FROM (n.id, n.content, n.role, n.metadata)
+            OFFSET 0
+        ) AS c
+        LEFT JOIN LATERAL relay.message_now(c.type, c.action, c.bot_id, c.id, actor, at) AS m ON true
+        WHERE m.payload IS NOT NULL OR (c.is_gone AND c.bot_id IS NOT NULL);
+    ELSE
+        INSERT INTO relay.events (topic, type, payload, subject, author)
+        SELECT
+            concat('bot:', coalesce(n.bot_id, o.bot_id)),
+            CASE WHEN o.id IS NULL THEN 'chat_message' ELSE 'chat_message_update' END,
+            CASE WHEN n.id IS NULL
+                THEN relay.message_deleted_event(o.bot_id, o.id, o.session_id, at)
+                ELSE relay.message_event(
+                    CASE WHEN o.id IS NULL THEN 'chat_message' ELSE 'chat_message_update' END,
+                    CASE WHEN o.id IS NULL THEN NULL ELSE ',"action":"edited"' END,
+                    n.bot_id, n.id, n.session_id, n.user_id,
+                    (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id),
+                    n.content, n.role, n.created_at, n.metadata::text, at)
+            END,
+            o.id,
+            CASE WHEN n.id IS NULL THEN relay.message_author(o.role, o.user_id, actor)
+                ELSE relay.message_author(n.role, n.user_id, actor) END
+        FROM old_rows AS o
+        FULL JOIN new_rows AS n ON n.id = o.id AND n.bot_id = o.bot_id
+        WHERE (o.id, o.content, o.role, o.metadata)
+            IS DISTINCT FROM (n.id, n.content, n.role, n.metadata)
+            AND coalesce(n.bot_id, o.bot_id) IS NOT NULL;
+    END IF;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
+        instant := relay.mark_changed('relay.messages', instant);
+    ELSIF EXISTS (SELECT FROM old_rows) THEN
+        instant := relay.mark_changed('relay.messages', instant);
     END IF;
     RETURN NULL;
 END
@@ -493,15 +814,32 @@ CREATE OR REPLACE FUNCTION relay.messages_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    at text := relay.json_time(clock_timestamp());
+    at text := relay.json_now();
+    actor uuid := relay.actor();
+    instant text := relay.instant();
 BEGIN
-    INSERT INTO relay.events (topic, type, payload, subject)
-    SELECT concat('bot:', o.bot_id), 'chat_message_update',
-        relay.message_deleted_event(o.bot_id, o.id, o.session_id, at), o.id
-    FROM old_rows AS o
-    WHERE (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id);
+    IF relay.is_written('relay.messages', instant, TG_RELID) THEN
+        INSERT INTO relay.events (topic, type, payload, subject, author)
+        SELECT concat('bot:', o.bot_id), 'chat_message_update', coalesce(m.payload,
+            relay.message_deleted_event(o.bot_id, o.id, o.session_id, at)), o.id,
+            relay.message_author(o.role, o.user_id, actor)
+        FROM old_rows AS o
+        LEFT JOIN LATERAL relay.message_now('chat_message_update', ',"action":"edited"',
+            o.bot_id, o.id, actor, at) AS m ON true
+        WHERE (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id);
+    ELSE
+        INSERT INTO relay.events (topic, type, payload, subject, author)
+        SELECT concat('bot:', o.bot_id), 'chat_message_update',
+            relay.message_deleted_event(o.bot_id, o.id, o.session_id, at), o.id,
+            relay.message_author(o.role, o.user_id, actor)
+        FROM old_rows AS o
+        WHERE (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id);
+    END IF;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
+        instant := relay.mark_changed('relay.messages', instant);
+    ELSIF EXISTS (SELECT FROM old_rows) THEN
+        instant := relay.mark_changed('relay.messages', instant);
     END IF;
     RETURN NULL;
 END
@@ -533,53 +871,102 @@ RETURN concat('{"type":"document_update","bot_id":"', bot_id,
     CASE WHEN status = 'failed' THEN ',"error":' || relay.json_text(error) END,
     '},"user_id":', relay.json_id(user_id), '},"timestamp":', at, '}');
 
+-- The document as it is now; no row where it is gone, or on another bot.
+CREATE OR REPLACE FUNCTION relay.document_now(bot_id uuid, document_id uuid)
+RETURNS TABLE (is_there boolean, filename text, status text, error text, uploaded_by uuid)
+LANGUAGE sql STABLE ROWS 1 AS $$
+    SELECT true, n.filename, n.status, n.error, n.uploaded_by
+    FROM public.documents AS n
+    WHERE n.id = document_now.document_id AND n.bot_id = document_now.bot_id
+    LIMIT 1
+$$;
+
 -- "uploaded" whatever status the row starts with; document.status tells.
 CREATE OR REPLACE FUNCTION relay.documents_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    at text := relay.json_time(clock_timestamp());
+    at text := relay.json_now();
     actor uuid := relay.actor();
+    instant text := relay.instant();
 BEGIN
-    INSERT INTO relay.events (topic, type, payload)
-    SELECT concat('bot:', n.bot_id), 'document_update', relay.document_event(n.bot_id,
-        'uploaded', n.id, n.filename, n.status, n.error,
-        coalesce(actor, n.uploaded_by), at)
-    FROM new_rows AS n
-    WHERE n.bot_id IS NOT NULL;
+    IF relay.is_changed('relay.documents', instant, TG_RELID) THEN
+        INSERT INTO relay.events (topic, type, payload)
+        SELECT concat('bot:', n.bot_id), 'document_update', relay.document_event(n.bot_id,
+            'uploaded', n.id, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
+        FROM new_rows AS n
+        CROSS JOIN LATERAL relay.document_now(n.bot_id, n.id) AS d;
+    ELSE
+        INSERT INTO relay.events (topic, type, payload)
+        SELECT concat('bot:', n.bot_id), 'document_update', relay.document_event(n.bot_id,
+            'uploaded', n.id, n.filename, n.status, n.error,
+            coalesce(actor, n.uploaded_by), at)
+        FROM new_rows AS n
+        WHERE n.bot_id IS NOT NULL;
+    END IF;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
+        instant := relay.mark_written('relay.documents', instant);
     END IF;
     RETURN NULL;
 END
 $$;
 
--- A document moved to another bot is deleted from the one and uploaded to the other.
+-- A document moved to another bot is deleted from the one and uploaded to the other. Where the
+-- current rows are read and one is gone that was here after this statement, it was told already.
 CREATE OR REPLACE FUNCTION relay.documents_updated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    at text := relay.json_time(clock_timestamp());
+    at text := relay.json_now();
     actor uuid := relay.actor();
+    instant text := relay.instant();
 BEGIN
-    INSERT INTO relay.events (topic, type, payload)
-    SELECT concat('bot:', d.bot_id), 'document_update', relay.document_event(d.bot_id,
-        CASE WHEN n.id IS NULL THEN 'deleted' WHEN o.id IS NULL THEN 'uploaded'
-            ELSE d.status END,
-        d.id, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
-    FROM old_rows AS o
-    FULL JOIN new_rows AS n ON n.id = o.id AND n.bot_id = o.bot_id
-    CROSS JOIN LATERAL (
-        SELECT n.id, n.bot_id, n.filename, n.status, n.error, n.uploaded_by
-        WHERE n.id IS NOT NULL
-        UNION ALL
-        SELECT o.id, o.bot_id, o.filename, o.status, o.error, o.uploaded_by
-        WHERE n.id IS NULL
-    ) AS d (id, bot_id, filename, status, error, uploaded_by)
-    WHERE (o.id, o.status) IS DISTINCT FROM (n.id, n.status)
-        AND d.bot_id IS NOT NULL;
+    IF relay.is_written('relay.documents', instant, TG_RELID) THEN
+        INSERT INTO relay.events (topic, type, payload)
+        SELECT concat('bot:', c.bot_id), 'document_update', CASE WHEN d.is_there
+            THEN relay.document_event(c.bot_id, CASE WHEN c.is_new THEN 'uploaded' ELSE d.status END,
+                c.id, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
+            ELSE relay.document_event(c.bot_id, 'deleted', c.id, c.filename, c.status, c.error,
+                coalesce(actor, c.uploaded_by), at)
+        END
+        FROM (
+            SELECT coalesce(n.bot_id, o.bot_id) AS bot_id,
+                coalesce(n.id, o.id) AS id, o.id IS NULL AS is_new,
+                n.id IS NULL AS is_gone, o.filename AS filename, o.status AS status,
+                o.error AS error, o.uploaded_by AS uploaded_by
+            FROM old_rows AS o
+            FULL JOIN new_rows AS n ON n.id = o.id AND n.bot_id = o.bot_id
+            WHERE (o.id, o.status) IS DISTINCT FROM (n.id, n.status)
+            OFFSET 0
+        ) AS c
+        LEFT JOIN LATERAL relay.document_now(c.bot_id, c.id) AS d ON true
+        WHERE d.is_there OR (c.is_gone AND c.bot_id IS NOT NULL);
+    ELSE
+        INSERT INTO relay.events (topic, type, payload)
+        SELECT concat('bot:', d.bot_id), 'document_update', relay.document_event(d.bot_id,
+            CASE WHEN n.id IS NULL THEN 'deleted' WHEN o.id IS NULL THEN 'uploaded'
+                ELSE d.status END,
+            d.id, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
+        FROM old_rows AS o
+        FULL JOIN new_rows AS n ON n.id = o.id AND n.bot_id = o.bot_id
+        CROSS JOIN LATERAL (
+            SELECT n.id, n.bot_id, n.filename, n.status, n.error,
+                n.uploaded_by
+            WHERE n.id IS NOT NULL
+            UNION ALL
+            SELECT o.id, o.bot_id, o.filename, o.status, o.error,
+                o.uploaded_by
+            WHERE n.id IS NULL
+        ) AS d (id, bot_id, filename, status, error, uploaded_by)
+        WHERE (o.id, o.status) IS DISTINCT FROM (n.id, n.status)
+            AND d.bot_id IS NOT NULL;
+    END IF;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
+        instant := relay.mark_changed('relay.documents', instant);
+    ELSIF EXISTS (SELECT FROM old_rows) THEN
+        instant := relay.mark_changed('relay.documents', instant);
     END IF;
     RETURN NULL;
 END
@@ -590,17 +977,34 @@ CREATE OR REPLACE FUNCTION relay.documents_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    at text := relay.json_time(clock_timestamp());
+    at text := relay.json_now();
     actor uuid := relay.actor();
+    instant text := relay.instant();
 BEGIN
-    INSERT INTO relay.events (topic, type, payload)
-    SELECT concat('bot:', o.bot_id), 'document_update', relay.document_event(o.bot_id,
-        'deleted', o.id, o.filename, o.status, o.error,
-        coalesce(actor, o.uploaded_by), at)
-    FROM old_rows AS o
-    WHERE (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id);
+    IF relay.is_written('relay.documents', instant, TG_RELID) THEN
+        INSERT INTO relay.events (topic, type, payload)
+        SELECT concat('bot:', o.bot_id), 'document_update', CASE WHEN d.is_there
+            THEN relay.document_event(o.bot_id, d.status, o.id, d.filename, d.status,
+                d.error, coalesce(actor, d.uploaded_by), at)
+            ELSE relay.document_event(o.bot_id, 'deleted', o.id, o.filename,
+                o.status, o.error, coalesce(actor, o.uploaded_by), at)
+        END
+        FROM old_rows AS o
+        LEFT JOIN LATERAL relay.document_now(o.bot_id, o.id) AS d ON true
+        WHERE (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id);
+    ELSE
+        INSERT INTO relay.events (topic, type, payload)
+        SELECT concat('bot:', o.bot_id), 'document_update', relay.document_event(o.bot_id,
+            'deleted', o.id, o.filename, o.status, o.error,
+            coalesce(actor, o.uploaded_by), at)
+        FROM old_rows AS o
+        WHERE (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id);
+    END IF;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
+        instant := relay.mark_changed('relay.documents', instant);
+    ELSIF EXISTS (SELECT FROM old_rows) THEN
+        instant := relay.mark_changed('relay.documents', instant);
     END IF;
     RETURN NULL;
 END

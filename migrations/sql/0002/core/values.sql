@@ -1,0 +1,63 @@
+-- Values that JSON, or those who read it, cannot take as PostgreSQL has them; and the time of now.
+-- Nothing here depends on standard_conforming_strings: where a backslash is meant, it says E''.
+
+-- RFC 3339 in UTC, whatever the session's TimeZone and DateStyle. It has years of four digits, so
+-- a time before the year 1 or after 9999 is null, as an infinite one is.
+CREATE OR REPLACE FUNCTION relay.json_time(value timestamptz) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN CASE
+    WHEN value >= '0001-01-01 00:00:00+00' AND value < '10000-01-01 00:00:00+00'
+        THEN to_char(value AT TIME ZONE 'UTC', E'\\"YYYY-MM-DD"T"HH24:MI:SS.US"Z"\\"')
+    ELSE 'null'
+END;
+
+-- The same for the time of now, which needs no check and is asked for in every message.
+CREATE FUNCTION relay.json_now() RETURNS text
+LANGUAGE sql VOLATILE PARALLEL SAFE
+RETURN to_char(
+    clock_timestamp() AT TIME ZONE 'UTC', E'\\"YYYY-MM-DD"T"HH24:MI:SS.US"Z"\\"');
+
+-- Whether there are more than 500 levels. Only brackets are kept, and the innermost pairs are
+-- taken out until none is left.
+CREATE FUNCTION relay.is_too_deep(value text) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    brackets text := translate(regexp_replace(
+        regexp_replace(value, E'"(?:[^"\\\\]|\\\\.)*"', '', 'g'), '[^][{}]+', '', 'g'),
+        '{}', '[]');
+BEGIN
+    FOR level IN 1..500 LOOP
+        brackets := replace(brackets, '[]', '');
+        EXIT WHEN brackets = '';
+    END LOOP;
+    RETURN brackets <> '';
+END
+$$;
+
+-- What a platform keeps as JSON, as text that every client can read. jsonb takes numbers of any
+-- length and thousands of levels; parsers do not, and a client that fails on a message loses it.
+-- A number of more than 250 characters becomes a string of them, and a value of more than 500
+-- levels {"omitted": "nested too deeply"}. Short texts, by far the most, can be neither.
+CREATE FUNCTION relay.json_bounded(value text) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+BEGIN
+    IF octet_length(value) - octet_length(replace(replace(value, '[', ''), '{', '')) > 500
+        AND relay.is_too_deep(value)
+    THEN
+        RETURN '{"omitted":"nested too deeply"}';
+    ELSIF value ~ '[0-9][0-9.]{250}' THEN
+        -- Strings as they are, and between them the long numbers between quotes.
+        RETURN (
+            SELECT string_agg(CASE WHEN part[1] LIKE '"%' THEN part[1]
+                ELSE regexp_replace(part[1], '(-?[0-9][0-9.eE+-]{250,})', E'"\\1"', 'g') END,
+                '' ORDER BY place)
+            FROM regexp_matches(value, E'"(?:[^"\\\\]|\\\\.)*"|[^"]+', 'g')
+                WITH ORDINALITY AS found (part, place));
+    END IF;
+    RETURN value;
+END
+$$;
+
+CREATE FUNCTION relay.json_data(value text) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN CASE WHEN octet_length(value) <= 250 THEN value ELSE relay.json_bounded(value) END;

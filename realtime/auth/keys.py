@@ -179,7 +179,10 @@ class RemoteKeys:
         algorithms: Collection[str],
         clock: Callable[[], float],
         fetch: Fetch = fetch_key_set,
+        *,
+        timeout: float = FETCH_SECONDS,
     ) -> None:
+        self._timeout = timeout
         self._url = url
         self._algorithms = frozenset(algorithms)
         self._clock = clock
@@ -231,7 +234,7 @@ class RemoteKeys:
 
     async def _fetch_keys(self) -> None:
         try:
-            async with asyncio.timeout(FETCH_SECONDS):
+            async with asyncio.timeout(self._timeout):
                 body = await self._fetch(self._url)
             self._keys = parse_key_set(body, self._algorithms)
         except Exception as error:  # noqa: BLE001 - another's server can fail in any way there is

@@ -33,10 +33,15 @@ class HandshakeRequest(NamedTuple):
     """What the client sent with its handshake."""
 
     path: tuple[str, ...]
+    """The parts of the address that name the topic: a chat's is its bot's id."""
     token: str | None
+    """The token, not yet verified; None: the client sent none."""
     cursor: str | None
+    """The cursor that the client wants missed events from; None or empty: it wants none."""
     knows_cursors: bool
+    """Whether the client sent the parameter `cursor`, so it understands `resync`."""
     wants_presence: bool
+    """Whether the client wants to be told who else is present."""
 
 
 class Conversation:
@@ -96,22 +101,17 @@ class Conversation:
         self._require_room()
         if self._sink.is_closed:
             return
-        self._subscriber = subscriber = self._make_subscriber(topic, request)
+        self._subscriber = self._make_subscriber(topic, request)
         handshake = Handshake(
-            self._services,
-            subscriber,
-            self._sink,
-            subject=identity.subject,
-            bot_id=bot_id,
-            cursor=request.cursor,
+            self._services, self._subscriber, self._sink, subject=identity.subject, bot_id=bot_id
         )
         admission = await handshake.authorize()
         if admission is None:
             return
         if bot_id is None and topic != protocol.user_topic(admission.user_id):
             raise Refused(*closing.USER_RENAMED)
-        recovery, missed = await handshake.recover(admission)
-        self._establish(subscriber, admission, identity, recovery)
+        recovery, missed = await handshake.recover(request.cursor, admission)
+        self._establish(admission, identity, recovery)
         go_live = partial(handshake.go_live, admission, missed)
         if missed:
             # Tornado reads nothing from a socket that is still opening, pongs included.
@@ -137,14 +137,10 @@ class Conversation:
         )
 
     def _establish(
-        self,
-        subscriber: Subscriber,
-        admission: Admission,
-        identity: Identity,
-        recovery: dict[str, Any],
+        self, admission: Admission, identity: Identity, recovery: dict[str, Any]
     ) -> None:
         services = self._services
-        self._token_life = TokenLife(identity, services, subscriber.sink)
+        self._token_life = TokenLife(identity, services, self._sink)
         self._ping_slice = services.pings.add(self)
         data = {
             **self._describe(admission),

@@ -29,7 +29,6 @@ class Handshake:
     Args:
         subject: the subject of the client's token.
         bot_id: the bot that has to be authorized; None: the user's own notifications.
-        cursor: the cursor that the client sent; None or empty: it wants no missed events.
     """
 
     def __init__(
@@ -40,14 +39,12 @@ class Handshake:
         *,
         subject: str,
         bot_id: str | None,
-        cursor: str | None,
     ) -> None:
         self._services = services
         self._subscriber = subscriber
         self._sink = sink
         self._subject = subject
         self._bot_id = bot_id
-        self._cursor = cursor
 
     async def authorize(self) -> Admission | None:
         """Subscribe, and ask whether the user may; None: the client has left meanwhile.
@@ -91,18 +88,24 @@ class Handshake:
             return False
         return True
 
-    async def recover(self, admission: Admission) -> tuple[dict[str, Any], Sequence[Event]]:
-        """Find the events that the client missed; with them, what it is told of its cursor."""
-        if not self._cursor:
+    async def recover(
+        self, given: str | None, admission: Admission
+    ) -> tuple[dict[str, Any], Sequence[Event]]:
+        """Find the events that the client missed; returns what it is told of that, and them.
+
+        Args:
+            given: the cursor that the client sent; None or empty: it wants no missed events.
+        """
+        if not given:
             return {}, ()
         resumes = self._services.counters.resumes
         try:
-            cursor = read_cursor(self._cursor, self._services.hub.position.database)
+            cursor = read_cursor(given, self._services.hub.position.database)
             missed = await self._since(cursor, admission)
         except Unrecoverable as lost:
             resumes[lost.reason] += 1
             return {"recovered": False, "reason": lost.reason}, ()
-        self._subscriber.cursor = self._cursor  # until it has the missed events
+        self._subscriber.cursor = given  # until it has the missed events
         resumes["recovered"] += 1
         return {"recovered": True}, missed
 

@@ -1,4 +1,4 @@
-"""The log's lines on a socket: by its connection's id they tell its story, and no secret."""
+"""A socket's lines in the log: its connection's id finds them, and none has a secret."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.serving import RunningServer, World
 from tests.waiting import eventually
 
 
-async def story_of(
+async def lines_of(
     socket: Socket, caplog: pytest.LogCaptureFixture, *, lines: int
 ) -> list[dict[str, Any]]:
     """What `grep` finds in JSON logs for the connection's id."""
@@ -37,7 +37,7 @@ def without(entries: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.gen_test
-async def test_a_sockets_lines_tell_its_story(
+async def test_a_sockets_lines_tell_what_became_of_it(
     server: RunningServer, platform: Platform, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whose it was, on what, whether it was brought up to date, who ended it and when."""
@@ -45,16 +45,16 @@ async def test_a_sockets_lines_tell_its_story(
     whose = {"user": world.guest, "topic": f"bot:{world.bot}"}
     left = await server.chat(world.bot, world.guest, cursor="nonsense")
     left.close(1000)
-    story = await story_of(left, caplog, lines=2)
-    assert without(story, "seconds") == [
+    found = await lines_of(left, caplog, lines=2)
+    assert without(found, "seconds") == [
         {"message": "socket_opened", **whose, "recovered": False, "reason": "invalid"},
         {"message": "socket_ended", **whose, "code": 1000},
     ]
-    assert story[1]["seconds"] >= 0
+    assert found[1]["seconds"] >= 0
     sent_off = await server.chat(world.bot, world.guest)
     await platform.revoke(world.bot, world.guest)
     assert await sent_off.closed() == 4003
-    assert without(await story_of(sent_off, caplog, lines=3), "seconds") == [
+    assert without(await lines_of(sent_off, caplog, lines=3), "seconds") == [
         {"message": "socket_opened", **whose},
         {"message": "socket_close_sent", **whose, "code": 4003, "reason": "access ended"},
         {"message": "socket_ended", **whose, "code": 4003},

@@ -28,12 +28,12 @@ def browser() -> Iterator["Browser"]:
 
 
 @pytest.fixture
-def context(browser: "Browser") -> Iterator["BrowserContext"]:
+def browser_context(browser: "Browser") -> Iterator["BrowserContext"]:
     """A person's browsing of its own: no storage shared, every page closed at the end."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    context.set_default_timeout(MILLISECONDS)
-    yield context
-    context.close()
+    browser_context = browser.new_context(viewport={"width": 1440, "height": 900})
+    browser_context.set_default_timeout(MILLISECONDS)
+    yield browser_context
+    browser_context.close()
 
 
 @pytest.fixture

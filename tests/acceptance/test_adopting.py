@@ -98,13 +98,13 @@ def terminal(checkout: Path, postgres: EmbeddedPostgres) -> Iterator[Terminal]:
 
 @pytest.mark.browser
 def test_the_steps_of_the_document(
-    terminal: Terminal, empty_database: str, context: BrowserContext
+    terminal: Terminal, empty_database: str, browser_context: BrowserContext
 ) -> None:
     """Block after block as it is written, but for the database's address; the row is shown."""
     own = f"export DATABASE_URL='{empty_database}'"
     text, count = re.subn(r"^export DATABASE_URL=.*$", own, DOCUMENT, flags=re.MULTILINE)
     assert count == 1
-    page = context.new_page()
+    page = browser_context.new_page()
     said = {}
     blocks = code_blocks(text, "sh")
     for block in blocks:

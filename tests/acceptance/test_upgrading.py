@@ -54,7 +54,7 @@ def upgrade() -> None:
 
 
 @pytest.fixture(scope="module")
-def later() -> Iterator[Path]:
+def later_release() -> Iterator[Path]:
     """A checkout of a later release: this one, and a migration after its last."""
     with tempfile.TemporaryDirectory(prefix="realtime-test-") as home:
         root = Path(home) / "later"
@@ -104,7 +104,7 @@ def newest_cursor(socket: Socket) -> str:
 
 @pytest.mark.gen_test
 async def test_a_release_loses_nothing(
-    database: str, platform: Platform, world: World, later: Path
+    database: str, platform: Platform, world: World, later_release: Path
 ) -> None:
     """Migrated while the old process serves, then replaced: its client goes on with its cursor."""
 
@@ -114,10 +114,10 @@ async def test_a_release_loses_nothing(
     with serving(ROOT, database) as old:
         there = await old.chat(world)
         await write("before")
-        await asyncio.to_thread(script("migrate", root=later, DATABASE_URL=database))
+        await asyncio.to_thread(script("migrate", root=later_release, DATABASE_URL=database))
         await write("old process, new schema")
         await there.next("chat_message", 2)
-        with serving(later, database) as new:
+        with serving(later_release, database) as new:
             beside = await new.chat(world)
             await write("old and new process")
             await there.next("chat_message", 3)
@@ -137,10 +137,10 @@ async def test_a_release_loses_nothing(
 
 @pytest.mark.gen_test(timeout=120)
 async def test_the_release_before_starts_on_additions(
-    database: str, platform: Platform, world: World, later: Path
+    database: str, platform: Platform, world: World, later_release: Path
 ) -> None:
     """As on a host that moves it after the release step. Where it cannot, a line says so."""
-    await asyncio.to_thread(script("migrate", root=later, DATABASE_URL=database))
+    await asyncio.to_thread(script("migrate", root=later_release, DATABASE_URL=database))
     await asyncio.to_thread(script("migrate", DATABASE_URL=database))
     with serving(ROOT, database) as old:
         there = await old.chat(world)

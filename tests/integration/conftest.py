@@ -26,7 +26,7 @@ def pool(io_loop: IOLoop, database: str) -> Iterator[Pool]:
 
 
 @pytest.fixture
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
+def frequent_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Heartbeats, typing and connections are written many times a second."""
     monkeypatch.setattr(nodes, "HEARTBEAT_SECONDS", 0.02)
     monkeypatch.setattr(nodes, "TYPING_SECONDS", 0.02)

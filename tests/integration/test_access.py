@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -28,20 +27,12 @@ LOCK = "BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE"
 
 
 @pytest.fixture
-def pool(io_loop: IOLoop, database: str) -> Iterator[Pool]:
-    context = open_pool(database, size=4, timeout=10, is_pooled=False)
-    yield io_loop.run_sync(context.__aenter__)
-    io_loop.run_sync(lambda: context.__aexit__(None, None, None))
-    io_loop.run_sync(lambda: asyncio.sleep(0))  # the sockets close on the next turn
-
-
-@pytest.fixture
 def access(pool: Pool) -> Access:
     return Access(pool, subject_kind="id", timeout=10)
 
 
 @pytest.fixture
-def by_name(pool: Pool) -> Access:
+def access_by_username(pool: Pool) -> Access:
     return Access(pool, subject_kind="username", timeout=10)
 
 
@@ -81,12 +72,12 @@ async def test_who_they_are_and_what_they_may(access: Access, world: World) -> N
 
 
 @pytest.mark.gen_test
-async def test_by_name(by_name: Access, world: World, platform: Platform) -> None:
+async def test_by_name(access_by_username: Access, world: World, platform: Platform) -> None:
     """Never guessed: one who takes somebody's id as a name does not become them."""
     imposter = await platform.user(world.owner)
-    assert (await admit(by_name, "gus", world.bot)).user_id == world.guest
-    assert (await admit(by_name, world.owner, None)).user_id == imposter
-    assert await refusal_of(by_name, world.guest) == CloseCode.UNAUTHENTICATED
+    assert (await admit(access_by_username, "gus", world.bot)).user_id == world.guest
+    assert (await admit(access_by_username, world.owner, None)).user_id == imposter
+    assert await refusal_of(access_by_username, world.guest) == CloseCode.UNAUTHENTICATED
 
 
 @pytest.mark.gen_test
@@ -115,11 +106,13 @@ async def test_an_inactive_user(
         "\ud800",
     ],
 )
-async def test_nobody(access: Access, by_name: Access, world: World, subject: str) -> None:
+async def test_nobody(
+    access: Access, access_by_username: Access, world: World, subject: str
+) -> None:
     """An unknown or malformed subject is told so, however it is malformed, and need not return."""
     assert await refusal_of(access, subject, world.bot) == CloseCode.UNAUTHENTICATED
     if subject != "gus":
-        assert await refusal_of(by_name, subject) == CloseCode.UNAUTHENTICATED
+        assert await refusal_of(access_by_username, subject) == CloseCode.UNAUTHENTICATED
 
 
 @pytest.mark.gen_test

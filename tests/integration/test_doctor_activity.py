@@ -16,7 +16,7 @@ from tests.waiting import LIMIT
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def every_transaction_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every transaction counts as long."""
     monkeypatch.setattr("realtime.doctor.activity.LONG_SECONDS", 0.0)
 
@@ -30,7 +30,7 @@ async def another(database: str) -> AsyncIterator[Platform]:
 
 @pytest.mark.gen_test
 async def test_a_transaction_that_does_not_end(
-    database: str, platform: Platform, at_once: None
+    database: str, platform: Platform, every_transaction_is_long: None
 ) -> None:
     """Whose it is, and how to end it; one that wrote nothing is in nobody's way."""
     async with another(database) as writer:
@@ -52,7 +52,7 @@ async def test_a_transaction_that_does_not_end(
 
 @pytest.mark.gen_test
 async def test_a_prepared_transaction_that_was_forgotten(
-    database: str, platform: Platform, at_once: None
+    database: str, platform: Platform, every_transaction_is_long: None
 ) -> None:
     """By its name; what it says to run ends it."""
     name = f"it's {platform.connection.get_server_pid()}"

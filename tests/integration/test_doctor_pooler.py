@@ -13,19 +13,19 @@ from tests.pgbouncer import pgbouncer
 
 
 @pytest.fixture
-def pooled(database: str) -> Iterator[str]:
+def pooled_database(database: str) -> Iterator[str]:
     """The test's database through a transaction-mode pooler."""
     with pgbouncer(database) as dsn:
         yield dsn
 
 
 @pytest.mark.gen_test
-async def test_a_pooler_in_the_way_of_listen(pooled: str) -> None:
+async def test_a_pooler_in_the_way_of_listen(pooled_database: str) -> None:
     """Named, with what else is lost behind it, and the setting that leads past it."""
     await finds(
         Level.PROBLEM,
         "listening",
-        deployment(pooled),
+        deployment(pooled_database),
         "transaction-mode pooler",
         "prepared statements",
         "set DATABASE_DIRECT_URL",
@@ -33,9 +33,9 @@ async def test_a_pooler_in_the_way_of_listen(pooled: str) -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_pooler_and_a_way_past_it(pooled: str, database: str) -> None:
+async def test_a_pooler_and_a_way_past_it(pooled_database: str, database: str) -> None:
     """That is how it should be: every check is well."""
-    there = deployment(pooled, DATABASE_DIRECT_URL=database)
+    there = deployment(pooled_database, DATABASE_DIRECT_URL=database)
     await finds(Level.FINE, "listening", there, "past the pooler")
     await finds(Level.FINE, "one database", there, "leads to the same database")
     report = await examine(there)
@@ -43,19 +43,19 @@ async def test_a_pooler_and_a_way_past_it(pooled: str, database: str) -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_direct_address_that_is_not_direct(pooled: str, database: str) -> None:
+async def test_a_direct_address_that_is_not_direct(pooled_database: str, database: str) -> None:
     """As where somebody set both to addresses of the pooler."""
-    other = f"{pooled}?application_name=direct"
-    there = deployment(pooled, DATABASE_DIRECT_URL=other)
+    other = f"{pooled_database}?application_name=direct"
+    there = deployment(pooled_database, DATABASE_DIRECT_URL=other)
     await finds(Level.PROBLEM, "listening", there, "DATABASE_DIRECT_URL leads through")
-    there = deployment(database, DATABASE_DIRECT_URL=pooled)
+    there = deployment(database, DATABASE_DIRECT_URL=pooled_database)
     await finds(Level.PROBLEM, "listening", there, "DATABASE_DIRECT_URL leads through")
 
 
 @pytest.mark.gen_test
-async def test_the_loop_behind_a_pooler(pooled: str) -> None:
+async def test_the_loop_behind_a_pooler(pooled_database: str) -> None:
     """The event is written and read, and its ring is not heard."""
-    await finds(Level.PROBLEM, "full loop", deployment(pooled), "its ring was not heard")
+    await finds(Level.PROBLEM, "full loop", deployment(pooled_database), "its ring was not heard")
 
 
 @pytest.mark.gen_test

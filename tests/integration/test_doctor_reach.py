@@ -68,7 +68,7 @@ def write_certificate(directory: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def networked(postgres_bin: Path | None) -> Iterator[Networked]:
+def tcp_postgres(postgres_bin: Path | None) -> Iterator[Networked]:
     """TLS is off until a test turns it on."""
     host = f"127.{random.randint(1, 254)}.{random.randint(0, 254)}.{random.randint(1, 254)}"
     with postgres_server(postgres_bin, listen_addresses=host) as server:
@@ -127,43 +127,45 @@ async def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.gen_test
-async def test_a_wrong_password(networked: Networked) -> None:
+async def test_a_wrong_password(tcp_postgres: Networked) -> None:
     """Of whom, and how to write one that has special characters."""
-    await finds(Level.FINE, "database", deployment(networked.dsn()))
-    wrong = networked.dsn(password="open-sesame")
+    await finds(Level.FINE, "database", deployment(tcp_postgres.dsn()))
+    wrong = tcp_postgres.dsn(password="open-sesame")
     await unreachable(wrong, "the password for 'someone' is wrong", "%40")
 
 
 @pytest.mark.gen_test
-async def test_a_wrong_database(networked: Networked) -> None:
+async def test_a_wrong_database(tcp_postgres: Networked) -> None:
     """The name that does not exist."""
-    await unreachable(networked.dsn(database="apq"), "the server has no database 'apq'")
+    await unreachable(tcp_postgres.dsn(database="apq"), "the server has no database 'apq'")
 
 
 @pytest.mark.gen_test
-async def test_a_server_without_tls(networked: Networked) -> None:
+async def test_a_server_without_tls(tcp_postgres: Networked) -> None:
     """Which sslmode insists on."""
-    await unreachable(f"{networked.dsn()}?sslmode=require", "the server speaks no TLS", "ssl = on")
+    await unreachable(
+        f"{tcp_postgres.dsn()}?sslmode=require", "the server speaks no TLS", "ssl = on"
+    )
 
 
 @pytest.mark.gen_test
-async def test_a_server_with_tls(networked: Networked, tmp_path: Path) -> None:
+async def test_a_server_with_tls(tcp_postgres: Networked, tmp_path: Path) -> None:
     """It may insist on it, and its certificate may be nobody's."""
-    server = networked.server
+    server = tcp_postgres.server
     if server.sql("SELECT setting FROM pg_settings WHERE name = 'ssl_library'") == "":
         pytest.skip("this PostgreSQL is built without TLS; Debian's has it")
     write_certificate(server.data_directory)
     server.sql("ALTER SYSTEM SET ssl = on")
     server.sql("SELECT pg_reload_conf()")
     try:
-        await finds(Level.FINE, "database", deployment(f"{networked.dsn()}?sslmode=require"))
-        encrypted = networked.dsn("encrypted", "wrong-sesame")
+        await finds(Level.FINE, "database", deployment(f"{tcp_postgres.dsn()}?sslmode=require"))
+        encrypted = tcp_postgres.dsn("encrypted", "wrong-sesame")
         await finds(Level.FINE, "database", deployment(f"{encrypted}?sslmode=require"))
         await unreachable(f"{encrypted}?sslmode=disable", "the password for 'encrypted' is wrong")
         own = tmp_path / "other.pem"
         write_certificate(tmp_path)
         (tmp_path / "server.crt").rename(own)
-        verified = f"{networked.dsn()}?sslmode=verify-full&sslrootcert={own}"
+        verified = f"{tcp_postgres.dsn()}?sslmode=verify-full&sslrootcert={own}"
         await unreachable(verified, "certificate", "sslrootcert")
     finally:
         server.sql("ALTER SYSTEM RESET ssl")
@@ -171,26 +173,26 @@ async def test_a_server_with_tls(networked: Networked, tmp_path: Path) -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_server_that_wants_tls(networked: Networked) -> None:
+async def test_a_server_that_wants_tls(tcp_postgres: Networked) -> None:
     """Its rules refuse who comes without."""
-    rules = networked.server.data_directory / "pg_hba.conf"
+    rules = tcp_postgres.server.data_directory / "pg_hba.conf"
     rules.write_text(RULES.replace("host    all all ", "hostssl all all "))
-    networked.server.sql("SELECT pg_reload_conf()")
+    tcp_postgres.server.sql("SELECT pg_reload_conf()")
     try:
-        await unreachable(networked.dsn(), "the server wants TLS", "sslmode=require")
+        await unreachable(tcp_postgres.dsn(), "the server wants TLS", "sslmode=require")
     finally:
         rules.write_text(RULES)
-        networked.server.sql("SELECT pg_reload_conf()")
+        tcp_postgres.server.sql("SELECT pg_reload_conf()")
 
 
 @pytest.mark.gen_test
-async def test_no_connection_left(networked: Networked) -> None:
+async def test_no_connection_left(tcp_postgres: Networked) -> None:
     """The role has as many as it may have."""
-    networked.server.sql("ALTER ROLE someone CONNECTION LIMIT 0")
+    tcp_postgres.server.sql("ALTER ROLE someone CONNECTION LIMIT 0")
     try:
-        await unreachable(networked.dsn(), "too many connections", "max_connections")
+        await unreachable(tcp_postgres.dsn(), "too many connections", "max_connections")
     finally:
-        networked.server.sql("ALTER ROLE someone CONNECTION LIMIT -1")
+        tcp_postgres.server.sql("ALTER ROLE someone CONNECTION LIMIT -1")
 
 
 @pytest.mark.gen_test

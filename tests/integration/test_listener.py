@@ -135,13 +135,14 @@ def heard(io_loop: IOLoop) -> Iterator[Heard]:
 
 
 @pytest.fixture
-def only_rung(monkeypatch: pytest.MonkeyPatch) -> None:
+def reads_only_when_rung(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is read without a ring."""
     monkeypatch.setattr(pace, "SAFETY_SECONDS", NEVER)
 
 
 @pytest.fixture
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
+def frequent_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log is also read twenty times a second."""
     monkeypatch.setattr(pace, "SAFETY_SECONDS", 0.05)
 
 
@@ -173,7 +174,7 @@ async def kill_listener(platform: Platform) -> None:
 
 @pytest.mark.gen_test
 async def test_a_ring_has_the_log_read(
-    heard: Heard, database: str, platform: Platform, only_rung: None
+    heard: Heard, database: str, platform: Platform, reads_only_when_rung: None
 ) -> None:
     """Nothing else does, so what was written quietly comes along with the next."""
     await send(platform, "before")
@@ -189,7 +190,7 @@ async def test_a_ring_has_the_log_read(
 
 @pytest.mark.gen_test
 async def test_the_safety_read(
-    heard: Heard, database: str, platform: Platform, often: None
+    heard: Heard, database: str, platform: Platform, frequent_checks: None
 ) -> None:
     """It brings what was written with relay.quiet, as everything else that did not ring."""
     await heard.start(database)
@@ -202,7 +203,7 @@ async def test_the_safety_read(
 
 @pytest.mark.gen_test
 async def test_no_transaction_is_left_open(
-    heard: Heard, database: str, platform: Platform, only_rung: None
+    heard: Heard, database: str, platform: Platform, reads_only_when_rung: None
 ) -> None:
     """Neither after a small read nor after one in pages: NOTIFY would not be heard."""
     await heard.start(database)
@@ -244,7 +245,7 @@ async def test_ending_leaves_no_connection(heard: Heard, database: str, platform
 
 @pytest.mark.gen_test
 async def test_a_grant_is_read_once(
-    heard: Heard, database: str, platform: Platform, only_rung: None
+    heard: Heard, database: str, platform: Platform, reads_only_when_rung: None
 ) -> None:
     """Though no event comes with it: else it would undo the memory of refusals at every read."""
     await heard.start(database)
@@ -264,7 +265,7 @@ async def test_a_pooler_in_the_way(
     heard: Heard,
     database: str,
     platform: Platform,
-    only_rung: None,
+    reads_only_when_rung: None,
     passes: bool,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -283,7 +284,11 @@ async def test_a_pooler_in_the_way(
 
 @pytest.mark.gen_test
 async def test_a_killed_connection(
-    heard: Heard, database: str, platform: Platform, postgres: EmbeddedPostgres, only_rung: None
+    heard: Heard,
+    database: str,
+    platform: Platform,
+    postgres: EmbeddedPostgres,
+    reads_only_when_rung: None,
 ) -> None:
     """What is committed before it is back arrives when it is, without a ring."""
     await heard.start(database)
@@ -307,7 +312,7 @@ async def test_a_killed_connection(
 
 @pytest.mark.gen_test
 async def test_a_connection_killed_between_pages(
-    heard: Heard, database: str, platform: Platform, only_rung: None
+    heard: Heard, database: str, platform: Platform, reads_only_when_rung: None
 ) -> None:
     """What had been delivered of the read is not delivered again by the next."""
     await heard.start(database)
@@ -324,7 +329,7 @@ async def test_a_connection_killed_between_pages(
 
 @pytest.mark.gen_test
 async def test_away_for_longer_than_the_log_goes_back(
-    heard: Heard, database: str, platform: Platform, only_rung: None
+    heard: Heard, database: str, platform: Platform, reads_only_when_rung: None
 ) -> None:
     """Then every socket is told, once, and the relay goes on from now."""
     await heard.start(database)
@@ -397,7 +402,7 @@ def wire(io_loop: IOLoop, database: str) -> Iterator[Wire]:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("number", [1, 2500])
 async def test_a_connection_that_falls_silent(
-    wire: Wire, heard: Heard, database: str, platform: Platform, often: None, number: int
+    wire: Wire, heard: Heard, database: str, platform: Platform, frequent_checks: None, number: int
 ) -> None:
     """No end of it is ever heard; the next read finds out, and another connection is made."""
     await heard.start(wire.dsn, direct=database, timeout=0.5)
@@ -425,7 +430,7 @@ async def write(dsn: str, *texts: str) -> None:
 
 @pytest.mark.gen_test
 async def test_a_server_that_falls_down(
-    heard: Heard, stoppable_postgres: EmbeddedPostgres, only_rung: None
+    heard: Heard, stoppable_postgres: EmbeddedPostgres, reads_only_when_rung: None
 ) -> None:
     """It comes back, and so does the listener; nothing is lost or told twice."""
     dsn = stoppable_postgres.dsn()
@@ -444,7 +449,7 @@ async def test_a_standby_is_not_listened_to_until_it_is_promoted(
     heard: Heard,
     stoppable_postgres: EmbeddedPostgres,
     caplog: pytest.LogCaptureFixture,
-    only_rung: None,
+    reads_only_when_rung: None,
 ) -> None:
     """It says why; after the promotion history is another, which every socket is told."""
     dsn = stoppable_postgres.dsn()

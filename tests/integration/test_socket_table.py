@@ -90,7 +90,9 @@ async def becomes_true(platform: Platform, process: Process) -> None:
 
 
 @pytest.mark.gen_test
-async def test_comings_and_goings_are_written(pool: Pool, platform: Platform, often: None) -> None:
+async def test_comings_and_goings_are_written(
+    pool: Pool, platform: Platform, frequent_writes: None
+) -> None:
     """With who it is and since when; who came and went in between never was."""
     process = Process(pool)
     await process.beat(platform)
@@ -125,7 +127,7 @@ async def test_comings_and_goings_are_written(pool: Pool, platform: Platform, of
 async def test_what_is_not_true_is_mended(
     pool: Pool,
     platform: Platform,
-    often: None,
+    frequent_writes: None,
     harm: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -146,7 +148,7 @@ async def test_what_is_not_true_is_mended(
 
 @pytest.mark.gen_test
 async def test_writes_that_failed_are_made_up_for(
-    pool: Pool, platform: Platform, often: None, caplog: pytest.LogCaptureFixture
+    pool: Pool, platform: Platform, frequent_writes: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """During an outage nothing is collected; after it, only the difference is written."""
     process = Process(pool)
@@ -168,7 +170,7 @@ async def test_writes_that_failed_are_made_up_for(
 
 @pytest.mark.gen_test
 async def test_a_process_that_others_took_for_dead_comes_back(
-    pool: Pool, platform: Platform, often: None
+    pool: Pool, platform: Platform, frequent_writes: None
 ) -> None:
     """Its rows went with its node's, and cannot be written before its next heartbeat."""
     process = Process(pool)
@@ -184,7 +186,7 @@ async def test_a_process_that_others_took_for_dead_comes_back(
 
 @pytest.mark.gen_test
 async def test_the_living_elsewhere_are_counted_and_listed(
-    pool: Pool, platform: Platform, often: None
+    pool: Pool, platform: Platform, frequent_writes: None
 ) -> None:
     """Without what is here already; not those of the dead, and never one's own."""
     here, there, dead = Process(pool), Process(pool), Process(pool)
@@ -221,7 +223,7 @@ async def test_the_living_elsewhere_are_counted_and_listed(
 
 @pytest.mark.gen_test
 async def test_people_elsewhere_are_listed_by_topic_and_user(
-    pool: Pool, platform: Platform, often: None, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, platform: Platform, frequent_writes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each once, since the oldest of their sockets; not the dead, nor what is only here."""
     here, there, third, dead = (Process(pool) for _ in range(4))
@@ -285,7 +287,7 @@ class Watched(SocketTable):
 
 @pytest.mark.gen_test
 async def test_nothing_is_written_where_nothing_changed(
-    pool: Pool, platform: Platform, often: None
+    pool: Pool, platform: Platform, frequent_writes: None
 ) -> None:
     """One statement for a whole batch, and then the rows are only counted."""
     process = Process(pool)

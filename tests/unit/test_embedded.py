@@ -43,7 +43,7 @@ def home() -> Iterator[Path]:
 
 
 @pytest.fixture
-def make(home: Path, postgres_bin: Path | None) -> Iterator[Maker]:
+def make_server(home: Path, postgres_bin: Path | None) -> Iterator[Maker]:
     """Makes servers on one data directory, all of them stopped after the test."""
     made: list[EmbeddedPostgres] = []
 
@@ -61,9 +61,9 @@ def pid_of(server: EmbeddedPostgres) -> int:
     return int((server.data_directory / "postmaster.pid").read_text().splitlines()[0])
 
 
-def test_start_makes_a_database_that_asyncpg_can_use(make: Maker) -> None:
+def test_start_makes_a_database_that_asyncpg_can_use(make_server: Maker) -> None:
     """A fresh directory, with spaces, quotes and a dollar in its path, becomes a server."""
-    server = make()
+    server = make_server()
     server.start()
 
     async def ask() -> str:
@@ -80,9 +80,9 @@ def test_start_makes_a_database_that_asyncpg_can_use(make: Maker) -> None:
     assert server.psql.exists()
 
 
-def test_the_server_listens_on_its_private_socket_only(make: Maker) -> None:
+def test_the_server_listens_on_its_private_socket_only(make_server: Maker) -> None:
     """No TCP port is opened, and only the server's account and root reach the socket."""
-    server = make()
+    server = make_server()
     server.start()
     assert server.sql("SHOW listen_addresses") == ""
     directory = Path(server.sql("SHOW unix_socket_directories"))
@@ -90,9 +90,9 @@ def test_the_server_listens_on_its_private_socket_only(make: Maker) -> None:
     assert len(str(directory / ".s.PGSQL.5432")) <= 107
 
 
-def test_start_again_uses_the_running_server(make: Maker) -> None:
+def test_start_again_uses_the_running_server(make_server: Maker) -> None:
     """Starting twice, or from a second copy, starts one server."""
-    server, copy = make(), make()
+    server, copy = make_server(), make_server()
     server.start()
     pid = pid_of(server)
     server.start()
@@ -101,9 +101,9 @@ def test_start_again_uses_the_running_server(make: Maker) -> None:
     assert copy.dsn() == server.dsn()
 
 
-def test_the_last_one_out_stops_the_server(make: Maker) -> None:
+def test_the_last_one_out_stops_the_server(make_server: Maker) -> None:
     """One copy that stops leaves the other its server; the second leaves nothing."""
-    server, copy = make(), make()
+    server, copy = make_server(), make_server()
     server.start()
     copy.start()
     pid = pid_of(server)
@@ -115,9 +115,9 @@ def test_the_last_one_out_stops_the_server(make: Maker) -> None:
     assert not socket_directory.exists()
 
 
-def test_data_survives_a_stop_and_a_start(make: Maker) -> None:
+def test_data_survives_a_stop_and_a_start(make_server: Maker) -> None:
     """A stopped server starts again with what was written, whichever way it was stopped."""
-    server = make()
+    server = make_server()
     server.start()
     server.sql("CREATE TABLE kept (n int)")
     server.stop("immediate")
@@ -125,9 +125,9 @@ def test_data_survives_a_stop_and_a_start(make: Maker) -> None:
     assert server.sql("SELECT count(*) FROM kept") == "0"
 
 
-def test_a_crashed_user_leaves_no_count_behind(make: Maker, home: Path) -> None:
+def test_a_crashed_user_leaves_no_count_behind(make_server: Maker, home: Path) -> None:
     """After a process was killed, the next one takes over its server and can stop it."""
-    server = make()
+    server = make_server()
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", START_AND_DIE, home / "postgres", server.bin_dir]
     crashed = subprocess.run(command, cwd=root, timeout=LIMIT, check=False)
@@ -140,9 +140,9 @@ def test_a_crashed_user_leaves_no_count_behind(make: Maker, home: Path) -> None:
     wait_until(lambda: not lives(pid))
 
 
-def test_a_stale_process_number_does_not_stop_a_start(make: Maker) -> None:
+def test_a_stale_process_number_does_not_stop_a_start(make_server: Maker) -> None:
     """The number of a dead server may belong to another program by now: here, to this test."""
-    server = make()
+    server = make_server()
     server.start()
     server.stop()
     stale = [str(os.getpid()), str(server.data_directory), "0", "5432", "/nowhere", "", "", "ready"]
@@ -151,9 +151,9 @@ def test_a_stale_process_number_does_not_stop_a_start(make: Maker) -> None:
     assert pid_of(server) != os.getpid()
 
 
-def test_a_server_whose_socket_was_cleaned_away_is_started_again(make: Maker) -> None:
+def test_a_server_whose_socket_was_cleaned_away_is_started_again(make_server: Maker) -> None:
     """A cleaner of temporary directories does not leave an unreachable server in the way."""
-    server, copy = make(), make()
+    server, copy = make_server(), make_server()
     server.start()
     socket_directory = Path(server.sql("SHOW unix_socket_directories"))
     for path in socket_directory.iterdir():
@@ -162,42 +162,42 @@ def test_a_server_whose_socket_was_cleaned_away_is_started_again(make: Maker) ->
     assert copy.sql("SELECT 1") == "1"
 
 
-def test_an_interrupted_initdb_is_done_again(make: Maker, home: Path) -> None:
+def test_an_interrupted_initdb_is_done_again(make_server: Maker, home: Path) -> None:
     """What a killed initdb left behind is never taken for a data directory."""
     (home / "postgres.unfinished").mkdir()
     (home / "postgres.unfinished" / "PG_VERSION").write_text("18")
-    server = make()
+    server = make_server()
     server.start()
     assert server.sql("SELECT 1") == "1"
     assert not (home / "postgres.unfinished").exists()
 
 
-def test_more_settings_reach_the_server(make: Maker) -> None:
+def test_more_settings_reach_the_server(make_server: Maker) -> None:
     """Settings with spaces and quotes arrive as they are."""
-    server = make(settings={"application_name": 'it\'s "here"', "max_connections": "33"})
+    server = make_server(settings={"application_name": 'it\'s "here"', "max_connections": "33"})
     server.start()
     assert server.sql("SHOW max_connections") == "33"
 
 
-def test_a_failed_start_shows_the_end_of_the_log(make: Maker) -> None:
+def test_a_failed_start_shows_the_end_of_the_log(make_server: Maker) -> None:
     """The error says what PostgreSQL said, and nothing stays in use."""
-    server = make(settings={"max_connections": "nonsense"})
+    server = make_server(settings={"max_connections": "nonsense"})
     with pytest.raises(EmbeddedPostgresError, match='"max_connections": "nonsense"'):
         server.start()
     with pytest.raises(EmbeddedPostgresError, match="not started"):
         server.dsn()
 
 
-def test_a_failed_statement_shows_what_psql_said(make: Maker) -> None:
+def test_a_failed_statement_shows_what_psql_said(make_server: Maker) -> None:
     """`sql` raises with the server's message."""
-    server = make()
+    server = make_server()
     server.start()
     with pytest.raises(EmbeddedPostgresError, match='relation "nowhere" does not exist'):
         server.sql("TABLE nowhere")
 
 
 def test_the_environment_does_not_redirect_the_tools(
-    make: Maker, monkeypatch: pytest.MonkeyPatch
+    make_server: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A developer's own PGHOST, PGPORT and PGDATABASE are for their own server."""
     for name, value in {
@@ -207,29 +207,29 @@ def test_the_environment_does_not_redirect_the_tools(
         "PGUSER": "x",
     }.items():
         monkeypatch.setenv(name, value)
-    server = make()
+    server = make_server()
     server.start()
     assert server.sql("SELECT current_user") == "postgres"
 
 
-def test_data_of_another_major_version_is_refused(make: Maker, home: Path) -> None:
+def test_data_of_another_major_version_is_refused(make_server: Maker, home: Path) -> None:
     """The error names the version and says what to do."""
     (home / "postgres").mkdir()
     (home / "postgres" / "PG_VERSION").write_text("9.6\n")
     with pytest.raises(
         EmbeddedPostgresError, match=r"made by PostgreSQL 9\.6, not by .*: delete it"
     ):
-        make().start()
+        make_server().start()
 
 
 def test_a_link_in_place_of_the_socket_directory_is_refused(
-    make: Maker, monkeypatch: pytest.MonkeyPatch, home: Path
+    make_server: Maker, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
     """Another user cannot lead the server's socket elsewhere by taking its name first."""
     shared = home.parent / "tmp"
     shared.mkdir(mode=0o755)
     monkeypatch.setattr(tempfile, "tempdir", str(shared))
-    server = make()
+    server = make_server()
     server.start()
     name = Path(server.sql("SHOW unix_socket_directories"))
     assert name.parent == shared

@@ -1,4 +1,4 @@
-"""The metrics of all processes, in the text format of Prometheus.
+"""Writes the metrics of all processes in the text format of Prometheus.
 
 A new collector each time and no registry: nothing is kept between scrapes.
 https://prometheus.io/docs/instrumenting/exposition_formats/
@@ -24,14 +24,20 @@ DOORBELL_MODES = ("asleep", "awake", "fenced", "polling")
 
 _Number = Callable[[ProcessMetrics], float | None]
 _GAUGES: Final[Mapping[str, tuple[str, _Number]]] = {
-    "start_time_seconds": ("When the process started, epoch seconds.", lambda one: one.started_at),
+    "start_time_seconds": (
+        "When the process started, in epoch seconds.",
+        lambda one: one.started_at,
+    ),
     "resident_memory_bytes": ("Memory of the process.", lambda one: one.resident_bytes),
     "event_loop_lag_seconds": (
-        "How long a task had to wait for its turn, at worst, in the last ten seconds.",
+        "The longest time that a task had to wait for its turn in the last ten seconds.",
         lambda one: one.loop_lag,
     ),
     "users": ("Users with a socket on this process.", lambda one: one.users),
-    "buffered_bytes": ("What waits for clients that read slowly.", lambda one: one.buffered_bytes),
+    "buffered_bytes": (
+        "Bytes that wait for clients that read slowly.",
+        lambda one: one.buffered_bytes,
+    ),
     "log_lag_seconds": (
         "Age of the oldest event of the latest read of the log; 0: it found none.",
         lambda one: one.lag,
@@ -39,20 +45,23 @@ _GAUGES: Final[Mapping[str, tuple[str, _Number]]] = {
 }
 _COUNTERS: Final[Mapping[str, tuple[str, _Number]]] = {
     "events": ("Events read from the log.", lambda one: one.events),
-    "deliveries": ("Events times the sockets they were handed to.", lambda one: one.deliveries),
-    "reads": ("Reads of the log (of a large one, its pages).", lambda one: one.reads),
-    "read_seconds": ("What they took.", lambda one: one.read_seconds),
+    "deliveries": ("Events times the sockets that each was sent to.", lambda one: one.deliveries),
+    "reads": ("Reads of the log; each page of a large read counts.", lambda one: one.reads),
+    "read_seconds": (
+        "Seconds that all reads of the log took together.",
+        lambda one: one.read_seconds,
+    ),
     "rings": ("Rings of the doorbell that were heard.", lambda one: one.rings),
-    "silences": ("Times that the process wanted no rings for a while.", lambda one: one.silences),
+    "silences": ("How often the process silenced the doorbell.", lambda one: one.silences),
     "database_losses": (
-        "Times that the connection that listens was lost, or could not be had.",
+        "How often the listening connection was lost, or could not be made.",
         lambda one: one.losses,
     ),
     "opens": ("Sockets that were let in.", lambda one: one.opens),
 }
 _HISTOGRAMS: Final[Mapping[str, tuple[str, Callable[[ProcessMetrics], Buckets]]]] = {
     "latency_seconds": (
-        "From the writing of a row until its event was handed to the last of its sockets.",
+        "From the writing of a row until its event was sent to the last of its sockets.",
         lambda one: one.latency,
     ),
     "batch_events": ("Events of each read that found any.", lambda one: one.batches),
@@ -60,10 +69,10 @@ _HISTOGRAMS: Final[Mapping[str, tuple[str, Callable[[ProcessMetrics], Buckets]]]
 _LABELLED: Final[Mapping[str, tuple[str, str, Callable[[ProcessMetrics], Mapping[str, int]]]]] = {
     "resumes": (
         "result",
-        "Sockets that came back with a cursor: recovered, or why not.",
+        "Sockets that came with a cursor, by what became of it: recovered, or why not.",
         lambda one: one.resumes,
     ),
-    "closes": ("code", "Sockets that are gone, by close code.", lambda one: one.closes),
+    "closes": ("code", "Sockets that were closed, by close code.", lambda one: one.closes),
 }
 
 

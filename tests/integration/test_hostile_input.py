@@ -8,9 +8,11 @@ import random
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from urllib.parse import urlencode
 
 import pytest
 
+from realtime.config.intervals import Intervals
 from tests.platform import Platform
 from tests.serving import RunningServer, StartServer, World, token
 from tests.waiting import eventually
@@ -127,6 +129,34 @@ async def test_handshakes_that_are_none_harm_nobody(
     await good.caught_up()
     await eventually(lambda: len(server.server.hub) == 1)
     assert not [r for r in caplog.records if r.exc_info], caplog.text
+
+
+@pytest.mark.gen_test
+async def test_a_client_that_does_not_read_its_missed_events_is_closed(
+    start_server: StartServer,
+    platform: Platform,
+    world: World,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """They are sent in portions, and it has so much time for each of them."""
+    caplog.set_level(logging.INFO)
+    server = await start_server(intervals=Intervals(replay=0.2))
+    guest = await server.chat(world.bot, world.guest)
+    cursor = (await guest.established())["data"]["cursor"]
+    guest.close(1000)
+    await platform.execute(
+        "INSERT INTO messages (session_id, bot_id, user_id, role, content)"
+        " SELECT $1, $2, $3, 'user', repeat('x', 10000) FROM generate_series(1, 2000)",
+        world.session,
+        world.bot,
+        world.owner,
+    )
+    path = f"/api/ws/chat/{world.bot}?{urlencode({'token': token(world.guest), 'cursor': cursor})}"
+    _, writer = await asyncio.open_connection("127.0.0.1", server.server.port, limit=1024)
+    writer.write(handshake(path))
+    await eventually(lambda: "the client reads missed events too slowly" in caplog.text)
+    await hang_up(writer)
+    await eventually(lambda: len(server.server.hub) == 0)
 
 
 @pytest.mark.gen_test

@@ -1,7 +1,7 @@
-"""What a single setting's value must be: each check returns it in its normal form, or objects.
+"""Checks of single settings: each returns the value in its normal form, or raises ValueError.
 
-An objection is a ValueError that starts with "must" and follows the variable's name; it never
-repeats the value.
+The error's text starts with "must", because it follows the variable's name. It never repeats the
+value, which may be a secret.
 """
 
 import re
@@ -32,6 +32,7 @@ _DEFAULT_PORTS: Final = frozenset({("http", 80), ("https", 443)})
 
 
 def check_database_url(given: SecretStr) -> SecretStr:
+    """Check an address of PostgreSQL; returns it with the scheme `postgresql`."""
     url = given.get_secret_value().strip()
     address = _split_url(url)
     if address is None or address.scheme not in ("postgres", "postgresql"):
@@ -70,6 +71,7 @@ def _split_url(url: str) -> SplitResult | None:
 
 
 def check_key_set_url(url: str) -> str:
+    """Check the address of an issuer's keys: nobody on the way may change them."""
     address = _split_url(url.strip())
     trusted = (
         address
@@ -92,6 +94,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def check_secret(given: SecretStr) -> SecretStr:
+    """Check a secret that tokens are signed with: its length, and that it is no public key."""
     try:
         secret = given.get_secret_value().encode()
     except UnicodeEncodeError:
@@ -106,6 +109,7 @@ def check_secret(given: SecretStr) -> SecretStr:
 
 
 def check_public_key(pem: str) -> str:
+    """Check a public key in PEM; returns it with real line breaks."""
     # Hosts that keep one line per variable have the line breaks written out.
     unfolded = pem.replace("\\n", "\n").strip() + "\n"
     load_public_key(unfolded)
@@ -113,6 +117,7 @@ def check_public_key(pem: str) -> str:
 
 
 def check_algorithms(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Check names of signature algorithms; returns each of them once."""
     known = PUBLIC_ALGORITHMS | set(SECRET_ALGORITHMS)
     if not names or not known.issuperset(names):
         raise ValueError(f"must list some of {', '.join(sorted(known))}, with commas; never none")
@@ -120,6 +125,7 @@ def check_algorithms(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    """Check web origins; returns them as browsers write them, each once."""
     if not origins:
         raise ValueError("must name an origin, or be left unset to allow any")
     return tuple(dict.fromkeys(_origin(origin) for origin in origins))
@@ -136,12 +142,14 @@ def _origin(text: str) -> str:
 
 
 def check_header_token(given: SecretStr) -> SecretStr:
+    """Check a token that is sent in an HTTP header."""
     if not re.fullmatch(r"[!-~]+", given.get_secret_value()):
         raise ValueError("must be printable ASCII without spaces, for it is sent in a header")
     return given
 
 
 def split_list(value: object) -> object:
+    """Split a text at its commas; any other value is returned as it is."""
     if not isinstance(value, str):
         return value
     return tuple(part.strip() for part in value.split(",") if part.strip())

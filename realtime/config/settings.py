@@ -1,8 +1,8 @@
-"""Settings: the environment, checked once, before anything starts.
+"""Reads the settings from environment variables, and checks them before anything starts.
 
-The command line reads them with `Settings.from_environ(os.environ)` and hands them down; nothing
-else looks at the environment. A bad value is one line that names the variable and what to do, and
-never repeats the value, for it may be a secret in the wrong place.
+The command line calls `Settings.from_environ(os.environ)` and hands the settings down; nothing else
+looks at the environment. The error for a bad value is one line that names the variable and says
+what to do. It never repeats the value, which may be a secret in the wrong place.
 """
 
 import math
@@ -46,10 +46,10 @@ class SettingsError(CommandError):
     """A setting is missing or wrong; the text is one line for whoever set it."""
 
 
-def _number(default: float, least: float, most: float, meaning: str) -> Any:
+def _number(default: float, minimum: float, maximum: float, meaning: str) -> Any:
     """A numeric field; its range is also said in its error."""
-    extra: JsonDict = {"range": f"{least} to {most}"}
-    return Field(default, ge=least, le=most, description=meaning, json_schema_extra=extra)
+    extra: JsonDict = {"range": f"{minimum} to {maximum}"}
+    return Field(default, ge=minimum, le=maximum, description=meaning, json_schema_extra=extra)
 
 
 def _text(default: object, meaning: str, *, shown: str | None = None) -> Any:

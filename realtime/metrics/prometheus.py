@@ -100,7 +100,7 @@ class _Collector(Collector):
             yield self._labelled(name, label, meaning, read_counts)
         yield self._sockets()
         yield self._doorbell()
-        yield from _of_the_database(self._log)
+        yield from _database_metrics(self._log)
 
     def _info(self) -> Metric:
         labels = ["node", "hostname", "pid", "port"]
@@ -157,12 +157,12 @@ class _Collector(Collector):
         return family
 
 
-def _of_the_database(log: LogMetrics | None) -> Iterable[Metric]:
-    """What is there once; but for the first, nothing where the database could not be asked."""
+def _database_metrics(log: LogMetrics | None) -> Iterable[Metric]:
+    """The metrics that all processes share: whether the database answers, and how its log is."""
     yield _once("database_up", "1: the database answered this scrape.", log is not None)
     if log is not None:
-        yield _once("log_rows", "Rows in the log, about.", log.rows)
-        yield _once("log_bytes", "What the log takes on disk.", log.size)
+        yield _once("log_rows", "Rows in the log, estimated.", log.rows)
+        yield _once("log_bytes", "Bytes of the log on disk.", log.size)
         yield _once("log_age_seconds", "Age of the oldest row in the log.", log.age)
         meaning = "How full PostgreSQL's queue of notifications is, from 0 to 1."
         yield _once("notification_queue_usage", meaning, log.queue_usage)

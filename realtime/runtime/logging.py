@@ -47,7 +47,7 @@ def _line_of(record: logging.LogRecord) -> Line:
 
 
 def _written(value: str | float) -> str:
-    """As it is, or in quotation marks where it could be taken for more than one value."""
+    """Write a value as it is, or in quotation marks where it could be read as several values."""
     if not isinstance(value, str):
         return json.dumps(value)
     return value if _PLAIN.fullmatch(value) else json.dumps(value)

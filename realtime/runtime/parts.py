@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 class DatabaseParts:
-    """What asks the database over the pool, on behalf of the other parts."""
+    """The parts that ask the database over the pool, on behalf of the others."""
 
     def __init__(self, settings: Settings, pool: "Pool", node_id: str) -> None:
         self._pool = pool
@@ -65,7 +65,7 @@ class DatabaseParts:
 
 
 class RelayParts:
-    """What decides which socket is sent what."""
+    """The parts that decide which socket is sent what."""
 
     def __init__(self, settings: Settings, database: DatabaseParts, position: Position) -> None:
         self.counters = Counters(time.monotonic)
@@ -116,7 +116,7 @@ def _make_typing(hub: Hub, nodes: Nodes) -> TypingBroadcaster:
 
 
 def make_listener(settings: Settings, node_id: str, relaying: RelayParts) -> Listener:
-    """What listens to the database."""
+    """Make the connection that listens to the database; nothing is connected yet."""
     return Listener(
         settings.database_direct_url.get_secret_value(),
         node_id,
@@ -142,7 +142,7 @@ def _on_connection(presence: PresenceBroadcaster, is_connected: bool) -> None:
 
 
 class WebParts:
-    """What the handlers of requests and sockets are given."""
+    """The parts that serve requests and sockets."""
 
     def __init__(
         self,

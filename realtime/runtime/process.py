@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Inherited(NamedTuple):
-    """What a process has from its supervisor."""
+    """The things that a process has from its supervisor."""
 
     number: int
     """The number of this process among those of the supervisor, from 1 on."""

@@ -141,7 +141,7 @@ class Server:
         await self.database.nodes.leave()
 
     def _background(self) -> list[Coroutine[None, None, None]]:
-        """What runs for as long as the process serves."""
+        """The tasks that run for as long as the process serves."""
         database, relaying, web = self.database, self.relaying, self.web
         return [
             self.listener.run(relaying.reader),

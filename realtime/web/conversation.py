@@ -159,7 +159,7 @@ class Conversation:
         raise NotImplementedError
 
     def _describe(self, admission: Admission) -> dict[str, Any]:
-        """What `connection_established` says on this endpoint alone."""
+        """The fields of `connection_established` that only this endpoint has."""
         raise NotImplementedError
 
     # What the client says.

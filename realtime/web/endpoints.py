@@ -66,7 +66,7 @@ class ClusterHandler(JsonHandler):
     """Answers for all processes, or for this one where the query has `scope=process`."""
 
     def is_for_all(self) -> bool:
-        """What `scope` says."""
+        """Whether the query asks for all processes."""
         scope = self.query("scope")
         if scope not in (None, "cluster", "process"):
             self.refuse("scope must be cluster or process", 400)

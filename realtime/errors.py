@@ -1,6 +1,6 @@
-"""What went wrong, by whom it is told to.
+"""All exceptions of this package, and the one that a command reports in a line.
 
-Whoever runs a command is told of a `CommandError`: one line on standard error, and exit code 1.
+A `CommandError` is reported to whoever runs a command: one line on standard error, exit code 1.
 
     CommandError
     ├── SettingsError            a setting is missing or wrong
@@ -16,7 +16,7 @@ Whoever runs a command is told of a `CommandError`: one line on standard error, 
     ├── AccountError             no system account can run it
     └── LockTimeout              another bin/dev holds a lock
 
-A client is told of the next ones, by a close code or an error message:
+These are reported to a client, by a close code or an error message:
 
     Refused                      a socket may not open, or may not stay
     MessageError                 a client's message cannot be accepted

@@ -77,7 +77,10 @@ class FileLock:
         while not _try(descriptor, kind):
             if time.monotonic() > deadline:
                 os.close(descriptor)
-                raise LockTimeout(f"another process has held {self._path} for {timeout:.0f} s")
+                raise LockTimeout(
+                    f"another process has held {self._path} for {timeout:.0f} s: "
+                    "wait until it is done, or stop it"
+                )
             time.sleep(RETRY_SECONDS)
         self._descriptor = descriptor
 

@@ -12,8 +12,6 @@ from typing import Literal
 
 LogFormat = Literal["text", "json"]
 _PLAIN = re.compile(r"[\w.:/+-]+")
-
-
 Field = str | float | BaseException | None
 
 

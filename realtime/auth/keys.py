@@ -37,7 +37,9 @@ _RSA_ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384",
 _CURVE_ALGORITHMS: Final[Mapping[str, str]] = MappingProxyType(
     {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512", "secp256k1": "ES256K"}
 )
-PUBLIC_ALGORITHMS: Final = _RSA_ALGORITHMS | set(_CURVE_ALGORITHMS.values()) | {"EdDSA"}
+# RFC 9864: "EdDSA" is the old name for either, and the new names say which curve it is.
+_EDWARDS_ALGORITHMS: Final = frozenset({"EdDSA", "Ed25519", "Ed448"})
+PUBLIC_ALGORITHMS: Final = _RSA_ALGORITHMS | set(_CURVE_ALGORITHMS.values()) | _EDWARDS_ALGORITHMS
 _LEAST_RSA_BITS: Final = 2048  # RFC 7518, 3.3
 
 FRESH_SECONDS: Final = 300.0
@@ -49,6 +51,8 @@ REFETCH_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = 10.0
 FETCH_SECONDS: Final = 5.0
 MAX_KEY_SET_BYTES: Final = 262_144
+# Anybody can send a token without `kid`, and each key that is tried costs a verification.
+MAX_KEYS_TRIED: Final = 8
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +95,17 @@ def fitting_algorithms(key: object) -> frozenset[str]:
             return _RSA_ALGORITHMS
         case EllipticCurvePublicKey(curve=curve) if curve.name in _CURVE_ALGORITHMS:
             return frozenset({_CURVE_ALGORITHMS[curve.name]})
-        case Ed25519PublicKey() | Ed448PublicKey():
-            return frozenset({"EdDSA"})
+        case Ed25519PublicKey():
+            return frozenset({"EdDSA", "Ed25519"})
+        case Ed448PublicKey():
+            return frozenset({"EdDSA", "Ed448"})
         case _:
             return frozenset()
+
+
+def accepted_algorithms(chosen: Collection[str]) -> frozenset[str]:
+    """List the names that a token's `alg` may have: EdDSA stands for its newer names, too."""
+    return frozenset(chosen) | (_EDWARDS_ALGORITHMS if "EdDSA" in chosen else frozenset())
 
 
 def parse_key_set(body: bytes, allowed: Collection[str]) -> tuple[SigningKey, ...]:
@@ -115,19 +126,30 @@ def parse_key_set(body: bytes, allowed: Collection[str]) -> tuple[SigningKey, ..
 
 
 def _signing_key(entry: object, allowed: frozenset[str]) -> SigningKey | None:
-    if not isinstance(entry, dict) or not _for_verifying(entry):
+    if not isinstance(entry, dict):
+        return None
+    # Issuers that write members without a value as null mean that they are not there.
+    members = {name: value for name, value in entry.items() if value is not None}
+    if not _for_verifying(members):
         return None
     try:
-        key = _public_key(entry)
+        key = _public_key(members)
     except (jwt.PyJWTError, ValueError, TypeError, KeyError, UnsupportedAlgorithm):
         return None  # RFC 7517, 5: ignore keys that are not understood
-    algorithms = fitting_algorithms(key) & allowed
-    if "alg" in entry:
-        algorithms &= {str(entry["alg"])}
-    kid = entry.get("kid")
+    algorithms = fitting_algorithms(key) & allowed & _own_algorithms(members)
+    kid = members.get("kid")
     if not algorithms or not isinstance(kid, str | None):
         return None
     return SigningKey(kid, cast(PublicKey, key), algorithms)
+
+
+def _own_algorithms(members: Mapping[str, Any]) -> frozenset[str]:
+    """The algorithms that a published key is meant for, as far as its `alg` says it."""
+    if "alg" not in members:
+        return PUBLIC_ALGORITHMS
+    name = str(members["alg"])
+    # The key itself says which curve it is on, so its old and its new name mean the same.
+    return _EDWARDS_ALGORITHMS if name in _EDWARDS_ALGORITHMS else frozenset({name})
 
 
 def _for_verifying(entry: Mapping[str, Any]) -> bool:
@@ -193,8 +215,11 @@ class RemoteKeys:
         self._failed = False
         self._fetching: asyncio.Task[None] | None = None
 
-    async def find(self, kid: str | None, algorithm: str) -> PublicKey | None:
-        """Find the one key that a token names; None when the issuer has no such key.
+    async def find(self, kid: str | None, algorithm: str) -> tuple[PublicKey, ...]:
+        """Find the keys that a token may be signed with; empty when the issuer has no such key.
+
+        They are those of the token's `kid`, or of any where it names none (RFC 7515, 4.1.4: it is
+        optional): each one once, and at most `MAX_KEYS_TRIED`.
 
         Cancelling a caller does not cancel the fetch that others may be waiting for.
 
@@ -202,27 +227,28 @@ class RemoteKeys:
             KeysUnavailable: the issuer cannot be asked, and what is known does not answer.
         """
         if algorithm not in self._algorithms:
-            return None
+            return ()
         if not 0 <= self._clock() - self._fetched_at <= FRESH_SECONDS:
             await self._refresh()
-        key = self._known(kid, algorithm)
-        if key is None:
+        found = self._known(kid, algorithm)
+        if not found:
             await self._refresh()
-            key = self._known(kid, algorithm)
-        if key is None and self._failed:
+            found = self._known(kid, algorithm)
+        if not found and self._failed:
             raise KeysUnavailable("the token issuer's keys cannot be fetched")
-        return key
+        return found
 
-    def _known(self, kid: str | None, algorithm: str) -> PublicKey | None:
+    def _known(self, kid: str | None, algorithm: str) -> tuple[PublicKey, ...]:
         if self._clock() - self._fetched_at > STALE_SECONDS:
-            return None
-        # `kid` is optional (RFC 7515, 4.1.4): without it the key must be beyond doubt.
-        fitting = [
-            known.key
-            for known in self._keys
-            if algorithm in known.algorithms and kid in (None, known.kid)
-        ]
-        return fitting[0] if len(fitting) == 1 else None
+            return ()
+        found: list[PublicKey] = []
+        for known in self._keys:
+            fits = algorithm in known.algorithms and kid in (None, known.kid)
+            if fits and known.key not in found:
+                found.append(known.key)
+            if len(found) == MAX_KEYS_TRIED:
+                break
+        return tuple(found)
 
     async def _refresh(self) -> None:
         if self._fetching is None:

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from realtime.auth import keys
@@ -45,8 +47,8 @@ def pem(key: PublicKey | dsa.DSAPublicKey) -> str:
         (ec.generate_private_key(ec.SECP384R1()).public_key(), {"ES384"}),
         (ec.generate_private_key(ec.SECP521R1()).public_key(), {"ES512"}),
         (ec.generate_private_key(ec.SECP256K1()).public_key(), {"ES256K"}),
-        (ED_KEY.public_key(), {"EdDSA"}),
-        (ed448.Ed448PrivateKey.generate().public_key(), {"EdDSA"}),
+        (ED_KEY.public_key(), {"EdDSA", "Ed25519"}),
+        (ed448.Ed448PrivateKey.generate().public_key(), {"EdDSA", "Ed448"}),
     ],
 )
 def test_public_keys(key: PublicKey, algorithms: set[str]) -> None:
@@ -79,6 +81,11 @@ def test_key_set_leaves_out_what_is_not_for_verifying() -> None:
         {"kty": "EC", "crv": "P-256", "x": 1, "y": 2},
         {"kty": "RSA", "n": "AQAB"},
         {"kty": ["RSA"]},
+        {"kty": None},
+        {"kty": "AKP", "alg": "ML-DSA-44", "pub": "AQAB", "kid": "of tomorrow"},
+        {"kty": "OKP", "crv": "X25519", "x": "AQAB", "kid": "for agreement"},
+        None,
+        [jwk(rsa_key)],
         jwk(rsa_key, kid="encryption", use="enc"),
         jwk(rsa_key, kid="signing only", key_ops=["sign"]),
         jwk(rsa_key, kid="operations", key_ops="verify"),
@@ -95,6 +102,40 @@ def test_key_set_leaves_out_what_is_not_for_verifying() -> None:
         ("ec", frozenset({"ES256"})),
         (None, frozenset({"EdDSA"})),
     ]
+
+
+def test_null_members_of_a_key_are_not_there() -> None:
+    """Issuers that write all members of a key write null where one has no value."""
+    empty = dict.fromkeys(["kid", "use", "key_ops", "alg", "x5c", "x5t", "x5u", "d", "p", "oth"])
+    for key, names in ((RSA_KEY, {"RS256"}), (EC_KEY, {"ES256"}), (ED_KEY, {"EdDSA"})):
+        entry = jwk(key.public_key()) | empty
+        (found,) = keys.parse_key_set(key_set(None, entry), ALLOWED)
+        assert (found.kid, found.algorithms) == (None, names)
+
+
+@pytest.mark.parametrize("name", ["EdDSA", "Ed25519"])
+def test_both_names_of_an_algorithm_in_a_key_set(name: str) -> None:
+    """A key for EdDSA may say so by the old name or by that of its curve (RFC 9864)."""
+    accepted = keys.accepted_algorithms(["EdDSA"])
+    (found,) = keys.parse_key_set(key_set(jwk(ED_KEY.public_key(), alg=name)), accepted)
+    assert found.algorithms == {"EdDSA", "Ed25519"}
+    with pytest.raises(ValueError, match="no key in the set"):
+        keys.parse_key_set(key_set(jwk(ED_KEY.public_key(), alg=name)), ["Ed448"])
+
+
+MEMBERS = st.dictionaries(
+    st.sampled_from(["kid", "use", "key_ops", "alg", "n", "e", "crv", "x", "y", "d", "oth", "kty"]),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text()),
+)
+
+
+@settings(deadline=None)
+@given(st.sampled_from([RSA_KEY, EC_KEY, ED_KEY]), MEMBERS)
+def test_no_entry_spoils_a_key_set(key: Any, members: dict[str, object]) -> None:
+    """Whatever an issuer writes into one key, the others of the set are read."""
+    entry = jwk(key.public_key()) | members
+    found = keys.parse_key_set(key_set(entry, jwk(EC_KEY.public_key(), kid="good")), ALLOWED)
+    assert found[-1].kid == "good"
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,12 @@ def signed(**claims: object) -> str:
 
 def by_hand(header: object, claims: object, secret: str = SECRET) -> str:
     """Sign anything at all with HS256; PyJWT would refuse some of it."""
-    signing_input = b".".join(encoded(json.dumps(part).encode()) for part in (header, claims))
+    return by_bytes(json.dumps(header).encode(), json.dumps(claims).encode(), secret)
+
+
+def by_bytes(header: bytes, claims: bytes, secret: str = SECRET) -> str:
+    """Sign even what is no JSON with HS256."""
+    signing_input = b".".join(encoded(part) for part in (header, claims))
     signature = hmac.digest(secret.encode(), signing_input, hashlib.sha256)
     return b".".join((signing_input, encoded(signature))).decode()
 
@@ -173,9 +178,17 @@ def test_audience() -> None:
     assert verify(signed(aud="ours"), ours).subject == SUBJECT
     assert verify(signed(aud=["theirs", "ours"]), ours).subject == SUBJECT
     assert refusal(signed(), ours) == "token without aud"
-    for other in ("theirs", ["theirs"], {"ours": 1}, ["ours", 1], 1):
+    for other in ("theirs", "", ["theirs"], {"ours": 1}, ["ours", 1], [["ours"]], 1, 0, {}):
         assert refusal(signed(aud=other), ours) == "token audience refused"
         assert refusal(signed(aud=other)) == "token audience refused"
+
+
+@pytest.mark.parametrize("environ", [ENVIRON, ENVIRON | {"JWT_AUDIENCE": "ours"}])
+@pytest.mark.parametrize("audience", [[], None])
+def test_audience_of_nobody(audience: object, environ: dict[str, str]) -> None:
+    """A token that is meant for nobody is not meant for us, with JWT_AUDIENCE and without."""
+    token = by_hand({"alg": "HS256"}, GOOD | {"aud": audience})
+    assert refusal(token, environ) == "token audience refused"
 
 
 def test_issuer() -> None:
@@ -196,6 +209,46 @@ def test_tokens_that_are_none() -> None:
     deep = encoded(b"[" * 5000).decode()
     for token in ("a", "..", "a.b.c", "é.é.é", "\ud800", long, f"{deep}.{deep}.", signed() + "\n"):
         assert refusal(token) == "token invalid"
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("odd", ["=", "==", "A", " ", "\n", "\t", "+", "/", "!", ".", "é", "\0"])
+def test_there_is_one_way_to_write_a_token(at: int, odd: str) -> None:
+    """Padding, white space and other characters within a good token make it a bad one."""
+    parts = signed().split(".")
+    for changed in (parts[at] + odd, odd + parts[at], parts[at][:4] + odd + parts[at][4:]):
+        assert refusal(".".join([*parts[:at], changed, *parts[at + 1 :]])) == "token invalid"
+
+
+def test_unused_bits_of_a_token() -> None:
+    """The last character of a signature holds bits that say nothing: they must be zero."""
+    token = signed()
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    last = alphabet.index(token[-1])
+    for unused in (1, 2, 3):
+        assert refusal(token[:-1] + alphabet[last + unused]) == "token invalid"
+
+
+@pytest.mark.parametrize(
+    ("header", "claims"),
+    [
+        (b'{"alg":"HS256","alg":"HS256"}', b'{"sub":"a","exp":1700000060}'),
+        (b'{"alg":"HS256"}', b'{"sub":"b","sub":"a","exp":1700000060}'),
+        (b'{"alg":"HS256"}', b'{"sub":"a","exp":1700000060,"more":{"a":1,"a":1}}'),
+        (b'{"alg":"HS256"}', b'{"sub":"a","exp":1700000060,"more":NaN}'),
+        (b'{"alg":"HS256"}', b'{"sub":"a","exp":1700000060,"more":Infinity}'),
+        (b'{"alg":"HS256"}', b'\xef\xbb\xbf{"sub":"a","exp":1700000060}'),
+        (b'{"alg":"HS256"}', '{"sub":"a","exp":1700000060}'.encode("utf-16")),
+        (b'{"alg":"HS256"}', b'{"sub":"\xff","exp":1700000060}'),
+        (b'{"alg":"HS256"}', b'[{"sub":"a","exp":1700000060}]'),
+        (b'{"alg":"HS256"}', b'{"sub":"a","exp":' + b"9" * 5000 + b"}"),
+        (b'{"alg":"HS256"}', b'{"sub":"a","exp":1700000060,"more":' + b"[" * 3000 + b"}"),
+        (b'{"alg":"HS256"}', b""),
+    ],
+)
+def test_claims_that_parsers_read_differently(header: bytes, claims: bytes) -> None:
+    """A token whose meaning depends on who reads it is refused, though its signature is right."""
+    assert refusal(by_bytes(header, claims)) == "token invalid"
 
 
 def test_minted_tokens() -> None:

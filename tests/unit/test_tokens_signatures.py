@@ -1,10 +1,11 @@
 """Tests of `realtime.auth.tokens`: who may sign a token, and how."""
 
+import json
 from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from realtime.auth.tokens import KeysUnavailable, TokenError
 from tests.unit.test_keys import EC_KEY, ED_KEY, RSA_KEY, jwk, key_set, pem
@@ -14,6 +15,7 @@ from tests.unit.test_tokens import (
     SECRET,
     SUBJECT,
     by_hand,
+    encoded,
     refusal,
     run,
     signed,
@@ -41,7 +43,10 @@ from tests.unit.test_tokens import (
         {"alg": "HS256", "crit": ["exp"], "exp": 1},
         {"alg": "HS256", "crit": ["b64"], "b64": True},
         {"alg": "HS256", "crit": []},
+        {"alg": "HS256", "crit": None},
+        {"alg": "HS256", "crit": ["b64"], "b64": False},
         {"alg": "HS256", "b64": False},
+        [["alg", "HS256"]],
     ],
 )
 def test_headers_that_are_refused(header: object) -> None:
@@ -99,6 +104,43 @@ def test_published_keys() -> None:
     for token in (wrong, unknown):
         with pytest.raises(TokenError, match="token invalid"):
             run(remote.verify(token))
+
+
+def test_unnamed_keys() -> None:
+    """A token without kid is good if one of the issuer's keys signed it, and only then."""
+    other = rsa.generate_private_key(65537, 2048)
+    stranger = rsa.generate_private_key(65537, 2048)
+    body = key_set(
+        *(jwk(key.public_key(), kid=kid) for kid, key in (("one", RSA_KEY), ("two", other)))
+    )
+    remote = verifier(JWKS, body)
+    for key in (RSA_KEY, other):
+        assert run(remote.verify(jwt.encode(GOOD, key, "RS256"))).subject == SUBJECT
+    with pytest.raises(TokenError, match="token invalid"):
+        run(remote.verify(jwt.encode(GOOD, stranger, "RS256")))
+
+
+@pytest.mark.parametrize("published", [None, "EdDSA", "Ed25519"])
+@pytest.mark.parametrize("name", ["EdDSA", "Ed25519"])
+def test_both_names_of_an_algorithm(name: str, published: str | None) -> None:
+    """EdDSA among the algorithms accepts the name that RFC 9864 gives it, too."""
+    token = by_name(name)
+    body = key_set(jwk(ED_KEY.public_key(), kid="one", alg=published))
+    assert run(verifier(JWKS, body).verify(token)).subject == SUBJECT
+    pinned = {"JWT_PUBLIC_KEY": pem(ED_KEY.public_key())}
+    assert verify(token, pinned).subject == SUBJECT
+    assert verify(by_name("Ed25519"), pinned | {"JWT_ALGORITHMS": "Ed25519"}).subject == SUBJECT
+    refused = pinned | {"JWT_ALGORITHMS": "Ed25519"}
+    assert refusal(by_name("EdDSA"), refused) == "token invalid"
+    assert refusal(by_name("Ed448"), pinned) == "token invalid"
+
+
+def by_name(algorithm: str) -> str:
+    """Sign a good token with the EdDSA key; PyJWT does not know the newer names."""
+    header, payload = ({"alg": algorithm}, GOOD)
+    parts = [encoded(json.dumps(part).encode()) for part in (header, payload)]
+    signature = ED_KEY.sign(b".".join(parts))
+    return b".".join([*parts, encoded(signature)]).decode()
 
 
 def test_published_keys_away() -> None:

@@ -72,10 +72,13 @@ async def test_emit_refuses_the_protocols_own_types(platform: Platform) -> None:
         permission_change bot_update document_update notification pong error session_synced
         authenticated token_expiring resync ping typing session_sync authenticate eject recheck"""
     for name in types.split():
-        text = await refuse(platform, "relay.emit($1, $2, '{}')", bot_topic(BOT), name)
-        assert name in text
+        for spelled in (name, name.upper(), name.title(), f" {name}", f"{name}\n", f"\t{name} "):
+            text = await refuse(platform, "relay.emit($1, $2, '{}')", bot_topic(BOT), spelled)
+            assert "belongs to the protocol" in text
     for empty in (None, "", " \t"):
         await refuse(platform, "relay.emit($1, $2, '{}')", bot_topic(BOT), empty)
+    for own in ("pinged", "my ping", "chat-message", " Ping me "):
+        await platform.execute("SELECT relay.emit($1, $2, '{}')", bot_topic(BOT), own)
 
 
 @pytest.mark.gen_test

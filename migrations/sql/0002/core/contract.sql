@@ -1,16 +1,20 @@
--- What any SQL may call: relay.grant is new, relay.emit names the author in the log. Patterns do
--- without backslashes, which mean something else where standard_conforming_strings is off.
+-- What any SQL may call: relay.grant is new, relay.emit names the author in the log, and refuses the
+-- protocol's types in any case and with blanks around them, which a client may read as the same.
+-- Patterns do without backslashes, which mean something else where standard_conforming_strings is
+-- off. COLLATE "C": a Turkish database lowers I to another letter.
 
 CREATE OR REPLACE FUNCTION relay.emit(topic text, type text, data jsonb, actor uuid DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     destination text := relay.checked_topic(topic);
+    bare text := lower(
+        regexp_replace(type, '^[[:space:]]+|[[:space:]]+$', '', 'g') COLLATE "C");
 BEGIN
-    IF coalesce(type, '') !~ '[^[:space:]]' THEN
+    IF coalesce(bare, '') = '' THEN
         RAISE EXCEPTION 'the event''s type is empty'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Name it, as in ''poll_opened''.';
-    ELSIF type = ANY (relay.protocol_types()) THEN
+    ELSIF bare = ANY (relay.protocol_types()) THEN
         RAISE EXCEPTION 'the type % belongs to the protocol', quote_literal(type)
             USING ERRCODE = 'invalid_parameter_value',
                   HINT = 'Choose a name of your own. Row changes send the protocol''s events; '

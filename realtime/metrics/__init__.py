@@ -1,1 +1,1 @@
-"""How the processes are doing: taken down in `snapshot.py`, written for Prometheus."""
+"""The metrics of all processes: put together in `snapshot.py`, written in `prometheus.py`."""

@@ -1,1 +1,1 @@
-"""One running process: composed in `server.py`, kept alive by `process.py` and `supervisor.py`."""
+"""Runs a process: `parts.py` makes its parts, `server.py` runs them; `supervisor.py` for several."""

@@ -1,7 +1,6 @@
 """One process: starts its parts, keeps their tasks running, and drains when it is told to stop."""
 
 import asyncio
-import logging
 import socket
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
@@ -23,14 +22,14 @@ from realtime.web.app import make_app
 if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
 
-log = logging.getLogger(__name__)
-
 BACKLOG = 1024
+"""How many connections may wait to be accepted."""
 MAX_HEADER_BYTES = 32768
+"""How long the headers of one request may be."""
 
 
 class StartError(CommandError):
-    """The process cannot start; the text is one line for whoever started it."""
+    """The process cannot start; the text is one line that says what to do."""
 
 
 async def serve(
@@ -44,10 +43,11 @@ async def serve(
     """Serve until `stop` is set, then drain.
 
     Args:
-        sockets: to serve on, in place of new ones on the port of the settings.
+        announce: called once everything is up.
+        sockets: listening sockets to serve on; None: new ones, on the port of the settings.
 
     Raises:
-        CommandError: it could not start.
+        CommandError: the process could not start.
         ExceptionGroup: a background task failed, which none may; the process should end.
     """
     position = await _read_position(settings, intervals)

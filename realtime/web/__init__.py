@@ -1,4 +1,5 @@
-"""How events reach people: Tornado's sockets and pages.
+"""The web side: Tornado's WebSockets and HTTP endpoints.
 
-Imports `relay` for the rules, never `postgres`: what it asks of a database it names as a Protocol.
+It imports `relay` for the rules, and never `postgres`: what it asks of the database it names as a
+Protocol.
 """

@@ -1,1 +1,1 @@
-"""Runs a process: `parts.py` makes its parts, `server.py` runs them; `supervisor.py` for several."""
+"""Runs one process or several: `parts.py` makes the parts of one, and `server.py` starts them."""

@@ -7,14 +7,14 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import asyncpg
 
 from realtime.postgres.event_log import CURRENT_CURSOR, to_cursor
 from realtime.postgres.pool import DATABASE_ERRORS
 from realtime.relay import closing
-from realtime.relay.admission import AdmissionRequest
+from realtime.relay.admission import Admission, AdmissionRequest
 from realtime.relay.cursor import Cursor
 from realtime.relay.errors import Refused
 from realtime.relay.protocol import bot_of
@@ -48,16 +48,6 @@ SELECT {CURRENT_CURSOR},
                FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked(user_id, bot_id, place)
               ORDER BY place) AS allowed
 """
-
-
-class Admission(NamedTuple):
-    """Somebody who may open a socket, as of that cursor."""
-
-    user_id: str
-    username: str
-    bot_name: str | None
-    role: str | None
-    cursor: Cursor
 
 
 class Access:

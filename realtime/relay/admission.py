@@ -1,21 +1,15 @@
-"""Who may come in? Asked in batches: who comes while a question is under way is in the next one.
+"""Who may open a socket? Asked in batches, as large as the database can answer in time."""
 
-A thousand sockets that open at once do not ask a thousand times. The sockets call `authorize`;
-`server` keeps `run` going.
-"""
-
-import asyncio
 from collections.abc import Sequence
-from typing import Generic, NamedTuple, NoReturn, Protocol, TypeVar
+from typing import NamedTuple, NoReturn, Protocol
 
+from realtime.relay.batcher import Batcher, Report
 from realtime.relay.closing import CloseCode
+from realtime.relay.cursor import Cursor
 from realtime.relay.errors import Refused
 
-BATCH = 50
+MAX_BATCH = 50
 """Bounds how long one statement takes."""
-
-Admission = TypeVar("Admission")
-_Answer = TypeVar("_Answer", covariant=True)
 
 
 class AdmissionRequest(NamedTuple):
@@ -25,78 +19,66 @@ class AdmissionRequest(NamedTuple):
     bot_id: str | None
 
 
-class Access(Protocol[_Answer]):
-    """Who may be where; implemented by `postgres.access`."""
+class Admission(NamedTuple):
+    """Somebody who may open a socket, as of that cursor."""
 
-    async def authorize(self, questions: Sequence[AdmissionRequest]) -> Sequence[_Answer | Refused]:
+    user_id: str
+    username: str
+    bot_name: str | None
+    role: str | None
+    cursor: Cursor
+
+
+class Authorizer(Protocol):
+    """Who may open a socket; implemented by `postgres.access`."""
+
+    async def authorize(
+        self, requests: Sequence[AdmissionRequest]
+    ) -> Sequence[Admission | Refused]:
         """Answer each, as of one moment that comes after the call."""
         ...
 
 
-class _Waiting(NamedTuple, Generic[Admission]):
-    question: AdmissionRequest
-    answered: "asyncio.Future[Admission]"
-
-
-class AdmissionBatcher(Generic[Admission]):
-    """The sockets that wait to be let in, and the loop that asks for them.
+class AdmissionBatcher:
+    """The sockets that wait to be let in.
 
     Args:
-        access: the database's answers.
+        authorizer: the database's answers.
+        report: called with an error that nobody foresaw.
+        max_batch: how many are asked about at once, at most.
     """
 
-    def __init__(self, access: Access[Admission]) -> None:
-        self._access = access
-        self._waiting: list[_Waiting[Admission]] = []
-        self._some = asyncio.Event()
-        self._size = BATCH
+    def __init__(
+        self, authorizer: Authorizer, report: Report, *, max_batch: int = MAX_BATCH
+    ) -> None:
+        self._authorizer = authorizer
+        self._max_batch = max_batch
+        self._batcher = Batcher[AdmissionRequest, Admission](
+            self._answer, size=max_batch, report=report
+        )
 
     async def authorize(self, subject: str, bot_id: str | None) -> Admission:
-        """Ask for one. The queue is as long as there are sockets: each waits at most once.
+        """Ask for one.
 
         Raises:
             Refused: with the close code and reason.
         """
-        answered: asyncio.Future[Admission] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(AdmissionRequest(subject, bot_id), answered))
-        self._some.set()
-        return await answered
+        return await self._batcher.ask(AdmissionRequest(subject, bot_id))
 
     async def run(self) -> NoReturn:
         """Answer for ever. Cancel to end."""
-        while True:
-            await self._some.wait()
-            # Whoever has left since need not be asked about.
-            waiting = [one for one in self._waiting if not one.answered.done()]
-            batch, self._waiting = waiting[: self._size], waiting[self._size :]
-            if not self._waiting:
-                self._some.clear()
-            if batch:
-                await self._answer(batch)
+        await self._batcher.run()
 
-    async def _answer(self, batch: Sequence[_Waiting[Admission]]) -> None:
-        try:
-            answers = await self._access.authorize([one.question for one in batch])
-        except Exception as error:  # noqa: BLE001 - theirs to report; it must not end the others
-            for one in batch:
-                _answer(one, error)
-            return
-        for one, answer in zip(batch, answers, strict=True):
-            _answer(one, answer)
-        self._size = self._next_size(answers)
+    async def _answer(self, requests: Sequence[AdmissionRequest]) -> Sequence[Admission | Refused]:
+        answers = await self._authorizer.authorize(requests)
+        self._batcher.size = self._next_size(answers)
+        return answers
 
     def _next_size(self, answers: Sequence[Admission | Refused]) -> int:
         """Where the database is too slow for many at once, ask for fewer, so that some get in."""
         is_unanswered = all(
             isinstance(one, Refused) and one.code == CloseCode.TRY_AGAIN_LATER for one in answers
         )
-        return max(1, len(answers) // 2) if is_unanswered else min(BATCH, 2 * self._size)
-
-
-def _answer(waiting: _Waiting[Admission], answer: Admission | Exception) -> None:
-    if waiting.answered.done():  # whoever asked has left
-        return
-    if isinstance(answer, Exception):
-        waiting.answered.set_exception(answer)
-    else:
-        waiting.answered.set_result(answer)
+        if is_unanswered:
+            return max(1, len(answers) // 2)
+        return min(self._max_batch, 2 * self._batcher.size)

@@ -1,32 +1,33 @@
-"""May the sockets that an access change is about still be there? Asked in batches.
+""" "May the sockets that an access change is about still be there? Asked in batches.
 
-The hub calls `ask`; `server` keeps `run` going. A thousand revokes in one statement become a few
-questions to the database rather than a thousand.
+A thousand revokes in one statement become a few questions to the database rather than a thousand.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, NoReturn, Protocol
 
 from realtime.relay import closing
+from realtime.relay.batcher import Batcher, Report
 from realtime.relay.cursor import Cursor
 from realtime.relay.errors import Refused
 from realtime.relay.events import Pending
 from realtime.relay.hub import Hub
 from realtime.relay.subscriber import Subscriber
 
-BATCH = 500
+MAX_BATCH = 500
+"""Bounds how long one statement takes."""
 
 
 class RecheckResult(NamedTuple):
-    """Who of those asked about may still be there, and where in the log that was said."""
+    """Who of those asked about may still be there, and as of which cursor."""
 
     allowed: Sequence[bool]
     cursor: Cursor
 
 
-class Access(Protocol):
-    """Who may be where; implemented by `postgres.access`."""
+class Rechecker(Protocol):
+    """Who may stay; implemented by `postgres.access`."""
 
     async def recheck(self, questions: Sequence[tuple[str, str]]) -> RecheckResult:
         """Answer for pairs of user id and topic.
@@ -37,50 +38,66 @@ class Access(Protocol):
         ...
 
 
+class _Request(NamedTuple):
+    subscriber: Subscriber
+    pending: Pending
+
+
+class _Answer(NamedTuple):
+    is_allowed: bool
+    cursor: Cursor
+
+
 class RecheckBatcher:
-    """The sockets waiting to be asked about, and the loop that asks.
+    """The sockets that wait to be asked about.
 
     Args:
-        access: the database's answer.
+        rechecker: the database's answers.
+        report: called with an error that nobody foresaw.
+        max_batch: how many are asked about at once, at most.
     """
 
-    def __init__(self, access: Access) -> None:
-        self._access = access
-        self._waiting: list[tuple[Subscriber, Pending]] = []
-        self._some = asyncio.Event()
+    _hub: Hub
+    _wake_reader: Callable[[], None]
+
+    def __init__(self, rechecker: Rechecker, report: Report, *, max_batch: int = MAX_BATCH) -> None:
+        self._rechecker = rechecker
+        self._batcher = Batcher[_Request, _Answer](self._answer, size=max_batch, report=report)
 
     def ask(self, subscriber: Subscriber, pending: Pending) -> None:
-        """Find out soon. The queue is as long as there are sockets: each waits at most once."""
-        self._waiting.append((subscriber, pending))
-        self._some.set()
+        """Find out soon, and tell the hub."""
+        request = _Request(subscriber, pending)
+        self._batcher.add(request, partial(self._apply, request))
 
-    async def run(self, hub: Hub, wake_relay: Callable[[], None]) -> NoReturn:
-        """Answer for ever; cancel to end.
+    async def run(self, hub: Hub, wake_reader: Callable[[], None]) -> NoReturn:
+        """Answer for ever. Cancel to end.
 
         Args:
-            wake_relay: called after each answer: sockets that may stay go on when the relay has
-                read as far as the answer's place.
+            hub: has the sockets that are asked about.
+            wake_reader: called after each answer: sockets that may stay go on when the reader has
+                come as far as the answer's cursor.
         """
-        while True:
-            await self._some.wait()
-            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-            if not self._waiting:
-                self._some.clear()
-            await self._answer(hub, batch)
-            wake_relay()
+        self._hub, self._wake_reader = hub, wake_reader
+        await self._batcher.run()
 
-    async def _answer(self, hub: Hub, batch: list[tuple[Subscriber, Pending]]) -> None:
-        questions = [(subscriber.user_id or "", subscriber.topic) for subscriber, _ in batch]
-        try:
-            answer = await self._access.recheck(questions)
-        except Refused as refused:
-            for subscriber, _ in batch:
-                hub.dismiss(subscriber, refused.code, refused.reason)
-            return
-        for (subscriber, pending), allowed in zip(batch, answer.allowed, strict=True):
-            if not allowed:
-                hub.refuse(subscriber, pending)
-            elif pending.is_recheck:
-                hub.stay(subscriber, pending, answer.cursor)
-            else:
-                hub.dismiss(subscriber, *closing.ACCESS_CHANGED)
+    async def _answer(self, requests: Sequence[_Request]) -> Sequence[_Answer]:
+        questions = [(one.subscriber.user_id or "", one.subscriber.topic) for one in requests]
+        result = await self._rechecker.recheck(questions)
+        return [_Answer(is_allowed, result.cursor) for is_allowed in result.allowed]
+
+    def _apply(self, request: _Request, answer: _Answer | Exception) -> None:
+        if isinstance(answer, Refused):
+            self._hub.dismiss(request.subscriber, answer.code, answer.reason)
+        elif isinstance(answer, Exception):
+            self._hub.dismiss(request.subscriber, *closing.SERVER_ERROR)
+        else:
+            self._decide(*request, answer)
+        self._wake_reader()
+
+    def _decide(self, subscriber: Subscriber, pending: Pending, answer: _Answer) -> None:
+        if not answer.is_allowed:
+            self._hub.refuse(subscriber, pending)
+        elif pending.is_recheck:
+            self._hub.stay(subscriber, pending, answer.cursor)
+        else:
+            self._hub.dismiss(subscriber, *closing.ACCESS_CHANGED)

@@ -5,14 +5,13 @@ the log must answer; the rest comes live. `missed_events` is the rule. `ResumeBa
 for many clients at once: a thousand that return together do not ask a thousand times.
 """
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, NoReturn, Protocol
 
+from realtime.relay.batcher import Batcher, Report
 from realtime.relay.cursor import Cursor, Database, InvalidCursor, Snapshot, decode_cursor
-from realtime.relay.errors import Refused
 from realtime.relay.events import AccessChange, AccessKind, Event
 from realtime.relay.streams import newest_only
 
@@ -134,12 +133,12 @@ GATHER_SECONDS = 0.02
 
 
 class HistorySource(Protocol):
-    """Where the past is read from; implemented by `postgres.history_log`."""
+    """Where missed events are read from; implemented by `postgres.history_log`."""
 
     async def read(
         self, ranges: Mapping[str, ReadRange], user_ids: Sequence[str], limit: int
     ) -> Mapping[str, TopicHistory]:
-        """Read topics, each from its place on, at most `limit + 1` events of each.
+        """Read topics, each over its own range, at most `limit + 1` events of each.
 
         Raises:
             Refused: the database cannot be asked (1013).
@@ -147,25 +146,36 @@ class HistorySource(Protocol):
         ...
 
 
-class _Waiting(NamedTuple):
-    request: ResumeRequest
-    answered: "asyncio.Future[list[Event]]"
-
-
 class ResumeBatcher:
-    """The past of this process's topics, for those who ask.
+    """The clients that come back and wait for the events that they missed.
 
     Args:
         limit: events that one client may be owed (the setting RESUME_MAX_EVENTS).
+        report: called with an error that nobody foresaw.
+        topics_per_read: how many topics one read may have.
+        gather_seconds: how long the first to come waits for others.
     """
 
-    def __init__(self, history_log: HistorySource, *, limit: int) -> None:
+    def __init__(
+        self,
+        history_log: HistorySource,
+        report: Report,
+        *,
+        limit: int,
+        topics_per_read: int = TOPICS_PER_READ,
+        gather_seconds: float = GATHER_SECONDS,
+    ) -> None:
         self._history_log = history_log
         self._limit = limit
-        self._waiting: list[_Waiting] = []
-        self._some = asyncio.Event()
+        self._batcher = Batcher[ResumeRequest, list[Event]](
+            self._answer,
+            size=topics_per_read,
+            report=report,
+            key=_topic_of,
+            gather_seconds=gather_seconds,
+        )
         self.reads = 0
-        """How many questions the log was asked."""
+        """How often the log was read."""
 
     async def since(self, request: ResumeRequest) -> list[Event]:
         """The events that the client is owed, in order.
@@ -174,53 +184,28 @@ class ResumeBatcher:
             Unrecoverable: it cannot be brought up to date.
             Refused: the database cannot be asked (1013).
         """
-        answered: asyncio.Future[list[Event]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(request, answered))
-        self._some.set()
-        return await answered
+        return await self._batcher.ask(request)
 
     async def run(self) -> NoReturn:
         """Answer for ever. Cancel to end."""
-        while True:
-            await self._some.wait()
-            await asyncio.sleep(GATHER_SECONDS)
-            self._some.clear()
-            by_topic: defaultdict[str, list[_Waiting]] = defaultdict(list)
-            for one in self._waiting:
-                by_topic[one.request.topic].append(one)
-            self._waiting = []
-            topics = list(by_topic)
-            for start in range(0, len(topics), TOPICS_PER_READ):
-                some = topics[start : start + TOPICS_PER_READ]
-                await self._answer({topic: by_topic[topic] for topic in some})
+        await self._batcher.run()
 
-    async def _answer(self, by_topic: Mapping[str, list[_Waiting]]) -> None:
-        ranges = {
-            topic: range_for(one.request.cursor for one in waiting)
-            for topic, waiting in by_topic.items()
-        }
-        everyone = [one for waiting in by_topic.values() for one in waiting]
-        users = sorted({one.request.user_id for one in everyone})
+    async def _answer(self, requests: Sequence[ResumeRequest]) -> Sequence[list[Event] | Exception]:
+        cursors: defaultdict[str, list[Cursor]] = defaultdict(list)
+        for request in requests:
+            cursors[request.topic].append(request.cursor)
+        ranges = {topic: range_for(those) for topic, those in cursors.items()}
+        users = sorted({request.user_id for request in requests})
         self.reads += 1
+        histories = await self._history_log.read(ranges, users, self._limit)
+        return [self._missed_by(request, histories[request.topic]) for request in requests]
+
+    def _missed_by(self, request: ResumeRequest, history: TopicHistory) -> list[Event] | Exception:
         try:
-            histories = await self._history_log.read(ranges, users, self._limit)
-        except Refused as refused:
-            for one in everyone:
-                _fail(one, refused)
-            return
-        for one in everyone:
-            self._answer_one(one, histories[one.request.topic])
-
-    def _answer_one(self, waiting: _Waiting, history: TopicHistory) -> None:
-        try:
-            events = missed_events(waiting.request, history, self._limit)
-        except Unrecoverable as lost:
-            _fail(waiting, lost)
-            return
-        if not waiting.answered.done():  # else whoever asked has left
-            waiting.answered.set_result(events)
+            return missed_events(request, history, self._limit)
+        except Unrecoverable as unrecoverable:
+            return unrecoverable
 
 
-def _fail(waiting: _Waiting, error: Exception) -> None:
-    if not waiting.answered.done():
-        waiting.answered.set_exception(error)
+def _topic_of(request: ResumeRequest) -> str:
+    return request.topic

@@ -70,9 +70,11 @@ class RelayParts:
     def __init__(self, settings: Settings, database: DatabaseParts, position: Position) -> None:
         self.counters = Counters(time.monotonic)
         self.refusals = Refusals(time.monotonic)
-        self.admissions = AdmissionBatcher(database.access)
-        self.rechecks = RecheckBatcher(database.access)
-        self.history = ResumeBatcher(database.history_log, limit=settings.resume_max_events)
+        self.admissions = AdmissionBatcher(database.access, _report)
+        self.rechecks = RecheckBatcher(database.access, _report)
+        self.history = ResumeBatcher(
+            database.history_log, _report, limit=settings.resume_max_events
+        )
         self.hub = Hub(
             position,
             frame=frame,
@@ -90,6 +92,10 @@ class RelayParts:
             monotonic=time.monotonic,
             counters=self.counters,
         )
+
+
+def _report(error: Exception) -> None:
+    log.error(Line("batch_failed", error=error), exc_info=error)
 
 
 async def _give_way() -> None:

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 from realtime.auth.keys import KeysUnavailable
 from realtime.auth.tokens import Identity, TokenError
 from realtime.relay import closing, protocol
+from realtime.relay.admission import Admission
 from realtime.relay.closing import CloseCode
 from realtime.relay.errors import ErrorCode, MessageError, Refused
 from realtime.relay.rate_limit import RateLimit, RateVerdict
 from realtime.relay.subscriber import Subscriber
 from realtime.runtime.logging import Field, Line
 from realtime.web.handshake import Handshake
-from realtime.web.services import Admission, Services
+from realtime.web.services import Services
 from realtime.web.sink import PING, SocketSink, frame
 from realtime.web.socket_log import log_gone, socket_line
 from realtime.web.token_life import TokenLife

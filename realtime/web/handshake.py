@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from realtime.relay import closing
+from realtime.relay.admission import Admission
 from realtime.relay.cursor import Cursor
 from realtime.relay.errors import Refused
 from realtime.relay.events import Event
 from realtime.relay.protocol import stamp
 from realtime.relay.resume import ResumeRequest, Unrecoverable, read_cursor
 from realtime.relay.subscriber import Subscriber
-from realtime.web.services import Admission, Services
+from realtime.web.services import Services
 from realtime.web.sink import SocketSink, frame
 
 REPLAY_BYTES = 262_144

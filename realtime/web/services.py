@@ -10,6 +10,7 @@ from typing import Protocol
 from realtime.auth.tokens import TokenVerifier
 from realtime.config.intervals import Intervals
 from realtime.config.settings import Settings
+from realtime.relay.admission import AdmissionBatcher
 from realtime.relay.counters import Counters
 from realtime.relay.cursor import Cursor
 from realtime.relay.hub import Hub
@@ -20,33 +21,6 @@ from realtime.relay.typing import TypingBroadcaster
 from realtime.web.metrics_source import MetricsSource
 from realtime.web.pings import Pings
 from realtime.web.status import Status
-
-
-class Admission(Protocol):
-    """Somebody who may open a socket, as of that cursor."""
-
-    @property
-    def user_id(self) -> str: ...
-    @property
-    def username(self) -> str: ...
-    @property
-    def bot_name(self) -> str | None: ...
-    @property
-    def role(self) -> str | None: ...
-    @property
-    def cursor(self) -> Cursor: ...
-
-
-class Access(Protocol):
-    """Who may open a socket; implemented by `relay.admissions`."""
-
-    async def authorize(self, subject: str, bot_id: str | None) -> Admission:
-        """Ask for a token's subject.
-
-        Raises:
-            Refused: with the close code and reason.
-        """
-        ...
 
 
 class Connection(Protocol):
@@ -106,7 +80,7 @@ class Services:
     settings: Settings
     intervals: Intervals
     hub: Hub
-    access: Access
+    access: AdmissionBatcher
     verifier: TokenVerifier
     typing: TypingBroadcaster
     presence: PresenceBroadcaster

@@ -14,11 +14,12 @@ from tornado.websocket import WebSocketHandler, _WebSocketParams
 
 from realtime.auth.tokens import token_from_request
 from realtime.relay import closing, protocol
+from realtime.relay.admission import Admission
 from realtime.relay.errors import Refused
 from realtime.relay.subscriber import Subscriber
 from realtime.web.conversation import Conversation, HandshakeRequest
 from realtime.web.handlers import CarefulHandler
-from realtime.web.services import Admission, Services
+from realtime.web.services import Services
 from realtime.web.websocket import ExplainingProtocol
 
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from realtime.postgres.access import Access, Admission
-from realtime.relay.admission import AdmissionRequest
+from realtime.postgres.access import Access
+from realtime.relay.admission import Admission, AdmissionRequest
 from realtime.relay.errors import Refused
 from tests.platform import Platform
 from tests.serving import RunningServer, World

@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 from tornado.ioloop import IOLoop
 
-from realtime.postgres.access import Access, Admission
+from realtime.postgres.access import Access
 from realtime.postgres.pool import open_pool
-from realtime.relay.admission import AdmissionRequest
+from realtime.relay.admission import Admission, AdmissionRequest
 from realtime.relay.closing import CloseCode
 from realtime.relay.cursor import Snapshot
 from realtime.relay.errors import Refused

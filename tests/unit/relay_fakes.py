@@ -98,6 +98,11 @@ class Asked(list[tuple[Subscriber, Pending]]):
         self.append((subscriber, change))
 
 
+def raise_it(error: Exception) -> None:
+    """An error that nobody foresaw: where none is expected, it ends the loop and so the test."""
+    raise error
+
+
 async def no_pause() -> None:
     """A pause in which nobody else does anything."""
 

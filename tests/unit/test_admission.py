@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from realtime.relay import admission as admissions_module
-from realtime.relay.admission import BATCH, AdmissionBatcher, AdmissionRequest
+from realtime.relay.admission import MAX_BATCH, AdmissionBatcher, AdmissionRequest
 from realtime.relay.errors import Refused
-from tests.unit.relay_fakes import run, while_running
+from tests.unit.relay_fakes import raise_it, run, while_running
 from tests.waiting import eventually
 
 
@@ -23,7 +22,7 @@ class FakeAccess:
         self.most = 1000
         """More at once are not answered."""
 
-    async def authorize(self, questions: Sequence[AdmissionRequest]) -> list[str | Refused]:
+    async def authorize(self, questions: Sequence[AdmissionRequest]) -> list[Any]:
         self.asked.append(list(questions))
         await self.may_answer.wait()
         if "chaos" in [one.subject for one in questions]:
@@ -36,7 +35,7 @@ class FakeAccess:
         ]
 
 
-async def all_of(admissions: AdmissionBatcher[str], *subjects: str) -> list[Any]:
+async def all_of(admissions: AdmissionBatcher, *subjects: str) -> list[Any]:
     """Ask for all at once; what was raised is returned."""
     asked = asyncio.gather(
         *(admissions.authorize(s, "b") for s in subjects), return_exceptions=True
@@ -50,7 +49,9 @@ def test_one_question_for_all_who_wait() -> None:
 
     async def come() -> None:
         access = FakeAccess()
-        ada, mallory, grace = await all_of(AdmissionBatcher(access), "ada", "mallory", "grace")
+        ada, mallory, grace = await all_of(
+            AdmissionBatcher(access, raise_it), "ada", "mallory", "grace"
+        )
         assert (ada, grace) == ("ada on b", "grace on b")
         assert isinstance(mallory, Refused)
         assert mallory.code == 4003
@@ -65,7 +66,7 @@ def test_who_comes_during_a_question_is_in_the_next_one() -> None:
     async def come() -> None:
         access = FakeAccess()
         access.may_answer.clear()
-        admissions = AdmissionBatcher(access)
+        admissions = AdmissionBatcher(access, raise_it)
         loop = asyncio.create_task(admissions.run())
         first = asyncio.create_task(admissions.authorize("ada", None))
         await eventually(lambda: access.asked)
@@ -84,9 +85,11 @@ def test_a_question_is_bounded() -> None:
 
     async def come() -> None:
         access = FakeAccess()
-        names = [str(number) for number in range(2 * BATCH + 1)]
-        assert await all_of(AdmissionBatcher(access), *names) == [f"{name} on b" for name in names]
-        assert [len(asked) for asked in access.asked] == [BATCH, BATCH, 1]
+        names = [str(number) for number in range(2 * MAX_BATCH + 1)]
+        assert await all_of(AdmissionBatcher(access, raise_it), *names) == [
+            f"{name} on b" for name in names
+        ]
+        assert [len(asked) for asked in access.asked] == [MAX_BATCH, MAX_BATCH, 1]
 
     run(come())
 
@@ -96,7 +99,7 @@ def test_who_has_left_is_not_asked_about() -> None:
 
     async def come() -> None:
         access = FakeAccess()
-        admissions = AdmissionBatcher(access)
+        admissions = AdmissionBatcher(access, raise_it)
         gone = asyncio.create_task(admissions.authorize("gone", None))
         await asyncio.sleep(0)
         gone.cancel()
@@ -126,7 +129,7 @@ def test_nobody_is_left_to_ask_about(everybody_left: bool) -> None:
 
     async def come() -> None:
         access = FakeAccess()
-        admissions = AdmissionBatcher(access)
+        admissions = AdmissionBatcher(access, raise_it)
         gone = asyncio.create_task(admissions.authorize("gone", None))
         await asyncio.sleep(0)
         gone.cancel()
@@ -142,26 +145,27 @@ def test_nobody_is_left_to_ask_about(everybody_left: bool) -> None:
 
 
 def test_an_unforeseen_error_ends_nobody_else() -> None:
-    """It is for those who asked; who comes later is answered."""
+    """It is reported, and for those who asked; who comes later is answered."""
 
     async def come() -> None:
         access = FakeAccess()
-        admissions = AdmissionBatcher(access)
+        reported: list[Exception] = []
+        admissions = AdmissionBatcher(access, reported.append)
         (error,) = await all_of(admissions, "chaos")
         assert isinstance(error, ZeroDivisionError)
+        assert reported == [error]
         assert await all_of(admissions, "ada") == ["ada on b"]
 
     run(come())
 
 
-def test_a_slow_database_is_asked_for_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_database_is_asked_for_fewer() -> None:
     """So that some get in; and for more again when it answers."""
-    monkeypatch.setattr(admissions_module, "BATCH", 8)
 
     async def come() -> None:
         access = FakeAccess()
         access.most = 2
-        admissions = AdmissionBatcher(access)
+        admissions = AdmissionBatcher(access, raise_it, max_batch=8)
         answers = await all_of(admissions, *(str(number) for number in range(18)))
         sizes = [len(asked) for asked in access.asked]
         assert sizes[:3] == [8, 4, 2]

@@ -40,6 +40,7 @@ from tests.unit.relay_fakes import (
     OTHER_BOT,
     frame,
     make_relay,
+    raise_it,
 )
 
 USERS = st.sampled_from([ADA, GRACE])
@@ -66,7 +67,7 @@ class HubMachine(RuleBasedStateMachine):
         """Sockets that left, and the newest cursor that they had."""
         self.interlude: Callable[[], object] = lambda: None
         self.access = SlowAccess(self.log)
-        rechecks = RecheckBatcher(self.access)
+        rechecks = RecheckBatcher(self.access, raise_it)
         self.hub = WatchedHub(
             self.access,
             position=NOWHERE,

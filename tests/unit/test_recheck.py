@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from realtime.relay import closing
-from realtime.relay import recheck as rechecks_module
 from realtime.relay.errors import Refused
 from realtime.relay.hub import Hub
 from realtime.relay.position import Position
@@ -41,11 +40,14 @@ class FakeAccess:
     def __init__(self, *allowed: str, is_down: bool = False) -> None:
         self.allowed = allowed
         self.is_down = is_down
+        self.is_broken = False
         self.questions: list[Sequence[tuple[str, str]]] = []
         self.may_answer = asyncio.Semaphore(1000)
 
     async def recheck(self, questions: Sequence[tuple[str, str]]) -> RecheckResult:
         self.questions.append(questions)
+        if self.is_broken:
+            raise ZeroDivisionError
         if self.is_down:
             raise Refused(1013, "the database cannot be asked")
         answer = RecheckResult([user in self.allowed for user, _ in questions], at(11))
@@ -56,9 +58,10 @@ class FakeAccess:
 class RecheckingHub:
     """A hub whose changes are asked about, and how often the relay was woken."""
 
-    def __init__(self, access: FakeAccess) -> None:
+    def __init__(self, access: FakeAccess, **how: int) -> None:
         self.access = access
-        self.rechecks = RecheckBatcher(access)
+        self.reported: list[Exception] = []
+        self.rechecks = RecheckBatcher(access, self.reported.append, **how)
         self.hub = Hub(
             NOWHERE, frame=frame, pause=no_pause, ask_again=self.rechecks.ask, monotonic=lambda: 0.0
         )
@@ -140,10 +143,29 @@ def test_nobody_can_be_asked() -> None:
     assert second.closed == (4003, "access ended")
 
 
-def test_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many are asked about in few questions, all of them, and each once."""
-    monkeypatch.setattr(rechecks_module, "BATCH", 2)
+def test_an_error_that_nobody_foresaw() -> None:
+    """It is reported, the sockets that were asked about are closed, and asking goes on."""
     rechecking = RecheckingHub(FakeAccess())
+    rechecking.access.is_broken = True
+    (first,) = cut_off(rechecking, ADA, is_recheck=True)
+    _, second = join(rechecking.hub, GRACE)
+
+    async def one_after_the_other() -> None:
+        await rechecking.until(lambda: first.closed)
+        rechecking.access.is_broken = False
+        revoke = page(seen(0), access_change(2, 12, user_id=GRACE))
+        await rechecking.hub.deliver(revoke, Position(HISTORY, at(12), "d"))
+        await rechecking.until(lambda: second.closed)
+
+    run(one_after_the_other())
+    assert first.closed == closing.SERVER_ERROR
+    assert [type(error) for error in rechecking.reported] == [ZeroDivisionError]
+    assert second.closed == (4003, "access ended")
+
+
+def test_in_batches() -> None:
+    """Many are asked about in few questions, all of them, and each once."""
+    rechecking = RecheckingHub(FakeAccess(), max_batch=2)
     sinks = cut_off(rechecking, ADA, ADA, GRACE, GRACE, GRACE)
     run(rechecking.until(lambda: all(sink.closed for sink in sinks)))
     assert [len(batch) for batch in rechecking.access.questions] == [2, 2, 1]

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from realtime.relay import resume as resume_module
 from realtime.relay.errors import Refused
 from realtime.relay.events import Event
 from realtime.relay.resume import (
@@ -17,10 +16,21 @@ from realtime.relay.resume import (
     TopicHistory,
     Unrecoverable,
 )
-from tests.unit.relay_fakes import ADA, BOT, GRACE, OTHER_BOT, at, event, run, seen, while_running
+from tests.unit.relay_fakes import (
+    ADA,
+    BOT,
+    GRACE,
+    OTHER_BOT,
+    at,
+    event,
+    raise_it,
+    run,
+    seen,
+    while_running,
+)
 
 
-class FakePastLog:
+class FakeHistoryLog:
     """Has events on the topics of two bots; out of order, it refuses to answer."""
 
     def __init__(self) -> None:
@@ -46,9 +56,8 @@ def request(last: int = 10, topic: str = BOT, user_id: str = ADA) -> ResumeReque
     return ResumeRequest(topic, user_id, at(last), at(20))
 
 
-@pytest.fixture(autouse=True)
-def _no_gathering(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resume_module, "GATHER_SECONDS", 0)
+def batcher(log: FakeHistoryLog, *, limit: int = 10, **how: Any) -> ResumeBatcher:
+    return ResumeBatcher(log, raise_it, limit=limit, gather_seconds=0, **how)
 
 
 def ask(history: ResumeBatcher, *questions: ResumeRequest | Coroutine[Any, Any, Any]) -> list[Any]:
@@ -69,8 +78,8 @@ def ids(events: Sequence[Event]) -> list[int]:
 
 def test_one_question_for_all() -> None:
     """Many who come at once are served by one read, each with what is theirs."""
-    log = FakePastLog()
-    history = ResumeBatcher(log, limit=10)
+    log = FakeHistoryLog()
+    history = batcher(log)
     questions = [request(), request(11), request(12, OTHER_BOT, GRACE)]
     found = ask(history, *questions)
     assert list(map(ids, found)) == [[1, 2], [2], [3]]
@@ -80,8 +89,8 @@ def test_one_question_for_all() -> None:
 
 def test_again_and_again() -> None:
     """Who comes later is served by a later read."""
-    log = FakePastLog()
-    history = ResumeBatcher(log, limit=10)
+    log = FakeHistoryLog()
+    history = batcher(log)
 
     async def twice() -> list[list[int]]:
         return [ids(await history.since(request())), ids(await history.since(request(11)))]
@@ -90,11 +99,10 @@ def test_again_and_again() -> None:
     assert history.reads == 2
 
 
-def test_many_topics(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_topics() -> None:
     """One read is for so many topics at most."""
-    monkeypatch.setattr(resume_module, "TOPICS_PER_READ", 2)
-    log = FakePastLog()
-    history = ResumeBatcher(log, limit=10)
+    log = FakeHistoryLog()
+    history = batcher(log, topics_per_read=2)
     questions = [request(topic=f"bot:{number}") for number in range(5)]
     assert ask(history, *questions) == [[]] * 5
     assert [len(ranges) for ranges, _ in log.asked] == [2, 2, 1]
@@ -102,8 +110,8 @@ def test_many_topics(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_is_told_its_own_reason() -> None:
     """Who cannot be brought up to date is told so, and nobody else."""
-    log = FakePastLog()
-    history = ResumeBatcher(log, limit=1)
+    log = FakeHistoryLog()
+    history = batcher(log, limit=1)
     questions = [request(4), request(10), request(11)]
     old, many, found = ask(history, *questions)
     assert isinstance(old, Unrecoverable)
@@ -113,9 +121,9 @@ def test_each_is_told_its_own_reason() -> None:
 
 def test_nobody_can_be_asked() -> None:
     """Where the database cannot be asked, everybody is told, and asking goes on."""
-    log = FakePastLog()
+    log = FakeHistoryLog()
     log.is_down = True
-    history = ResumeBatcher(log, limit=10)
+    history = batcher(log)
 
     async def until_it_is_back() -> list[int]:
         with pytest.raises(Refused):
@@ -130,9 +138,9 @@ def test_nobody_can_be_asked() -> None:
 @pytest.mark.parametrize(("is_down", "last"), [(False, 10), (False, 4), (True, 10)])
 def test_leaving_meanwhile(is_down: bool, last: int) -> None:
     """Who leaves before the answer is not answered, and does not disturb the others."""
-    log = FakePastLog()
+    log = FakeHistoryLog()
     log.is_down = is_down
-    history = ResumeBatcher(log, limit=10)
+    history = batcher(log)
 
     async def leave_and_stay() -> str:
         leaving = asyncio.create_task(history.since(request(last)))

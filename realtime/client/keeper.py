@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from realtime.client.address import Address
-from realtime.client.events import Event, parse
+from realtime.client.events import Event, parse, unreadable
 from realtime.client.handover import Handover
 from realtime.client.heartbeat import Heartbeat
 from realtime.client.progress import Progress
@@ -222,8 +222,8 @@ class Keeper:
             heartbeat.heard()
             event = parse(frame)
             if event is None:
-                log.warning("server_message_ignored")
-                continue
+                log.warning("server_message_unreadable")
+                event = unreadable(frame)
             if event.type == "connection_established":
                 self._enter(heartbeat)
             for one in self._meaning_of(event, heartbeat):

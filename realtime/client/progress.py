@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from realtime.client.events import Event, resync
+from realtime.client.events import Event, resync, sendable_cursor
 
 
 class Progress:
@@ -36,13 +36,13 @@ class Progress:
         `resync` comes first: if the second is never handed over, the old cursor brings both again.
         """
         data = event.data if isinstance(event.data, dict) else {}
-        # A server that says nothing of a cursor that it was sent has recovered nothing.
-        recovered = data.get("recovered", False if self._is_resuming else None)
-        if recovered:
+        if data.get("recovered") is True:
             # A replay may be cut short: until its own cursors arrive, the old one is what holds.
             return [event]
-        here = replace(event, cursor=data.get("cursor"))
-        return [here] if recovered is None else [resync(data.get("reason")), here]
+        here = replace(event, cursor=sendable_cursor(data))
+        # A server that says nothing of a cursor that it was sent has recovered nothing.
+        is_lost = self._is_resuming or data.get("recovered") is not None
+        return [resync(data.get("reason")), here] if is_lost else [here]
 
     def knows(self, event: Event) -> bool:
         """Whether it came before."""

@@ -100,7 +100,7 @@ async def _print_all(client: RealtimeClient, as_json: bool) -> None:
             if (notice := notice_of(event)) is not None:
                 say(notice)
             if as_json:
-                click.echo(json.dumps(event.raw))
+                click.echo(json.dumps(event.raw, default=str))
             elif notice is None and event.type not in QUIET:
                 click.echo(line_of(event))
 
@@ -148,15 +148,15 @@ def visible(text: object) -> str:
 
 def _time_of(event: Event, zone: tzinfo | None) -> str:
     try:
-        written = datetime.fromisoformat(str(event.raw.get("timestamp")))
-    except ValueError:
+        written = datetime.fromisoformat(str(event.raw.get("timestamp"))).astimezone(zone)
+    except (ValueError, OverflowError):
         return "--:--:--"
-    return written.astimezone(zone).strftime("%H:%M:%S")
+    return written.strftime("%H:%M:%S")
 
 
 def _rest_of(event: Event) -> str:
     rest = event.data if event.data is not None else event.raw.get("message", "")
-    return json.dumps(rest, ensure_ascii=False)
+    return json.dumps(rest, ensure_ascii=False, default=str)
 
 
 def _message(data: dict[str, Any]) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from realtime.client import RealtimeClient, Reconnecting, Timings
+from realtime.client.events import parse
 from tests.unit.client_fakes import URL, FakeServer, Played, settle
 
 
@@ -141,15 +146,93 @@ async def test_old_ids_are_forgotten() -> None:
 
 
 @pytest.mark.gen_test
-async def test_what_is_no_message_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
-    """Text that is not JSON, JSON that is no message, bytes; they are logged."""
+async def test_what_is_no_message_is_handed_over_as_it_came(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As a resync, for it may have been anything; the cursor stays, and the next message counts."""
+    frames = ("{", "", "[]", '"text"', "null", '{"type": 1}', "{}", b"\xff", "[" * 100_000)
     async with Played() as played:
-        for frame in ("{", "[]", '{"type": 1}', b"x", "[" * 100_000):
-            played.socket.frame(frame)
         played.socket.greet()
+        for frame in frames:
+            played.socket.frame(frame)
         await settle()
-        assert played.types == ["connection_established"]
-    assert caplog.text.count("server_message_ignored") == 5
+        assert played.client.cursor == "c0"
+        played.socket.say("chat_message", {}, id="1")
+        await settle()
+        assert played.types == [
+            "connection_established",
+            *("resync" for _ in frames),
+            "chat_message",
+        ]
+        told = played.events[1:-1]
+        assert [event.data for event in told] == [{"reason": "unreadable"}] * len(frames)
+        assert [event.raw["frame"] for event in told] == list(frames)
+    assert caplog.text.count("server_message_unreadable") == len(frames)
+
+
+@pytest.mark.parametrize("odd", [None, 7, True, [], {}, ""])
+@pytest.mark.gen_test
+async def test_members_of_the_wrong_type_cost_no_message(odd: object) -> None:
+    """What is no id does not make two messages one, and what is no cursor does not count."""
+    async with Played() as played:
+        played.socket.greet()
+        for _ in range(2):
+            played.socket.say("chat_message", odd, id=odd, cursor=odd)
+        played.socket.frame('{"type": "chat_message"}')
+        await settle()
+        assert played.types[1:] == ["chat_message"] * 3
+        assert played.client.cursor == "c0"
+
+
+@pytest.mark.parametrize("cursor", ["\ud800", "\u00e9", "x" * 5000])
+@pytest.mark.gen_test
+async def test_a_cursor_that_no_address_can_hold_does_not_count(cursor: str) -> None:
+    """Sent back it would end the client, or be refused for ever."""
+    async with Played() as played:
+        played.socket.greet()
+        played.socket.say("chat_message", {}, id="1", cursor=cursor)
+        await played.lose(1006)
+        assert played.ids == ["1"]
+        assert played.asked == ["", "c0"]
+        played.socket.greet(recovered=False, cursor=cursor)
+        await settle()
+        assert played.types[-2:] == ["resync", "connection_established"]
+
+
+@pytest.mark.gen_test
+async def test_numbers_of_any_length_are_read() -> None:
+    """Beyond what Python reads as an integer it is a Decimal, to the last digit."""
+    digits = "9" * 50_000
+    async with Played() as played:
+        played.socket.greet()
+        for number in (digits, f"-{digits}", "9" * 640, "1e999", "NaN"):
+            played.socket.frame(f'{{"type": "chat_message", "data": {number}}}')
+        await settle()
+        assert [str(event.data) for event in played.events[1:3]] == [digits, f"-{digits}"]
+        assert played.events[3].data == int("9" * 640)
+        assert [str(event.data) for event in played.events[4:]] == ["inf", "nan"]
+
+
+@pytest.mark.parametrize("data", [None, 7, "text", [], {"cursor": 7, "recovered": None}])
+@pytest.mark.gen_test
+async def test_a_greeting_that_lacks_its_members_is_one_all_the_same(data: object) -> None:
+    """It says nothing of the cursor that was sent, so nothing was recovered."""
+    async with Played(cursor="old") as played:
+        played.socket.say("connection_established", data)
+        await settle()
+        assert played.types == ["resync", "connection_established"]
+        assert played.client.state == "open"
+
+
+@pytest.mark.parametrize("recovered", [False, 0, 1, "true", {}])
+@pytest.mark.gen_test
+async def test_only_true_is_recovered(recovered: object) -> None:
+    """All else that a server could say there is no promise that nothing was missed."""
+    async with Played(cursor="old") as played:
+        played.socket.greet(recovered=recovered, cursor="new")
+        await settle()
+        assert played.types == ["resync", "connection_established"]
+        assert played.client.cursor == "new"
 
 
 @pytest.mark.gen_test
@@ -230,3 +313,39 @@ async def test_a_fault_in_a_callback_reaches_who_iterates() -> None:
         async with client as events:
             await anext(events)
     assert raised.group_contains(LookupError)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+TYPES = ["connection_established", "pong", "authenticated", "token_expiring", "resync", "other"]
+DATA = JSON | st.dictionaries(st.sampled_from(["cursor", "recovered", "reason"]), JSON)
+MESSAGES = st.fixed_dictionaries(
+    {"type": st.sampled_from(TYPES)}, optional={"data": DATA, "cursor": JSON, "timestamp": JSON}
+)
+FRAMES = st.text() | st.binary() | (MESSAGES | DATA).map(json.dumps)
+
+
+async def handed_over(frames: list[str | bytes]) -> list[object]:
+    """What an application gets of these frames: the messages, and as it is what is none."""
+    async with Played() as played:
+        for frame in frames:
+            played.socket.frame(frame)
+        await settle()
+        assert played.client.state in ("connecting", "open")
+        return [event.raw.get("frame", event.raw) for event in played.events]
+
+
+@settings(deadline=None, max_examples=60)
+@given(frames=st.lists(FRAMES, max_size=5))
+def test_no_frame_is_lost_or_ends_the_client(frames: list[str | bytes]) -> None:
+    """Whatever comes is handed over in its order, but for pongs; a greeting may add a resync."""
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        told = runner.run(handed_over(frames))
+    remaining = iter(told)
+    for frame in frames:
+        event = parse(frame)
+        if event is None or event.type != "pong":
+            assert (event.raw if event else frame) in remaining

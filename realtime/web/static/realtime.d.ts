@@ -144,7 +144,10 @@ export interface SessionSynced {
 /** Events were lost for good: fetch the state from the API again. */
 export interface Resync {
   type: 'resync';
+  /** `unreadable` comes from the client: the server sent what is not a message. */
   data: { reason?: string };
+  /** What came instead of a message: the text, or a binary frame as the WebSocket gives it. */
+  frame?: unknown;
 }
 
 /** The server's complaint about a message, or, with `cause`, something that failed on this side. */

@@ -52,6 +52,8 @@ const RATE_LIMITED = 1008;
 const TOKEN_REFUSED = 4001;
 /** A token that is refused may be stale; a second one in a row means that the user is. */
 const MOST_REFUSALS = 2;
+/** Characters; those of this server have at most 1,000. */
+const LONGEST_CURSOR = 4_000;
 /** WebSocket.readyState of one that has not opened yet. */
 const CONNECTING = 0;
 /** Where the back-off starts for one who was sent away for sending too much. */
@@ -257,11 +259,12 @@ export class RealtimeClient {
   }
 
   #onEstablished(message) {
-    const { cursor, reason } = message.data;
+    const { cursor, reason, recovered: said } = message.data ?? {};
     // A server that says nothing of a cursor that it was sent has recovered nothing.
-    const recovered = message.data.recovered ?? (this.#isResuming ? false : undefined);
+    const isLost = said !== true && (this.#isResuming || (said ?? null) !== null);
+    const recovered = isLost ? false : said === true || undefined;
     // A replay may be cut short too: until its own cursors arrive, the old one is what holds.
-    if (!recovered) this.#cursor = cursor ?? null;
+    if (!recovered) this.#cursor = isCursor(cursor) ? cursor : null;
     this.#timers.clearTimeout(this.#connectTimer);
     this.#openedAt = this.#timers.now();
     this.#refusals = 0;
@@ -283,13 +286,18 @@ export class RealtimeClient {
   #onFrame(text) {
     this.#heartbeat.heard();
     const message = parse(text);
-    if (message === null)
-      return this.#report('invalid_json', 'The server sent what is not a message');
-    if (message.cursor) this.#cursor = message.cursor;
-    if (message.id !== undefined && !this.#seen.add(message.id)) return;
+    if (message === null) return this.#missed(text);
+    if (isCursor(message.cursor)) this.#cursor = message.cursor;
+    if (isText(message.id) && !this.#seen.add(message.id)) return;
     this.#follow(message);
     if (!LIFECYCLE.has(message.type) && message.type !== '*') this.#deliver(message);
     this.#dispatch('*', message);
+  }
+
+  /** What the server said cannot be read: the app gets the frame as it came, and must refetch. */
+  #missed(frame) {
+    this.#report('invalid_json', 'The server sent what is not a message');
+    this.#startOver({ type: 'resync', data: { reason: 'unreadable' }, frame });
   }
 
   /** What a message means to the client itself. */
@@ -491,6 +499,7 @@ class Heartbeat {
   }
 
   start() {
+    this.#timers.clearTimeout(this.#next);
     const wait = this.#timings.pingEvery * (1 + this.#random() / 5);
     this.#next = this.#timers.setTimeout(() => {
       this.#calls.ping();
@@ -585,8 +594,18 @@ function meaningOf(code) {
   return CLOSE_CODES[code] ?? `closed with code ${code}`;
 }
 
-/** A message is an object with a type; null for all else. */
+function isText(value) {
+  return typeof value === 'string' && value !== '';
+}
+
+/** One that is longer than any of this server's might be refused for ever. */
+function isCursor(value) {
+  return isText(value) && value.length <= LONGEST_CURSOR;
+}
+
+/** A message is a text, an object with a type; null for all else. */
 function parse(text) {
+  if (typeof text !== 'string') return null;
   try {
     const message = JSON.parse(text);
     return typeof message?.type === 'string' ? message : null;

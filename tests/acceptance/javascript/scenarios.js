@@ -579,16 +579,53 @@ scenario('an emitted event cannot pose as one of the client’s own', async () =
   equal([told('close').length, told('open').length, client.state], [0, 1, 'open']);
 });
 
-scenario('a frame that is not a message is reported and passed over', async () => {
+scenario('a frame that is not a message is reported and handed over as it came', async () => {
   const { client, told, last } = await makeWorld();
   last().establish();
-  for (const frame of ['{', 'null', '[]', '{"type":7}']) last().say(frame);
+  const frames = ['{', 'null', '[]', '"text"', '{"type":7}', '['.repeat(200_000), '{"a":NaN}'];
+  for (const frame of frames) last().say(frame);
+  last().onmessage({ data: new Blob(['{"type":"chat_message"}']) });
   last().say(chat('1'));
   equal(
     told('error').map(({ code }) => code),
-    Array(4).fill('invalid_json'),
+    Array(8).fill('invalid_json'),
   );
-  equal([told('chat_message').length, client.state], [1, 'open']);
+  equal(told('resync').map(({ data }) => data.reason), Array(8).fill('unreadable'));
+  equal(told('resync').slice(0, 7).map(({ frame }) => frame), frames);
+  equal(await told('resync')[7].frame.text(), '{"type":"chat_message"}');
+  equal([told('chat_message').length, client.state, client.cursor], [1, 'open', 'c0']);
+});
+
+scenario('members of a message that are of the wrong type cost no message', async () => {
+  const { client, told, last } = await makeWorld();
+  last().establish();
+  const odd = [null, 7, true, [], {}, ''];
+  for (const id of odd) for (const _ of [1, 2]) last().say({ ...chat('1'), id, cursor: id });
+  last().say({ ...chat('2'), cursor: 'x'.repeat(5000) });
+  last().say({ type: 'chat_message' });
+  equal([told('chat_message').length, client.cursor], [14, 'c0']);
+  equal([told('error'), told('resync')], [[], []]);
+});
+
+scenario('a greeting that lacks its members is one all the same', async () => {
+  for (const data of [undefined, null, 7, 'text', [], { cursor: 7, recovered: null }]) {
+    const { client, told, last } = await makeWorld({ cursor: 'saved' });
+    last().say({ type: 'connection_established', data });
+    equal([client.state, client.cursor, told('resync').length], ['open', null, 1]);
+  }
+  for (const recovered of [0, 1, 'true', {}]) {
+    const { client, told, last } = await makeWorld({ cursor: 'saved' });
+    last().establish({ recovered, cursor: 'new' });
+    equal([client.cursor, told('resync').length], ['new', 1], 'only true is recovered');
+  }
+});
+
+scenario('a second greeting on a connection starts no second heartbeat', async () => {
+  const { timers, last } = await makeWorld();
+  last().establish();
+  const { pending } = timers;
+  last().establish();
+  equal(timers.pending, pending);
 });
 
 scenario('the states are told in order', async () => {

@@ -28,7 +28,7 @@ BEGIN
             WHEN both_tables AND NOT had AND NOT is_told THEN 'grant' END;
     ELSE
         is_told := CASE
-            WHEN becomes_owner THEN relay.is_news(bot_id, user_id, '+')
+            WHEN becomes_owner THEN relay.is_news(bot_id, user_id, '+') IS NOT NULL
             WHEN was_owner AND old_role IS DISTINCT FROM new_role
                 THEN relay.is_news(bot_id, user_id, '-')
             ELSE true

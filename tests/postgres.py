@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -47,6 +48,27 @@ def _place() -> Path | None:
     return MEMORY
 
 
+_CLEAN_UP = """cat  # until the other end of the pipe is gone
+if pid=$(sed -n 1p "$0/postgres/postmaster.pid" 2>/dev/null); then
+  sockets=$(sed -n 5p "$0/postgres/postmaster.pid")
+  kill -QUIT "$pid" && while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+  rm -rf "$sockets"
+fi
+rm -rf "$0"
+"""
+
+
+@contextmanager
+def _cleaned_up(home: Path) -> Iterator[None]:
+    """What runs and lies in `home` goes with this process, also when that is killed.
+
+    As pytest-xdist does with its workers some seconds after an interrupt.
+    """
+    watcher = ["/bin/sh", "-c", _CLEAN_UP, str(home)]
+    with subprocess.Popen(watcher, stdin=subprocess.PIPE, start_new_session=True):
+        yield
+
+
 @contextmanager
 def postgres_server(bin_dir: Path | None, **settings: str) -> Iterator[EmbeddedPostgres]:
     """A server with the tests' settings and more, gone without a trace afterwards."""
@@ -55,11 +77,12 @@ def postgres_server(bin_dir: Path | None, **settings: str) -> Iterator[EmbeddedP
         server = EmbeddedPostgres(
             Path(home) / "postgres", bin_dir=bin_dir, settings={**SETTINGS, **settings}
         )
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop("immediate")
+        with _cleaned_up(Path(home)):
+            server.start()
+            try:
+                yield server
+            finally:
+                server.stop("immediate")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from migrations.scripts import run_scripts
+from migrations.scripts import mark, run_scripts, unmark
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
@@ -12,7 +12,9 @@ depends_on = ${repr(depends_on)}
 
 def upgrade() -> None:
     run_scripts()
+    mark(revision, "the release", serves_from=${repr(down_revision)})
 
 
 def downgrade() -> None:
+    unmark(revision)
     run_scripts()

@@ -25,9 +25,10 @@ SELECT t.tgrelid, format('%I.%I', n.nspname, c.relname) AS table, quote_ident(t.
   JOIN pg_class AS c ON c.oid = t.tgrelid
   JOIN pg_namespace AS n ON n.oid = c.relnamespace
  WHERE p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'relay')
+   AND c.relnamespace <> p.pronamespace
    AND NOT t.tgisinternal
 """
-"""Every trigger of ours, whichever table it is on."""
+"""Every trigger of ours on a platform's tables, whatever their names."""
 _UNCALLED = """
 SELECT 'relay.' || p.proname AS function
   FROM pg_proc AS p

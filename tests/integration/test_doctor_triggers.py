@@ -89,8 +89,9 @@ async def test_the_log_alone(database: str, platform: Platform) -> None:
     """Without any table of ours: fine for those who only call relay.emit, and worth saying."""
     await platform.execute("DROP TABLE documents, messages, sessions, permissions, bots, users")
     functions = await platform.connection.fetch(
-        "SELECT oid::regprocedure::text AS name FROM pg_proc"
+        "SELECT p.oid::regprocedure::text AS name FROM pg_proc AS p"
         " WHERE pronamespace = 'relay'::regnamespace AND prorettype = 'trigger'::regtype"
+        " AND NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgfoid = p.oid)"
     )
     for row in functions:
         await platform.execute(f"DROP FUNCTION {row['name']}")

@@ -29,7 +29,7 @@ def test_the_reference_tables_read_as_a_person_would_write_them() -> None:
     assert '"' not in re.sub(r"'[^']*'", "", re.sub(r"--.*", "", sql))
     assert "(SELECT u.username FROM public.users AS u WHERE u.id = n.user_id)" in sql
     assert "CREATE TRIGGER relay_insert AFTER INSERT ON public.messages" in sql
-    assert "c.key <> ALL (ARRAY['updated_by', 'updated_at'])" in sql
+    assert "a.attname <> ALL (ARRAY['updated_by', 'updated_at'])" in sql
 
 
 def test_every_template_is_rendered() -> None:

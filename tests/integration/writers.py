@@ -37,7 +37,9 @@ ISOLATION = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 LONG_READS = 20
 """A long transaction stays open until the log was read so many times more."""
 
-_SAW = "SELECT id FROM relay.events WHERE topic = $1 ORDER BY xid DESC LIMIT 3"
+_SAW = """
+SELECT id FROM relay.events WHERE topic = $1 AND payload IS NOT NULL ORDER BY xid DESC LIMIT 3
+"""
 _MESSAGES = """
 INSERT INTO messages (session_id, bot_id, user_id, role, content)
 SELECT $1, $2, $3, 'user', json_build_object('mark', $4::text || '.' || n, 'saw', $5::bigint[])

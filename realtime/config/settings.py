@@ -43,17 +43,17 @@ from realtime.errors import CommandError
 
 
 class SettingsError(CommandError):
-    """A setting is missing or wrong; the text is one line for whoever set it."""
+    """A setting is missing or wrong. The text is one line that says what to do."""
 
 
 def _number(default: float, minimum: float, maximum: float, meaning: str) -> Any:
-    """A numeric field; its range is also said in its error."""
+    """A numeric field. Its error message names the range."""
     extra: JsonDict = {"range": f"{minimum} to {maximum}"}
     return Field(default, ge=minimum, le=maximum, description=meaning, json_schema_extra=extra)
 
 
 def _text(default: object, meaning: str, *, shown: str | None = None) -> Any:
-    """A field of any other kind; `shown` stands in the table for a default that is worked out."""
+    """A field of any other kind. The README's table has `shown` in place of a computed default."""
     extra: JsonDict = {"shown": shown} if shown else {}
     return Field(default, description=meaning, json_schema_extra=extra)
 
@@ -67,56 +67,63 @@ class Settings(BaseModel):
 
     database_url: Annotated[SecretStr, AfterValidator(check_database_url)] = _text(
         ...,
-        "The database, as `postgres://user:password@host:5432/name`, with `?sslmode=require`"
-        " where it is reached over a network.",
+        "Address of the database: `postgres://user:password@host:5432/name`. Add"
+        " `?sslmode=require` if it is reached over a network.",
     )
     database_direct_url: Annotated[SecretStr, AfterValidator(check_database_url)] = _text(
         ...,
-        "The same database without a pooler between: LISTEN needs a connection of its own."
-        " Set it where `DATABASE_URL` leads to a transaction-mode pooler.",
+        "Address of the same database without a pooler: LISTEN needs a connection of its own."
+        " Set it if `DATABASE_URL` leads to a transaction-mode pooler.",
         shown="`DATABASE_URL`",
     )
     database_pool_size: int = _number(
-        4, 1, 100, "Connections to the database that one process shares for its queries."
+        4, 1, 100, "Maximum number of connections that one process opens for its queries."
     )
     database_timeout_seconds: float = _number(
-        2, 0.1, 60, "Seconds that a query may take before the database counts as unreachable."
+        2, 0.1, 60, "Seconds that a query may take. After that the database counts as unreachable."
     )
-    port: int = _number(8000, 0, 65535, "TCP port to serve on; 0 takes any free one.")
-    web_concurrency: int = _number(1, 1, 64, "Processes that share the port.")
+    port: int = _number(8000, 0, 65535, "TCP port to serve on. 0 means any free one.")
+    web_concurrency: int = _number(1, 1, 64, "Number of server processes. They share the port.")
     jwt_secret: Annotated[SecretStr, AfterValidator(check_secret)] | None = _text(
         None,
-        "Secret that tokens are signed with, at least 32 bytes. Exactly one of `JWT_SECRET`,"
-        " `JWT_PUBLIC_KEY` and `JWT_JWKS_URL` is set.",
+        "Secret that signs the tokens, at least 32 bytes. Set exactly one of `JWT_SECRET`,"
+        " `JWT_PUBLIC_KEY` and `JWT_JWKS_URL`.",
     )
     jwt_public_key: Annotated[str, AfterValidator(check_public_key)] | None = _text(
         None,
-        "Public key that tokens are verified with: PEM, its line breaks real or written `\\n`.",
+        "Public key that verifies the tokens, in PEM format. A line break may be written `\\n`.",
     )
     jwt_jwks_url: Annotated[str, AfterValidator(check_key_set_url)] | None = _text(
-        None, "Where the issuer publishes its public keys: https, or http on loopback."
+        None,
+        "Address at which the token issuer publishes its public keys (a JWK set): https, or http"
+        " on loopback.",
     )
     jwt_algorithms: Annotated[
         tuple[str, ...], BeforeValidator(split_list), AfterValidator(check_algorithms)
     ] = _text(
         ...,
-        "Signature algorithms that are accepted, separated by commas.",
+        "Signature algorithms that a token may use, separated by commas.",
         shown="`HS256` with a secret, else `RS256,ES256,EdDSA`",
     )
     jwt_audience: str | None = _text(
         None,
-        "What a token's `aud` must name. Unset: a token with an `aud` is meant for others and"
-        " refused (RFC 7519, 4.1.3).",
+        "Name that a token's `aud` must contain. Unset: a token with an `aud` is meant for others"
+        " and is refused (RFC 7519, 4.1.3).",
     )
-    jwt_issuer: str | None = _text(None, "What a token's `iss` must be. Unset: not looked at.")
+    jwt_issuer: str | None = _text(
+        None, "Value that a token's `iss` must have. Unset: `iss` is not checked."
+    )
     jwt_subject: Literal["id", "username"] = _text(
-        "id", "What a token's `sub` holds: the user's `id` or `username`."
+        "id", "What a token's `sub` contains: the user's `id` or their `username`."
     )
     jwt_leeway_seconds: float = _number(
-        5, 0, 300, "Seconds that the token issuer's clock may be off, at the handshake only."
+        5,
+        0,
+        300,
+        "Seconds by which the token issuer's clock may be wrong. Only the handshake uses it.",
     )
     jwt_admin_claim: str = _text(
-        "admin", "The claim that makes an administrator of a token in which it is JSON `true`."
+        "admin", "Claim that makes a token an administrator's, if its value is JSON `true`."
     )
     allowed_origins: (
         Annotated[tuple[str, ...], BeforeValidator(split_list), AfterValidator(check_origins)]
@@ -124,50 +131,63 @@ class Settings(BaseModel):
     ) = _text(
         None,
         "Web origins that may connect, separated by commas, like `https://app.example.org`."
-        " Unset: any, for the token is the credential.",
+        " Unset: any origin may connect, because only a token gives access.",
     )
-    max_connections: int = _number(10_000, 1, 1_000_000, "WebSockets open at once in a process.")
+    max_connections: int = _number(
+        10_000, 1, 1_000_000, "Maximum number of open WebSockets in one process."
+    )
     max_connections_per_user: int = _number(
-        100, 1, 1_000_000, "WebSockets that one user may have open at once in a process."
+        100, 1, 1_000_000, "Maximum number of open WebSockets of one user in one process."
     )
     messages_per_second: int = _number(
         20,
         1,
         10_000,
-        "Messages a second that one client may go on sending; bursts of 2.5 times that.",
+        "Messages that one client may send per second. A burst may be 2.5 times as large.",
     )
     max_message_bytes: int = _number(
-        65_536, 1024, 16_777_216, "Bytes that one message of a client may have."
+        65_536, 1024, 16_777_216, "Largest message that a client may send, in bytes."
     )
     send_buffer_bytes: int = _number(
         4_194_304,
         65_536,
         1_073_741_824,
-        "Bytes that may wait for one slow client before it is closed with 1013.",
+        "Maximum number of bytes that wait for a slow client. Above it, the client is closed"
+        " with 1013.",
     )
     resume_max_events: int = _number(
-        10_000, 1, 1_000_000, "Events that a client that comes back may be sent after the fact."
+        10_000,
+        1,
+        1_000_000,
+        "Maximum number of missed events that a returning client is sent. If it missed more, it"
+        " is sent none and told to fetch its state.",
     )
     retention_seconds: float = _number(
-        3600, 1, 2_592_000, "Seconds that events are kept at least, for clients that come back."
+        3600,
+        1,
+        2_592_000,
+        "Seconds for which an event is kept, at least, for clients that return within this time.",
     )
     drain_seconds: float = _number(
-        10, 0, 600, "Seconds over which clients are sent away when the process is told to stop."
+        10,
+        0,
+        600,
+        "Seconds over which a process that is told to stop spreads the closing of its sockets.",
     )
     token_warning_seconds: float = _number(
-        60, 0, 3600, "Seconds before a token expires at which its client is told."
+        60, 0, 3600, "Seconds before a token expires at which its client is warned."
     )
     metrics_token: Annotated[SecretStr, AfterValidator(check_header_token)] | None = _text(
-        None, "Bearer token for `/metrics`. Unset: there is no `/metrics` in production."
+        None, "Bearer token for `/metrics`. Unset: there is no `/metrics`, unless `CONSOLE` is on."
     )
-    console: bool = _text(False, "Serve the console page at `/`, for development.")
+    console: bool = _text(False, "Serve the console page at `/`. Only for development.")
     log_format: Literal["text", "json"] = _text(
-        "text", "Log lines as `text` (key=value) or as `json`."
+        "text", "Format of the log lines: `text` (key=value) or `json`."
     )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
-        """Read the settings from `environ` alone; empty values count as unset, unknown ones pass.
+        """Read `environ` and nothing else. Empty values count as unset, unknown names are ignored.
 
         Raises:
             SettingsError: the first thing that is wrong, in one line.
@@ -226,7 +246,7 @@ class Settings(BaseModel):
 
     @property
     def message_burst(self) -> int:
-        """How many messages a client may send at once before `messages_per_second` holds."""
+        """How many messages a client may send in one burst."""
         return math.ceil(2.5 * self.messages_per_second)
 
 

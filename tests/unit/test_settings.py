@@ -85,7 +85,7 @@ def test_nothing_but_the_mapping_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
     """The process's own environment is not looked at."""
     monkeypatch.setitem(os.environ, "PORT", "1234")
     assert Settings.from_environ(ENVIRON).port == 8000
-    with pytest.raises(SettingsError, match=r"^DATABASE_URL is not set: The database"):
+    with pytest.raises(SettingsError, match=r"^DATABASE_URL is not set: Address of the database"):
         Settings.from_environ({})
 
 

@@ -5,9 +5,10 @@
 -- is one message for each person. A trigger of one table sees the other as it is then:
 -- * Who loses one of the two keeps the other: nothing is told. They are asked again, since another
 --   transaction may take the other at the same time.
--- * Who gets the second one was told of the first. Unless triggers of both tables run in one
---   statement: then each may find the other's change made, but not told yet. The marks show that,
---   and relay.is_news has it told once.
+-- * Who gets the second one was told of the first: nothing is told.
+-- * Unless triggers of both tables run in one statement of the client, which the marks show. Then
+--   each may find the other's change made, but not told yet. So each tells what the user has now,
+--   if that is not what was told of them last, which relay.is_news remembers.
 
 -- The "details" of both messages. granted_by is the row's, else the actor; for a revoke the actor.
 CREATE FUNCTION relay.permission_details(role text, granted_by uuid, old_role text)
@@ -31,21 +32,28 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     WHERE {{b.id}} = ejection_after_revoke.bot_id
 $$;
 
--- Whether an owner's access was not told like that in this transaction yet: '+' for given, '-' for
--- taken. Remembers what was told last of each owner. It remembers few of them: a transaction with
--- many transfers may tell some of them twice.
-CREATE FUNCTION relay.is_news(bot_id uuid, user_id uuid, sign text) RETURNS boolean
+-- Whether something else was told of the user's access last in this transaction, or nothing. Who was
+-- told of as granted has what an update to the same role would say.
+--
+-- Remembers what is told now, of a few users: a transaction with many transfers may tell some twice.
+CREATE FUNCTION relay.is_news(bot_id uuid, user_id uuid, action text, role text) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
     told text := coalesce(current_setting('relay.told', true), '');
-    owner text := concat(bot_id, '/', user_id);
+    about text := concat(bot_id, '/', user_id, '=');
+    start integer := strpos(told, about);
+    last text := CASE WHEN start > 0
+        THEN split_part(substr(told, start + length(about)), ';', 1) END;
+    news text := concat(action, ':', replace(role, ';', ''));
 BEGIN
-    IF strpos(told, owner || sign) > 0 THEN
+    IF last = news OR (action = 'updated' AND last = replace(news, 'updated:', 'granted:')) THEN
         RETURN false;
     END IF;
-    told := replace(replace(told, owner || '+', ''), owner || '-', '');
+    IF start > 0 THEN
+        told := replace(told, concat(about, last, ';'), '');
+    END IF;
     IF octet_length(told) < 4000 THEN
-        told := told || owner || sign;
+        told := concat(told, about, news, ';');
     END IF;
     PERFORM set_config('relay.told', told, true);
     RETURN true;

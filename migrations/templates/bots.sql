@@ -72,50 +72,58 @@ LANGUAGE sql STABLE AS $$
         AND a.attgenerated <> 'v' AND a.attname <> ALL ({{untold}})
 $$;
 
--- What a new owner comes to, for relay.access_rows: a row for the old one and one for the new one.
--- Only what is so now: whoever was owner for a moment was told of by another trigger.
+-- What a new owner comes to, for relay.access_rows: a row for each user concerned, by what they have
+-- now. new_owner is whom the statement made the owner; another trigger may have made it another.
 CREATE FUNCTION relay.owner_change(
-    bot_id uuid, old_owner uuid, updated_by uuid, actor uuid, instant text
+    bot_id uuid, old_owner uuid, new_owner uuid, updated_by uuid, actor uuid, instant text
 ) RETURNS TABLE (
     user_id uuid, action text, details text, is_told boolean, named uuid, effect text
 )
 LANGUAGE plpgsql ROWS 2 AS $$
 DECLARE
     owner uuid;
+    owns boolean;
     has boolean;
-    role text;
+    has_role text;
+    is_owner boolean;
     both_tables boolean
         := coalesce(rtrim(current_setting('relay.permissions', true), '!') = instant, false);
 BEGIN
     SELECT {{b.owner_id}} INTO owner FROM {{bots}} AS b WHERE {{b.id}} = owner_change.bot_id;
-    IF NOT FOUND OR owner IS NOT DISTINCT FROM old_owner THEN
+    IF NOT FOUND OR (owner IS NOT DISTINCT FROM old_owner AND NOT both_tables) THEN
         RETURN;
     END IF;
-    IF old_owner IS NOT NULL THEN
-        SELECT true, {{p.role}} INTO has, role FROM {{permissions}} AS p
-        WHERE {{p.bot_id}} = owner_change.bot_id AND {{p.user_id}} = old_owner LIMIT 1;
-        user_id := old_owner;
-        action := CASE WHEN has THEN 'updated' ELSE 'revoked' END;
-        is_told := role IS DISTINCT FROM {{owner_role}} OR has IS NULL;
-        is_told := is_told AND relay.is_news(bot_id, user_id, '-');
-        effect := CASE WHEN has THEN 'recheck' WHEN is_told THEN 'eject' END;
-        details := relay.permission_details(CASE WHEN has THEN role ELSE 'owner' END, actor,
-            CASE WHEN has THEN 'owner' END);
+    FOR user_id IN
+        SELECT u.id
+        FROM (VALUES (old_owner, 1), (new_owner, 2), (owner, 3)) AS u (id, place)
+        WHERE u.id IS NOT NULL AND (both_tables OR u.id IN (old_owner, owner))
+        GROUP BY u.id
+        ORDER BY min(u.place)
+    LOOP
+        SELECT true, {{p.role}} INTO has, has_role FROM {{permissions}} AS p
+        WHERE {{p.bot_id}} = owner_change.bot_id AND {{p.user_id}} = owner_change.user_id LIMIT 1;
+        owns := coalesce(user_id = owner, false);
+        is_owner := coalesce(has_role = {{owner_role}}, false);
+        action := CASE WHEN owns OR is_owner THEN 'granted'
+            WHEN has IS NULL THEN 'revoked'
+            WHEN user_id = old_owner THEN 'updated'
+            ELSE 'granted' END;
+        is_told := (both_tables OR NOT is_owner) AND relay.is_news(bot_id, user_id, action,
+            CASE WHEN owns OR is_owner THEN 'owner' ELSE has_role END);
+        effect := CASE WHEN owns THEN NULL
+            WHEN has THEN 'recheck'
+            WHEN is_told THEN 'eject' END;
+        -- A new owner who has another role by a row had access before.
+        named := CASE WHEN action = 'granted' AND NOT (owns AND has IS TRUE AND NOT is_owner)
+            THEN user_id END;
+        details := relay.permission_details(
+            CASE WHEN owns OR is_owner OR has IS NULL THEN 'owner' ELSE has_role END,
+            CASE WHEN owns THEN coalesce(updated_by, actor) ELSE actor END,
+            CASE WHEN action = 'updated' THEN 'owner' END);
+        -- The farewell of who turns out to have lost access after all.
+        action := CASE WHEN effect = 'recheck' AND NOT is_told THEN 'revoked' ELSE action END;
         RETURN NEXT;
-    END IF;
-    IF owner IS NOT NULL THEN
-        SELECT true, {{p.role}} INTO has, role FROM {{permissions}} AS p
-        WHERE {{p.bot_id}} = owner_change.bot_id AND {{p.user_id}} = owner LIMIT 1;
-        user_id := owner;
-        action := 'granted';
-        is_told := has IS NULL OR role IS DISTINCT FROM {{owner_role}} OR both_tables;
-        is_told := is_told AND relay.is_news(bot_id, user_id, '+');
-        -- Who had access before gains none.
-        named := CASE WHEN has IS NULL OR role = {{owner_role}} THEN owner END;
-        effect := NULL;
-        details := relay.permission_details('owner', coalesce(updated_by, actor), NULL);
-        RETURN NEXT;
-    END IF;
+    END LOOP;
 END
 $$;
 
@@ -179,7 +187,8 @@ BEGIN
         WHERE b.old_id IS NULL
         UNION ALL
         SELECT a.*
-        FROM relay.owner_change(b.id, b.old_owner, b.updated_by, actor, instant) AS c
+        FROM relay.owner_change(
+            b.id, b.old_owner, b.new_owner, b.updated_by, actor, instant) AS c
         CROSS JOIN LATERAL relay.access_rows(b.id, c.user_id, c.action, c.details, c.is_told,
             true, c.named, c.effect, at) AS a
         WHERE b.id = b.old_id
@@ -226,7 +235,7 @@ BEGIN
         SELECT a.*
         FROM old_rows AS o
         CROSS JOIN LATERAL relay.owner_change(
-            {{o.id}}, {{o.owner_id}}, NULL, actor, instant) AS c
+            {{o.id}}, {{o.owner_id}}, NULL, NULL, actor, instant) AS c
         CROSS JOIN LATERAL relay.access_rows({{o.id}}, c.user_id, c.action, c.details, c.is_told,
             true, c.named, c.effect, at) AS a;
     END IF;

@@ -13,33 +13,39 @@ CREATE FUNCTION relay.permission_change(
 LANGUAGE plpgsql ROWS 1 AS $$
 DECLARE
     owner uuid;
+    owns boolean;
     was_owner boolean := coalesce(had AND old_role = {{owner_role}}, false);
-    becomes_owner boolean := coalesce(has AND new_role = {{owner_role}}, false) AND NOT was_owner;
+    is_owner boolean := coalesce(has AND new_role = {{owner_role}}, false);
     both_tables boolean := coalesce(current_setting('relay.bots', true) = instant || '!', false);
 BEGIN
     SELECT true, {{b.owner_id}} INTO on_topic, owner
     FROM {{bots}} AS b WHERE {{b.id}} = permission_change.bot_id;
     on_topic := has OR coalesce(on_topic, false);  -- in a cascade from bots nobody is left to tell
-    action := CASE WHEN NOT has THEN 'revoked' WHEN NOT had THEN 'granted' ELSE 'updated' END;
-    IF owner = user_id THEN
-        is_told := both_tables AND becomes_owner AND relay.is_news(bot_id, user_id, '+');
-        action := CASE WHEN is_told THEN 'granted' ELSE action END;
-        effect := CASE WHEN NOT has THEN 'recheck'
-            WHEN both_tables AND NOT had AND NOT is_told THEN 'grant' END;
+    owns := coalesce(owner = user_id, false);
+    action := CASE WHEN NOT (has OR owns) THEN 'revoked'
+        WHEN had AND has AND NOT owns THEN 'updated'
+        ELSE 'granted' END;
+    IF owns OR was_owner OR is_owner THEN
+        is_told := (both_tables OR NOT owns) AND relay.is_news(bot_id, user_id, action,
+            CASE WHEN owns OR is_owner THEN 'owner' ELSE new_role END);
     ELSE
-        is_told := CASE
-            WHEN becomes_owner THEN relay.is_news(bot_id, user_id, '+') IS NOT NULL
-            WHEN was_owner AND old_role IS DISTINCT FROM new_role
-                THEN relay.is_news(bot_id, user_id, '-')
-            ELSE true
-        END;
-        effect := CASE WHEN is_told AND NOT has
-            THEN relay.ejection_after_revoke(bot_id, user_id) END;
+        is_told := true;
+        IF current_setting('relay.told', true) <> '' THEN
+            PERFORM relay.is_news(bot_id, user_id, action, new_role);
+        END IF;
     END IF;
+    effect := CASE
+        WHEN owns AND NOT has THEN 'recheck'
+        WHEN owns AND NOT had AND both_tables AND NOT is_told THEN 'grant'
+        WHEN is_told AND NOT has THEN relay.ejection_after_revoke(bot_id, user_id)
+    END;
     named := CASE WHEN action = 'granted' THEN user_id END;
-    details := relay.permission_details(CASE WHEN has THEN new_role ELSE old_role END,
+    details := relay.permission_details(
+        CASE WHEN owns AND is_told THEN 'owner' WHEN has THEN new_role ELSE old_role END,
         CASE WHEN has THEN coalesce(granted_by, actor) ELSE actor END,
         CASE WHEN action = 'updated' THEN old_role END);
+    -- The farewell of who turns out to have lost access after all.
+    action := CASE WHEN effect = 'recheck' AND NOT is_told THEN 'revoked' ELSE action END;
     RETURN NEXT;
 END
 $$;

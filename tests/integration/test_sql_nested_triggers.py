@@ -27,6 +27,12 @@ USERS = ["a0000000-0000-0000-0000-00000000000" + n for n in "123"]
 IDS = ["c0000000-0000-0000-0000-00000000000" + n for n in "123"]
 BOT, OTHER_BOT = BOTS
 EXAMPLES = int(os.environ.get("NESTED_EXAMPLES", "100"))
+REFUSED = (
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.TriggeredDataChangeViolationError,
+    asyncpg.CardinalityViolationError,
+)
+"""What may become of a statement: nothing, and nothing is told."""
 DEEPEST = 3
 """At which depth of triggers the platform's own stop."""
 
@@ -353,7 +359,7 @@ async def play(
             await platform.execute("SAVEPOINT here")
             try:
                 await platform.execute(statement)
-            except asyncpg.PostgresError:
+            except REFUSED:
                 await platform.execute("ROLLBACK TO here")
             await check(platform, clients, log, statement)
     finally:

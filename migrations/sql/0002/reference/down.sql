@@ -6,10 +6,10 @@ DROP FUNCTION relay.document_now(uuid, uuid);
 DROP FUNCTION relay.permission_now(uuid, uuid);
 DROP FUNCTION relay.permission_change(
     uuid, uuid, boolean, boolean, text, text, uuid, uuid, text);
-DROP FUNCTION relay.owner_change(uuid, uuid, uuid, uuid, text);
+DROP FUNCTION relay.owner_change(uuid, uuid, uuid, uuid, uuid, text);
 DROP FUNCTION relay.access_rows(
     uuid, uuid, text, text, boolean, boolean, uuid, text, text);
-DROP FUNCTION relay.is_news(uuid, uuid, text);
+DROP FUNCTION relay.is_news(uuid, uuid, text, text);
 DROP FUNCTION relay.bot_changes(oid, text);
 DROP FUNCTION relay.column_change(name, oid, boolean);
 DROP FUNCTION relay.bots_inserted();

@@ -141,9 +141,10 @@ CREATE OR REPLACE TRIGGER relay_truncate AFTER TRUNCATE ON public.users
 -- is one message for each person. A trigger of one table sees the other as it is then:
 -- * Who loses one of the two keeps the other: nothing is told. They are asked again, since another
 --   transaction may take the other at the same time.
--- * Who gets the second one was told of the first. Unless triggers of both tables run in one
---   statement: then each may find the other's change made, but not told yet. The marks show that,
---   and relay.is_news has it told once.
+-- * Who gets the second one was told of the first: nothing is told.
+-- * Unless triggers of both tables run in one statement of the client, which the marks show. Then
+--   each may find the other's change made, but not told yet. So each tells what the user has now,
+--   if that is not what was told of them last, which relay.is_news remembers.
 
 -- The "details" of both messages. granted_by is the row's, else the actor; for a revoke the actor.
 CREATE OR REPLACE FUNCTION relay.permission_details(role text, granted_by uuid, old_role text)
@@ -167,21 +168,28 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     WHERE b.id = ejection_after_revoke.bot_id
 $$;
 
--- Whether an owner's access was not told like that in this transaction yet: '+' for given, '-' for
--- taken. Remembers what was told last of each owner. It remembers few of them: a transaction with
--- many transfers may tell some of them twice.
-CREATE OR REPLACE FUNCTION relay.is_news(bot_id uuid, user_id uuid, sign text) RETURNS boolean
+-- Whether something else was told of the user's access last in this transaction, or nothing. Who was
+-- told of as granted has what an update to the same role would say.
+--
+-- Remembers what is told now, of a few users: a transaction with many transfers may tell some twice.
+CREATE OR REPLACE FUNCTION relay.is_news(bot_id uuid, user_id uuid, action text, role text) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
     told text := coalesce(current_setting('relay.told', true), '');
-    owner text := concat(bot_id, '/', user_id);
+    about text := concat(bot_id, '/', user_id, '=');
+    start integer := strpos(told, about);
+    last text := CASE WHEN start > 0
+        THEN split_part(substr(told, start + length(about)), ';', 1) END;
+    news text := concat(action, ':', replace(role, ';', ''));
 BEGIN
-    IF strpos(told, owner || sign) > 0 THEN
+    IF last = news OR (action = 'updated' AND last = replace(news, 'updated:', 'granted:')) THEN
         RETURN false;
     END IF;
-    told := replace(replace(told, owner || '+', ''), owner || '-', '');
+    IF start > 0 THEN
+        told := replace(told, concat(about, last, ';'), '');
+    END IF;
     IF octet_length(told) < 4000 THEN
-        told := told || owner || sign;
+        told := concat(told, about, news, ';');
     END IF;
     PERFORM set_config('relay.told', told, true);
     RETURN true;
@@ -294,50 +302,58 @@ LANGUAGE sql STABLE AS $$
         AND a.attgenerated <> 'v' AND a.attname <> ALL (ARRAY['updated_by', 'updated_at'])
 $$;
 
--- What a new owner comes to, for relay.access_rows: a row for the old one and one for the new one.
--- Only what is so now: whoever was owner for a moment was told of by another trigger.
+-- What a new owner comes to, for relay.access_rows: a row for each user concerned, by what they have
+-- now. new_owner is whom the statement made the owner; another trigger may have made it another.
 CREATE OR REPLACE FUNCTION relay.owner_change(
-    bot_id uuid, old_owner uuid, updated_by uuid, actor uuid, instant text
+    bot_id uuid, old_owner uuid, new_owner uuid, updated_by uuid, actor uuid, instant text
 ) RETURNS TABLE (
     user_id uuid, action text, details text, is_told boolean, named uuid, effect text
 )
 LANGUAGE plpgsql ROWS 2 AS $$
 DECLARE
     owner uuid;
+    owns boolean;
     has boolean;
-    role text;
+    has_role text;
+    is_owner boolean;
     both_tables boolean
         := coalesce(rtrim(current_setting('relay.permissions', true), '!') = instant, false);
 BEGIN
     SELECT b.owner_id INTO owner FROM public.bots AS b WHERE b.id = owner_change.bot_id;
-    IF NOT FOUND OR owner IS NOT DISTINCT FROM old_owner THEN
+    IF NOT FOUND OR (owner IS NOT DISTINCT FROM old_owner AND NOT both_tables) THEN
         RETURN;
     END IF;
-    IF old_owner IS NOT NULL THEN
-        SELECT true, p.role INTO has, role FROM public.permissions AS p
-        WHERE p.bot_id = owner_change.bot_id AND p.user_id = old_owner LIMIT 1;
-        user_id := old_owner;
-        action := CASE WHEN has THEN 'updated' ELSE 'revoked' END;
-        is_told := role IS DISTINCT FROM 'owner' OR has IS NULL;
-        is_told := is_told AND relay.is_news(bot_id, user_id, '-');
-        effect := CASE WHEN has THEN 'recheck' WHEN is_told THEN 'eject' END;
-        details := relay.permission_details(CASE WHEN has THEN role ELSE 'owner' END, actor,
-            CASE WHEN has THEN 'owner' END);
+    FOR user_id IN
+        SELECT u.id
+        FROM (VALUES (old_owner, 1), (new_owner, 2), (owner, 3)) AS u (id, place)
+        WHERE u.id IS NOT NULL AND (both_tables OR u.id IN (old_owner, owner))
+        GROUP BY u.id
+        ORDER BY min(u.place)
+    LOOP
+        SELECT true, p.role INTO has, has_role FROM public.permissions AS p
+        WHERE p.bot_id = owner_change.bot_id AND p.user_id = owner_change.user_id LIMIT 1;
+        owns := coalesce(user_id = owner, false);
+        is_owner := coalesce(has_role = 'owner', false);
+        action := CASE WHEN owns OR is_owner THEN 'granted'
+            WHEN has IS NULL THEN 'revoked'
+            WHEN user_id = old_owner THEN 'updated'
+            ELSE 'granted' END;
+        is_told := (both_tables OR NOT is_owner) AND relay.is_news(bot_id, user_id, action,
+            CASE WHEN owns OR is_owner THEN 'owner' ELSE has_role END);
+        effect := CASE WHEN owns THEN NULL
+            WHEN has THEN 'recheck'
+            WHEN is_told THEN 'eject' END;
+        -- A new owner who has another role by a row had access before.
+        named := CASE WHEN action = 'granted' AND NOT (owns AND has IS TRUE AND NOT is_owner)
+            THEN user_id END;
+        details := relay.permission_details(
+            CASE WHEN owns OR is_owner OR has IS NULL THEN 'owner' ELSE has_role END,
+            CASE WHEN owns THEN coalesce(updated_by, actor) ELSE actor END,
+            CASE WHEN action = 'updated' THEN 'owner' END);
+        -- The farewell of who turns out to have lost access after all.
+        action := CASE WHEN effect = 'recheck' AND NOT is_told THEN 'revoked' ELSE action END;
         RETURN NEXT;
-    END IF;
-    IF owner IS NOT NULL THEN
-        SELECT true, p.role INTO has, role FROM public.permissions AS p
-        WHERE p.bot_id = owner_change.bot_id AND p.user_id = owner LIMIT 1;
-        user_id := owner;
-        action := 'granted';
-        is_told := has IS NULL OR role IS DISTINCT FROM 'owner' OR both_tables;
-        is_told := is_told AND relay.is_news(bot_id, user_id, '+');
-        -- Who had access before gains none.
-        named := CASE WHEN has IS NULL OR role = 'owner' THEN owner END;
-        effect := NULL;
-        details := relay.permission_details('owner', coalesce(updated_by, actor), NULL);
-        RETURN NEXT;
-    END IF;
+    END LOOP;
 END
 $$;
 
@@ -401,7 +417,8 @@ BEGIN
         WHERE b.old_id IS NULL
         UNION ALL
         SELECT a.*
-        FROM relay.owner_change(b.id, b.old_owner, b.updated_by, actor, instant) AS c
+        FROM relay.owner_change(
+            b.id, b.old_owner, b.new_owner, b.updated_by, actor, instant) AS c
         CROSS JOIN LATERAL relay.access_rows(b.id, c.user_id, c.action, c.details, c.is_told,
             true, c.named, c.effect, at) AS a
         WHERE b.id = b.old_id
@@ -448,7 +465,7 @@ BEGIN
         SELECT a.*
         FROM old_rows AS o
         CROSS JOIN LATERAL relay.owner_change(
-            o.id, o.owner_id, NULL, actor, instant) AS c
+            o.id, o.owner_id, NULL, NULL, actor, instant) AS c
         CROSS JOIN LATERAL relay.access_rows(o.id, c.user_id, c.action, c.details, c.is_told,
             true, c.named, c.effect, at) AS a;
     END IF;
@@ -485,33 +502,39 @@ CREATE OR REPLACE FUNCTION relay.permission_change(
 LANGUAGE plpgsql ROWS 1 AS $$
 DECLARE
     owner uuid;
+    owns boolean;
     was_owner boolean := coalesce(had AND old_role = 'owner', false);
-    becomes_owner boolean := coalesce(has AND new_role = 'owner', false) AND NOT was_owner;
+    is_owner boolean := coalesce(has AND new_role = 'owner', false);
     both_tables boolean := coalesce(current_setting('relay.bots', true) = instant || '!', false);
 BEGIN
     SELECT true, b.owner_id INTO on_topic, owner
     FROM public.bots AS b WHERE b.id = permission_change.bot_id;
     on_topic := has OR coalesce(on_topic, false);  -- in a cascade from bots nobody is left to tell
-    action := CASE WHEN NOT has THEN 'revoked' WHEN NOT had THEN 'granted' ELSE 'updated' END;
-    IF owner = user_id THEN
-        is_told := both_tables AND becomes_owner AND relay.is_news(bot_id, user_id, '+');
-        action := CASE WHEN is_told THEN 'granted' ELSE action END;
-        effect := CASE WHEN NOT has THEN 'recheck'
-            WHEN both_tables AND NOT had AND NOT is_told THEN 'grant' END;
+    owns := coalesce(owner = user_id, false);
+    action := CASE WHEN NOT (has OR owns) THEN 'revoked'
+        WHEN had AND has AND NOT owns THEN 'updated'
+        ELSE 'granted' END;
+    IF owns OR was_owner OR is_owner THEN
+        is_told := (both_tables OR NOT owns) AND relay.is_news(bot_id, user_id, action,
+            CASE WHEN owns OR is_owner THEN 'owner' ELSE new_role END);
     ELSE
-        is_told := CASE
-            WHEN becomes_owner THEN relay.is_news(bot_id, user_id, '+') IS NOT NULL
-            WHEN was_owner AND old_role IS DISTINCT FROM new_role
-                THEN relay.is_news(bot_id, user_id, '-')
-            ELSE true
-        END;
-        effect := CASE WHEN is_told AND NOT has
-            THEN relay.ejection_after_revoke(bot_id, user_id) END;
+        is_told := true;
+        IF current_setting('relay.told', true) <> '' THEN
+            PERFORM relay.is_news(bot_id, user_id, action, new_role);
+        END IF;
     END IF;
+    effect := CASE
+        WHEN owns AND NOT has THEN 'recheck'
+        WHEN owns AND NOT had AND both_tables AND NOT is_told THEN 'grant'
+        WHEN is_told AND NOT has THEN relay.ejection_after_revoke(bot_id, user_id)
+    END;
     named := CASE WHEN action = 'granted' THEN user_id END;
-    details := relay.permission_details(CASE WHEN has THEN new_role ELSE old_role END,
+    details := relay.permission_details(
+        CASE WHEN owns AND is_told THEN 'owner' WHEN has THEN new_role ELSE old_role END,
         CASE WHEN has THEN coalesce(granted_by, actor) ELSE actor END,
         CASE WHEN action = 'updated' THEN old_role END);
+    -- The farewell of who turns out to have lost access after all.
+    action := CASE WHEN effect = 'recheck' AND NOT is_told THEN 'revoked' ELSE action END;
     RETURN NEXT;
 END
 $$;

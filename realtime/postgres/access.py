@@ -5,26 +5,22 @@
 """
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import asyncpg
 
 from realtime.postgres.event_log import CURRENT_CURSOR, to_cursor
-from realtime.postgres.pool import DATABASE_ERRORS
+from realtime.postgres.pool import asking
 from realtime.relay import closing
 from realtime.relay.admission import Admission, AdmissionRequest
 from realtime.relay.cursor import Cursor
 from realtime.relay.errors import Refused
 from realtime.relay.protocol import bot_of
 from realtime.relay.recheck import RecheckResult
-from realtime.runtime.logging import Line
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
-
-log = logging.getLogger(__name__)
 
 PATIENCE = 4
 """How much longer than for an answer a question may take in all: in a storm many wait in line."""
@@ -97,15 +93,9 @@ class Access:
         return RecheckResult(row["allowed"], to_cursor(row))
 
     async def _fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
-        try:
-            async with (
-                asyncio.timeout(PATIENCE * self._timeout),
-                self._pool.acquire() as connection,
-            ):
-                return await connection.fetch(query, *arguments, timeout=self._timeout)
-        except DATABASE_ERRORS as error:
-            log.warning(Line("access_query_failed", error=error))
-            raise Refused(*closing.DATABASE_AWAY) from error
+        seconds = PATIENCE * self._timeout
+        async with asking(self._pool, "access", seconds=seconds) as connection:
+            return await connection.fetch(query, *arguments, timeout=self._timeout)
 
 
 def _answer(question: AdmissionRequest, row: asyncpg.Record, cursor: Cursor) -> Admission | Refused:

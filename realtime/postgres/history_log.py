@@ -9,9 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from realtime.postgres.event_log import COLUMNS, FLOOR, to_access_change, to_event, to_floor
-from realtime.postgres.pool import DATABASE_ERRORS
-from realtime.relay import closing
-from realtime.relay.errors import Refused
+from realtime.postgres.pool import asking
 from realtime.relay.events import AccessChange, Event
 from realtime.relay.resume import ReadRange, TopicHistory
 
@@ -60,27 +58,26 @@ class HistoryLog:
     async def read(
         self, ranges: Mapping[str, ReadRange], user_ids: Sequence[str], limit: int
     ) -> Mapping[str, TopicHistory]:
-        """Read topics, each from its place on, at most `limit + 1` events of each.
+        """Read topics, each over its own range, at most `limit + 1` events of each.
 
         Raises:
             Refused: the database cannot be asked (1013).
         """
         opened = [(topic, xid) for topic, range_ in ranges.items() for xid in range_.open]
-        try:
-            async with self._pool.acquire(timeout=self._timeout) as connection:
-                rows = await connection.fetch(
-                    _READ,
-                    list(ranges),
-                    [range_.last for range_ in ranges.values()],
-                    [topic for topic, _ in opened],
-                    [xid for _, xid in opened],
-                    min(range_.last for range_ in ranges.values()),
-                    list(user_ids),
-                    limit,
-                    timeout=self._timeout,
-                )
-        except DATABASE_ERRORS as error:
-            raise Refused(*closing.DATABASE_AWAY) from error
+        # Half of the time may pass until there is a connection.
+        question = asking(self._pool, "missed events", seconds=2 * self._timeout)
+        async with question as connection:
+            rows = await connection.fetch(
+                _READ,
+                list(ranges),
+                [range_.last for range_ in ranges.values()],
+                [topic for topic, _ in opened],
+                [xid for _, xid in opened],
+                min(range_.last for range_ in ranges.values()),
+                list(user_ids),
+                limit,
+                timeout=self._timeout,
+            )
         return _sort_out(ranges, rows, limit)
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from realtime.metrics.snapshot import DatabaseMetrics, LogMetrics
 from realtime.postgres.doorbell import ALIVE_SECONDS, TYPING_CHANNEL
-from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS
+from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS, asking
 from realtime.postgres.socket_table import LIVE
+from realtime.relay.errors import Refused
 from realtime.relay.protocol import bot_topic
 from realtime.relay.typing import Indicator
 from realtime.runtime.logging import Line
@@ -174,17 +175,12 @@ class MetricsQuery:
 
     async def ask(self) -> DatabaseMetrics | None:
         """None: the database cannot be asked at the moment."""
+        question = asking(self._pool, "metrics", seconds=self._timeout, turn=self._turn)
         try:
-            # One at a time, as in `connections`.
-            async with (
-                asyncio.timeout(self._timeout),
-                self._turn,
-                self._pool.acquire() as connection,
-            ):
+            async with question as connection:
                 others = await connection.fetch(_OTHERS, self._node_id)
                 row = await connection.fetchrow(_LOG)
-        except DATABASE_ERRORS as error:
-            log.warning(Line("metrics_query_failed", error=error))
+        except Refused:
             return None
         assert row is not None
         return DatabaseMetrics([(node_id, info) for node_id, info in others], LogMetrics(*row))

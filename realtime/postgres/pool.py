@@ -3,15 +3,18 @@
 Used by `server`. Every connection has time limits, and says which program it belongs to.
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import asyncpg
 
 from realtime.errors import CommandError
+from realtime.relay import closing
 from realtime.relay.cursor import Database
+from realtime.relay.errors import Refused
 from realtime.runtime.logging import Line
 
 if TYPE_CHECKING:
@@ -131,6 +134,28 @@ async def open_pool(
     finally:
         # close() waits for connections in use; all who use them have been stopped by now.
         pool.terminate()
+
+
+@asynccontextmanager
+async def asking(
+    pool: "Pool", question: str, *, seconds: float, turn: asyncio.Lock | None = None
+) -> AsyncIterator["AnyConnection"]:
+    """Lend a connection for a question that somebody waits for; a failure is logged.
+
+    Args:
+        question: names it in the log.
+        seconds: how long all of it may take, the wait for a connection included.
+        turn: held meanwhile, so that only one such question is asked at a time.
+
+    Raises:
+        Refused: 1013, the database cannot be asked.
+    """
+    try:
+        async with asyncio.timeout(seconds), turn or nullcontext(), pool.acquire() as connection:
+            yield connection
+    except DATABASE_ERRORS as error:
+        log.warning(Line("query_failed", question=question, error=error))
+        raise Refused(*closing.DATABASE_AWAY) from error
 
 
 async def identify(connection: "AnyConnection") -> Database:

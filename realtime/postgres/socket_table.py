@@ -10,14 +10,13 @@ Run by `server`, asked by `web.admin` and `relay.presence`.
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from realtime.postgres.doorbell import ALIVE_SECONDS
-from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS
-from realtime.relay import closing
-from realtime.relay.errors import Refused
+from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS, asking
 from realtime.relay.hub import Hub, HubObserver
 from realtime.relay.presence import MAX_PEOPLE, Person
+from realtime.relay.remote import RemoteCounts, RemoteSocket
 from realtime.relay.subscriber import Subscriber
 from realtime.runtime.logging import Line
 
@@ -75,27 +74,6 @@ SELECT asked.topic, found.user_id::text, found.username, extract(epoch FROM sinc
       {_ELSEWHERE} AND one.topic = asked.topic
      GROUP BY one.user_id ORDER BY since, one.user_id LIMIT $3) AS found
 """
-
-
-class Connection(NamedTuple):
-    """A socket of another process."""
-
-    connection_id: str
-    node_id: str
-    topic: str
-    user_id: str
-    username: str
-    opened_at: float
-    """Epoch seconds."""
-
-
-class Elsewhere(NamedTuple):
-    """What the other processes add to the counts of this one."""
-
-    nodes: int
-    connections: int
-    users: int
-    bots: int
 
 
 class SocketTable(HubObserver):
@@ -197,16 +175,16 @@ class SocketTable(HubObserver):
 
     # Everybody's.
 
-    async def count(self, users: Iterable[str], topics: Iterable[str]) -> Elsewhere:
+    async def count(self, users: Iterable[str], topics: Iterable[str]) -> RemoteCounts:
         """Count what the other processes have, without these users and topics, which we have.
 
         Raises:
             Refused: 1013, the database cannot be asked.
         """
         (row,) = await self._ask(_COUNT_ELSEWHERE, list(users), list(topics))
-        return Elsewhere(*row)
+        return RemoteCounts(*row)
 
-    async def page(self, after: str | None, limit: int) -> list[Connection]:
+    async def page(self, after: str | None, limit: int) -> list[RemoteSocket]:
         """List the other processes' sockets in the order of their ids, at most `limit`.
 
         Args:
@@ -215,7 +193,7 @@ class SocketTable(HubObserver):
         Raises:
             Refused: 1013, the database cannot be asked.
         """
-        return [Connection(*row) for row in await self._ask(_LIST_ELSEWHERE, after, limit)]
+        return [RemoteSocket(*row) for row in await self._ask(_LIST_ELSEWHERE, after, limit)]
 
     async def people_on(self, topics: Sequence[str]) -> dict[str, dict[str, Person]]:
         """Name who has a socket on each of the topics in the other processes, by topic and user id.
@@ -232,13 +210,6 @@ class SocketTable(HubObserver):
 
     async def _ask(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
         # One at a time: whoever asks often takes one connection from the sockets, not all.
-        try:
-            async with (
-                asyncio.timeout(self._timeout),
-                self._turn,
-                self._pool.acquire() as connection,
-            ):
-                return await connection.fetch(query, self._node_id, *arguments)
-        except DATABASE_ERRORS as error:
-            log.warning(Line("socket_table_read_failed", error=error))
-            raise Refused(*closing.DATABASE_AWAY) from error
+        question = asking(self._pool, "remote sockets", seconds=self._timeout, turn=self._turn)
+        async with question as connection:
+            return await connection.fetch(query, self._node_id, *arguments)

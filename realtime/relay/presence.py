@@ -251,7 +251,7 @@ TICK = 0.25
 READ_SECONDS = 1.0
 """How often it is read who is elsewhere."""
 
-Elsewhere = Callable[[Sequence[str]], Awaitable[Mapping[str, People]]]
+ReadRemotePeople = Callable[[Sequence[str]], Awaitable[Mapping[str, People]]]
 
 
 class PresenceBroadcaster(HubObserver):
@@ -271,7 +271,7 @@ class PresenceBroadcaster(HubObserver):
         presence: Presence,
         hub: Hub,
         *,
-        elsewhere: Elsewhere,
+        elsewhere: ReadRemotePeople,
         frame: Framer,
         pause: Callable[[], Awaitable[None]],
         monotonic: Callable[[], float],

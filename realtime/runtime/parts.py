@@ -182,7 +182,7 @@ class WebParts:
             presence=relaying.presence,
             refusals=relaying.refusals,
             history=relaying.history,
-            connections=relaying.socket_table,
+            remote_sockets=relaying.socket_table,
             node_id=node_id,
             pings=self.pings,
             counters=relaying.counters,

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from realtime.relay.errors import Refused
 from realtime.relay.protocol import bot_of, canonical_uuid, rfc3339
+from realtime.relay.remote import AnySocket
 from realtime.web.handlers import JsonHandler
-from realtime.web.services import Connection
 
 Result = TypeVar("Result")
 
@@ -22,17 +22,17 @@ MAX_PAGE = 10_000
 """How many connections may be asked for at once."""
 
 
-def users_of(connections: Iterable[Connection]) -> set[str]:
+def users_of(connections: Iterable[AnySocket]) -> set[str]:
     """The ids of the users who have these sockets."""
     return {one.user_id or "" for one in connections}
 
 
-def bots_of(connections: Iterable[Connection]) -> set[str]:
+def bots_of(connections: Iterable[AnySocket]) -> set[str]:
     """The topics of these sockets that are a bot's."""
     return {one.topic for one in connections if bot_of(one.topic)}
 
 
-def listed(connections: Iterable[tuple[Connection, str]]) -> dict[str, Any]:
+def listed(connections: Iterable[tuple[AnySocket, str]]) -> dict[str, Any]:
     """The lists that GET /api/ws/connections answers, from sockets and their nodes' ids."""
     by_bot: defaultdict[str, set[str]] = defaultdict(set)
     metadata: dict[str, Any] = {}
@@ -56,8 +56,8 @@ def listed(connections: Iterable[tuple[Connection, str]]) -> dict[str, Any]:
 
 
 def first_of(
-    connections: Iterable[tuple[Connection, str]], limit: int
-) -> Sequence[tuple[Connection, str]]:
+    connections: Iterable[tuple[AnySocket, str]], limit: int
+) -> Sequence[tuple[AnySocket, str]]:
     """The connections with the lowest ids, in the order of their ids."""
     return nsmallest(limit, connections, key=lambda pair: pair[0].connection_id)
 
@@ -95,7 +95,7 @@ class StatsHandler(ClusterHandler):
             "nodes": 1,
         }
         if is_for_all:
-            others = await self.ask_database(self._services.connections.count(users, bots))
+            others = await self.ask_database(self._services.remote_sockets.count(users, bots))
             counts["total_connections"] += others.connections
             counts["connected_users"] += others.users
             counts["bot_subscriptions"] += others.bots
@@ -110,9 +110,9 @@ class ConnectionsHandler(ClusterHandler):
         self.require_admin(await self.identity())
         is_for_all, after, limit = self.is_for_all(), self._after(), self._limit()
         # One more than asked for says whether there are more.
-        found: list[tuple[Connection, str]] = []
+        found: list[tuple[AnySocket, str]] = []
         if is_for_all:
-            others = await self.ask_database(self._services.connections.page(after, limit + 1))
+            others = await self.ask_database(self._services.remote_sockets.page(after, limit + 1))
             found += [(one, one.node_id) for one in others]
         found += self._here(after)
         page = first_of(found, limit + 1)
@@ -124,8 +124,8 @@ class ConnectionsHandler(ClusterHandler):
             }
         )
 
-    def _here(self, after: str | None) -> Iterable[tuple[Connection, str]]:
-        here: Iterable[Connection] = self._services.hub.joined()
+    def _here(self, after: str | None) -> Iterable[tuple[AnySocket, str]]:
+        here: Iterable[AnySocket] = self._services.hub.joined()
         return (
             (one, self._services.node_id)
             for one in here

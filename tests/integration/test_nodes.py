@@ -196,5 +196,5 @@ async def test_a_database_that_does_not_answer_is_none(
         await platform.execute("LOCK TABLE relay.nodes IN ACCESS EXCLUSIVE MODE")
         with caplog.at_level(logging.WARNING):
             assert await query.ask() is None
-    assert "metrics_query_failed" in caplog.text
+    assert "query_failed" in caplog.text
     assert await MetricsQuery(pool, str(uuid4()), timeout=5).ask() is not None

@@ -266,7 +266,7 @@ async def test_no_answer_is_said_to_be_none(
     ):
         with pytest.raises(Refused, match="cannot be asked"):
             await question
-    assert "socket_table_read_failed" in caplog.text
+    assert "query_failed" in caplog.text
 
 
 class Watched(SocketTable):

@@ -1,7 +1,7 @@
 """Who may open a socket, and who may stay: asked of the SQL functions that know the tables.
 
 `relay.authenticate` says who a token's subject is, `relay.authorize` whether they may watch a bot
-(migrations/sql). Called by `relay.admissions` for handshakes and by `relay.rechecks`.
+(migrations/sql).
 """
 
 import asyncio

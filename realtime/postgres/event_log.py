@@ -1,7 +1,7 @@
 """Reads `relay.events`: everything that a cursor does not cover, and the snapshot it was read in.
 
 One statement gives both, so they are the same moment: what the snapshot covers and the cursor does
-not has been returned, all else will be returned by a later read. Called by `relay.relay`.
+not has been returned, all else will be returned by a later read.
 """
 
 import time

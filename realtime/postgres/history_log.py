@@ -1,7 +1,7 @@
 """Reads `relay.events` backwards in time, for sockets that come back with a cursor.
 
 One statement for many topics, each from a place of its own, on the index over (topic, xid): what a
-client is owed costs what happened on its own topic. Called by `relay.history`.
+client is owed costs what happened on its own topic.
 """
 
 from collections import defaultdict

@@ -2,7 +2,7 @@
 
 Each process keeps a row in `relay.nodes` fresh; one that stops doing so is gone. Typing crosses as
 small JSON batches by NOTIFY, from the pool (each NOTIFY takes the commit lock: a few a second, and
-none of bots that no other process has). Run by `server`.
+none of bots that no other process has).
 """
 
 import asyncio

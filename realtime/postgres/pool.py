@@ -1,6 +1,6 @@
 """Connections to Postgres: one to listen on, a small pool for everything else.
 
-Used by `server`. Every connection has time limits, and says which program it belongs to.
+Every connection has time limits, and says which program it belongs to.
 """
 
 import asyncio

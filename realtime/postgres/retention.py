@@ -3,7 +3,7 @@
 A partition is emptied (TRUNCATE, not row by row) only when every transaction in it was over in a
 snapshot that is one retention old: clocks cannot tell whether everybody could have seen a row, a
 recorded snapshot can. What was removed is written down as the floor, in the same transaction, so
-that a cursor from before it is told `too_old`. One process at a time does this. Run by `server`.
+that a cursor from before it is told `too_old`. One process at a time does this.
 """
 
 import asyncio

@@ -4,7 +4,6 @@ The hub says who comes and goes; a few times a second that is written to
 `relay.connections`, in one statement, and not at all where nothing changed. The table is unlogged,
 and a write may be lost: so every two seconds this process's rows are counted, and mended where they
 are not what its memory says. The rows of a process whose heart stopped (`cluster`) do not count.
-Run by `server`, asked by `web.admin` and `relay.presence`.
 """
 
 import asyncio

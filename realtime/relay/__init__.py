@@ -2,5 +2,5 @@
 
 Nothing here imports tornado or asyncpg; clocks, sockets and the database come in as arguments, so
 every rule is tested without waiting. Read in this order: `errors`, `cursor`, `events`, `protocol`,
-`subscriber`, `hub`, `relay`, `typing_indicators`.
+`subscriber`, `hub`, `reader`, `resume`, `presence`, `typing`.
 """

@@ -1,7 +1,4 @@
-"""How long to wait before trying again.
-
-Used by whatever keeps a connection to Postgres.
-"""
+"""How long to wait before trying again."""
 
 from collections.abc import Callable
 

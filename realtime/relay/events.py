@@ -1,7 +1,4 @@
-"""What a read of the log returns: events, changes, and the pages they come in.
-
-Made by `postgres.event_log`, consumed by `relay` and `hub`.
-"""
+"""What a read of the log returns: events, changes, and the pages they come in."""
 
 from enum import StrEnum
 from typing import NamedTuple

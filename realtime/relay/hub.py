@@ -1,6 +1,6 @@
 """Who is let in, who is cut off, and the fan-out of what a read of the log found.
 
-`relay` hands over pages; the sockets subscribe, are admitted, and leave. All of it runs on one
+The reader hands over pages; sockets subscribe, go live, and leave. All of it runs on one
 thread; `deliver` is the only coroutine, and gives way to others between slices.
 """
 

@@ -1,7 +1,7 @@
 """The messages of docs/protocol.md: what a client may say, and what the server says itself.
 
 Events from rows are not built here: their JSON comes finished from the log, and `stamp` only puts
-`id` and `cursor` in front. Called by `hub` (stamp) and by the sockets (everything else).
+`id` and `cursor` in front.
 """
 
 import json

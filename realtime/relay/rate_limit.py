@@ -1,7 +1,4 @@
-"""How much one client may say: a token bucket per socket, and when to give up on it.
-
-Called by the sockets for every message that a client sends.
-"""
+"""How much one client may say: a token bucket per socket, and when to give up on it."""
 
 from collections.abc import Callable
 from enum import Enum

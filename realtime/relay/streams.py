@@ -3,7 +3,7 @@
 A model's answer is one row that grows by a hundred UPDATEs a second, each of which carries the
 whole row. The first is sent at once; of those that follow within `SEND_EVERY` seconds only the
 newest, when that time is over, or together with whatever else happens on the topic: so the order
-stays. Called by `hub` with what each read found.
+stays.
 
 While something is held back on a topic, no cursor may be given out there that covers it: a client
 that resumed from it would never get the last state.

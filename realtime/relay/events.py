@@ -1,5 +1,6 @@
 """What a read of the log returns: events, changes, and the pages they come in."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -52,6 +53,31 @@ class AccessChange(NamedTuple):
     def is_recheck(self) -> bool:
         """Whether access probably remains, so that sockets wait for the answer where they are."""
         return self.kind is AccessKind.RECHECK
+
+
+def ends_first(changes: Sequence[AccessChange]) -> Sequence[AccessChange]:
+    """The end of a topic before what the same transaction took from single users of it.
+
+    Whoever deletes a bot may delete its permissions first. Those who watched are to be told of the
+    bot, which is the reason, and a socket is sent only one final message.
+    """
+    if not any(map(_ends_topic, changes)):
+        return changes
+    first: dict[tuple[int, str | None], int] = {}
+    for change in changes:
+        first.setdefault((change.xid, change.topic), change.id)
+
+    def place(change: AccessChange) -> tuple[int, bool]:
+        if _ends_topic(change):
+            return first[change.xid, change.topic], False
+        return change.id, True
+
+    return sorted(changes, key=place)
+
+
+def _ends_topic(change: AccessChange) -> bool:
+    is_of_all = change.user_id is None and change.topic is not None
+    return is_of_all and change.kind is AccessKind.REVOKE
 
 
 class GapRecheck(NamedTuple):

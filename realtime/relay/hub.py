@@ -11,7 +11,7 @@ from realtime.relay import closing
 from realtime.relay.closing import CloseCode
 from realtime.relay.counters import Counters
 from realtime.relay.cursor import Cursor
-from realtime.relay.events import AccessChange, Event, GapRecheck, Page, Pending
+from realtime.relay.events import AccessChange, Event, GapRecheck, Page, Pending, ends_first
 from realtime.relay.position import Position
 from realtime.relay.protocol import bot_of, resync, stamp
 from realtime.relay.streams import Streams
@@ -242,7 +242,7 @@ class Hub:
         Args:
             position: how far the read came, with its last page; None with the others.
         """
-        for number, change in enumerate(page.changes, 1):
+        for number, change in enumerate(ends_first(page.changes), 1):
             self.change_access(change)
             if number % ACCESS_CHANGE_SLICE == 0:
                 await self._pause()

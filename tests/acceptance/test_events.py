@@ -143,6 +143,46 @@ async def test_update_of_a_bot_is_a_bot_update_config(
 
 
 @pytest.mark.gen_test
+async def test_a_bot_that_goes_after_its_permissions_is_told_of_first(
+    server: RunningServer, platform: Platform, world: World
+) -> None:
+    """An ORM deletes what depends on a bot before the bot. Why they may not stay is the bot."""
+    await platform.permit(world.bot, world.owner, "owner")
+    sockets = [await server.chat(world.bot, user) for user in (world.guest, world.owner)]
+    async with platform.connection.transaction():
+        await platform.execute("DELETE FROM permissions WHERE bot_id = $1", world.bot)
+        await platform.execute("DELETE FROM bots WHERE id = $1", world.bot)
+    for socket in sockets:
+        assert await socket.closed() == 4003
+        assert socket.messages[1]["type"] == "bot_update"
+        assert socket.messages[1]["data"]["update_type"] == "deleted"
+
+
+@pytest.mark.gen_test
+async def test_a_bot_with_another_id_is_another_bot(
+    server: RunningServer, platform: Platform, world: World
+) -> None:
+    """Its sockets end. A later bot with the old id is nobody's who watched this one."""
+    for table in ("permissions", "sessions", "messages", "documents"):
+        await platform.execute(
+            f"ALTER TABLE {table} DROP CONSTRAINT {table}_bot_id_fkey, ADD FOREIGN KEY (bot_id)"
+            " REFERENCES bots ON DELETE CASCADE ON UPDATE CASCADE"
+        )
+    await platform.message(world.session, world.bot, world.owner)
+    guest = await server.chat(world.bot, world.guest)
+    heir = await platform.user("hedi")
+    new = await platform.connection.fetchval(
+        "UPDATE bots SET id = gen_random_uuid() RETURNING id::text"
+    )
+    assert await guest.closed() == 4003
+    assert payload(guest.messages[1])["data"]["update_type"] == "deleted"
+    await platform.execute("INSERT INTO bots VALUES ($1, 'Bob', NULL, $2)", world.bot, heir)
+    await server.chat(world.bot, heir)
+    await server.chat(new, world.guest)
+    assert await (await server.open(f"/api/ws/chat/{world.bot}", world.guest)).closed() == 4003
+
+
+@pytest.mark.gen_test
 async def test_delete_of_a_bot_is_a_bot_update_deleted_and_then_4003(
     server: RunningServer, platform: Platform, world: World
 ) -> None:

@@ -214,6 +214,23 @@ def test_cut_off_before_the_events() -> None:
     assert sink.closed == (4003, "access ended")
 
 
+def test_the_end_of_a_bot_comes_before_its_permissions() -> None:
+    """Of one transaction, that is; what another revoked before stays before."""
+    hub = make_hub(Asked())
+    (_, ada), (_, grace) = join(hub), join(hub, GRACE)
+    bot_deleted = '{"type":"bot_update"}'
+    read(
+        hub,
+        at(11),
+        "c",
+        access_change(5, 9, user_id=GRACE, final_message=FAREWELL),
+        access_change(6, 10, user_id=ADA, final_message=FAREWELL),
+        access_change(7, 10, user_id=None, final_message=bot_deleted),
+    )
+    assert grace.messages == [{"id": "5", "type": "permission_change"}]
+    assert ada.messages == [{"id": "7", "type": "bot_update"}]
+
+
 @pytest.mark.parametrize(
     ("topic", "user_id", "who"),
     [

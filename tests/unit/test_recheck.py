@@ -204,3 +204,15 @@ def test_an_answer_from_before_a_gap() -> None:
 
     run(lose_track_meanwhile())
     assert (subscriber.state, sink.messages) == (State.PAUSED, [])
+
+
+def test_who_keeps_access_goes_on_after_a_gap() -> None:
+    """Whoever was there when events were lost is asked about, and told what was lost."""
+    rechecking = RecheckingHub(FakeAccess(ADA))
+    subscriber, sink = join(rechecking.hub)
+    subscriber.knows_cursors = True
+    rechecking.hub.lose_track(NOWHERE, "too_old")
+    run(rechecking.until(lambda: rechecking.wakes))
+    read(rechecking.hub, at(13), "d", event(5, 13))
+    assert (subscriber.state, sink.closed) == (State.LIVE, None)
+    assert [message["type"] for message in sink.messages] == ["resync", "x"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, problem
-from realtime.postgres.schema import SchemaError, check_schema
+from realtime.postgres.schema import SchemaError, check_encoding, check_schema
 
 _OWNER = """
 SELECT pg_get_userbyid(c.relowner)
@@ -18,6 +18,10 @@ SELECT pg_get_userbyid(c.relowner)
 async def schema(deployment: Deployment) -> Sequence[Finding]:
     """Whether there is a log at all."""
     async with deployment.connect() as connection:
+        try:
+            await check_encoding(connection)
+        except SchemaError as error:
+            return [_as_problem(error)]
         owner = await connection.fetchval(_OWNER)
         name = await connection.fetchval("SELECT current_database()")
     if owner is None:
@@ -36,9 +40,13 @@ async def migrations(deployment: Deployment) -> Sequence[Finding]:
         try:
             newer = await check_schema(connection)
         except SchemaError as error:
-            said, _, cure = str(error).rpartition(": ")
-            return [problem(said, cure)]
+            return [_as_problem(error)]
     if newer:
         names = ", ".join(sorted(newer))
         return [fine(f"they are a newer release's ({names}), which still serves this one")]
     return [fine("they are those of this release")]
+
+
+def _as_problem(error: SchemaError) -> Finding:
+    said, _, cure = str(error).rpartition(": ")
+    return problem(said, cure)

@@ -52,7 +52,8 @@ def migrate(dsn: str, *, core_alone: bool = False) -> None:
         core_alone: bring no reference tables into a database that has none.
 
     Raises:
-        SchemaError: a newer release has migrated the database, and does not serve this one.
+        SchemaError: a newer release has migrated the database, and does not serve this one; or
+            its encoding is not one.
 
     Must not be called on a running event loop; alembic runs one of its own.
     """
@@ -77,6 +78,7 @@ async def check_schema(connection: Connection) -> set[str]:
     Raises:
         SchemaError: one line, saying what to do.
     """
+    await check_encoding(connection)
     applied = await _applied_revisions(connection)
     if not applied:
         raise SchemaError("the database is not migrated: run bin/migrate")
@@ -85,6 +87,20 @@ async def check_schema(connection: Connection) -> set[str]:
         _check_complete(applied)
     await _check_functions(connection, applied)
     return newer
+
+
+async def check_encoding(connection: Connection) -> None:
+    """Refuse a database that does not know what its text means.
+
+    Raises:
+        SchemaError: one line, saying what to do.
+    """
+    if await connection.fetchval("SHOW server_encoding") == "SQL_ASCII":
+        raise SchemaError(
+            "the database has the encoding SQL_ASCII, which is none: PostgreSQL then keeps bytes of"
+            " any encoding, and nobody can say as which text to send them:"
+            " CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and restore a dump into it"
+        )
 
 
 async def _check_functions(connection: Connection, applied: set[str]) -> None:
@@ -110,6 +126,7 @@ async def _revisions_of(dsn: str) -> tuple[set[str], set[str]]:
     """What is applied, and what of it a newer release has applied."""
     connection = await connect(dsn, CONNECT_SECONDS)
     try:
+        await check_encoding(connection)
         applied = await _applied_revisions(connection)
         return applied, await _newer_revisions(connection, applied)
     finally:

@@ -1,0 +1,234 @@
+"""Values that JSON or its readers cannot take as PostgreSQL has them, and databases that differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from realtime.doctor.checkup import examine
+from realtime.embedded.server import EmbeddedPostgres
+from realtime.postgres.listener import read_position
+from realtime.postgres.release import bring_up_to_date
+from realtime.postgres.schema import SchemaError
+from tests.doctor import deployment
+from tests.integration.sql_log import Log, act_as
+from tests.platform import Platform
+from tests.serving import World
+
+TOO_DEEP = {"omitted": "nested too deeply"}
+SAY = """INSERT INTO messages (session_id, bot_id, user_id, role, content, metadata, created_at)
+    VALUES ($1, $2, $3, 'user', '', $4::text::jsonb, $5::text::timestamptz)"""
+NOW = "2023-01-01 00:00:00+00"
+
+
+async def say(platform: Platform, world: World, metadata: str = "{}", at: str = NOW) -> None:
+    await platform.execute(SAY, world.session, world.bot, world.guest, metadata, at)
+
+
+async def data_of_last(platform: Platform, world: World, metadata: str) -> Any:
+    """What a client reads as the metadata of a message."""
+    log = await Log.since_now(platform)
+    await say(platform, world, metadata)
+    (message,) = await log.messages()
+    return message["data"]["metadata"]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("time", "told"),
+    [
+        ("0044-03-15 12:00:00+00 BC", None),
+        ("0001-12-31 23:59:59+00 BC", None),
+        ("0001-01-01 00:00:00+00", "0001-01-01T00:00:00.000000Z"),
+        ("9999-12-31 23:59:59.999999+00", "9999-12-31T23:59:59.999999Z"),
+        ("10000-01-01 00:00:00+00", None),
+        ("294276-12-31 23:59:59+00", None),
+        ("-infinity", None),
+        ("infinity", None),
+    ],
+)
+async def test_a_time_that_rfc_3339_cannot_say_is_null(
+    platform: Platform, world: World, time: str, told: str | None
+) -> None:
+    """In a message, and in the columns of a bot."""
+    log = await Log.since_now(platform)
+    await platform.execute("SET TimeZone = 'Pacific/Apia'")
+    await say(platform, world, at=time)
+    await platform.execute("UPDATE bots SET created_at = $1::text::timestamptz", time)
+    message, update = await log.messages()
+    assert message["data"]["timestamp"] == told
+    short = told and told.replace(".000000Z", "Z")
+    assert update["data"]["details"] == {"created_at": short}
+
+
+@pytest.mark.gen_test
+async def test_a_number_that_no_parser_takes_is_a_string(platform: Platform, world: World) -> None:
+    """Python refuses one of 4,300 digits, and to JavaScript one of 309 is infinite."""
+    digits = "1" + "0" * 6000
+    text = f'{{"a": [{digits}, -{digits}.25, 12.5], "s": "in \\" {digits}", "b": 1e250}}'
+    short = "9" * 250
+    assert await data_of_last(platform, world, text) == {
+        "a": [digits, f"-{digits}.25", 12.5],
+        "s": f'in " {digits}',
+        "b": str(10**250),
+    }
+    assert await data_of_last(platform, world, f'{{"n": {short}}}') == {"n": int(short)}
+
+
+@pytest.mark.gen_test
+async def test_a_value_that_is_nested_too_deeply_is_left_out(
+    platform: Platform, world: World
+) -> None:
+    """Parsers that call themselves for each level fail, and would lose the message."""
+    for level in (500, 501, 3000):
+        for left, right in (("[", "]"), ('{"a":', "}")):
+            nested = left * (level - 1) + "[]" + right * (level - 1)
+            expected = json.loads(nested) if level == 500 else TOO_DEEP
+            assert await data_of_last(platform, world, nested) == expected
+    wide = [{"text": "[[[" * 300, "n": n} for n in range(2000)]
+    assert await data_of_last(platform, world, json.dumps(wide)) == wide
+
+
+@pytest.mark.gen_test
+async def test_such_values_in_bots_and_in_events_of_ones_own(
+    platform: Platform, world: World
+) -> None:
+    """Wherever a platform's JSON goes out."""
+    digits = "7" * 5000
+    log = await Log.since_now(platform)
+    await platform.execute("ALTER TABLE bots ADD COLUMN score numeric")
+    await platform.execute(
+        "UPDATE bots SET score = $1::text::numeric, config = $2::text::jsonb",
+        digits,
+        "[" * 600 + "]" * 600,
+    )
+    data = f'{{"n": {digits}}}'
+    await platform.execute("SELECT relay.emit($1, 'x', $2::text::jsonb)", f"bot:{world.bot}", data)
+    await platform.execute(
+        "SELECT relay.notify_user($1::text::uuid, 'x', $2::text::jsonb)", world.guest, data
+    )
+    update, emitted, notified = await log.messages()
+    assert update["data"]["details"] == {"score": digits, "config": TOO_DEEP}
+    assert emitted["data"] == notified["data"] == {"n": digits}
+
+
+@pytest.fixture
+def large(io_loop: IOLoop, platform: Platform, world: World) -> Platform:
+    """A bot with 140 MB in a column."""
+
+    async def fill() -> None:
+        await platform.execute("ALTER TABLE bots ADD COLUMN model bytea, ADD COLUMN notes text")
+        # Random, so that it is not compressed away; made of few, so that it is soon made.
+        await platform.execute(
+            """UPDATE bots SET model = (SELECT string_agg(part, ''::bytea) FROM (
+                SELECT decode(repeat(md5(n::text) || md5((-n)::text), 16384), 'hex') AS part
+                FROM generate_series(1, 280) AS n) AS parts)"""
+        )
+
+    io_loop.run_sync(fill, timeout=120)
+    assert world.bot
+    return platform
+
+
+@pytest.mark.gen_test(timeout=120)
+async def test_a_large_column_does_not_concern_other_updates(large: Platform) -> None:
+    """Its value is left where it is: neither compared nor written anywhere. Nor is it ever told."""
+    size = await large.connection.fetchval("SELECT octet_length(model) FROM bots")
+    assert size > 140_000_000
+    log = await Log.since_now(large)
+    await large.execute("UPDATE bots SET name = 'Eve'")
+    (update,) = await log.messages()
+    assert update["data"]["details"] == {"name": "Eve"}
+    await large.execute("UPDATE bots SET model = model || 'x'::bytea, notes = 'grown'")
+    (update,) = await log.messages()
+    assert update["data"]["details"] == {"model": {"omitted": "too large"}, "notes": "grown"}
+
+
+@pytest.mark.gen_test(timeout=120)
+async def test_a_large_column_that_did_not_change_is_not_read(large: Platform) -> None:
+    """As the counters of the table that holds it say."""
+    version = await large.connection.fetchval("SELECT current_setting('server_version_num')::int")
+    if version < 170_000:
+        pytest.skip("before PostgreSQL 17 it is compared")
+    toast = """SELECT coalesce(s.toast_blks_hit, 0) + coalesce(s.toast_blks_read, 0)
+        FROM (SELECT pg_stat_clear_snapshot()) AS _, pg_statio_user_tables AS s
+        WHERE s.relname = 'bots'"""
+    await large.execute("SELECT pg_stat_force_next_flush()")
+    before = await large.connection.fetchval(toast)
+    await large.execute("UPDATE bots SET name = 'Eve'")
+    await large.execute("SELECT pg_stat_force_next_flush()")
+    assert await large.connection.fetchval(toast) - before < 100
+
+
+@pytest.mark.gen_test
+async def test_standard_conforming_strings_may_be_off(platform: Platform, world: World) -> None:
+    """As old applications have it: backslashes in literals mean something then."""
+    await platform.execute("SET standard_conforming_strings = off; SET escape_string_warning = off")
+    log = await Log.since_now(platform)
+    await act_as(platform, world.owner)
+    await say(platform, world, '{"a": "\\\\ \\" b"}')
+    await platform.execute("SELECT relay.emit($1, 'poll_opened', '{}')", f"bot:{world.bot}")
+    await platform.execute("SELECT relay.notify_user($1::text::uuid, 'poll', '{}')", world.guest)
+    await platform.execute("UPDATE bots SET name = E'a\\\\b', config = '{\"n\": 1}'")
+    await platform.execute(
+        "UPDATE messages SET metadata = jsonb_build_object('n', $1::text::numeric)", "8" * 400
+    )
+    said, emitted, notified, update, edited = await log.messages()
+    assert said["data"]["metadata"] == {"a": '\\ " b'}
+    assert (emitted["type"], notified["notification_type"]) == ("poll_opened", "poll")
+    assert update["data"]["details"] == {"name": "a\\b", "config": {"n": 1}}
+    assert edited["data"]["metadata"] == {"n": "8" * 400}
+
+
+@pytest.fixture
+def encoded(postgres: EmbeddedPostgres, encoding: str) -> Iterator[str]:
+    """The address of a database of that encoding, not migrated yet."""
+    name = f"test_{uuid4().hex[:12]}"
+    postgres.sql(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    yield postgres.dsn(name)
+    postgres.sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("LATIN1", "Gr\u00fc\u00dfe"), ("WIN1252", "5 \u20ac"), ("EUC_JP", "\u4e16\u754c")],
+)
+def test_databases_of_other_encodings_work(io_loop: IOLoop, encoded: str, text: str) -> None:
+    """What was written arrives as the same text, also where it stands in JSON or a name."""
+    bring_up_to_date(encoded)
+
+    async def write_and_read() -> None:
+        platform = await Platform.connect(encoded)
+        log = await Log.since_now(platform)
+        user = await platform.user(text)
+        bot = await platform.bot(user)
+        session = await platform.session(bot, user)
+        await platform.message(session, bot, user, text)
+        await platform.execute("UPDATE bots SET name = $1", text)
+        emitted = json.dumps({"text": text}, ensure_ascii=False)
+        await platform.execute("SELECT relay.emit($1, 'x', $2::text::jsonb)", f"bot:{bot}", emitted)
+        said, update, own = await log.messages()
+        assert (said["data"]["username"], said["data"]["content"]) == (text, text)
+        assert update["data"]["details"] == {"name": text}
+        assert own["data"] == {"text": text}
+        await platform.connection.close()
+
+    io_loop.run_sync(write_and_read)
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII"])
+def test_a_database_without_an_encoding_is_refused(io_loop: IOLoop, encoded: str) -> None:
+    """By the migration, by a server, and by the doctor, with the reason."""
+    with pytest.raises(SchemaError, match="SQL_ASCII"):
+        bring_up_to_date(encoded)
+    with pytest.raises(SchemaError, match="SQL_ASCII"):
+        io_loop.run_sync(lambda: read_position(encoded, 10))
+    report = io_loop.run_sync(lambda: examine(deployment(encoded)))
+    assert report.exit_code == 1
+    assert "SQL_ASCII, which is none" in report.text()
+    assert "ENCODING 'UTF8'" in report.text()

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from realtime.postgres.pool import AnyConnection
 
 LOOKED_UP: Final = ("users", "bots", "permissions")
-"""The tables that functions read; of the others they only see the rows that are being written."""
+"""The tables that functions cannot do without. Of the others they see the rows that are being
+written, and read them only where another trigger of the platform may have changed them."""
 
 _TABLES: Final = """
 SELECT k.key, c.oid, c.relkind, c.relispartition, pg_get_userbyid(c.relowner) AS owner,
@@ -104,6 +105,7 @@ async def examine(connection: AnyConnection, mapping: PlatformMapping, owner: st
             findings.problems.append(problem)
         else:
             await _examine_columns(connection, found[key], mapping, findings)
+            findings.warnings += _not_seen(key, found[key], mapping, owner)
     findings.grants += _grants(mapping, list(found.values()))
     return findings
 
@@ -132,6 +134,17 @@ def _wrong_table(key: str, row: Any, mapping: PlatformMapping, owner: str) -> st
             f" ALTER ROLE {quoted(owner)} BYPASSRLS, or make {owner} the table's owner, not forced"
         )
     return None
+
+
+def _not_seen(key: str, row: Any, mapping: PlatformMapping, owner: str) -> Iterator[str]:
+    """Rows that are hidden look like rows that are gone, so such a table is never read."""
+    if row["is_hidden"]:
+        name = table_name(mapping, key)
+        yield (
+            f"{key}: row security hides rows of {name} from {owner}, as whom the functions run:"
+            " where a trigger of your own changes a row that was just written, clients are shown"
+            f" it as it was written: ALTER ROLE {quoted(owner)} BYPASSRLS"
+        )
 
 
 async def _examine_columns(
@@ -239,11 +252,9 @@ def _doubtful(key: str, mapping: PlatformMapping, unique: list[set[str]]) -> Ite
 
 
 def _grants(mapping: PlatformMapping, rows: list[Any]) -> list[str]:
-    """What the functions' owner needs, to look up who may what."""
+    """What the functions' owner needs, to look up who may what, and what a row is now."""
     needed = []
     for row in rows:
-        if row["key"] not in LOOKED_UP:
-            continue
         schema = quoted(mapping.tables[row["key"]].schema)
         if not row["has_schema"] and f"USAGE ON SCHEMA {schema}" not in needed:
             needed.append(f"USAGE ON SCHEMA {schema}")

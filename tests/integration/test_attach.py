@@ -51,6 +51,17 @@ def changed(more: str) -> PlatformMapping:
     return mapping(text if heading in ADOPTED else f"{text}\n{more}")
 
 
+# A trigger of the platform's own, which changes what was just written.
+EDITS = """
+CREATE FUNCTION edit() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE messages SET content = 'edited' WHERE id = NEW.id;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER edit AFTER INSERT ON messages FOR EACH ROW EXECUTE FUNCTION edit()
+"""
+
+
 async def problems(adopted: Adopted, wanted: PlatformMapping) -> str:
     with pytest.raises(AttachError) as raised:
         await apply(adopted.connection, wanted)
@@ -542,6 +553,12 @@ async def test_what_the_functions_owner_lacks_is_granted_and_taken_back(
     assert await adopted.connection.fetchval(asked, user, bot) == "owner"
     await adopted.execute("RESET ROLE")
     assert (await last_message(adopted))["data"]["username"] == "olga"
+    await adopted.execute(EDITS)
+    await adopted.execute(f"SET ROLE {app}")
+    await adopted.execute("INSERT INTO messages (bot_id, user_id) VALUES ($1, $2)", bot, user)
+    await adopted.execute("RESET ROLE")
+    assert (await last_message(adopted))["data"]["content"] == "edited"
+    await adopted.execute("DROP FUNCTION edit CASCADE")
     await detach(adopted.connection)
     after = await catalogue(adopted.connection)
     assert without_defaults(after, app) == without_defaults(before, app)
@@ -583,3 +600,83 @@ async def test_row_security_that_hides_rows_is_refused(
     await adopted.execute(f'ALTER TABLE relay.events OWNER TO "{roles[0]}"')
     said = await problems(adopted, adopted_mapping())
     assert "users: row security hides rows of public.users" in said
+
+
+@pytest.mark.gen_test
+async def test_messages_that_row_security_hides_are_told_as_they_are_written(
+    adopted: Adopted, roles: tuple[str, str, str]
+) -> None:
+    """They are not taken for gone. That they may be old is a warning."""
+    relay = roles[0]
+    for name in ("events", "nodes"):
+        await adopted.execute(f'ALTER TABLE relay.{name} OWNER TO "{relay}"')
+    await adopted.execute(f'GRANT ALL ON ALL SEQUENCES IN SCHEMA relay TO "{relay}"')
+    await adopted.execute(f'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA relay TO "{relay}"')
+    await adopted.execute(f'GRANT USAGE ON SCHEMA relay TO "{relay}"')
+    await adopted.execute(
+        "ALTER TABLE messages ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+    )
+    attached = await apply(adopted.connection, adopted_mapping())
+    assert "messages: row security hides rows of public.messages" in attached.warnings[0]
+    await adopted.execute(EDITS)
+    user = await adopted.insert("users", username="olga")
+    bot = await adopted.insert("bots", name="Ada", owner_id=user)
+    for row_security in ("on", "off"):
+        await adopted.execute(f"SET row_security = {row_security}")
+        await adopted.insert("messages", bot_id=bot, user_id=user, content="written")
+        message = await last_message(adopted)
+        assert (message["type"], message["data"]["content"]) == ("chat_message", "written")
+
+
+@pytest.mark.gen_test
+async def test_a_platforms_own_triggers_before_ours(adopted: Adopted) -> None:
+    """What is told last is what the tables have, under whatever names they have it."""
+    await apply(adopted.connection, adopted_mapping())
+    await adopted.execute(EDITS)
+    await adopted.execute(
+        """CREATE FUNCTION cap() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            UPDATE bot_permissions SET role = 'VIEWER' WHERE role = 'EDITOR';
+            UPDATE bots SET settings = '{"seen": true}' WHERE name = 'Eve';
+            DELETE FROM documents WHERE filename = 'forbidden';
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER a AFTER INSERT ON bot_permissions EXECUTE FUNCTION cap();
+        CREATE TRIGGER a AFTER UPDATE ON bots WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION cap();
+        CREATE TRIGGER a AFTER INSERT ON documents FOR EACH ROW EXECUTE FUNCTION cap()"""
+    )
+    user, guest = [await adopted.insert("users", username=name) for name in ("olga", "gus")]
+    bot = await adopted.insert("bots", name="Ada", owner_id=user)
+    await adopted.insert("messages", bot_id=bot, user_id=user, content="written")
+    assert (await last_message(adopted))["data"]["content"] == "edited"
+    await adopted.permit(bot, guest, "EDITOR")
+    granted = (await last_message(adopted))["data"]
+    assert (granted["action"], granted["details"]["role"]) == ("granted", "VIEWER")
+    await adopted.execute("UPDATE bots SET name = 'Eve'")
+    details = {"name": "Eve", "settings": {"seen": True}}
+    assert (await last_message(adopted))["data"]["details"] == details
+    await adopted.insert("documents", bot_id=bot, filename="forbidden")
+    assert (await last_message(adopted))["data"]["action"] == "deleted"
+
+
+@pytest.mark.gen_test
+async def test_a_transfer_of_a_bot_with_a_row_for_its_owner(adopted: Adopted) -> None:
+    """One revoke and one grant, whatever the owner's role is called."""
+    await apply(adopted.connection, adopted_mapping())
+    olga, hedi = [await adopted.insert("users", username=name) for name in ("olga", "hedi")]
+    bot = await adopted.insert("bots", name="Ada", owner_id=olga)
+    await adopted.permit(bot, olga, "OWNER")
+    last = await adopted.connection.fetchval("SELECT max(id) FROM relay.events")
+    async with adopted.connection.transaction():
+        await adopted.execute("DELETE FROM bot_permissions")
+        await adopted.permit(bot, hedi, "OWNER")
+        await adopted.execute("UPDATE bots SET owner_id = $1", hedi)
+    told = await adopted.connection.fetch(
+        "SELECT payload FROM relay.events WHERE type = 'permission_change' AND id > $1 ORDER BY id",
+        last,
+    )
+    changes = [json.loads(row["payload"])["data"] for row in told]
+    assert [(one["target_user_id"], one["action"]) for one in changes] == [
+        (hedi, "granted"),
+        (olga, "revoked"),
+    ]

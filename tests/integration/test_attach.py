@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -347,6 +348,10 @@ async def test_a_partitioned_table(adopted: Adopted) -> None:
     await adopted.execute("UPDATE messages SET created_at = now(), content = 'moved'")
     assert await adopted.connection.fetchval(count) == 4
     assert (await last_message(adopted))["data"]["action"] == "edited"
+    await adopted.execute(EDITS)
+    await adopted.insert("messages", bot_id=uuid4(), content="new", created_at=datetime.now(UTC))
+    message = await last_message(adopted)
+    assert (message["type"], message["data"]["content"]) == ("chat_message", "edited")
     assert await detach(adopted.connection) == 18
     assert await triggers(adopted) == 0
 

@@ -10,6 +10,7 @@ import pytest
 from tests.integration.sql_log import Log, insert_messages
 from tests.platform import Platform
 from tests.serving import World
+from tests.waiting import LIMIT
 
 
 @pytest.mark.gen_test
@@ -159,4 +160,72 @@ async def test_a_trigger_locks_no_other_row(
                 await other.execute(f"SELECT 1 FROM {table} FOR UPDATE NOWAIT")
     finally:
         await other.close()
+    assert world.bot
+
+
+@pytest.mark.gen_test
+async def test_serializable_writers_do_not_fail_each_other(
+    platform: Platform, world: World, database: str
+) -> None:
+    """The triggers read no table of the platform's that a writer would not read."""
+    await insert_messages(platform, world, 2)
+    mine, theirs = await platform.connection.fetch("SELECT id FROM messages")
+    other = Platform(await asyncpg.connect(database, timeout=LIMIT))
+    edit = "UPDATE messages SET content = content || '!' WHERE id = $1"
+    try:
+        for writer in (platform, other):
+            await writer.execute("BEGIN ISOLATION LEVEL SERIALIZABLE")
+        for writer, message in ((platform, mine), (other, theirs)):
+            await insert_messages(writer, world, 1)
+            await writer.execute(edit, message["id"])
+            await insert_messages(writer, world, 1)
+        await platform.execute("COMMIT")
+        await other.execute("COMMIT")
+    finally:
+        await other.connection.close()
+    assert await platform.connection.fetchval("SELECT count(*) FROM messages") == 6
+
+
+@pytest.mark.gen_test
+async def test_a_mark_goes_with_its_savepoint(platform: Platform, world: World) -> None:
+    """What was done in it and undone is no reason to read, and no harm either."""
+    log = await Log.since_now(platform)
+    await insert_messages(platform, world, 1)
+    await platform.execute(
+        f"""DO $$
+        DECLARE
+            message uuid;
+        BEGIN
+            BEGIN
+                UPDATE messages SET content = 'undone';
+                RAISE EXCEPTION 'undo';
+            EXCEPTION WHEN raise_exception THEN
+                ASSERT coalesce(current_setting('relay.messages', true), '') NOT LIKE '%!';
+            END;
+            INSERT INTO messages (session_id, bot_id, user_id, role, content)
+            VALUES ('{world.session}', '{world.bot}', '{world.guest}', 'user', 'kept')
+            RETURNING id INTO message;
+            UPDATE messages SET content = 'kept, and edited' WHERE id = message;
+        END $$"""
+    )
+    contents = [message["data"]["content"] for message in await log.messages()]
+    assert contents == ["number 1", "kept", "kept, and edited"]
+
+
+@pytest.mark.gen_test
+async def test_a_computed_column_of_a_bot(platform: Platform, world: World) -> None:
+    """One that is stored is told; one that is computed when it is read has no value here."""
+    is_18 = platform.connection.get_server_version().major >= 18
+    await platform.execute(
+        "ALTER TABLE bots ADD COLUMN loud text GENERATED ALWAYS AS (upper(name)) STORED"
+    )
+    if is_18:
+        await platform.execute(
+            "ALTER TABLE bots ADD COLUMN soft text GENERATED ALWAYS AS (lower(name)) VIRTUAL"
+        )
+    log = await Log.since_now(platform)
+    await platform.execute("UPDATE bots SET name = 'Eve'")
+    await platform.execute("UPDATE bots SET name = 'Bob'; UPDATE bots SET name = 'Max'")
+    details = [message["data"]["details"] for message in await log.messages()]
+    assert details == [{"name": name, "loud": name.upper()} for name in ("Eve", "Bob", "Max")]
     assert world.bot

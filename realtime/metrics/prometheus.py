@@ -39,7 +39,7 @@ _GAUGES: Final[Mapping[str, tuple[str, _Number]]] = {
         lambda one: one.buffered_bytes,
     ),
     "log_lag_seconds": (
-        "Age of the oldest event of the latest read of the log; 0: it found none.",
+        "Age of the oldest event of the latest read of the log; 0 if it found none.",
         lambda one: one.lag,
     ),
 }
@@ -57,7 +57,7 @@ _COUNTERS: Final[Mapping[str, tuple[str, _Number]]] = {
         "How often the listening connection was lost, or could not be made.",
         lambda one: one.losses,
     ),
-    "opens": ("Sockets that were let in.", lambda one: one.opens),
+    "opens": ("Sockets that were accepted.", lambda one: one.opens),
 }
 _HISTOGRAMS: Final[Mapping[str, tuple[str, Callable[[ProcessMetrics], Buckets]]]] = {
     "latency_seconds": (

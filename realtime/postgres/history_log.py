@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from realtime.postgres.pool import Pool
 
+# Grants have no payload, and are no events.
 # The newest first: where there are too many, those who were away only briefly are still served.
 _READ = f"""
 SELECT 'floor' AS part, floor.* FROM ({FLOOR}) AS floor
@@ -26,14 +27,16 @@ SELECT 'newer', found.*
   FROM unnest($1::text[], $2::xid8[]) AS asked(of_topic, last)
  CROSS JOIN LATERAL (
        SELECT {COLUMNS} FROM relay.events
-        WHERE topic = asked.of_topic AND xid > asked.last AND code IS NULL
+        WHERE topic = asked.of_topic AND xid > asked.last
+          AND code IS NULL AND payload IS NOT NULL
         ORDER BY xid DESC LIMIT $7::bigint + 1) AS found
 UNION ALL
 SELECT 'open', found.*
   FROM unnest($3::text[], $4::xid8[]) AS asked(of_topic, open_xid)
  CROSS JOIN LATERAL (
        SELECT {COLUMNS} FROM relay.events
-        WHERE topic = asked.of_topic AND xid = asked.open_xid AND code IS NULL
+        WHERE topic = asked.of_topic AND xid = asked.open_xid
+          AND code IS NULL AND payload IS NOT NULL
         LIMIT $7::bigint + 1) AS found
 UNION ALL
 SELECT 'change', {COLUMNS} FROM relay.events

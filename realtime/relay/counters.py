@@ -4,6 +4,7 @@ One per process, made by `server` and handed to whoever has something to count. 
 anybody anything, for it is called for every event and every fan-out.
 """
 
+import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -100,7 +101,9 @@ class Counters:
         self._clock_offset = page.clock_offset
         self.reads += 1
         self.read_seconds += page.seconds
-        self.lag = self._age(events[0]) if events else 0.0
+        age = self._age(events[0]) if events else 0.0
+        # A row that was written by hand may say that it is of any time, infinity included.
+        self.lag = age if math.isfinite(age) else 0.0
         if events:
             self.events += len(events)
             self.batches.observe(len(events))
@@ -111,8 +114,8 @@ class Counters:
             self.deliveries += len(events) * sockets
             now = self._monotonic() - self._clock_offset
             # An answer that grows is held back on purpose: its delay says nothing of the relay.
-            fresh = [event for event in events if event.subject is None]
-            self.latency.observe(*[now - event.written_at for event in fresh])
+            ages = [now - event.written_at for event in events if event.subject is None]
+            self.latency.observe(*filter(math.isfinite, ages))
 
     def gone(self, code: int, *, is_ours: bool) -> None:
         """A socket is gone.

@@ -11,6 +11,7 @@ import time
 from typing import Literal
 
 LogFormat = Literal["text", "json"]
+_MALFORMED = "Malformed HTTP message from %s: %s"
 _PLAIN = re.compile(r"[\w.:/+-]+")
 Field = str | float | BaseException | None
 
@@ -41,7 +42,16 @@ def _plain(value: str | float | BaseException) -> str | float:
 def _line_of(record: logging.LogRecord) -> Line:
     if isinstance(record.msg, Line):
         return record.msg
-    return Line("library_message", text=record.getMessage())
+    return Line("library_message", text=_without_what_was_sent(record))
+
+
+def _without_what_was_sent(record: logging.LogRecord) -> str:
+    """The message. Tornado quotes a request that it cannot read, and a token may stand in that."""
+    if record.msg != _MALFORMED or not isinstance(record.args, tuple):
+        return record.getMessage()
+    address, error = record.args
+    kind = " ".join(str(error).split()[:2])  # the first words are Tornado's own
+    return _MALFORMED % (address, kind)
 
 
 def _written(value: str | float) -> str:

@@ -58,6 +58,20 @@ async def test_what_was_missed_is_sent_before_what_is_live_on_any_process(
 
 
 @pytest.mark.gen_test
+async def test_a_grant_to_somebody_else_is_no_event_of_the_topic(
+    server: RunningServer, platform: Platform, world: World
+) -> None:
+    """It stands among what was missed, and has nothing to be sent."""
+    cursor = await leave(await server.chat(world.bot, world.guest))
+    await platform.execute("SELECT relay.grant($1, $2)", world.owner, f"bot:{world.bot}")
+    await platform.message(world.session, world.bot, world.owner, "missed")
+    back = await server.chat(world.bot, world.guest, cursor=cursor)
+    await back.next("chat_message")
+    assert (await back.established())["data"]["recovered"] is True
+    assert contents(back) == ["missed"]
+
+
+@pytest.mark.gen_test
 async def test_a_client_of_a_quiet_bot_resumes_with_the_cursor_of_a_pong(
     server: RunningServer, platform: Platform, world: World
 ) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import pytest
 
 from realtime.config.intervals import Intervals
+from realtime.runtime.logging import TextFormatter
 from tests.platform import Platform
 from tests.serving import RunningServer, StartServer, World, token
 from tests.waiting import eventually
@@ -129,6 +130,21 @@ async def test_handshakes_that_are_none_harm_nobody(
     await good.caught_up()
     await eventually(lambda: len(server.server.hub) == 1)
     assert not [r for r in caplog.records if r.exc_info], caplog.text
+
+
+@pytest.mark.gen_test
+async def test_a_token_in_what_cannot_be_read_is_not_logged(
+    server: RunningServer, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a header or in the address, beside a character that HTTP does not have."""
+    caplog.set_level(logging.INFO)
+    secret = token(world.guest)
+    head = "GET /api/ws/stats?token={} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n"
+    for request in (head.format("x", f"{secret}\0"), head.format(f"{secret}\0", "x")):
+        await throw(server.server.port, request.encode())
+    logged = "\n".join(TextFormatter(None).format(one) for one in caplog.records)
+    assert logged.count("Malformed HTTP message from 127.0.0.1: ") == 2
+    assert secret not in logged
 
 
 @pytest.mark.gen_test

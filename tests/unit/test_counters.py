@@ -40,6 +40,16 @@ def test_latency_is_measured_by_the_databases_clock() -> None:
     assert counters.deliveries == 6
 
 
+def test_a_row_that_says_infinity_has_no_latency() -> None:
+    """It was written by hand; the figures of a process are finite, or it could not tell them."""
+    counters = Counters(lambda: 5.0)
+    page = a_page(float("-inf"), float("inf"), 4.0)
+    counters.found(page)
+    counters.delivered(page.events, 1)
+    assert counters.lag == 0.0
+    assert (sum(counters.latency.counts), counters.latency.total) == (1, 1.0)
+
+
 def test_what_nobody_was_sent_has_no_latency() -> None:
     """Events are read for all topics, also for those that lost their last socket just now."""
     counters = Counters(lambda: 0.0)

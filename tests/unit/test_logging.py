@@ -58,6 +58,15 @@ def test_lines_of_libraries_have_the_same_form() -> None:
     assert (entry["message"], entry["text"]) == ("library_message", "read 5\nwhole")
 
 
+def test_what_cannot_be_read_is_not_written() -> None:
+    """Tornado would quote the header or the address, and a token may stand in either."""
+    quoted = ValueError("Invalid header value 'Bearer eyJhbGciOi\\x00J9.e30.x'")
+    malformed = record("Malformed HTTP message from %s: %s", "10.0.0.1", quoted)
+    text = "Malformed HTTP message from 10.0.0.1: Invalid header"
+    assert TextFormatter(None).format(malformed).endswith(f'library_message text="{text}"')
+    assert json.loads(JsonFormatter(None).format(malformed))["text"] == text
+
+
 def test_an_exception_is_written_as_its_kind_and_its_text() -> None:
     """The kind alone says little of a time-out, and the text alone little of a KeyError."""
     assert str(Line("a_b", error=KeyError("x"))) == "a_b error=\"KeyError: 'x'\""

@@ -13,7 +13,8 @@ RETURN concat('{"type":"bot_update","bot_id":"', bot_id, '","data":{"update_type
 --
 -- A value that lies outside of its row, where it did before, is not fetched: it is the same. (Before
 -- PostgreSQL 17 nobody can tell, and both are compared.) Whether two values differ is asked of their
--- JSON, since not every type has equality; text and bytea may be too long for that.
+-- JSON, since not every type has equality; text and bytea may be too long for that, and json may hold
+-- what jsonb cannot.
 CREATE FUNCTION relay.column_change(name name, type oid, is_long boolean) RETURNS text
 LANGUAGE sql STABLE AS $$
     SELECT format(
@@ -23,6 +24,8 @@ LANGUAGE sql STABLE AS $$
             ELSE 'CASE' END
         || CASE
             WHEN t.base = 'bytea'::regtype THEN ' WHEN o.%1$I IS DISTINCT FROM n.%1$I'
+            WHEN t.base = 'json'::regtype
+                THEN ' WHEN o.%1$I::text IS DISTINCT FROM n.%1$I::text'
             WHEN t.is_text THEN ' WHEN o.%1$I::text COLLATE "C"'
                 ' IS DISTINCT FROM n.%1$I::text COLLATE "C"'
             ELSE ' WHEN to_jsonb(o.%1$I) IS DISTINCT FROM to_jsonb(n.%1$I)' END
@@ -34,6 +37,8 @@ LANGUAGE sql STABLE AS $$
             WHEN t.base = 'timestamptz'::regtype
                 THEN 'CASE WHEN relay.json_time(n.%1$I) = ''null'' THEN ''null'''
                     ' ELSE replace(to_json(n.%1$I)::text, ''+00:00"'', ''Z"'') END'
+            WHEN t.base = 'json'::regtype
+                THEN 'coalesce(relay.json_data(n.%1$I::text), ''null'')'
             ELSE 'coalesce(relay.json_data(to_jsonb(n.%1$I)::text), ''null'')' END
         || ') END', column_change.name, to_json(column_change.name)::text || ':')
     FROM (

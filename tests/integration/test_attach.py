@@ -685,3 +685,18 @@ async def test_a_transfer_of_a_bot_with_a_row_for_its_owner(adopted: Adopted) ->
         (hedi, "granted"),
         (olga, "revoked"),
     ]
+
+
+@pytest.mark.gen_test
+async def test_json_that_jsonb_cannot_hold(adopted: Adopted) -> None:
+    """A bot's settings may be anything that is JSON; and what is untold is not read."""
+    await apply(adopted.connection, adopted_mapping())
+    user = await adopted.insert("users", username="olga")
+    await adopted.insert("bots", name="Ada", owner_id=user)
+    await adopted.execute("""UPDATE bots SET settings = '{"a": "\\u0000"}'""")
+    assert (await last_message(adopted))["data"]["details"] == {"settings": {"a": "\0"}}
+    made = await adopted.connection.fetchval(
+        "SELECT relay.bot_changes('bots'::regclass, 'new_rows')"
+    )
+    assert "settings" in made
+    assert "api_key" not in made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from itertools import count
 
 import pytest
@@ -52,6 +53,26 @@ async def test_what_is_committed_arrives_as_events(
         states = [events.state]
     assert [*states, events.state] == ["open", "closed"]
     await eventually(lambda: len(server.server.hub) == 0)
+
+
+@pytest.mark.gen_test
+async def test_no_value_costs_an_event(
+    server: RunningServer, platform: Platform, world: World
+) -> None:
+    """What jsonb takes and parsers refuse: the event comes, and so does the next one."""
+    digits, levels = "7" * 10_000, 5000
+    metadata = [f'{{"n": {digits}}}', "[" * levels + "]" * levels, "[" * 500 + "]" * 500, "{}"]
+    async with client_of(server, world) as events:
+        await next_of(events, "connection_established")
+        for one in metadata:
+            await platform.execute(
+                "INSERT INTO messages (session_id, bot_id, user_id, role, content, metadata)"
+                " VALUES ($1, $2, $3, 'user', '', $4::text::jsonb)",
+                *(world.session, world.bot, world.guest, one),
+            )
+        read = [(await next_of(events, "chat_message")).data["metadata"] for _ in metadata]
+    assert read[:2] == [{"n": digits}, {"omitted": "nested too deeply"}]
+    assert read[2:] == [json.loads(one) for one in metadata[2:]]
 
 
 @pytest.mark.gen_test

@@ -596,6 +596,21 @@ scenario('a frame that is not a message is reported and handed over as it came',
   equal([told('chat_message').length, client.state, client.cursor], [1, 'open', 'c0']);
 });
 
+scenario('the longest number and the deepest value that the server sends are read', async () => {
+  const { client, last } = await makeWorld();
+  const heard = [];
+  client.on('*', (event) => heard.push(event));
+  last().establish();
+  heard.length = 0;
+  const deep = '['.repeat(500) + ']'.repeat(500);
+  const metadata = `{"number": ${'9'.repeat(250)}, "string": "${'9'.repeat(5000)}"}`;
+  for (const value of [metadata, deep]) {
+    last().say(`{"type":"chat_message","id":"${value.length}","data":{"metadata":${value}}}`);
+  }
+  equal(heard.map(({ type }) => type), ['chat_message', 'chat_message']);
+  equal(heard[0].data.metadata, { number: 1e250, string: '9'.repeat(5000) });
+});
+
 scenario('members of a message that are of the wrong type cost no message', async () => {
   const { client, told, last } = await makeWorld();
   last().establish();

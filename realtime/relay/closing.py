@@ -44,6 +44,9 @@ NOT_UTF8: Final = Closing(CloseCode.INVALID_DATA, "the client sent text that is 
 RATE_LIMITED: Final = Closing(
     CloseCode.POLICY_VIOLATION, "the client kept sending above the rate limit"
 )
+TOO_MANY_FRAMES: Final = Closing(
+    CloseCode.POLICY_VIOLATION, "the client sent one message in too many frames"
+)
 MESSAGE_TOO_BIG: Final = Closing(
     CloseCode.MESSAGE_TOO_BIG, "the client sent a message above MAX_MESSAGE_BYTES"
 )

@@ -22,7 +22,7 @@ from realtime.relay.subscriber import Subscriber
 from realtime.runtime.logging import Field, Line
 from realtime.web.handshake import Handshake
 from realtime.web.services import Services
-from realtime.web.sink import PING, SocketSink, frame
+from realtime.web.sink import PING, SocketSink, frame, pong_frame
 from realtime.web.socket_log import log_gone, socket_line
 from realtime.web.token_life import TokenLife
 from realtime.web.websocket import ExplainingProtocol
@@ -165,11 +165,8 @@ class Conversation:
 
     # What the client says.
 
-    def on_message(self, message: str | bytes) -> Awaitable[None] | None:
+    def on_message(self, message: str) -> Awaitable[None] | None:
         if self._sink.is_closed or self._token_life is None:
-            return None
-        if isinstance(message, bytes):
-            self.close(*closing.BINARY_FRAME)
             return None
         try:
             if self._is_within_limit():
@@ -224,10 +221,22 @@ class Conversation:
         self._sink.send(PING)
 
     def on_pong(self, data: bytes) -> None:
-        self._is_pinged = False
+        if self._is_pinged:
+            self._is_pinged = False
+        else:
+            self._is_frame_welcome()  # nobody asked for it: it counts
 
     def on_ping(self, data: bytes) -> None:
-        """Tornado has answered it."""
+        if self._is_frame_welcome():
+            self._sink.send(pong_frame(data))
+
+    def _is_frame_welcome(self) -> bool:
+        """Count a control frame as if it were a message."""
+        try:
+            return not self._sink.is_closed and self._is_within_limit()
+        except MessageError as error:
+            self._send(protocol.error(error.code, error.message))
+            return False
 
     # The close.
 
@@ -246,7 +255,6 @@ class Conversation:
     ) -> None:
         """The connection is over, whoever closed it (None: without a code)."""
         self._sink.connection_lost()
-        self._protocol.drop()
         if self._token_life is not None:
             self._token_life.stop()
             self._services.pings.remove(self, self._ping_slice)

@@ -29,6 +29,10 @@ class CarefulHandler(RequestHandler):
         values = self.request.query_arguments.get(name)
         return values[-1].decode("utf-8", "replace") if values else None
 
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:
+        """A part of the address; bytes that are no text become U+FFFD."""
+        return value.decode("utf-8", "replace")
+
     def log_exception(
         self,
         typ: type[BaseException] | None,

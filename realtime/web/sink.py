@@ -15,6 +15,7 @@ from realtime.relay import closing
 PING = b"\x89\x00"
 """A ping frame without a payload (RFC 6455 section 5.5.2)."""
 _FINAL_TEXT = 0x81
+_FINAL_PONG = 0x8A
 _SHORT = struct.Struct("!BB")
 _MEDIUM = struct.Struct("!BBH")
 _LONG = struct.Struct("!BBQ")
@@ -27,6 +28,11 @@ def frame(messages: Iterable[bytes]) -> bytes:
         parts.append(_header(len(message)))
         parts.append(message)
     return b"".join(parts)
+
+
+def pong_frame(data: bytes) -> bytes:
+    """The pong that answers a ping with this data (RFC 6455 section 5.5.3)."""
+    return _SHORT.pack(_FINAL_PONG, len(data)) + data
 
 
 def _header(length: int) -> bytes:

@@ -20,6 +20,7 @@ from realtime.relay.subscriber import Subscriber
 from realtime.web.conversation import Conversation, HandshakeRequest
 from realtime.web.handlers import CarefulHandler
 from realtime.web.services import Services
+from realtime.web.upgrade import VERSION, check_upgrade
 from realtime.web.websocket import ExplainingProtocol
 
 
@@ -41,16 +42,26 @@ class RelaySocket(CarefulHandler, WebSocketHandler):
         self._services = services
         self._parameters = parameters
 
+    def prepare(self) -> None:
+        if self.request.method != "GET":
+            return  # Tornado answers 405
+        bad = check_upgrade(self.request, self._services.settings.allowed_origins)
+        # Some versions of Tornado have rules of their own for it; `Origin` alone decides here.
+        self.request.headers.pop("Sec-Fetch-Site", None)
+        if bad is not None:
+            self.set_status(bad.status)
+            if bad.status == 426:
+                self.set_header("Upgrade", "websocket")
+                self.set_header("Sec-WebSocket-Version", VERSION)
+            self.finish({"error": bad.error})
+
     def check_origin(self, origin: str) -> bool:
-        allowed = self._services.settings.allowed_origins
-        return allowed is None or origin in allowed
+        return True  # `prepare` has checked it; some versions of Tornado do not ask here
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         return "bearer" if "bearer" in subprotocols else None
 
-    def get_websocket_protocol(self) -> ExplainingProtocol | None:
-        if self.request.headers.get("Sec-WebSocket-Version") != "13":
-            return None
+    def get_websocket_protocol(self) -> ExplainingProtocol:
         return ExplainingProtocol(self.kind(self._services), self._parameters)
 
     async def open(self, *path: str) -> None:

@@ -58,14 +58,14 @@ async def test_an_error_while_reading_ends_that_socket_alone(
     other = await server.chat(world.bot, world.owner)
     raw = RawSocket(server, f"/api/ws/chat/{world.bot}?token={token(world.guest)}")
     await raw.is_established()
-    handle = ExplainingProtocol._handle_message
+    on_data = ExplainingProtocol._on_data
 
-    def fail(self: ExplainingProtocol, opcode: int, data: bytes) -> object:
-        if data == b"fail":
+    async def fail(self: ExplainingProtocol, is_final: bool, payload: bytes) -> None:
+        if payload == b"fail":
             raise RuntimeError("nobody foresaw this")
-        return handle(self, opcode, data)
+        await on_data(self, is_final, payload)
 
-    monkeypatch.setattr(ExplainingProtocol, "_handle_message", fail)
+    monkeypatch.setattr(ExplainingProtocol, "_on_data", fail)
     with caplog.at_level(logging.ERROR):
         raw.send(raw_frame(0x1, b"fail"))
         await raw.ended()

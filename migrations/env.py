@@ -1,10 +1,10 @@
 """Connects alembic to the database. Loaded by alembic, for its command line and for `migrate`.
 
 The address comes from `config.attributes["dsn"]` or else from DATABASE_URL, in any form that
-asyncpg understands. Everything happens in one transaction under one lock, so that two release
-phases at once do not collide. No table is waited for longer than a moment, for writers queue behind
-whoever waits: the transaction is given up and tried again. The version table lives in the schema
-relay, beside an application's own alembic history.
+asyncpg understands. Everything happens in one transaction that holds the version table, so that two
+release phases at once do not collide. No other table is waited for longer than a moment, for
+writers queue behind whoever waits: the transaction is given up and tried again. The version table
+lives in the schema relay, beside an application's own alembic history.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.schema import SchemaItem
 
 CONNECT_TIMEOUT = 10.0
-LOCK_TIMEOUT = "60s"
+TURN_TIMEOUT = "60s"
 """For another release phase to end."""
+STATEMENT_TIMEOUT = "30min"
+"""For one step, as for an index over a long log."""
 TABLE_TIMEOUT = "150ms"
 """For one table. Several stay below PostgreSQL's deadlock_timeout, so that a deadlock with a writer
 costs us the attempt, never the writer."""
@@ -37,7 +39,17 @@ PATIENCE_SECONDS = 60.0
 PAUSE_SECONDS = 0.5
 LOCKED = ("55P03", "40P01")
 """PostgreSQL's codes for a lock that was not to be had, and for a deadlock."""
-LOCK_KEY = 7_310_594_301_118_720  # arbitrary, but the same in every release
+EXISTS = ("23505", "42P06", "42P07", "42710")
+"""What two get who create the same schema or table at the same time, all but the first."""
+# Not an advisory lock, which any role that can connect could take. Where nothing is there yet, who
+# comes second waits for the first one's end before it is told that the name is taken. The table is
+# alembic's own, as alembic makes it.
+TAKE_TURN = """
+CREATE SCHEMA IF NOT EXISTS relay;
+CREATE TABLE IF NOT EXISTS relay.alembic_version (
+    version_num varchar(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num));
+LOCK TABLE relay.alembic_version IN EXCLUSIVE MODE
+"""
 
 
 def dsn() -> str:
@@ -69,11 +81,27 @@ def configure(**how: Any) -> None:
 def run_online(connection: Connection) -> None:
     configure(connection=connection)
     with context.begin_transaction():
-        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK_KEY})"))
+        # Whatever the role's defaults are.
+        connection.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))
+        connection.execute(text(f"SET LOCAL lock_timeout = '{TURN_TIMEOUT}'"))
+        take_turn(connection)
         connection.execute(text(f"SET LOCAL lock_timeout = '{TABLE_TIMEOUT}'"))
-        connection.execute(text("CREATE SCHEMA IF NOT EXISTS relay"))
         context.run_migrations()
+
+
+def take_turn(connection: Connection) -> None:
+    """Wait until no other release phase is at work, and keep the next ones out until the end.
+
+    Raises:
+        LockNotAvailableError: another one has made the schema meanwhile.
+    """
+    try:
+        for statement in TAKE_TURN.split(";"):
+            connection.execute(text(statement))
+    except DBAPIError as error:
+        if sqlstate(error) in EXISTS:
+            raise asyncpg.LockNotAvailableError("another release phase was first") from error
+        raise
 
 
 def run_offline() -> None:

@@ -17,6 +17,7 @@ def upgrade() -> None:
         "0002/core/log",
         "0002/core/floor",
         "0002/core/cursor",
+        "0002/core/turns",
         "0002/core/values",
         "0002/core/marks",
         "0002/core/contract",

@@ -32,7 +32,18 @@ CONNECT_SECONDS: Final = 10.0
 LOCK_MILLISECONDS: Final = 150
 """How long writers may queue behind us for one table. All tables together stay below PostgreSQL's
 deadlock_timeout (1 s), so that a deadlock with a writer costs us the attempt, never the writer."""
-LOCK_KEY: Final = 7_310_594_301_118_721  # arbitrary; one attaches or detaches at a time
+# One attaches or detaches at a time. Not by an advisory lock: any role can take those. Nobody who
+# writes or reads the log has to wait for this one. Without the right to it, or without a log, there
+# is nothing to wait for: what is wrong is said below.
+TAKE_TURN: Final = """
+DO $$
+BEGIN
+    IF has_table_privilege(to_regclass('relay.events'), 'UPDATE') THEN
+        LOCK TABLE ONLY relay.events IN SHARE UPDATE EXCLUSIVE MODE;
+    END IF;
+END
+$$
+"""
 ATTEMPTS: Final = 60
 PAUSE_SECONDS: Final = 0.5
 
@@ -183,7 +194,7 @@ async def _in_a_moment(
         try:
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}")
-                await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")
+                await connection.execute(TAKE_TURN)
                 return await run()
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
             await asyncio.sleep(PAUSE_SECONDS)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from realtime.config.settings import Settings, SettingsError
+from realtime.postgres.pool import connect_command
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
-CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
 _NO_KEY = {"JWT_SECRET": "not used here".center(64)}
@@ -76,17 +76,17 @@ class Deployment:
     async def connect(self, *, direct: bool = False) -> AsyncIterator[Connection]:
         """Open a connection by DATABASE_URL, or by DATABASE_DIRECT_URL.
 
-        It sends nothing at its start that a pooler might refuse, and keeps no prepared statements.
+        It keeps no prepared statements, which a pooler might lose, and does without limits of the
+        server's where a pooler refuses them.
 
         Raises:
             One of `realtime.postgres.pool.DATABASE_ERRORS`.
         """
-        connection = await asyncpg.connect(
+        connection = await connect_command(
             self.direct_dsn if direct else self.dsn,
-            timeout=CONNECT_SECONDS,
-            command_timeout=STATEMENT_SECONDS,
+            STATEMENT_SECONDS,
+            "realtime doctor",
             statement_cache_size=0,
-            server_settings={"application_name": "realtime doctor"},
         )
         try:
             yield connection

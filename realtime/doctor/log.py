@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, problem, span, warning
 from realtime.postgres.doorbell import ALIVE_SECONDS
+from realtime.postgres.retention import OVERDUE, SPARE_SECONDS
 
 if TYPE_CHECKING:
     from realtime.doctor.deployment import Connection
 
 COUNTED = 1_000_000
-OVERDUE, SPARE_SECONDS = 3, 120
-"""The log is kept for about twice the retention; this many times, and a bit, is too long."""
 HOLDER_SECONDS = 60.0
 SILENCE_LOOKS, SILENCE_SECONDS = 3, 0.5
 

@@ -32,6 +32,8 @@ NEEDED = (
     Right("TABLE", "relay.events_1", ("SELECT", "TRUNCATE")),
     Right("TABLE", "relay.events_2", ("SELECT", "TRUNCATE")),
     Right("TABLE", "relay.events_3", ("SELECT", "TRUNCATE")),
+    Right("TABLE", "relay.doorbell_turn", ("UPDATE",)),
+    Right("TABLE", "relay.retention_turn", ("UPDATE",)),
     Right("TABLE", "relay.floor", ("SELECT", "UPDATE")),
     Right("TABLE", "relay.nodes", ("SELECT", "INSERT", "UPDATE", "DELETE")),
     Right("TABLE", "relay.connections", ("SELECT", "INSERT", "DELETE")),

@@ -6,8 +6,8 @@ says.
 
 The bell is the sequence `relay.bell`, whose value writers read outside MVCC (2: do not ring). It
 may be silent only while every live process is awake: who goes to sleep and who silences take turns
-under one advisory lock, each in statements of their own under READ COMMITTED, so that each sees
-what the one before did. https://www.postgresql.org/docs/current/explicit-locking.html
+by locking one table, each in statements of their own under READ COMMITTED, so that each sees what
+the one before did. https://www.postgresql.org/docs/current/explicit-locking.html
 """
 
 import asyncio
@@ -28,13 +28,19 @@ HEARING_SECONDS = 1.0
 """How long a ring of another connection may take to be heard."""
 POLL_SECONDS = 0.25
 """How often the log is read where no ring is ever heard."""
-_LOCK = int.from_bytes(b"doorbell")
+TURN_SECONDS = 2
+"""How long another process may keep the turn: it needs a few milliseconds."""
+TAKE_TURN = "LOCK TABLE relay.doorbell_turn IN EXCLUSIVE MODE"
 
 # One script each, so one round trip. Whatever the database's defaults are, a statement must see
-# what was committed before it began: the lock may have been waited for.
+# what was committed before it began: the lock may have been waited for. Nothing of it has to
+# outlive a crash, after which every process connects anew.
 _BEGIN = f"""
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
-SELECT pg_advisory_xact_lock({_LOCK});
+SET LOCAL synchronous_commit = off;
+SET LOCAL lock_timeout = '{TURN_SECONDS}s';
+SET LOCAL statement_timeout = '{2 * TURN_SECONDS}s';
+{TAKE_TURN};
 INSERT INTO relay.nodes (id, awake) VALUES ('{{node_id}}', {{awake}})
     ON CONFLICT (id) DO UPDATE SET awake = excluded.awake, heartbeat_at = clock_timestamp();
 """

@@ -5,9 +5,9 @@ Every connection has time limits, and says which program it belongs to.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -40,6 +40,14 @@ DATABASE_ERRORS = (
 ACQUIRE_SECONDS = 10.0
 """How long background work waits for a connection of the pool; sockets have less patience."""
 
+LATER_SECONDS = 0.5
+"""PostgreSQL ends a statement so much later than its client gives it up."""
+IDLE_TRANSACTION_SECONDS = 30.0
+"""How long a process that stopped may keep a transaction open, and with it locks."""
+UNREAD_SECONDS = 10.0
+"""How long PostgreSQL keeps a connection whose other end takes nothing. A listener that takes
+nothing holds the queue of notifications, and commits fail once that is full."""
+
 # The server notices a process that went away without a word; the process notices a server that did
 # by its next read, which is never more than seconds off. And the log is read by the same plan all
 # day: to plan each read anew takes four times as long as the read, and a plan that is made while
@@ -68,6 +76,33 @@ class WrongServer(CommandError):
     """The address leads to a server that must not be read from; the message says why."""
 
 
+def limits(timeout: float) -> dict[str, str]:
+    """What PostgreSQL itself ends on a connection, whatever the role's defaults are.
+
+    A process that gives a connection up cannot take back what it asked. Without these, PostgreSQL
+    would go on with it, and each new connection would leave one more behind.
+
+    Args:
+        timeout: seconds that the client waits for a statement.
+    """
+    return {
+        "statement_timeout": str(round(1000 * (timeout + LATER_SECONDS))),
+        "lock_timeout": str(round(500 * timeout)),
+        "idle_in_transaction_session_timeout": str(round(1000 * IDLE_TRANSACTION_SECONDS)),
+        "tcp_user_timeout": str(round(1000 * UNREAD_SECONDS)),
+    }
+
+
+def _settings(timeout: float) -> dict[str, str]:
+    return {
+        **limits(timeout),
+        "default_transaction_isolation": "read committed",
+        "default_transaction_read_only": "off",
+        # Nothing that a server writes has to wait for standbys.
+        "synchronous_commit": "local",
+    }
+
+
 async def connect(dsn: str, timeout: float) -> "asyncpg.Connection[asyncpg.Record]":
     """Open a connection of its own, to listen on and read the log.
 
@@ -78,23 +113,41 @@ async def connect(dsn: str, timeout: float) -> "asyncpg.Connection[asyncpg.Recor
         One of `DATABASE_ERRORS`.
     """
     try:
-        return await _connect(dsn, timeout, _FOR_THE_LOG)
+        return await _open(dsn, timeout, "realtime", {**_FOR_THE_LOG, **_settings(timeout)}, 100)
     except asyncpg.ProtocolViolationError as error:
         # PgBouncer lets few settings through. It works without, but that there is a pooler at all
         # is for the one who listens to find out.
         log.warning(Line("connection_settings_refused", error=error))
-        return await _connect(dsn, timeout, {}, statement_cache_size=0)
+        return await _open(dsn, timeout, "realtime", {}, 0)
 
 
-async def _connect(
-    dsn: str, timeout: float, settings: dict[str, str], *, statement_cache_size: int = 100
+async def connect_command(
+    dsn: str, timeout: float, name: str, *, statement_cache_size: int = 100
+) -> "asyncpg.Connection[asyncpg.Record]":
+    """Open a connection for a command, with the role's own settings but for the limits.
+
+    Args:
+        timeout: seconds, to connect and for each statement.
+        name: what `pg_stat_activity` calls it.
+
+    Raises:
+        One of `DATABASE_ERRORS`.
+    """
+    try:
+        return await _open(dsn, timeout, name, limits(timeout), statement_cache_size)
+    except asyncpg.ProtocolViolationError:  # a pooler that lets no settings through
+        return await _open(dsn, timeout, name, {}, 0)
+
+
+async def _open(
+    dsn: str, timeout: float, name: str, settings: Mapping[str, str], statement_cache_size: int
 ) -> "asyncpg.Connection[asyncpg.Record]":
     return await asyncpg.connect(
         dsn,
         timeout=timeout,
         command_timeout=timeout,
         statement_cache_size=statement_cache_size,
-        server_settings={"application_name": "realtime", **settings},
+        server_settings={"application_name": name, **settings},
     )
 
 
@@ -117,8 +170,14 @@ async def open_pool(
         is_pooled: the address is a transaction-mode pooler: keep no prepared statements, for each
             transaction may run on another server connection.
     """
+
+    async def open_one(*arguments: Any, **options: Any) -> _Connection:
+        return await _open_for_pool(settings, *arguments, **options)
+
+    settings = {} if is_pooled else _settings(timeout)
     pool = asyncpg.create_pool(
         dsn,
+        connect=open_one,
         min_size=0,
         max_size=size,
         timeout=timeout,
@@ -134,6 +193,18 @@ async def open_pool(
     finally:
         # close() waits for connections in use; all who use them have been stopped by now.
         pool.terminate()
+
+
+async def _open_for_pool(
+    settings: Mapping[str, str], *arguments: Any, server_settings: dict[str, str], **options: Any
+) -> "_Connection":
+    try:
+        return await asyncpg.connect(
+            *arguments, server_settings={**server_settings, **settings}, **options
+        )
+    except asyncpg.ProtocolViolationError:
+        # A pooler that nobody told of. It is for the one who listens to find out.
+        return await asyncpg.connect(*arguments, server_settings=server_settings, **options)
 
 
 @asynccontextmanager

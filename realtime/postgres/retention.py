@@ -3,11 +3,14 @@
 A partition is emptied (TRUNCATE, not row by row) only when every transaction in it was over in a
 snapshot that is one retention old: clocks cannot tell whether everybody could have seen a row, a
 recorded snapshot can. What was removed is written down as the floor, in the same transaction, so
-that a cursor from before it is told `too_old`. One process at a time does this.
+that a cursor from before it is told `too_old`. One process at a time does this, and each looks
+whether it gets done.
 """
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from asyncpg import LockNotAvailableError
@@ -24,7 +27,28 @@ PARTITIONS = 4
 STEPS_PER_RETENTION = 12
 """How often the state is looked at, so that the log is never much longer than it must be."""
 MAX_STEP_SECONDS = 60.0
-LOCK_KEY = 0x7265_6C61_79  # "relay"
+OVERDUE, SPARE_SECONDS = 3, 120
+"""The log is kept for about twice the retention; this many times, and a bit, is too long."""
+MAX_TURN_SECONDS = 30
+"""How long a process may keep the turn while it says nothing."""
+
+# Not an advisory lock, which any role that can connect could take. What limits the connection has
+# does not get through every pooler, so it is said here, too.
+_TAKE_TURN = f"""
+SET TRANSACTION READ WRITE;
+SET LOCAL idle_in_transaction_session_timeout = '{MAX_TURN_SECONDS}s';
+SET LOCAL statement_timeout = '{MAX_TURN_SECONDS}s';
+LOCK TABLE relay.retention_turn IN EXCLUSIVE MODE NOWAIT
+"""
+# Rows of a restored dump, which lie in the future, are not waited for.
+_AGE = f"""
+SELECT coalesce(extract(epoch FROM clock_timestamp() - min(oldest.written_at)), 0)::float8
+  FROM generate_series(0, {PARTITIONS - 1}) AS slots (slot)
+ CROSS JOIN LATERAL (
+       SELECT e.written_at FROM relay.events AS e
+        WHERE e.slot = slots.slot AND e.xid < pg_snapshot_xmax(pg_current_snapshot())
+        ORDER BY e.xid LIMIT 1) AS oldest
+"""
 
 _RECORD_SNAPSHOT = "INSERT INTO relay.snapshots DEFAULT VALUES"
 # The newest that is old enough is still needed; those before it say less. What came with a dump
@@ -90,31 +114,37 @@ class Retention:
     async def step(self) -> None:
         """Record a snapshot, empty what may be, and write elsewhere if it is time."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            async with connection.transaction():
-                if not await _is_ours(connection):
-                    return
-                await connection.execute(_FORGET_SNAPSHOTS, self._seconds)
-                await connection.execute(_RECORD_SNAPSHOT)
-                current = await connection.fetchval(_SLOT)
-            for distance in range(1, PARTITIONS):
-                # From the oldest to the newest of those that are not being written.
-                await self._empty(connection, (current + distance) % PARTITIONS)
-            async with connection.transaction():
-                if await _is_ours(connection):
-                    await self._move_on(connection)
+            with suppress(LockNotAvailableError):  # another process is at it
+                await self._work(connection)
+            await self._complain_if_overdue(connection)
+
+    async def _work(self, connection: "AnyConnection") -> None:
+        async with _turn(connection):
+            await connection.execute(_FORGET_SNAPSHOTS, self._seconds)
+            await connection.execute(_RECORD_SNAPSHOT)
+            current = await connection.fetchval(_SLOT)
+        for distance in range(1, PARTITIONS):
+            # From the oldest to the newest of those that are not being written.
+            await self._empty(connection, (current + distance) % PARTITIONS)
+        async with _turn(connection):
+            await self._move_on(connection)
+
+    async def _complain_if_overdue(self, connection: "AnyConnection") -> None:
+        age = await connection.fetchval(_AGE)
+        if age > OVERDUE * self._seconds + SPARE_SECONDS:
+            log.warning(Line("retention_overdue", oldest_seconds=round(age)))
 
     async def _empty(self, connection: "AnyConnection", slot: int) -> None:
         """Empty one partition, unless somebody may yet have to see what is in it."""
         if await connection.fetchval(_IS_EMPTY.format(slot=slot)):
             return
         try:
-            async with connection.transaction():
-                if await _is_ours(connection):
-                    # Never waiting for the lock: whoever came later would wait behind it.
-                    await connection.execute(
-                        f"LOCK TABLE relay.events_{slot} IN ACCESS EXCLUSIVE MODE NOWAIT"
-                    )
-                    await self._truncate_if_seen(connection, slot)
+            async with _turn(connection):
+                # Never waiting for the lock: whoever came later would wait behind it.
+                await connection.execute(
+                    f"LOCK TABLE relay.events_{slot} IN ACCESS EXCLUSIVE MODE NOWAIT"
+                )
+                await self._truncate_if_seen(connection, slot)
         except LockNotAvailableError:
             log.debug(Line("partition_busy", partition=slot))
 
@@ -141,6 +171,13 @@ class Retention:
             await connection.execute("SELECT setval('relay.current_slot', $1)", following)
 
 
-async def _is_ours(connection: "AnyConnection") -> bool:
-    """Whether no other process is at it; until the end of the transaction."""
-    return bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK_KEY))
+@asynccontextmanager
+async def _turn(connection: "AnyConnection") -> AsyncIterator[None]:
+    """A transaction in which no other process is at it.
+
+    Raises:
+        LockNotAvailableError: another one is.
+    """
+    async with connection.transaction(isolation="read_committed"):
+        await connection.execute(_TAKE_TURN)
+        yield

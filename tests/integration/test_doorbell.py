@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ROUNDS = 250
 NEVER = 1000.0
 _WAITS_FOR_LOCK = """
-SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND NOT granted
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
 """
 _IS_SILENT = "SELECT pg_sequence_last_value('relay.bell') IS NOT DISTINCT FROM 2"
@@ -212,7 +212,7 @@ async def test_who_waited_for_the_lock_sees_what_was_done_under_it(
         return await platform.connection.fetchval(_WAITS_FOR_LOCK)
 
     async with platform.connection.transaction(isolation="read_committed"):
-        await platform.execute("SELECT pg_advisory_xact_lock($1)", module._LOCK)
+        await platform.execute(module.TAKE_TURN)
         silencing = asyncio.create_task(late.silence())
         await eventually(waits_for_lock)
         await platform.execute("UPDATE relay.nodes SET awake = false WHERE id = $1", nodes[0].id)

@@ -173,7 +173,7 @@ async def test_one_process_at_a_time_does_it(
 ) -> None:
     """The other leaves at once."""
     async with platform.connection.transaction():
-        await platform.execute("SELECT pg_advisory_xact_lock($1)", 0x7265_6C61_79)
+        await platform.execute("LOCK TABLE relay.retention_turn IN EXCLUSIVE MODE")
         await Retention(pool, seconds=100).step()
         assert await platform.connection.fetchval("SELECT count(*) FROM relay.snapshots") == 0
     await Retention(pool, seconds=100).step()

@@ -1,6 +1,8 @@
 -- Takes the core back to 0.1.0.
 
 DROP TABLE relay.releases;
+DROP TABLE relay.retention_turn;
+DROP TABLE relay.doorbell_turn;
 DROP FUNCTION relay.grant(uuid, text);
 DROP FUNCTION relay.forget_foreign_log();
 DROP FUNCTION relay.cursor(text);

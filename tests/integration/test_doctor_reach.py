@@ -120,7 +120,7 @@ async def test_a_name_that_nobody_knows() -> None:
 @pytest.mark.gen_test
 async def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Something else listens there, or a firewall swallows what is sent."""
-    monkeypatch.setattr("realtime.doctor.deployment.CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr("realtime.doctor.deployment.STATEMENT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         dsn = f"postgresql://someone:sesame@127.0.0.1:{mute.getsockname()[1]}/app"
         await unreachable(dsn, "127.0.0.1 does not answer", "firewalls")

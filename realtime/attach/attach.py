@@ -78,6 +78,8 @@ async def plan(connection: Connection, mapping: PlatformMapping) -> Plan:
         AttachError: it does not fit; every reason has a line.
     """
     now = await read_attached(connection, mapping.server_role)
+    if not now.has_this_core:
+        raise AttachError("the log is of an older release: run bin/migrate first")
     findings = await examine(connection, mapping, now.owner)
     if findings.problems:
         raise AttachError(

@@ -23,6 +23,7 @@ _GRANT: Final = re.compile(rf"USAGE ON SCHEMA {_NAME}|SELECT ON TABLE {_NAME}\.{
 
 _STATE: Final = """
 SELECT to_regclass('relay.events') IS NOT NULL AS has_core,
+       to_regprocedure('relay.json_data(text)') IS NOT NULL AS has_this_core,
        to_regprocedure('relay.authorize(uuid,uuid)') IS NOT NULL AS has_access,
        obj_description(to_regprocedure('relay.authorize(uuid,uuid)'), 'pg_proc') AS comment,
        (SELECT pg_get_userbyid(relowner) FROM pg_class
@@ -70,6 +71,7 @@ class Attached:
         grants: what that run gave the owner, as far as it is there to be taken back.
         triggers: as (name, table, whether it is enabled), in SQL's spelling.
         owner: who owns the schema's objects, and whom the functions run as.
+        has_this_core: whether the log has what this release's functions call.
     """
 
     digest: str | None
@@ -78,6 +80,7 @@ class Attached:
     triggers: list[tuple[str, str, bool]]
     owner: str
     us: str
+    has_this_core: bool
 
 
 async def read_attached(connection: AnyConnection, server_role: str | None) -> Attached:
@@ -114,6 +117,7 @@ async def read_attached(connection: AnyConnection, server_role: str | None) -> A
         triggers=[(row["name"], row["relation"], row["is_enabled"]) for row in triggers],
         owner=state["owner"],
         us=state["us"],
+        has_this_core=state["has_this_core"],
     )
 
 

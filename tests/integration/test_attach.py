@@ -231,6 +231,15 @@ async def test_without_the_log_there_is_nothing_to_attach_to(empty_database: str
 
 
 @pytest.mark.gen_test
+async def test_the_log_has_to_be_of_this_release(adopted: Adopted) -> None:
+    """What the functions call is not there before; to detach needs nothing of it."""
+    await apply(adopted.connection, adopted_mapping())
+    await adopted.execute("DROP FUNCTION relay.message_event, relay.json_data CASCADE")
+    assert "older release: run bin/migrate" in await problems(adopted, adopted_mapping())
+    assert await detach(adopted.connection) > 0
+
+
+@pytest.mark.gen_test
 async def test_what_is_probably_not_meant_is_a_warning(adopted: Adopted) -> None:
     """Names that two may have, and permissions of which there may be several."""
     assert (await plan(adopted.connection, adopted_mapping())).warnings == []

@@ -31,6 +31,7 @@ REFUSED = (
     asyncpg.IntegrityConstraintViolationError,
     asyncpg.TriggeredDataChangeViolationError,
     asyncpg.CardinalityViolationError,
+    asyncpg.FeatureNotSupportedError,  # not every statement may meet a rule
 )
 """What may become of a statement: nothing, and nothing is told."""
 DEEPEST = 3
@@ -174,6 +175,23 @@ CREATE TRIGGER {name} {timing} {event} ON {table} FOR EACH {level} EXECUTE FUNCT
 """
 
 
+RULES = {
+    "messages": [
+        "ON UPDATE TO messages DO ALSO UPDATE documents SET status = 'by rule'",
+        "ON DELETE TO messages DO ALSO UPDATE documents SET bot_id = '" + OTHER_BOT + "'",
+        "ON INSERT TO messages DO ALSO UPDATE messages SET content = 'by rule' WHERE id = NEW.id",
+    ],
+    "documents": ["ON UPDATE TO documents DO ALSO UPDATE messages SET role = 'system'"],
+    "permissions": [
+        "ON DELETE TO permissions DO ALSO UPDATE bots SET name = 'by rule' WHERE id = OLD.bot_id"
+    ],
+    "bots": [
+        "ON UPDATE TO bots DO ALSO UPDATE permissions SET role = 'admin' WHERE bot_id = NEW.id"
+    ],
+}
+"""Of the platform's, which make more statements of one."""
+
+
 @dataclass(frozen=True)
 class OwnTrigger:
     """One of the platform's."""
@@ -214,12 +232,14 @@ def own_triggers(draw: st.DrawFn, tables: list[str]) -> OwnTrigger:
 
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[list[OwnTrigger], list[str]]:
-    """Triggers and statements of one or two tables, so that they meet."""
+    """Triggers and statements of one or two tables, so that they meet; sometimes a rule."""
     tables = draw(st.lists(st.sampled_from(sorted(ACTS)), min_size=1, max_size=2, unique=True))
     statements = [one for table in tables for one in STATEMENTS[table]]
+    rules = [f"CREATE RULE own AS {one}" for table in tables for one in RULES[table]]
+    first = [draw(st.sampled_from(rules))] if draw(st.integers(0, 3)) == 0 else []
     return (
         draw(st.lists(own_triggers(tables), max_size=4)),
-        draw(st.lists(st.sampled_from(statements), min_size=1, max_size=5)),
+        first + draw(st.lists(st.sampled_from(statements), min_size=1, max_size=5)),
     )
 
 

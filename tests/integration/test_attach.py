@@ -640,6 +640,15 @@ async def test_messages_that_row_security_hides_are_told_as_they_are_written(
         await adopted.insert("messages", bot_id=bot, user_id=user, content="written")
         message = await last_message(adopted)
         assert (message["type"], message["data"]["content"]) == ("chat_message", "written")
+    await adopted.execute(
+        "SET row_security = on;"
+        f' CREATE POLICY relay ON messages FOR SELECT TO "{relay}" USING (true)'
+    )
+    await adopted.insert("messages", bot_id=bot, user_id=user, content="written")
+    assert (await last_message(adopted))["data"]["content"] == "edited"
+    await adopted.execute("CREATE POLICY no ON messages AS RESTRICTIVE USING (content <> 'edited')")
+    await adopted.insert("messages", bot_id=bot, user_id=user, content="written")
+    assert (await last_message(adopted))["data"]["content"] == "written"
 
 
 @pytest.mark.gen_test

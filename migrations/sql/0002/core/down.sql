@@ -80,6 +80,7 @@ DROP FUNCTION relay.mark_changed(text, text);
 DROP FUNCTION relay.mark_written(text, text);
 DROP FUNCTION relay.is_written(text, text, oid);
 DROP FUNCTION relay.is_changed(text, text, oid);
+DROP FUNCTION relay.hides_rows(oid);
 DROP FUNCTION relay.instant();
 DROP FUNCTION relay.json_data(text);
 DROP FUNCTION relay.json_bounded(text);

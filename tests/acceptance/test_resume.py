@@ -219,15 +219,18 @@ async def test_who_lost_access_in_the_gap_is_told_access_changed(
 async def test_another_users_revocation_in_the_gap_changes_nothing(
     server: RunningServer, platform: Platform, world: World
 ) -> None:
-    """Nor does the deletion of the owner's own permission row."""
+    """Nor does the deletion of the owner's own permission row, which is told nobody."""
     await platform.permit(world.bot, world.owner, "admin")
     owner = await server.chat(world.bot, world.owner)
     cursor = await leave(owner)
     await platform.revoke(world.bot, world.guest)
     await platform.revoke(world.bot, world.owner)
     back = await server.chat(world.bot, world.owner, cursor=cursor)
-    await back.next("permission_change", 2)
+    await back.next("permission_change")
+    await back.caught_up()
     assert (await back.established())["data"]["recovered"] is True
+    told = back.of_type("permission_change")
+    assert [change["data"]["target_user_id"] for change in told] == [world.guest]
 
 
 @pytest.mark.gen_test

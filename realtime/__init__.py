@@ -1,7 +1,7 @@
 """Relays rows committed in Postgres to WebSockets.
 
-An event walks three rooms: `postgres` (where it comes from) → `relay` (who gets it) → `web` (how
-it reaches them). `server` alone knows all three.
+An event passes through three packages: `postgres` (where it comes from) → `relay` (who gets it) →
+`web` (how it reaches them). Only `runtime` knows all three.
 """
 
 __version__ = "0.2.0.dev0"

@@ -44,7 +44,7 @@ from realtime.installation import as_called
 
 
 class CommandError(Exception):
-    """A command cannot go on; the text says to whoever runs it what to do."""
+    """A command cannot go on. The text says what to do."""
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def read_secret(data: Path = DATA) -> str | None:
 
 
 def make_secret(data: Path = DATA) -> str:
-    """The secret for development, made where there is none; for its owner's eyes only."""
+    """The secret for development. It is made if there is none, and only its owner can read it."""
     if (found := read_secret(data)) is not None:
         return found
     # Under another name first: an interrupted write must not leave half a secret.
@@ -92,7 +92,7 @@ def sign(settings: Settings, subject: str, *, ttl: float, is_admin: bool, now: f
     if settings.jwt_secret is None:
         raise SettingsError(
             "tokens are signed with JWT_SECRET, but a public key is configured: "
-            "get the token from who holds its private key"
+            "get the token from the owner of the private key"
         )
     return mint_token(
         settings.jwt_secret.get_secret_value(),

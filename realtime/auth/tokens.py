@@ -69,7 +69,7 @@ class TokenReason(StrEnum):
 
 
 class TokenError(Exception):
-    """A token is refused, for this reason."""
+    """A token is refused. `reason` says why."""
 
     def __init__(self, reason: TokenReason) -> None:
         super().__init__(reason)
@@ -78,7 +78,7 @@ class TokenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whom a valid token speaks for; `expires_at` is its `exp`, in seconds since the epoch."""
+    """The owner of a valid token; `expires_at` is its `exp`, in seconds since the epoch."""
 
     subject: str
     expires_at: float
@@ -91,7 +91,7 @@ class _Keys(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _OneKey:
-    """The one key of the settings: whatever `kid` says, no other will do."""
+    """The one key of the settings. It is used for every `kid`."""
 
     key: PublicKey | bytes
     algorithms: frozenset[str]
@@ -120,7 +120,7 @@ class TokenVerifier:
         self._keys = _keys(settings, self._algorithms, clock, fetch)
 
     async def verify(self, token: str, *, leeway: bool = True) -> Identity:
-        """Prove who a token speaks for.
+        """Verify a token and say whose it is.
 
         An `aud` is checked both ways (RFC 7519, 4.1.3): where `JWT_AUDIENCE` is set the token must
         name it, and where it is not, a token that names an audience is meant for someone else. An

@@ -20,7 +20,7 @@ class Heartbeat:
     Args:
         ping: sends one, if it can.
         dead: called with the reason when nothing was heard in time.
-        random: a number from 0 to 1, each time another.
+        random: a random number from 0 to 1.
         clock: monotonic seconds.
     """
 

@@ -104,7 +104,7 @@ class Backoff:
     """Full jitter: anywhere from nothing to a window that doubles, so that a crowd spreads out.
 
     Args:
-        random: a number from 0 to 1, each time another.
+        random: a random number from 0 to 1.
     """
 
     def __init__(self, timings: Timings, random: Callable[[], float]) -> None:

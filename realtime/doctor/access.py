@@ -22,7 +22,7 @@ _QUESTIONS = {
 
 
 async def access(deployment: Deployment) -> Sequence[Finding]:
-    """Ask both about nobody: what they need of the tables is needed for that, too."""
+    """Ask both functions about a user who does not exist: that needs the same rights."""
     nobody = str(uuid4())
     asked = {
         "relay.authenticate": (nobody, deployment.settings.jwt_subject),
@@ -46,7 +46,7 @@ async def access(deployment: Deployment) -> Sequence[Finding]:
         if row["volatility"] == "v":
             found.append(
                 problem(
-                    f"{row['name']} is VOLATILE: its answer is not of the moment of the question",
+                    f"{row['name']} is VOLATILE: it does not see the snapshot of the statement",
                     f"ALTER FUNCTION {row['name']} STABLE",
                 )
             )

@@ -93,7 +93,7 @@ async def _look(check: Check, deployment: Deployment) -> Sequence[Finding]:
     except asyncpg.InsufficientPrivilegeError as error:
         return [
             problem(
-                f"this role may not look: {error}",
+                f"this role lacks a right to check this: {error}",
                 "grant the role of DATABASE_URL the rights that docs/security.md lists",
             )
         ]
@@ -105,4 +105,4 @@ async def _look(check: Check, deployment: Deployment) -> Sequence[Finding]:
             )
         ]
     except DATABASE_ERRORS as error:
-        return [problem(f"it could not be found out: {words(error)}", "then run this again")]
+        return [problem(f"this could not be checked: {words(error)}", "then run this again")]

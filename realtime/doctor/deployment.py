@@ -102,7 +102,7 @@ async def _close(connection: Connection) -> None:
 
 
 def words(error: BaseException) -> str:
-    """What an error says for itself. None of them repeats an address or a password."""
+    """The text of an error. It never contains an address or a password."""
     if isinstance(error, asyncpg.PostgresError):
         return f"the server says: {error}"
     if isinstance(error, OSError) and error.strerror:

@@ -56,7 +56,7 @@ def _cannot_write(error: asyncpg.PostgresError) -> Finding:
         )
     return problem(
         f"no event can be written: {error}",
-        "put right what is named above, then run this again",
+        "correct what is named above, then run this again",
     )
 
 

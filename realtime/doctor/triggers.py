@@ -179,14 +179,14 @@ async def writers(deployment: Deployment) -> Sequence[Finding]:
             found.append(
                 problem(
                     f"{setting} for {who}: no trigger fires on what they write",
-                    "take it off with ALTER ROLE or ALTER DATABASE … RESET, and in postgresql.conf",
+                    "remove it with ALTER ROLE or ALTER DATABASE … RESET, and in postgresql.conf",
                 )
             )
         elif (name, value) == ("relay.quiet", "on"):
             found.append(
                 warning(
                     f"{setting} for {who}: what they write arrives late, for nothing rings",
-                    "take it off with ALTER ROLE or ALTER DATABASE … RESET relay.quiet",
+                    "remove it with ALTER ROLE or ALTER DATABASE … RESET relay.quiet",
                 )
             )
     return found or [fine("no setting keeps triggers or rings off")]

@@ -90,7 +90,7 @@ class ProcessMetrics(_Model):
     losses: int
     """How often the listening connection was lost, or could not be made."""
     opens: int
-    """Sockets that were let in."""
+    """Sockets that were accepted."""
     resumes: _Counts
     """Sockets that came with a cursor, by what became of it: `recovered`, or why not."""
     closes: _Counts

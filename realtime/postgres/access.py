@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
 
 PATIENCE = 4
-"""How much longer than for an answer a question may take in all: in a storm many wait in line."""
+"""The time for a query with its wait, as a multiple of the time for its answer: many may wait."""
 
 # One statement, and the functions are STABLE: who, what they may, and since when are one moment.
 _AUTHORIZE = f"""
@@ -47,7 +47,7 @@ SELECT {CURRENT_CURSOR},
 
 
 class Access:
-    """The database's word on who may be where.
+    """Asks the database who may be where.
 
     Args:
         subject_kind: what a token's subject is, `id` or `username` (the setting JWT_SUBJECT).
@@ -107,5 +107,5 @@ def _answer(question: AdmissionRequest, row: asyncpg.Record, cursor: Cursor) -> 
 
 
 def _can_be_text(subject: str) -> bool:
-    """Whether Postgres can hold it at all; what it cannot is nobody's id or name."""
+    """Whether Postgres can store the text. If not, no user has such an id or name."""
     return "\0" not in subject and not any("\ud800" <= one <= "\udfff" for one in subject)

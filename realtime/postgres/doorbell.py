@@ -25,9 +25,9 @@ TYPING_CHANNEL = "relay_typing"
 ALIVE_SECONDS = 10.0
 """How long after its last heartbeat a process counts as running."""
 HEARING_SECONDS = 1.0
-"""How long a ring of another connection may take to be heard."""
+"""Seconds in which a ring of another connection must be heard."""
 POLL_SECONDS = 0.25
-"""How often the log is read where no ring is ever heard."""
+"""Seconds between reads of the log if no ring is ever heard."""
 TURN_SECONDS = 2
 """How long another process may keep the turn: it needs a few milliseconds."""
 TAKE_TURN = "LOCK TABLE relay.doorbell_turn IN EXCLUSIVE MODE"
@@ -89,7 +89,7 @@ class Doorbell:
         """Whether other connections' rings arrive here."""
 
     async def listen(self) -> None:
-        """Begin to hear."""
+        """Start to listen."""
         # Plain functions: asyncpg calls them in order (a coroutine would become a task each time).
         await self._connection.add_listener(CHANNEL, self._hear_ring)
         await self._connection.add_listener(TYPING_CHANNEL, self._hear_typing)
@@ -133,12 +133,12 @@ class Doorbell:
         self._raise_if_closed()
 
     async def pause(self, seconds: float) -> None:
-        """Return after that time; what rang meanwhile is answered by the read that follows."""
+        """Return after that time. The next read answers the rings that came meanwhile."""
         await asyncio.sleep(seconds)
         self._rung.clear()
 
     async def silence(self) -> None:
-        """Say that this process is awake, and silence the bell if every live one is."""
+        """Say that this process is awake, and silence the bell if all live processes are."""
         await self._connection.execute(_SILENCE.format(node_id=self._node_id, awake=True))
 
     async def ring_on(self) -> int:

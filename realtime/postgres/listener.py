@@ -93,12 +93,12 @@ class Listener:
         return self._doorbell is None or self._doorbell.can_hear
 
     def ring(self) -> None:
-        """Have the relay look soon (at once, or when the connection is back)."""
+        """Make the relay read soon: now, or when the connection is back."""
         if self._doorbell is not None:
             self._doorbell.ring()
 
     async def run(self, reader: Reader) -> NoReturn:
-        """Keep the relay going. Cancel to end."""
+        """Keep the relay running until cancelled."""
         while True:
             try:
                 async with self._listening(reader) as (event_log, doorbell):

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 2.0
 TYPING_SECONDS = 0.25
-"""How often typing is told to other processes."""
+"""Seconds between two typing batches to other processes."""
 BATCH_BYTES = 5000
 """NOTIFY takes less than 8000 bytes: https://www.postgresql.org/docs/current/sql-notify.html
 A payload is begun anew after so many, and one row more is at most 2500."""
@@ -71,7 +71,7 @@ class Nodes:
         self._outbox: dict[tuple[str, str], Indicator] = {}
 
     async def keep_alive(self, info: Callable[[], Mapping[str, object]]) -> NoReturn:
-        """Send heartbeats for ever. Cancel to end.
+        """Send heartbeats until cancelled.
 
         Args:
             info: what each heartbeat tells of the process, for people and metrics; JSON.
@@ -86,7 +86,7 @@ class Nodes:
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def leave(self) -> None:
-        """Say that this process is gone; if it cannot be said, time will."""
+        """Say that this process is gone. If that fails, the others notice it after some time."""
         try:
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
                 await connection.execute("DELETE FROM relay.nodes WHERE id = $1", self.node_id)
@@ -94,13 +94,13 @@ class Nodes:
             log.info(Line("node_removal_failed", error=error))
 
     def tell(self, indicators: Iterable[Indicator]) -> None:
-        """Pass this process's own indicators on with the next batch; the newest state wins."""
+        """Send this process's own indicators with the next batch. Only the newest state counts."""
         for one in indicators:
             if one.is_local:
                 self._outbox[one.bot_id, one.user_id] = one
 
     async def keep_telling(self) -> NoReturn:
-        """Send what was told, a few times a second."""
+        """Send the collected indicators, a few times a second."""
         while True:
             await asyncio.sleep(TYPING_SECONDS)
             if self._outbox:
@@ -140,7 +140,7 @@ MAX_SECONDS = 1.0
 """How long the database may take to answer. Prometheus waits 10 s for a scrape, and then it gets
 not even the metrics of this process."""
 MAX_NODES = 200
-"""How many other processes are told of."""
+"""How many other processes are reported, at most."""
 
 _OTHERS = f"""
 SELECT node.id::text, node.info::text FROM relay.nodes AS node

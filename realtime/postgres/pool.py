@@ -38,7 +38,7 @@ DATABASE_ERRORS = (
 """What asyncpg raises when the database cannot be asked: try again, on a new connection."""
 
 ACQUIRE_SECONDS = 10.0
-"""How long background work waits for a connection of the pool; sockets have less patience."""
+"""Seconds that background work waits for a connection of the pool. Sockets wait less."""
 
 LATER_SECONDS = 0.5
 """PostgreSQL ends a statement so much later than its client gives it up."""
@@ -152,7 +152,7 @@ async def _open(
 
 
 class _Stateless(asyncpg.Connection):
-    """Nobody who uses the pool leaves anything in the session: no round trip to reset it."""
+    """A connection without a reset query: no user of the pool leaves anything in the session."""
 
     __slots__ = ()
 

@@ -18,11 +18,11 @@ CONNECT_SECONDS = 10.0
 
 
 class ReleaseError(CommandError):
-    """The schema could not be brought up to date; the text is for whoever releases."""
+    """The schema could not be brought up to date. The text says what to do."""
 
 
 def bring_up_to_date(dsn: str, *, core_alone: bool = False) -> None:
-    """Migrate the database at `dsn`; a new one to the log alone where that is wanted.
+    """Migrate the database at `dsn`. With `core_alone`, a new one gets only the log.
 
     Raises:
         ReleaseError: It cannot be reached, or PostgreSQL refused a step; nothing was changed.

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 PARTITIONS = 4
 STEPS_PER_RETENTION = 12
-"""How often the state is looked at, so that the log is never much longer than it must be."""
+"""Seconds between two checks, so that the log is never much longer than it must be."""
 MAX_STEP_SECONDS = 60.0
 OVERDUE, SPARE_SECONDS = 3, 120
 """The log is kept for about twice the retention; this many times, and a bit, is too long."""
@@ -103,7 +103,7 @@ class Retention:
         self._seconds = seconds
 
     async def run(self) -> NoReturn:
-        """Look, again and again. Cancel to end."""
+        """Check again and again, until cancelled."""
         while True:
             try:
                 await self.step()
@@ -135,7 +135,7 @@ class Retention:
             log.warning(Line("retention_overdue", oldest_seconds=round(age)))
 
     async def _empty(self, connection: "AnyConnection", slot: int) -> None:
-        """Empty one partition, unless somebody may yet have to see what is in it."""
+        """Empty one partition, unless somebody may still need a row of it."""
         if await connection.fetchval(_IS_EMPTY.format(slot=slot)):
             return
         try:

@@ -139,7 +139,7 @@ def _is_core_alone(applied: set[str]) -> bool:
 
 
 def _is_of_core(revision: str) -> bool:
-    """By its name, for nothing else is known of a newer release's."""
+    """Whether a revision is of the core branch. Of a newer release's only the name is known."""
     return revision.startswith("core_")
 
 

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WRITE_SECONDS = 0.25
-"""How often comings and goings are written."""
+"""Seconds between two writes of the sockets that came and went."""
 CHECKED_WRITES = 8
-"""Every so many of these, the rows are counted."""
+"""After so many writes, the rows are counted."""
 
 _WRITE = """
 WITH gone AS (
@@ -100,7 +100,7 @@ class SocketTable(HubObserver):
         self._came: dict[str, Subscriber] = {}
         self._gone: set[str] = set()
         self._is_stale = False
-        """A write failed: what is in the table has to be compared. Nothing is collected."""
+        """A write failed: the table must be compared. Until then no changes are collected."""
         self._turn = asyncio.Lock()
 
     # This process's own.
@@ -116,7 +116,7 @@ class SocketTable(HubObserver):
             self._gone.add(subscriber.connection_id)
 
     async def keep_writing(self) -> None:
-        """Write for ever."""
+        """Write until cancelled."""
         number = 0
         while True:
             await asyncio.sleep(WRITE_SECONDS)
@@ -149,7 +149,7 @@ class SocketTable(HubObserver):
         return found == expected
 
     async def _mend(self, connection: "AnyConnection") -> None:
-        """Make the table what the memory says."""
+        """Make the table equal to the memory."""
         self._forget_changes()
         rows = await connection.fetch(_OWN, self._node_id)
         written = {row["id"] for row in rows}

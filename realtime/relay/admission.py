@@ -35,17 +35,17 @@ class Authorizer(Protocol):
     async def authorize(
         self, requests: Sequence[AdmissionRequest]
     ) -> Sequence[Admission | Refused]:
-        """Answer each, as of one moment that comes after the call."""
+        """Answer all, as of one moment after the call."""
         ...
 
 
 class AdmissionBatcher:
-    """The sockets that wait to be let in.
+    """The sockets that wait to be accepted.
 
     Args:
         authorizer: the database's answers.
-        report: called with an error that nobody foresaw.
-        max_batch: how many are asked about at once, at most.
+        report: called with an unexpected error.
+        max_batch: the maximum number in one query.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class AdmissionBatcher:
         return await self._batcher.ask(AdmissionRequest(subject, bot_id))
 
     async def run(self) -> NoReturn:
-        """Answer for ever. Cancel to end."""
+        """Answer until cancelled."""
         await self._batcher.run()
 
     async def _answer(self, requests: Sequence[AdmissionRequest]) -> Sequence[Admission | Refused]:
@@ -75,7 +75,7 @@ class AdmissionBatcher:
         return answers
 
     def _next_size(self, answers: Sequence[Admission | Refused]) -> int:
-        """Where the database is too slow for many at once, ask for fewer, so that some get in."""
+        """Ask for fewer if the database is too slow for many, so that at least some get in."""
         is_unanswered = all(
             isinstance(one, Refused) and one.code == CloseCode.TRY_AGAIN_LATER for one in answers
         )

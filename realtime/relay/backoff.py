@@ -7,10 +7,10 @@ MAX_SECONDS = 5.0
 
 
 class Backoff:
-    """Waits that double from 0.1 s to 5 s, each shortened by chance so that processes spread out.
+    """Waits that double from 0.1 s to 5 s, each shortened at random so that processes spread out.
 
     Args:
-        random: a number from 0 to 1, each time another.
+        random: a random number from 0 to 1.
     """
 
     def __init__(self, random: Callable[[], float]) -> None:
@@ -18,7 +18,7 @@ class Backoff:
         self._attempts = 0
 
     def reset(self) -> None:
-        """It worked: the next failure is a first one."""
+        """It worked: the next failure counts as the first."""
         self._attempts = 0
 
     def next(self) -> float:

@@ -16,7 +16,7 @@ Request = TypeVar("Request")
 Result = TypeVar("Result")
 
 Report = Callable[[Exception], None]
-"""Logs an error that nobody foresaw."""
+"""Logs an unexpected error."""
 
 
 class _Waiting(NamedTuple, Generic[Request, Result]):
@@ -32,10 +32,10 @@ class Batcher(Generic[Request, Result]):
         answer: answers a batch: for each request, in order, a result, or the exception that its
             asker is to have. It may raise `Refused`, which all of the batch then have.
         size: how many keys one batch may have; `answer` may change `size` between batches.
-        report: called with an error that nobody foresaw.
+        report: called with an unexpected error.
         key: requests with equal keys count once, and are in the same batch. By default each
             request counts.
-        gather_seconds: how long the first to come waits for others.
+        gather_seconds: seconds that the first client waits for others.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Batcher(Generic[Request, Result]):
         self._has_waiting.set()
 
     async def run(self) -> NoReturn:
-        """Have batches answered, for ever. Cancel to end."""
+        """Answer batches until cancelled."""
         while True:
             await self._has_waiting.wait()
             await asyncio.sleep(self._gather_seconds)

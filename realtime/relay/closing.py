@@ -1,7 +1,7 @@
 """Why the server closes a socket: every code with every reason, in one table.
 
 The numbers are RFC 6455 section 7.4 and, from 4000, the platform's own. A reason goes into the
-close frame and into the log: it says what happened and, where that is not plain, what the client
+close frame and into the log: it says what happened and, where that is not clear, what the client
 should do. docs/protocol.md has the same table. 4001 also comes with the words of
 `auth.tokens.TokenReason`.
 """
@@ -90,7 +90,7 @@ OTHER_USER: Final = Closing(CloseCode.UNAUTHENTICATED, "the new token is for ano
 
 ACCESS_DENIED: Final = Closing(CloseCode.ACCESS_DENIED, "bot not found or access denied")
 ACCESS_ENDED: Final = Closing(CloseCode.ACCESS_DENIED, "access ended")
-"""With the code of the log's row where it has another one."""
+"""The log's row may have another code; then that is used."""
 
 TOO_MANY_CONNECTIONS: Final = Closing(
     CloseCode.TOO_MANY_CONNECTIONS, "this user has too many connections: close one first"

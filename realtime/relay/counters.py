@@ -1,6 +1,6 @@
 """What the relay counts while it works: plain additions, which `metrics.snapshot` takes down.
 
-One per process, made by `server` and handed to whoever has something to count. Nothing here asks
+One per process, made by `server` and given to each part that counts. Nothing here asks
 anybody anything, for it is called for every event and every fan-out.
 """
 
@@ -15,16 +15,16 @@ LATENCY_BOUNDS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
 )
-"""Seconds. The lowest few are the doorbell's; the highest, outages that were caught up on."""
+"""Seconds. The lowest are those of the doorbell, the highest those after an outage."""
 BATCH_BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 PEER_CODES = frozenset({1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1010, 1011})
-"""What clients close with; whatever else they make up is counted together."""
+"""Close codes that clients use; all other codes of clients are counted together."""
 MAX_CODES = 40
-"""So are codes of `relay.eject` after so many."""
+"""After so many different codes of `relay.eject`, the others are counted together too."""
 
 
 class Histogram:
-    """How many values were at most each bound and above the one before; the last: above all."""
+    """How many values were at most each bound and above the one before. The last: above all."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -70,33 +70,33 @@ class Counters:
         self._monotonic = monotonic
         self._clock_offset = 0.0
         self.events = 0
-        """Read from the log."""
+        """Events that were read from the log."""
         self.deliveries = 0
-        """Events times the sockets on their topics."""
+        """Events times the sockets that each was sent to."""
         self.latency = Histogram(LATENCY_BOUNDS)
-        """Seconds from the writing of a row until its event was handed to the last socket."""
+        """Seconds from the writing of a row until its event was sent to the last socket."""
         self.reads = 0
         self.read_seconds = 0.0
-        """That the reads took."""
+        """Seconds that all reads of the log took."""
         self.batches = Histogram(BATCH_BOUNDS)
-        """Events of each read that found any (of a large read, of each page)."""
+        """Events of each read that found any. Each page of a large read counts."""
         self.lag = 0.0
-        """Seconds that the oldest event of the latest read was old; 0: it found none."""
+        """Age in seconds of the oldest event of the latest read; 0 if it found none."""
         self.rings = 0
-        """Heard."""
+        """Rings of the doorbell that were heard."""
         self.silences = 0
-        """How often this process wanted no rings for a while."""
+        """How often this process silenced the doorbell."""
         self.losses = 0
-        """How often the connection that listens was lost, or could not be had."""
+        """How often the connection that listens was lost, or could not be made."""
         self.opens = 0
-        """Sockets that were let in."""
+        """Sockets that were accepted."""
         self.resumes: Counter[str] = Counter()
-        """Of those, the ones that came with a cursor: `recovered`, or why not."""
+        """Accepted sockets that came with a cursor, by result: `recovered`, or why not."""
         self.closes: Counter[str] = Counter()
-        """Sockets that are gone, by close code."""
+        """Sockets that have ended, by close code."""
 
     def found(self, page: Page) -> None:
-        """A read brought this."""
+        """Count what a read found."""
         events = page.events
         self._clock_offset = page.clock_offset
         self.reads += 1
@@ -109,7 +109,7 @@ class Counters:
             self.batches.observe(len(events))
 
     def delivered(self, events: Sequence[Event], sockets: int) -> None:
-        """These were handed to all sockets of their topic."""
+        """Count events that were sent to all sockets of their topic."""
         if sockets:
             self.deliveries += len(events) * sockets
             now = self._monotonic() - self._clock_offset

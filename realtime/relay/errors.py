@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """What was wrong with a client's message; the connection stays open."""
+    """What is wrong with a client's message. The connection stays open."""
 
     INVALID_JSON = "invalid_json"
     INVALID_MESSAGE = "invalid_message"

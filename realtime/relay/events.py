@@ -14,11 +14,11 @@ class Event(NamedTuple):
     xid: int
     topic: str
     payload: str
-    """The finished wire message but for `id` and `cursor`: a JSON object's text."""
+    """The finished message without `id` and `cursor`: the text of a JSON object."""
     granted_to: str | None = None
-    """The user to whom this event says that the topic was opened."""
+    """The user who gained access to the topic with this event."""
     subject: str | None = None
-    """The thing whose whole new state this is: nobody is owed an earlier one's."""
+    """The thing whose whole new state this is. No client needs its earlier states."""
     written_at: float = 0.0
     """Epoch seconds, by the database's clock."""
 
@@ -27,9 +27,9 @@ class AccessKind(StrEnum):
     """What a change of access does, by the `type` of its row."""
 
     REVOKE = "eject"
-    """Access ends: the sockets are cut off at once. Whoever is allowed again has to come back."""
+    """Access ends: the sockets get nothing more. A user with access must connect again."""
     RECHECK = "recheck"
-    """Access probably remains: the sockets are paused, and go on where they are if it does."""
+    """Access probably remains: the sockets are paused, and go on without a gap if it does."""
     GRANT = "grant"
     """Somebody may have gained access."""
 
@@ -47,11 +47,11 @@ class AccessChange(NamedTuple):
     code: int = 0
     """The close code of a socket whose access ends; 0: a grant ends none."""
     final_message: str | None = None
-    """A payload that a socket whose access ends is still sent."""
+    """The final message: what a socket is still sent before its access ends."""
 
     @property
     def is_recheck(self) -> bool:
-        """Whether access probably remains, so that sockets wait for the answer where they are."""
+        """Whether access probably remains, so that the sockets are only paused."""
         return self.kind is AccessKind.RECHECK
 
 
@@ -81,7 +81,7 @@ def _ends_topic(change: AccessChange) -> bool:
 
 
 class GapRecheck(NamedTuple):
-    """Events were lost for good, revokes perhaps among them: access is asked for again."""
+    """Events were missed, perhaps revokes too: the database is asked for access again."""
 
     code: int
     """The close code of a socket whose access has ended."""
@@ -93,7 +93,7 @@ class GapRecheck(NamedTuple):
 
 
 Pending = AccessChange | GapRecheck
-"""Why a socket's access is being asked for again."""
+"""Why the database is asked again for a socket's access."""
 
 
 class Page(NamedTuple):

@@ -1,4 +1,4 @@
-"""Who is let in, who is cut off, and the fan-out of what a read of the log found.
+"""Which sockets are subscribed, and the sending of what a read of the log found.
 
 The reader hands over pages; sockets subscribe, go live, and leave. All of it runs on one
 thread; `deliver` is the only coroutine, and gives way to others between slices.
@@ -24,13 +24,13 @@ ACCESS_CHANGE_SLICE = 100
 
 
 class HubObserver:
-    """Is told what happens to the hub's sockets. A subclass overrides what concerns it."""
+    """Is called when something happens to the hub's sockets. Override what you need."""
 
     def joined(self, subscriber: Subscriber) -> None:
         """The socket has gone live for the first time."""
 
     def left(self, subscriber: Subscriber) -> None:
-        """A socket that had joined is sent nothing more."""
+        """A socket that had joined will be sent nothing more."""
 
     def access_changed(self, change: AccessChange) -> None:
         """The change has been applied to all sockets."""
@@ -70,14 +70,14 @@ class Hub:
         self._observers: list[HubObserver] = []
         self._streams = Streams(monotonic)
         self._recent: set[Subscriber] = set()
-        """Those that have a `since`: a read may still find what is not theirs."""
+        """The sockets that have a `since`: a read may still find events that are not for them."""
         self._returning: dict[Subscriber, Cursor] = {}
-        """Found to be still allowed; they go on once the reads have come as far as the answer."""
+        """Sockets that may stay. They go on when the reads have reached the answer's cursor."""
         self.position = position
-        """How far the log has been delivered: every live socket has seen at least this."""
+        """How far the log was delivered: every live socket has seen at least this."""
 
     def add_observer(self, observer: HubObserver) -> None:
-        """Tell it of everything from now on."""
+        """Call the observer from now on."""
         self._observers.append(observer)
 
     # Who is here.
@@ -89,14 +89,14 @@ class Hub:
         self._unidentified.add(subscriber)
 
     def identify(self, subscriber: Subscriber, user_id: str, username: str) -> None:
-        """Say whose socket it is, as soon as that is known."""
+        """Set the socket's user, as soon as it is known."""
         subscriber.user_id = user_id
         subscriber.username = username
         self._unidentified.discard(subscriber)
         self._users.setdefault(user_id, set()).add(subscriber)
 
     def _remove(self, subscriber: Subscriber) -> None:
-        """Forget it; it may be forgotten already."""
+        """Remove the socket; it may be removed already."""
         self._subscribers.discard(subscriber)
         self._unidentified.discard(subscriber)
         _discard(self._topics, subscriber.topic, subscriber)
@@ -104,15 +104,15 @@ class Hub:
             _discard(self._users, subscriber.user_id, subscriber)
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of sockets."""
         return len(self._subscribers)
 
     def __iter__(self) -> Iterator[Subscriber]:
-        """All of them, as of now."""
+        """All sockets, as of now."""
         return iter(tuple(self._subscribers))
 
     def joined(self) -> Iterator[Subscriber]:
-        """The sockets that were let in and are not leaving yet."""
+        """The sockets that were accepted and are not closing."""
         return (one for one in self if one.is_joined)
 
     def count_of(self, user_id: str) -> int:
@@ -124,11 +124,11 @@ class Hub:
         return (one for one in self.members(topic) if one.state is State.LIVE)
 
     def members(self, topic: str) -> tuple[Subscriber, ...]:
-        """All the sockets on a topic, in whatever state."""
+        """All sockets on a topic, in any state."""
         return tuple(self._topics.get(topic, ()))
 
     def has_members(self, topic: str) -> bool:
-        """Whether anybody is on a topic."""
+        """Whether a topic has a socket."""
         return topic in self._topics
 
     def candidates(self, change: AccessChange) -> tuple[Subscriber, ...]:
@@ -172,7 +172,7 @@ class Hub:
             subscriber.cursor = cursor  # what came after the newer change is held again, not sent
 
     def _set_since(self, subscriber: Subscriber, since: Cursor | None) -> None:
-        """Nobody else changes `since`: so `_recent` always has those who have one."""
+        """Set `since`. Nothing else changes it, so `_recent` has exactly the sockets with one."""
         subscriber.since = since
         if since is None:
             self._recent.discard(subscriber)
@@ -210,7 +210,7 @@ class Hub:
         subscriber.sink.close(code, reason)
 
     def stop(self, subscriber: Subscriber) -> None:
-        """Send it nothing more: it counts as gone, however long its close may take."""
+        """Send it nothing more. It counts as gone, even if its close takes time."""
         was_joined = subscriber.is_joined
         subscriber.stop()
         if was_joined:
@@ -218,14 +218,14 @@ class Hub:
                 observer.left(subscriber)
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
-        """Forget a socket that is gone."""
+        """Remove a socket that is gone."""
         self.stop(subscriber)
         self._recent.discard(subscriber)
         self._returning.pop(subscriber, None)
         self._remove(subscriber)
 
     def cursor_of(self, subscriber: Subscriber) -> str:
-        """A cursor's text that is never ahead of what the socket was sent."""
+        """The text of a cursor that is never ahead of what the socket was sent."""
         if subscriber.state is not State.LIVE or subscriber.since is not None:
             return subscriber.cursor
         return self._streams.cursor_before(subscriber.topic) or self.position.text
@@ -274,7 +274,7 @@ class Hub:
         self._counters.delivered(delivery.events, len(subscribers))
 
     def _settle(self, seen: Cursor) -> None:
-        """All that this cursor covers has been delivered: later reads cannot find it again."""
+        """Everything that this cursor covers was delivered. No later read finds it again."""
         for subscriber in tuple(self._recent):
             is_live = subscriber.state is State.LIVE
             is_behind = self._streams.cursor_before(subscriber.topic) is not None
@@ -333,7 +333,7 @@ class Hub:
         self._ask_about(subscriber, GapRecheck(code))
 
     def change_access(self, change: AccessChange) -> None:
-        """Cut off the sockets that the change is about, unless they were let in after it."""
+        """Stop the sockets that the change is about, unless they were accepted after it."""
         for subscriber in self.candidates(change):
             self._change_access_of(subscriber, change)
         for observer in self._observers:
@@ -368,7 +368,7 @@ class Hub:
 
 
 def _discard(index: dict[str, set[Subscriber]], key: str, subscriber: Subscriber) -> None:
-    """Take a subscriber out of an index, and the key with its last one."""
+    """Remove a subscriber from an index, and its key if it was the last one."""
     members = index.get(key)
     if members is not None:
         members.discard(subscriber)

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 BUSY_TRANSACTIONS = 2
-"""A read that finds this many says that rings come faster than they are answered."""
+"""If a read finds so many transactions, rings come faster than they are answered."""
 QUIET_READS = 8
 """Empty reads in a row after which the bell is switched on again."""
 MIN_PAUSE = 0.002
-"""Seconds between reads while busy: events gather, so that each socket gets several at once."""
+"""Seconds between reads while busy: events collect, so each socket gets several at once."""
 SAFETY_SECONDS = 2.0
 """The log is read, and the bell looked at, at least this often: for what was written with
 `relay.quiet`, for a ring that went unheard, for a bell that somebody else silenced. Also the
@@ -37,9 +37,9 @@ class PaceState(Enum):
     ASLEEP = "asleep"
     """The bell rings; nothing to do until it does."""
     AWAKE = "awake"
-    """Reading again and again; the bell may be silent."""
+    """It reads again and again. The bell may be silent."""
     FENCED = "fenced"
-    """The bell rings again, but somebody who found it silent may not have committed yet."""
+    """The bell is on again, but a writer that found it silent may not have committed yet."""
 
 
 class Action(Enum):
@@ -79,7 +79,7 @@ class Pace:
         self._pause = MIN_PAUSE
 
     def begin(self) -> Step:
-        """The first step over a new connection that listens: nobody knows how the bell stands."""
+        """The first step over a new listening connection: the bell's state is not known."""
         return Step(Action.RING)
 
     def fenced(self, fence: int) -> None:
@@ -100,7 +100,7 @@ class Pace:
         self.checked()
 
     def checked(self) -> None:
-        """The bell is as it should be."""
+        """`Action.CHECK` found the bell in order."""
         self._check_at = self._monotonic() + SAFETY_SECONDS
 
     def after_read(self, found: int, xmin: int) -> Step:

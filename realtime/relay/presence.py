@@ -22,17 +22,17 @@ from realtime.relay.protocol import bot_of, presence_diff, presence_state, rfc33
 from realtime.relay.subscriber import Framer, State, Subscriber
 
 GRACE_SECONDS = 5.0
-"""How long somebody may be missing, as one is who reloads the page."""
+"""How long a user may be missing and still be shown, for example while a page reloads."""
 RECHECK_SECONDS = 12.0
 """How long after an access change its users have no grace, and the others' rows of those who
 were cut off are not believed: a process removes them soon, but one that died is counted until its
 heartbeat is old."""
 RECOVERY_SECONDS = 10.0
-"""How long after an outage nobody is missing: the processes write down anew who is there."""
+"""How long after an outage nobody leaves: the processes write their sockets again."""
 MAX_PEOPLE = 1000
 """How many are shown on one bot."""
 MAX_ACCESS_CHANGES = 10_000
-"""How many are remembered, should so many come in `RECHECK_SECONDS`."""
+"""How many access changes of the last seconds are remembered, at most."""
 
 NEVER = float("-inf")
 
@@ -49,7 +49,7 @@ People = Mapping[str, Person]
 
 
 class Listing(NamedTuple):
-    """Who is present, the longest first."""
+    """Who is present; those who are there the longest come first."""
 
     people: list[Person]
     is_truncated: bool
@@ -61,7 +61,7 @@ class Listing(NamedTuple):
 
 
 class PresenceDiff(NamedTuple):
-    """Who is shown from now on, and who no more."""
+    """Who is shown from now on, and who is no longer shown."""
 
     joined: list[Person]
     left: list[Person]
@@ -82,7 +82,7 @@ class _Room:
 
     shown: dict[str, Person] = field(default_factory=dict)
     missing: dict[str, float] = field(default_factory=dict)
-    """Those shown who are not there, and when that was noticed."""
+    """Users who are shown and missing, and when that was noticed."""
     elsewhere: People = field(default_factory=dict)
     read_at: float = NEVER
     """When the reading began that found them."""
@@ -103,11 +103,11 @@ class Presence:
         self._steady_from = NEVER
 
     def open(self, topic: str) -> None:
-        """Somebody asks about a bot: nothing is known until the first reading."""
+        """A socket asks about a bot. Nothing is known until the first reading."""
         self._rooms[topic] = _Room()
 
     def close(self, topic: str) -> None:
-        """Nobody asks any more."""
+        """No socket asks about the bot any more."""
         del self._rooms[topic]
 
     def read(self, began: float, found: Mapping[str, People]) -> None:
@@ -121,7 +121,7 @@ class Presence:
             room.elsewhere, room.read_at = found[topic], began
 
     def lost(self) -> None:
-        """The database was away: what it says at first is not to be taken for everybody."""
+        """The database was away: its first answers may not list everybody."""
         self._steady_from = self._clock() + RECOVERY_SECONDS
 
     def access_changed(self, change: AccessChange) -> None:
@@ -149,7 +149,7 @@ class Presence:
         return Listing(_longest_first(room.shown.values()), room.is_truncated)
 
     def listing(self, topic: str, elsewhere: People, began: float, here: People) -> Listing:
-        """Who is there by a reading of its own: at this moment, without any grace."""
+        """Who is there at this moment, by a reading of its own."""
         people = _longest_first(self._present(topic, elsewhere, began, here).values())
         return Listing(people[:MAX_PEOPLE], len(people) > MAX_PEOPLE)
 
@@ -210,7 +210,7 @@ class _AccessChanges:
         return any(self._is_kept(noted) for noted, _ in self._about(topic, user_id))
 
     def is_cut_off(self, topic: str, user_id: str, began: float) -> bool:
-        """Whether a reading of that time may have found them though they were cut off."""
+        """Whether a reading of that time may list a user whose access had ended."""
         return any(began < cut_at + RECHECK_SECONDS for _, cut_at in self._about(topic, user_id))
 
     def _about(self, topic: str, user_id: str) -> list[tuple[float, float]]:
@@ -247,9 +247,9 @@ def _truncated(is_truncated: bool) -> dict[str, bool]:
 
 
 TICK = 0.25
-"""Seconds between two looks at what changed here; so much is told in one message."""
+"""Seconds between two messages about what changed."""
 READ_SECONDS = 1.0
-"""How often it is read who is elsewhere."""
+"""Seconds between two readings of the other processes' sockets."""
 
 ReadRemotePeople = Callable[[Sequence[str]], Awaitable[Mapping[str, People]]]
 
@@ -288,7 +288,7 @@ class PresenceBroadcaster(HubObserver):
         self._watchers: dict[str, set[Subscriber]] = {}
         """The sockets that ask, by topic."""
         self._told: set[Subscriber] = set()
-        """Those of them that know all that is shown."""
+        """Of these, the sockets that have been sent everybody who is shown."""
         self._changed: set[str] = set()
         self._some = asyncio.Event()
         self._read_due_at = float("-inf")
@@ -328,7 +328,7 @@ class PresenceBroadcaster(HubObserver):
             self._some.clear()
 
     def access_changed(self, change: AccessChange) -> None:
-        """The hub has cut off, or asks about, whom the change is about."""
+        """The hub has applied the change to its sockets."""
         self._presence.access_changed(change)
         if change.topic is None:
             self._changed.update(self._watchers)
@@ -336,7 +336,7 @@ class PresenceBroadcaster(HubObserver):
             self._changed.add(change.topic)
 
     def database_lost(self) -> None:
-        """The connection to the database broke, and what is unlogged there may be gone."""
+        """The connection to the database broke, and the unlogged table may be empty."""
         self._presence.lost()
 
     async def now(self, topic: str) -> Listing:
@@ -351,7 +351,7 @@ class PresenceBroadcaster(HubObserver):
         return self._presence.listing(topic, found[topic], began, here)
 
     async def run(self) -> NoReturn:
-        """Tell what changes. Cancel to end."""
+        """Tell what changes, until cancelled."""
         while True:
             await self._some.wait()
             if self._monotonic() >= self._read_due_at:
@@ -383,7 +383,7 @@ class PresenceBroadcaster(HubObserver):
             await self._tell(topic, diff)
 
     def _here(self, topic: str) -> tuple[dict[str, Person], set[str]]:
-        """Who has a live socket here, and whose right to one is being asked for again."""
+        """Who has a live socket here, and whose access is being checked again."""
         here: dict[str, Person] = {}
         asked: set[str] = set()
         for one in self._hub.members(topic):

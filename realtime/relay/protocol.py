@@ -1,4 +1,4 @@
-"""The messages of docs/protocol.md: what a client may say, and what the server says itself.
+"""The messages of docs/protocol.md: those of a client, and those that the server makes itself.
 
 Events from rows are not built here: their JSON comes finished from the log, and `stamp` only puts
 `id` and `cursor` in front.
@@ -21,7 +21,7 @@ _T = TypeVar("_T", bool, str)
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """`timestamp` goes back as it came; None: the client sent none."""
+    """`timestamp` is sent back unchanged; None: the client sent none."""
 
     timestamp: str | float | None
 
@@ -109,7 +109,7 @@ def _timestamp(message: Mapping[str, Any]) -> str | float | None:
 
 
 def _is_modest(number: float) -> bool:
-    """Whether the number survives the way back (no `1e999`, no integer of a thousand digits)."""
+    """Whether JSON can repeat the number exactly (no `1e999`, no integer of a thousand digits)."""
     return abs(number) < 2**64 if isinstance(number, int) else math.isfinite(number)
 
 

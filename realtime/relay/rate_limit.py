@@ -1,4 +1,4 @@
-"""How much one client may say: a token bucket per socket, and when to give up on it."""
+"""How much one client may send: a token bucket per socket, and when to close it."""
 
 from collections.abc import Callable
 from enum import Enum
@@ -9,7 +9,7 @@ class RateVerdict(Enum):
     REFUSE = "refuse"
     """Answer with an error; the connection stays."""
     DISCONNECT = "disconnect"
-    """It went on for a whole burst of refused messages."""
+    """Close: a whole burst of messages in a row was refused."""
 
 
 class RateLimit:

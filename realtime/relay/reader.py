@@ -1,4 +1,4 @@
-"""The loop at the centre: woken by the bell, read what became visible, hand it to the hub.
+"""The central loop: woken by the bell, it reads what became visible and gives it to the hub.
 
 `server` runs it over whichever connection is up. The cursor lives here and outlives connections:
 after an outage the first read returns all that was committed meanwhile, once. When to read next is
@@ -31,7 +31,7 @@ class EventLog(Protocol):
         ...
 
     async def current_cursor(self) -> Cursor:
-        """The place of one who begins now."""
+        """The position of a reader that begins now."""
         ...
 
 
@@ -46,11 +46,11 @@ class Bell(Protocol):
         ...
 
     async def pause(self, seconds: float) -> None:
-        """Return after that time, whether it rings or not."""
+        """Return after that time, even if it rings."""
         ...
 
     async def silence(self) -> None:
-        """Say that this process is awake, and silence the bell if every live one is."""
+        """Say that this process is awake, and silence the bell if all live processes are."""
         ...
 
     async def ring_on(self) -> int:
@@ -64,16 +64,16 @@ class Bell(Protocol):
 
 
 class Found(NamedTuple):
-    """What a read came to."""
+    """The result of one read."""
 
     transactions: int
-    """How many had written something."""
+    """The number of transactions that had written something."""
     xmin: int
-    """Every transaction with a lower id was over."""
+    """Every transaction with a lower id had ended."""
 
 
 class _Delivered(NamedTuple):
-    """How far a read came that broke off between its pages."""
+    """How far a read came that failed between its pages."""
 
     snapshot: Snapshot
     last_id: int
@@ -110,7 +110,7 @@ class Reader:
         return self._hub.position
 
     def start_over(self, position: Position, reason: GapReason) -> None:
-        """Go on from another position: what lies between is lost, and every socket is told."""
+        """Go on from another position. What lies between is missed, and every socket is told."""
         self._broken = []
         self._refusals.forget_all()
         self._hub.lose_track(position, reason)
@@ -183,7 +183,7 @@ class Reader:
 
 
 def _without_repeats(page: Page, earlier: Sequence[_Delivered]) -> Page:
-    """Leave out what earlier, broken reads from the same cursor delivered already."""
+    """Leave out what earlier, failed reads from the same cursor have delivered."""
     if not earlier:
         return page
 

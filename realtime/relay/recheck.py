@@ -1,4 +1,4 @@
-""" "May the sockets that an access change is about still be there? Asked in batches.
+"""May the sockets that an access change is about stay? The database is asked in batches.
 
 A thousand revokes in one statement become a few questions to the database rather than a thousand.
 """
@@ -20,7 +20,7 @@ MAX_BATCH = 500
 
 
 class RecheckResult(NamedTuple):
-    """Who of those asked about may still be there, and as of which cursor."""
+    """Who may stay, of those who were asked about, and as of which cursor."""
 
     allowed: Sequence[bool]
     cursor: Cursor
@@ -49,12 +49,12 @@ class _Answer(NamedTuple):
 
 
 class RecheckBatcher:
-    """The sockets that wait to be asked about.
+    """The sockets whose access must be checked again.
 
     Args:
         rechecker: the database's answers.
-        report: called with an error that nobody foresaw.
-        max_batch: how many are asked about at once, at most.
+        report: called with an unexpected error.
+        max_batch: the maximum number in one query.
     """
 
     _hub: Hub
@@ -65,7 +65,7 @@ class RecheckBatcher:
         self._batcher = Batcher[_Request, _Answer](self._answer, size=max_batch, report=report)
 
     def ask(self, subscriber: Subscriber, pending: Pending) -> None:
-        """Find out soon, and tell the hub."""
+        """Check the socket's access soon, and tell the hub."""
         request = _Request(subscriber, pending)
         self._batcher.add(request, partial(self._apply, request))
 

@@ -1,8 +1,8 @@
-"""Who was refused lately, so that asking again costs the database nothing.
+"""Users who were refused lately, so that asking again costs the database nothing.
 
-A client may come back every two seconds for ever. Its refusal is remembered for a short while, and
-forgotten as soon as the log tells of a grant that may have changed the answer. Asked and told by
-the sockets; `relay` passes on the grants that it reads.
+A client may come back every two seconds for ever. Its refusal is remembered for a short time, and
+forgotten when the log has a grant that may change the answer. The sockets ask and add refusals; the
+reader passes on the grants that it reads.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from realtime.relay.errors import Refused
 from realtime.relay.events import AccessChange
 
 KEPT_SECONDS = 30.0
-"""Bounds how late a change of access is noticed of which the log does not tell."""
+"""If access changes without a row in the log, it counts after this time, at most."""
 MAX_REFUSALS = 10_000
 _FINAL = (CloseCode.UNAUTHENTICATED, CloseCode.ACCESS_DENIED)
 
@@ -36,30 +36,30 @@ class Refusals:
         self._clock = clock
         self._remembered: OrderedDict[tuple[str, str], _Remembered] = OrderedDict()
         self.generation = 0
-        """Changes with every grant: an answer asked for before one is not remembered after it."""
+        """Changes with every grant. A refusal from before a grant is not remembered after it."""
         self._begun = 0
         self._finished = 0
         self._news = asyncio.Event()
 
     def read_begins(self) -> int:
-        """The relay reads the log; returns the number of the read."""
+        """A read of the log begins. Returns the number of the read."""
         self._begun += 1
         return self._begun
 
     def read_ends(self, number: int) -> None:
-        """What that read found has been passed on, grants first."""
+        """Everything that the read found was passed on, grants first."""
         self._finished = number
         self._news.set()
         self._news = asyncio.Event()
 
     async def up_to_date(self) -> None:
-        """Return when a read has ended that began later than this: no earlier grant is missing."""
+        """Return after a read that began later than this call: no earlier grant is missing."""
         wanted = self._begun + 1
         while self._finished < wanted:
             await self._news.wait()
 
     def find(self, subject: str, topic: str) -> Refused | None:
-        """What was raised lately, if anything."""
+        """The remembered refusal, if there is one."""
         found = self._remembered.get((subject, topic))
         if found is None or found.until <= self._clock():
             return None
@@ -79,12 +79,12 @@ class Refusals:
             self._remembered.popitem(last=False)
 
     def forget_all(self) -> None:
-        """Events were lost, grants perhaps among them."""
+        """Events were missed, perhaps grants too: forget all refusals."""
         self.generation += 1
         self._remembered.clear()
 
     def forget(self, grants: Iterable[AccessChange]) -> None:
-        """The log tells that somebody gained access."""
+        """The log has a grant: forget the refusals that it may change."""
         topics = {grant.topic for grant in grants}
         if not topics:
             return

@@ -1,4 +1,4 @@
-"""The sockets of the other processes over the same database, as this process is told of them."""
+"""The sockets of the other processes on the same database, as far as this process knows."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
@@ -42,5 +42,5 @@ class RemoteSockets(Protocol):
         ...
 
     async def page(self, after: str | None, limit: int) -> Sequence[RemoteSocket]:
-        """List those whose ids come after that one, in their order."""
+        """List the sockets whose ids come after that one, in the order of the ids."""
         ...

@@ -17,7 +17,7 @@ from realtime.relay.streams import newest_only
 
 
 class GapReason(StrEnum):
-    """Why a client cannot be brought up to date; it has to fetch what it shows anew."""
+    """Why a client cannot be sent what it missed. It must fetch its state again."""
 
     INVALID = "invalid"
     FOREIGN = "foreign"
@@ -27,7 +27,7 @@ class GapReason(StrEnum):
 
 
 class Unrecoverable(Exception):
-    """The gap cannot be closed."""
+    """The client cannot be sent what it missed."""
 
     def __init__(self, reason: GapReason) -> None:
         super().__init__(reason)
@@ -57,11 +57,11 @@ class Floor(NamedTuple):
 
 
 class TopicHistory(NamedTuple):
-    """What the log still says of one topic."""
+    """What the log still has about one topic."""
 
     floor: Floor
     changes: Sequence[AccessChange]
-    """Of any topic, but including all that concern those who asked."""
+    """Access changes of any topic; those about the asking users are all here."""
     events: Sequence[Event]
     """The topic's events from the place on that was asked for; none comes twice."""
     complete_after: int
@@ -129,11 +129,11 @@ def missed_events(request: ResumeRequest, history: TopicHistory, limit: int) -> 
 TOPICS_PER_READ = 32
 """Bounds what one read may return: that many times the setting RESUME_MAX_EVENTS."""
 GATHER_SECONDS = 0.02
-"""How long the first to come waits for others."""
+"""Seconds that the first client waits for others."""
 
 
 class HistorySource(Protocol):
-    """Where missed events are read from; implemented by `postgres.history_log`."""
+    """Reads missed events; implemented by `postgres.history_log`."""
 
     async def read(
         self, ranges: Mapping[str, ReadRange], user_ids: Sequence[str], limit: int
@@ -150,10 +150,10 @@ class ResumeBatcher:
     """The clients that come back and wait for the events that they missed.
 
     Args:
-        limit: events that one client may be owed (the setting RESUME_MAX_EVENTS).
-        report: called with an error that nobody foresaw.
+        limit: the most events that one client is sent (the setting RESUME_MAX_EVENTS).
+        report: called with an unexpected error.
         topics_per_read: how many topics one read may have.
-        gather_seconds: how long the first to come waits for others.
+        gather_seconds: seconds that the first client waits for others.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class ResumeBatcher:
         """How often the log was read."""
 
     async def since(self, request: ResumeRequest) -> list[Event]:
-        """The events that the client is owed, in order.
+        """The events that the client missed, in order.
 
         Raises:
             Unrecoverable: it cannot be brought up to date.
@@ -187,7 +187,7 @@ class ResumeBatcher:
         return await self._batcher.ask(request)
 
     async def run(self) -> NoReturn:
-        """Answer for ever. Cancel to end."""
+        """Answer until cancelled."""
         await self._batcher.run()
 
     async def _answer(self, requests: Sequence[ResumeRequest]) -> Sequence[list[Event] | Exception]:

@@ -21,7 +21,7 @@ MAX_REMEMBERED = 10_000
 
 
 class Streams:
-    """What was sent lately, and what waits for its time.
+    """Updates that were sent lately, and those that wait for their time.
 
     Args:
         monotonic: seconds.
@@ -37,7 +37,7 @@ class Streams:
         """By topic, the cursor's text from before what is held there."""
 
     def forget(self) -> None:
-        """Drop what is held: it will be read again, or everybody is told that it is lost."""
+        """Drop what is held: it will be read again, or all sockets are told that they missed it."""
         self._held.clear()
         self._places.clear()
 
@@ -59,7 +59,7 @@ class Streams:
         return selected
 
     def sent(self, topic: str, events: Iterable[Event]) -> None:
-        """What was selected for a topic was sent (until it is said, it is selected again)."""
+        """What was selected for a topic was sent. Until this is called, it is selected again."""
         not_before = self._monotonic() + SEND_EVERY
         for event in events:
             if event.subject is not None:
@@ -92,7 +92,7 @@ class Streams:
 
 
 def newest_only(events: Iterable[Event]) -> list[Event]:
-    """Of each thing's updates the last, in their order."""
+    """The last update of each thing, in order."""
     kept: dict[object, Event] = {}
     for event in events:
         key = event.id if event.subject is None else event.subject

@@ -1,4 +1,4 @@
-"""One socket as the relay sees it: whether it may be sent events yet, and from where on.
+"""One socket as the relay sees it: whether it may be sent events, and from which position on.
 
 A subscriber is *joining* while its right to the topic is being asked for: what arrives is held.
 The answer comes with the place in the log at which it was given, `since`; what that covers is not
@@ -21,10 +21,10 @@ from realtime.relay.position import Position
 from realtime.relay.protocol import stamp
 
 ACCESS_CHANGE_BYTES = 200
-"""About what an access change without a final message takes."""
+"""About the size of an access change without a final message, in bytes."""
 
 Framer = Callable[[Iterable[bytes]], bytes]
-"""Joins wire messages into the bytes that a socket is sent."""
+"""Joins messages into the bytes that a socket is sent."""
 
 
 class Sink(Protocol):
@@ -132,18 +132,18 @@ class Subscriber:
         self.cursor = ""
         """The text of its place, while that is not the hub's."""
         self.gap: str | None = None
-        """Why events were lost to it for good, once they were; it has yet to be told."""
+        """Why it missed events, if it did. It has not been told yet."""
         self.pending: Pending | None = None
-        """What it is being asked about again for; an answer to an earlier question is void."""
+        """The access change that is being checked. An answer to an earlier one does not count."""
         self.has_overflowed = False
-        """More was to be held than may be: what was held is gone."""
+        """Too much had to be held: what was held is dropped."""
         self._hold_bytes = hold_bytes
         self._held: list[Delivery | AccessChange] = []
         self._held_bytes = 0
 
     @property
     def is_joined(self) -> bool:
-        """Whether it was let in, and is not leaving yet."""
+        """Whether it was accepted and is not closing."""
         return self.state is State.LIVE or self.state is State.PAUSED
 
     @property
@@ -151,7 +151,7 @@ class Subscriber:
         return self.state is State.JOINING or self.state is State.PAUSED
 
     def deliver(self, delivery: Delivery) -> None:
-        """Send what belongs to this socket, or hold it."""
+        """Send the events for this socket, or hold them."""
         if self.is_holding:
             self._hold(delivery, len(delivery.frames))
         elif self.state is State.LIVE:
@@ -160,7 +160,7 @@ class Subscriber:
                 self.sink.send(frames)
 
     def hold(self, change: AccessChange) -> None:
-        """Keep an access change until it is known who this is and since when they may be here."""
+        """Hold an access change until the user and their `since` are known."""
         self._hold(change, ACCESS_CHANGE_BYTES + len(change.final_message or ""))
 
     def _hold(self, item: Delivery | AccessChange, size: int) -> None:
@@ -185,7 +185,7 @@ class Subscriber:
         return held
 
     def pause(self, cursor: str) -> None:
-        """Hold from here on: the right to be here is being asked for again.
+        """Hold events from here on: the database is asked again for the user's access.
 
         Args:
             cursor: the place of what was sent up to now.
@@ -194,7 +194,7 @@ class Subscriber:
         self.cursor = cursor
 
     def stop(self) -> None:
-        """Send nothing more, whatever still refers to this subscriber."""
+        """Send nothing more, even if something still refers to this subscriber."""
         self.state = State.STOPPED
         self._held = []
 

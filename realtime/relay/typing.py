@@ -1,4 +1,4 @@
-"""Who is typing where: throttled, timed out, shared between processes, and shown to the others.
+"""Who is typing where: limited in rate, ended by time, and shared between processes.
 
 Nothing of this is stored in the log. `TypingIndicators` says what is to be shown when: at most
 about three indicators a second leave per user and bot, the newest state always among them.
@@ -17,9 +17,9 @@ from realtime.relay.subscriber import Framer, State, Subscriber
 MIN_INTERVAL = 1 / 3
 """Seconds between two indicators of one user on one bot."""
 SILENCE = 6.0
-"""Seconds without a word after which somebody is shown as stopped."""
+"""Seconds without a message after which a user is shown as not typing."""
 REMOTE_GRACE = 2.0
-"""Seconds more for those on another process, which says itself when they stop, unless it died."""
+"""More seconds for users of another process. It says itself when they stop, unless it died."""
 TICK = 0.1
 """Seconds between ticks while anybody is typing."""
 
@@ -42,7 +42,7 @@ class _Typist:
     heard_at: float
     shown_at: float = float("-inf")
     is_shown: bool = False
-    """Whether `is_typing` is what the others were told last."""
+    """Whether the others were already told `is_typing`."""
 
 
 class TypingIndicators:
@@ -58,7 +58,7 @@ class TypingIndicators:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody's state can change by time alone, so that no tick is needed."""
+        """Whether no state can change just by time, so that no tick is needed."""
         return not self._typists
 
     def said(
@@ -83,7 +83,7 @@ class TypingIndicators:
         return [Indicator(bot_id, user_id, typist.username, False, True)] if was_told else []
 
     def heard(self, bot_id: str, user_id: str, username: str, is_typing: bool) -> list[Indicator]:
-        """Another process says so. It has throttled already."""
+        """Another process sent an indicator. It has limited the rate already."""
         key = (bot_id, user_id)
         if is_typing:
             typist = self._typist(bot_id, user_id, username)
@@ -94,7 +94,7 @@ class TypingIndicators:
         return [Indicator(bot_id, user_id, username, is_typing, False)]
 
     def tick(self) -> list[Indicator]:
-        """What has become due: held back states, and those who fell silent."""
+        """What is due now: states that were held back, and users who stopped."""
         now = self._clock()
         shown: list[Indicator] = []
         for (bot_id, user_id), typist in tuple(self._typists.items()):
@@ -173,7 +173,7 @@ class TypingBroadcaster:
         self._show(self._indicators.heard(bot_id, user_id, username, is_typing))
 
     async def run(self) -> NoReturn:
-        """Show what becomes due by time alone. Cancel to end."""
+        """Show what becomes due by time, until cancelled."""
         while True:
             await self._some.wait()
             await asyncio.sleep(TICK)

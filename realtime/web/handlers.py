@@ -102,7 +102,7 @@ class JsonHandler(CarefulHandler):
         """Answer 403 if the token has no admin claim."""
         if not identity.is_admin:
             claim = self._services.settings.jwt_admin_claim
-            self.refuse(f"for administrators: a token with {claim!r}: true", 403)
+            self.refuse(f"only for administrators: the token needs {claim!r}: true", 403)
 
 
 class NotFoundHandler(JsonHandler):

@@ -10,7 +10,7 @@ from realtime.web.handlers import JsonHandler
 
 
 class PrometheusHandler(JsonHandler):
-    """GET /metrics: for whoever has the METRICS_TOKEN, or anybody where the console is on."""
+    """GET /metrics: for a client with the METRICS_TOKEN, or for anybody if the console is on."""
 
     async def get(self) -> None:
         self._require_token()

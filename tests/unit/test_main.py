@@ -127,7 +127,7 @@ def test_mint_with_a_public_key_says_who_can_sign(tmp_path: Path) -> None:
     """What verifies cannot sign, and the checkout's secret would be refused by that server."""
     dev_tokens.make_secret(tmp_path)
     environ = {"JWT_PUBLIC_KEY": public_key()}
-    with pytest.raises(SettingsError, match="who holds its private key"):
+    with pytest.raises(SettingsError, match="the owner of the private key"):
         dev_tokens.mint(environ, "x", ttl=60, is_admin=False, now=NOW, data=tmp_path)
 
 

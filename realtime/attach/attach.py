@@ -56,7 +56,7 @@ class Plan:
         removal: takes off what was there; empty where nothing was.
         tables: what the statements will lock.
         is_done: nothing is to be done.
-        warnings: for whoever runs it.
+        warnings: for the person who runs it.
     """
 
     removal: str

@@ -191,8 +191,8 @@ async def fetch_key_set(url: str) -> bytes:
 class RemoteKeys:
     """An issuer's key set, kept for a while and fetched again when it is old or lacks a key.
 
-    All callers share one fetch. While the issuer is away its last keys serve on, for a bounded
-    time; a key that is not among them is then neither known nor unknown: `KeysUnavailable`.
+    All callers share one fetch. While the issuer is away, its last keys stay valid for a limited
+    time. A key that is not among them may be good or not: then `KeysUnavailable` is raised.
     """
 
     def __init__(
@@ -218,8 +218,8 @@ class RemoteKeys:
     async def find(self, kid: str | None, algorithm: str) -> tuple[PublicKey, ...]:
         """Find the keys that a token may be signed with; empty when the issuer has no such key.
 
-        They are those of the token's `kid`, or of any where it names none (RFC 7515, 4.1.4: it is
-        optional): each one once, and at most `MAX_KEYS_TRIED`.
+        They are the keys with the token's `kid`, or all if it names none (RFC 7515, 4.1.4: it is
+        optional). Each comes once, and there are at most `MAX_KEYS_TRIED`.
 
         Cancelling a caller does not cancel the fetch that others may be waiting for.
 

@@ -60,7 +60,7 @@ class ProcessMetrics(_Model):
     loop_lag: FiniteFloat
     """The longest time, in seconds, that a task lately had to wait for its turn."""
     connections: int
-    """Open sockets that were let in."""
+    """Open sockets that were accepted."""
     chats: int
     """Open sockets on a bot; the other connections are for notifications."""
     users: int

@@ -44,7 +44,7 @@ class Vitals:
         return max(self._lags)
 
     async def run(self) -> NoReturn:
-        """Measure for ever. Cancel to end."""
+        """Measure until cancelled."""
         while True:
             due = self._monotonic() + self._seconds
             await asyncio.sleep(self._seconds)

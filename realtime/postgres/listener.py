@@ -1,7 +1,7 @@
-"""Keeps one connection that listens, and the relay running over it, through every outage.
+"""Keeps one connection that listens, and runs the reader over it, through every outage.
 
-`server` runs `Listener.run` for as long as the process lives. After each connect: first LISTEN,
-then the bell is switched on, then the log is read from where the relay was: what was committed
+`server` runs `Listener.run` as long as the process lives. After each connect it first sends LISTEN,
+then switches the bell on, then reads the log from the reader's position. So what was committed
 meanwhile arrives, once.
 """
 
@@ -32,7 +32,7 @@ async def read_position(dsn: str, timeout: float) -> Position:
     """Check the database before anything starts, and say where in its log a reader begins.
 
     Raises:
-        SchemaError, WrongServer: it is not fit to be used; the message says what to do.
+        SchemaError, WrongServer: it cannot be used; the message says what to do.
         One of `DATABASE_ERRORS`: it cannot be reached.
     """
     connection = await connect(dsn, timeout)
@@ -128,7 +128,7 @@ class Listener:
             yield event_log, doorbell
         finally:
             if self._event_log is not None and self._event_log.round_trip:
-                self._backoff.reset()  # it could be read from: what failed now failed afresh
+                self._backoff.reset()  # it could be read: this is a new failure
             self._doorbell = self._event_log = None
             # Not close(): the other side may no longer answer.
             connection.terminate()

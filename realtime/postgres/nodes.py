@@ -1,8 +1,8 @@
-"""The processes over one database: who else is there, and what they tell each other of typing.
+"""The processes on one database: which ones there are, and the typing indicators they exchange.
 
-Each process keeps a row in `relay.nodes` fresh; one that stops doing so is gone. Typing crosses as
-small JSON batches by NOTIFY, from the pool (each NOTIFY takes the commit lock: a few a second, and
-none of bots that no other process has).
+Each process updates its row in `relay.nodes`. A process that stops doing so counts as gone. Typing
+indicators are sent as small JSON batches by NOTIFY, from the pool. Each NOTIFY takes the commit
+lock: so there are only a few per second, and none for bots that no other process has.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ TYPING_SECONDS = 0.25
 """Seconds between two typing batches to other processes."""
 BATCH_BYTES = 5000
 """NOTIFY takes less than 8000 bytes: https://www.postgresql.org/docs/current/sql-notify.html
-A payload is begun anew after so many, and one row more is at most 2500."""
+After so many bytes a new payload begins; one more row has at most 2500."""
 MAX_NAME = 200
 
 # `awake` is the doorbell's, and of no concern here but for a row that is new.

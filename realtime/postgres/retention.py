@@ -1,10 +1,10 @@
 """Keeps the log as long as it must be kept, and no longer: a ring of partitions, emptied in turn.
 
-A partition is emptied (TRUNCATE, not row by row) only when every transaction in it was over in a
-snapshot that is one retention old: clocks cannot tell whether everybody could have seen a row, a
-recorded snapshot can. What was removed is written down as the floor, in the same transaction, so
-that a cursor from before it is told `too_old`. One process at a time does this, and each looks
-whether it gets done.
+A partition is emptied (TRUNCATE, not row by row) only when every transaction in it had ended in a
+snapshot that is one retention old. Clocks cannot say whether everybody could have seen a row, but a
+recorded snapshot can. What was removed is recorded as the floor, in the same transaction. So a
+client with a cursor from before it is told `too_old`. Only one process at a time does this, and
+each checks that it is done.
 """
 
 import asyncio
@@ -140,7 +140,7 @@ class Retention:
             return
         try:
             async with _turn(connection):
-                # Never waiting for the lock: whoever came later would wait behind it.
+                # Never wait for the lock: every later session would wait behind it.
                 await connection.execute(
                     f"LOCK TABLE relay.events_{slot} IN ACCESS EXCLUSIVE MODE NOWAIT"
                 )

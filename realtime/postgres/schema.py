@@ -44,7 +44,7 @@ class SchemaError(CommandError):
 def migrate(dsn: str, *, core_alone: bool = False) -> None:
     """Bring the database up to date: the log and its functions, and the reference tables.
 
-    A database that has the log alone keeps to that: its tables are a platform's own. A database
+    A database that has only the log keeps only the log: its tables are a platform's own. A database
     that a newer release has migrated stays as it is, if its schema serves this release.
 
     Args:
@@ -69,11 +69,11 @@ def migrate(dsn: str, *, core_alone: bool = False) -> None:
 async def check_schema(connection: Connection) -> set[str]:
     """Refuse a database that is not migrated, or only half.
 
-    The reference tables are not asked for, for the platform may have its own; the functions
-    that know its tables, authenticate and authorize, are.
+    The reference tables may be missing, because the platform may have its own. The functions that
+    know its tables, authenticate and authorize, must be there.
 
     Returns:
-        The revisions of a newer release, whose schema still serves this one. Mostly none.
+        The revisions of a newer release whose schema still serves this one; usually none.
 
     Raises:
         SchemaError: one line, saying what to do.

@@ -1,9 +1,10 @@
-"""Who is connected, in all processes: this one's sockets written down for the others, theirs asked.
+"""Who is connected, in all processes: it writes this process's sockets and reads the others'.
 
-The hub says who comes and goes; a few times a second that is written to
-`relay.connections`, in one statement, and not at all where nothing changed. The table is unlogged,
-and a write may be lost: so every two seconds this process's rows are counted, and mended where they
-are not what its memory says. The rows of a process whose heart stopped (`cluster`) do not count.
+The hub says which sockets come and go. A few times a second the changes are written to
+`relay.connections`, in one statement, and nothing is written if nothing changed. The table is
+unlogged, and a write may be lost. So every two seconds this process's rows are counted, and
+corrected if they differ from its memory. The rows of a process without a recent heartbeat do not
+count.
 """
 
 import asyncio
@@ -208,7 +209,7 @@ class SocketTable(HubObserver):
         return people
 
     async def _ask(self, query: str, *arguments: object) -> "list[asyncpg.Record]":
-        # One at a time: whoever asks often takes one connection from the sockets, not all.
+        # One at a time: a client that asks often takes one connection from the sockets, not all.
         question = asking(self._pool, "remote sockets", seconds=self._timeout, turn=self._turn)
         async with question as connection:
             return await connection.fetch(query, self._node_id, *arguments)

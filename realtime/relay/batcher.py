@@ -1,7 +1,7 @@
-"""Many who ask at once are answered together: who asks during one question is in the next.
+"""Answers many requests with one query. Requests that come during a query are in the next one.
 
-A thousand sockets that open at once do not ask the database a thousand times. An error that nobody
-foresaw fails those who wait for that batch and is reported; the loop goes on with the next.
+So a thousand sockets that open together do not ask the database a thousand times. An unexpected
+error fails the requests of that batch and is reported. The loop goes on with the next batch.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ class _Waiting(NamedTuple, Generic[Request, Result]):
 
 
 class Batcher(Generic[Request, Result]):
-    """The requests that wait, and the loop that has them answered.
+    """The requests that wait, and the loop that answers them.
 
     Args:
-        answer: answers a batch: for each request, in order, a result, or the exception that its
-            asker is to have. It may raise `Refused`, which all of the batch then have.
+        answer: answers a batch: for each request, in order, a result, or the exception to raise
+            for it. It may raise `Refused`, which is then raised for the whole batch.
         size: how many keys one batch may have; `answer` may change `size` between batches.
         report: called with an unexpected error.
         key: requests with equal keys count once, and are in the same batch. By default each

@@ -56,10 +56,10 @@ class AccessChange(NamedTuple):
 
 
 def ends_first(changes: Sequence[AccessChange]) -> Sequence[AccessChange]:
-    """The end of a topic before what the same transaction took from single users of it.
+    """Put the end of a topic before the revokes of single users by the same transaction.
 
-    Whoever deletes a bot may delete its permissions first. Those who watched are to be told of the
-    bot, which is the reason, and a socket is sent only one final message.
+    A transaction that deletes a bot may delete its permissions first. The users must be told of
+    the bot, because that is the reason, and a socket is sent only one final message.
     """
     if not any(map(_ends_topic, changes)):
         return changes

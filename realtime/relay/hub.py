@@ -180,13 +180,13 @@ class Hub:
             self._recent.add(subscriber)
 
     def stay(self, subscriber: Subscriber, pending: Pending, until: Cursor) -> None:
-        """As `go_live`, for a paused socket: it goes on as if nothing had been.
+        """The answer is that the paused socket may stay: it goes on without a gap.
 
-        Unless access was lost and given back meanwhile: then what was committed in between is not
-        shown, and it is told `resync`, or has to come back.
+        But if access was lost and given back meanwhile, it is not sent what was committed in
+        between. It is told `resync`, or closed so that the client connects again.
 
         Args:
-            pending: what the question was asked for.
+            pending: the access change that was checked.
             until: the cursor as of which it may stay.
         """
         if subscriber.pending is pending:
@@ -196,7 +196,7 @@ class Hub:
         """The answer is that the socket may not stay.
 
         Args:
-            pending: what the question was asked for; one that is no longer pending does nothing.
+            pending: the access change that was checked. If another is pending, nothing happens.
         """
         if subscriber.pending is not pending:
             return
@@ -303,12 +303,12 @@ class Hub:
         else:
             self.dismiss(subscriber, *closing.EVENTS_MISSED)
 
-    # Ejections.
+    # Access changes.
 
     def lose_track(self, position: Position, reason: str) -> None:
-        """Events were lost for good: ask anew for every socket, and tell it, or have it come back.
+        """Events were missed: check each socket again, then tell it `resync` or close it.
 
-        What happened in the gap may have been a revocation, so nobody is shown anything before.
+        The missed events may include a revoke. So no socket gets anything before the answer.
 
         Args:
             position: where the log is read from now on.

@@ -1,16 +1,16 @@
 """When to read the log next: woken by the bell when quiet, polling with it silenced when busy.
 
-Borrowed from network cards: interrupts when quiet, polling when busy. Pure state that is told what
-each read found; `relay` does what it says. It loses nothing, whatever writers do, because of three
-rules:
+Network cards do the same: interrupts when quiet, polling when busy. This is pure state. It is told
+what each read found, and the reader does what it says. Nothing is lost, whatever writers do, by
+three rules:
 
 - A writer inserts into the log first and looks at the bell after it. One that found the bell silent
   had its transaction id before it looked.
-- On the way to sleep the bell is switched on first; then a transaction id of our own is taken, the
+- Before the relay sleeps, it switches the bell on. Then it takes a transaction id of its own, the
   fence. So every writer that found the bell silent has an id below the fence.
-- Only a read whose snapshot shows that everything below the fence is over, and which has thus
-  returned it, lets us sleep. (A snapshot's xmax would not do as the fence: it is one past the
-  latest *completed* transaction, and running writers may sit above it.)
+- The relay sleeps only after a read whose snapshot shows that every transaction below the fence has
+  ended: that read has returned their events. (A snapshot's xmax cannot be the fence: it is one past
+  the latest *completed* transaction, and running writers may have higher ids.)
 
     asleep ──busy──▶ awake ──quiet──▶ fenced ──all below the fence over──▶ asleep
                        ▲                │

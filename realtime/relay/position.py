@@ -1,7 +1,7 @@
-"""Where this process is in the log: one value, which the hub owns and hands over.
+"""The position of this process in the log: one value, which the hub owns.
 
-The reader reads from it, the hub moves it once all that a read found has been delivered, and
-clients are given its text as their cursor.
+The reader reads from it. The hub moves it when everything that a read found has been delivered.
+Clients get its text as their cursor.
 """
 
 from typing import NamedTuple
@@ -10,12 +10,12 @@ from realtime.relay.cursor import Cursor, Database, encode_cursor
 
 
 class Position(NamedTuple):
-    """How far this process has read the log of which database."""
+    """How far this process has read the log, and of which database."""
 
     database: Database
     cursor: Cursor
     text: str
-    """The cursor as clients are given it."""
+    """The cursor in the form that clients get."""
 
     @classmethod
     def at(cls, database: Database, cursor: Cursor) -> "Position":

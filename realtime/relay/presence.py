@@ -1,9 +1,9 @@
-"""Who is shown as present on a bot: by user rather than by socket, and not gone for a reload.
+"""Who is shown as present on a bot. It is about users, not sockets, and ignores a reload of a page.
 
-Two sources say who has a socket: this process's memory (`here`), and readings of what the other
-processes write down (`elsewhere`). Nobody leaves by time alone, only by a reading that says so: so
-while the database is away nothing changes. Access changes come with the log and count at once, on
-every process, before the others' rows can say it.
+Two sources say who has a socket: this process's memory (`here`), and readings of the rows that the
+other processes write (`elsewhere`). No user leaves just because time passes: only a reading can say
+so. So nothing changes while the database is away. Access changes come with the log and count at
+once on every process, before the rows of the others change.
 
 `Presence` says whom to show, `PresenceBroadcaster` tells the sockets that ask for it. Nothing is
 read while no socket asks.
@@ -410,7 +410,8 @@ class PresenceBroadcaster(HubObserver):
             if number % FAN_OUT_SLICE == 0:
                 await self._pause()
             if watcher.state is not State.LIVE:
-                self._told.discard(watcher)  # it may not be told now; should it stay, all anew
+                # It may not be told now. If it stays, it is told everything again.
+                self._told.discard(watcher)
             else:
                 watcher.sink.send(diff_frames if watcher in self._told else state_frames)
                 self._told.add(watcher)

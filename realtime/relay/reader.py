@@ -1,8 +1,8 @@
 """The central loop: woken by the bell, it reads what became visible and gives it to the hub.
 
-`server` runs it over whichever connection is up. The cursor lives here and outlives connections:
-after an outage the first read returns all that was committed meanwhile, once. When to read next is
-`pace`'s to say.
+`postgres.listener` runs it over the connection that is up. The position outlives connections: after
+an outage, the first read returns everything that was committed meanwhile, once. `pace` decides when
+to read next.
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -84,7 +84,7 @@ class Reader:
 
     Args:
         hub: who gets the events.
-        refusals: who was refused lately; they hear of grants before anybody else of anything.
+        refusals: who was refused lately. They learn of grants before any event is sent.
         monotonic: seconds.
         counters: counts.
     """

@@ -70,7 +70,7 @@ class RecheckBatcher:
         self._batcher.add(request, partial(self._apply, request))
 
     async def run(self, hub: Hub, wake_reader: Callable[[], None]) -> NoReturn:
-        """Answer for ever. Cancel to end.
+        """Answer until cancelled.
 
         Args:
             hub: has the sockets that are asked about.

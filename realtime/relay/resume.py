@@ -1,8 +1,9 @@
-"""What a client that comes back is owed, or why that cannot be said any more.
+"""Which events a returning client missed, or why that is not known any more.
 
-The client's cursor says what it has seen; the cursor as of which it was authorized says up to where
-the log must answer; the rest comes live. `missed_events` is the rule. `ResumeBatcher` asks the log
-for many clients at once: a thousand that return together do not ask a thousand times.
+The client's cursor says what it has seen. The missed events come from the log, up to the cursor as
+of which the client was authorized. Later events come live. `missed_events` is the rule.
+`ResumeBatcher` asks the log for many clients at once: a thousand that return together do not ask a
+thousand times.
 """
 
 from collections import defaultdict
@@ -63,7 +64,7 @@ class TopicHistory(NamedTuple):
     changes: Sequence[AccessChange]
     """Access changes of any topic; those about the asking users are all here."""
     events: Sequence[Event]
-    """The topic's events from the place on that was asked for; none comes twice."""
+    """The topic's events in the range that was asked for; none comes twice."""
     complete_after: int
     """Every event of a higher transaction id is there (as are those of the open ones)."""
 
@@ -100,7 +101,7 @@ def range_for(cursors: Iterable[Cursor]) -> ReadRange:
 
 
 def missed_events(request: ResumeRequest, history: TopicHistory, limit: int) -> list[Event]:
-    """The events that the request's client is owed, in order; of a thing's updates the newest.
+    """The events that the client missed, in order. Of several updates of a thing, only the newest.
 
     Raises:
         Unrecoverable: too old, too many, or access was lost in between.

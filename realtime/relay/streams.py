@@ -1,12 +1,12 @@
-"""Answers that grow: of many updates of one thing, sockets are sent the newest, a few a second.
+"""Answers that grow: if one thing is updated often, sockets get only the newest, a few per second.
 
-A model's answer is one row that grows by a hundred UPDATEs a second, each of which carries the
-whole row. The first is sent at once; of those that follow within `SEND_EVERY` seconds only the
-newest, when that time is over, or together with whatever else happens on the topic: so the order
+A model's answer is one row that grows by a hundred UPDATEs per second, and each carries the whole
+row. The first is sent at once. Of those that follow within `SEND_EVERY` seconds, only the newest is
+sent: when that time is over, or just before the next other event on the topic, so that the order
 stays.
 
-While something is held back on a topic, no cursor may be given out there that covers it: a client
-that resumed from it would never get the last state.
+While an update is held back, the clients of its topic get no cursor that covers it. A client that
+recovered from such a cursor would never get the last state.
 """
 
 import math

@@ -1,9 +1,9 @@
 """One socket as the relay sees it: whether it may be sent events, and from which position on.
 
-A subscriber is *joining* while its right to the topic is being asked for: what arrives is held.
-The answer comes with the place in the log at which it was given, `since`; what that covers is not
-for this socket, the rest is, and it is *live*. A revoke makes it *stopped* (no more is sent),
-a recheck *paused*: asked about again, and holding meanwhile. The hub calls everything here.
+A subscriber is *joining* while the database is asked for its user's access: it holds what arrives.
+The answer has a cursor, `since`. What `since` covers is not for this socket, everything else is.
+Then the subscriber is *live*. A revoke makes it *stopped*: it is sent nothing more. A recheck makes
+it *paused*: access is checked again, and it holds what arrives. The hub calls everything here.
 
     joining ──go_live──▶ live ──stop──▶ stopped
                         │  ▲
@@ -47,10 +47,10 @@ class Delivery:
         self.frames = self._framed(events, position)
 
     def frames_since(self, since: Cursor) -> bytes:
-        """The frames for a socket to which only what came after `since` belongs.
+        """The frames for a socket that may see only what came after `since`.
 
-        The cursor is left out where this read knew less than `since`: it would lead the client
-        back to before the moment it was let in.
+        The cursor is left out if this read covers less than `since`: it would take the client back
+        to before it was accepted.
         """
         is_ahead = self._position is not None and self._position.cursor.includes(since)
         position = self._position if is_ahead else None
@@ -178,7 +178,7 @@ class Subscriber:
         self.has_overflowed = False
 
     def go_live(self) -> list[Delivery | AccessChange]:
-        """Become live from `since` on; returns what was held, in order, for the hub."""
+        """Become live from `since` on. Returns what was held, in order, for the hub."""
         held, self._held = self._held, []
         self.hold_anew()
         self.state = State.LIVE
@@ -188,7 +188,7 @@ class Subscriber:
         """Hold events from here on: the database is asked again for the user's access.
 
         Args:
-            cursor: the place of what was sent up to now.
+            cursor: covers what was sent up to now.
         """
         self.state = State.PAUSED
         self.cursor = cursor
@@ -199,9 +199,9 @@ class Subscriber:
         self._held = []
 
     def was_locked_out(self, until: Cursor) -> bool:
-        """Whether, of what was held, something up to that place took or gave the user access.
+        """Whether something held, up to that cursor, revoked or granted the user access.
 
-        If not, then a user who is allowed at that place was allowed all the while.
+        If not, a user who has access as of that cursor had it all the time.
         """
         for item in self._held:
             if isinstance(item, AccessChange):
@@ -218,7 +218,7 @@ class Subscriber:
         return change.kind is AccessKind.REVOKE and self.is_concerned_by(change)
 
     def _is_since(self, row: Event | AccessChange, until: Cursor) -> bool:
-        """Whether it came after the socket was let in, and before the answer."""
+        """Whether the row came after the socket was accepted, and before the answer."""
         came_before = self.since is not None and self.since.covers(row.xid)
         return until.covers(row.xid) and not came_before
 

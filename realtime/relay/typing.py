@@ -1,8 +1,8 @@
 """Who is typing where: limited in rate, ended by time, and shared between processes.
 
-Nothing of this is stored in the log. `TypingIndicators` says what is to be shown when: at most
-about three indicators a second leave per user and bot, the newest state always among them.
-`TypingBroadcaster` shows it to the bot's sockets, and hands it on for the other processes.
+None of it is stored in the log. `TypingIndicators` decides what is shown when: at most about three
+indicators per second for each user and bot, always with the newest state. `TypingBroadcaster` sends
+them to the bot's sockets, and passes them on for the other processes.
 """
 
 import asyncio
@@ -157,7 +157,7 @@ class TypingBroadcaster:
     def said(self, subscriber: Subscriber, bot_id: str, is_typing: bool) -> None:
         """A socket sent `typing`."""
         if subscriber.state is not State.LIVE:
-            return  # nobody may type who may not read
+            return  # a user who may not read may not type
         user_id, username = subscriber.user_id or "", subscriber.username or ""
         self._show(
             self._indicators.said(bot_id, user_id, username, subscriber.connection_id, is_typing)

@@ -36,7 +36,7 @@ _UPLOAD = """
 INSERT INTO documents (bot_id, id, uploaded_by, filename, mime_type, size_bytes)
 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING"""
 _EMIT = "SELECT relay.emit('bot:' || $1::uuid, $2::text, $3::jsonb, $4::uuid)"
-# To whoever owns the bot by now.
+# To the owner of the bot at that time.
 _NOTIFY = """
 SELECT relay.notify_user(b.owner_id, $2::text, $3::jsonb) FROM bots AS b WHERE b.id = $1::uuid"""
 
@@ -162,5 +162,5 @@ def emit(bot: UUID, type_: str, data: Data, actor: UUID) -> Act:
 
 
 def notify_owner(bot: UUID, type_: str, data: Data) -> Act:
-    """A notification for whoever owns the bot."""
+    """A notification for the owner of the bot."""
     return Act("notifications", _NOTIFY, (bot, type_, json.dumps(data)))

@@ -25,7 +25,7 @@ REPLAY_BYTES = 262_144
 
 
 class Handshake:
-    """One socket that is being let in.
+    """One socket that asks to be accepted.
 
     Args:
         subject: the subject of the client's token.

@@ -48,7 +48,7 @@ class Pings:
         self._slices[slice_number].discard(socket)
 
     async def run(self) -> NoReturn:
-        """Ping for ever. Cancel to end."""
+        """Ping until cancelled."""
         while True:
             await self._sleep(self._seconds / SLICES)
             due = (self._newest + 1) % SLICES

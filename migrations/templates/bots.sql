@@ -9,72 +9,67 @@ RETURN concat('{"type":"bot_update","bot_id":"', bot_id, '","data":{"update_type
     '","details":', details, ',"updated_by":', relay.json_id(updated_by),
     '},"timestamp":', at, '}');
 
--- How a column is compared and written, in the statement below: as SQL over o and n.
+-- The query for the bots with changed columns, and these with their new values as JSON, whatever
+-- columns the table has. It names each one by itself: the row as a whole would fetch what did not
+-- change, and what no client may see. So it is made anew for each run, and is to be cheap to plan.
 --
--- A value that lies outside of its row, where it did before, is not fetched: it is the same. (Before
--- PostgreSQL 17 nobody can tell, and both are compared.) Whether two values differ is asked of their
--- JSON, since not every type has equality; text and bytea may be too long for that, and json may hold
--- what jsonb cannot.
-CREATE FUNCTION relay.column_change(name name, type oid, is_long boolean) RETURNS text
-LANGUAGE sql STABLE AS $$
-    SELECT format(
-        CASE WHEN column_change.is_long AND current_setting('server_version_num')::int >= 170000
-            THEN 'CASE WHEN pg_column_toast_chunk_id(o.%1$I) = pg_column_toast_chunk_id(n.%1$I)'
-                ' THEN NULL'
-            ELSE 'CASE' END
-        || CASE
-            WHEN t.base = 'bytea'::regtype THEN ' WHEN o.%1$I IS DISTINCT FROM n.%1$I'
-            WHEN t.base = 'json'::regtype
-                THEN ' WHEN o.%1$I::text IS DISTINCT FROM n.%1$I::text'
-            WHEN t.is_text THEN ' WHEN o.%1$I::text COLLATE "C"'
-                ' IS DISTINCT FROM n.%1$I::text COLLATE "C"'
-            ELSE ' WHEN to_jsonb(o.%1$I) IS DISTINCT FROM to_jsonb(n.%1$I)' END
-        || ' THEN concat(%2$L, '
-        || CASE
-            WHEN t.is_text OR t.base = 'bytea'::regtype
-                THEN 'CASE WHEN octet_length(n.%1$I) > 16777216 THEN ''{"omitted":"too large"}'''
-                    ' ELSE coalesce(to_json(n.%1$I)::text, ''null'') END'
-            WHEN t.base = 'timestamptz'::regtype
-                THEN 'CASE WHEN relay.json_time(n.%1$I) = ''null'' THEN ''null'''
-                    ' ELSE replace(to_json(n.%1$I)::text, ''+00:00"'', ''Z"'') END'
-            WHEN t.base = 'json'::regtype
-                THEN 'coalesce(relay.json_data(n.%1$I::text), ''null'')'
-            ELSE 'coalesce(relay.json_data(to_jsonb(n.%1$I)::text), ''null'')' END
-        || ') END', column_change.name, to_json(column_change.name)::text || ':')
-    FROM (
-        SELECT coalesce(nullif(b.typbasetype, 0), b.oid) AS base,
-            coalesce(nullif(b.typbasetype, 0), b.oid)
-                IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) AS is_text
-        FROM pg_type AS b
-        WHERE b.oid = column_change.type
-    ) AS t
-$$;
-
--- The statement that writes a bot_update for each bot with changed columns, with their new values,
--- whatever columns the table has. It names each one by itself: the row as a whole would fetch what
--- did not change, and what no client may see. So it is made anew for each run.
---
--- newer is what the old rows are compared with: new_rows, or the table. A column that is computed
+-- newer is what the old rows are compared with: new_rows, or the table. A value that lies outside of
+-- its row, where it did before, is the same and is not fetched. (Before PostgreSQL 17 nobody can
+-- tell, and both are compared.) Not every type has equality, so most are compared as JSON; but text
+-- and bytea may be too long for that, and json may hold what jsonb cannot. A column that is computed
 -- when it is read has no value in a trigger, and is left out.
 CREATE FUNCTION relay.bot_changes(relation oid, newer text) RETURNS text
-LANGUAGE sql STABLE AS $$
-    SELECT concat($query$
-        INSERT INTO relay.events (topic, type, payload)
-        SELECT concat('bot:', c.id), 'bot_update', relay.bot_event(c.id, 'config',
-            concat('{', c.details, '}'), coalesce(c.updated_by, $2), $1)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    details text;
+    unmoved text := CASE WHEN current_setting('server_version_num')::int >= 170000
+        THEN 'CASE WHEN pg_column_toast_chunk_id(o.%1$I) = pg_column_toast_chunk_id(n.%1$I)'
+            ' THEN NULL '
+        ELSE 'CASE ' END;
+BEGIN
+    SELECT string_agg(format(
+        CASE WHEN a.attlen = -1 THEN unmoved ELSE 'CASE ' END || CASE
+            WHEN t.base = 'bytea'::regtype
+                THEN 'WHEN o.%1$I IS DISTINCT FROM n.%1$I THEN %2$L || CASE'
+                    ' WHEN octet_length(n.%1$I) > 16777216 THEN ''{"omitted":"too large"}'''
+                    ' ELSE coalesce(to_json(n.%1$I)::text, ''null'') END END'
+            WHEN t.base IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype)
+                THEN 'WHEN o.%1$I::text COLLATE "C" IS DISTINCT FROM n.%1$I::text COLLATE "C"'
+                    ' THEN %2$L || CASE'
+                    ' WHEN octet_length(n.%1$I) > 16777216 THEN ''{"omitted":"too large"}'''
+                    ' ELSE coalesce(to_json(n.%1$I)::text, ''null'') END END'
+            WHEN t.base = 'json'::regtype
+                THEN 'WHEN o.%1$I::text IS DISTINCT FROM n.%1$I::text'
+                    ' THEN %2$L || coalesce(relay.json_data(n.%1$I::text), ''null'') END'
+            WHEN t.base = 'timestamptz'::regtype
+                THEN 'WHEN o.%1$I IS DISTINCT FROM n.%1$I THEN %2$L || CASE'
+                    ' WHEN n.%1$I >= ''0001-01-01 00:00:00+00''::timestamptz'
+                    ' AND n.%1$I < ''10000-01-01 00:00:00+00''::timestamptz'
+                    ' THEN replace(to_json(n.%1$I)::text, ''+00:00"'', ''Z"'')'
+                    ' ELSE ''null'' END END'
+            WHEN t.base IN ('uuid'::regtype, 'bool'::regtype, 'int4'::regtype, 'int8'::regtype)
+                THEN 'WHEN o.%1$I IS DISTINCT FROM n.%1$I'
+                    ' THEN %2$L || coalesce(to_json(n.%1$I)::text, ''null'') END'
+            ELSE 'WHEN to_jsonb(o.%1$I) IS DISTINCT FROM to_jsonb(n.%1$I)'
+                ' THEN %2$L || coalesce(relay.json_data(to_jsonb(n.%1$I)::text), ''null'') END'
+        END, a.attname, to_json(a.attname)::text || ':'), ', ' ORDER BY a.attnum)
+    INTO details
+    FROM pg_attribute AS a
+    JOIN (SELECT y.oid, coalesce(nullif(y.typbasetype, 0), y.oid) AS base FROM pg_type AS y) AS t
+        ON t.oid = a.atttypid
+    WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
+        AND a.attgenerated <> 'v' AND a.attname <> ALL ({{untold}});
+    RETURN concat($query$
+        SELECT c.id, c.updated_by, c.details
         FROM (
-            SELECT {{n.id}} AS id, {{n.updated_by}} AS updated_by, array_to_string(ARRAY[$query$,
-                string_agg(relay.column_change(a.attname, a.atttypid, a.attlen = -1), ', '
-                    ORDER BY a.attnum),
-                $query$]::text[], ',') AS details
+            SELECT {{n.id}} AS id, {{n.updated_by}} AS updated_by,
+                array_to_string(ARRAY[$query$, details, $query$]::text[], ',') AS details
             FROM old_rows AS o
-            JOIN $query$, bot_changes.newer, $query$ AS n ON {{n.id}} = {{o.id}}
+            JOIN $query$, newer, $query$ AS n ON {{n.id}} = {{o.id}}
             OFFSET 0
         ) AS c
-        WHERE c.details <> ''$query$)
-    FROM pg_attribute AS a
-    WHERE a.attrelid = bot_changes.relation AND a.attnum > 0 AND NOT a.attisdropped
-        AND a.attgenerated <> 'v' AND a.attname <> ALL ({{untold}})
+        WHERE c.details <> ''$query$);
+END
 $$;
 
 -- What a new owner comes to, for relay.access_rows: a row for each user concerned, by what they have
@@ -166,13 +161,18 @@ DECLARE
     instant text := relay.instant();
     newer text := CASE WHEN relay.is_written('relay.bots', instant, TG_RELID)
         THEN TG_RELID::regclass::text ELSE 'new_rows' END;
-    updates bigint;
+    changed record;
+    wrote boolean := false;
 BEGIN
     IF NOT EXISTS (SELECT FROM old_rows) THEN
         RETURN NULL;
     END IF;
-    EXECUTE relay.bot_changes(TG_RELID, newer) USING at, actor;
-    GET DIAGNOSTICS updates = ROW_COUNT;
+    FOR changed IN EXECUTE relay.bot_changes(TG_RELID, newer) LOOP
+        INSERT INTO relay.events (topic, type, payload)
+        VALUES (concat('bot:', changed.id), 'bot_update', relay.bot_event(changed.id, 'config',
+            concat('{', changed.details, '}'), coalesce(changed.updated_by, actor), at));
+        wrote := true;
+    END LOOP;
     INSERT INTO relay.events (topic, type, payload, user_id, code)
     SELECT r.*
     FROM (
@@ -198,7 +198,7 @@ BEGIN
             true, c.named, c.effect, at) AS a
         WHERE b.id = b.old_id
     ) AS r;
-    IF FOUND OR updates > 0 THEN
+    IF FOUND OR wrote THEN
         PERFORM relay.ring(TG_TABLE_NAME);
     END IF;
     instant := relay.mark_changed('relay.bots', instant);
@@ -223,6 +223,7 @@ DECLARE
     actor uuid := relay.actor();
     instant text := relay.instant();
     reads boolean := coalesce(relay.is_written('relay.bots', instant, TG_RELID), false);
+    changed record;
 BEGIN
     INSERT INTO relay.events (topic, type, payload, code)
     SELECT concat('bot:', {{o.id}}), CASE WHEN b.is_there THEN 'recheck' ELSE 'eject' END,
@@ -235,7 +236,11 @@ BEGIN
         RETURN NULL;
     END IF;
     IF reads THEN
-        EXECUTE relay.bot_changes(TG_RELID, TG_RELID::regclass::text) USING at, actor;
+        FOR changed IN EXECUTE relay.bot_changes(TG_RELID, TG_RELID::regclass::text) LOOP
+            INSERT INTO relay.events (topic, type, payload)
+            VALUES (concat('bot:', changed.id), 'bot_update', relay.bot_event(changed.id, 'config',
+                concat('{', changed.details, '}'), coalesce(changed.updated_by, actor), at));
+        END LOOP;
         INSERT INTO relay.events (topic, type, payload, user_id, code)
         SELECT a.*
         FROM old_rows AS o

@@ -11,6 +11,5 @@ DROP FUNCTION relay.access_rows(
     uuid, uuid, text, text, boolean, boolean, uuid, text, text);
 DROP FUNCTION relay.is_news(uuid, uuid, text, text);
 DROP FUNCTION relay.bot_changes(oid, text);
-DROP FUNCTION relay.column_change(name, oid, boolean);
 DROP FUNCTION relay.bots_inserted();
 DROP FUNCTION relay.users_inserted();

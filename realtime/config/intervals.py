@@ -14,7 +14,10 @@ class Intervals:
     start: float = 10.0
     """How long the database may take to answer at the start, when no client waits yet."""
     idle_request: float = 30.0
-    """How long an HTTP connection may stay open between two requests."""
+    """How long an HTTP connection may take for the headers of the next request, however it sends
+    them; so it is also how long one may be idle."""
+    body: float = 10.0
+    """How long a request may take to send its body."""
     ping: float = 25.0
     """The time between two pings of a socket, and how long a socket may take to answer one.
     Routers of Procfile hosts cut a connection that is silent for 55 s."""

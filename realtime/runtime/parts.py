@@ -34,6 +34,7 @@ from realtime.relay.refusals import Refusals
 from realtime.relay.resume import ResumeBatcher
 from realtime.relay.typing import TypingBroadcaster, TypingIndicators
 from realtime.runtime.logging import Line
+from realtime.web.acceptor import OpenFiles
 from realtime.web.metrics_source import MetricsSource
 from realtime.web.pings import Pings
 from realtime.web.services import Services
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
 
 log = logging.getLogger(__name__)
+
+SPARE_FILES = 16
+"""How many files a process may open beside those of its clients and its pool: the connection that
+listens, one that cancels a query, a fetch of keys, a static file."""
 
 
 class DatabaseParts:
@@ -163,7 +168,8 @@ class WebParts:
     ) -> None:
         self.vitals = Vitals(time.time, time.monotonic, seconds=intervals.loop_lag)
         self.pings = Pings(intervals.ping)
-        self.status = Status(port, listener, relaying.reader)
+        self.files = OpenFiles(settings.database_pool_size + SPARE_FILES, time.monotonic)
+        self.status = Status(port, listener, relaying.reader, self.files)
         self.metrics = MetricsSource(
             node_id,
             database.metrics,

@@ -17,6 +17,7 @@ from realtime.postgres.pool import DATABASE_ERRORS, open_pool
 from realtime.relay import closing
 from realtime.relay.position import Position
 from realtime.runtime.parts import DatabaseParts, RelayParts, WebParts, make_listener
+from realtime.web.acceptor import Acceptor
 from realtime.web.app import make_app
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ BACKLOG = 1024
 """How many connections may wait to be accepted."""
 MAX_HEADER_BYTES = 32768
 """How long the headers of one request may be."""
+MAX_BODY_BYTES = 65536
+"""How long the body of one request may be; no endpoint needs one."""
 
 
 class StartError(CommandError):
@@ -128,13 +131,17 @@ class Server:
         http = HTTPServer(
             make_app(self.web.services),
             max_header_size=MAX_HEADER_BYTES,
+            max_body_size=MAX_BODY_BYTES,
             idle_connection_timeout=self._intervals.idle_request,
+            body_timeout=self._intervals.body,
         )
+        acceptor = Acceptor(self._sockets, http.handle_stream, self.web.files)
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(work) for work in self._background()]
-            http.add_sockets(self._sockets)
+            acceptor.start()
             announce(self)
             await stop.wait()
+            acceptor.stop()
             await self._drain(http)
             for task in background:
                 task.cancel()
@@ -161,7 +168,6 @@ class Server:
     async def _drain(self, http: HTTPServer) -> None:
         """Close every socket, spread over the drain time so that they do not return at once."""
         self.web.status.is_draining = True
-        http.stop()
         leaving = list(self.hub)
         if leaving:
             delay = min(self._drain_seconds / len(leaving), self._intervals.drain_step)

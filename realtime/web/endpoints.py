@@ -159,11 +159,11 @@ class ReadyHandler(JsonHandler):
 
     def get(self) -> None:
         status = self._services.status
-        if status.is_ready:
+        reason = status.not_ready
+        if reason is None:
             milliseconds = round(1000 * (status.round_trip or 0.0), 2)
             self.answer(
                 {"status": "ready", "database_ms": milliseconds, "relay": status.doorbell_mode}
             )
         else:
-            why = "draining" if status.is_draining else "not connected to the database"
-            self.answer({"status": "not ready", "reason": why}, 503)
+            self.answer({"status": "not ready", "reason": reason}, 503)

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from realtime.relay.reader import Reader
+from realtime.web.acceptor import NO_FILES, OpenFiles
 
 
 class Listener(Protocol):
@@ -23,14 +24,16 @@ class Status:
         port: the TCP port that the process serves on.
         listener: the connection that listens to the database.
         reader: what reads the log.
+        files: whether more connections can be accepted.
     """
 
-    def __init__(self, port: int, listener: Listener, reader: Reader) -> None:
+    def __init__(self, port: int, listener: Listener, reader: Reader, files: OpenFiles) -> None:
         self.port = port
         self.is_draining = False
         """Whether the process has been told to stop."""
         self._listener = listener
         self._reader = reader
+        self.files = files
 
     @property
     def is_connected(self) -> bool:
@@ -40,7 +43,16 @@ class Status:
     @property
     def is_ready(self) -> bool:
         """Whether new sockets should come to this process."""
-        return self.is_connected and not self.is_draining
+        return self.not_ready is None
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why new sockets should not come to this process; None: they should."""
+        if self.is_draining:
+            return "draining"
+        if not self.is_connected:
+            return "not connected to the database"
+        return NO_FILES if self.files.is_full else None
 
     @property
     def round_trip(self) -> float | None:

@@ -9,13 +9,15 @@ import pytest
 
 from realtime.relay.pace import PaceState
 from realtime.relay.reader import Reader
+from realtime.web.acceptor import OpenFiles
 from realtime.web.status import Status
 
 
 def status(*, mode: PaceState = PaceState.AWAKE, **listener: Any) -> Status:
     given = {"is_connected": True, "can_hear": True, "round_trip": 0.01, **listener}
     reader = cast("Reader", SimpleNamespace(state=mode))
-    return Status(8000, cast("Any", SimpleNamespace(**given)), reader)
+    files = OpenFiles(10, lambda: 100.0, limit=lambda: 1000)
+    return Status(8000, cast("Any", SimpleNamespace(**given)), reader, files)
 
 
 @pytest.mark.parametrize("mode", PaceState)
@@ -25,10 +27,13 @@ def test_the_doorbell_mode_is_the_readers_where_rings_arrive(mode: PaceState) ->
     assert status(mode=mode, can_hear=False).doorbell_mode == "polling"
 
 
-def test_new_sockets_should_come_while_the_database_is_heard_and_nobody_drains() -> None:
-    """Either of the two is enough to send them elsewhere."""
+def test_new_sockets_should_come_while_nothing_stands_against_it() -> None:
+    """Each reason is enough to send them elsewhere, and is named."""
     ready = status()
     assert ready.is_ready
-    ready.is_draining = True
+    ready.files.ran_out()
     assert not ready.is_ready
-    assert not status(is_connected=False).is_ready
+    assert ready.not_ready == "no file descriptor is left for new connections"
+    ready.is_draining = True
+    assert ready.not_ready == "draining"
+    assert status(is_connected=False).not_ready == "not connected to the database"

@@ -11,7 +11,7 @@ import click
 @click.command()
 @click.argument("mapping", required=False, type=click.Path(path_type=Path))
 @click.option("--apply", "action", flag_value="apply", help="Run the SQL, in one transaction.")
-@click.option("--detach", "action", flag_value="detach", help="Take everything off again.")
+@click.option("--detach", "action", flag_value="detach", help="Remove everything again.")
 @click.option("--example", "action", flag_value="example", help="Print the whole default mapping.")
 @click.option("--from", "folder", type=Path, default=".", hidden=True)
 def command(mapping: Path | None, action: str | None, folder: Path) -> None:

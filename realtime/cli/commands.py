@@ -69,7 +69,7 @@ class Commands(click.Group):
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Rowcast sends rows that are committed to PostgreSQL to WebSockets.",
+    help="Rowcast sends each change of PostgreSQL rows to WebSockets.",
 )
 @click.version_option(__version__, prog_name="Rowcast", message="%(prog)s %(version)s")
 def main() -> None:

@@ -9,7 +9,7 @@ import click
 
 
 @click.command()
-@click.option("--simulate", is_flag=True, help="With people who talk in the demo bot.")
+@click.option("--simulate", is_flag=True, help="Simulate people who talk with the demo bot.")
 def command(simulate: bool) -> None:
     """Serve a demo on a database of its own.
 

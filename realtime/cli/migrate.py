@@ -8,7 +8,7 @@ import click
 
 
 @click.command()
-@click.option("--core", is_flag=True, help="The log alone, for tables of your own.")
+@click.option("--core", is_flag=True, help="Make only the log, for tables of your own.")
 def command(core: bool) -> None:
     """Bring the schema of the database up to date.
 

@@ -17,20 +17,20 @@ from realtime.errors import CommandError
     default=5,
     show_default=True,
     metavar="EVENTS_PER_SECOND",
-    help="Changes of rows a second. The words by which answers grow come on top.",
+    help="Row changes per second. The updates of growing answers are not counted.",
 )
 @click.option("--seconds", type=click.FloatRange(min=0), help="How long.  [default: until Ctrl-C]")
 @click.option("--bots", type=click.IntRange(1, 100), default=4, show_default=True)
 @click.option("--people", type=click.IntRange(3, 1000), default=8, show_default=True)
-@click.option("--seed", type=int, help="The same number makes the same things happen.")
-@click.option("--keep", is_flag=True, help="Leave the rows there at the end.")
+@click.option("--seed", type=int, help="The same number repeats the same run.")
+@click.option("--keep", is_flag=True, help="Do not delete the rows at the end.")
 @click.option("--beside", type=click.UUID, nargs=2, hidden=True)
 def command(**options: Any) -> None:
     """Write rows as the users of a busy platform would.
 
     They ask questions, answers grow word by word, documents are processed, permissions change.
-    The rows go into DATABASE_DIRECT_URL, or DATABASE_URL. The people and bots are its own: it
-    touches no other rows, and deletes what it made at its end.
+    The rows go into DATABASE_DIRECT_URL, or DATABASE_URL. It makes people and bots of its
+    own, changes no other rows, and deletes what it made when it ends.
 
     \b
     Example:

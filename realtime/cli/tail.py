@@ -10,9 +10,11 @@ import click
 @click.command()
 @click.argument("bot")
 @click.option("--url", help="The server's address.  [default: this machine's PORT]")
-@click.option("--token", "given", help="A token.  [default: one for --user is signed]")
+@click.option(
+    "--token", "given", help="The token to use.  [default: one that is signed for --user]"
+)
 @click.option("--user", help="The token's subject.  [default: Ada of the demo]")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as it was sent.")
+@click.option("--json", "as_json", is_flag=True, help="Print each message as one line of JSON.")
 def command(bot: str, url: str | None, given: str | None, user: str | None, as_json: bool) -> None:
     """Print what happens on a bot, a line for each event.
 

@@ -17,9 +17,9 @@ DEFAULT_TTL_SECONDS = 3600
     type=click.IntRange(min=1),
     default=DEFAULT_TTL_SECONDS,
     show_default=True,
-    help="Seconds that it is good for.",
+    help="Seconds until the token expires.",
 )
-@click.option("--admin", is_flag=True, help="With the admin claim.")
+@click.option("--admin", is_flag=True, help="Add the admin claim.")
 def command(subject: str, ttl: int, admin: bool) -> None:
     """Print a signed token.
 

@@ -31,7 +31,7 @@ SOAK_SECONDS = 240
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("scenarios", nargs=-1, type=click.Choice(list(SCENARIOS)))
 @click.option("--rounds", default=ROUNDS, show_default=True, type=click.IntRange(min=1))
-@click.option("--only", multiple=True, metavar="NAME", help="Only these contenders.")
+@click.option("--only", multiple=True, metavar="NAME", help="Only this server. May be repeated.")
 @click.option("--quick", is_flag=True, help="A smoke run: one round of small loads.")
 @click.option(
     "--seconds",

@@ -22,11 +22,11 @@ from tests.chaos.run import run
     type=click.FloatRange(min=5),
     default=120,
     show_default=True,
-    help="How long faults go on; from 60 on, until every kind has happened.",
+    help="How long faults happen. From 60 on, the run waits until every kind has happened.",
 )
 @click.option("--seed", type=int, help="Repeats a run's choices. [default: another each time]")
 def main(seconds: float, seed: int | None) -> None:
-    """Break everything for a while, and prove that nobody noticed."""
+    """Cause faults of every kind for a while, and check that no client missed anything."""
     signal.signal(signal.SIGTERM, _end)  # as Ctrl-C, so that everything started is ended
     chosen = secrets.randbelow(1_000_000) if seed is None else seed
     report = run(seconds, chosen, _say)

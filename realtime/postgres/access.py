@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from realtime.postgres.event_log import CURRENT_CURSOR, to_cursor
+from realtime.postgres.event_log import is_of, log_end, to_cursor
 from realtime.postgres.pool import asking
 from realtime.relay import closing
 from realtime.relay.admission import Admission, AdmissionRequest
 from realtime.relay.cursor import Cursor
 from realtime.relay.errors import Refused
+from realtime.relay.position import Lineage
 from realtime.relay.protocol import bot_of
 from realtime.relay.recheck import RecheckResult
 
@@ -28,8 +29,9 @@ PATIENCE = 4
 # One statement, and the functions are STABLE: who, what they may, and since when are one moment.
 _AUTHORIZE = f"""
 SELECT who.user_id::text, who.username, may.bot_name, may.role,
-       {CURRENT_CURSOR}
-  FROM unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS asked(subject, bot_id, number)
+       log_end.*
+  FROM {log_end("$4", "$5", "$6")}
+ CROSS JOIN unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS asked(subject, bot_id, number)
   LEFT JOIN LATERAL (SELECT * FROM relay.authenticate(asked.subject, $1) LIMIT 1) AS who
     ON asked.subject IS NOT NULL
   LEFT JOIN LATERAL (SELECT * FROM relay.authorize(who.user_id, asked.bot_id) LIMIT 1) AS may
@@ -37,12 +39,13 @@ SELECT who.user_id::text, who.username, may.bot_name, may.role,
  ORDER BY asked.number
 """
 _RECHECK = f"""
-SELECT {CURRENT_CURSOR},
+SELECT log_end.*,
        array(SELECT CASE WHEN bot_id IS NULL
                     THEN EXISTS (SELECT FROM relay.authenticate(user_id, 'id'))
                     ELSE EXISTS (SELECT FROM relay.authorize(user_id::uuid, bot_id::uuid)) END
                FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked(user_id, bot_id, place)
               ORDER BY place) AS allowed
+  FROM {log_end("$3", "$4", "$5")}
 """
 
 
@@ -50,12 +53,16 @@ class Access:
     """Asks the database who may be where.
 
     Args:
+        lineage: which log the answers must be of; told of the newest row that they saw.
         subject_kind: what a token's subject is, `id` or `username` (the setting JWT_SUBJECT).
         timeout: seconds until a question counts as unanswered.
     """
 
-    def __init__(self, pool: "Pool", *, subject_kind: str, timeout: float) -> None:
+    def __init__(
+        self, pool: "Pool", lineage: Lineage, *, subject_kind: str, timeout: float
+    ) -> None:
         self._pool = pool
+        self._lineage = lineage
         self._subject_kind = subject_kind
         self._timeout = timeout
 
@@ -77,8 +84,7 @@ class Access:
         # What Postgres cannot hold as text is nobody's id or name.
         subjects = [one.subject if _can_be_text(one.subject) else None for one in questions]
         bots = [one.bot_id for one in questions]
-        rows = await self._fetch(_AUTHORIZE, self._subject_kind, subjects, bots)
-        cursor = to_cursor(rows[0])
+        rows, cursor = await self._fetch(_AUTHORIZE, self._subject_kind, subjects, bots)
         return [_answer(one, row, cursor) for one, row in zip(questions, rows, strict=True)]
 
     async def recheck(self, questions: Sequence[tuple[str, str]]) -> RecheckResult:
@@ -89,13 +95,24 @@ class Access:
         """
         users = [user_id for user_id, _ in questions]
         bots = [bot_of(topic) for _, topic in questions]
-        (row,) = await self._fetch(_RECHECK, users, bots)
-        return RecheckResult(row["allowed"], to_cursor(row))
+        (row,), cursor = await self._fetch(_RECHECK, users, bots)
+        return RecheckResult(row["allowed"], cursor)
 
-    async def _fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+    async def _fetch(self, query: str, *arguments: object) -> tuple[list[asyncpg.Record], Cursor]:
+        """The answers, and the cursor as of which they hold."""
+        lineage = self._lineage
+        database, seen = lineage.database, lineage.newest
         seconds = PATIENCE * self._timeout
         async with asking(self._pool, "access", seconds=seconds) as connection:
-            return await connection.fetch(query, *arguments, timeout=self._timeout)
+            known = seen or (None, None, None)
+            rows = await connection.fetch(query, *arguments, *known, timeout=self._timeout)
+        # In another history the cursor would hide what came after. The reader will notice that
+        # within seconds, and have everybody come back.
+        if not rows[0]["is_known"] or not is_of(rows[0]["of"], database):
+            raise Refused(*closing.DATABASE_AWAY)
+        cursor = to_cursor(rows[0])
+        lineage.saw(cursor.anchor)
+        return rows, cursor
 
 
 def _answer(question: AdmissionRequest, row: asyncpg.Record, cursor: Cursor) -> Admission | Refused:

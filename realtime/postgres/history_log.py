@@ -8,10 +8,21 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from realtime.postgres.event_log import COLUMNS, FLOOR, to_access_change, to_event, to_floor
+from realtime.postgres.event_log import (
+    COLUMNS,
+    FLOOR,
+    KNOWN,
+    to_access_change,
+    to_anchors,
+    to_event,
+    to_floor,
+    to_grant,
+)
 from realtime.postgres.pool import asking
-from realtime.relay.events import AccessChange, Event
-from realtime.relay.resume import ReadRange, TopicHistory
+from realtime.relay.cursor import Anchor, Database
+from realtime.relay.events import AccessKind, Event
+from realtime.relay.position import Lineage
+from realtime.relay.resume import LogState, ReadRange, TopicHistory
 
 if TYPE_CHECKING:
     import asyncpg
@@ -22,6 +33,8 @@ if TYPE_CHECKING:
 # The newest first: where there are too many, those who were away only briefly are still served.
 _READ = f"""
 SELECT 'floor' AS part, floor.* FROM ({FLOOR}) AS floor
+UNION ALL
+SELECT 'known', known.* FROM ({KNOWN.format(xids="$8", ids="$9")}) AS known
 UNION ALL
 SELECT 'newer', found.*
   FROM unnest($1::text[], $2::xid8[]) AS asked(of_topic, last)
@@ -40,7 +53,7 @@ SELECT 'open', found.*
         LIMIT $7::bigint + 1) AS found
 UNION ALL
 SELECT 'change', {COLUMNS} FROM relay.events
- WHERE code IS NOT NULL
+ WHERE (code IS NOT NULL OR user_id IS NOT NULL) AND type <> '{AccessKind.RECHECK}'
    AND (xid > $5::xid8 OR xid = ANY ($4::xid8[]))
    AND (topic IS NULL OR topic = ANY ($1::text[]))
    AND (user_id IS NULL OR user_id = ANY ($6::uuid[]))
@@ -54,14 +67,22 @@ class HistoryLog:
         timeout: seconds until a read counts as failed.
     """
 
-    def __init__(self, pool: "Pool", *, timeout: float) -> None:
+    def __init__(self, pool: "Pool", lineage: Lineage, *, timeout: float) -> None:
         self._pool = pool
+        self._lineage = lineage
         self._timeout = timeout
 
     async def read(
-        self, ranges: Mapping[str, ReadRange], user_ids: Sequence[str], limit: int
+        self,
+        ranges: Mapping[str, ReadRange],
+        user_ids: Sequence[str],
+        limit: int,
+        seen: Sequence[Anchor],
     ) -> Mapping[str, TopicHistory]:
         """Read topics, each over its own range, at most `limit + 1` events of each.
+
+        Args:
+            seen: rows of which the answer says whether they are still there.
 
         Raises:
             Refused: the database cannot be asked (1013).
@@ -79,20 +100,27 @@ class HistoryLog:
                 min(range_.last for range_ in ranges.values()),
                 list(user_ids),
                 limit,
+                [row.xid for row in seen],
+                [row.id for row in seen],
                 timeout=self._timeout,
             )
-        return _sort_out(ranges, rows, limit)
+        return _sort_out(ranges, rows, limit, self._lineage.database)
 
 
 def _sort_out(
-    ranges: Mapping[str, ReadRange], rows: "Sequence[asyncpg.Record]", limit: int
+    ranges: Mapping[str, ReadRange],
+    rows: "Sequence[asyncpg.Record]",
+    limit: int,
+    database: Database,
 ) -> Mapping[str, TopicHistory]:
     """Give each topic its rows."""
     parts: defaultdict[str, list[asyncpg.Record]] = defaultdict(list)
     for row in rows:
         parts[row["part"]].append(row)
-    floor = to_floor(parts["floor"][0])
-    changes: list[AccessChange] = [to_access_change(row) for row in parts["change"]]
+    state = LogState(to_floor(parts["floor"][0], database), to_anchors(parts["known"]))
+    changes = [
+        to_grant(row) if row["code"] is None else to_access_change(row) for row in parts["change"]
+    ]
     newer: defaultdict[str, list[Event]] = defaultdict(list)
     for row in parts["newer"]:
         newer[row["topic"]].append(to_event(row))
@@ -103,5 +131,5 @@ def _sort_out(
     for topic in ranges:
         found = newer[topic]
         lowest = min(event.xid for event in found) if len(found) > limit else 0
-        histories[topic] = TopicHistory(floor, changes, [*(events[topic] | set(found))], lowest)
+        histories[topic] = TopicHistory(state, changes, [*(events[topic] | set(found))], lowest)
     return histories

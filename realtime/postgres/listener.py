@@ -16,7 +16,7 @@ import asyncpg
 
 from realtime.postgres.doorbell import CHANNEL, POLL_SECONDS, Doorbell
 from realtime.postgres.event_log import EventLog
-from realtime.postgres.pool import DATABASE_ERRORS, WrongServer, connect, identify
+from realtime.postgres.pool import DATABASE_ERRORS, WrongServer, connect
 from realtime.postgres.schema import check_schema
 from realtime.relay.backoff import Backoff
 from realtime.relay.counters import Counters
@@ -37,9 +37,8 @@ async def read_position(dsn: str, timeout: float) -> Position:
     """
     connection = await connect(dsn, timeout)
     try:
-        database = await identify(connection)
         await check_schema(connection)
-        return Position.at(database, await EventLog(connection).current_cursor())
+        return await EventLog(connection).start()
     finally:
         connection.terminate()
 
@@ -114,15 +113,16 @@ class Listener:
     async def _listening(self, reader: Reader) -> AsyncIterator[tuple[EventLog, Doorbell]]:
         connection = await connect(self._dsn, self._timeout)
         try:
-            database = await identify(connection)
+            event_log = EventLog(connection)
+            signer = await event_log.signer()
             doorbell = Doorbell(connection, self._node_id, self._on_typing, self._counters)
             await doorbell.listen()
             await self._try_hearing(doorbell)
-            event_log = EventLog(connection)
-            if database != reader.position.database:
+            if signer.database == reader.lineage.database:
+                reader.lineage.signer = signer  # a key may have been changed
+            else:
                 log.warning(Line("database_replaced"))
-                position = Position.at(database, await event_log.current_cursor())
-                reader.start_over(position, GapReason.FOREIGN)
+                reader.start_over(await event_log.start(), GapReason.FOREIGN)
             self._doorbell, self._event_log = doorbell, event_log
             self._on_change(True)
             yield event_log, doorbell

@@ -68,8 +68,7 @@ SELECT pg_is_in_recovery() AS is_standby,
        (SELECT oid FROM pg_database WHERE datname = current_database()) AS oid
   FROM pg_control_system()
 """
-# The control file's own timeline lags after a promotion; the current WAL file's name does not.
-_TIMELINE = "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
+_TIMELINE = "SELECT relay.timeline()"
 
 
 class WrongServer(CommandError):
@@ -243,6 +242,9 @@ async def identify(connection: "AnyConnection") -> Database:
             "this server is a standby (in recovery), from which events would be lost; "
             "point DATABASE_URL at the primary"
         )
-    timeline = await connection.fetchval(_TIMELINE)
+    try:
+        timeline = await connection.fetchval(_TIMELINE)
+    except (asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError):
+        timeline = 0  # not migrated, so there are no cursors
     # int8 in the catalogue, printed unsigned everywhere else.
-    return Database(row["system_identifier"] % 2**64, row["oid"], int(timeline, 16))
+    return Database(row["system_identifier"] % 2**64, row["oid"], timeline)

@@ -4,7 +4,6 @@ One per process, made by `server` and given to each part that counts. Nothing he
 anybody anything, for it is called for every event and every fan-out.
 """
 
-import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -101,9 +100,7 @@ class Counters:
         self._clock_offset = page.clock_offset
         self.reads += 1
         self.read_seconds += page.seconds
-        age = self._age(events[0]) if events else 0.0
-        # A row that was written by hand may say that it is of any time, infinity included.
-        self.lag = age if math.isfinite(age) else 0.0
+        self.lag = self._age(events[0]) if events else 0.0
         if events:
             self.events += len(events)
             self.batches.observe(len(events))
@@ -114,8 +111,8 @@ class Counters:
             self.deliveries += len(events) * sockets
             now = self._monotonic() - self._clock_offset
             # An answer that grows is held back on purpose: its delay says nothing of the relay.
-            ages = [now - event.written_at for event in events if event.subject is None]
-            self.latency.observe(*filter(math.isfinite, ages))
+            ages = [now - event.written_at / 1e6 for event in events if event.subject is None]
+            self.latency.observe(*ages)
 
     def gone(self, code: int, *, is_ours: bool) -> None:
         """A socket is gone.
@@ -128,4 +125,4 @@ class Counters:
         self.closes[str(code) if is_known else "other"] += 1
 
     def _age(self, event: Event) -> float:
-        return self._monotonic() - self._clock_offset - event.written_at
+        return self._monotonic() - self._clock_offset - event.written_at / 1e6

@@ -34,12 +34,6 @@ _SHAPE = re.compile(
     re.ASCII,
 )
 # As 0.1.0 wrote it: unsigned and without an anchor.
-_MAX_OLD = 400
-_OLD = re.compile(
-    r"1\.(?P<system>[0-9a-f]{1,16})\.(?P<database>[0-9a-f]{1,8})\.(?P<timeline>[0-9a-f]{1,8})"
-    r"\.(?P<last>[0-9a-f]{1,16})\.(?P<open>(?:[0-9a-f]{1,16}(?:-[0-9a-f]{1,16})*)?)",
-    re.ASCII,
-)
 _OLD_SHAPE = re.compile(r"1\.[0-9a-f]+\.[0-9a-f]+\.[0-9a-f]+\.[0-9a-f]+\.[0-9a-f-]*", re.ASCII)
 
 
@@ -85,15 +79,15 @@ class Cursor:
     """The newest row seen. None where there was none yet: then `last` is 0."""
 
     @classmethod
-    def at(cls, snapshot: Snapshot, last: int, anchor: Anchor | None = None) -> "Cursor":
+    def at(cls, snapshot: Snapshot, newest: Anchor | None) -> "Cursor":
         """The cursor of one who has seen all that the snapshot covers.
 
         Args:
             snapshot: of the statement that read.
-            last: the highest transaction id of any event seen up to now.
-            anchor: the newest row seen up to now.
+            newest: the newest row seen up to now, by any statement; None: there was none.
         """
-        return cls(last, tuple(sorted(xid for xid in snapshot.in_progress if xid < last)), anchor)
+        last = newest.xid if newest else 0
+        return cls(last, tuple(sorted(xid for xid in snapshot.in_progress if xid < last)), newest)
 
     def covers(self, xid: int) -> bool:
         """Whether an event of this transaction has been seen."""
@@ -105,9 +99,9 @@ class Cursor:
             return False
         return all(xid in other.open for xid in self.open if xid <= other.last)
 
-    def after(self, snapshot: Snapshot, highest: int, newest: Anchor | None = None) -> "Cursor":
-        """The cursor after a read in that snapshot which found ids up to `highest` (0: none)."""
-        return Cursor.at(snapshot, max(self.last, highest), newer(self.anchor, newest))
+    def after(self, snapshot: Snapshot, newest: Anchor | None) -> "Cursor":
+        """The cursor after a read in that snapshot whose newest row is given (None: no row)."""
+        return Cursor.at(snapshot, newer(self.anchor, newest))
 
     def naming(self, newest: Anchor | None) -> "Cursor":
         """The same claim, by one who has seen that row too, of a read that is not over yet."""
@@ -236,53 +230,3 @@ def _parse_open(last: int, text: str) -> tuple[int, ...]:
         falling.append(below)
         xid = below
     return tuple(reversed(falling))
-
-
-def encode_cursor(database: Database, cursor: Cursor) -> str:
-    """Return the cursor as at most 400 characters of `[0-9a-f.-]`.
-
-    `open` is written as differences, from the top down. Where the list is too long, the cursor
-    claims less (a lower `last`): whoever resumes from it may see repeats, never a gap.
-    """
-    head = f"1.{database.system:x}.{database.oid:x}.{database.timeline:x}"
-    text = _encode_place(head, cursor)
-    kept = len(cursor.open)
-    while len(text) > _MAX_OLD:
-        kept -= max(1, (len(text) - _MAX_OLD) // 17)
-        text = _encode_place(head, _below(cursor, kept))
-    return text
-
-
-def _below(cursor: Cursor, kept: int) -> Cursor:
-    """The cursor cut down to below the first open transaction that is not kept."""
-    last = cursor.open[kept] - 1
-    while kept and cursor.open[kept - 1] == last:
-        kept, last = kept - 1, last - 1
-    return Cursor(last, cursor.open[:kept])
-
-
-def _encode_place(head: str, cursor: Cursor) -> str:
-    falling = (cursor.last, *reversed(cursor.open))
-    differences = "-".join(f"{above - below:x}" for above, below in pairwise(falling))
-    return f"{head}.{cursor.last:x}.{differences}"
-
-
-def decode_cursor(text: str) -> tuple[Database, Cursor]:
-    """Read what `encode_cursor` wrote; the text comes from outside and is not trusted.
-
-    Raises:
-        InvalidCursor: it is not a cursor.
-    """
-    match = _OLD.fullmatch(text) if len(text) <= _MAX_OLD else None
-    if match is None:
-        raise InvalidCursor("not a cursor")
-    database = Database(*(int(match[name], 16) for name in ("system", "database", "timeline")))
-    last = xid = int(match["last"], 16)
-    falling = []
-    for difference in filter(None, match["open"].split("-")):
-        below = xid - int(difference, 16)
-        if not 0 < below < xid:
-            raise InvalidCursor("not a cursor: its open transactions do not fall")
-        falling.append(below)
-        xid = below
-    return database, Cursor(last, tuple(reversed(falling)))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from realtime.relay.cursor import Snapshot
+from realtime.relay.cursor import Anchor, Snapshot
 
 
 class Event(NamedTuple):
@@ -19,8 +19,13 @@ class Event(NamedTuple):
     """The user who gained access to the topic with this event."""
     subject: str | None = None
     """The thing whose whole new state this is. No client needs its earlier states."""
-    written_at: float = 0.0
-    """Epoch seconds, by the database's clock."""
+    written_at: int = 0
+    """Microseconds since 1970, by the database's clock."""
+
+    @property
+    def wire_id(self) -> str:
+        """The id for clients: no history has it twice, though numbers may be given out again."""
+        return f"{self.id}-{self.written_at}"
 
 
 class AccessKind(StrEnum):
@@ -48,6 +53,13 @@ class AccessChange(NamedTuple):
     """The close code of a socket whose access ends; 0: a grant ends none."""
     final_message: str | None = None
     """The final message: what a socket is still sent before its access ends."""
+    written_at: int = 0
+    """Microseconds since 1970, by the database's clock."""
+
+    @property
+    def wire_id(self) -> str:
+        """The id of the final message for clients, as an event's."""
+        return f"{self.id}-{self.written_at}"
 
     @property
     def is_recheck(self) -> bool:
@@ -117,5 +129,14 @@ class Page(NamedTuple):
     @property
     def xids(self) -> set[int]:
         """The transactions that wrote what was read."""
-        changes = (*self.changes, *self.grants)
-        return {event.xid for event in self.events} | {one.xid for one in changes}
+        return {row.xid for row in self._rows}
+
+    @property
+    def newest(self) -> Anchor | None:
+        """The newest row of any kind that is in the page."""
+        anchors = (Anchor(row.xid, row.id, row.written_at) for row in self._rows)
+        return max(anchors, default=None)
+
+    @property
+    def _rows(self) -> tuple[Event | AccessChange, ...]:
+        return (*self.events, *self.changes, *self.grants)

@@ -11,7 +11,15 @@ from realtime.relay import closing
 from realtime.relay.closing import CloseCode
 from realtime.relay.counters import Counters
 from realtime.relay.cursor import Cursor
-from realtime.relay.events import AccessChange, Event, GapRecheck, Page, Pending, ends_first
+from realtime.relay.events import (
+    AccessChange,
+    AccessKind,
+    Event,
+    GapRecheck,
+    Page,
+    Pending,
+    ends_first,
+)
 from realtime.relay.position import Position
 from realtime.relay.protocol import bot_of, resync, stamp
 from realtime.relay.streams import Streams
@@ -166,6 +174,8 @@ class Hub:
         for item in held:
             if isinstance(item, Delivery):
                 subscriber.deliver(item)
+            elif item.kind is AccessKind.GRANT:
+                self._hold_grant(subscriber, item)
             elif not answered.covers(item.xid):
                 self._change_access_of(subscriber, item)
         if subscriber.state is State.PAUSED:
@@ -224,11 +234,14 @@ class Hub:
         self._returning.pop(subscriber, None)
         self._remove(subscriber)
 
-    def cursor_of(self, subscriber: Subscriber) -> str:
-        """The text of a cursor that is never ahead of what the socket was sent."""
-        if subscriber.state is not State.LIVE or subscriber.since is not None:
+    def cursor_of(self, subscriber: Subscriber) -> str | None:
+        """The text of a cursor that is never ahead of what the socket was sent, if there is one."""
+        position = self._streams.position_before(subscriber.topic) or self.position
+        if subscriber.state is not State.LIVE:
             return subscriber.cursor
-        return self._streams.cursor_before(subscriber.topic) or self.position.text
+        if subscriber.since is not None:
+            position = position.claiming(subscriber.since)
+        return position.text(subscriber.topic)
 
     def due_in(self) -> float:
         """Seconds until `deliver` should be called again, even if nothing is found."""
@@ -236,27 +249,32 @@ class Hub:
 
     # What a read found.
 
-    async def deliver(self, page: Page, position: Position | None) -> None:
+    async def deliver(self, page: Page, position: Position) -> None:
         """Apply a page's changes, then hand its events to the sockets on their topics.
 
         Args:
-            position: how far the read came, with its last page; None with the others.
+            position: how far the read came, with its last page. With the others it claims no more
+                than before, and names the newest row that was found.
         """
         for number, change in enumerate(ends_first(page.changes), 1):
             self.change_access(change)
             if number % ACCESS_CHANGE_SLICE == 0:
                 await self._pause()
+        for grant in page.grants:
+            for subscriber in self.candidates(grant) if grant.user_id else ():
+                self._hold_grant(subscriber, grant)
         by_topic: defaultdict[str, list[Event]] = defaultdict(list)
         for event in page.events:
             if self.has_members(event.topic):
                 by_topic[event.topic].append(event)
-        for topic, events in self._streams.select(by_topic, self.position.text).items():
-            await self._fan_out(topic, Delivery(events, position, self._frame))
+        # Some sockets will have seen that row before the others are served.
+        before = self.position = self.position.naming(position.cursor.anchor)
+        for topic, events in self._streams.select(by_topic, before).items():
+            await self._fan_out(topic, Delivery(topic, events, position, self._frame))
             self._streams.sent(topic, events)
-        if position is not None:
-            # Only now: a read that is cancelled within is repeated from the position before.
-            self.position = position
-            self._settle(position.cursor)
+        # Only now: a read that is cancelled within is repeated from the position before.
+        self.position = position
+        self._settle(position.cursor)
 
     async def _fan_out(self, topic: str, delivery: Delivery) -> None:
         # Who subscribes during a pause asks for its right after this read: nothing here is theirs.
@@ -277,7 +295,7 @@ class Hub:
         """Everything that this cursor covers was delivered. No later read finds it again."""
         for subscriber in tuple(self._recent):
             is_live = subscriber.state is State.LIVE
-            is_behind = self._streams.cursor_before(subscriber.topic) is not None
+            is_behind = self._streams.position_before(subscriber.topic) is not None
             if not is_live or is_behind or subscriber.since is None:
                 continue
             if seen.includes(subscriber.since):
@@ -349,6 +367,11 @@ class Hub:
         ):
             self._cut_off(subscriber, change)
 
+    def _hold_grant(self, subscriber: Subscriber, grant: AccessChange) -> None:
+        """Who is asked about may have been locked out before: a grant that names the user tells."""
+        if subscriber.is_holding and subscriber.is_concerned_by(grant):
+            subscriber.hold(grant)
+
     def _cut_off(self, subscriber: Subscriber, change: AccessChange) -> None:
         if change.is_recheck:
             subscriber.pause(self.cursor_of(subscriber))
@@ -363,7 +386,7 @@ class Hub:
 
     def _send_final_message(self, subscriber: Subscriber, change: AccessChange) -> None:
         if change.final_message is not None:
-            message = stamp(change.final_message, change.id, None)
+            message = stamp(change.final_message, change.wire_id, None)
             subscriber.sink.send(self._frame([message]))
 
 

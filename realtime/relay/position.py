@@ -1,27 +1,58 @@
-"""The position of this process in the log: one value, which the hub owns.
+"""The position of this process in the log: one value, which the hub owns. And which log that is.
 
-The reader reads from it. The hub moves it when everything that a read found has been delivered.
-Clients get its text as their cursor.
+The reader reads from the position. The hub moves it when everything that a read found has been
+delivered. Clients get its text as their cursor. All who ask the log share the lineage.
 """
 
-from typing import NamedTuple
-
-from realtime.relay.cursor import Cursor, Database, encode_cursor
+from realtime.relay.cursor import Anchor, Cursor, Database, Signer, newer
 
 
-class Position(NamedTuple):
-    """How far this process has read the log, and of which database."""
+class Position:
+    """A cursor that clients may be given; its text differs from topic to topic."""
 
-    database: Database
-    cursor: Cursor
-    text: str
-    """The cursor in the form that clients get."""
+    __slots__ = ("_body", "cursor", "signer")
 
-    @classmethod
-    def at(cls, database: Database, cursor: Cursor) -> "Position":
-        """The position of one who has seen what the cursor covers."""
-        return cls(database, cursor, encode_cursor(database, cursor))
+    def __init__(self, cursor: Cursor, signer: Signer) -> None:
+        self.cursor = cursor
+        self.signer = signer
+        self._body = signer.body(cursor)
 
-    def encode(self, cursor: Cursor) -> str:
-        """Write another cursor of the same database for a client."""
-        return encode_cursor(self.database, cursor)
+    def text(self, topic: str) -> str | None:
+        """The cursor's text for one topic; None where there is none (see `Signer.write`)."""
+        return None if self._body is None else self.signer.sign(self._body, topic)
+
+    def naming(self, newest: Anchor | None) -> "Position":
+        """The same claim, by one who has seen that row too."""
+        return self.claiming(self.cursor, newest)
+
+    def claiming(self, cursor: Cursor, newest: Anchor | None = None) -> "Position":
+        """The claim of another cursor, by one who has seen what was seen here."""
+        seen = newer(self.cursor.anchor, newest)
+        return Position(cursor.naming(seen), self.signer)
+
+
+class Lineage:
+    """Which log this process reads, and the newest row that any of its statements has returned.
+
+    Each statement that looks at the log asks whether that row is still there. If it is not, this is
+    another history: ids that were seen may belong to other rows now.
+    """
+
+    def __init__(self, position: Position) -> None:
+        self.signer = position.signer
+        """Writes and reads the log's cursors."""
+        self.newest = position.cursor.anchor
+
+    @property
+    def database(self) -> Database:
+        """Whose log it is."""
+        return self.signer.database
+
+    def saw(self, row: Anchor | None) -> None:
+        """A statement has returned a row; the row seen before was there for it."""
+        self.newest = newer(self.newest, row)
+
+    def start_over(self, position: Position) -> None:
+        """Nothing that was seen before counts."""
+        self.signer = position.signer
+        self.newest = position.cursor.anchor

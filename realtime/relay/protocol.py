@@ -138,7 +138,7 @@ def rfc3339(epoch: float) -> str:
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def stamp(payload: str, event_id: int, cursor: str | None) -> bytes:
+def stamp(payload: str, event_id: str, cursor: str | None) -> bytes:
     """The wire message of an event: its payload with `id` (and `cursor`) spliced in front."""
     place = f'"cursor":"{cursor}",' if cursor else ""
     return f'{{"id":"{event_id}",{place}{payload[1:]}'.encode()
@@ -153,8 +153,9 @@ def connection_established(data: Mapping[str, Any]) -> bytes:
     return _encode({"type": "connection_established", "data": data})
 
 
-def pong(timestamp: str | float, cursor: str) -> bytes:
-    return _encode({"type": "pong", "timestamp": timestamp, "cursor": cursor})
+def pong(timestamp: str | float, cursor: str | None) -> bytes:
+    place = {} if cursor is None else {"cursor": cursor}
+    return _encode({"type": "pong", "timestamp": timestamp, **place})
 
 
 def error(code: ErrorCode, message: str) -> bytes:

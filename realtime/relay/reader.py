@@ -10,11 +10,11 @@ from contextlib import aclosing
 from typing import NamedTuple, Protocol
 
 from realtime.relay.counters import Counters
-from realtime.relay.cursor import Cursor, Snapshot
+from realtime.relay.cursor import Anchor, Cursor, Snapshot, newer
 from realtime.relay.events import Event, Page
 from realtime.relay.hub import Hub
 from realtime.relay.pace import Action, Pace, PaceState, Step
-from realtime.relay.position import Position
+from realtime.relay.position import Lineage, Position
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import GapReason, Unrecoverable
 
@@ -22,15 +22,18 @@ from realtime.relay.resume import GapReason, Unrecoverable
 class EventLog(Protocol):
     """Where events are read from; implemented by `postgres.event_log`."""
 
-    def read(self, cursor: Cursor) -> AsyncGenerator[Page, None]:
+    def read(self, cursor: Cursor, newest: Anchor | None) -> AsyncGenerator[Page, None]:
         """Everything that the cursor does not cover, in one snapshot, at least one page.
 
+        Args:
+            newest: a row that was seen besides, and must be there.
+
         Raises:
-            Unrecoverable: some of it has been removed from the log.
+            Unrecoverable: some of it has been removed from the log, or this is another log.
         """
         ...
 
-    async def current_cursor(self) -> Cursor:
+    async def start(self) -> Position:
         """The position of a reader that begins now."""
         ...
 
@@ -85,6 +88,7 @@ class Reader:
     Args:
         hub: who gets the events.
         refusals: who was refused lately. They learn of grants before any event is sent.
+        lineage: which log it is, and what was seen of it.
         monotonic: seconds.
         counters: counts.
     """
@@ -93,6 +97,7 @@ class Reader:
         self,
         hub: Hub,
         refusals: Refusals,
+        lineage: Lineage,
         *,
         monotonic: Callable[[], float],
         counters: Counters | None = None,
@@ -102,6 +107,7 @@ class Reader:
         self._refusals = refusals
         self._monotonic = monotonic
         self._pace = Pace(monotonic)
+        self.lineage = lineage
         self._broken: list[_Delivered] = []
 
     @property
@@ -111,6 +117,7 @@ class Reader:
 
     def start_over(self, position: Position, reason: GapReason) -> None:
         """Go on from another position. What lies between is missed, and every socket is told."""
+        self.lineage.start_over(position)
         self._broken = []
         self._refusals.forget_all()
         self._hub.lose_track(position, reason)
@@ -148,9 +155,8 @@ class Reader:
         try:
             return await self.catch_up(log)
         except Unrecoverable as lost:
-            # The process was away for longer than the log goes back.
-            cursor = await log.current_cursor()
-            self.start_over(Position.at(self.position.database, cursor), lost.reason)
+            # The process was away for longer than the log goes back, or the log is another one.
+            self.start_over(await log.start(), lost.reason)
             return Found(0, 0)
 
     async def catch_up(self, log: EventLog) -> Found:
@@ -158,28 +164,32 @@ class Reader:
         number = self._refusals.read_begins()
         earlier = tuple(self._broken)
         found = Found(0, 0)
-        highest = 0
-        async with aclosing(log.read(self.position.cursor)) as pages:
+        newest: Anchor | None = None
+        async with aclosing(log.read(self.position.cursor, self.lineage.newest)) as pages:
             async for page in pages:
                 self._counters.found(page)
-                xids = page.xids
-                highest = max(highest, *xids, 0)
-                found = Found(found.transactions + len(xids), page.snapshot.xmin)
+                newest = newer(newest, page.newest)
+                self.lineage.saw(newest)
+                found = Found(found.transactions + len(page.xids), page.snapshot.xmin)
                 self._refusals.forget(page.grants)
                 fresh = _without_repeats(page, earlier)
                 if page.is_last:
-                    cursor = self.position.cursor.after(page.snapshot, highest)
-                    await self._finish_read(fresh, cursor)
+                    await self._finish_read(
+                        fresh, self.position.cursor.after(page.snapshot, newest)
+                    )
                 else:
-                    await self._hub.deliver(fresh, None)
+                    await self._deliver(fresh, self.position.cursor.naming(newest))
                     last_id = page.events[-1].id if page.events else 0
                     self._broken = [*earlier, _Delivered(page.snapshot, last_id)]
         self._refusals.read_ends(number)
         return found
 
     async def _finish_read(self, page: Page, cursor: Cursor) -> None:
-        await self._hub.deliver(page, Position.at(self.position.database, cursor))
+        await self._deliver(page, cursor)
         self._broken = []
+
+    async def _deliver(self, page: Page, cursor: Cursor) -> None:
+        await self._hub.deliver(page, Position(cursor, self.lineage.signer))
 
 
 def _without_repeats(page: Page, earlier: Sequence[_Delivered]) -> Page:

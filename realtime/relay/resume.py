@@ -7,12 +7,19 @@ thousand times.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, NoReturn, Protocol
 
 from realtime.relay.batcher import Batcher, Report
-from realtime.relay.cursor import Cursor, Database, InvalidCursor, Snapshot, decode_cursor
+from realtime.relay.cursor import (
+    Anchor,
+    Cursor,
+    ForeignCursor,
+    InvalidCursor,
+    Signer,
+    Snapshot,
+)
 from realtime.relay.events import AccessChange, AccessKind, Event
 from realtime.relay.streams import newest_only
 
@@ -51,37 +58,65 @@ class Floor(NamedTuple):
     """The highest transaction id of any removed event."""
     snapshot: Snapshot
     """Every removed event was visible in it."""
+    newest: Anchor = Anchor(0, 0, 0)
+    """The newest row that was removed."""
+    is_ours: bool = True
+    """Whether this log is the database's own, and did not come with a dump from another."""
 
     def is_above(self, cursor: Cursor) -> bool:
         """Whether something that the cursor has not seen may have been removed."""
         return cursor.last < self.last or any(map(self.snapshot.covers, cursor.open))
 
 
+class LogState(NamedTuple):
+    """What an answer says of the log that it is from: whether a cursor is of it."""
+
+    floor: Floor
+    known: Container[Anchor]
+    """Of the rows that were asked about, those that are in the log."""
+
+    def require(self, cursor: Cursor) -> None:
+        """Find a cursor good: what it has not seen is there, and its newest row is, too.
+
+        Raises:
+            Unrecoverable: the rows that it has not seen were removed, or it is of another history.
+        """
+        if not self.floor.is_ours:
+            raise Unrecoverable(GapReason.FOREIGN)
+        if self.floor.is_above(cursor):
+            raise Unrecoverable(GapReason.TOO_OLD)
+        if (cursor.last and cursor.anchor is None) or not self.holds(cursor.anchor):
+            raise Unrecoverable(GapReason.FOREIGN)
+
+    def holds(self, row: Anchor | None) -> bool:
+        """Whether the row is there, or was the newest to be removed; None: there is none."""
+        return row is None or row in self.known or row == self.floor.newest
+
+
 class TopicHistory(NamedTuple):
     """What the log still has about one topic."""
 
-    floor: Floor
+    state: LogState
     changes: Sequence[AccessChange]
-    """Access changes of any topic; those about the asking users are all here."""
+    """Revokes and grants of any topic; those about the asking users are all here."""
     events: Sequence[Event]
     """The topic's events in the range that was asked for; none comes twice."""
     complete_after: int
     """Every event of a higher transaction id is there (as are those of the open ones)."""
 
 
-def read_cursor(text: str, database: Database) -> Cursor:
-    """The place that a client names.
+def read_cursor(text: str, topic: str, signer: Signer) -> Cursor:
+    """What a client has seen of a topic, by its cursor.
 
     Raises:
-        Unrecoverable: it is no cursor, or one of another database or timeline.
+        Unrecoverable: it is no cursor of this topic, or one of another database or timeline.
     """
     try:
-        theirs, cursor = decode_cursor(text)
+        return signer.read(text, topic)
+    except ForeignCursor:
+        raise Unrecoverable(GapReason.FOREIGN) from None
     except InvalidCursor:
         raise Unrecoverable(GapReason.INVALID) from None
-    if theirs != database:
-        raise Unrecoverable(GapReason.FOREIGN)
-    return cursor
 
 
 class ReadRange(NamedTuple):
@@ -107,24 +142,31 @@ def missed_events(request: ResumeRequest, history: TopicHistory, limit: int) -> 
         Unrecoverable: too old, too many, or access was lost in between.
     """
 
+    history.state.require(request.cursor)
+    history.state.require(request.until)
+
     def is_owed(xid: int) -> bool:
         return request.until.covers(xid) and not request.cursor.covers(xid)
 
-    if history.floor.is_above(request.cursor):
-        raise Unrecoverable(GapReason.TOO_OLD)
-    events = [event for event in history.events if is_owed(event.xid)]
-    changes = [
-        one
-        for one in history.changes
-        if one.topic in (None, request.topic) and one.user_id in (None, request.user_id)
-        if is_owed(one.xid)
-    ]
-    was_granted = any(event.granted_to == request.user_id for event in events)
-    if any(one.kind is AccessKind.REVOKE or was_granted for one in changes):
+    if any(_changes_access(one, request) and is_owed(one.xid) for one in history.changes):
         raise Unrecoverable(GapReason.ACCESS_CHANGED)
+    events = [event for event in history.events if is_owed(event.xid)]
     if request.cursor.last < history.complete_after or len(events) > limit:
         raise Unrecoverable(GapReason.TOO_MANY)
     return newest_only(sorted(events))
+
+
+def _changes_access(change: AccessChange, request: ResumeRequest) -> bool:
+    """Whether the user gained or lost access to the topic by it.
+
+    A recheck alone is neither, nor is a grant that names nobody: or every new user would be a
+    reason to refuse everybody who returns.
+    """
+    if change.topic not in (None, request.topic):
+        return False
+    if change.kind is AccessKind.REVOKE:
+        return change.user_id in (None, request.user_id)
+    return change.kind is AccessKind.GRANT and change.user_id == request.user_id
 
 
 TOPICS_PER_READ = 32
@@ -137,9 +179,16 @@ class HistorySource(Protocol):
     """Reads missed events; implemented by `postgres.history_log`."""
 
     async def read(
-        self, ranges: Mapping[str, ReadRange], user_ids: Sequence[str], limit: int
+        self,
+        ranges: Mapping[str, ReadRange],
+        user_ids: Sequence[str],
+        limit: int,
+        seen: Sequence[Anchor],
     ) -> Mapping[str, TopicHistory]:
         """Read topics, each over its own range, at most `limit + 1` events of each.
+
+        Args:
+            seen: rows of which the answer says whether they are still there.
 
         Raises:
             Refused: the database cannot be asked (1013).
@@ -197,8 +246,10 @@ class ResumeBatcher:
             cursors[request.topic].append(request.cursor)
         ranges = {topic: range_for(those) for topic, those in cursors.items()}
         users = sorted({request.user_id for request in requests})
+        anchors = {one.anchor for request in requests for one in (request.cursor, request.until)}
+        seen = sorted(row for row in anchors if row)
         self.reads += 1
-        histories = await self._history_log.read(ranges, users, self._limit)
+        histories = await self._history_log.read(ranges, users, self._limit, seen)
         return [self._missed_by(request, histories[request.topic]) for request in requests]
 
     def _missed_by(self, request: ResumeRequest, history: TopicHistory) -> list[Event] | Exception:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 
 from realtime.relay.events import Event
+from realtime.relay.position import Position
 
 SEND_EVERY = 0.25
 """Seconds between two updates of one thing."""
@@ -33,19 +34,21 @@ class Streams:
         """When the next update of a thing may be sent, by topic and subject, the earliest first."""
         self._held: dict[str, list[Event]] = {}
         """By topic; of each thing the newest."""
-        self._places: dict[str, str] = {}
-        """By topic, the cursor's text from before what is held there."""
+        self._places: dict[str, Position] = {}
+        """By topic, the position from before what is held there."""
 
     def forget(self) -> None:
         """Drop what is held: it will be read again, or all sockets are told that they missed it."""
         self._held.clear()
         self._places.clear()
 
-    def select(self, found: Mapping[str, list[Event]], position: str) -> dict[str, list[Event]]:
+    def select(
+        self, found: Mapping[str, list[Event]], position: Position
+    ) -> dict[str, list[Event]]:
         """What to send now, by topic, of what a read found and of what was held.
 
         Args:
-            position: the cursor's text from before that read.
+            position: from before that read.
         """
         self._expire()
         selected = {}
@@ -69,8 +72,8 @@ class Streams:
         self._held.pop(topic, None)
         self._places.pop(topic, None)
 
-    def cursor_before(self, topic: str) -> str | None:
-        """The cursor's text from before what is held on a topic; None: nothing is."""
+    def position_before(self, topic: str) -> Position | None:
+        """The position from before what is held on a topic; None: nothing is."""
         return self._places.get(topic)
 
     def due_in(self) -> float:

@@ -38,9 +38,10 @@ class Sink(Protocol):
 class Delivery:
     """One page's events of one topic, framed once for all the sockets on it."""
 
-    __slots__ = ("_frame", "_position", "events", "frames")
+    __slots__ = ("_frame", "_position", "events", "frames", "topic")
 
-    def __init__(self, events: list[Event], position: Position | None, frame: Framer) -> None:
+    def __init__(self, topic: str, events: list[Event], position: Position, frame: Framer) -> None:
+        self.topic = topic
         self.events = events
         self._position = position
         self._frame = frame
@@ -49,21 +50,22 @@ class Delivery:
     def frames_since(self, since: Cursor) -> bytes:
         """The frames for a socket that may see only what came after `since`.
 
-        The cursor is left out if this read covers less than `since`: it would take the client back
-        to before it was accepted.
+        If this read covers less than `since`, they carry `since`, with the newest row of this read:
+        the read's own cursor would take the client back to before it was accepted.
         """
-        is_ahead = self._position is not None and self._position.cursor.includes(since)
-        position = self._position if is_ahead else None
+        position = self._position
+        if not position.cursor.includes(since):
+            position = position.claiming(since)
         events = [event for event in self.events if not since.covers(event.xid)]
         if position is self._position and len(events) == len(self.events):
             return self.frames
         return self._framed(events, position)
 
-    def _framed(self, events: list[Event], position: Position | None) -> bytes:
+    def _framed(self, events: list[Event], position: Position) -> bytes:
         last = len(events) - 1
-        cursor = position.text if position else None
+        cursor = position.text(self.topic) if events else None
         return self._frame(
-            stamp(event.payload, event.id, cursor if index == last else None)
+            stamp(event.payload, event.wire_id, cursor if index == last else None)
             for index, event in enumerate(events)
         )
 
@@ -129,8 +131,8 @@ class Subscriber:
         self.user_id: str | None = None
         self.username: str | None = None
         self.since: Cursor | None = None
-        self.cursor = ""
-        """The text of its place, while that is not the hub's."""
+        self.cursor: str | None = None
+        """The text of its cursor, while it is not live."""
         self.gap: str | None = None
         """Why it missed events, if it did. It has not been told yet."""
         self.pending: Pending | None = None
@@ -139,6 +141,7 @@ class Subscriber:
         """Too much had to be held: what was held is dropped."""
         self._hold_bytes = hold_bytes
         self._held: list[Delivery | AccessChange] = []
+        """Revokes, rechecks, and grants that name its user."""
         self._held_bytes = 0
 
     @property
@@ -184,7 +187,7 @@ class Subscriber:
         self.state = State.LIVE
         return held
 
-    def pause(self, cursor: str) -> None:
+    def pause(self, cursor: str | None) -> None:
         """Hold events from here on: the database is asked again for the user's access.
 
         Args:
@@ -203,21 +206,15 @@ class Subscriber:
 
         If not, a user who has access as of that cursor had it all the time.
         """
-        for item in self._held:
-            if isinstance(item, AccessChange):
-                if self._took_access(item) and self._is_since(item, until):
-                    return True
-            elif any(
-                event.granted_to == self.user_id and self._is_since(event, until)
-                for event in item.events
-            ):
-                return True
-        return False
+        changes = [item for item in self._held if isinstance(item, AccessChange)]
+        return any(
+            one.kind is not AccessKind.RECHECK
+            and self.is_concerned_by(one)
+            and self._is_since(one, until)
+            for one in changes
+        )
 
-    def _took_access(self, change: AccessChange) -> bool:
-        return change.kind is AccessKind.REVOKE and self.is_concerned_by(change)
-
-    def _is_since(self, row: Event | AccessChange, until: Cursor) -> bool:
+    def _is_since(self, row: AccessChange, until: Cursor) -> bool:
         """Whether the row came after the socket was accepted, and before the answer."""
         came_before = self.since is not None and self.since.covers(row.xid)
         return until.covers(row.xid) and not came_before

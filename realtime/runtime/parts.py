@@ -26,7 +26,7 @@ from realtime.relay.admission import AdmissionBatcher
 from realtime.relay.backoff import Backoff
 from realtime.relay.counters import Counters
 from realtime.relay.hub import Hub
-from realtime.relay.position import Position
+from realtime.relay.position import Lineage, Position
 from realtime.relay.presence import Presence, PresenceBroadcaster
 from realtime.relay.reader import Reader
 from realtime.relay.recheck import RecheckBatcher
@@ -54,12 +54,12 @@ listens, one that cancels a query, a fetch of keys, a static file."""
 class DatabaseParts:
     """The parts that ask the database over the pool, on behalf of the others."""
 
-    def __init__(self, settings: Settings, pool: "Pool", node_id: str) -> None:
+    def __init__(self, settings: Settings, pool: "Pool", node_id: str, lineage: Lineage) -> None:
         self._pool = pool
         self._node_id = node_id
         self._timeout = timeout = settings.database_timeout_seconds
-        self.access = Access(pool, subject_kind=settings.jwt_subject, timeout=timeout)
-        self.history_log = HistoryLog(pool, timeout=timeout)
+        self.access = Access(pool, lineage, subject_kind=settings.jwt_subject, timeout=timeout)
+        self.history_log = HistoryLog(pool, lineage, timeout=timeout)
         self.retention = Retention(pool, seconds=settings.retention_seconds)
         self.nodes = Nodes(pool, node_id)
         self.metrics = MetricsQuery(pool, node_id, timeout=timeout)
@@ -72,7 +72,13 @@ class DatabaseParts:
 class RelayParts:
     """The parts that decide which socket is sent what."""
 
-    def __init__(self, settings: Settings, database: DatabaseParts, position: Position) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: DatabaseParts,
+        position: Position,
+        lineage: Lineage,
+    ) -> None:
         self.counters = Counters(time.monotonic)
         self.refusals = Refusals(time.monotonic)
         self.admissions = AdmissionBatcher(database.access, _report)
@@ -94,6 +100,7 @@ class RelayParts:
         self.reader = Reader(
             self.hub,
             self.refusals,
+            lineage,
             monotonic=time.monotonic,
             counters=self.counters,
         )

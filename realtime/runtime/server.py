@@ -15,7 +15,7 @@ from realtime.errors import CommandError
 from realtime.postgres.listener import read_position
 from realtime.postgres.pool import DATABASE_ERRORS, open_pool
 from realtime.relay import closing
-from realtime.relay.position import Position
+from realtime.relay.position import Lineage, Position
 from realtime.runtime.parts import DatabaseParts, RelayParts, WebParts, make_listener
 from realtime.web.acceptor import Acceptor
 from realtime.web.app import make_app
@@ -112,8 +112,9 @@ class Server:
         self._sockets = sockets
         self._drain_seconds = settings.drain_seconds
         self._intervals = intervals
-        self.database = DatabaseParts(settings, pool, self.node_id)
-        self.relaying = RelayParts(settings, self.database, position)
+        lineage = Lineage(position)
+        self.database = DatabaseParts(settings, pool, self.node_id, lineage)
+        self.relaying = RelayParts(settings, self.database, position, lineage)
         self.listener = make_listener(settings, self.node_id, self.relaying)
         self.web = WebParts(
             settings,

@@ -112,7 +112,7 @@ class Conversation:
         if bot_id is None and topic != protocol.user_topic(admission.user_id):
             raise Refused(*closing.USER_RENAMED)
         recovery, missed = await handshake.recover(request.cursor, admission)
-        self._establish(admission, identity, recovery)
+        self._establish(topic, admission, identity, recovery)
         go_live = partial(handshake.go_live, admission, missed)
         if missed:
             # Tornado reads nothing from a socket that is still opening, pongs included.
@@ -138,7 +138,7 @@ class Conversation:
         )
 
     def _establish(
-        self, admission: Admission, identity: Identity, recovery: dict[str, Any]
+        self, topic: str, admission: Admission, identity: Identity, recovery: dict[str, Any]
     ) -> None:
         services = self._services
         self._token_life = TokenLife(identity, services, self._sink)
@@ -147,7 +147,7 @@ class Conversation:
             **self._describe(admission),
             "user_id": admission.user_id,
             "connection_id": self._connection_id,
-            "cursor": services.encode_cursor(admission.cursor),
+            "cursor": services.cursor_text(admission.cursor, topic),
             "expires_at": protocol.rfc3339(identity.expires_at),
             **recovery,
         }

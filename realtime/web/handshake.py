@@ -101,7 +101,8 @@ class Handshake:
             return {}, ()
         resumes = self._services.counters.resumes
         try:
-            cursor = read_cursor(given, self._services.hub.position.database)
+            signer = self._services.hub.position.signer
+            cursor = read_cursor(given, self._subscriber.topic, signer)
             missed = await self._since(cursor, admission)
         except Unrecoverable as lost:
             resumes[lost.reason] += 1
@@ -133,11 +134,14 @@ class Handshake:
         return await self._services.history.since(request)
 
     def _move_to(self, admission: Admission) -> None:
-        self._subscriber.cursor = self._services.encode_cursor(admission.cursor)
+        self._subscriber.cursor = self._cursor_text(admission)
+
+    def _cursor_text(self, admission: Admission) -> str | None:
+        return self._services.cursor_text(admission.cursor, self._subscriber.topic)
 
     async def _replay(self, missed: Sequence[Event], admission: Admission) -> None:
         """Send missed events at the pace at which the client reads."""
-        for messages in _portions(missed, self._services.encode_cursor(admission.cursor)):
+        for messages in _portions(missed, self._cursor_text(admission)):
             self._sink.send(frame(messages))
             try:
                 async with asyncio.timeout(self._services.intervals.replay):
@@ -147,12 +151,12 @@ class Handshake:
         self._move_to(admission)
 
 
-def _portions(events: Sequence[Event], cursor: str) -> Iterator[list[bytes]]:
+def _portions(events: Sequence[Event], cursor: str | None) -> Iterator[list[bytes]]:
     """The events' messages in lists of about `REPLAY_BYTES`; the last message has the cursor."""
     portion: list[bytes] = []
     size = 0
     for number, event in enumerate(events, 1):
-        message = stamp(event.payload, event.id, cursor if number == len(events) else None)
+        message = stamp(event.payload, event.wire_id, cursor if number == len(events) else None)
         portion.append(message)
         size += len(message)
         if size >= REPLAY_BYTES:

@@ -50,6 +50,6 @@ class Services:
     """Makes a new id for a connection."""
     status: Status
 
-    def encode_cursor(self, cursor: Cursor) -> str:
-        """Write a cursor of this process's database."""
-        return self.hub.position.encode(cursor)
+    def cursor_text(self, cursor: Cursor, topic: str) -> str | None:
+        """A cursor for clients of a topic; None where there is none (see `Signer.write`)."""
+        return self.hub.position.signer.write(cursor, topic)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
+from dataclasses import replace
 
 import pytest
 
-from realtime.relay.cursor import Cursor, Database, decode_cursor, encode_cursor
+from realtime.relay.cursor import Key, Signer, parse_cursor
+from realtime.relay.protocol import bot_topic
 from tests.clients import Message, Socket
 from tests.platform import Platform
 from tests.serving import RunningServer, StartServer, World
@@ -116,7 +117,7 @@ async def test_an_event_of_a_transaction_that_was_open_is_not_missed(
     await platform.message(world.session, world.bot, world.owner, "early")
     await guest.next("chat_message")
     cursor = await leave(guest)
-    assert decode_cursor(cursor)[1].open
+    assert parse_cursor(cursor)[1].open
     await transaction.commit()
     await slow.connection.close(timeout=LIMIT)
     back = await server.chat(world.bot, world.guest, cursor=cursor)
@@ -129,7 +130,7 @@ async def test_a_cursor_that_is_none_is_invalid(
     server: RunningServer, platform: Platform, world: World
 ) -> None:
     """Whatever it holds; the socket is live all the same."""
-    for bad in ("x", "1.2.3", "1." * 500, "%00", "1.1.1.1.1.1-", "2.a.b.c.d.", "ü"):
+    for bad in ("x", "1.2.3", "1." * 500, "%00", "1.1.1.1.1.G", "2.a.b.c.d.", "ü"):
         established = await answer_to(server, world, bad)
         assert (established["recovered"], established["reason"]) == (False, "invalid")
     socket = server.sockets[-1]
@@ -143,14 +144,60 @@ async def test_a_cursor_of_another_database_or_timeline_is_foreign(
 ) -> None:
     """Transaction ids mean nothing there."""
     cursor = (await (await server.chat(world.bot, world.guest)).established())["data"]["cursor"]
-    database, place = decode_cursor(cursor)
-    for other in (
+    database, place = parse_cursor(cursor)
+    keys = server.server.hub.position.signer.keys
+    others = (
         database._replace(system=database.system ^ 1),
         database._replace(oid=database.oid + 1),
         database._replace(timeline=database.timeline + 1),
-    ):
-        established = await answer_to(server, world, encode_cursor(other, place))
+    )
+    of_an_older_release = "1.7.5.1.a.1-2"
+    topic = bot_topic(world.bot)
+    texts = [Signer(other, keys).write(place, topic) or "" for other in others]
+    for text in (*texts, of_an_older_release):
+        established = await answer_to(server, world, text)
         assert (established["recovered"], established["reason"]) == (False, "foreign")
+
+
+@pytest.mark.gen_test
+async def test_a_cursor_is_the_servers_own_and_of_one_topic(
+    server: RunningServer, platform: Platform, world: World
+) -> None:
+    """Whoever edits one, or brings one from elsewhere, is not sent what was not for them."""
+    topic = bot_topic(world.bot)
+    start = await leave(await server.chat(world.bot, world.guest))
+    await platform.revoke(world.bot, world.guest)
+    await platform.message(world.session, world.bot, world.owner, "secret")
+    borrowed = await leave(await server.notifications(world.guest))
+    await platform.permit(world.bot, world.guest)
+    honest = await answer_to(server, world, start)
+    assert (honest["recovered"], honest["reason"]) == (False, "access_changed")
+    _, place = parse_cursor(borrowed)
+    forger = Signer(server.server.hub.position.signer.database, (Key(b"i" * 64, b"o" * 64),))
+    for text in (borrowed, forger.write(place, topic) or "", start[:-1] + "x", start[:-1]):
+        established = await answer_to(server, world, text)
+        assert (established["recovered"], established["reason"]) == (False, "invalid")
+    assert all("secret" not in contents(socket) for socket in server.sockets)
+
+
+@pytest.mark.gen_test
+async def test_a_cursor_whose_newest_row_is_not_in_the_log_is_foreign(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """As after a crash that forgot it: its ids may belong to other rows now."""
+    server = await start_server()
+    guest = await server.chat(world.bot, world.guest)
+    await platform.message(world.session, world.bot, world.owner, "forgotten")
+    await guest.next("chat_message")
+    cursor = await leave(guest)
+    assert (await answer_to(server, world, cursor))["recovered"] is True
+    await platform.execute(
+        "UPDATE relay.events SET written_at = written_at + interval '1 microsecond'"
+        " WHERE (xid, id) = (SELECT xid, id FROM relay.events ORDER BY xid DESC, id DESC LIMIT 1)"
+    )
+    again = await start_server()
+    established = await answer_to(again, world, cursor)
+    assert (established["recovered"], established["reason"]) == (False, "foreign")
 
 
 @pytest.mark.gen_test
@@ -161,16 +208,17 @@ async def test_a_cursor_from_before_the_floor_is_too_old(
     guest = await server.chat(world.bot, world.guest)
     await platform.message(world.session, world.bot, world.owner)
     await guest.next("chat_message")
-    database, place = decode_cursor(await leave(guest))
+    signer, topic = server.server.hub.position.signer, bot_topic(world.bot)
+    good = await leave(guest)
+    place = signer.read(good, topic)
     await platform.execute(
         "UPDATE relay.floor SET last = $1::xid8, snapshot = $2::text::pg_snapshot",
         place.last,
         f"{place.last + 1}:{place.last + 1}:",
     )
-    good = await answer_to(server, world, encode_cursor(database, place))
-    assert good["recovered"] is True
-    for bad in (Cursor(place.last - 1), Cursor(place.last, (place.last - 1,))):
-        established = await answer_to(server, world, encode_cursor(database, bad))
+    assert (await answer_to(server, world, good))["recovered"] is True
+    for bad in (replace(place, last=place.last - 1), replace(place, open=(place.last - 1,))):
+        established = await answer_to(server, world, signer.write(bad, topic) or "")
         assert (established["recovered"], established["reason"]) == (False, "too_old")
 
 
@@ -295,9 +343,3 @@ async def test_a_server_that_was_down_loses_nothing(
     await platform.message(world.session, world.bot, world.owner, "10")
     await back.next("chat_message", 11)
     assert contents(back) == [str(number) for number in range(11)]
-
-
-def test_a_cursor_from_the_wire_names_its_database() -> None:
-    """So that ids of one history are never read as those of another."""
-    database = Database(system=1, oid=2, timeline=3)
-    assert json.dumps(encode_cursor(database, Cursor(9, (4, 7)))) == '"1.1.2.3.9.2-3"'

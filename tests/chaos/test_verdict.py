@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from realtime.relay.cursor import Cursor, Database, encode_cursor
+from realtime.relay.cursor import Cursor, Database, Key, Signer
 from tests.chaos.ledger import Book, LogRow, Truth
 from tests.chaos.population import Absence, Population, Seat
 from tests.chaos.record import Ending, Greeting, Record, Seen
@@ -79,7 +79,8 @@ class History:
 
 
 def cursor(last: int, *still_open: int) -> str:
-    return encode_cursor(Database(1, 1, 1), Cursor(last, still_open))
+    signer = Signer(Database(1, 1, 1), (Key(b"", b""),))
+    return signer.write(Cursor(last, still_open), "t") or ""
 
 
 @pytest.fixture

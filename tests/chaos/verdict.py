@@ -32,7 +32,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from math import inf
 from typing import NamedTuple
 
-from realtime.relay.cursor import Cursor, decode_cursor
+from realtime.relay.cursor import Cursor, parse_cursor
 from tests.chaos.ledger import Interval, LogRow, Truth
 from tests.chaos.population import Absence, Population
 from tests.chaos.record import Ending, Episode, Greeting, Record, Seen
@@ -205,7 +205,7 @@ class Verdict:
 
     def _covers(self, cursor: str, xid: int) -> bool:
         if cursor not in self._cursors:
-            self._cursors[cursor] = decode_cursor(cursor)[1]
+            self._cursors[cursor] = parse_cursor(cursor)[1]
         return self._cursors[cursor].covers(xid)
 
     def _covers_tag(self, cursor: str, tag: str) -> bool:

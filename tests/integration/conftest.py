@@ -10,7 +10,9 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from realtime.postgres import nodes, socket_table
+from realtime.postgres.listener import read_position
 from realtime.postgres.pool import open_pool
+from realtime.relay.position import Lineage
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
@@ -31,3 +33,9 @@ def frequent_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "HEARTBEAT_SECONDS", 0.02)
     monkeypatch.setattr(nodes, "TYPING_SECONDS", 0.02)
     monkeypatch.setattr(socket_table, "WRITE_SECONDS", 0.01)
+
+
+@pytest.fixture
+def lineage(io_loop: IOLoop, database: str) -> Lineage:
+    """Which log it is, as a process that starts now finds it."""
+    return Lineage(io_loop.run_sync(lambda: read_position(database, 10)))

@@ -16,6 +16,7 @@ from realtime.relay.admission import Admission, AdmissionRequest
 from realtime.relay.closing import CloseCode
 from realtime.relay.cursor import Snapshot
 from realtime.relay.errors import Refused
+from realtime.relay.position import Lineage
 from tests.platform import Platform
 from tests.serving import World
 from tests.waiting import LIMIT, eventually
@@ -27,13 +28,13 @@ LOCK = "BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE"
 
 
 @pytest.fixture
-def access(pool: Pool) -> Access:
-    return Access(pool, subject_kind="id", timeout=10)
+def access(pool: Pool, lineage: Lineage) -> Access:
+    return Access(pool, lineage, subject_kind="id", timeout=10)
 
 
 @pytest.fixture
-def access_by_username(pool: Pool) -> Access:
-    return Access(pool, subject_kind="username", timeout=10)
+def access_by_username(pool: Pool, lineage: Lineage) -> Access:
+    return Access(pool, lineage, subject_kind="username", timeout=10)
 
 
 async def admit(access: Access, subject: str, bot_id: str | None = None) -> Admission:
@@ -270,25 +271,27 @@ async def is_told_to_try_again(access: Access, world: World) -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_slow_database(pool: Pool, world: World, platform: Platform) -> None:
+async def test_a_slow_database(
+    pool: Pool, world: World, platform: Platform, lineage: Lineage
+) -> None:
     """Nobody waits for ever, nor is taken for somebody else; afterwards all is as before."""
-    impatient = Access(pool, subject_kind="id", timeout=0.2)
+    impatient = Access(pool, lineage, subject_kind="id", timeout=0.2)
     await platform.execute(LOCK)
     await is_told_to_try_again(impatient, world)
     await platform.execute("COMMIT")
-    patient = Access(pool, subject_kind="id", timeout=10)
+    patient = Access(pool, lineage, subject_kind="id", timeout=10)
     assert (await admit(patient, world.owner, world.bot)).role == "owner"
 
 
 @pytest.mark.gen_test
-async def test_an_exhausted_pool(pool: Pool, world: World) -> None:
+async def test_an_exhausted_pool(pool: Pool, world: World, lineage: Lineage) -> None:
     """A question that gets no connection is refused like one that gets no answer."""
-    impatient = Access(pool, subject_kind="id", timeout=0.2)
+    impatient = Access(pool, lineage, subject_kind="id", timeout=0.2)
     taken = [await pool.acquire() for _ in range(pool.get_max_size())]
     await is_told_to_try_again(impatient, world)
     for connection in taken:
         await pool.release(connection)
-    assert (await admit(Access(pool, subject_kind="id", timeout=10), world.owner)).user_id
+    assert (await admit(Access(pool, lineage, subject_kind="id", timeout=10), world.owner)).user_id
 
 
 @pytest.mark.gen_test
@@ -315,31 +318,33 @@ async def test_broken_connections(access: Access, world: World, platform: Platfo
 
 
 @pytest.mark.gen_test
-async def test_no_database(io_loop: IOLoop, world: World) -> None:
+async def test_no_database(io_loop: IOLoop, world: World, lineage: Lineage) -> None:
     """A server that is not there is not asked in vain for long."""
     assert io_loop
     nowhere = "postgresql://postgres@/none?host=/nonexistent"
     async with open_pool(nowhere, size=2, timeout=5, is_pooled=False) as pool:
-        await is_told_to_try_again(Access(pool, subject_kind="id", timeout=5), world)
+        await is_told_to_try_again(Access(pool, lineage, subject_kind="id", timeout=5), world)
 
 
 @pytest.mark.gen_test
-async def test_a_database_without_a_schema(empty_database: str, world: World) -> None:
+async def test_a_database_without_a_schema(
+    empty_database: str, world: World, lineage: Lineage
+) -> None:
     """Somebody else's mistake is not the client's."""
     async with open_pool(empty_database, size=1, timeout=5, is_pooled=False) as pool:
-        await is_told_to_try_again(Access(pool, subject_kind="id", timeout=5), world)
+        await is_told_to_try_again(Access(pool, lineage, subject_kind="id", timeout=5), world)
     with pytest.raises(asyncpg.InterfaceError):
         await pool.execute("SELECT 1")
 
 
 @pytest.mark.gen_test
 async def test_a_question_that_is_given_up(
-    io_loop: IOLoop, database: str, world: World, platform: Platform
+    io_loop: IOLoop, database: str, world: World, platform: Platform, lineage: Lineage
 ) -> None:
     """A client that leaves while it is asked about gives the connection back."""
     assert io_loop
     async with open_pool(database, size=1, timeout=10, is_pooled=False) as pool:
-        access = Access(pool, subject_kind="id", timeout=10)
+        access = Access(pool, lineage, subject_kind="id", timeout=10)
         await platform.execute(LOCK)
         question = asyncio.create_task(admit(access, world.owner, world.bot))
         await eventually(lambda: is_waiting(platform))

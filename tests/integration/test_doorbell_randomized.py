@@ -26,7 +26,7 @@ from realtime.postgres.pool import connect
 from realtime.relay import pace
 from realtime.relay.events import Page
 from realtime.relay.pace import PaceState
-from realtime.relay.position import Position
+from realtime.relay.position import Lineage, Position
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
 from tests.integration.writers import Ledger, Writer, make_places
@@ -113,6 +113,7 @@ class Process:
         process._relay = Reader(
             cast("Hub", process.hub),
             Refusals(time.monotonic),
+            Lineage(process.hub.position),
             monotonic=time.monotonic,
         )
         await process.doorbell.listen()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -84,9 +85,8 @@ def texts(pages: list[Page]) -> list[str]:
 
 def place_after(cursor: Cursor, pages: list[Page]) -> Cursor:
     """The cursor after a whole read."""
-    xids = [event.xid for page in pages for event in page.events]
-    xids += [change.xid for page in pages for change in page.changes]
-    return cursor.after(pages[-1].snapshot, max(xids, default=0))
+    newest = max(filter(None, (page.newest for page in pages)), default=None)
+    return cursor.after(pages[-1].snapshot, newest)
 
 
 async def state_of(platform: Platform, connection: Connection) -> Any:
@@ -96,6 +96,20 @@ async def state_of(platform: Platform, connection: Connection) -> Any:
 
 
 # In one trip.
+
+
+@pytest.mark.gen_test
+async def test_a_row_that_says_infinity(log: EventLog, writing: Writing) -> None:
+    """It was written by hand; it is read like any other, and may be the newest that was seen."""
+    cursor = await log.current_cursor()
+    for time_ in ("infinity", "-infinity", "294276-12-31", "0044-03-15 BC"):
+        insert = "INSERT INTO relay.events (topic, type, payload, written_at)"
+        await writing.execute(f"{insert} VALUES ('t', 'x', '{time_[:3]}', '{time_}')")
+        pages = await pages_of(log, cursor)
+        assert texts(pages) == [time_[:3]]
+        cursor = place_after(cursor, pages)
+        assert await log.current_cursor() == cursor
+        assert await writing.connection.fetchval(f"SELECT relay.cursor('bot:{uuid4()}')")
 
 
 @pytest.mark.gen_test
@@ -123,7 +137,7 @@ async def test_the_age_of_an_event_is_told_by_the_databases_own_clock(
     written = time.monotonic()
     await writing.connection.execute("SELECT pg_sleep(0.05)")
     (page,) = await pages_of(log, start)
-    written_here = page.events[0].written_at + page.clock_offset
+    written_here = page.events[0].written_at / 1e6 + page.clock_offset
     assert before - page.seconds <= written_here <= written
 
 
@@ -150,13 +164,14 @@ async def test_an_event_is_what_was_written(log: EventLog, writing: Writing) -> 
     user, thing = "b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0001", "b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0002"
     row = await writing.connection.fetchrow(
         "INSERT INTO relay.events (topic, type, payload, user_id, subject)"
-        " VALUES ('t', 'x', '{}', $1, $2) RETURNING id, xid, date_part('epoch', written_at)",
+        " VALUES ('t', 'x', '{}', $1, $2) RETURNING id, xid,"
+        " (extract(epoch FROM written_at) * 1000000)::bigint AS written_at",
         user,
         thing,
     )
     assert row is not None
     (page,) = await pages_of(log, start)
-    written_at = row["date_part"]
+    written_at = row["written_at"]
     assert page.events == ((row["id"], row["xid"], "t", "{}", user, thing, written_at),)
 
 
@@ -174,10 +189,10 @@ async def test_access_changes_come_apart_from_events(log: EventLog, writing: Wri
     await writing.execute("INSERT INTO relay.events (type, code) VALUES ('recheck', 4001)")
     (page,) = await pages_of(log, start)
     assert texts([page]) == ["event"]
-    said = [one._replace(id=0, xid=0) for one in page.changes]
+    said = [one._replace(id=0, xid=0, written_at=0) for one in page.changes]
     assert said == [
-        (0, 0, "t", user, AccessKind.REVOKE, 4003, "bye"),
-        (0, 0, None, None, AccessKind.RECHECK, 4001, None),
+        (0, 0, "t", user, AccessKind.REVOKE, 4003, "bye", 0),
+        (0, 0, None, None, AccessKind.RECHECK, 4001, None, 0),
     ]
     assert page.changes[0].id < page.events[0].id < page.changes[1].id
 
@@ -247,7 +262,7 @@ async def test_what_was_undone_is_never_read(
     ("number", "sizes"),
     [
         (PAGE_ROWS - 10, [PAGE_ROWS - 10]),
-        (PAGE_ROWS, [0, PAGE_ROWS]),
+        (PAGE_ROWS, [PAGE_ROWS]),
         (PAGE_ROWS + 1, [0, PAGE_ROWS, 1]),
         (2 * PAGE_ROWS, [0, PAGE_ROWS, PAGE_ROWS]),
         (2 * PAGE_ROWS + 500, [0, PAGE_ROWS, PAGE_ROWS, 500]),
@@ -502,10 +517,17 @@ async def test_a_gap_is_not_silent_between_pages(
 
 
 @pytest.mark.gen_test
-async def test_a_floor_from_the_future_hides_nothing(log: EventLog, writing: Writing) -> None:
-    """A restored dump brings that as well; a relay that starts on it still delivers."""
-    await writing.execute("UPDATE relay.floor SET last = '1000000', snapshot = '9:9:'")
-    start = await log.current_cursor()
+async def test_a_log_from_elsewhere_is_not_read(log: EventLog, writing: Writing) -> None:
+    """A restored dump brings it, floor and all: it is emptied, and then all is as ever."""
+    start = (await log.start()).cursor
+    await writing.send("old")
+    await writing.execute(
+        "UPDATE relay.floor SET last = '1000000', snapshot = '9:9:', system = system + 1"
+    )
+    with pytest.raises(Unrecoverable) as caught:
+        await pages_of(log, start)
+    assert caught.value.reason is GapReason.FOREIGN
+    start = (await log.start()).cursor
     await writing.send("after")
     assert texts(await pages_of(log, start)) == ["after"]
 
@@ -528,9 +550,11 @@ async def fill(writing: Writing, number: int) -> Cursor:
 
 async def plan_of(connection: Connection, query: str, cursor: Cursor, mode: str) -> str:
     await connection.execute(f"SET plan_cache_mode = {mode}")
-    await connection.execute(f"PREPARE read (xid8, xid8[]) AS {query}")
+    await connection.execute(f"PREPARE read (xid8[], bigint[], xid8, xid8[]) AS {query}")
     opened = ",".join(map(str, cursor.open))
-    rows = await connection.fetch(f"EXPLAIN EXECUTE read ('{cursor.last}', '{{{opened}}}')")
+    rows = await connection.fetch(
+        f"EXPLAIN EXECUTE read ('{{5}}', '{{5}}', '{cursor.last}', '{{{opened}}}')"
+    )
     return "\n".join(row[0] for row in rows)
 
 
@@ -548,5 +572,5 @@ async def test_a_read_behind_slow_transactions_stays_indexed(
     cursor = Cursor(cursor.last, tuple(range(cursor.last - opened, cursor.last)))
     plan = await plan_of(reading, event_log._READ, cursor, mode)
     # The other partitions are empty, and read in whatever way.
-    assert plan.count("on events_0 ") == 2, plan
+    assert plan.count("on events_0 ") == 3, plan
     assert "Seq Scan on events_0" not in plan, plan

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -17,7 +18,7 @@ import pytest
 from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.event_log import EventLog
 from realtime.postgres.schema import migrate
-from realtime.relay.cursor import Cursor, Snapshot
+from realtime.relay.cursor import Anchor, Cursor, Snapshot
 from tests.integration.writers import Ledger, Reader, Writer, check, make_places
 from tests.platform import Platform
 from tests.postgres import postgres_server, restart
@@ -125,7 +126,7 @@ async def test_what_a_plain_snapshot_would_lose(late_flushing_postgres: Embedded
     try:
         now = await snapshot_of(connection)
         assert now.xmax < seen.xmax, "no id was handed out again: this shows nothing"
-        plain = Cursor.at(seen, seen.xmax - 1)
+        plain = replace(Cursor.at(seen, Anchor(seen.xmax - 1, 0, 0)), anchor=cursor.anchor)
         assert await marks_from(connection, plain) == []
         assert await marks_from(connection, cursor) == ["after"]
     finally:

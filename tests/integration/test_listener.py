@@ -23,7 +23,7 @@ from realtime.postgres.schema import SchemaError
 from realtime.relay import pace
 from realtime.relay.backoff import Backoff
 from realtime.relay.events import Page
-from realtime.relay.position import Position
+from realtime.relay.position import Lineage, Position
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
 from tests.pgbouncer import pgbouncer
@@ -49,8 +49,8 @@ class Collected:
         self.may_go_on = asyncio.Event()
         self.may_go_on.set()
 
-    async def deliver(self, page: Page, position: Position | None) -> None:
-        self.position = position or self.position
+    async def deliver(self, page: Page, position: Position) -> None:
+        self.position = position
         self.reads += page.is_last
         self.texts += [event.payload for event in page.events]
         if page.events:
@@ -89,6 +89,7 @@ class Heard:
         relay = Reader(
             cast("Hub", self.hub),
             self.refusals,
+            Lineage(self.hub.position),
             monotonic=time.monotonic,
         )
         self._task = asyncio.create_task(self.listener.run(relay))
@@ -453,7 +454,7 @@ async def test_a_standby_is_not_listened_to_until_it_is_promoted(
 ) -> None:
     """It says why; after the promotion history is another, which every socket is told."""
     dsn = stoppable_postgres.dsn()
-    before = (await read_position(dsn, 10)).database
+    before = (await read_position(dsn, 10)).signer.database
     await heard.start(dsn)
     await restart(stoppable_postgres, (stoppable_postgres.data_directory / "standby.signal").touch)
     await heard.changes_to(False)
@@ -464,7 +465,9 @@ async def test_a_standby_is_not_listened_to_until_it_is_promoted(
     stoppable_postgres.sql("SELECT pg_promote()")
     await heard.changes_to(True)
     assert heard.hub.lost == ["foreign"]
-    assert (await read_position(dsn, 10)).database == before._replace(timeline=before.timeline + 1)
+    assert (await read_position(dsn, 10)).signer.database == before._replace(
+        timeline=before.timeline + 1
+    )
     await write(dsn, "after")
     await heard.delivers("after")
 

@@ -8,18 +8,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from realtime.relay import closing
-from realtime.relay.cursor import Cursor, decode_cursor
+from realtime.relay.cursor import Anchor, Cursor
 from realtime.relay.events import AccessChange, Event
 from realtime.relay.hub import Hub
 from realtime.relay.recheck import RecheckResult
-from realtime.relay.resume import Floor, TopicHistory
+from realtime.relay.resume import Floor, LogState, TopicHistory
 from realtime.relay.subscriber import State, Subscriber
 from tests.unit.relay_fakes import (
     ADA,
     BOT,
     GRACE,
     OTHER_BOT,
+    SIGNER,
     FakeDatabase,
+    grants_of,
     seen,
     unframe,
 )
@@ -71,7 +73,9 @@ class ModelLog(FakeDatabase):
         """The whole of it: nothing was removed."""
         events = [row for row in self.committed if isinstance(row, Event) and row.topic == topic]
         changes = [row for row in self.committed if isinstance(row, AccessChange)]
-        return TopicHistory(Floor(0, seen(1)), changes, events, 0)
+        known = {Anchor(row.xid, row.id, 0) for row in self.committed}
+        state = LogState(Floor(0, seen(1)), known)
+        return TopicHistory(state, [*changes, *grants_of(events)], events, 0)
 
 
 class Numbered(Subscriber):
@@ -118,7 +122,7 @@ class Watched:
             if message["type"] == "resync":
                 self._resync()
             else:
-                self._take(rows[int(message["id"])])
+                self._take(rows[int(message["id"].split("-")[0])])
             if "cursor" in message:
                 self.check_place(message["cursor"])
 
@@ -159,7 +163,7 @@ class Watched:
 
     def check_place(self, text: str) -> None:
         """All that the place claims was sent, or the socket was told that it was not."""
-        _, place = decode_cursor(text)
+        place = SIGNER.read(text, self.topic)
         for row in self._due():
             assert self.has_seen(row) or not place.covers(row.xid), "a place ahead of what was sent"
 

@@ -14,12 +14,20 @@ from typing import Any, NoReturn, TypeVar
 
 from hypothesis import strategies as st
 
-from realtime.relay.cursor import Cursor, Database, Snapshot
+from realtime.relay.cursor import (
+    Anchor,
+    Cursor,
+    Database,
+    Key,
+    Signer,
+    Snapshot,
+)
 from realtime.relay.events import AccessChange, AccessKind, Event, Page, Pending
 from realtime.relay.hub import Hub
-from realtime.relay.position import Position
+from realtime.relay.position import Lineage, Position
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
+from realtime.relay.resume import GapReason, Unrecoverable
 from realtime.relay.subscriber import Subscriber
 from tests.waiting import eventually
 
@@ -28,10 +36,9 @@ OTHER_BOT = "bot:b2"
 ADA = "ada"
 GRACE = "grace"
 HISTORY = Database(system=7, oid=5, timeline=1)
-NOWHERE = Position(HISTORY, Cursor(0), "")
-"""Where a hub is before anything was read."""
-START = Cursor(1)
+SIGNER = Signer(HISTORY, (Key(b"i" * 64, b"o" * 64),))
 FIRST_XID = 10
+START = Cursor(1, (), Anchor(1, 0, 0))
 _Result = TypeVar("_Result")
 
 
@@ -84,7 +91,7 @@ class RecordingSink:
     @property
     def ids(self) -> list[int]:
         """The ids of the events it was sent, in that order."""
-        return [int(message["id"]) for message in self.messages if "id" in message]
+        return [int(message["id"].split("-")[0]) for message in self.messages if "id" in message]
 
     @property
     def cursors(self) -> list[str]:
@@ -119,8 +126,8 @@ def make_hub(
 
 def make_relay(hub: Hub, cursor: Cursor, refusals: Refusals | None = None) -> Reader:
     refusals = refusals or Refusals(lambda: 0.0)
-    hub.position = Position.at(HISTORY, cursor)
-    return Reader(hub, refusals, monotonic=lambda: 0.0)
+    hub.position = Position(cursor, SIGNER)
+    return Reader(hub, refusals, Lineage(hub.position), monotonic=lambda: 0.0)
 
 
 def make_subscriber(
@@ -155,17 +162,36 @@ def seen(xmax: int, *in_progress: int) -> Snapshot:
 
 
 def at(last: int, *still_open: int) -> Cursor:
-    return Cursor(last, still_open)
+    return Cursor(last, still_open, Anchor(last, 0, 0) if last else None)
+
+
+class Named(Position):
+    """A position whose text is a name, whatever the topic; another claim's has a plus."""
+
+    def __init__(self, cursor: Cursor, name: str) -> None:
+        super().__init__(cursor, SIGNER)
+        self.name = name
+
+    def text(self, topic: str) -> str:
+        return self.name
+
+    def claiming(self, cursor: Cursor, newest: Anchor | None = None) -> Position:
+        is_same = (cursor.last, cursor.open) == (self.cursor.last, self.cursor.open)
+        return Named(cursor.naming(newest), self.name if is_same else f"{self.name}+")
+
+
+NOWHERE = Named(Cursor(0), "")
+"""Where a hub is before anything was read."""
 
 
 def read(hub: Hub, cursor: Cursor, text: str, *rows: Event | AccessChange) -> None:
     """Have the hub deliver what a read found, all at once, that came as far as the cursor."""
-    run(hub.deliver(page(seen(0), *rows), Position(HISTORY, cursor, text)))
+    run(hub.deliver(page(seen(0), *rows), Named(cursor, text)))
 
 
 def read_part(hub: Hub, *rows: Event | AccessChange) -> None:
     """Have the hub deliver a page of a read that is not its last."""
-    run(hub.deliver(page(seen(0), *rows, is_last=False), None))
+    run(hub.deliver(page(seen(0), *rows, is_last=False), hub.position))
 
 
 def event(
@@ -198,12 +224,18 @@ def grant_row(xid: int, topic: str | None, user_id: str | None) -> AccessChange:
 
 def page(snapshot: Snapshot, *rows: Event | AccessChange, is_last: bool = True) -> Page:
     """One page; the last of its read, if nothing else is said."""
-    return Page(
-        snapshot,
-        tuple(row for row in rows if isinstance(row, AccessChange)),
-        tuple(row for row in rows if isinstance(row, Event)),
-        is_last,
-    )
+    events = tuple(row for row in rows if isinstance(row, Event))
+    changes = tuple(row for row in rows if isinstance(row, AccessChange))
+    return Page(snapshot, changes, events, is_last, tuple(grants_of(events)))
+
+
+def grants_of(events: Iterable[Event]) -> list[AccessChange]:
+    """What the log says of access beside the events that give it."""
+    return [
+        AccessChange(one.id, one.xid, one.topic, one.granted_to, AccessKind.GRANT)
+        for one in events
+        if one.granted_to
+    ]
 
 
 @dataclass
@@ -258,22 +290,29 @@ class FakeDatabase:
         xmax = self.highest_ended + 1
         return Snapshot(xmax, frozenset(xid for xid in self.running if xid < xmax))
 
-    def newest(self) -> int:
-        return max((row.xid for row in self.committed), default=0)
+    def newest(self) -> Anchor | None:
+        return max((Anchor(row.xid, row.id, 0) for row in self.committed), default=None)
 
     def place(self) -> Cursor:
         """The cursor of one who begins now, as in `EventLog.end`."""
         return Cursor.at(self.snapshot(), self.newest())
 
-    async def read(self, cursor: Cursor) -> AsyncGenerator[Page, None]:
+    async def read(self, cursor: Cursor, newest: Anchor | None) -> AsyncGenerator[Page, None]:
+        self._require(cursor.anchor)
+        self._require(newest)
         breaks_after, self.breaks_after = self.breaks_after, None
         for number, one in enumerate(self._pages(cursor)):
             if number == breaks_after:
                 raise ConnectionError("cut")
             yield one
 
-    async def current_cursor(self) -> Cursor:
-        return self.place()
+    def _require(self, row: Anchor | None) -> None:
+        rows = {Anchor(one.xid, one.id, 0) for one in self.committed} | {START.anchor, None}
+        if row not in rows:
+            raise Unrecoverable(GapReason.FOREIGN)
+
+    async def start(self) -> Position:
+        return Position(self.place(), SIGNER)
 
     def unseen(self, cursor: Cursor) -> list[Event | AccessChange]:
         """What the statement finds: `xid > last OR xid = ANY(open)`, in the order of ids."""
@@ -305,7 +344,7 @@ def cursors(highest: int = 12) -> st.SearchStrategy[Cursor]:
     """Any place in a short log."""
     open_xids = st.frozensets(st.integers(1, highest), max_size=8)
     return st.builds(
-        lambda last, xids: Cursor(last, tuple(sorted(xid for xid in xids if xid < last))),
+        lambda last, xids: at(last, *sorted(xid for xid in xids if xid < last)),
         st.integers(0, highest),
         open_xids,
     )

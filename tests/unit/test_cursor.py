@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given
@@ -21,6 +21,7 @@ from realtime.relay.cursor import (
     Snapshot,
     parse_cursor,
 )
+from realtime.relay.events import AccessChange, Event
 from tests.unit.relay_fakes import HISTORY, FakeDatabase, cursors
 
 FULL_XID = 2**64 - 1
@@ -75,11 +76,19 @@ def test_snapshot_covers_what_has_ended() -> None:
 # Cursors.
 
 
+def row(xid: int) -> Anchor | None:
+    return Anchor(xid, 1, 1) if xid else None
+
+
+def newest_of(rows: Iterable[Event | AccessChange]) -> Anchor | None:
+    return max((Anchor(one.xid, one.id, one.written_at) for one in rows), default=None)
+
+
 @given(st.integers(1, 12), st.frozensets(st.integers(1, 11)), st.integers(0, 11))
 def test_place_of_a_reader(xmax: int, in_progress: frozenset[int], last: int) -> None:
     """A place claims what the snapshot covers, as far as the highest event that was seen."""
     snapshot = Snapshot(xmax, in_progress)
-    cursor = Cursor.at(snapshot, min(last, xmax - 1))
+    cursor = Cursor.at(snapshot, row(min(last, xmax - 1)))
     assert list(cursor.open) == sorted(cursor.open)
     for xid in range(xmax):
         was_seen = snapshot.covers(xid) or xid == cursor.last
@@ -95,21 +104,21 @@ def test_includes(one: Cursor, other: Cursor) -> None:
 
 def test_last_is_kept_where_a_read_finds_nothing() -> None:
     """A read without events does not move `last`: only a seen commit is safe from a crash."""
-    cursor = Cursor(5, (3,)).after(Snapshot(9, frozenset({7})), highest=0)
-    assert cursor == Cursor(5)
+    cursor = Cursor(5, (3,), row(5)).after(Snapshot(9, frozenset({7})), None)
+    assert cursor == Cursor(5, (), row(5))
 
 
 def test_last_moves_to_the_highest_seen() -> None:
     """A read with events moves `last` to the highest of them, not to the snapshot's xmax."""
-    cursor = Cursor(5).after(Snapshot(9, frozenset({4, 6, 8})), highest=7)
-    assert cursor == Cursor(7, (4, 6))
+    cursor = Cursor(5, (), row(5)).after(Snapshot(9, frozenset({4, 6, 8})), row(7))
+    assert cursor == Cursor(7, (4, 6), row(7))
 
 
 def test_the_anchor_is_the_newest_row() -> None:
     """By transaction first; a read without rows keeps the one before."""
-    cursor = Cursor.at(Snapshot(6, frozenset()), 5, Anchor(5, 8, 1))
-    assert cursor.after(Snapshot(9, frozenset()), 0).anchor == Anchor(5, 8, 1)
-    assert cursor.after(Snapshot(9, frozenset()), 7, Anchor(7, 2, 1)).anchor == Anchor(7, 2, 1)
+    cursor = Cursor.at(Snapshot(6, frozenset()), Anchor(5, 8, 1))
+    assert cursor.after(Snapshot(9, frozenset()), None).anchor == Anchor(5, 8, 1)
+    assert cursor.after(Snapshot(9, frozenset()), Anchor(7, 2, 1)).anchor == Anchor(7, 2, 1)
     assert cursor.naming(Anchor(5, 9, 1)) == Cursor(5, (), Anchor(5, 9, 1))
     assert cursor.naming(Anchor(4, 9, 1)) == cursor
     assert Cursor(0).naming(None) == Cursor(0)
@@ -288,8 +297,8 @@ def test_exactly_once(history: list[tuple[str, int]]) -> None:
         take_step(log, step, choice)
         if step == "read":
             rows = log.unseen(cursor)
-            found.update(row.id for row in rows)
-            cursor = cursor.after(log.snapshot(), max((row.xid for row in rows), default=0))
+            found.update(one.id for one in rows)
+            cursor = cursor.after(log.snapshot(), newest_of(rows))
             cursor = Signer(HISTORY, KEYS).read(text_of(HISTORY, cursor), TOPIC)
     assert found == Counter(row.id for row in log.committed)
 
@@ -304,6 +313,6 @@ def test_cursor_claims_what_was_found(history: list[tuple[str, int]]) -> None:
         take_step(log, step, choice)
         if step == "read":
             rows = log.unseen(cursor)
-            given_ids |= {row.id for row in rows}
-            cursor = cursor.after(log.snapshot(), max((row.xid for row in rows), default=0))
+            given_ids |= {one.id for one in rows}
+            cursor = cursor.after(log.snapshot(), newest_of(rows))
     assert {row.id for row in log.committed if cursor.covers(row.xid)} == given_ids

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from realtime.relay import hub as hub_module
+from realtime.relay.cursor import Anchor, Cursor
 from realtime.relay.events import AccessChange
 from realtime.relay.hub import HubObserver
 from realtime.relay.position import Position
@@ -13,8 +14,8 @@ from tests.unit.relay_fakes import (
     ADA,
     BOT,
     GRACE,
-    HISTORY,
     OTHER_BOT,
+    SIGNER,
     START,
     Asked,
     access_change,
@@ -23,8 +24,10 @@ from tests.unit.relay_fakes import (
     join,
     make_hub,
     make_subscriber,
+    page,
     read,
-    read_part,
+    run,
+    seen,
 )
 
 FAREWELL = '{"type":"permission_change"}'
@@ -157,17 +160,36 @@ def test_joining_in_between() -> None:
 
 
 def test_the_place_of_a_socket() -> None:
-    """A socket's place is what it was told until the reads have come as far, then the hub's."""
+    """A socket's cursor is the admission's until the reads have come as far, then the hub's.
+
+    Either names the newest row that was delivered.
+    """
     hub = make_hub()
-    hub.position = Position(HISTORY, START, "start")
+    hub.position = Position(at(3), SIGNER)
     subscriber, _ = join(hub, since=at(19))
-    assert hub.cursor_of(subscriber) == "told"
-    read(hub, at(14), "earlier")
-    assert (hub.position.text, hub.cursor_of(subscriber)) == ("earlier", "told")
-    read_part(hub)
-    assert hub.cursor_of(subscriber) == "told"
-    read(hub, at(19), "later")
-    assert hub.cursor_of(subscriber) == "later"
+    for end in (at(14), at(14).naming(Anchor(25, 1, 1))):
+        run(hub.deliver(page(seen(0)), Position(end, SIGNER)))
+        assert SIGNER.read(hub.cursor_of(subscriber) or "", BOT) == at(19).naming(end.anchor)
+    run(hub.deliver(page(seen(0)), Position(at(26), SIGNER)))
+    assert SIGNER.read(hub.cursor_of(subscriber) or "", BOT) == at(26)
+
+
+def test_within_a_fan_out_the_newest_row_is_named() -> None:
+    """Before it is over nothing more is claimed, but who was served may have seen that row."""
+    end = at(14)
+
+    async def look() -> None:
+        cursors.append(SIGNER.read(hub.cursor_of(subscriber) or "", BOT))
+
+    cursors: list[Cursor] = []
+    hub = make_hub(pause=look)
+    hub.position = Position(at(3), SIGNER)
+    subscriber, _ = join(hub, since=at(2))
+    run(hub.deliver(page(seen(0)), Position(at(3), SIGNER)))
+    for _ in range(hub_module.FAN_OUT_SLICE):
+        join(hub, since=at(2))
+    run(hub.deliver(page(seen(0), event(1, 14)), Position(end, SIGNER)))
+    assert cursors == [at(3).naming(end.anchor)]
     hub.unsubscribe(subscriber)
     assert hub.cursor_of(subscriber) == "told"
 
@@ -208,7 +230,7 @@ def test_cut_off_before_the_events() -> None:
     revoke = access_change(9, 10, final_message=FAREWELL)
     read(hub, at(10), "c", revoke, event(1, 5))
     read(hub, at(11), "d", event(2, 11))
-    assert sink.messages == [{"id": "9", "type": "permission_change"}]
+    assert sink.messages == [{"id": "9-0", "type": "permission_change"}]
     assert (other.ids, sink.closed, asked) == ([1, 2], None, [(subscriber, revoke)])
     hub.dismiss(subscriber, 4003, "access ended")
     assert sink.closed == (4003, "access ended")
@@ -227,8 +249,8 @@ def test_the_end_of_a_bot_comes_before_its_permissions() -> None:
         access_change(6, 10, user_id=ADA, final_message=FAREWELL),
         access_change(7, 10, user_id=None, final_message=bot_deleted),
     )
-    assert grace.messages == [{"id": "5", "type": "permission_change"}]
-    assert ada.messages == [{"id": "7", "type": "bot_update"}]
+    assert grace.messages == [{"id": "5-0", "type": "permission_change"}]
+    assert ada.messages == [{"id": "7-0", "type": "bot_update"}]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 
 from realtime.relay import closing
 from realtime.relay import hub as hub_module
-from realtime.relay.cursor import Cursor, encode_cursor
+from realtime.relay.cursor import Cursor
 from realtime.relay.events import Event
 from realtime.relay.protocol import stamp
 from realtime.relay.recheck import RecheckBatcher
@@ -35,9 +35,9 @@ from tests.unit.relay_fakes import (
     ADA,
     BOT,
     GRACE,
-    HISTORY,
     NOWHERE,
     OTHER_BOT,
+    SIGNER,
     frame,
     make_relay,
     raise_it,
@@ -124,7 +124,7 @@ class HubMachine(RuleBasedStateMachine):
             before, cursor = self.left.pop(choice % len(self.left))
             self.subscribe(before.user, before.topic, 10**6, True)
             self.sockets[-1].before = before
-            self.sockets[-1].owed_from = read_cursor(cursor, HISTORY)
+            self.sockets[-1].owed_from = read_cursor(cursor, before.topic, SIGNER)
 
     @precondition(lambda self: self._unasked())
     @rule(choice=SMALL)
@@ -176,8 +176,8 @@ class HubMachine(RuleBasedStateMachine):
             self.hub.identify(one.subscriber, one.user, one.user)
             one.is_welcome = True
             one.base = one.before.base if one.before is not None else one.asked_at
-        one.send(frame(stamp(event.payload, event.id, None) for event in events))
-        one.subscriber.cursor = encode_cursor(HISTORY, place)
+        one.send(frame(stamp(event.payload, event.wire_id, None) for event in events))
+        one.subscriber.cursor = SIGNER.write(place, one.topic)
         return True
 
     @precondition(lambda self: self.sockets)
@@ -186,7 +186,7 @@ class HubMachine(RuleBasedStateMachine):
         if self.sockets:
             one = self.sockets.pop(choice % len(self.sockets))
             if one.is_in and one.subscriber.knows_cursors:
-                self.left.append((one, self.hub.cursor_of(one.subscriber)))
+                self.left.append((one, self.hub.cursor_of(one.subscriber) or ""))
             self.hub.unsubscribe(one.subscriber)
 
     # The relay, and the database's answers about those who were cut off.
@@ -248,7 +248,7 @@ class HubMachine(RuleBasedStateMachine):
     def check_places(self) -> None:
         for one in self.sockets:
             if one.is_in:
-                one.check_place(self.hub.cursor_of(one.subscriber))
+                one.check_place(self.hub.cursor_of(one.subscriber) or "")
 
     def teardown(self) -> None:
         """Let everything come to an end, and look at what was sent in all."""
@@ -259,7 +259,8 @@ class HubMachine(RuleBasedStateMachine):
             for one in self.sockets:
                 if one.closed is None:
                     one.check_complete()
-                    assert self.hub.cursor_of(one.subscriber) == self.hub.position.text
+                    place = self.hub.position.text(one.topic)
+                    assert self.hub.cursor_of(one.subscriber) == place
                 else:
                     assert one.subscriber.state is State.STOPPED
             assert not self.hub._recent & {one.subscriber for one in self.sockets if not one.closed}

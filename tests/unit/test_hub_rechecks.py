@@ -58,10 +58,10 @@ def test_stays_with_its_since() -> None:
     subscriber, sink = join(hub, since=at(19, 15))
     read_part(hub, event(1, 16))
     read(hub, at(20), "c", access_change(2, 15, is_recheck=True), event(3, 17))
-    assert hub.cursor_of(subscriber) == "told"
+    assert hub.cursor_of(subscriber) == "+"
     stay(hub, subscriber, at(20))
     read(hub, at(22), "d", event(4, 19), event(5, 21))
-    assert (sink.ids, hub.cursor_of(subscriber)) == ([5], "told")
+    assert (sink.ids, hub.cursor_of(subscriber)) == ([5], "d+")
     read(hub, at(22), "e")
     assert hub.cursor_of(subscriber) == "e"
 
@@ -94,7 +94,7 @@ def test_may_not_stay() -> None:
     read(hub, at(10), "c", told, untold, event(3, 10))
     hub.refuse(first, told)
     hub.refuse(second, untold)
-    assert sink.messages == [{"id": "1", "type": "permission_change"}]
+    assert sink.messages == [{"id": "1-0", "type": "permission_change"}]
     assert (sink.closed, other.closed) == ((4003, "access ended"),) * 2
     assert other.messages == []
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from realtime.relay.cursor import Cursor, Snapshot, decode_cursor, encode_cursor
+from realtime.relay.cursor import Anchor, Cursor, Signer, Snapshot, parse_cursor
 from realtime.relay.errors import Refused
 from realtime.relay.events import Page
+from realtime.relay.hub import Hub
 from realtime.relay.pace import QUIET_READS, PaceState
 from realtime.relay.position import Position
 from realtime.relay.reader import Reader
@@ -19,8 +20,10 @@ from tests.unit.relay_fakes import (
     ADA,
     BOT,
     HISTORY,
+    SIGNER,
     Asked,
     FakeDatabase,
+    at,
     event,
     grant_row,
     join,
@@ -32,7 +35,7 @@ from tests.unit.relay_fakes import (
 )
 from tests.waiting import eventually
 
-END = Cursor(8)
+END = at(8)
 
 
 class Pages:
@@ -44,12 +47,15 @@ class Pages:
         self.lost: Unrecoverable | None = None
         """What the next read raises."""
         self.cursors: list[Cursor] = []
+        self.newest: Anchor | None = None
+        """Which row must be there for the latest read."""
 
-    async def current_cursor(self) -> Cursor:
-        return END
+    async def start(self) -> Position:
+        return Position(END, SIGNER)
 
-    async def read(self, cursor: Cursor) -> AsyncGenerator[Page, None]:
+    async def read(self, cursor: Cursor, newest: Anchor | None) -> AsyncGenerator[Page, None]:
         self.cursors.append(cursor)
+        self.newest = newest
         if self.lost is not None:
             lost, self.lost = self.lost, None
             raise lost
@@ -59,31 +65,36 @@ class Pages:
             raise ConnectionError("cut")
 
 
+def cursor_of(hub: Hub) -> Cursor:
+    return hub.position.cursor
+
+
 def test_begins_where_it_is_told() -> None:
     """Before anything is read, every socket is where the relay begins."""
     hub = make_hub()
-    relay = make_relay(hub, Cursor(5, (3,)))
-    assert hub.position.text == encode_cursor(HISTORY, Cursor(5, (3,)))
-    assert relay.position.database == HISTORY
+    relay = make_relay(hub, at(5, 3))
+    assert cursor_of(hub) == at(5, 3)
+    assert relay.lineage.signer.database == HISTORY
 
 
 def test_goes_on_after_what_it_read() -> None:
     """Each read begins where the last one ended, and its last event carries that place."""
     hub = make_hub()
-    relay = make_relay(hub, Cursor(5))
+    relay = make_relay(hub, at(5))
     _, sink = join(hub)
     log = Pages(page(seen(12, 8), event(1, 9), event(2, 6)))
     run(relay.catch_up(log))
     run(relay.catch_up(log))
-    assert log.cursors == [Cursor(5), Cursor(9, (8,))]
-    assert decode_cursor(sink.cursors[0]) == (HISTORY, Cursor(9, (8,)))
-    assert decode_cursor(hub.position.text) == (HISTORY, Cursor(9, (8,)))
+    after = Cursor(9, (8,), Anchor(9, 1, 0))
+    assert log.cursors == [at(5), after]
+    assert log.newest == Anchor(9, 1, 0)
+    assert SIGNER.read(sink.cursors[0], BOT) == cursor_of(hub) == after
 
 
 def test_a_read_in_pages() -> None:
-    """The place is handed out with the last page only, and counts every page's transactions."""
+    """Each page's cursor names the newest row so far; only the last one's covers any of them."""
     hub = make_hub()
-    relay = make_relay(hub, Cursor(5))
+    relay = make_relay(hub, at(5))
     _, sink = join(hub)
     pages = [
         page(seen(12), is_last=False),
@@ -91,20 +102,21 @@ def test_a_read_in_pages() -> None:
         page(seen(12), event(2, 6)),
     ]
     run(relay.catch_up(Pages(*pages)))
-    assert [message.get("cursor") is not None for message in sink.messages] == [False, True]
-    assert decode_cursor(hub.position.text) == (HISTORY, Cursor(11))
+    first, last = (SIGNER.read(text, BOT) for text in sink.cursors)
+    assert first == Cursor(5, (), Anchor(11, 1, 0))
+    assert last == cursor_of(hub) == Cursor(11, (), Anchor(11, 1, 0))
 
 
 def test_a_grant_counts() -> None:
     """A read that found nothing but a grant has come as far as that: it is not found again."""
     hub = make_hub()
-    relay = make_relay(hub, Cursor(5))
-    subscriber, _ = join(hub, since=Cursor(7))
+    relay = make_relay(hub, at(5))
+    subscriber, _ = join(hub, since=at(7))
     log = Pages(page(seen(9))._replace(grants=(grant_row(7, None, None),)))
     run(relay.catch_up(log))
     run(relay.catch_up(log))
-    assert log.cursors == [Cursor(5), Cursor(7)]
-    assert hub.cursor_of(subscriber) == hub.position.text
+    assert log.cursors == [at(5), at(7)]
+    assert hub.cursor_of(subscriber) == SIGNER.write(at(7), BOT)
 
 
 BROKEN = page(seen(12, 8), event(1, 9), event(2, 10), is_last=False)
@@ -114,20 +126,20 @@ BROKEN = page(seen(12, 8), event(1, 9), event(2, 10), is_last=False)
 def test_a_broken_read_is_not_repeated(snapshot: Snapshot) -> None:
     """When a read is retried, sockets get the rest of it only, also where nobody wrote since."""
     hub = make_hub()
-    relay = make_relay(hub, Cursor(5))
+    relay = make_relay(hub, at(5))
     _, sink = join(hub)
     with pytest.raises(ConnectionError):
         run(relay.catch_up(Pages(BROKEN, breaks=True)))
     retried = BROKEN._replace(snapshot=snapshot)
     run(relay.catch_up(Pages(retried, page(retried.snapshot, event(3, 11)))))
     assert sink.ids == [1, 2, 3]
-    assert decode_cursor(hub.position.text)[1].last == 11
+    assert cursor_of(hub).last == 11
 
 
 def test_what_committed_in_between_is_not_left_out() -> None:
     """An event with an earlier id that the broken read could not see is delivered by the next."""
     hub = make_hub()
-    relay = make_relay(hub, Cursor(5))
+    relay = make_relay(hub, at(5))
     _, sink = join(hub)
     with pytest.raises(ConnectionError):
         run(relay.catch_up(Pages(page(seen(12, 8), event(5, 9), is_last=False), breaks=True)))
@@ -168,7 +180,7 @@ def test_runs_until_nothing_is_heard() -> None:
     """The relay reads once for each step, the first of which is to switch the bell on."""
     log, bell = Pages(page(seen(9))), Bell(2)
     with pytest.raises(ConnectionResetError):
-        run(make_relay(make_hub(), Cursor(5)).run(log, bell))
+        run(make_relay(make_hub(), at(5)).run(log, bell))
     assert bell.told == ["ring on", "wait", "wait"]
     assert len(log.cursors) == 3
 
@@ -176,7 +188,7 @@ def test_runs_until_nothing_is_heard() -> None:
 class Lull(Pages):
     """Two transactions at once, and then nothing more."""
 
-    async def read(self, cursor: Cursor) -> AsyncGenerator[Page, None]:
+    async def read(self, cursor: Cursor, newest: Anchor | None) -> AsyncGenerator[Page, None]:
         self.cursors.append(cursor)
         is_first = len(self.cursors) == 1
         yield page(seen(9), event(1, 6), event(2, 7)) if is_first else page(seen(9))
@@ -185,7 +197,7 @@ class Lull(Pages):
 def test_polls_while_busy() -> None:
     """It silences the bell, reads on in short pauses, and switches it on before it sleeps."""
     bell = Bell()
-    relay = make_relay(make_hub(), Cursor(5))
+    relay = make_relay(make_hub(), at(5))
     assert relay.state is PaceState.ASLEEP
     with pytest.raises(ConnectionResetError):
         run(relay.run(Lull(), bell))
@@ -202,7 +214,7 @@ def test_looks_at_the_bell(is_ok: bool, monkeypatch: pytest.MonkeyPatch) -> None
     log = Pages(page(seen(9)), breaks=False)
     bell.is_on = ends_after(2, bell.is_on)  # type: ignore[method-assign]
     with pytest.raises(ConnectionResetError):
-        run(make_relay(make_hub(), Cursor(5)).run(log, bell))
+        run(make_relay(make_hub(), at(5)).run(log, bell))
     mended = [] if is_ok else ["ring on"]
     assert bell.told == ["ring on", "is it on?", *mended, "is it on?", *mended]
 
@@ -221,44 +233,44 @@ def ends_after(times: int, act: Callable[[], Awaitable[bool]]) -> Callable[[], A
 
 # Starting over.
 
-ELSEWHERE = HISTORY._replace(timeline=2)
+ELSEWHERE = Signer(HISTORY._replace(timeline=2), SIGNER.keys)
 
 
 def test_what_it_had_not_read_is_gone() -> None:
     """Where the log does not go back far enough, the relay goes on from its end, and says so."""
     hub = make_hub(asked := Asked())
-    relay = make_relay(hub, Cursor(5))
+    relay = make_relay(hub, at(5))
     join(hub, knows_cursors=True)
     log = Pages(page(seen(9)))
     log.lost = Unrecoverable(GapReason.TOO_OLD)
     with pytest.raises(ConnectionResetError):
         run(relay.run(log, Bell(1)))
-    assert log.cursors == [Cursor(5), END]
-    assert decode_cursor(hub.position.text) == (HISTORY, END)
+    assert log.cursors == [at(5), END]
+    assert cursor_of(hub) == END
     assert [subscriber.gap for subscriber, _ in asked] == ["too_old"]
 
 
 def test_another_history() -> None:
     """On another database what was read before means nothing, broken reads included."""
     hub = make_hub()
-    relay = make_relay(hub, Cursor(5))
+    relay = make_relay(hub, at(5))
     with pytest.raises(ConnectionError):
         run(relay.catch_up(Pages(BROKEN, breaks=True)))
-    relay.start_over(Position.at(ELSEWHERE, Cursor(7)), GapReason.FOREIGN)
+    relay.start_over(Position(at(7), ELSEWHERE), GapReason.FOREIGN)
     _, sink = join(hub)
     run(relay.catch_up(log := Pages(page(seen(13), event(1, 9), event(2, 10)))))
-    assert (relay.position.database, log.cursors, sink.ids) == (ELSEWHERE, [Cursor(7)], [1, 2])
-    assert decode_cursor(hub.position.text)[0] == ELSEWHERE
+    assert (log.cursors, log.newest, sink.ids) == ([at(7)], at(7).anchor, [1, 2])
+    assert parse_cursor(sink.cursors[-1])[0] == ELSEWHERE.database
 
 
 def test_the_place_before_the_gap() -> None:
     """Until it is told of the gap, a socket's place is the one from before it."""
     hub = make_hub()
-    relay = make_relay(hub, Cursor(5))
+    relay = make_relay(hub, at(5))
     subscriber, _ = join(hub, knows_cursors=True)
     run(relay.catch_up(Pages(page(seen(12), event(1, 9)))))
     before = hub.cursor_of(subscriber)
-    relay.start_over(Position.at(HISTORY, Cursor(50)), GapReason.TOO_OLD)
+    relay.start_over(Position(at(50), SIGNER), GapReason.TOO_OLD)
     assert hub.cursor_of(subscriber) == before
 
 
@@ -267,14 +279,27 @@ def test_refusals_are_forgotten(how: str) -> None:
     """Whoever was refused may ask again once the log tells of a grant, or once it is not known."""
     refusals = Refusals(lambda: 0.0)
     refusals.remember(ADA, BOT, Refused(4003, "no"), refusals.generation)
-    relay = make_relay(make_hub(), Cursor(5), refusals)
+    relay = make_relay(make_hub(), at(5), refusals)
     run(relay.catch_up(Pages(page(seen(9)))))
     assert refusals.find(ADA, BOT)
     if how == "it starts over":
-        relay.start_over(Position.at(HISTORY, Cursor(7)), GapReason.TOO_OLD)
+        relay.start_over(Position(at(7), SIGNER), GapReason.TOO_OLD)
     else:
         run(relay.catch_up(Pages(page(seen(9))._replace(grants=(grant_row(1, BOT, ADA),)))))
     assert refusals.find(ADA, BOT) is None
+
+
+def test_what_any_statement_saw_must_be_there() -> None:
+    """A row that an admission saw, or a page of a broken read, is looked for by the next read."""
+    relay = make_relay(make_hub(), at(5))
+    relay.lineage.saw(Anchor(7, 3, 1))
+    log = Pages(page(seen(9)))
+    run(relay.catch_up(log))
+    assert (log.cursors, log.newest) == ([at(5)], Anchor(7, 3, 1))
+    with pytest.raises(ConnectionError):
+        run(relay.catch_up(Pages(BROKEN, breaks=True)))
+    run(relay.catch_up(log))
+    assert (log.cursors[-1], log.newest) == (at(5).naming(log.newest), Anchor(10, 2, 0))
 
 
 # Being cancelled.

@@ -8,15 +8,14 @@ import pytest
 from realtime.relay import closing
 from realtime.relay.errors import Refused
 from realtime.relay.hub import Hub
-from realtime.relay.position import Position
 from realtime.relay.recheck import RecheckBatcher, RecheckResult
 from realtime.relay.subscriber import State
 from tests.unit.relay_fakes import (
     ADA,
     BOT,
     GRACE,
-    HISTORY,
     NOWHERE,
+    Named,
     RecordingSink,
     access_change,
     at,
@@ -94,7 +93,7 @@ def test_no_longer_allowed(is_recheck: bool) -> None:
     (sink,) = cut_off(rechecking, ADA, is_recheck=is_recheck)
     run(rechecking.until(lambda: sink.closed))
     assert sink.closed == (4003, "access ended")
-    assert sink.messages == [{"id": "1", "type": "permission_change"}]
+    assert sink.messages == [{"id": "1-0", "type": "permission_change"}]
     assert (rechecking.access.questions, rechecking.wakes) == ([[(ADA, BOT)]], 1)
 
 
@@ -135,7 +134,7 @@ def test_nobody_can_be_asked() -> None:
         await rechecking.until(lambda: first.closed)
         rechecking.access.is_down = False
         revoke = page(seen(0), access_change(2, 12, user_id=GRACE))
-        await rechecking.hub.deliver(revoke, Position(HISTORY, at(12), "d"))
+        await rechecking.hub.deliver(revoke, Named(at(12), "d"))
         await rechecking.until(lambda: second.closed)
 
     run(one_after_the_other())
@@ -154,7 +153,7 @@ def test_an_error_that_nobody_foresaw() -> None:
         await rechecking.until(lambda: first.closed)
         rechecking.access.is_broken = False
         revoke = page(seen(0), access_change(2, 12, user_id=GRACE))
-        await rechecking.hub.deliver(revoke, Position(HISTORY, at(12), "d"))
+        await rechecking.hub.deliver(revoke, Named(at(12), "d"))
         await rechecking.until(lambda: second.closed)
 
     run(one_after_the_other())
@@ -193,7 +192,7 @@ def test_an_answer_from_before_a_gap() -> None:
         rechecking.access.may_answer = asyncio.Semaphore(0)
         asking = rechecking.rechecks.run(rechecking.hub, rechecking.wake)
         await while_running(asking, lambda: rechecking.access.questions and one_answer())
-        await rechecking.hub.deliver(page(seen(0), event(5, 13)), Position(HISTORY, at(13), "d"))
+        await rechecking.hub.deliver(page(seen(0), event(5, 13)), Named(at(13), "d"))
 
     def one_answer() -> bool:
         if not rechecking.wakes and rechecking.access.may_answer.locked():

@@ -4,11 +4,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from realtime.relay.cursor import Cursor, encode_cursor
-from realtime.relay.events import AccessChange, Event
+from realtime.relay.cursor import Anchor, Cursor, Signer
+from realtime.relay.events import AccessChange, AccessKind, Event
 from realtime.relay.resume import (
     Floor,
     GapReason,
+    LogState,
     ReadRange,
     ResumeRequest,
     TopicHistory,
@@ -23,25 +24,32 @@ from tests.unit.relay_fakes import (
     GRACE,
     HISTORY,
     OTHER_BOT,
+    SIGNER,
     access_change,
     at,
     cursors,
     event,
+    grants_of,
     seen,
 )
 
 NOTHING_REMOVED = Floor(0, seen(1))
 
 
+class Everything:
+    """A log that holds every row that it is asked for."""
+
+    def __contains__(self, row: object) -> bool:
+        return True
+
+
 def past(
     *rows: Event | AccessChange, floor: Floor = NOTHING_REMOVED, complete_after: int = 0
 ) -> TopicHistory:
-    return TopicHistory(
-        floor,
-        [row for row in rows if isinstance(row, AccessChange)],
-        [row for row in rows if isinstance(row, Event)],
-        complete_after,
-    )
+    events = [row for row in rows if isinstance(row, Event)]
+    changes = [row for row in rows if isinstance(row, AccessChange)]
+    state = LogState(floor, Everything())
+    return TopicHistory(state, [*changes, *grants_of(events)], events, complete_after)
 
 
 def owed(
@@ -59,9 +67,14 @@ def owed(
 # The cursor that a client sends.
 
 
+def text_of(cursor: Cursor, topic: str = BOT, **elsewhere: int) -> str:
+    signer = Signer(HISTORY._replace(**elsewhere), SIGNER.keys)
+    return signer.write(cursor, topic) or ""
+
+
 def test_a_cursor_of_ours() -> None:
     """A cursor of this database's history is read."""
-    assert read_cursor(encode_cursor(HISTORY, at(9, 5)), HISTORY) == at(9, 5)
+    assert read_cursor(text_of(at(9, 5)), BOT, SIGNER) == at(9, 5)
 
 
 @pytest.mark.parametrize(
@@ -69,15 +82,17 @@ def test_a_cursor_of_ours() -> None:
     [
         ("", GapReason.INVALID),
         ("x" * 10_000, GapReason.INVALID),
-        (encode_cursor(HISTORY._replace(system=8), at(9)), GapReason.FOREIGN),
-        (encode_cursor(HISTORY._replace(oid=6), at(9)), GapReason.FOREIGN),
-        (encode_cursor(HISTORY._replace(timeline=2), at(9)), GapReason.FOREIGN),
+        (text_of(at(9), topic=OTHER_BOT), GapReason.INVALID),
+        (text_of(at(9)).replace(".9.", ".8.", 1), GapReason.INVALID),
+        (text_of(at(9), system=8), GapReason.FOREIGN),
+        (text_of(at(9), oid=6), GapReason.FOREIGN),
+        (text_of(at(9), timeline=2), GapReason.FOREIGN),
     ],
 )
 def test_no_cursor_of_ours(text: str, reason: GapReason) -> None:
     """What is no cursor, or one of another history, is refused with the reason."""
     with pytest.raises(Unrecoverable) as caught:
-        read_cursor(text, HISTORY)
+        read_cursor(text, BOT, SIGNER)
     assert caught.value.reason is reason
 
 
@@ -122,20 +137,73 @@ def test_access_was_lost(row: AccessChange, is_lost: bool) -> None:
     assert owed(at(10), at(12), past(event(1, 11), row)) == expected
 
 
+GRANT = AccessKind.GRANT
+
+
 @pytest.mark.parametrize(
-    ("granted_to", "xid", "is_lost"),
-    [(ADA, 11, True), (GRACE, 11, False), (ADA, 10, False), (ADA, 13, False)],
+    ("row", "is_lost"),
+    [
+        (event(2, 11, granted_to=ADA), True),
+        (event(2, 11, granted_to=GRACE), False),
+        (event(2, 10, granted_to=ADA), False),
+        (event(2, 13, granted_to=ADA), False),
+        (AccessChange(2, 11, BOT, ADA, GRANT), True),
+        (AccessChange(2, 11, None, ADA, GRANT), True),
+        (AccessChange(2, 11, OTHER_BOT, ADA, GRANT), False),
+        (AccessChange(2, 11, BOT, None, GRANT), False),
+        (AccessChange(2, 11, None, None, GRANT), False),
+    ],
 )
-def test_access_was_in_ask_about(granted_to: str, xid: int, is_lost: bool) -> None:
-    """A recheck with a grant in the same gap may have been a loss."""
-    grant = event(2, xid, granted_to=granted_to)
-    found = owed(at(10), at(12), past(access_change(1, 11, is_recheck=True), grant, event(3, 12)))
+def test_access_was_given(row: Event | AccessChange, is_lost: bool) -> None:
+    """What came before a grant that names the user was not for them; one that names nobody
+    concerns nobody who had access."""
+    found = owed(at(10), at(12), past(event(1, 11), row))
     assert (found is GapReason.ACCESS_CHANGED) == is_lost
 
 
-def test_a_grant_alone() -> None:
-    """A grant without any change took nothing away."""
-    assert owed(at(10), at(12), past(event(2, 11, granted_to=ADA))) == [2]
+# Whether the cursor is of this log.
+
+NEWEST = Anchor(9, 4, 7)
+CUT = Cursor(9, (), NEWEST)
+
+
+@pytest.mark.parametrize(
+    ("floor", "known", "reason"),
+    [
+        (NOTHING_REMOVED, {NEWEST}, None),
+        (NOTHING_REMOVED, set(), GapReason.FOREIGN),
+        (NOTHING_REMOVED, {NEWEST._replace(id=5)}, GapReason.FOREIGN),
+        (NOTHING_REMOVED, {NEWEST._replace(written_at=8)}, GapReason.FOREIGN),
+        (Floor(9, seen(10), NEWEST), set(), None),
+        (Floor(9, seen(10), NEWEST._replace(written_at=8)), set(), GapReason.FOREIGN),
+        (Floor(10, seen(11), NEWEST), {NEWEST}, GapReason.TOO_OLD),
+        (Floor(10, seen(11), NEWEST), set(), GapReason.TOO_OLD),
+        (NOTHING_REMOVED._replace(is_ours=False), {NEWEST}, GapReason.FOREIGN),
+    ],
+)
+def test_the_newest_row_must_be_there(
+    floor: Floor, known: set[Anchor], reason: GapReason | None
+) -> None:
+    """Exactly it, or the floor must name it; for the client's cursor and for the answer's."""
+    state = LogState(floor, known | {Anchor(8, 1, 1)})
+    cursors = [(CUT, at(0)), (Cursor(8, (), Anchor(8, 1, 1)), CUT)]
+    for cursor, until in cursors if floor.last == 0 else cursors[:1]:
+        found = reason_for(cursor, until if until.last else CUT, state)
+        assert found == reason
+
+
+def reason_for(cursor: Cursor, until: Cursor, state: LogState) -> GapReason | None:
+    found = owed(cursor, until, TopicHistory(state, [], [], 0))
+    return found if isinstance(found, GapReason) else None
+
+
+def test_who_has_seen_nothing() -> None:
+    """Has no newest row, and is good until something is removed; others must have one."""
+    state = LogState(NOTHING_REMOVED, {NEWEST})
+    assert reason_for(Cursor(0), CUT, state) is None
+    assert reason_for(Cursor(1), CUT, state) is GapReason.FOREIGN
+    removed = LogState(Floor(3, seen(4)), {NEWEST})
+    assert reason_for(Cursor(0), CUT, removed) is GapReason.TOO_OLD
 
 
 # What cannot be said any more.

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from realtime.relay.cursor import Anchor
 from realtime.relay.errors import Refused
 from realtime.relay.events import Event
 from realtime.relay.resume import (
     Floor,
+    LogState,
     ReadRange,
     ResumeBatcher,
     ResumeRequest,
@@ -25,9 +27,9 @@ from tests.unit.relay_fakes import (
     event,
     raise_it,
     run,
-    seen,
     while_running,
 )
+from tests.unit.relay_fakes import seen as snapshot
 
 
 class FakeHistoryLog:
@@ -35,19 +37,26 @@ class FakeHistoryLog:
 
     def __init__(self) -> None:
         self.is_down = False
+        self.gone: set[Anchor | None] = set()
+        """Rows that are not there any more."""
+        self.seen: Sequence[Anchor] = ()
         self.asked: list[tuple[Mapping[str, ReadRange], Sequence[str]]] = []
 
     async def read(
-        self, ranges: Mapping[str, ReadRange], user_ids: Sequence[str], limit: int
+        self,
+        ranges: Mapping[str, ReadRange],
+        user_ids: Sequence[str],
+        limit: int,
+        seen: Sequence[Anchor],
     ) -> Mapping[str, TopicHistory]:
         self.asked.append((ranges, user_ids))
+        self.seen = seen
         if self.is_down:
             raise Refused(1013, "the database cannot be asked")
         rows = [event(1, 11), event(2, 12), event(3, 13, OTHER_BOT)]
+        state = LogState(Floor(5, snapshot(6)), set(seen) - self.gone)
         return {
-            topic: TopicHistory(
-                Floor(5, seen(6)), (), [row for row in rows if row.topic == topic], 0
-            )
+            topic: TopicHistory(state, (), [row for row in rows if row.topic == topic], 0)
             for topic in ranges
         }
 
@@ -84,7 +93,17 @@ def test_one_question_for_all() -> None:
     found = ask(history, *questions)
     assert list(map(ids, found)) == [[1, 2], [2], [3]]
     assert log.asked == [({BOT: ReadRange(10, []), OTHER_BOT: ReadRange(12, [])}, [ADA, GRACE])]
+    assert log.seen == [at(last).anchor for last in (10, 11, 12, 20)]
     assert history.reads == 1
+
+
+def test_whose_newest_row_is_gone() -> None:
+    """Each request's own cursor must be of this log; another's does not count."""
+    log = FakeHistoryLog()
+    log.gone = {at(10).anchor}
+    lost, found = ask(batcher(log), request(10), request(11))
+    assert isinstance(lost, Unrecoverable)
+    assert (lost.reason, ids(found)) == ("foreign", [2])
 
 
 def test_again_and_again() -> None:

@@ -7,17 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.relay import streams as streams_module
-from realtime.relay.cursor import Cursor, decode_cursor
 from realtime.relay.events import Event
 from realtime.relay.position import Position
 from realtime.relay.streams import SEND_EVERY, Streams, newest_only
 from tests.unit.relay_fakes import (
     BOT,
     FIRST_XID,
-    HISTORY,
     NOWHERE,
     OTHER_BOT,
+    SIGNER,
+    Named,
     access_change,
+    at,
     event,
     join,
     make_hub,
@@ -27,7 +28,7 @@ from tests.unit.relay_fakes import (
     seen,
 )
 
-BEFORE = "before"
+BEFORE = Named(at(5), "before")
 
 
 class ClockedStreams:
@@ -118,14 +119,15 @@ def test_until_it_is_said_that_it_was_sent(clocked: ClockedStreams) -> None:
 def test_the_place_before_what_is_held(clocked: ClockedStreams) -> None:
     """It is that of the first that is held, and there is none when nothing is held any more."""
     clocked.send(clocked.update())
-    assert clocked.streams.cursor_before(BOT) is None
-    for position in ("then", "later"):
+    assert clocked.streams.position_before(BOT) is None
+    then, later = Named(at(5), "then"), Named(at(6), "later")
+    for position in (then, later):
         clocked.streams.select({BOT: [clocked.update()]}, position)
-    assert clocked.streams.cursor_before(BOT) == "then"
-    assert clocked.streams.cursor_before(OTHER_BOT) is None
+    assert clocked.streams.position_before(BOT) is then
+    assert clocked.streams.position_before(OTHER_BOT) is None
     clocked.now += SEND_EVERY
     clocked.send()
-    assert clocked.streams.cursor_before(BOT) is None
+    assert clocked.streams.position_before(BOT) is None
 
 
 def test_forget(clocked: ClockedStreams) -> None:
@@ -134,7 +136,7 @@ def test_forget(clocked: ClockedStreams) -> None:
     clocked.send(clocked.update())
     clocked.streams.forget()
     clocked.now += SEND_EVERY
-    assert clocked.streams.cursor_before(BOT) is None
+    assert clocked.streams.position_before(BOT) is None
     assert clocked.send() == []
 
 
@@ -163,14 +165,14 @@ def test_a_cursor_never_covers_what_is_held() -> None:
     now = 0.0
     hub = make_hub(clock=lambda: now)
     subscriber, sink = join(hub)
-    read(hub, Cursor(6), "one", event(1, 6, subject="a"))
-    read(hub, Cursor(7), "two", event(2, 7, subject="a"))
+    read(hub, at(6), "one", event(1, 6, subject="a"))
+    read(hub, at(7), "two", event(2, 7, subject="a"))
     assert (sink.ids, hub.cursor_of(subscriber)) == ([1], "one")
     assert hub.due_in() == SEND_EVERY
-    read(hub, Cursor(7), "three")
+    read(hub, at(7), "three")
     assert (sink.ids, hub.cursor_of(subscriber)) == ([1], "one")
     now = SEND_EVERY
-    read(hub, Cursor(7), "four")
+    read(hub, at(7), "four")
     assert (sink.ids, sink.cursors, hub.cursor_of(subscriber)) == ([1, 2], ["one", "four"], "four")
 
 
@@ -179,14 +181,14 @@ def test_who_came_after_is_not_sent_it() -> None:
     now = 0.0
     hub = make_hub(clock=lambda: now)
     _, early = join(hub)
-    read(hub, Cursor(6), "one", event(1, 6, subject="a"))
-    read(hub, Cursor(7), "two", event(2, 7, subject="a"))
-    _, late = join(hub, since=Cursor(7))
-    read(hub, Cursor(7), "three")
+    read(hub, at(6), "one", event(1, 6, subject="a"))
+    read(hub, at(7), "two", event(2, 7, subject="a"))
+    _, late = join(hub, since=at(7))
+    read(hub, at(7), "three")
     now = SEND_EVERY
-    read(hub, Cursor(7), "four")
+    read(hub, at(7), "four")
     assert (early.ids, late.ids) == ([1, 2], [])
-    read(hub, Cursor(8), "five", event(3, 8))
+    read(hub, at(8), "five", event(3, 8))
     assert (early.ids, late.ids, late.cursors) == ([1, 2, 3], [3], ["five"])
 
 
@@ -195,10 +197,10 @@ def test_who_was_revoked_is_not_sent_it() -> None:
     now = 0.0
     hub = make_hub(clock=lambda: now)
     _, sink = join(hub)
-    read(hub, Cursor(6), "one", event(1, 6, subject="a"))
-    read(hub, Cursor(7), "two", event(2, 7, subject="a"))
+    read(hub, at(6), "one", event(1, 6, subject="a"))
+    read(hub, at(7), "two", event(2, 7, subject="a"))
     now = SEND_EVERY
-    read(hub, Cursor(8), "three", access_change(3, 8))
+    read(hub, at(8), "three", access_change(3, 8))
     assert sink.ids == [1]
 
 
@@ -206,8 +208,8 @@ def test_a_gap_ends_what_is_held() -> None:
     """Everybody is told that events were lost; the held ones are of before that."""
     hub = make_hub()
     join(hub, knows_cursors=True)
-    read(hub, Cursor(6), "one", event(1, 6, subject="a"))
-    read(hub, Cursor(7), "two", event(2, 7, subject="a"))
+    read(hub, at(6), "one", event(1, 6, subject="a"))
+    read(hub, at(7), "two", event(2, 7, subject="a"))
     hub.lose_track(NOWHERE, "too_old")
     assert hub.due_in() == math.inf
 
@@ -231,15 +233,14 @@ def test_the_last_state_is_never_missed(steps: list[tuple[str | None, str]]) -> 
     unread: list[Event] = []
 
     def look() -> None:
-        cursor = Cursor(FIRST_XID + len(written))
-        place = Position.at(HISTORY, cursor)
+        place = Position(at(FIRST_XID + len(written)), SIGNER)
         run(hub.deliver(page(seen(0), *unread), place))
         unread.clear()
         for topic, (subscriber, sink) in clients.items():
             assert sink.ids == sorted(sink.ids)
             for text in (*sink.cursors[-1:], hub.cursor_of(subscriber)):
-                if text != "told":  # as it was when they joined
-                    owes_nothing(sink.ids, topic, decode_cursor(text)[1].last)
+                if text not in (None, "told"):  # as it was when they joined
+                    owes_nothing(sink.ids, topic, SIGNER.read(text, topic).last)
 
     def owes_nothing(ids: list[int], topic: str, last: int) -> None:
         for one in newest_only(row for row in written if row.topic == topic and row.xid <= last):

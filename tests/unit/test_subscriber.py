@@ -4,15 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.relay.cursor import Cursor
-from realtime.relay.events import AccessChange, Event
+from realtime.relay.cursor import Anchor, Cursor
+from realtime.relay.events import AccessChange, AccessKind, Event
 from realtime.relay.position import Position
 from realtime.relay.subscriber import Delivery, State
 from tests.unit.relay_fakes import (
     BOT,
-    HISTORY,
     OTHER_BOT,
+    SIGNER,
     START,
+    Named,
     access_change,
     at,
     cursors,
@@ -23,19 +24,20 @@ from tests.unit.relay_fakes import (
 )
 
 
-def delivery(*events: Event, place: Cursor | None = START) -> Delivery:
-    return Delivery(list(events), Position(HISTORY, place, "c") if place else None, frame)
+def delivery(*events: Event, place: Cursor = START) -> Delivery:
+    return Delivery(BOT, list(events), Named(place, "c"), frame)
 
 
 # Deliveries.
 
 
 def test_the_last_event_carries_the_cursor() -> None:
-    """Of a batch, the last event carries the cursor; without a cursor none does."""
+    """Of a batch, the last event carries the cursor; where it has no text, none does."""
     batch = [event(1, 10), event(2, 10)]
-    plain = [{"id": "1", "type": "x"}, {"id": "2", "type": "x"}]
-    assert unframe(delivery(*batch, place=None).frames) == plain
+    plain = [{"id": "1-0", "type": "x"}, {"id": "2-0", "type": "x"}]
     assert unframe(delivery(*batch).frames) == [plain[0], {**plain[1], "cursor": "c"}]
+    crowded = Position(Cursor(2000, tuple(range(1, 2000))), SIGNER)
+    assert unframe(Delivery(BOT, batch, crowded, frame).frames) == plain
 
 
 def test_framed_once_for_all_that_get_all() -> None:
@@ -47,7 +49,7 @@ def test_framed_once_for_all_that_get_all() -> None:
 def test_the_rest_carries_the_cursor() -> None:
     """Where the last events are not for a socket, the last that is carries the cursor."""
     batch = delivery(event(1, 12), event(2, 10), place=at(12))
-    assert unframe(batch.frames_since(at(10))) == [{"id": "1", "cursor": "c", "type": "x"}]
+    assert unframe(batch.frames_since(at(10))) == [{"id": "1-0", "cursor": "c", "type": "x"}]
 
 
 def test_nothing_is_left() -> None:
@@ -55,15 +57,20 @@ def test_nothing_is_left() -> None:
     assert delivery(event(1, 10), place=at(10)).frames_since(at(10)) == b""
 
 
-@given(st.lists(st.integers(1, 11)), st.none() | cursors(), cursors())
-def test_any_since(xids: list[int], place: Cursor | None, since: Cursor) -> None:
+@given(st.lists(st.integers(1, 11)), cursors(), cursors())
+def test_any_since(xids: list[int], place: Cursor, since: Cursor) -> None:
     """A socket gets the events that its `since` does not cover, and no cursor from before it."""
     events = [event(number, xid) for number, xid in enumerate(xids, 1)]
-    messages = unframe(delivery(*events, place=place).frames_since(since))
-    expected = [one.id for one in events if not since.covers(one.xid)]
-    assert [int(message["id"]) for message in messages] == expected
-    carriers = [message for message in messages if "cursor" in message]
-    assert carriers == (messages[-1:] if place and place.includes(since) else [])
+    position = Position(place.naming(Anchor(20, 1, 1)), SIGNER)
+    messages = unframe(Delivery(BOT, events, position, frame).frames_since(since))
+    expected = [one.wire_id for one in events if not since.covers(one.xid)]
+    assert [message["id"] for message in messages] == expected
+    texts = [message["cursor"] for message in messages if "cursor" in message]
+    assert len(texts) == min(1, len(messages))
+    for cursor in (SIGNER.read(text, BOT) for text in texts):
+        assert cursor.includes(since)
+        assert cursor.includes(place) or (cursor.last, cursor.open) == (since.last, since.open)
+        assert cursor.anchor == Anchor(20, 1, 1)
 
 
 # Joining.
@@ -186,22 +193,18 @@ def test_held_access_changes_are_bounded() -> None:
         (access_change(1, 11), False),
         (access_change(1, 10, is_recheck=True), False),
         (access_change(1, 10, user_id="grace"), False),
-        (event(1, 10), False),
-        (event(1, 10, granted_to="ada"), True),
-        (event(1, 11, granted_to="ada"), False),
-        (event(1, 10, granted_to="grace"), False),
+        (AccessChange(1, 10, BOT, "ada", AccessKind.GRANT), True),
+        (AccessChange(1, 11, BOT, "ada", AccessKind.GRANT), False),
+        (AccessChange(1, 10, BOT, "grace", AccessKind.GRANT), False),
     ],
 )
-def test_was_locked_out(item: Event | AccessChange, was_locked_out: bool) -> None:
+def test_was_locked_out(item: AccessChange, was_locked_out: bool) -> None:
     """A user was locked out where access was surely taken, or given, up to the answer."""
     subscriber, _ = make_subscriber()
     subscriber.user_id = "ada"
     assert not subscriber.was_locked_out(at(10))
     subscriber.deliver(delivery(event(5, 10)))
-    if isinstance(item, Event):
-        subscriber.deliver(delivery(item))
-    else:
-        subscriber.hold(item)
+    subscriber.hold(item)
     assert subscriber.was_locked_out(at(10)) == was_locked_out
 
 

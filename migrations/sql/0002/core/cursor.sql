@@ -46,10 +46,10 @@ EXCEPTION
 END
 $$;
 
--- Microseconds since 1970.
+-- Microseconds since 1970. A row that was written by hand may be of any time, infinity included.
 CREATE FUNCTION relay.microseconds(value timestamptz) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (extract(epoch FROM value) * 1000000)::bigint;
+RETURN least(greatest(extract(epoch FROM value) * 1000000, 0), 4e18)::bigint;
 
 -- The cursor of the snapshot in which the calling statement reads: whoever selects the state and
 -- this in one statement, or in one REPEATABLE READ transaction, misses nothing of what comes after

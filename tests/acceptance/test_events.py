@@ -183,6 +183,34 @@ async def test_a_bot_with_another_id_is_another_bot(
 
 
 @pytest.mark.gen_test
+async def test_who_is_truncated_and_put_back_is_not_shown_what_was_in_between(
+    server: RunningServer, platform: Platform, world: World
+) -> None:
+    """Not in the least: they are told that events are missing, and go on from there."""
+    stranger = await platform.user("sam")
+    here = await server.chat(world.bot, world.guest, cursor="")
+    gone = await server.notifications(stranger)
+    async with platform.connection.transaction():
+        for table in ("users", "bots", "permissions"):
+            await platform.execute(
+                f"CREATE TEMP TABLE kept_{table} ON COMMIT DROP AS SELECT * FROM {table}"
+            )
+        await platform.execute("DELETE FROM kept_users WHERE id = $1", stranger)
+        await platform.execute("TRUNCATE users CASCADE")
+        await platform.execute(
+            "SELECT relay.emit($1, 'secret', '{}')", f"bot:{world.bot}"
+        )  # while nobody may watch
+        for table in ("users", "bots", "permissions"):
+            await platform.execute(f"INSERT INTO {table} SELECT * FROM kept_{table}")
+    assert await gone.closed() == 4001
+    assert (await here.next("resync"))["data"]["reason"] == "access_changed"
+    session = await platform.session(world.bot, world.guest)
+    await platform.message(session, world.bot, world.owner, "welcome back")
+    await here.next("chat_message")
+    assert not here.of_type("secret")
+
+
+@pytest.mark.gen_test
 async def test_delete_of_a_bot_is_a_bot_update_deleted_and_then_4003(
     server: RunningServer, platform: Platform, world: World
 ) -> None:

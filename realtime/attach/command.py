@@ -25,7 +25,7 @@ def run(dsn: str, path: Path | None, action: str | None) -> None:
     """
     if action == "detach":
         count = asyncio.run(connected(dsn, detach))
-        click.echo(f"detached: {count} triggers taken off")
+        click.echo(f"detached: {count} triggers removed")
         return
     mapping = read_mapping(path)
     if action == "apply":

@@ -87,7 +87,7 @@ async def read_attached(connection: AnyConnection, server_role: str | None) -> A
     """What is there.
 
     Raises:
-        AttachError: what there is is no place to attach to.
+        AttachError: the database is not one to attach to.
     """
     state = await connection.fetchrow(_STATE, server_role)
     assert state is not None
@@ -96,9 +96,9 @@ async def read_attached(connection: AnyConnection, server_role: str | None) -> A
     is_attached = (state["comment"] or "").startswith(MADE_BY)
     if state["has_access"] and not is_attached:
         raise AttachError(
-            "relay.authorize is there, and not by bin/attach: this database has the reference"
-            " tables (alembic downgrade reference@base drops them, rows and all), or functions"
-            " of your own making, which you would have to drop first"
+            "relay.authorize is there, but bin/attach did not make it. This database has the"
+            " reference tables (alembic downgrade reference@base drops them with their rows), or"
+            " functions that you wrote: drop those first"
         )
     if not state["is_ours"]:
         raise AttachError(

@@ -90,16 +90,16 @@ async def check_schema(connection: Connection) -> set[str]:
 
 
 async def check_encoding(connection: Connection) -> None:
-    """Refuse a database that does not know what its text means.
+    """Refuse a database whose encoding is not known.
 
     Raises:
         SchemaError: one line, saying what to do.
     """
     if await connection.fetchval("SHOW server_encoding") == "SQL_ASCII":
         raise SchemaError(
-            "the database has the encoding SQL_ASCII, which is none: PostgreSQL then keeps bytes of"
-            " any encoding, and nobody can say as which text to send them:"
-            " CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and restore a dump into it"
+            "the database has the encoding SQL_ASCII, so PostgreSQL stores bytes of any encoding and"
+            " nobody knows which text they are: run CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE"
+            " template0, and restore a dump into that database"
         )
 
 

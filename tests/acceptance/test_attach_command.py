@@ -48,7 +48,7 @@ def test_it_prints_applies_and_detaches(adopted_database: str) -> None:
     assert said == [
         f"attached: {names}",
         f"already attached: {names}",
-        "detached: 18 triggers taken off\n",
+        "detached: 18 triggers removed\n",
     ]
 
 

@@ -230,5 +230,5 @@ def test_a_database_without_an_encoding_is_refused(io_loop: IOLoop, encoded: str
         io_loop.run_sync(lambda: read_position(encoded, 10))
     report = io_loop.run_sync(lambda: examine(deployment(encoded)))
     assert report.exit_code == 1
-    assert "SQL_ASCII, which is none" in report.text()
+    assert "the encoding SQL_ASCII" in report.text()
     assert "ENCODING 'UTF8'" in report.text()

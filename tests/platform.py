@@ -7,21 +7,34 @@ from uuid import uuid4
 
 import asyncpg
 
+from realtime.postgres.pool import HearingConnection
 from tests.waiting import LIMIT
 
 
 class Platform:
     """A connection that writes rows."""
 
-    def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    def __init__(self, connection: HearingConnection) -> None:
         self.connection = connection
 
     @classmethod
     async def connect(cls, dsn: str) -> Platform:
-        return cls(await asyncpg.connect(dsn, timeout=LIMIT))
+        return cls(await asyncpg.connect(dsn, timeout=LIMIT, connection_class=HearingConnection))
 
     async def execute(self, query: str, *arguments: Any) -> str:
         return await self.connection.execute(query, *arguments)
+
+    async def hear(self, channel: str) -> list[str]:
+        """All payloads on the channel from now on; `channel` is how its secret name begins."""
+        payloads: list[str] = []
+
+        def hear(name: str, payload: str) -> None:
+            if name.startswith(channel):
+                payloads.append(payload)
+
+        self.connection.hear = hear
+        await self.execute("SELECT relay.listen()")
+        return payloads
 
     async def _insert(self, query: str, *arguments: Any) -> str:
         return str(await self.connection.fetchval(f"{query} RETURNING id", *arguments))

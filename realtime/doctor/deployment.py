@@ -17,7 +17,9 @@ from realtime.config.settings import Settings, SettingsError
 from realtime.postgres.pool import connect_command
 
 if TYPE_CHECKING:
-    Connection = asyncpg.Connection[asyncpg.Record]
+    from realtime.postgres.pool import HearingConnection
+
+    Connection = HearingConnection
 
 STATEMENT_SECONDS = 5.0
 CLOSE_SECONDS = 1.0

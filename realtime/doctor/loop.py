@@ -16,10 +16,10 @@ from uuid import uuid4
 import asyncpg
 
 from realtime.doctor.deployment import Deployment
-from realtime.doctor.pooler import ear_on
 from realtime.doctor.report import Finding, fine, problem, warning
-from realtime.postgres.doorbell import CHANNEL
+from realtime.postgres.doorbell import RING_CHANNEL
 from realtime.postgres.event_log import EventLog
+from realtime.postgres.pool import HearingConnection
 
 if TYPE_CHECKING:
     from realtime.relay.cursor import Cursor
@@ -33,7 +33,7 @@ async def full_loop(deployment: Deployment) -> Sequence[Finding]:
     """Write on one connection, hear and read on another."""
     topic = f"bot:{uuid4()}"
     async with deployment.connect(direct=True) as reader, deployment.connect() as writer:
-        heard = await ear_on(reader, CHANNEL, lambda payload: payload == "emit")
+        heard = await _hear_rings(reader)
         event_log = EventLog(reader)
         place = await event_log.current_cursor()
         began = time.perf_counter()
@@ -58,6 +58,19 @@ def _cannot_write(error: asyncpg.PostgresError) -> Finding:
         f"no event can be written: {error}",
         "correct what is named above, then run this again",
     )
+
+
+async def _hear_rings(connection: HearingConnection) -> asyncio.Event:
+    """The event is set when `relay.emit` has rung."""
+    heard = asyncio.Event()
+
+    def hear(channel: str, payload: str) -> None:
+        if channel.startswith(RING_CHANNEL) and payload == "emit":
+            heard.set()
+
+    connection.hear = hear
+    await connection.execute("SELECT relay.listen()")
+    return heard
 
 
 async def _rings(heard: asyncio.Event) -> bool:

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import asyncpg
 
-from realtime.postgres.doorbell import CHANNEL, POLL_SECONDS, Doorbell
+from realtime.postgres.doorbell import POLL_SECONDS, Doorbell
 from realtime.postgres.event_log import EventLog
 from realtime.postgres.pool import DATABASE_ERRORS, WrongServer, connect
 from realtime.postgres.schema import check_schema
@@ -145,6 +145,6 @@ class Listener:
     async def _ring_from_elsewhere(self) -> None:
         connection = await connect(self._dsn, self._timeout)
         try:
-            await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
+            await connection.execute("SELECT relay.tell('ring', '')")
         finally:
             connection.terminate()

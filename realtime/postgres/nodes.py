@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 from realtime.metrics.snapshot import DatabaseMetrics, LogMetrics
-from realtime.postgres.doorbell import ALIVE_SECONDS, TYPING_CHANNEL
+from realtime.postgres.doorbell import ALIVE_SECONDS
 from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS, asking
 from realtime.postgres.socket_table import LIVE
 from realtime.relay.errors import Refused
@@ -52,8 +52,8 @@ WITH told AS (
           JOIN relay.connections AS one ON one.node_id = node.id
          WHERE one.topic = said.topic AND node.id <> $1 AND {LIVE})
 )
-SELECT pg_notify('{TYPING_CHANNEL}',
-                 concat('["', $1, '",[', string_agg(told.row, ',' ORDER BY number), ']]'))
+SELECT relay.tell('typing',
+                  concat('["', $1, '",[', string_agg(told.row, ',' ORDER BY number), ']]'))
   FROM told GROUP BY bytes / {BATCH_BYTES}
 """
 

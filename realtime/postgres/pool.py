@@ -5,7 +5,7 @@ Every connection has time limits, and says which program it belongs to.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +102,7 @@ def _settings(timeout: float) -> dict[str, str]:
     }
 
 
-async def connect(dsn: str, timeout: float) -> "asyncpg.Connection[asyncpg.Record]":
+async def connect(dsn: str, timeout: float) -> "HearingConnection":
     """Open a connection of its own, to listen on and read the log.
 
     Args:
@@ -122,7 +122,7 @@ async def connect(dsn: str, timeout: float) -> "asyncpg.Connection[asyncpg.Recor
 
 async def connect_command(
     dsn: str, timeout: float, name: str, *, statement_cache_size: int = 100
-) -> "asyncpg.Connection[asyncpg.Record]":
+) -> "HearingConnection":
     """Open a connection for a command, with the role's own settings but for the limits.
 
     Args:
@@ -140,14 +140,38 @@ async def connect_command(
 
 async def _open(
     dsn: str, timeout: float, name: str, settings: Mapping[str, str], statement_cache_size: int
-) -> "asyncpg.Connection[asyncpg.Record]":
+) -> "HearingConnection":
     return await asyncpg.connect(
         dsn,
         timeout=timeout,
         command_timeout=timeout,
         statement_cache_size=statement_cache_size,
+        connection_class=HearingConnection,
         server_settings={"application_name": name, **settings},
     )
+
+
+class HearingConnection(_Connection):
+    """A connection that hands over what it hears, whatever the channel's name.
+
+    asyncpg's own `add_listener` sends LISTEN with the name, which is a secret here; so
+    `relay.listen` is called instead.
+
+    Attributes:
+        hear: called with the channel and the payload, in order.
+    """
+
+    __slots__ = ("hear",)
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.hear: Callable[[str, str], None] | None = None
+
+    def _process_notification(self, pid: int, channel: str, payload: str) -> None:
+        if self.hear is not None:
+            # As asyncpg does: out of the protocol's way, and in order.
+            asyncio.get_running_loop().call_soon(self.hear, channel, payload)
+        super()._process_notification(pid, channel, payload)  # type: ignore[misc]
 
 
 class _Stateless(asyncpg.Connection):

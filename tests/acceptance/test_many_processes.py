@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import pytest
 from tornado.httpclient import AsyncHTTPClient
 
-from realtime.postgres.doorbell import ALIVE_SECONDS
+from realtime.postgres.doorbell import ALIVE_SECONDS, TYPING_CHANNEL
 from tests.clients import Socket
 from tests.commands import ROOT, environment, free_port, running, status_of
 from tests.platform import Platform
@@ -187,10 +187,7 @@ async def test_typing_crosses_where_the_bot_is_and_nowhere_else(
 ) -> None:
     """To the process that has the bot; nothing is said of a bot that only one process has."""
     one, other = await start_server(), await start_server()
-    payloads: list[str] = []
-    await platform.connection.add_listener(
-        "relay_typing", lambda *heard: payloads.append(str(heard[-1]))
-    )
+    payloads = await platform.hear(TYPING_CHANNEL)
     elsewhere = await platform.bot(world.owner)
     typist = await one.chat(world.bot, world.guest)
     alone = await one.chat(elsewhere, world.owner)

@@ -71,13 +71,7 @@ async def add_socket(platform: Platform, node: UUID | str, bot_id: str) -> None:
 
 async def heard(platform: Platform) -> list[str]:
     """What is said on the typing channel from now on."""
-    payloads: list[str] = []
-
-    def hear(_connection: object, _pid: int, _channel: str, payload: object) -> None:
-        payloads.append(str(payload))
-
-    await platform.connection.add_listener(TYPING_CHANNEL, hear)
-    return payloads
+    return await platform.hear(TYPING_CHANNEL)
 
 
 async def told_all(platform: Platform, cluster: Nodes) -> None:

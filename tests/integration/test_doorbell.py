@@ -25,9 +25,7 @@ from tests.serving import World
 from tests.waiting import LIMIT, eventually
 
 if TYPE_CHECKING:
-    import asyncpg
-
-    Connection = asyncpg.Connection[asyncpg.Record]
+    from realtime.postgres.pool import HearingConnection as Connection
 
 ROUNDS = 250
 NEVER = 1000.0
@@ -318,7 +316,7 @@ async def test_one_that_hears(nodes: tuple[Node, Node], platform: Platform) -> N
     """Another connection's ring arrives, and is taken for a ring."""
 
     async def ring() -> None:
-        await platform.execute("NOTIFY relay")
+        await platform.execute("SELECT relay.tell('ring', '')")
 
     await nodes[0].try_hearing(ring)
     assert nodes[0].can_hear
@@ -334,7 +332,7 @@ async def test_one_that_does_not_hear(
     await one.connection.execute("UNLISTEN *")
 
     async def ring() -> None:
-        await platform.execute("NOTIFY relay")
+        await platform.execute("SELECT relay.tell('ring', '')")
 
     await one.try_hearing(ring)
     assert not one.can_hear

@@ -154,7 +154,7 @@ async def send(platform: Platform, *texts: str) -> None:
 
 
 async def ring(platform: Platform) -> None:
-    await platform.execute("SELECT pg_notify('relay', 'test')")
+    await platform.execute("SELECT relay.tell('ring', 'test')")
 
 
 async def backends(platform: Platform) -> list[Any]:
@@ -225,7 +225,7 @@ async def test_typing_is_passed_on(heard: Heard, database: str, platform: Platfo
     """In order, and as it is."""
     await heard.start(database)
     for payload in ("one", "", "three"):
-        await platform.execute("SELECT pg_notify('relay_typing', $1)", payload)
+        await platform.execute("SELECT relay.tell('typing', $1)", payload)
     await eventually(lambda: len(heard.typing) == 3)
     assert heard.typing == ["one", "", "three"]
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from realtime.postgres.doorbell import ALIVE_SECONDS, TYPING_CHANNEL
+from realtime.postgres.doorbell import ALIVE_SECONDS
 from realtime.postgres.nodes import pack, unpack
 from realtime.relay.typing import Indicator
 from tests.integration.nodes import (
@@ -176,18 +176,18 @@ def test_a_batch_with_garbage_in_it_is_no_batch() -> None:
 
 @pytest.mark.gen_test
 async def test_garbage_on_the_channel_leaves_the_listener_alone(platform: Platform) -> None:
-    """Here over a real connection, whose callbacks are called by asyncpg."""
+    """Here over a real connection, whose callback is called by asyncpg."""
     rows: list[Any] = []
     failures: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
 
-    def hear(_connection: object, _pid: int, _channel: str, payload: object) -> None:
-        rows.extend(unpack(ME, str(payload)))
+    def hear(_channel: str, payload: str) -> None:
+        rows.extend(unpack(ME, payload))
 
-    await platform.connection.add_listener(TYPING_CHANNEL, hear)
-    for payload in GARBAGE:
-        await platform.execute("SELECT pg_notify($1, $2)", TYPING_CHANNEL, payload)
-    await platform.execute("SELECT pg_notify($1, $2)", TYPING_CHANNEL, packed([indicator()]))
+    platform.connection.hear = hear
+    await platform.execute("SELECT relay.listen()")
+    for payload in [*GARBAGE, packed([indicator()])]:
+        await platform.execute("SELECT relay.tell('typing', $1)", payload)
     await eventually(lambda: rows)
     assert not failures
     assert isinstance(platform.connection, asyncpg.Connection)

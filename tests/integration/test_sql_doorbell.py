@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
 
-import asyncpg
 import pytest
 from tornado.ioloop import IOLoop
 
+from realtime.postgres.doorbell import RING_CHANNEL
 from tests.integration.sql_log import Log, insert_messages
 from tests.platform import Platform
 from tests.serving import World
@@ -19,33 +18,32 @@ from tests.waiting import LIMIT
 class Listener:
     """A connection of its own that hears the doorbell."""
 
-    def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        self._connection = connection
+    def __init__(self, platform: Platform) -> None:
+        self._connection = platform.connection
+        self._platform = platform
         self._heard: list[str] = []
 
     async def listen(self) -> None:
-        await self._connection.add_listener("relay", self._hear)
-
-    def _hear(self, *notification: Any) -> None:
-        self._heard.append(notification[-1])
+        self._heard = await self._platform.hear(RING_CHANNEL)
 
     async def heard(self, writer: Platform) -> list[str]:
         """What has rung until now: notifications arrive in the order of their commits."""
-        await writer.execute("NOTIFY relay, 'end'")
+        await writer.execute("SELECT relay.tell('ring', 'end')")
         async with asyncio.timeout(LIMIT):
             while "end" not in self._heard:
                 await self._connection.fetchval("SELECT 1")
-        heard, self._heard = self._heard, []
-        return heard[:-1]
+        heard = self._heard[:-1]
+        self._heard.clear()
+        return heard
 
 
 @pytest.fixture
 def listener(io_loop: IOLoop, database: str) -> Iterator[Listener]:
-    connection = io_loop.run_sync(lambda: asyncpg.connect(database))
-    listener = Listener(connection)
+    platform = io_loop.run_sync(lambda: Platform.connect(database))
+    listener = Listener(platform)
     io_loop.run_sync(listener.listen)
     yield listener
-    io_loop.run_sync(connection.close)
+    io_loop.run_sync(platform.connection.close)
 
 
 @pytest.mark.gen_test

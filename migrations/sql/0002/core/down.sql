@@ -15,6 +15,11 @@ DROP FUNCTION relay.floor_raised();
 ALTER TABLE relay.floor
     DROP COLUMN last_id, DROP COLUMN last_written_at, DROP COLUMN system, DROP COLUMN database;
 DROP FUNCTION relay.this_database();
+ALTER TABLE relay.nodes DROP COLUMN backend;
+DROP FUNCTION relay.rotate_channels();
+DROP FUNCTION relay.listen();
+DROP FUNCTION relay.is_listening();
+DROP FUNCTION relay.tell(text, text);
 DROP FUNCTION relay.strong_random();
 DROP SEQUENCE relay.typing_channel;
 DROP SEQUENCE relay.ring_channel;
@@ -25,6 +30,19 @@ CREATE INDEX events_ejections ON relay.events (xid) WHERE code IS NOT NULL;
 DROP INDEX relay.events_access;
 DROP INDEX relay.events_xid_id;
 ALTER TABLE relay.events DROP COLUMN author;
+
+-- As it was: it must not read a sequence that is gone. Replacing takes away what it set.
+CREATE OR REPLACE FUNCTION relay.ring(source text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF pg_catalog.current_setting('relay.quiet', true) = 'on' THEN
+        RETURN;
+    END IF;
+    IF pg_catalog.pg_sequence_last_value('relay.bell') IS DISTINCT FROM 2 THEN
+        PERFORM pg_catalog.pg_notify('relay', source);
+    END IF;
+END
+$$;
 
 -- As it was, for it must not name a column that is gone.
 CREATE OR REPLACE FUNCTION relay.emit(topic text, type text, data jsonb, actor uuid DEFAULT NULL)

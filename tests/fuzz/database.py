@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from realtime.postgres.doorbell import CHANNEL, TYPING_CHANNEL
 from tests.fuzz.mutation import any_json, mutate_text
 from tests.fuzz.target import Target, token
 from tests.fuzz.wire import Line, refuse_errors
@@ -48,12 +47,12 @@ TIMES = (
 
 
 async def notifications(target: Target, chance: random.Random) -> None:
-    """What a stranger may say on the channels on which processes talk."""
-    channel = chance.choice((TYPING_CHANNEL, TYPING_CHANNEL, CHANNEL))
+    """What somebody who has learned the names may say on the channels on which processes talk."""
+    channel = chance.choice(("typing", "typing", "ring"))
     payloads = [_payload(target, chance) for _ in range(chance.choice((1, 1, 50)))]
     async with target.pool.acquire() as connection:
         await connection.executemany(
-            "SELECT pg_notify($1, $2)", [(channel, payload) for payload in payloads]
+            "SELECT relay.tell($1, $2)", [(channel, payload) for payload in payloads]
         )
 
 

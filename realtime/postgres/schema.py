@@ -98,8 +98,8 @@ async def check_encoding(connection: Connection) -> None:
     if await connection.fetchval("SHOW server_encoding") == "SQL_ASCII":
         raise SchemaError(
             "the database has the encoding SQL_ASCII, so PostgreSQL stores bytes of any encoding"
-            " and nobody knows which text they are: run CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE"
-            " template0, and restore a dump into that database"
+            " and nobody knows which text they are: run CREATE DATABASE ... ENCODING 'UTF8'"
+            " TEMPLATE template0, and restore a dump into that database"
         )
 
 

@@ -31,6 +31,15 @@ class Intervals:
     drain_step: float = 0.05
     """The longest wait between two closes while the process drains, so that a few sockets do not
     take all of the drain time."""
+    presence: float = 0.25
+    """The time between two looks at who came and left. One message tells all of it."""
+    presence_read: float = 1.0
+    """How often this process reads which users are on the other processes, while somebody asks."""
+    presence_grace: float = 5.0
+    """How long a user may be missing before they count as gone. Who reloads a page is back
+    sooner."""
+    typing_check: float = 0.1
+    """The time between two looks at who has stopped typing, while anybody types."""
     loop_lag: float = 0.5
     """The time between two measurements of how late the event loop is."""
     worker_settled: float = 10.0

@@ -55,6 +55,8 @@ class Hub:
             then call `stay`, `refuse`, or (they have to come back) `dismiss`.
         monotonic: seconds.
         counters: counts.
+        fan_out_slice: how many sockets are served before other tasks get a turn.
+        access_change_slice: how many access changes are applied before other tasks get a turn.
     """
 
     def __init__(
@@ -66,7 +68,11 @@ class Hub:
         ask_again: Callable[[Subscriber, Pending], None],
         monotonic: Callable[[], float],
         counters: Counters | None = None,
+        fan_out_slice: int = FAN_OUT_SLICE,
+        access_change_slice: int = ACCESS_CHANGE_SLICE,
     ) -> None:
+        self._fan_out_slice = fan_out_slice
+        self._access_change_slice = access_change_slice
         self._subscribers: set[Subscriber] = set()
         self._topics: dict[str, set[Subscriber]] = {}
         self._users: dict[str, set[Subscriber]] = {}
@@ -258,7 +264,7 @@ class Hub:
         """
         for number, change in enumerate(ends_first(page.changes), 1):
             self.change_access(change)
-            if number % ACCESS_CHANGE_SLICE == 0:
+            if number % self._access_change_slice == 0:
                 await self._pause()
         for grant in page.grants:
             for subscriber in self.candidates(grant) if grant.user_id else ():
@@ -280,10 +286,11 @@ class Hub:
         # Who subscribes during a pause asks for its right after this read: nothing here is theirs.
         subscribers = self.members(topic)
         frames = delivery.frames
-        for start in range(0, len(subscribers), FAN_OUT_SLICE):
+        size = self._fan_out_slice
+        for start in range(0, len(subscribers), size):
             if start:
                 await self._pause()
-            for subscriber in subscribers[start : start + FAN_OUT_SLICE]:
+            for subscriber in subscribers[start : start + size]:
                 # `deliver` would do the same; without the call a wide fan-out costs a quarter less.
                 if subscriber.state is State.LIVE and subscriber.since is None:
                     subscriber.sink.send(frames)

@@ -21,16 +21,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-BUSY_TRANSACTIONS = 2
-"""If a read finds so many transactions, rings come faster than they are answered."""
-QUIET_READS = 8
-"""Empty reads in a row after which the bell is switched on again."""
-MIN_PAUSE = 0.002
-"""Seconds between reads while busy: events collect, so each socket gets several at once."""
-SAFETY_SECONDS = 2.0
-"""The log is read, and the bell looked at, at least this often: for what was written with
-`relay.quiet`, for a ring that went unheard, for a bell that somebody else silenced. Also the
-longest pause while fenced behind somebody's long transaction."""
+
+@dataclass(frozen=True, slots=True)
+class PaceLimits:
+    """When a process counts as busy or as quiet, and how long it waits between reads."""
+
+    busy_transactions: int = 2
+    """A read that finds this many says that rings come faster than they are answered."""
+    quiet_reads: int = 8
+    """After this many empty reads in a row the bell is switched on again."""
+    min_pause: float = 0.002
+    """Seconds between reads while busy: events gather, so that each socket gets several at once."""
+    safety_seconds: float = 2.0
+    """The log is read, and the bell checked, at least this often. It finds what was written with
+    `relay.quiet`, a ring that nobody heard, and a bell that somebody else silenced. It is also the
+    longest pause while fenced behind a long transaction."""
+
+
+DEFAULT_LIMITS = PaceLimits()
 
 
 class PaceState(Enum):
@@ -70,13 +78,14 @@ class Pace:
         monotonic: seconds.
     """
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    def __init__(self, monotonic: Callable[[], float], limits: PaceLimits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
         self.state = PaceState.ASLEEP
         self._monotonic = monotonic
         self._check_at = 0.0
         self._empty_reads = 0
         self._fence = 0
-        self._pause = MIN_PAUSE
+        self._pause = self._limits.min_pause
 
     def begin(self) -> Step:
         """The first step over a new listening connection: the bell's state is not known."""
@@ -90,7 +99,7 @@ class Pace:
         """
         self.state = PaceState.FENCED
         self._fence = fence
-        self._pause = MIN_PAUSE
+        self._pause = self._limits.min_pause
         self.checked()
 
     def silenced(self) -> None:
@@ -101,7 +110,7 @@ class Pace:
 
     def checked(self) -> None:
         """`Action.CHECK` found the bell in order."""
-        self._check_at = self._monotonic() + SAFETY_SECONDS
+        self._check_at = self._monotonic() + self._limits.safety_seconds
 
     def after_read(self, found: int, xmin: int) -> Step:
         """Decide what comes next.
@@ -114,7 +123,7 @@ class Pace:
             self.state = PaceState.ASLEEP
         if self.state is PaceState.AWAKE:
             return self._while_awake(found)
-        if found >= BUSY_TRANSACTIONS:
+        if found >= self._limits.busy_transactions:
             return Step(Action.SILENCE)
         if self._is_check_due():
             return Step(Action.CHECK)
@@ -122,19 +131,19 @@ class Pace:
 
     def _while_awake(self, found: int) -> Step:
         self._empty_reads = 0 if found else self._empty_reads + 1
-        if self._empty_reads >= QUIET_READS:
+        if self._empty_reads >= self._limits.quiet_reads:
             return Step(Action.RING)
         if self._is_check_due():
             # Once more: who slept when it was tried may be gone, or awake.
             return Step(Action.SILENCE)
         # The longer nothing comes, the longer it may take: 2, 2, 4, 6, 8 … ms.
-        return Step(Action.PAUSE, MIN_PAUSE * max(1, self._empty_reads))
+        return Step(Action.PAUSE, self._limits.min_pause * max(1, self._empty_reads))
 
     def _while_fenced(self, found: int) -> Step:
         # The longer nothing comes; a ring that brought something says nothing of the fence.
         pause = self._pause
         if not found:
-            self._pause = min(pause * 2, SAFETY_SECONDS)
+            self._pause = min(pause * 2, self._limits.safety_seconds)
         return Step(Action.WAIT, pause)
 
     def _while_asleep(self) -> Step:

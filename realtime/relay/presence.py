@@ -21,8 +21,6 @@ from realtime.relay.hub import FAN_OUT_SLICE, Hub, HubObserver
 from realtime.relay.protocol import bot_of, presence_diff, presence_state, rfc3339
 from realtime.relay.subscriber import Framer, State, Subscriber
 
-GRACE_SECONDS = 5.0
-"""How long a user may be missing and still be shown, for example while a page reloads."""
 RECHECK_SECONDS = 12.0
 """How long after an access change its users have no grace, and the others' rows of those who
 were cut off are not believed: a process removes them soon, but one that died is counted until its
@@ -94,12 +92,24 @@ class Presence:
 
     Args:
         clock: monotonic seconds.
+        grace: how many seconds somebody may be missing, as one is who reloads the page.
+        max_people: how many are shown on one bot.
+        max_access_changes: how many access changes are remembered.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        grace: float,
+        max_people: int = MAX_PEOPLE,
+        max_access_changes: int = MAX_ACCESS_CHANGES,
+    ) -> None:
         self._clock = clock
+        self._grace = grace
+        self._max_people = max_people
         self._rooms: dict[str, _Room] = {}
-        self._changes = _AccessChanges(clock)
+        self._changes = _AccessChanges(clock, max_access_changes)
         self._steady_from = NEVER
 
     def open(self, topic: str) -> None:
@@ -140,7 +150,7 @@ class Presence:
             return None
         present = self._present(topic, room.elsewhere, room.read_at, here)
         left = self._take_out(topic, room, present.keys() | set(asked))
-        joined = _let_in(room, present)
+        joined = self._let_in(room, present)
         return PresenceDiff(joined, left, room.is_truncated)
 
     def shown(self, topic: str) -> Listing:
@@ -151,7 +161,7 @@ class Presence:
     def listing(self, topic: str, elsewhere: People, began: float, here: People) -> Listing:
         """Who is there at this moment, by a reading of its own."""
         people = _longest_first(self._present(topic, elsewhere, began, here).values())
-        return Listing(people[:MAX_PEOPLE], len(people) > MAX_PEOPLE)
+        return Listing(people[: self._max_people], len(people) > self._max_people)
 
     def _present(
         self, topic: str, elsewhere: People, began: float, here: People
@@ -184,15 +194,23 @@ class Presence:
             return True
         if room.read_at < self._steady_from:
             return False
-        is_over = room.read_at >= since + GRACE_SECONDS
+        is_over = room.read_at >= since + self._grace
         return is_over or self._changes.is_recent(topic, user_id)
+
+    def _let_in(self, room: _Room, present: People) -> list[Person]:
+        newcomers = [person for user_id, person in present.items() if user_id not in room.shown]
+        joined = _longest_first(newcomers)[: max(0, self._max_people - len(room.shown))]
+        room.is_truncated = len(joined) < len(newcomers)
+        room.shown.update((person.user_id, person) for person in joined)
+        return joined
 
 
 class _AccessChanges:
     """The changes of the last seconds, by whom they are about."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], max_kept: int) -> None:
         self._clock = clock
+        self._max_kept = max_kept
         self._noted: OrderedDict[tuple[str | None, str | None], tuple[float, float]] = OrderedDict()
         """By user and topic: when, and when last without a chance to stay."""
 
@@ -202,7 +220,7 @@ class _AccessChanges:
         self._noted[key] = (now, now if change.kind is AccessKind.REVOKE else cut_at)
         while not self._is_kept(next(iter(self._noted.values()))[0]):
             self._noted.popitem(last=False)
-        if len(self._noted) > MAX_ACCESS_CHANGES:
+        if len(self._noted) > self._max_kept:
             self._noted.popitem(last=False)
 
     def is_recent(self, topic: str, user_id: str) -> bool:
@@ -223,14 +241,6 @@ class _AccessChanges:
         return noted > self._clock() - RECHECK_SECONDS
 
 
-def _let_in(room: _Room, present: People) -> list[Person]:
-    newcomers = [person for user_id, person in present.items() if user_id not in room.shown]
-    joined = _longest_first(newcomers)[: max(0, MAX_PEOPLE - len(room.shown))]
-    room.is_truncated = len(joined) < len(newcomers)
-    room.shown.update((person.user_id, person) for person in joined)
-    return joined
-
-
 def _longest_first(people: Iterable[Person]) -> list[Person]:
     return sorted(people, key=lambda person: (person.since, person.user_id))
 
@@ -246,11 +256,6 @@ def _truncated(is_truncated: bool) -> dict[str, bool]:
     return {"truncated": True} if is_truncated else {}
 
 
-TICK = 0.25
-"""Seconds between two messages about what changed."""
-READ_SECONDS = 1.0
-"""Seconds between two readings of the other processes' sockets."""
-
 ReadRemotePeople = Callable[[Sequence[str]], Awaitable[Mapping[str, People]]]
 
 
@@ -264,6 +269,9 @@ class PresenceBroadcaster(HubObserver):
         pause: awaited between bots, and between the slices of a fan-out.
         monotonic: seconds.
         clock: epoch seconds, for the messages' timestamps.
+        tick: seconds between two looks at what changed here; one message tells all of it.
+        read_seconds: how often the other processes' sockets are read.
+        fan_out_slice: how many sockets are told before other tasks get a turn.
     """
 
     def __init__(
@@ -276,7 +284,13 @@ class PresenceBroadcaster(HubObserver):
         pause: Callable[[], Awaitable[None]],
         monotonic: Callable[[], float],
         clock: Callable[[], float],
+        tick: float,
+        read_seconds: float,
+        fan_out_slice: int = FAN_OUT_SLICE,
     ) -> None:
+        self._tick = tick
+        self._read_seconds = read_seconds
+        self._fan_out_slice = fan_out_slice
         self._presence = presence
         self._hub = hub
         hub.add_observer(self)
@@ -360,11 +374,11 @@ class PresenceBroadcaster(HubObserver):
             for topic in changed:
                 await self._show(topic)
                 await self._pause()
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(self._tick)
 
     async def _read(self) -> None:
         began = self._monotonic()
-        self._read_due_at = began + READ_SECONDS
+        self._read_due_at = began + self._read_seconds
         topics = tuple(self._watchers)
         try:
             found = await self._elsewhere(topics)
@@ -407,7 +421,7 @@ class PresenceBroadcaster(HubObserver):
             [presence_state(bot_id, self._presence.shown(topic).told(), now)]
         )
         for number, watcher in enumerate(watchers, 1):
-            if number % FAN_OUT_SLICE == 0:
+            if number % self._fan_out_slice == 0:
                 await self._pause()
             if watcher.state is not State.LIVE:
                 # It may not be told now. If it stays, it is told everything again.

@@ -13,7 +13,7 @@ from realtime.relay.counters import Counters
 from realtime.relay.cursor import Anchor, Cursor, Snapshot, newer
 from realtime.relay.events import Event, Page
 from realtime.relay.hub import Hub
-from realtime.relay.pace import Action, Pace, PaceState, Step
+from realtime.relay.pace import DEFAULT_LIMITS, Action, Pace, PaceLimits, PaceState, Step
 from realtime.relay.position import Lineage, Position
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import GapReason, Unrecoverable
@@ -91,6 +91,7 @@ class Reader:
         lineage: which log it is, and what was seen of it.
         monotonic: seconds.
         counters: counts.
+        limits: when to read the log next.
     """
 
     def __init__(
@@ -101,12 +102,14 @@ class Reader:
         *,
         monotonic: Callable[[], float],
         counters: Counters | None = None,
+        limits: PaceLimits = DEFAULT_LIMITS,
     ) -> None:
+        self._limits = limits
         self._counters = counters or Counters(monotonic)
         self._hub = hub
         self._refusals = refusals
         self._monotonic = monotonic
-        self._pace = Pace(monotonic)
+        self._pace = Pace(monotonic, limits)
         self.lineage = lineage
         self._broken: list[_Delivered] = []
 
@@ -129,7 +132,7 @@ class Reader:
 
     async def run(self, log: EventLog, bell: Bell) -> None:
         """Relay until the connection is lost. Safe to cancel and to call again with another."""
-        self._pace = Pace(self._monotonic)
+        self._pace = Pace(self._monotonic, self._limits)
         step = self._pace.begin()
         while True:
             await self._take(step, bell)

@@ -17,6 +17,7 @@ from realtime.relay.events import AccessChange
 KEPT_SECONDS = 30.0
 """If access changes without a row in the log, it counts after this time, at most."""
 MAX_REFUSALS = 10_000
+"""How many refusals are remembered; the oldest are forgotten first."""
 _FINAL = (CloseCode.UNAUTHENTICATED, CloseCode.ACCESS_DENIED)
 
 
@@ -30,9 +31,11 @@ class Refusals:
 
     Args:
         clock: monotonic seconds.
+        max_kept: how many refusals are remembered.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], *, max_kept: int = MAX_REFUSALS) -> None:
+        self._max_kept = max_kept
         self._clock = clock
         self._remembered: OrderedDict[tuple[str, str], _Remembered] = OrderedDict()
         self.generation = 0
@@ -75,7 +78,7 @@ class Refusals:
             return
         self._remembered[subject, topic] = _Remembered(refused, self._clock() + KEPT_SECONDS)
         self._remembered.move_to_end((subject, topic))
-        if len(self._remembered) > MAX_REFUSALS:
+        if len(self._remembered) > self._max_kept:
             self._remembered.popitem(last=False)
 
     def forget_all(self) -> None:

@@ -26,9 +26,13 @@ class Streams:
 
     Args:
         monotonic: seconds.
+        max_remembered: how many things are remembered as sent lately.
     """
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, monotonic: Callable[[], float], *, max_remembered: int = MAX_REMEMBERED
+    ) -> None:
+        self._max_remembered = max_remembered
         self._monotonic = monotonic
         self._not_before: dict[tuple[str, str | None], float] = {}
         """When the next update of a thing may be sent, by topic and subject, the earliest first."""
@@ -67,7 +71,7 @@ class Streams:
         for event in events:
             if event.subject is not None:
                 self._not_before.pop((topic, event.subject), None)
-                if len(self._not_before) < MAX_REMEMBERED:
+                if len(self._not_before) < self._max_remembered:
                     self._not_before[topic, event.subject] = not_before
         self._held.pop(topic, None)
         self._places.pop(topic, None)

@@ -20,8 +20,6 @@ SILENCE = 6.0
 """Seconds without a message after which a user is shown as not typing."""
 REMOTE_GRACE = 2.0
 """More seconds for users of another process. It says itself when they stop, unless it died."""
-TICK = 0.1
-"""Seconds between ticks while anybody is typing."""
 
 
 class Indicator(NamedTuple):
@@ -136,6 +134,7 @@ class TypingBroadcaster:
         frame: joins messages into the bytes for a socket.
         tell: takes indicators to pass on to other processes.
         clock: epoch seconds, for the messages' timestamps.
+        tick: seconds between two looks at what is due, while anybody types.
     """
 
     def __init__(
@@ -146,7 +145,9 @@ class TypingBroadcaster:
         frame: Framer,
         tell: Callable[[Iterable[Indicator]], None],
         clock: Callable[[], float],
+        tick: float,
     ) -> None:
+        self._tick = tick
         self._indicators = indicators
         self._hub = hub
         self._frame = frame
@@ -176,7 +177,7 @@ class TypingBroadcaster:
         """Show what becomes due by time, until cancelled."""
         while True:
             await self._some.wait()
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(self._tick)
             self._show(self._indicators.tick())
             if self._indicators.is_idle:
                 self._some.clear()

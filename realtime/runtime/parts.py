@@ -75,6 +75,7 @@ class RelayParts:
     def __init__(
         self,
         settings: Settings,
+        intervals: Intervals,
         database: DatabaseParts,
         position: Position,
         lineage: Lineage,
@@ -95,8 +96,8 @@ class RelayParts:
             counters=self.counters,
         )
         self.socket_table = database.make_socket_table(self.hub)
-        self.presence = _make_presence(self.hub, self.socket_table)
-        self.typing = _make_typing(self.hub, database.nodes)
+        self.presence = _make_presence(self.hub, self.socket_table, intervals)
+        self.typing = _make_typing(self.hub, database.nodes, intervals)
         self.reader = Reader(
             self.hub,
             self.refusals,
@@ -115,21 +116,30 @@ async def _give_way() -> None:
     await asyncio.sleep(0)
 
 
-def _make_presence(hub: Hub, socket_table: SocketTable) -> PresenceBroadcaster:
+def _make_presence(
+    hub: Hub, socket_table: SocketTable, intervals: Intervals
+) -> PresenceBroadcaster:
     return PresenceBroadcaster(
-        Presence(time.monotonic),
+        Presence(time.monotonic, grace=intervals.presence_grace),
         hub,
         elsewhere=socket_table.people_on,
         frame=frame,
         pause=_give_way,
         monotonic=time.monotonic,
         clock=time.time,
+        tick=intervals.presence,
+        read_seconds=intervals.presence_read,
     )
 
 
-def _make_typing(hub: Hub, nodes: Nodes) -> TypingBroadcaster:
+def _make_typing(hub: Hub, nodes: Nodes, intervals: Intervals) -> TypingBroadcaster:
     return TypingBroadcaster(
-        TypingIndicators(time.monotonic), hub, frame=frame, tell=nodes.tell, clock=time.time
+        TypingIndicators(time.monotonic),
+        hub,
+        frame=frame,
+        tell=nodes.tell,
+        clock=time.time,
+        tick=intervals.typing_check,
     )
 
 

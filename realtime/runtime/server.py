@@ -114,7 +114,7 @@ class Server:
         self._intervals = intervals
         lineage = Lineage(position)
         self.database = DatabaseParts(settings, pool, self.node_id, lineage)
-        self.relaying = RelayParts(settings, self.database, position, lineage)
+        self.relaying = RelayParts(settings, intervals, self.database, position, lineage)
         self.listener = make_listener(settings, self.node_id, self.relaying)
         self.web = WebParts(
             settings,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from realtime.config.intervals import DEFAULTS, Intervals
 from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.doorbell import ALIVE_SECONDS
 from realtime.relay import presence
@@ -22,7 +23,10 @@ from tests.postgres import restart
 from tests.serving import SECRET, RunningServer, StartServer, World, make_settings, token
 from tests.waiting import LIMIT, eventually
 
-PATIENCE = presence.GRACE_SECONDS + presence.RECOVERY_SECONDS + ALIVE_SECONDS + LIMIT
+PATIENCE = DEFAULTS.presence_grace + presence.RECOVERY_SECONDS + ALIVE_SECONDS + LIMIT
+
+ENDLESS_GRACE = Intervals(presence_grace=1e6)
+"""Who leaves has been told to go."""
 
 
 def shown(socket: Socket) -> set[str]:
@@ -73,12 +77,6 @@ async def present(server: RunningServer, world: World) -> set[str]:
 async def get(server: RunningServer, bot: str, user: str | None) -> tuple[int, Any]:
     query = {"token": token(user) if user else ""}
     return await ask(server.base, f"/api/ws/presence/{bot}", **query)
-
-
-@pytest.fixture
-def endless_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who leaves has been told to go."""
-    monkeypatch.setattr(presence, "GRACE_SECONDS", 1e6)
 
 
 @pytest.mark.gen_test
@@ -221,10 +219,11 @@ async def test_a_restart_of_the_database_changes_nobodys_presence(
 
 @pytest.mark.gen_test
 async def test_a_revoked_user_leaves_at_once_and_learns_nothing_more(
-    start_server: StartServer, platform: Platform, world: World, endless_grace: None
+    start_server: StartServer, platform: Platform, world: World
 ) -> None:
     """On every process, and whether they were told of the others themselves."""
-    one, other = await start_server(), await start_server()
+    one = await start_server(intervals=ENDLESS_GRACE)
+    other = await start_server(intervals=ENDLESS_GRACE)
     third = await platform.user()
     await platform.permit(world.bot, third)
     watchers = [await watch(server, world.bot, world.owner) for server in (one, other)]
@@ -244,10 +243,11 @@ async def test_a_revoked_user_leaves_at_once_and_learns_nothing_more(
 
 @pytest.mark.gen_test
 async def test_a_truncate_shows_nobody_as_gone_who_stays(
-    start_server: StartServer, platform: Platform, world: World, endless_grace: None
+    start_server: StartServer, platform: Platform, world: World
 ) -> None:
     """While everybody is asked about again nothing changes; then those leave who may not stay."""
-    one, other = await start_server(), await start_server()
+    one = await start_server(intervals=ENDLESS_GRACE)
+    other = await start_server(intervals=ENDLESS_GRACE)
     watcher = await watch(one, world.bot, world.owner)
     guests = [await server.chat(world.bot, world.guest) for server in (one, other)]
     await becomes([watcher], {world.owner, world.guest})

@@ -23,9 +23,8 @@ from realtime.postgres.doorbell import Doorbell
 from realtime.postgres.event_log import EventLog
 from realtime.postgres.listener import read_position
 from realtime.postgres.pool import connect
-from realtime.relay import pace
 from realtime.relay.events import Page
-from realtime.relay.pace import PaceState
+from realtime.relay.pace import PaceLimits, PaceState
 from realtime.relay.position import Lineage, Position
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
@@ -115,6 +114,7 @@ class Process:
             Refusals(time.monotonic),
             Lineage(process.hub.position),
             monotonic=time.monotonic,
+            limits=PaceLimits(busy_transactions=1, quiet_reads=1, safety_seconds=NEVER),
         )
         await process.doorbell.listen()
         log = EventLog(process._connection)
@@ -136,13 +136,8 @@ class Process:
 
 
 @pytest.fixture
-def processes(
-    io_loop: IOLoop, database: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[list[Process]]:
+def processes(io_loop: IOLoop, database: str) -> Iterator[list[Process]]:
     """Two that wake for one event, sleep after one empty read, and have nothing to save them."""
-    monkeypatch.setattr(pace, "BUSY_TRANSACTIONS", 1)
-    monkeypatch.setattr(pace, "QUIET_READS", 1)
-    monkeypatch.setattr(pace, "SAFETY_SECONDS", NEVER)
     started = [io_loop.run_sync(lambda: Process.start(database)) for _ in range(2)]
     yield started
     for process in started:

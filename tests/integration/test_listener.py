@@ -20,9 +20,9 @@ from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.listener import Listener, read_position
 from realtime.postgres.pool import WrongServer
 from realtime.postgres.schema import SchemaError
-from realtime.relay import pace
 from realtime.relay.backoff import Backoff
 from realtime.relay.events import Page
+from realtime.relay.pace import DEFAULT_LIMITS, PaceLimits
 from realtime.relay.position import Lineage, Position
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
@@ -68,6 +68,7 @@ class Heard:
     """A listener that runs, what it delivers and what it says of itself."""
 
     def __init__(self) -> None:
+        self.limits = DEFAULT_LIMITS
         self.hub = Collected()
         self.refusals = Refusals(time.monotonic)
         self.typing: list[str] = []
@@ -91,6 +92,7 @@ class Heard:
             self.refusals,
             Lineage(self.hub.position),
             monotonic=time.monotonic,
+            limits=self.limits,
         )
         self._task = asyncio.create_task(self.listener.run(relay))
         await self.changes_to(True)
@@ -136,15 +138,15 @@ def heard(io_loop: IOLoop) -> Iterator[Heard]:
 
 
 @pytest.fixture
-def reads_only_when_rung(monkeypatch: pytest.MonkeyPatch) -> None:
+def reads_only_when_rung(heard: Heard) -> None:
     """Nothing is read without a ring."""
-    monkeypatch.setattr(pace, "SAFETY_SECONDS", NEVER)
+    heard.limits = PaceLimits(safety_seconds=NEVER)
 
 
 @pytest.fixture
-def frequent_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+def frequent_checks(heard: Heard) -> None:
     """The log is also read twenty times a second."""
-    monkeypatch.setattr(pace, "SAFETY_SECONDS", 0.05)
+    heard.limits = PaceLimits(safety_seconds=0.05)
 
 
 async def send(platform: Platform, *texts: str) -> None:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from realtime.relay import pace
 from realtime.relay.pace import Action, PaceState, Step
 from tests.unit.doorbell_state import (
     ASLEEP,
@@ -93,7 +92,7 @@ def _look_at_bell(rules: Rules, state: State, writer: Writer) -> int:
 
 
 def _hear(rules: Rules, relay: Relay, rings: bool) -> Relay:
-    unread = min(relay.unread + 1, pace.BUSY_TRANSACTIONS)
+    unread = min(relay.unread + 1, rules.limits.busy_transactions)
     hears = rings and relay.backend.todo[:1] == ("wait",)
     excused = relay.is_excused or rules.is_quiet
     return relay._replace(unread=unread, is_rung=relay.is_rung or hears, is_excused=excused)
@@ -111,7 +110,7 @@ def relay_moves(rules: Rules, state: State, number: int) -> Moves:
             kept = backend if backend.todo else Backend()
             yield f"lost backend: {said}", now.with_relay(number, done._replace(lingering=kept))
     if not relay.is_up:
-        begun = _script(rules, remember(rules.pace, Mood()).begin())
+        begun = _script(rules, remember(rules.pace, rules.limits, Mood()).begin())
         yield "listens", state.with_relay(number, relay._replace(backend=Backend(begun)))
         return
     match relay.backend.todo[0]:
@@ -144,7 +143,7 @@ def _read(rules: Rules, state: State, number: int) -> Moves:
     for is_due in (False, True):
         if is_due and not rules.is_safe and relay.mood.state != PaceState.AWAKE.value:
             continue  # it would mend what we look for
-        mood, step = after_read(rules.pace, relay.mood, relay.unread, xmin, is_due)
+        mood, step = after_read(rules.pace, rules.limits, relay.mood, relay.unread, xmin, is_due)
         said = f"reads {relay.unread}, is {mood.state}, will {step.action.value}"
         if step.action in (Action.SILENCE, Action.RING):
             mood = Mood()
@@ -167,9 +166,9 @@ def _tell_pace(rules: Rules, relay: Relay) -> Relay:
     """Go through what only the relay itself notices."""
     while (todo := relay.backend.todo)[0] in _LOCAL:
         if todo[0] == "fenced":
-            mood = after_fence(rules.pace, relay.mood, relay.fence)
+            mood = after_fence(rules.pace, rules.limits, relay.mood, relay.fence)
         else:
-            mood = after_silence(rules.pace, relay.mood)
+            mood = after_silence(rules.pace, rules.limits, relay.mood)
         relay = relay._replace(mood=mood, fence=0, backend=relay.backend._replace(todo=todo[1:]))
     return relay
 

@@ -13,16 +13,18 @@ from functools import cache
 from typing import NamedTuple
 
 from realtime.relay.cursor import Snapshot
-from realtime.relay.pace import Pace, PaceState, Step
+from realtime.relay.pace import Pace, PaceLimits, PaceState, Step
 
 Script = tuple[str, ...]
-MakePace = Callable[[Callable[[], float]], Pace]
+MakePace = Callable[[Callable[[], float], PaceLimits], Pace]
 SILENCE: Script = ("lock", "mark awake", "look", "silence", "commit", "silenced")
 RING_ON: Script = ("lock", "mark asleep", "ring", "commit", "take fence", "fenced")
 AWAKE, ASLEEP, EXPIRED = "awake", "asleep", "expired"
 """What others make of a row of `relay.nodes`. None at all is as good as one that says awake, and so
 is one that says so and expires."""
 NOT_YET, SILENT, RINGS = -1, 0, 1
+SOON_QUIET = PaceLimits(quiet_reads=1)
+"""One empty read says as much as eight, to a model without clocks."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Rules:
     relays: int = 1
     writers: int = 2
     pace: MakePace = Pace
+    limits: PaceLimits = SOON_QUIET
     silence: Script = SILENCE
     ring_on: Script = RING_ON
     looks_before_writing: bool = False
@@ -185,9 +188,9 @@ def _renumber_relay(relay: Relay, new: dict[int, int]) -> Relay:
 # What the real Pace says.
 
 
-def remember(kind: MakePace, mood: Mood, is_due: bool = False) -> Pace:
-    one = kind(lambda: 0.0)
-    known = {"state", "_monotonic", "_check_at", "_empty_reads", "_fence", "_pause"}
+def remember(kind: MakePace, limits: PaceLimits, mood: Mood, is_due: bool = False) -> Pace:
+    one = kind(lambda: 0.0, limits)
+    known = {"state", "_limits", "_monotonic", "_check_at", "_empty_reads", "_fence", "_pause"}
     assert set(vars(one)) == known, "a mood is not all that a Pace remembers"
     one.state, one._fence, one._empty_reads = PaceState(mood.state), mood.fence, mood.empty_reads
     one._check_at = 0.0 if is_due else 1.0
@@ -202,23 +205,23 @@ def _mood(one: Pace) -> Mood:
 
 @cache
 def after_read(
-    kind: MakePace, mood: Mood, found: int, xmin: int, is_due: bool
+    kind: MakePace, limits: PaceLimits, mood: Mood, found: int, xmin: int, is_due: bool
 ) -> tuple[Mood, Step]:
-    """Ask `kind`. Clear the cache where its module's constants are changed."""
-    one = remember(kind, mood, is_due)
+    """Ask `kind`."""
+    one = remember(kind, limits, mood, is_due)
     step = one.after_read(found, xmin)
     return _mood(one), step
 
 
 @cache
-def after_fence(kind: MakePace, mood: Mood, fence: int) -> Mood:
-    one = remember(kind, mood)
+def after_fence(kind: MakePace, limits: PaceLimits, mood: Mood, fence: int) -> Mood:
+    one = remember(kind, limits, mood)
     one.fenced(fence)
     return _mood(one)
 
 
 @cache
-def after_silence(kind: MakePace, mood: Mood) -> Mood:
-    one = remember(kind, mood)
+def after_silence(kind: MakePace, limits: PaceLimits, mood: Mood) -> Mood:
+    one = remember(kind, limits, mood)
     one.silenced()
     return _mood(one)

@@ -24,6 +24,7 @@ from realtime.relay.cursor import (
 )
 from realtime.relay.events import AccessChange, AccessKind, Event, Page, Pending
 from realtime.relay.hub import Hub
+from realtime.relay.pace import DEFAULT_LIMITS, PaceLimits
 from realtime.relay.position import Lineage, Position
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
@@ -119,15 +120,21 @@ def make_hub(
     *,
     pause: Callable[[], Awaitable[None]] = no_pause,
     clock: Callable[[], float] = lambda: 0.0,
+    **slices: int,
 ) -> Hub:
     ask_again = Asked() if asked is None else asked
-    return Hub(NOWHERE, frame=frame, pause=pause, ask_again=ask_again, monotonic=clock)
+    return Hub(NOWHERE, frame=frame, pause=pause, ask_again=ask_again, monotonic=clock, **slices)
 
 
-def make_relay(hub: Hub, cursor: Cursor, refusals: Refusals | None = None) -> Reader:
+def make_relay(
+    hub: Hub,
+    cursor: Cursor,
+    refusals: Refusals | None = None,
+    limits: PaceLimits = DEFAULT_LIMITS,
+) -> Reader:
     refusals = refusals or Refusals(lambda: 0.0)
     hub.position = Position(cursor, SIGNER)
-    return Reader(hub, refusals, Lineage(hub.position), monotonic=lambda: 0.0)
+    return Reader(hub, refusals, Lineage(hub.position), monotonic=lambda: 0.0, limits=limits)
 
 
 def make_subscriber(

@@ -21,24 +21,12 @@ from dataclasses import replace
 
 import pytest
 
-from realtime.relay import pace
-from realtime.relay.pace import Action, Pace, PaceState, Step
+from realtime.relay.pace import Action, Pace, PaceLimits, PaceState, Step
 from tests.unit.doorbell_explorer import Mending, Settling, assert_nothing_lost, explore
-from tests.unit.doorbell_state import RING_ON, SILENCE, Rules, after_read
+from tests.unit.doorbell_state import RING_ON, SILENCE, Rules
 
-
-@pytest.fixture(autouse=True)
-def _soon_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One empty read says as much as eight, to a model without clocks."""
-    after_read.cache_clear()
-    monkeypatch.setattr(pace, "QUIET_READS", 1)
-
-
-@pytest.fixture
-def soon_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One writer keeps relays busy, so that they need not be two."""
-    after_read.cache_clear()
-    monkeypatch.setattr(pace, "BUSY_TRANSACTIONS", 1)
+SOON_BUSY = PaceLimits(quiet_reads=1, busy_transactions=1)
+"""One writer keeps relays busy, so that they need not be two."""
 
 
 # As it is.
@@ -50,23 +38,25 @@ def test_one_relay_and_three_writers() -> None:
     assert_nothing_lost(rules, Settling(rules), floor=23_000)
 
 
-def test_two_relays_that_may_crash(soon_busy: None) -> None:
+def test_two_relays_that_may_crash() -> None:
     """They silence the bell, sleep, die and come back in every order: 19,000 states."""
-    rules = Rules(relays=2, writers=1)
+    rules = Rules(limits=SOON_BUSY, relays=2, writers=1)
     assert_nothing_lost(rules, Settling(rules), floor=17_000)
 
 
-def test_two_relays_and_two_writers(soon_busy: None) -> None:
+def test_two_relays_and_two_writers() -> None:
     """34,800 states. Three relays were tried by hand, with one writer: 67,700 states, as good."""
-    rules = Rules(relays=2, writers=2, begins_asleep=True, may_crash=False)
+    rules = Rules(limits=SOON_BUSY, relays=2, writers=2, begins_asleep=True, may_crash=False)
     assert_nothing_lost(rules, Settling(rules), floor=31_000)
 
 
-def test_relays_that_are_paused(soon_busy: None) -> None:
+def test_relays_that_are_paused() -> None:
     """Others silence the bell meanwhile; what is late for one comes with its next safety read:
     21,700 states.
     """
-    rules = Rules(relays=2, writers=1, begins_asleep=True, may_crash=False, may_pause=True)
+    rules = Rules(
+        limits=SOON_BUSY, relays=2, writers=1, begins_asleep=True, may_crash=False, may_pause=True
+    )
     assert assert_nothing_lost(rules, Mending(rules), floor=19_000).late
 
 
@@ -93,10 +83,12 @@ def test_a_bell_in_a_row(repeatable_read: bool) -> None:
     assert any("begins at repeatable read" in said for said in trace) is repeatable_read
 
 
-def test_the_order_under_the_lock(soon_busy: None) -> None:
+def test_the_order_under_the_lock() -> None:
     """Whether the bell or the row comes first makes no difference there: nothing else would see."""
     ring_on = ("lock", "ring", "mark asleep", "commit", "take fence", "fenced")
-    rules = Rules(relays=2, writers=1, ring_on=ring_on, begins_asleep=True, may_crash=False)
+    rules = Rules(
+        limits=SOON_BUSY, relays=2, writers=1, ring_on=ring_on, begins_asleep=True, may_crash=False
+    )
     assert_nothing_lost(rules, Settling(rules), floor=4_000)
 
 
@@ -132,7 +124,7 @@ class NeverSleeps(Pace):
         return super().after_read(found, xmin - 1)
 
 
-_TWO = Rules(relays=2, writers=1, begins_asleep=True, may_crash=False)
+_TWO = Rules(limits=SOON_BUSY, relays=2, writers=1, begins_asleep=True, may_crash=False)
 _ALONE = {
     "there is no fence": Rules(pace=SleepsWithoutFence),
     "sleeps whoever is below the fence": Rules(pace=SleepsAfterOneRead),
@@ -174,7 +166,7 @@ def test_broken_for_one_relay(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", _TOGETHER)
-def test_broken_for_two_relays(what: str, soon_busy: None) -> None:
+def test_broken_for_two_relays(what: str) -> None:
     """A wake-up is lost."""
     explored = explore(_TOGETHER[what])
     assert explored.trace, f"nothing was lost in {explored.states} states, though {what}"

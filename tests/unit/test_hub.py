@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 
-from realtime.relay import hub as hub_module
 from realtime.relay.cursor import Anchor, Cursor
 from realtime.relay.events import AccessChange
 from realtime.relay.hub import HubObserver
@@ -182,27 +181,25 @@ def test_within_a_fan_out_the_newest_row_is_named() -> None:
         cursors.append(SIGNER.read(hub.cursor_of(subscriber) or "", BOT))
 
     cursors: list[Cursor] = []
-    hub = make_hub(pause=look)
+    hub = make_hub(pause=look, fan_out_slice=1)
     hub.position = Position(at(3), SIGNER)
     subscriber, _ = join(hub, since=at(2))
     run(hub.deliver(page(seen(0)), Position(at(3), SIGNER)))
-    for _ in range(hub_module.FAN_OUT_SLICE):
-        join(hub, since=at(2))
+    join(hub, since=at(2))
     run(hub.deliver(page(seen(0), event(1, 14)), Position(end, SIGNER)))
     assert cursors == [at(3).naming(end.anchor)]
     hub.unsubscribe(subscriber)
     assert hub.cursor_of(subscriber) == "told"
 
 
-def test_fan_out_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fan_out_in_slices() -> None:
     """Between slices others get a turn; who leaves then gets nothing more, who comes waits."""
-    monkeypatch.setattr(hub_module, "FAN_OUT_SLICE", 2)
     turns: list[Callable[[], object]] = []
 
     async def pause() -> None:
         turns.pop(0)()
 
-    hub = make_hub(pause=pause)
+    hub = make_hub(pause=pause, fan_out_slice=2)
     joined = [join(hub) for _ in range(6)]
     late, _ = make_subscriber()
 
@@ -305,14 +302,13 @@ def test_revoked_before_it_came() -> None:
     assert len(asked) == 1
 
 
-def test_many_access_changes_give_way_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_access_changes_give_way_to_others() -> None:
     """A thousand revokes in one statement do not stop the pings."""
-    monkeypatch.setattr(hub_module, "ACCESS_CHANGE_SLICE", 2)
     pauses: list[None] = []
 
     async def pause() -> None:
         pauses.append(None)
 
-    hub = make_hub(pause=pause)
+    hub = make_hub(pause=pause, access_change_slice=2)
     read(hub, at(10), "c", *(access_change(number, 10) for number in range(5)))
     assert len(pauses) == 2

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -23,7 +22,6 @@ from hypothesis.stateful import (
 )
 
 from realtime.relay import closing
-from realtime.relay import hub as hub_module
 from realtime.relay.cursor import Cursor
 from realtime.relay.events import Event
 from realtime.relay.protocol import stamp
@@ -75,6 +73,7 @@ class HubMachine(RuleBasedStateMachine):
             pause=self.pause,
             ask_again=rechecks.ask,
             monotonic=lambda: 0.0,
+            fan_out_slice=1,
         )
         self.relay = make_relay(self.hub, self.log.place())
         self.asking = self.loop.create_task(rechecks.run(self.hub, lambda: None))
@@ -284,12 +283,6 @@ class HubMachine(RuleBasedStateMachine):
             self.catch_up()
             self.spin()
         self.catch_up()
-
-
-@pytest.fixture(autouse=True)
-def _narrow_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pause after each socket of a fan-out."""
-    monkeypatch.setattr(hub_module, "FAN_OUT_SLICE", 1)
 
 
 HubMachine.TestCase.settings = settings(

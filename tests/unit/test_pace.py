@@ -5,14 +5,13 @@ That the rules lose nothing is shown by `test_doorbell_model`.
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.relay.pace import (
-    BUSY_TRANSACTIONS,
-    MIN_PAUSE,
-    QUIET_READS,
-    SAFETY_SECONDS,
+    DEFAULT_LIMITS,
     Action,
     Pace,
     PaceState,
@@ -20,6 +19,7 @@ from realtime.relay.pace import (
 )
 
 FENCE = 100
+BUSY_TRANSACTIONS, QUIET_READS, MIN_PAUSE, SAFETY_SECONDS = astuple(DEFAULT_LIMITS)
 
 
 class Paced:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from realtime.relay import presence as module
 from realtime.relay.presence import (
-    GRACE_SECONDS,
     RECHECK_SECONDS,
     RECOVERY_SECONDS,
     Listing,
@@ -16,6 +16,7 @@ from realtime.relay.presence import (
 )
 from tests.unit.relay_fakes import ADA, BOT, GRACE, OTHER_BOT, access_change
 
+GRACE_SECONDS = 5.0
 NOBODY: dict[str, Person] = {}
 
 
@@ -26,9 +27,9 @@ def people(*user_ids: str, since: float = 0.0) -> dict[str, Person]:
 class ClockedPresence:
     """One bot that is asked about, and a clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, **limits: Any) -> None:
         self.now = 100.0
-        self.presence = Presence(lambda: self.now)
+        self.presence = Presence(lambda: self.now, grace=GRACE_SECONDS, **limits)
         self.presence.open(BOT)
 
     def read(self, *elsewhere: str) -> None:
@@ -168,10 +169,9 @@ def test_a_doubt_ends() -> None:
     assert clocked.update() == ([], [])
 
 
-def test_access_changes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_access_changes_are_forgotten() -> None:
     """By time, and by number."""
-    monkeypatch.setattr(module, "MAX_ACCESS_CHANGES", 2)
-    clocked = ClockedPresence()
+    clocked = ClockedPresence(max_access_changes=2)
     noted = clocked.presence._changes._noted
     for number in range(3):
         clocked.presence.access_changed(access_change(number, 10, user_id=str(number)))
@@ -181,10 +181,9 @@ def test_access_changes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(noted) == [(ADA, BOT)]
 
 
-def test_only_so_many_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_so_many_are_shown() -> None:
     """Those who are there the longest; when one leaves, the next is shown."""
-    monkeypatch.setattr(module, "MAX_PEOPLE", 2)
-    clocked = ClockedPresence()
+    clocked = ClockedPresence(max_people=2)
     crowd = {str(number): Person(str(number), "x", float(-number)) for number in range(4)}
     listing = clocked.presence.listing(BOT, crowd, clocked.now, NOBODY)
     assert listing == Listing([crowd["3"], crowd["2"]], True)

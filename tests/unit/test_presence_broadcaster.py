@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from realtime.relay import presence as module
 from realtime.relay.errors import Refused
 from realtime.relay.hub import Hub
-from realtime.relay.presence import GRACE_SECONDS, Person, Presence, PresenceBroadcaster
+from realtime.relay.presence import Person, Presence, PresenceBroadcaster
 from realtime.relay.protocol import rfc3339
 from realtime.relay.subscriber import Subscriber
 from tests.unit.relay_fakes import (
@@ -32,12 +31,13 @@ from tests.unit.relay_fakes import (
 
 NOW = 1_700_000_000.0
 JOAN = "joan"
+GRACE_SECONDS = 5.0
 
 
 class OneProcess:
     """A hub, and what other processes have."""
 
-    def __init__(self) -> None:
+    def __init__(self, fan_out_slice: int = 500) -> None:
         self.now = 100.0
         self.others: dict[str, dict[str, Person]] = {BOT: {}, OTHER_BOT: {}}
         self.is_away = False
@@ -53,13 +53,16 @@ class OneProcess:
             monotonic=lambda: self.now,
         )
         self.relay = PresenceBroadcaster(
-            Presence(lambda: self.now),
+            Presence(lambda: self.now, grace=GRACE_SECONDS),
             self.hub,
             elsewhere=self.elsewhere,
             frame=frame,
             pause=self.pause,
             monotonic=lambda: self.now,
             clock=lambda: NOW,
+            tick=0,
+            read_seconds=1.0,
+            fan_out_slice=fan_out_slice,
         )
 
     async def elsewhere(self, topics: Sequence[str]) -> dict[str, dict[str, Person]]:
@@ -96,11 +99,6 @@ class OneProcess:
             task.cancel()
 
         run(turn())
-
-
-@pytest.fixture(autouse=True)
-def _no_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TICK", 0)
 
 
 def person(user_id: str, since: float = 0.0) -> dict[str, str]:
@@ -229,10 +227,9 @@ def test_asked_for_this_moment() -> None:
         run(process.relay.now(BOT))
 
 
-def test_many_are_told_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_are_told_in_slices() -> None:
     """Others get a turn in between, in which anybody may leave, even all who ask."""
-    monkeypatch.setattr(module, "FAN_OUT_SLICE", 2)
-    process = OneProcess()
+    process = OneProcess(fan_out_slice=2)
     crowd = [
         process.join(str(number), topic, asks=True)
         for topic in (BOT, OTHER_BOT)

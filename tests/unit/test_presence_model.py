@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realtime.relay.presence import (
-    GRACE_SECONDS,
     RECHECK_SECONDS,
     RECOVERY_SECONDS,
     Person,
@@ -24,6 +23,7 @@ from tests.unit.relay_fakes import BOT, access_change
 
 NODES = range(3)
 USERS = ("ada", "grace", "joan")
+GRACE_SECONDS = 5.0
 STEP = 0.5
 """How often each process writes, reads and looks."""
 ALIVE = 10.0
@@ -47,7 +47,7 @@ class Cluster:
     def __init__(self) -> None:
         self.now = 1000.0
         self.numbers = count()
-        self.nodes = [Node(Presence(lambda: self.now)) for _ in NODES]
+        self.nodes = [Node(Presence(lambda: self.now, grace=GRACE_SECONDS)) for _ in NODES]
         self.rows: dict[int, dict[str, Person]] = {number: {} for number in NODES}
         self.is_away = False
         self.gone_since: dict[str, float] = {}

@@ -11,7 +11,7 @@ from realtime.relay.cursor import Anchor, Cursor, Signer, Snapshot, parse_cursor
 from realtime.relay.errors import Refused
 from realtime.relay.events import Page
 from realtime.relay.hub import Hub
-from realtime.relay.pace import QUIET_READS, PaceState
+from realtime.relay.pace import DEFAULT_LIMITS, PaceLimits, PaceState
 from realtime.relay.position import Position
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
@@ -201,20 +201,20 @@ def test_polls_while_busy() -> None:
     assert relay.state is PaceState.ASLEEP
     with pytest.raises(ConnectionResetError):
         run(relay.run(Lull(), bell))
-    pauses = ["pause"] * (QUIET_READS - 1)
+    pauses = ["pause"] * (DEFAULT_LIMITS.quiet_reads - 1)
     assert bell.told == ["ring on", "silence", *pauses, "ring on"]
     assert relay.state is PaceState.ASLEEP
 
 
 @pytest.mark.parametrize("is_ok", [True, False])
-def test_looks_at_the_bell(is_ok: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_looks_at_the_bell(is_ok: bool) -> None:
     """Where it is not as it should be while the relay sleeps, it is switched on again."""
-    monkeypatch.setattr("realtime.relay.pace.SAFETY_SECONDS", 0.0)
+    limits = PaceLimits(safety_seconds=0.0)
     bell = Bell(is_ok=is_ok)
     log = Pages(page(seen(9)), breaks=False)
     bell.is_on = ends_after(2, bell.is_on)  # type: ignore[method-assign]
     with pytest.raises(ConnectionResetError):
-        run(make_relay(make_hub(), at(5)).run(log, bell))
+        run(make_relay(make_hub(), at(5), limits=limits).run(log, bell))
     mended = [] if is_ok else ["ring on"]
     assert bell.told == ["ring on", "is it on?", *mended, "is it on?", *mended]
 
@@ -305,9 +305,8 @@ def test_what_any_statement_saw_must_be_there() -> None:
 # Being cancelled.
 
 
-def test_cancelled_within_a_fan_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancelled_within_a_fan_out() -> None:
     """Cancelled while it delivers and called again, it leaves no socket without its event."""
-    monkeypatch.setattr("realtime.relay.hub.FAN_OUT_SLICE", 1)
     log = FakeDatabase()
 
     async def cancel_and_call_again() -> None:
@@ -316,7 +315,7 @@ def test_cancelled_within_a_fan_out(monkeypatch: pytest.MonkeyPatch) -> None:
         async def pause() -> None:
             await may_go_on.wait()
 
-        hub = make_hub(pause=pause)
+        hub = make_hub(pause=pause, fan_out_slice=1)
         relay = make_relay(hub, log.place())
         sinks = [join(hub)[1] for _ in range(3)]
         log.write(log.begin())

@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from realtime.relay import refusals as refusals_module
 from realtime.relay.errors import Refused
 from realtime.relay.events import AccessChange
 from realtime.relay.refusals import KEPT_SECONDS, Refusals
@@ -14,9 +13,9 @@ DENIED = Refused(4003, "access denied")
 
 
 class ClockedRefusals:
-    def __init__(self) -> None:
+    def __init__(self, **limits: int) -> None:
         self.now = 100.0
-        self.refusals = Refusals(lambda: self.now)
+        self.refusals = Refusals(lambda: self.now, **limits)
 
     def refuse(self, subject: str = ADA, topic: str = BOT, refused: Refused = DENIED) -> None:
         self.refusals.remember(subject, topic, refused, self.refusals.generation)
@@ -61,10 +60,9 @@ def test_only_what_a_grant_can_change(code: int, is_remembered: bool) -> None:
     assert clocked.is_refused() == is_remembered
 
 
-def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounded() -> None:
     """Of too many, those are forgotten that were refused the longest ago."""
-    monkeypatch.setattr(refusals_module, "MAX_REFUSALS", 2)
-    clocked = ClockedRefusals()
+    clocked = ClockedRefusals(max_kept=2)
     for subject in ("a", "b", "a", "c"):
         clocked.refuse(subject)
     assert [clocked.is_refused(subject) for subject in ("a", "b", "c")] == [True, False, True]

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.relay import streams as streams_module
 from realtime.relay.events import Event
 from realtime.relay.position import Position
 from realtime.relay.streams import SEND_EVERY, Streams, newest_only
@@ -34,9 +33,9 @@ BEFORE = Named(at(5), "before")
 class ClockedStreams:
     """Streams, and the time by which they go."""
 
-    def __init__(self) -> None:
+    def __init__(self, **limits: int) -> None:
         self.now = 100.0
-        self.streams = Streams(lambda: self.now)
+        self.streams = Streams(lambda: self.now, **limits)
         self.ids = 0
 
     def update(self, subject: str | None = "answer", topic: str = BOT) -> Event:
@@ -140,11 +139,9 @@ def test_forget(clocked: ClockedStreams) -> None:
     assert clocked.send() == []
 
 
-def test_not_everything_is_remembered(
-    clocked: ClockedStreams, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_not_everything_is_remembered() -> None:
     """With too many things at once, what is not remembered is sent whenever it changes."""
-    monkeypatch.setattr(streams_module, "MAX_REMEMBERED", 1)
+    clocked = ClockedStreams(max_remembered=1)
     clocked.send(clocked.update("a"), clocked.update("b"))
     assert clocked.send(clocked.update("a")) == []
     assert clocked.send(clocked.update("b")) == [3, 4]

@@ -2,9 +2,6 @@
 
 from collections.abc import Callable, Iterable
 
-import pytest
-
-from realtime.relay import typing as typing_relay_module
 from realtime.relay.protocol import rfc3339
 from realtime.relay.typing import SILENCE, Indicator, TypingBroadcaster, TypingIndicators
 from tests.unit.relay_fakes import (
@@ -38,6 +35,7 @@ class Chat:
             frame=frame,
             tell=self.tell,
             clock=lambda: NOW,
+            tick=0,
         )
         self.ada, self.ada_sink = join(self.hub)
         self.other_tab = join(self.hub)[1]
@@ -107,9 +105,8 @@ def test_heard_from_another_process() -> None:
     assert not any(one.is_local for one in chat.told)
 
 
-def test_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_alone() -> None:
     """What becomes due by time is shown without anybody saying anything, again and again."""
-    monkeypatch.setattr(typing_relay_module, "TICK", 0)
     chat = Chat()
 
     async def twice() -> None:

@@ -9,11 +9,11 @@ from realtime.relay.typing import (
     MIN_INTERVAL,
     REMOTE_GRACE,
     SILENCE,
-    TICK,
     Indicator,
     TypingIndicators,
 )
 
+TICK = 0.1
 STARTED = Indicator("b", "ada", "Ada", True, True)
 STOPPED = STARTED._replace(is_typing=False)
 

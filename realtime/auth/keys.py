@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 
-from realtime.runtime.logging import Line
+from realtime.log_line import LogLine
 
 PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | Ed448PublicKey
 Fetch: TypeAlias = Callable[[str], Awaitable[bytes]]
@@ -265,7 +265,7 @@ class RemoteKeys:
             self._keys = parse_key_set(body, self._algorithms)
         except Exception as error:  # noqa: BLE001 - another's server can fail in any way there is
             self._failed, self._pause = True, RETRY_SECONDS
-            log.warning(Line("key_fetch_failed", error=error))
+            log.warning(LogLine("key_fetch_failed", error=error))
         else:
             self._failed, self._pause = False, REFETCH_SECONDS
             self._fetched_at = self._clock()

@@ -11,12 +11,12 @@ from contextlib import aclosing
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from realtime.log_line import LogLine
 from realtime.postgres.pool import identify
 from realtime.relay.cursor import Anchor, Cursor, Database, Key, Signer, Snapshot
 from realtime.relay.events import AccessChange, AccessKind, Event, Page
 from realtime.relay.position import Position
 from realtime.relay.resume import Floor, GapReason, LogState, Unrecoverable
-from realtime.runtime.logging import Line
 
 if TYPE_CHECKING:
     import asyncpg
@@ -161,7 +161,7 @@ class EventLog:
             One of `pool.DATABASE_ERRORS`.
         """
         if await self._connection.fetchval("SELECT relay.forget_foreign_log()"):
-            log.warning(Line("foreign_log_emptied"))
+            log.warning(LogLine("foreign_log_emptied"))
         signer = await self.signer()
         return Position(await self.current_cursor(), signer)
 

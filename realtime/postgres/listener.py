@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import asyncpg
 
+from realtime.log_line import LogLine
 from realtime.postgres.doorbell import POLL_SECONDS, Doorbell
 from realtime.postgres.event_log import EventLog
 from realtime.postgres.pool import DATABASE_ERRORS, WrongServer, connect
@@ -23,7 +24,6 @@ from realtime.relay.counters import Counters
 from realtime.relay.position import Position
 from realtime.relay.reader import Reader
 from realtime.relay.resume import GapReason
-from realtime.runtime.logging import Line
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Listener:
                 self._on_change(False)
                 self._counters.losses += 1
                 delay = self._backoff.next()
-                log.warning(Line("database_lost", error=error, retry_seconds=round(delay, 1)))
+                log.warning(LogLine("database_lost", error=error, retry_seconds=round(delay, 1)))
                 await asyncio.sleep(delay)
 
     @asynccontextmanager
@@ -121,7 +121,7 @@ class Listener:
             if signer.database == reader.lineage.database:
                 reader.lineage.signer = signer  # a key may have been changed
             else:
-                log.warning(Line("database_replaced"))
+                log.warning(LogLine("database_replaced"))
                 reader.start_over(await event_log.start(), GapReason.FOREIGN)
             self._doorbell, self._event_log = doorbell, event_log
             self._on_change(True)
@@ -137,10 +137,10 @@ class Listener:
         try:
             await doorbell.try_hearing(self._ring_from_elsewhere)
         except asyncpg.PostgresError as error:
-            log.warning(Line("listen_test_failed", error=error))
+            log.warning(LogLine("listen_test_failed", error=error))
         if not doorbell.can_hear:
             cure = "point DATABASE_DIRECT_URL past the transaction-mode pooler"
-            log.warning(Line("listen_hears_nothing", poll_seconds=POLL_SECONDS, cure=cure))
+            log.warning(LogLine("listen_hears_nothing", poll_seconds=POLL_SECONDS, cure=cure))
 
     async def _ring_from_elsewhere(self) -> None:
         connection = await connect(self._dsn, self._timeout)

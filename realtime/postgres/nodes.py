@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
+from realtime.log_line import LogLine
 from realtime.metrics.snapshot import DatabaseMetrics, LogMetrics
 from realtime.postgres.doorbell import ALIVE_SECONDS
 from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS, asking
@@ -18,7 +19,6 @@ from realtime.postgres.socket_table import LIVE
 from realtime.relay.errors import Refused
 from realtime.relay.protocol import bot_topic
 from realtime.relay.typing import Indicator
-from realtime.runtime.logging import Line
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
@@ -82,7 +82,7 @@ class Nodes:
                     told = json.dumps(info())
                     await connection.execute(_BEAT, self.node_id, told, ALIVE_SECONDS)
             except DATABASE_ERRORS as error:
-                log.warning(Line("heartbeat_failed", error=error))
+                log.warning(LogLine("heartbeat_failed", error=error))
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def leave(self) -> None:
@@ -91,7 +91,7 @@ class Nodes:
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
                 await connection.execute("DELETE FROM relay.nodes WHERE id = $1", self.node_id)
         except DATABASE_ERRORS as error:
-            log.info(Line("node_removal_failed", error=error))
+            log.info(LogLine("node_removal_failed", error=error))
 
     def tell(self, indicators: Iterable[Indicator]) -> None:
         """Send this process's own indicators with the next batch. Only the newest state counts."""
@@ -114,7 +114,7 @@ class Nodes:
                 rows = [pack(one) for one in batch]
                 await connection.execute(_TELL, self.node_id, topics, rows)
         except DATABASE_ERRORS as error:
-            log.warning(Line("typing_notify_failed", error=error))
+            log.warning(LogLine("typing_notify_failed", error=error))
 
 
 def pack(one: Indicator) -> str:
@@ -131,7 +131,7 @@ def unpack(node_id: str, payload: str) -> list[tuple[str, str, str, bool]]:
         sender, rows = json.loads(payload)
         batch = [(str(b), str(u), str(name), bool(typing)) for b, u, name, typing in rows]
     except (ValueError, TypeError, RecursionError):
-        log.warning(Line("typing_batch_refused", characters=len(payload)))
+        log.warning(LogLine("typing_batch_refused", characters=len(payload)))
         return []
     return [] if sender == node_id else batch
 

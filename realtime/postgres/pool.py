@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from realtime.errors import CommandError
+from realtime.log_line import LogLine
 from realtime.relay import closing
 from realtime.relay.cursor import Database
 from realtime.relay.errors import Refused
-from realtime.runtime.logging import Line
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -116,7 +116,7 @@ async def connect(dsn: str, timeout: float) -> "HearingConnection":
     except asyncpg.ProtocolViolationError as error:
         # PgBouncer lets few settings through. It works without, but that there is a pooler at all
         # is for the one who listens to find out.
-        log.warning(Line("connection_settings_refused", error=error))
+        log.warning(LogLine("connection_settings_refused", error=error))
         return await _open(dsn, timeout, "realtime", {}, 0)
 
 
@@ -248,7 +248,7 @@ async def asking(
         async with asyncio.timeout(seconds), turn or nullcontext(), pool.acquire() as connection:
             yield connection
     except DATABASE_ERRORS as error:
-        log.warning(Line("query_failed", question=question, error=error))
+        log.warning(LogLine("query_failed", question=question, error=error))
         raise Refused(*closing.DATABASE_AWAY) from error
 
 

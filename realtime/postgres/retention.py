@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from asyncpg import LockNotAvailableError
 
+from realtime.log_line import LogLine
 from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS
-from realtime.runtime.logging import Line
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import AnyConnection, Pool
@@ -108,7 +108,7 @@ class Retention:
             try:
                 await self.step()
             except DATABASE_ERRORS as error:
-                log.warning(Line("retention_failed", error=error))
+                log.warning(LogLine("retention_failed", error=error))
             await asyncio.sleep(min(self._seconds / STEPS_PER_RETENTION, MAX_STEP_SECONDS))
 
     async def step(self) -> None:
@@ -132,7 +132,7 @@ class Retention:
     async def _complain_if_overdue(self, connection: "AnyConnection") -> None:
         age = await connection.fetchval(_AGE)
         if age > OVERDUE * self._seconds + SPARE_SECONDS:
-            log.warning(Line("retention_overdue", oldest_seconds=round(age)))
+            log.warning(LogLine("retention_overdue", oldest_seconds=round(age)))
 
     async def _empty(self, connection: "AnyConnection", slot: int) -> None:
         """Empty one partition, unless somebody may still need a row of it."""
@@ -146,7 +146,7 @@ class Retention:
                 )
                 await self._truncate_if_seen(connection, slot)
         except LockNotAvailableError:
-            log.debug(Line("partition_busy", partition=slot))
+            log.debug(LogLine("partition_busy", partition=slot))
 
     async def _truncate_if_seen(self, connection: "AnyConnection", slot: int) -> None:
         snapshot = await connection.fetchval(_OLD_SNAPSHOT, self._seconds)
@@ -158,7 +158,7 @@ class Retention:
         if highest is not None:
             await connection.execute(_RAISE_FLOOR, highest, snapshot)
         await connection.execute(f"TRUNCATE relay.events_{slot}")
-        log.info(Line("partition_emptied", partition=slot, last_xid=str(highest)))
+        log.info(LogLine("partition_emptied", partition=slot, last_xid=str(highest)))
 
     async def _move_on(self, connection: "AnyConnection") -> None:
         """Write to the next partition when the current one is old enough and the next is empty."""

@@ -12,13 +12,13 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from realtime.log_line import LogLine
 from realtime.postgres.doorbell import ALIVE_SECONDS
 from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS, asking
 from realtime.relay.hub import Hub, HubObserver
 from realtime.relay.presence import MAX_PEOPLE, Person
 from realtime.relay.remote import RemoteCounts, RemoteSocket
 from realtime.relay.subscriber import Subscriber
-from realtime.runtime.logging import Line
 
 if TYPE_CHECKING:
     import asyncpg
@@ -125,7 +125,7 @@ class SocketTable(HubObserver):
             try:
                 await self._step(is_checked=number % CHECKED_WRITES == 0)
             except DATABASE_ERRORS as error:
-                log.warning(Line("socket_table_write_failed", error=error))
+                log.warning(LogLine("socket_table_write_failed", error=error))
                 self._forget_changes()
 
     async def _step(self, *, is_checked: bool) -> None:
@@ -146,7 +146,7 @@ class SocketTable(HubObserver):
             return True
         found: int = await connection.fetchval(_COUNT_OWN, self._node_id)
         if found != expected:
-            log.info(Line("socket_table_repaired", found=found, expected=expected))
+            log.info(LogLine("socket_table_repaired", found=found, expected=expected))
         return found == expected
 
     async def _mend(self, connection: "AnyConnection") -> None:

@@ -1,48 +1,24 @@
 """Formats log lines as text or JSON, and sends them to standard error.
 
-Everything that we log is a `Line`: the name of an event, and fields. docs/operations.md lists the
-events. What libraries log has the same form: the event is `library_message`, its field `text`.
+Everything that we log is a `LogLine`. What libraries log has the same form: the event is
+`library_message`, its field `text`.
 """
 
 import json
 import logging
-import re
 import time
 from typing import Literal
 
+from realtime.log_line import Field, LogLine
+
 LogFormat = Literal["text", "json"]
 _MALFORMED = "Malformed HTTP message from %s: %s"
-_PLAIN = re.compile(r"[\w.:/+-]+")
-Field = str | float | BaseException | None
 
 
-class Line:
-    """An event with fields: `socket_ended connection=… code=1006`, or each a member in JSON.
-
-    Given to a logger in place of a message. A field that is None is left out, an exception is
-    written as its kind and its text.
-    """
-
-    __slots__ = ("event", "fields")
-
-    def __init__(self, event: str, **fields: Field) -> None:
-        self.event = event
-        self.fields = {k: _plain(v) for k, v in fields.items() if v is not None}
-
-    def __str__(self) -> str:
-        return " ".join([self.event, *(f"{k}={_written(v)}" for k, v in self.fields.items())])
-
-
-def _plain(value: str | float | BaseException) -> str | float:
-    if not isinstance(value, BaseException):
-        return value
-    return f"{type(value).__name__}: {value}" if str(value) else type(value).__name__
-
-
-def _line_of(record: logging.LogRecord) -> Line:
-    if isinstance(record.msg, Line):
+def _line_of(record: logging.LogRecord) -> LogLine:
+    if isinstance(record.msg, LogLine):
         return record.msg
-    return Line("library_message", text=_without_what_was_sent(record))
+    return LogLine("library_message", text=_without_what_was_sent(record))
 
 
 def _without_what_was_sent(record: logging.LogRecord) -> str:
@@ -52,13 +28,6 @@ def _without_what_was_sent(record: logging.LogRecord) -> str:
     address, error = record.args
     kind = " ".join(str(error).split()[:2])  # the first words are Tornado's own
     return _MALFORMED % (address, kind)
-
-
-def _written(value: str | float) -> str:
-    """Write a value as it is, or in quotation marks where it could be read as several values."""
-    if not isinstance(value, str):
-        return json.dumps(value)
-    return value if _PLAIN.fullmatch(value) else json.dumps(value)
 
 
 class JsonFormatter(logging.Formatter):
@@ -92,7 +61,7 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         line = _line_of(record)
-        record.message = str(Line(line.event, **(self._fixed | line.fields)))
+        record.message = str(LogLine(line.event, **(self._fixed | line.fields)))
         return super().formatMessage(record)
 
 

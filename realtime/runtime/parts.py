@@ -15,6 +15,7 @@ from uuid import uuid4
 from realtime.auth.tokens import TokenVerifier
 from realtime.config.intervals import Intervals
 from realtime.config.settings import Settings
+from realtime.log_line import LogLine
 from realtime.metrics.vitals import Vitals
 from realtime.postgres.access import Access
 from realtime.postgres.history_log import HistoryLog
@@ -33,7 +34,6 @@ from realtime.relay.recheck import RecheckBatcher
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import ResumeBatcher
 from realtime.relay.typing import TypingBroadcaster, TypingIndicators
-from realtime.runtime.logging import Line
 from realtime.web.acceptor import OpenFiles
 from realtime.web.metrics_source import MetricsSource
 from realtime.web.pings import Pings
@@ -108,7 +108,7 @@ class RelayParts:
 
 
 def _report(error: Exception) -> None:
-    log.error(Line("batch_failed", error=error), exc_info=error)
+    log.error(LogLine("batch_failed", error=error), exc_info=error)
 
 
 async def _give_way() -> None:
@@ -164,7 +164,7 @@ def _on_typing(node_id: str, typing: TypingBroadcaster, payload: str) -> None:
 def _on_connection(presence: PresenceBroadcaster, is_connected: bool) -> None:
     """The listening connection was made, or lost."""
     if is_connected:
-        log.info(Line("database_connected"))
+        log.info(LogLine("database_connected"))
     else:
         presence.database_lost()
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from realtime.config.settings import Settings
-from realtime.runtime.logging import Line, configure_logging
+from realtime.log_line import LogLine
+from realtime.runtime.logging import configure_logging
 from realtime.runtime.server import serve
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def _stop_on_signal(stop: asyncio.Event, *, is_alone: bool) -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def on_signal(number: int) -> None:
-        log.info(Line("stop_requested", signal=signal.Signals(number).name))
+        log.info(LogLine("stop_requested", signal=signal.Signals(number).name))
         stop.set()
         if not is_alone:
             return  # a terminal or a host signals all processes, and so does the supervisor
@@ -83,7 +84,7 @@ def _stop_without_supervisor(stop: asyncio.Event, control_socket: socket.socket)
     loop = asyncio.get_running_loop()
 
     def on_end() -> None:
-        log.warning(Line("supervisor_lost"))
+        log.warning(LogLine("supervisor_lost"))
         loop.remove_reader(control_socket)
         stop.set()
 

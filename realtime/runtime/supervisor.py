@@ -29,9 +29,10 @@ from typing import NoReturn
 from realtime.config.intervals import DEFAULTS
 from realtime.config.settings import Settings
 from realtime.errors import say_and_exit
+from realtime.log_line import Field, LogLine
 from realtime.relay.backoff import Backoff
 from realtime.runtime import process
-from realtime.runtime.logging import Field, Line, configure_logging
+from realtime.runtime.logging import configure_logging
 from realtime.runtime.process import Inherited
 from realtime.runtime.server import bind
 
@@ -220,7 +221,7 @@ class Supervisor:
                 code = self._work(Inherited(worker.number, self._sockets, control_socket))
         except Exception:
             # The boundary of the process, where Python would print it.
-            log.exception(Line("worker_failed", worker=worker.number))
+            log.exception(LogLine("worker_failed", worker=worker.number))
         finally:
             sys.stdout.flush()
             os._exit(code)
@@ -262,13 +263,13 @@ class Supervisor:
             for one in self._sockets:
                 one.close()
         elif self._stop_count > 1 or time.monotonic() >= self._deadline:
-            log.error(Line("workers_killed", workers=len(self._living())))
+            log.error(LogLine("workers_killed", workers=len(self._living())))
             self._signal(signal.SIGKILL)
             self._stop_count, self._deadline = 1, time.monotonic() + 1
 
     @staticmethod
-    def _line(event: str, worker: Worker, **more: Field) -> Line:
-        return Line(event, worker=worker.number, pid=worker.pid, **more)
+    def _line(event: str, worker: Worker, **more: Field) -> LogLine:
+        return LogLine(event, worker=worker.number, pid=worker.pid, **more)
 
     def _signal(self, number: signal.Signals) -> None:
         for worker in self._living():
@@ -279,7 +280,7 @@ class Supervisor:
         """Count the signals that ask for the end. Each one makes the returned socket readable."""
 
         def on_signal(number: int, _frame: FrameType | None) -> None:
-            log.info(Line("stop_requested", signal=signal.Signals(number).name))
+            log.info(LogLine("stop_requested", signal=signal.Signals(number).name))
             self._stop_count += 1
 
         ours, theirs = socket.socketpair()

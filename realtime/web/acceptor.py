@@ -18,7 +18,7 @@ from typing import Any
 
 from tornado.iostream import IOStream
 
-from realtime.runtime.logging import Line
+from realtime.log_line import LogLine
 
 log = logging.getLogger("realtime.http")
 
@@ -83,7 +83,7 @@ class OpenFiles:
         if now - self._logged_at >= LOG_SECONDS:
             self._logged_at = now
             log.warning(
-                Line(
+                LogLine(
                     "connections_refused",
                     reason=NO_FILES,
                     refused=self._refused,

@@ -8,7 +8,7 @@ from typing import Any
 from tornado.web import Application, RequestHandler, StaticFileHandler
 from tornado.websocket import _WebSocketParams
 
-from realtime.runtime.logging import Line
+from realtime.log_line import LogLine
 from realtime.web import endpoints, metrics
 from realtime.web.handlers import CarefulHandler, NotFoundHandler, log
 from realtime.web.presence import PresenceHandler
@@ -89,7 +89,7 @@ def log_request(handler: RequestHandler) -> None:
         is_news = request.path != POLLED or status != OK
         log.log(
             logging.INFO if is_news else logging.DEBUG,
-            Line(
+            LogLine(
                 "request_answered",
                 method=request.method,
                 path=request.path,

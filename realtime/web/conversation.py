@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 from realtime.auth.keys import KeysUnavailable
 from realtime.auth.tokens import Identity, TokenError
+from realtime.log_line import Field, LogLine
 from realtime.relay import closing, protocol
 from realtime.relay.admission import Admission
 from realtime.relay.closing import CloseCode
 from realtime.relay.errors import ErrorCode, MessageError, Refused
 from realtime.relay.rate_limit import RateLimit, RateVerdict
 from realtime.relay.subscriber import Subscriber
-from realtime.runtime.logging import Field, Line
 from realtime.web.handshake import Handshake
 from realtime.web.services import Services
 from realtime.web.sink import PING, SocketSink, frame, pong_frame
@@ -270,7 +270,7 @@ class Conversation:
             theirs=close_code,
         )
 
-    def _line(self, event: str, **more: Field) -> Line:
+    def _line(self, event: str, **more: Field) -> LogLine:
         return socket_line(event, self._connection_id, self._subscriber, **more)
 
     def _unsubscribe(self, subscriber: Subscriber) -> None:

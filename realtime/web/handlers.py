@@ -14,8 +14,8 @@ from tornado.web import Application, Finish, HTTPError, RequestHandler
 
 from realtime.auth.keys import KeysUnavailable
 from realtime.auth.tokens import Identity, TokenError, token_from_request
+from realtime.log_line import LogLine
 from realtime.relay import closing
-from realtime.runtime.logging import Line
 from realtime.web.services import Services
 
 log = logging.getLogger("realtime.http")
@@ -44,7 +44,9 @@ class CarefulHandler(RequestHandler):
         if isinstance(value, HTTPError):
             return  # the request's own line in the log has the status
         failed = (typ, value, tb) if typ is not None and value is not None else None
-        log.error(Line("request_failed", method=request.method, path=request.path), exc_info=failed)
+        log.error(
+            LogLine("request_failed", method=request.method, path=request.path), exc_info=failed
+        )
 
 
 class JsonHandler(CarefulHandler):

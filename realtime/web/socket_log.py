@@ -5,8 +5,8 @@ Each line has the connection's id. None has a token, or anything that a client s
 
 import logging
 
+from realtime.log_line import Field, LogLine
 from realtime.relay.subscriber import Subscriber
-from realtime.runtime.logging import Field, Line
 from realtime.web.services import Services
 
 log = logging.getLogger("realtime.socket")
@@ -17,10 +17,10 @@ ABNORMAL = 1006
 
 def socket_line(
     event: str, connection_id: str, subscriber: Subscriber | None, **more: Field
-) -> Line:
+) -> LogLine:
     """Make a line about a socket, with its user and topic as far as they are known."""
     user_id, topic = (subscriber.user_id, subscriber.topic) if subscriber else (None, None)
-    return Line(event, connection=connection_id, user=user_id, topic=topic, **more)
+    return LogLine(event, connection=connection_id, user=user_id, topic=topic, **more)
 
 
 def log_gone(

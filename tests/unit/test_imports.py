@@ -15,10 +15,10 @@ COMPOSERS = {"realtime.runtime.parts", "realtime.runtime.server", "realtime.dev.
 DRIVERS = {"tornado", "asyncpg", "sqlalchemy", "alembic"}
 FORBIDDEN = {
     "realtime.relay": ROOMS - {"realtime.relay"} | DRIVERS,
-    "realtime.web": {"realtime.postgres"} | DRIVERS - {"tornado"},
-    "realtime.postgres": {"realtime.web", "tornado"},
-    "realtime.config": ROOMS | DRIVERS,
-    "realtime.auth": ROOMS | DRIVERS - {"tornado"},
+    "realtime.web": {"realtime.postgres", "realtime.runtime"} | DRIVERS - {"tornado"},
+    "realtime.postgres": {"realtime.web", "realtime.runtime", "tornado"},
+    "realtime.config": ROOMS | DRIVERS | {"realtime.runtime"},
+    "realtime.auth": ROOMS | DRIVERS - {"tornado"} | {"realtime.runtime"},
     # A tool for operators, with SQL of its own: it asks the database, and serves nobody.
     "realtime.doctor": {"realtime.web", "realtime.runtime.server", "sqlalchemy", "alembic"},
 }

@@ -13,7 +13,7 @@ ROOT = Path(realtime.__file__).parent
 PAGE = (ROOT.parent / "docs" / "operations.md").read_text("utf-8")
 LOGS = PAGE.partition("\n## Logs\n")[2].partition("\n## ")[0]
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
-MAKERS = {"Line", "socket_line", "_line"}
+MAKERS = {"LogLine", "socket_line", "_line"}
 """What makes a line of an event's name and fields."""
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 
-from realtime.runtime.logging import JsonFormatter, Line, TextFormatter
+from realtime.log_line import LogLine
+from realtime.runtime.logging import JsonFormatter, TextFormatter
 
 
 def record(message: object, *arguments: object) -> logging.LogRecord:
@@ -14,25 +15,25 @@ def record(message: object, *arguments: object) -> logging.LogRecord:
 
 def test_fields_are_written_as_key_and_value() -> None:
     """Without quotation marks where there can be no pending."""
-    line = Line("close", connection="b0a0-1", topic="bot:b0a0", code=4003, is_late=True, ms=1.5)
+    line = LogLine("close", connection="b0a0-1", topic="bot:b0a0", code=4003, is_late=True, ms=1.5)
     assert str(line) == "close connection=b0a0-1 topic=bot:b0a0 code=4003 is_late=true ms=1.5"
 
 
 def test_nothing_in_a_value_can_pass_for_another_field_or_line() -> None:
     """Blanks, quotation marks and line breaks are escaped."""
-    assert str(Line("close", reason="try again")) == 'close reason="try again"'
-    assert str(Line("close", reason='x" code=1\nopen')) == 'close reason="x\\" code=1\\nopen"'
-    assert str(Line("close", reason="")) == 'close reason=""'
+    assert str(LogLine("close", reason="try again")) == 'close reason="try again"'
+    assert str(LogLine("close", reason='x" code=1\nopen')) == 'close reason="x\\" code=1\\nopen"'
+    assert str(LogLine("close", reason="")) == 'close reason=""'
 
 
 def test_a_field_that_is_not_known_is_left_out() -> None:
     """As the user of a socket that was refused before its token was read."""
-    assert str(Line("gone", user=None, code=1006)) == "gone code=1006"
+    assert str(LogLine("gone", user=None, code=1006)) == "gone code=1006"
 
 
 def test_in_json_fields_are_members() -> None:
     """With their types, beside the time, the level and the logger."""
-    entry = json.loads(JsonFormatter(3).format(record(Line("gone", code=1006, reason="a b"))))
+    entry = json.loads(JsonFormatter(3).format(record(LogLine("gone", code=1006, reason="a b"))))
     assert entry.pop("time")
     assert entry == {
         "level": "info",
@@ -46,7 +47,7 @@ def test_in_json_fields_are_members() -> None:
 
 def test_the_text_of_a_line_is_its_message() -> None:
     """So that the plain format needs nothing of its own."""
-    assert record(Line("gone", code=1006)).getMessage() == "gone code=1006"
+    assert record(LogLine("gone", code=1006)).getMessage() == "gone code=1006"
 
 
 def test_lines_of_libraries_have_the_same_form() -> None:
@@ -69,5 +70,5 @@ def test_what_cannot_be_read_is_not_written() -> None:
 
 def test_an_exception_is_written_as_its_kind_and_its_text() -> None:
     """The kind alone says little of a time-out, and the text alone little of a KeyError."""
-    assert str(Line("a_b", error=KeyError("x"))) == "a_b error=\"KeyError: 'x'\""
-    assert str(Line("a_b", error=TimeoutError())) == "a_b error=TimeoutError"
+    assert str(LogLine("a_b", error=KeyError("x"))) == "a_b error=\"KeyError: 'x'\""
+    assert str(LogLine("a_b", error=TimeoutError())) == "a_b error=TimeoutError"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from realtime.log_line import LogLine
 from realtime.postgres.pool import identify
+from realtime.relay.closing import CloseCode, may_be_sent
 from realtime.relay.cursor import Anchor, Cursor, Database, Key, Signer, Snapshot
 from realtime.relay.events import AccessChange, AccessKind, Event, Page
 from realtime.relay.position import Position
@@ -282,13 +283,15 @@ def to_event(row: "asyncpg.Record") -> Event:
 def to_access_change(row: "asyncpg.Record") -> AccessChange:
     """Read a revoke or a recheck, which have a code."""
     kind = AccessKind.RECHECK if row["type"] == AccessKind.RECHECK else AccessKind.REVOKE
+    # relay.eject checks it; in a row that was written by hand it may be any number.
+    code = row["code"] if may_be_sent(row["code"]) else CloseCode.ACCESS_DENIED
     return AccessChange(
         row["id"],
         row["xid"],
         row["topic"],
         _text(row["user_id"]),
         kind,
-        row["code"],
+        code,
         row["payload"],
         row["written_at"],
     )

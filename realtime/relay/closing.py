@@ -27,6 +27,12 @@ class CloseCode(IntEnum):
     TOO_MANY_CONNECTIONS = 4029
 
 
+def may_be_sent(code: int) -> bool:
+    """Whether a close frame may have this code: RFC 6455 section 7.4, and IANA's registry."""
+    is_registered = code in range(1000, 1015) and code not in (1004, 1005, 1006)
+    return is_registered or code in range(3000, 5000)
+
+
 class Closing(NamedTuple):
     """A close code and its reason, which may have 123 bytes (RFC 6455 section 5.5)."""
 

@@ -39,12 +39,6 @@ _OPCODES = {_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG}
 _MAX_CONTROL = 125
 
 
-def may_be_sent(code: int) -> bool:
-    """Whether a close frame may have this code: RFC 6455 section 7.4, and IANA's registry."""
-    is_registered = code in range(1000, 1015) and code not in (1004, 1005, 1006)
-    return is_registered or code in range(3000, 5000)
-
-
 class _Violation(Exception):
     """The peer broke the protocol; nothing it sends is interpreted any more."""
 
@@ -197,7 +191,7 @@ class ExplainingProtocol(WebSocketProtocol13):
 
     def _on_close(self, payload: bytes) -> None:
         code = int.from_bytes(payload[:2]) if payload else None
-        if code is not None and (len(payload) == 1 or not may_be_sent(code)):
+        if code is not None and (len(payload) == 1 or not closing.may_be_sent(code)):
             raise _Violation
         self.close_reason = _text(payload[2:]) or None
         self.close_code = code

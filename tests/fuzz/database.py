@@ -13,6 +13,9 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
 from tests.fuzz.mutation import any_json, mutate_text
 from tests.fuzz.target import Target, token
 from tests.fuzz.wire import Line, refuse_errors
@@ -43,6 +46,7 @@ TIMES = (
     None,
     datetime(1, 1, 1, tzinfo=UTC),
     datetime(9999, 12, 31, tzinfo=UTC),
+    datetime.max.replace(tzinfo=UTC),
 )
 
 
@@ -72,6 +76,8 @@ async def rows(target: Target, chance: random.Random) -> None:
         async with target.pool.acquire() as connection:
             for _ in range(chance.choice((1, 3, 20))):
                 await connection.execute(*_row(target, chance))
+            if chance.random() < 0.3:
+                await _take_access(connection, target, chance)
             await connection.execute("SELECT relay.ring('fuzz')")
         refuse_errors(await line.receive(chance.choice((0.0, 0.2))))
     except ConnectionError:
@@ -100,6 +106,33 @@ def _row(target: Target, chance: random.Random) -> tuple[Any, ...]:
         values.append(written)
     places = ", ".join(f"${number}" for number in range(1, len(values) + 1))
     return f"INSERT INTO relay.events ({columns}) VALUES ({places})", *values
+
+
+async def _take_access(
+    connection: PoolConnectionProxy[asyncpg.Record], target: Target, chance: random.Random
+) -> None:
+    """Take a guest's permission, told by a row with any code; then give it back."""
+    world, guest = target.world, target.guest(chance)
+    async with connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")
+        await connection.execute(
+            "DELETE FROM permissions WHERE bot_id = $1 AND user_id = $2", world.bot, guest
+        )
+        await connection.execute(
+            "INSERT INTO relay.events (topic, type, user_id, code) VALUES ($1, $2, $3, $4)",
+            f"bot:{world.bot}",
+            chance.choice(("eject", "recheck")),
+            UUID(guest),
+            chance.choice(CODES[3:]),
+        )
+        await connection.execute("SELECT relay.ring('fuzz')")
+    await asyncio.sleep(0.05)
+    await connection.execute(
+        "INSERT INTO permissions (bot_id, user_id, role) VALUES ($1, $2, 'viewer')"
+        " ON CONFLICT DO NOTHING",
+        world.bot,
+        guest,
+    )
 
 
 def _topic(target: Target, chance: random.Random) -> str | None:

@@ -147,6 +147,30 @@ async def test_a_token_in_what_cannot_be_read_is_not_logged(
     assert secret not in logged
 
 
+@pytest.mark.parametrize("code", [0, -1, 999, 1005, 5000, 65536, 2**31 - 1])
+@pytest.mark.gen_test
+async def test_a_row_with_a_code_that_is_none_ends_access_all_the_same(
+    server: RunningServer, platform: Platform, world: World, code: int
+) -> None:
+    """It was written by hand; the socket is closed with 4003, and the others are served."""
+    good, guest = (
+        await server.chat(world.bot, world.owner),
+        await server.chat(world.bot, world.guest),
+    )
+    await platform.execute("SET session_replication_role = replica")  # no trigger tells of it
+    await platform.revoke(world.bot, world.guest)
+    await platform.execute("SET session_replication_role = origin")
+    await platform.execute(
+        "INSERT INTO relay.events (topic, type, user_id, code) VALUES ($1, 'eject', $2, $3)",
+        f"bot:{world.bot}",
+        world.guest,
+        code,
+    )
+    await platform.message(world.session, world.bot, world.owner, "still here")
+    assert await guest.closed() == 4003
+    assert (await good.next("chat_message"))["data"]["content"] == "still here"
+
+
 @pytest.mark.gen_test
 async def test_a_client_that_does_not_read_its_missed_events_is_closed(
     start_server: StartServer,

@@ -34,6 +34,14 @@ def test_every_reason_fits_into_a_close_frame() -> None:
     assert all(0 < len(one.reason.encode()) <= 123 for one in SAID)
 
 
+def test_codes_that_a_close_frame_may_have() -> None:
+    """Those of RFC 6455 section 7.4 and of IANA's registry, and no other number."""
+    allowed = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
+    assert {code for code in range(-1, 70_000) if closing.may_be_sent(code)} == allowed
+    assert not closing.may_be_sent(2**31)
+    assert all(closing.may_be_sent(code) for code in CloseCode)
+
+
 def test_no_reason_is_there_twice() -> None:
     """Each says one thing."""
     assert len({one.reason for one in SAID}) == len(TABLE) + len(TokenReason)

@@ -1,4 +1,4 @@
-"""Runs the files under `sql/`. Called by the revisions in `versions/`.
+"""Runs the files under `sql/`.
 
 Each revision has a folder of its own, and runs what lies in it. A released folder never changes,
 so that an old database and a new one arrive at the same schema; its `SHA256SUMS` says what it was.

@@ -1,8 +1,8 @@
 """`bin/attach`: puts the triggers and access functions onto a platform's own tables, or off again.
 
-Called by the command line. Everything of ours bears a comment in the catalogue (`MADE_BY`), so what
-is taken off is exactly what was put on, by whatever release and mapping. The platform's tables are
-locked for the blink of an eye, and never waited for long: see `_in_a_moment`.
+Everything of ours bears a comment in the catalogue (`MADE_BY`), so what is taken off is exactly
+what was put on, by whatever release and mapping. The platform's tables are locked for the blink of
+an eye, and never waited for long: see `_in_a_moment`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether a platform's tables are what a mapping says, asked of PostgreSQL's catalogue.
 
-Called by `attach` before it renders anything. What is wrong is found all at once, each with the
-way out; what is right comes back as facts: how to read columns of other types, and who needs what.
+What is wrong is found all at once, each with the way out. What is right comes back as facts: how to
+read columns of other types, and who needs what.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`bin/attach` as a person sees it: what is printed, and where.
 
-Called by the command line. The work is done by `realtime.attach.attach`.
+The work is done by `realtime.attach.attach`.
 """
 
 from __future__ import annotations

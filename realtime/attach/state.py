@@ -1,6 +1,6 @@
 """What `bin/attach` finds in a database: whether it can attach there, and what it left last time.
 
-Called by `attach`. Functions of ours are told from others by their comment in the catalogue.
+Functions of ours are told from others by their comment in the catalogue.
 """
 
 from __future__ import annotations

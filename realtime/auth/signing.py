@@ -1,6 +1,6 @@
 """Signing tokens on a developer's machine, with the secret that `bin/dev` made once.
 
-Called by the commands `token`, `tail` and `dev`. The server never signs anything.
+The server never signs anything.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Who is asking: a JSON Web Token becomes an `Identity`, or a refusal with a short public reason.
 
-Called by the sockets and the HTTP endpoints for every token, and by `bin/token`, which makes one.
 A token, or any part of one, never appears in an error or in a log line: refusals are raised from
 None, because the cause would carry it.
 """

@@ -1,4 +1,4 @@
-"""Where a client connects. Used by `client`."""
+"""Where a client connects."""
 
 from __future__ import annotations
 

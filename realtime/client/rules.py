@@ -1,6 +1,6 @@
 """When the client waits, how long, and when it gives up: as the JavaScript client does. No I/O.
 
-Used by `client` and its parts; `Timings` and `CLOSE_CODES` are for applications, too.
+`Timings` and `CLOSE_CODES` are for applications, too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which token to connect with, and when to stop trying. Used by `client`."""
+"""Which token to connect with, and when to stop trying."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns keystrokes into few messages. Used by `client`."""
+"""Turns keystrokes into few messages."""
 
 from __future__ import annotations
 

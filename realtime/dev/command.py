@@ -56,7 +56,7 @@ INSERT: Final = (
 
 
 @dataclass(frozen=True)
-class Database:
+class DemoDatabase:
     """Where the data is, and the start of a shell command that writes to it."""
 
     dsn: str
@@ -127,13 +127,13 @@ def check_port(port: int) -> None:
 
 
 @contextmanager
-def open_database(environ: Mapping[str, str]) -> Iterator[Database]:
+def open_database(environ: Mapping[str, str]) -> Iterator[DemoDatabase]:
     """The database that the environment names, or else the embedded one while it is needed."""
     if given := environ.get("DATABASE_URL"):
         psql = shutil.which("psql") or "psql"
         # A password is not for the screen; who set the variable can say it again.
         address = '"$DATABASE_URL"' if urlsplit(given).password else shlex.quote(given)
-        yield Database(given, f"{shlex.quote(psql)} {address}")
+        yield DemoDatabase(given, f"{shlex.quote(psql)} {address}")
         return
     data = DATA / "postgres"
     if data.exists():
@@ -144,7 +144,7 @@ def open_database(environ: Mapping[str, str]) -> Iterator[Database]:
     postgres.start()
     try:
         psql = f"{shlex.quote(str(postgres.psql))} {shlex.quote(postgres.dsn())}"
-        yield Database(postgres.dsn(), psql)
+        yield DemoDatabase(postgres.dsn(), psql)
     finally:
         for number in SIGNALS:  # a second Ctrl-C must not leave the server behind
             signal.signal(number, signal.SIG_IGN)
@@ -167,13 +167,13 @@ async def seed(dsn: str) -> None:
         await connection.close(timeout=CONNECT_SECONDS)
 
 
-def announce(settings: Settings, database: Database, then: Callable[[], None]) -> None:
+def announce(settings: Settings, database: DemoDatabase, then: Callable[[], None]) -> None:
     """Everything is up."""
     click.echo(banner(settings, database))
     then()
 
 
-def banner(settings: Settings, database: Database) -> str:
+def banner(settings: Settings, database: DemoDatabase) -> str:
     """What a developer needs next, in a few lines."""
     first, second = (link(settings, name) for name in PEOPLE)
     headings = {

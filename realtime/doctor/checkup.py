@@ -1,6 +1,6 @@
 """The list of checks, and how they are made: one after another, each with a limit of time.
 
-Called by `bin/doctor`. A check that needs another is left out where that one found a problem.
+A check that needs another is left out where that one found a problem.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Should a user have received an event? Judged by the log and by the user's access now.
 
-Called by `bin/doctor --explain`. What it cannot know is whether a socket was open, and in which
-order transactions committed: the log's ids are in the order of writing, which is nearly the same.
+It cannot know whether a socket was open, nor in which order transactions committed: the log's ids
+are in the order of writing, which is nearly the same.
 """
 
 from __future__ import annotations

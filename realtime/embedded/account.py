@@ -1,6 +1,6 @@
 """Which system account the embedded server runs as when we are root, and how it gets in.
 
-PostgreSQL refuses to run as root. Called by `embedded.py` only; an ordinary user needs none of it.
+PostgreSQL refuses to run as root. An ordinary user needs none of this.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The release step: bring the schema up to date, or say in one line why that cannot be.
-
-Called by the commands `migrate` and `dev`.
-"""
+"""The release step: bring the schema up to date, or say in one line why that cannot be."""
 
 from __future__ import annotations
 

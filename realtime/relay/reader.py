@@ -19,7 +19,7 @@ from realtime.relay.refusals import Refusals
 from realtime.relay.resume import GapReason, Unrecoverable
 
 
-class EventLog(Protocol):
+class LogSource(Protocol):
     """Where events are read from; implemented by `postgres.event_log`."""
 
     def read(self, cursor: Cursor, newest: Anchor | None) -> AsyncGenerator[Page, None]:
@@ -130,7 +130,7 @@ class Reader:
         """Whether it sleeps until the bell rings, or polls."""
         return self._pace.state
 
-    async def run(self, log: EventLog, bell: Bell) -> None:
+    async def run(self, log: LogSource, bell: Bell) -> None:
         """Relay until the connection is lost. Safe to cancel and to call again with another."""
         self._pace = Pace(self._monotonic, self._limits)
         step = self._pace.begin()
@@ -154,7 +154,7 @@ class Reader:
             case _:
                 self._pace.fenced(await bell.ring_on())
 
-    async def _catch_up_or_start_over(self, log: EventLog) -> Found:
+    async def _catch_up_or_start_over(self, log: LogSource) -> Found:
         try:
             return await self.catch_up(log)
         except Unrecoverable as lost:
@@ -162,7 +162,7 @@ class Reader:
             self.start_over(await log.start(), lost.reason)
             return Found(0, 0)
 
-    async def catch_up(self, log: EventLog) -> Found:
+    async def catch_up(self, log: LogSource) -> Found:
         """Read once and deliver what was found."""
         number = self._refusals.read_begins()
         earlier = tuple(self._broken)

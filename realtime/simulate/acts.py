@@ -1,4 +1,4 @@
-"""The statements: each one a change, with what it counts as. Used by `cast` and `scenes`.
+"""The statements: each one a change, with what it counts as.
 
 Each may be executed twice, for whoever lost the connection does not know whether it committed. What
 refers to a row that somebody deleted fails, with a violation of a foreign key.

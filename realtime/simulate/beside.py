@@ -1,7 +1,4 @@
-"""The simulation beside another program: a process of its own, which ends when that program does.
-
-Used by `realtime/dev/command.py`.
-"""
+"""The simulation beside another program: a process that ends when that program does."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Who takes part: people, bots, sessions; how their rows are made, kept few, and deleted again.
 
-Used by `scenes`, which says what they do, and `player`, which executes the statements. The rows of
-every run have the same ids, so that a run goes on with what an earlier one left, or clears it away;
-and they are recognised by their ids, so that nobody else's are touched.
+`scenes` says what they do, and `player` executes the statements. The rows of every run have the
+same ids, so that a run goes on with what an earlier one left, or clears it away. The rows are
+recognised by their ids, so that nobody else's are touched.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""`bin/simulate`: plays the plan until it is told to stop, and says how it went.
-
-Called by the command line; by `bin/dev --simulate` through `beside`.
-"""
+"""`bin/simulate`: plays the plan until it is told to stop, and says how it went."""
 
 from __future__ import annotations
 

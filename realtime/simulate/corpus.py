@@ -1,4 +1,4 @@
-"""What simulated people are called and talk about: `corpus.toml`. Used by `cast` and `scenes`."""
+"""What simulated people are called and talk about: `corpus.toml`."""
 
 from __future__ import annotations
 

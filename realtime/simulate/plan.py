@@ -1,6 +1,6 @@
 """When what happens: scenes that begin at random, one after the other, and take turns.
 
-Used by `command`. The same seed makes the same plan; it has no end, and knows no clock.
+The same seed makes the same plan; it has no end, and knows no clock.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How the simulation goes: counted, and told in a terminal's last line or in a log's lines.
-
-Used by `command` and `player`.
-"""
+"""How the simulation goes: counted, and told in a terminal's last line or in a log's lines."""
 
 from __future__ import annotations
 

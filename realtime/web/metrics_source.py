@@ -19,8 +19,8 @@ from realtime.web.sink import SocketSink
 from realtime.web.status import Status
 
 
-class MetricsQuery(Protocol):
-    """Asks the database for what it knows; implemented in `postgres.metrics`."""
+class DatabaseMetricsSource(Protocol):
+    """Asks the database for what it knows; implemented in `postgres.nodes`."""
 
     async def ask(self) -> DatabaseMetrics | None:
         """None: the database cannot be asked at the moment."""
@@ -38,7 +38,7 @@ class MetricsSource:
     def __init__(
         self,
         node_id: str,
-        query: MetricsQuery,
+        query: DatabaseMetricsSource,
         *,
         hub: Hub,
         counters: Counters,
@@ -48,7 +48,7 @@ class MetricsSource:
         self._node_id = node_id
         self._query = query
         self._hub = hub
-        self._tally = counters
+        self._counters = counters
         self._vitals = vitals
         self._status = status
 
@@ -69,7 +69,7 @@ class MetricsSource:
             users=len({one.user_id for one in here}),
             buffered_bytes=sum(one.waiting_bytes for one in sinks if isinstance(one, SocketSink)),
             relay=self._status.doorbell_mode,
-            **counter_fields(self._tally),
+            **counter_fields(self._counters),
         )
 
     async def of_cluster(self) -> ClusterMetrics:

@@ -6,7 +6,7 @@ from realtime.relay.reader import Reader
 from realtime.web.acceptor import NO_FILES, OpenFiles
 
 
-class Listener(Protocol):
+class ListenerStatus(Protocol):
     """The connection that listens to the database; implemented in `postgres.listener`."""
 
     @property
@@ -27,7 +27,9 @@ class Status:
         files: whether more connections can be accepted.
     """
 
-    def __init__(self, port: int, listener: Listener, reader: Reader, files: OpenFiles) -> None:
+    def __init__(
+        self, port: int, listener: ListenerStatus, reader: Reader, files: OpenFiles
+    ) -> None:
         self.port = port
         self.is_draining = False
         """Whether the process has been told to stop."""

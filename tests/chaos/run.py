@@ -1,4 +1,4 @@
-"""One run from its beginning to its verdict. Called by `__main__` and by the test."""
+"""One run from its beginning to its verdict."""
 
 from __future__ import annotations
 

@@ -2,8 +2,7 @@
 
 The client is the product's own, unchanged, on its own sockets; this is put between by its
 `open_socket`. Through it the suite judges the server by what arrived, while it judges the client by
-what it hands over. It also does what an application cannot: it vanishes without a word. Used by
-`clients`.
+what it hands over. It also does what an application cannot: it vanishes without a word.
 """
 
 from __future__ import annotations

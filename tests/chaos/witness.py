@@ -2,7 +2,7 @@
 
 `watch` is told of every message on the wire, `take` of every event that the application was handed.
 An episode's moments are those at which the server spoke; what was *seen* is only what was handed
-over. Used by `clients`.
+over.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A model of the doorbell in steps as small as matter, explored to its last state.
 
-Anybody may stop between any two steps for as long as it likes. Used by `test_doorbell_model`.
+Anybody may stop between any two steps for as long as it likes.
 
 - A writer gets its transaction id with its first write, which is into the log, looks at the bell
   (again, if it writes again), and commits or not. What it wrote shows at its commit; a ring is

@@ -1,6 +1,8 @@
 """Holds the import directions: relay knows nobody, web and postgres know relay, few know all."""
 
 import ast
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,3 +122,21 @@ def test_every_kind_of_import_is_seen(tmp_path: Path) -> None:
         "realtime.web.sockets",
         "realtime.runtime.server",
     } <= MODULES.keys()
+
+
+def test_no_class_name_means_two_things() -> None:
+    """Each name is of one class. The Python client is a distribution with names of its own."""
+    names = Counter(
+        node.name
+        for name, path in MODULES.items()
+        if not is_within(name, "realtime.client")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert not [name for name, count in names.items() if count > 1]
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_no_module_names_its_callers(name: str) -> None:
+    """Such lines go stale, and an editor finds the callers."""
+    assert not re.search(r"\b(Called|Used) by\b", MODULES[name].read_text())

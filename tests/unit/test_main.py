@@ -201,7 +201,7 @@ def test_another_users_checkout_is_one_line(
 def test_the_banner_has_links_and_a_command_on_lines_of_their_own() -> None:
     """Each line can be clicked, or pasted into a shell as it stands."""
     psql = shlex.join(["/it's a/psql", f"{DSN}?host=/tmp/x&port=5432"])
-    lines = dev.banner(settings_with(PORT="8123"), dev.Database(DSN, psql)).splitlines()
+    lines = dev.banner(settings_with(PORT="8123"), dev.DemoDatabase(DSN, psql)).splitlines()
     links = [urlsplit(line) for line in lines if line.startswith("http://localhost:8123/?")]
     subjects = [verify(parse_qs(link.query)["token"][0], time.time()).subject for link in links]
     assert subjects == list(dev.PEOPLE.values())

@@ -1,6 +1,6 @@
 /**
  * What the scenarios stand on: a clock that moves when told, WebSockets without a wire, and a client
- * wired to both. Used by scenarios.js only.
+ * wired to both.
  */
 
 import { RealtimeClient } from '/static/realtime.js';

@@ -1,7 +1,7 @@
 """Executes the plan on the database, over one connection, each statement when it is due.
 
-It waits for a database that is away. A cast whose rows somebody has deleted enters again. What would
-have happened meanwhile is not made up for.
+It waits for a database that is away. A cast whose rows somebody has deleted enters again. What
+would have happened meanwhile is not made up for.
 """
 
 from __future__ import annotations

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Heard = tuple[str, str, str, bool]
+"""Bot, user, username, whether they type."""
+
 HEARTBEAT_SECONDS = 2.0
 TYPING_SECONDS = 0.25
 """Seconds between two typing batches to other processes."""
@@ -32,6 +35,11 @@ BATCH_BYTES = 5000
 """NOTIFY takes less than 8000 bytes: https://www.postgresql.org/docs/current/sql-notify.html
 After so many bytes a new payload begins; one more row has at most 2500."""
 MAX_NAME = 200
+MAX_ID = 36
+HEARD_BYTES_PER_SECOND, MAX_HEARD_BYTES = 100_000, 200_000
+"""How much typing of other processes is taken: about 800 indicators a second, and a burst of two
+seconds. The rest is not shown."""
+COMPLAINT_SECONDS = 60.0
 
 # `awake` is the doorbell's, and of no concern here but for a row that is new.
 _BEAT = """
@@ -122,18 +130,73 @@ def pack(one: Indicator) -> str:
     return json.dumps([one.bot_id, one.user_id, one.username[:MAX_NAME], one.is_typing])
 
 
-def unpack(node_id: str, payload: str) -> list[tuple[str, str, str, bool]]:
+class TypingInbox:
+    """What other processes tell of typing, limited in bytes.
+
+    Whoever knows the channel's name can send whatever they like.
+
+    Args:
+        node_id: this process's.
+        on_indicator: called with bot, user, username and whether they type.
+        monotonic: seconds.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        on_indicator: Callable[[str, str, str, bool], None],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._node_id = node_id
+        self._on_indicator = on_indicator
+        self._monotonic = monotonic
+        self._left = float(MAX_HEARD_BYTES)
+        self._filled_at = monotonic()
+        self._refused_bytes = 0
+        self._told_at = float("-inf")
+
+    def hear(self, payload: str) -> None:
+        """Take a payload of the typing channel."""
+        if not self._has_room(len(payload.encode())):
+            return
+        for indicator in unpack(self._node_id, payload):
+            self._on_indicator(*indicator)
+
+    def _has_room(self, length: int) -> bool:
+        now = self._monotonic()
+        refill = (now - self._filled_at) * HEARD_BYTES_PER_SECOND
+        self._left = min(MAX_HEARD_BYTES, self._left + refill)
+        self._filled_at = now
+        if length <= self._left:
+            self._left -= length
+            return True
+        self._refused_bytes += length
+        if now - self._told_at >= COMPLAINT_SECONDS:
+            log.warning(LogLine("typing_flood", refused_bytes=self._refused_bytes))
+            self._told_at, self._refused_bytes = now, 0
+        return False
+
+
+def unpack(node_id: str, payload: str) -> list[Heard]:
     """What another process told: bot, user, username, whether typing.
 
     Nothing for our own echo, or for what is no such batch.
     """
     try:
         sender, rows = json.loads(payload)
-        batch = [(str(b), str(u), str(name), bool(typing)) for b, u, name, typing in rows]
+        batch = [_checked(*row) for row in rows]
     except (ValueError, TypeError, RecursionError):
         log.warning(LogLine("typing_batch_refused", characters=len(payload)))
         return []
     return [] if sender == node_id else batch
+
+
+def _checked(bot_id: object, user_id: object, username: object, is_typing: object) -> Heard:
+    """A row of a batch, with text of limited length."""
+    bot, user = str(bot_id), str(user_id)
+    if max(len(bot), len(user)) > MAX_ID:
+        raise ValueError("an id is too long")
+    return bot, user, str(username)[:MAX_NAME], bool(is_typing)
 
 
 MAX_SECONDS = 1.0

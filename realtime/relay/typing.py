@@ -6,6 +6,7 @@ them to the bot's sockets, and passes them on for the other processes.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn
@@ -20,6 +21,9 @@ SILENCE = 6.0
 """Seconds without a message after which a user is shown as not typing."""
 REMOTE_GRACE = 2.0
 """More seconds for users of another process. It says itself when they stop, unless it died."""
+MAX_TYPISTS = 5000
+MAX_TYPISTS_ON_BOT = 200
+"""Above so many, typists on other processes are not shown."""
 
 
 class Indicator(NamedTuple):
@@ -48,11 +52,23 @@ class TypingIndicators:
 
     Args:
         clock: monotonic seconds.
+        max_typists: above so many, nobody more from other processes is shown.
+        max_on_bot: the same for one bot.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        max_typists: int = MAX_TYPISTS,
+        max_on_bot: int = MAX_TYPISTS_ON_BOT,
+    ) -> None:
         self._clock = clock
+        self._max_typists = max_typists
+        self._max_on_bot = max_on_bot
         self._typists: dict[tuple[str, str], _Typist] = {}
+        self._on_bot: Counter[str] = Counter()
+        """How many typists each bot has."""
 
     @property
     def is_idle(self) -> bool:
@@ -81,15 +97,23 @@ class TypingIndicators:
         return [Indicator(bot_id, user_id, typist.username, False, True)] if was_told else []
 
     def heard(self, bot_id: str, user_id: str, username: str, is_typing: bool) -> list[Indicator]:
-        """Another process sent an indicator. It has limited the rate already."""
-        key = (bot_id, user_id)
-        if is_typing:
-            typist = self._typist(bot_id, user_id, username)
-            typist.connection_id = None
-            typist.is_typing = typist.is_shown = True
-        else:
-            self._typists.pop(key, None)
-        return [Indicator(bot_id, user_id, username, is_typing, False)]
+        """Another process sent an indicator.
+
+        The rate and the number of typists are limited anew: whoever knows the channel's name can
+        send whatever they like.
+        """
+        is_known = (bot_id, user_id) in self._typists
+        if not is_known and (not is_typing or self._is_full(bot_id)):
+            return []
+        typist = self._typist(bot_id, user_id, username)
+        typist.connection_id = None
+        typist.is_typing = is_typing
+        typist.is_shown = False
+        return self._due(bot_id, user_id, typist)
+
+    def _is_full(self, bot_id: str) -> bool:
+        is_full_for_bot = self._on_bot[bot_id] >= self._max_on_bot
+        return is_full_for_bot or len(self._typists) >= self._max_typists
 
     def tick(self) -> list[Indicator]:
         """What is due now: states that were held back, and users who stopped."""
@@ -103,13 +127,18 @@ class TypingIndicators:
             is_over = typist.is_shown and not typist.is_typing
             if is_over and now - typist.shown_at >= MIN_INTERVAL:
                 del self._typists[bot_id, user_id]
+                self._on_bot[bot_id] -= 1
+                if not self._on_bot[bot_id]:
+                    del self._on_bot[bot_id]
         return shown
 
     def _typist(self, bot_id: str, user_id: str, username: str) -> _Typist:
         now = self._clock()
-        typist = self._typists.setdefault(
-            (bot_id, user_id), _Typist(username, None, is_typing=False, heard_at=now)
-        )
+        typist = self._typists.get((bot_id, user_id))
+        if typist is None:
+            typist = _Typist(username, None, is_typing=False, heard_at=now)
+            self._typists[bot_id, user_id] = typist
+            self._on_bot[bot_id] += 1
         typist.heard_at = now
         return typist
 
@@ -171,6 +200,8 @@ class TypingBroadcaster:
 
     def heard(self, bot_id: str, user_id: str, username: str, is_typing: bool) -> None:
         """Another process says that one of its users types, or stopped."""
+        if not self._hub.has_members(bot_topic(bot_id)):
+            return  # nobody here would see it
         self._show(self._indicators.heard(bot_id, user_id, username, is_typing))
 
     async def run(self) -> NoReturn:

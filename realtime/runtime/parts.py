@@ -20,7 +20,7 @@ from realtime.metrics.vitals import Vitals
 from realtime.postgres.access import Access
 from realtime.postgres.history_log import HistoryLog
 from realtime.postgres.listener import Listener
-from realtime.postgres.nodes import MetricsQuery, Nodes, unpack
+from realtime.postgres.nodes import MetricsQuery, Nodes, TypingInbox
 from realtime.postgres.retention import Retention
 from realtime.postgres.socket_table import SocketTable
 from realtime.relay.admission import AdmissionBatcher
@@ -150,15 +150,10 @@ def make_listener(settings: Settings, node_id: str, relaying: RelayParts) -> Lis
         node_id,
         timeout=settings.database_timeout_seconds,
         backoff=Backoff(random.random),
-        on_typing=partial(_on_typing, node_id, relaying.typing),
+        on_typing=TypingInbox(node_id, relaying.typing.heard, time.monotonic).hear,
         on_change=partial(_on_connection, relaying.presence),
         counters=relaying.counters,
     )
-
-
-def _on_typing(node_id: str, typing: TypingBroadcaster, payload: str) -> None:
-    for indicator in unpack(node_id, payload):
-        typing.heard(*indicator)
 
 
 def _on_connection(presence: PresenceBroadcaster, is_connected: bool) -> None:

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from realtime.postgres.doorbell import ALIVE_SECONDS
-from realtime.postgres.nodes import pack, unpack
+from realtime.postgres.nodes import TypingInbox, pack, unpack
 from realtime.relay.typing import Indicator
 from tests.integration.nodes import (
     a_cluster,
@@ -172,6 +172,31 @@ def test_a_batch_with_garbage_in_it_is_no_batch() -> None:
     payload = json.dumps([OTHER, [[1, None, {"a": 1}, "yes"]]])
     for row in unpack(ME, payload):
         assert [type(part) for part in row] == [str, str, str, bool]
+
+
+def test_no_part_of_a_batch_is_long() -> None:
+    """A name is cut, and with a longer id than there is, it is no batch."""
+    bot, user = str(uuid4()), str(uuid4())
+    payload = json.dumps([OTHER, [[bot, user, "x" * 5000, True]]])
+    assert unpack(ME, payload) == [(bot, user, "x" * 200, True)]
+    for row in ([bot + "0", user, "x", True], [bot, "u" * 5000, "x", True]):
+        assert unpack(ME, json.dumps([OTHER, [row]])) == []
+
+
+def test_a_flood_is_refused_and_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """And what comes after it is taken again."""
+    now, taken = 0.0, []
+    inbox = TypingInbox(ME, lambda *row: taken.append(row), lambda: now)
+    payload = json.dumps([OTHER, [[str(uuid4()), str(uuid4()), "x" * 200, True]] * 20])
+    for number in range(10_000):
+        now = number / 1000
+        inbox.hear(payload)
+    assert 20 * 150 < len(taken) < 20 * 250, "10 s at 100 kB/s, and the burst"
+    assert caplog.text.count("typing_flood") == 1
+    now += 10
+    before = len(taken)
+    inbox.hear(payload)
+    assert len(taken) == before + 20
 
 
 @pytest.mark.gen_test

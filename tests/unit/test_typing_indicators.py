@@ -21,9 +21,9 @@ STOPPED = STARTED._replace(is_typing=False)
 class ClockedTyping:
     """Typing on one bot, with a clock that stands still until it is told to go."""
 
-    def __init__(self) -> None:
+    def __init__(self, **limits: int) -> None:
         self.now = 100.0
-        self.indicators = TypingIndicators(lambda: self.now)
+        self.indicators = TypingIndicators(lambda: self.now, **limits)
         self.shown: list[tuple[float, Indicator]] = []
 
     def say(self, is_typing: bool, user: str = "ada", connection: str = "c1") -> list[Indicator]:
@@ -169,13 +169,47 @@ def test_leaving_without_having_been_shown() -> None:
 
 
 def test_heard() -> None:
-    """What another process says is shown as it comes, and not passed on."""
+    """What another process says is shown, and not passed on."""
     clocked = ClockedTyping()
     started, stopped = STARTED._replace(is_local=False), STOPPED._replace(is_local=False)
+    assert clocked.hear(False) == []
     assert clocked.hear(True) == [started]
+    clocked.now += 1
     assert clocked.hear(True) == [started]
+    clocked.now += 1
     assert clocked.hear(False) == [stopped]
+    clocked.wait(MIN_INTERVAL + TICK)
     assert clocked.indicators.is_idle
+
+
+def test_heard_too_often() -> None:
+    """Whoever sends it, three a second leave, the newest state among them."""
+    clocked = ClockedTyping()
+    for _ in range(100):
+        clocked.hear(True)
+        clocked.hear(False)
+    assert [one for _, one in clocked.shown] == [STARTED._replace(is_local=False)]
+    assert clocked.wait(1) == [STOPPED._replace(is_local=False)]
+    assert clocked.indicators.is_idle
+
+
+def test_heard_of_too_many() -> None:
+    """Of one bot and of all together; and later of others again. One's own are always shown."""
+    clocked = ClockedTyping(max_typists=15, max_on_bot=10)
+
+    def hear_many() -> int:
+        heard = [
+            clocked.indicators.heard(bot, f"user {number}", "x", True)
+            for bot in ("b", "c")
+            for number in range(1000)
+        ]
+        return sum(map(len, heard))
+
+    assert hear_many() == 15
+    assert clocked.say(True) == [STARTED]
+    clocked.wait(SILENCE + REMOTE_GRACE + 1)
+    assert clocked.indicators.is_idle
+    assert hear_many() == 15
 
 
 def test_another_process_dies() -> None:

@@ -14,9 +14,7 @@ from tests.fuzz.wire import (
     PING,
     PONG,
     TEXT,
-    Finding,
     Line,
-    close_code,
     exchange,
     frame,
     handshake,
@@ -91,9 +89,7 @@ async def requests(target: Target, chance: random.Random) -> None:
         data = good[: chance.randrange(len(good))]
     else:
         data = b"".join(_request(chance) for _ in range(chance.randint(1, 3)))
-    answer = await exchange(target.port, data, chance.choice((0.05, 0.5)))
-    if close_code(answer) == 1011:
-        raise Finding("an HTTP request ended in 1011")
+    await exchange(target.port, data, chance.choice((0.05, 0.5)))
 
 
 def _request(chance: random.Random) -> bytes:
@@ -153,7 +149,7 @@ async def _on_a_socket(target: Target, chance: random.Random, parts: list[bytes]
         await line.come_in(target.chat(), token=token(target.guest(chance)))
         for part in parts:
             await line.send(part)
-            if chance.random() < 0.2:
+            if chance.random() < 0.05:
                 await asyncio.sleep(chance.random() / 20)
         refuse_errors(await line.receive(chance.choice((0.0, 0.05, 0.2))))
     except ConnectionError:

@@ -59,10 +59,11 @@ def test_the_frames_of_the_server_are_read(size: int) -> None:
 
 def test_errors_of_the_server_are_found() -> None:
     """An HTTP 500 and the close code 1011; not what a refusal looks like."""
-    for answer in (b"HTTP/1.1 500 Error\r\n\r\n", LET_IN + told(CLOSE, struct.pack("!H", 1011))):
+    error, echo = struct.pack("!H", 1011) + b"unexpected error", struct.pack("!H", 1011)
+    for answer in (b"HTTP/1.1 500 Error\r\n\r\n", LET_IN + told(CLOSE, error)):
         with pytest.raises(Finding):
             refuse_errors(answer)
-    for answer in (b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", LET_IN + told(CLOSE, b"\x0f\xa1")):
+    for answer in (b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", LET_IN + told(CLOSE, echo)):
         refuse_errors(answer)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+INTERNAL_ERROR = struct.pack("!H", 1011)
 ANSWER_SECONDS = 0.5
 """How long is waited for an answer that may never come."""
 GREETING_SECONDS = 10.0
@@ -135,9 +136,10 @@ def refuse_errors(answer: bytes) -> None:
     """
     if answer.startswith(b"HTTP/1.1 500"):
         raise Finding(f"answered {answer[:60]!r}")
-    code = close_code(answer)
-    if code == 1011:
-        raise Finding("closed the socket with 1011")
+    payload = _close_payload(answer)
+    # A client's own 1011 comes back as an echo, which has no words.
+    if payload[:2] == INTERNAL_ERROR and payload[2:]:
+        raise Finding(f"closed the socket with 1011: {payload[2:]!r}")
 
 
 def _is_decided(answer: bytes) -> bool:
@@ -164,10 +166,15 @@ def frames_of(answer: bytes) -> Iterator[tuple[int, bytes]]:
 
 def close_code(answer: bytes) -> int | None:
     """The code of the server's close frame, if there is one."""
+    payload = _close_payload(answer)
+    return int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
+
+
+def _close_payload(answer: bytes) -> bytes:
+    """What is in the server's close frame: a code and words, or nothing."""
     if not answer.startswith(b"HTTP/1.1 101"):
-        return None
-    closes = [payload for opcode, payload in frames_of(answer) if opcode == CLOSE]
-    return int.from_bytes(closes[0][:2], "big") if closes and len(closes[0]) >= 2 else None
+        return b""
+    return next((payload for opcode, payload in frames_of(answer) if opcode == CLOSE), b"")
 
 
 def greeting(answer: bytes) -> dict[str, Any] | None:

@@ -31,6 +31,19 @@ class Intervals:
     drain_step: float = 0.05
     """The longest wait between two closes while the process drains, so that a few sockets do not
     take all of the drain time."""
+    heartbeat: float = 2.0
+    """The time between two updates of the process's row in `relay.nodes`."""
+    typing_batch: float = 0.25
+    """The time between two batches of typing indicators for the other processes."""
+    socket_table: float = 0.25
+    """How often the process writes to `relay.connections` which sockets came and left."""
+    retention: float = 60.0
+    """The longest time between two checks for rows of the log that are old enough to be removed."""
+    hearing: float = 1.0
+    """How long a test notification may take, after each connect. If it takes longer, the log is
+    polled."""
+    poll: float = 0.25
+    """The time between two reads of the log while no notification can be heard."""
     presence: float = 0.25
     """The time between two looks at who came and left. One message tells all of it."""
     presence_read: float = 1.0

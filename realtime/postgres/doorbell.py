@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from realtime.config.intervals import DEFAULTS, Intervals
 from realtime.relay.counters import Counters
 
 if TYPE_CHECKING:
@@ -28,10 +29,6 @@ FULL = 0.5
 fails; so above this nobody rings, and the log is polled."""
 ALIVE_SECONDS = 10.0
 """How long after its last heartbeat a process counts as running."""
-HEARING_SECONDS = 1.0
-"""Seconds in which a ring of another connection must be heard."""
-POLL_SECONDS = 0.25
-"""Seconds between reads of the log if no ring is ever heard."""
 TURN_SECONDS = 2
 """How long another process may keep the turn: it needs a few milliseconds."""
 TAKE_TURN = "LOCK TABLE relay.doorbell_turn IN EXCLUSIVE MODE"
@@ -90,7 +87,9 @@ class Doorbell:
         node_id: str,
         on_typing: Callable[[str], None],
         counters: Counters | None = None,
+        intervals: Intervals = DEFAULTS,
     ) -> None:
+        self._intervals = intervals
         self._counters = counters or Counters(time.monotonic)
         self._connection = connection
         self._node_id = node_id
@@ -119,7 +118,7 @@ class Doorbell:
         self._rung.clear()
         await ring()
         try:
-            async with asyncio.timeout(HEARING_SECONDS):
+            async with asyncio.timeout(self._intervals.hearing):
                 await self._rung.wait()
         except TimeoutError:
             self.can_hear = False
@@ -137,7 +136,7 @@ class Doorbell:
         """
         try:
             async with asyncio.timeout(
-                seconds if self._is_rung_for else min(seconds, POLL_SECONDS)
+                seconds if self._is_rung_for else min(seconds, self._intervals.poll)
             ):
                 await self._rung.wait()
         except TimeoutError:

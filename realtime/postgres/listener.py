@@ -14,8 +14,9 @@ from typing import NoReturn
 
 import asyncpg
 
+from realtime.config.intervals import DEFAULTS, Intervals
 from realtime.log_line import LogLine
-from realtime.postgres.doorbell import POLL_SECONDS, Doorbell
+from realtime.postgres.doorbell import Doorbell
 from realtime.postgres.event_log import EventLog
 from realtime.postgres.pool import DATABASE_ERRORS, WrongServer, connect
 from realtime.postgres.schema import check_schema
@@ -65,7 +66,9 @@ class Listener:
         on_typing: Callable[[str], None],
         on_change: Callable[[bool], None],
         counters: Counters | None = None,
+        intervals: Intervals = DEFAULTS,
     ) -> None:
+        self._intervals = intervals
         self._counters = counters or Counters(time.monotonic)
         self._dsn = dsn
         self._node_id = node_id
@@ -115,7 +118,9 @@ class Listener:
         try:
             event_log = EventLog(connection)
             signer = await event_log.signer()
-            doorbell = Doorbell(connection, self._node_id, self._on_typing, self._counters)
+            doorbell = Doorbell(
+                connection, self._node_id, self._on_typing, self._counters, self._intervals
+            )
             await doorbell.listen()
             await self._try_hearing(doorbell)
             if signer.database == reader.lineage.database:
@@ -140,7 +145,9 @@ class Listener:
             log.warning(LogLine("listen_test_failed", error=error))
         if not doorbell.can_hear:
             cure = "point DATABASE_DIRECT_URL past the transaction-mode pooler"
-            log.warning(LogLine("listen_hears_nothing", poll_seconds=POLL_SECONDS, cure=cure))
+            log.warning(
+                LogLine("listen_hears_nothing", poll_seconds=self._intervals.poll, cure=cure)
+            )
 
     async def _ring_from_elsewhere(self) -> None:
         connection = await connect(self._dsn, self._timeout)

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
+from realtime.config.intervals import Intervals
 from realtime.log_line import LogLine
 from realtime.metrics.snapshot import DatabaseMetrics, LogMetrics
 from realtime.postgres.doorbell import ALIVE_SECONDS
@@ -28,9 +29,6 @@ log = logging.getLogger(__name__)
 Heard = tuple[str, str, str, bool]
 """Bot, user, username, whether they type."""
 
-HEARTBEAT_SECONDS = 2.0
-TYPING_SECONDS = 0.25
-"""Seconds between two typing batches to other processes."""
 BATCH_BYTES = 5000
 """NOTIFY takes less than 8000 bytes: https://www.postgresql.org/docs/current/sql-notify.html
 After so many bytes a new payload begins; one more row has at most 2500."""
@@ -73,7 +71,8 @@ class Nodes:
         node_id: this process's, in `relay.nodes`.
     """
 
-    def __init__(self, pool: "Pool", node_id: str) -> None:
+    def __init__(self, pool: "Pool", node_id: str, intervals: Intervals) -> None:
+        self._intervals = intervals
         self.node_id = node_id
         self._pool = pool
         self._outbox: dict[tuple[str, str], Indicator] = {}
@@ -91,7 +90,7 @@ class Nodes:
                     await connection.execute(_BEAT, self.node_id, told, ALIVE_SECONDS)
             except DATABASE_ERRORS as error:
                 log.warning(LogLine("heartbeat_failed", error=error))
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await asyncio.sleep(self._intervals.heartbeat)
 
     async def leave(self) -> None:
         """Say that this process is gone. If that fails, the others notice it after some time."""
@@ -110,7 +109,7 @@ class Nodes:
     async def keep_telling(self) -> NoReturn:
         """Send the collected indicators, a few times a second."""
         while True:
-            await asyncio.sleep(TYPING_SECONDS)
+            await asyncio.sleep(self._intervals.typing_batch)
             if self._outbox:
                 batch, self._outbox = list(self._outbox.values()), {}
                 await self._notify(batch)

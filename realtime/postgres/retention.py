@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from asyncpg import LockNotAvailableError
 
+from realtime.config.intervals import DEFAULTS, Intervals
 from realtime.log_line import LogLine
 from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS
 
@@ -25,8 +26,7 @@ log = logging.getLogger(__name__)
 
 PARTITIONS = 4
 STEPS_PER_RETENTION = 12
-"""Seconds between two checks, so that the log is never much longer than it must be."""
-MAX_STEP_SECONDS = 60.0
+"""How often is checked in that time, so that the log is never much longer than it must be."""
 OVERDUE, SPARE_SECONDS = 3, 120
 """The log is kept for about twice the retention; this many times, and a bit, is too long."""
 MAX_TURN_SECONDS = 30
@@ -98,7 +98,8 @@ class Retention:
         seconds: how long an event is kept at least.
     """
 
-    def __init__(self, pool: "Pool", *, seconds: float) -> None:
+    def __init__(self, pool: "Pool", *, seconds: float, intervals: Intervals = DEFAULTS) -> None:
+        self._max_step = intervals.retention
         self._pool = pool
         self._seconds = seconds
 
@@ -109,7 +110,7 @@ class Retention:
                 await self.step()
             except DATABASE_ERRORS as error:
                 log.warning(LogLine("retention_failed", error=error))
-            await asyncio.sleep(min(self._seconds / STEPS_PER_RETENTION, MAX_STEP_SECONDS))
+            await asyncio.sleep(min(self._seconds / STEPS_PER_RETENTION, self._max_step))
 
     async def step(self) -> None:
         """Record a snapshot, empty what may be, and write elsewhere if it is time."""

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from realtime.config.intervals import Intervals
 from realtime.log_line import LogLine
 from realtime.postgres.doorbell import ALIVE_SECONDS
 from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS, asking
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WRITE_SECONDS = 0.25
-"""Seconds between two writes of the sockets that came and went."""
 CHECKED_WRITES = 8
 """After so many writes, the rows are counted."""
 
@@ -83,6 +82,7 @@ class SocketTable(HubObserver):
         node_id: this process's, in `relay.nodes`.
         hub: has its sockets.
         timeout: seconds until a question about others counts as unanswered.
+        max_people: how many users are read of one topic, and one more.
     """
 
     def __init__(
@@ -92,7 +92,11 @@ class SocketTable(HubObserver):
         hub: Hub,
         *,
         timeout: float,
+        intervals: Intervals,
+        max_people: int = MAX_PEOPLE,
     ) -> None:
+        self._write_seconds = intervals.socket_table
+        self._max_people = max_people
         self._pool = pool
         self._node_id = node_id
         self._hub = hub
@@ -120,7 +124,7 @@ class SocketTable(HubObserver):
         """Write until cancelled."""
         number = 0
         while True:
-            await asyncio.sleep(WRITE_SECONDS)
+            await asyncio.sleep(self._write_seconds)
             number += 1
             try:
                 await self._step(is_checked=number % CHECKED_WRITES == 0)
@@ -204,7 +208,9 @@ class SocketTable(HubObserver):
             Refused: 1013, the database cannot be asked.
         """
         people: dict[str, dict[str, Person]] = {topic: {} for topic in topics}
-        for topic, *person in await self._ask(_PEOPLE_ELSEWHERE, list(topics), MAX_PEOPLE + 1):
+        for topic, *person in await self._ask(
+            _PEOPLE_ELSEWHERE, list(topics), self._max_people + 1
+        ):
             people[topic][person[0]] = Person(*person)
         return people
 

@@ -54,19 +54,29 @@ listens, one that cancels a query, a fetch of keys, a static file."""
 class DatabaseParts:
     """The parts that ask the database over the pool, on behalf of the others."""
 
-    def __init__(self, settings: Settings, pool: "Pool", node_id: str, lineage: Lineage) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        intervals: Intervals,
+        pool: "Pool",
+        node_id: str,
+        lineage: Lineage,
+    ) -> None:
+        self._intervals = intervals
         self._pool = pool
         self._node_id = node_id
         self._timeout = timeout = settings.database_timeout_seconds
         self.access = Access(pool, lineage, subject_kind=settings.jwt_subject, timeout=timeout)
         self.history_log = HistoryLog(pool, lineage, timeout=timeout)
-        self.retention = Retention(pool, seconds=settings.retention_seconds)
-        self.nodes = Nodes(pool, node_id)
+        self.retention = Retention(pool, seconds=settings.retention_seconds, intervals=intervals)
+        self.nodes = Nodes(pool, node_id, intervals)
         self.metrics = MetricsQuery(pool, node_id, timeout=timeout)
 
     def make_socket_table(self, hub: Hub) -> SocketTable:
         """Make what writes down the hub's sockets for the other processes, and reads theirs."""
-        return SocketTable(self._pool, self._node_id, hub, timeout=self._timeout)
+        return SocketTable(
+            self._pool, self._node_id, hub, timeout=self._timeout, intervals=self._intervals
+        )
 
 
 class RelayParts:
@@ -143,7 +153,9 @@ def _make_typing(hub: Hub, nodes: Nodes, intervals: Intervals) -> TypingBroadcas
     )
 
 
-def make_listener(settings: Settings, node_id: str, relaying: RelayParts) -> Listener:
+def make_listener(
+    settings: Settings, intervals: Intervals, node_id: str, relaying: RelayParts
+) -> Listener:
     """Make the connection that listens to the database; nothing is connected yet."""
     return Listener(
         settings.database_direct_url.get_secret_value(),
@@ -153,6 +165,7 @@ def make_listener(settings: Settings, node_id: str, relaying: RelayParts) -> Lis
         on_typing=TypingInbox(node_id, relaying.typing.heard, time.monotonic).hear,
         on_change=partial(_on_connection, relaying.presence),
         counters=relaying.counters,
+        intervals=intervals,
     )
 
 

@@ -113,9 +113,9 @@ class Server:
         self._drain_seconds = settings.drain_seconds
         self._intervals = intervals
         lineage = Lineage(position)
-        self.database = DatabaseParts(settings, pool, self.node_id, lineage)
+        self.database = DatabaseParts(settings, intervals, pool, self.node_id, lineage)
         self.relaying = RelayParts(settings, intervals, self.database, position, lineage)
-        self.listener = make_listener(settings, self.node_id, self.relaying)
+        self.listener = make_listener(settings, intervals, self.node_id, self.relaying)
         self.web = WebParts(
             settings,
             intervals,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 from tornado.ioloop import IOLoop
 
-from realtime.postgres import nodes, socket_table
 from realtime.postgres.listener import read_position
 from realtime.postgres.pool import open_pool
 from realtime.relay.position import Lineage
@@ -25,14 +24,6 @@ def pool(io_loop: IOLoop, database: str) -> Iterator[Pool]:
     yield io_loop.run_sync(context.__aenter__)
     io_loop.run_sync(lambda: context.__aexit__(None, None, None))
     io_loop.run_sync(lambda: asyncio.sleep(0))  # the sockets close on the next turn
-
-
-@pytest.fixture
-def frequent_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heartbeats, typing and connections are written many times a second."""
-    monkeypatch.setattr(nodes, "HEARTBEAT_SECONDS", 0.02)
-    monkeypatch.setattr(nodes, "TYPING_SECONDS", 0.02)
-    monkeypatch.setattr(socket_table, "WRITE_SECONDS", 0.01)
 
 
 @pytest.fixture

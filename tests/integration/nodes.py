@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+from realtime.config.intervals import Intervals
 from realtime.postgres.doorbell import TYPING_CHANNEL
 from realtime.postgres.nodes import Nodes
 from realtime.relay.protocol import bot_topic
@@ -17,6 +18,9 @@ from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
+
+FREQUENT = Intervals(heartbeat=0.02, typing_batch=0.02, socket_table=0.01)
+"""Heartbeats, typing and connections are written many times a second."""
 
 
 def indicator(username: str = "gus", *, is_typing: bool = True, is_local: bool = True) -> Indicator:
@@ -40,7 +44,7 @@ async def running(cluster: Nodes, **info: object) -> AsyncIterator[None]:
 
 
 def a_cluster(pool: Pool) -> Nodes:
-    return Nodes(pool, str(uuid4()))
+    return Nodes(pool, str(uuid4()), FREQUENT)
 
 
 async def heartbeat_of(platform: Platform, cluster: Nodes) -> Any:

@@ -15,6 +15,7 @@ from uuid import uuid4
 import pytest
 from tornado.ioloop import IOLoop
 
+from realtime.config.intervals import Intervals
 from realtime.postgres import doorbell as module
 from realtime.postgres.doorbell import ALIVE_SECONDS, Doorbell
 from realtime.postgres.event_log import EventLog
@@ -323,13 +324,11 @@ async def test_one_that_hears(nodes: tuple[Node, Node], platform: Platform) -> N
 
 
 @pytest.mark.gen_test
-async def test_one_that_does_not_hear(
-    nodes: tuple[Node, Node], platform: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_one_that_does_not_hear(nodes: tuple[Node, Node], platform: Platform) -> None:
     """As behind a transaction-mode pooler; then no wait is long, whatever is asked."""
-    monkeypatch.setattr(module, "HEARING_SECONDS", 0.05)
-    one = nodes[0]
-    await one.connection.execute("UNLISTEN *")
+    connection = nodes[0].connection
+    one = Doorbell(connection, nodes[0].id, lambda _: None, intervals=Intervals(hearing=0.05))
+    await connection.execute("UNLISTEN *")
 
     async def ring() -> None:
         await platform.execute("SELECT relay.tell('ring', '')")

@@ -38,9 +38,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.gen_test
-async def test_a_process_is_there_while_it_beats(
-    pool: Pool, platform: Platform, frequent_writes: None
-) -> None:
+async def test_a_process_is_there_while_it_beats(pool: Pool, platform: Platform) -> None:
     """Its row is kept fresh, and taken away when it leaves."""
     cluster = a_cluster(pool)
     async with running(cluster):
@@ -60,7 +58,7 @@ async def test_a_process_is_there_while_it_beats(
     [(0.0, True), (ALIVE_SECONDS - 5, True), (ALIVE_SECONDS + 5, False), (-3600, True)],
 )
 async def test_a_process_that_does_not_beat_is_gone(
-    pool: Pool, platform: Platform, frequent_writes: None, age: float, is_there: bool
+    pool: Pool, platform: Platform, age: float, is_there: bool
 ) -> None:
     """After some time; others then stop telling it of typing."""
     said = indicator()
@@ -75,9 +73,7 @@ async def test_a_process_that_does_not_beat_is_gone(
 
 
 @pytest.mark.gen_test
-async def test_rows_of_the_long_dead_are_removed(
-    pool: Pool, platform: Platform, frequent_writes: None
-) -> None:
+async def test_rows_of_the_long_dead_are_removed(pool: Pool, platform: Platform) -> None:
     """But not those that only missed some beats."""
     late = await add_node(platform, ALIVE_SECONDS * 2)
     dead = await add_node(platform, ALIVE_SECONDS * 20)
@@ -91,9 +87,7 @@ async def test_rows_of_the_long_dead_are_removed(
 
 
 @pytest.mark.gen_test
-async def test_a_dead_process_takes_its_sockets_along(
-    pool: Pool, platform: Platform, frequent_writes: None
-) -> None:
+async def test_a_dead_process_takes_its_sockets_along(pool: Pool, platform: Platform) -> None:
     """Whoever removes its row removes theirs; those of the living stay."""
     for age in (0.0, ALIVE_SECONDS * 20):
         await add_socket(platform, await add_node(platform, age), str(uuid4()))
@@ -105,7 +99,7 @@ async def test_a_dead_process_takes_its_sockets_along(
 
 @pytest.mark.gen_test
 async def test_a_beat_tells_of_the_process_and_leaves_the_doorbell_alone(
-    pool: Pool, platform: Platform, frequent_writes: None
+    pool: Pool, platform: Platform
 ) -> None:
     """A new row is not awake; whatever the doorbell says afterwards stays as it is."""
     cluster = a_cluster(pool)
@@ -125,7 +119,7 @@ async def test_a_beat_tells_of_the_process_and_leaves_the_doorbell_alone(
 
 @pytest.mark.gen_test
 async def test_the_heart_goes_on_beating(
-    pool: Pool, platform: Platform, frequent_writes: None, caplog: pytest.LogCaptureFixture
+    pool: Pool, platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever happened to a beat before, and to the row."""
     cluster = a_cluster(pool)

@@ -35,9 +35,7 @@ LONGEST = 7999
 
 
 @pytest.mark.gen_test
-async def test_two_processes_tell_each_other(
-    pool: Pool, platform: Platform, frequent_writes: None
-) -> None:
+async def test_two_processes_tell_each_other(pool: Pool, platform: Platform) -> None:
     """Each hears the other, and takes its own echo for nothing."""
     one, other = a_cluster(pool), a_cluster(pool)
     payloads = await heard(platform)
@@ -53,9 +51,7 @@ async def test_two_processes_tell_each_other(
 
 
 @pytest.mark.gen_test
-async def test_only_the_newest_state_is_told(
-    pool: Pool, platform: Platform, frequent_writes: None
-) -> None:
+async def test_only_the_newest_state_is_told(pool: Pool, platform: Platform) -> None:
     """And only of this process's own users: others tell of theirs."""
     node = await add_node(platform, 0)
     payloads = await heard(platform)
@@ -73,9 +69,7 @@ async def test_only_the_newest_state_is_told(
 
 
 @pytest.mark.gen_test
-async def test_only_what_another_process_has_is_told(
-    pool: Pool, platform: Platform, frequent_writes: None
-) -> None:
+async def test_only_what_another_process_has_is_told(pool: Pool, platform: Platform) -> None:
     """Not of bots that only this process has, or one that died: no NOTIFY is no commit lock."""
     cluster = a_cluster(pool)
     alone, of_the_dead, shared, of_nobody = (indicator() for _ in range(4))
@@ -99,7 +93,7 @@ async def test_only_what_another_process_has_is_told(
 @pytest.mark.parametrize("name", ["x", "🦉" * 10_000, "\x01" * 1000, "Ж" * 150])
 @pytest.mark.parametrize("number", [1, 2, 37, 500])
 async def test_every_payload_is_short_enough(
-    pool: Pool, platform: Platform, frequent_writes: None, name: str, number: int
+    pool: Pool, platform: Platform, name: str, number: int
 ) -> None:
     """NOTIFY takes less than 8000 bytes; nobody is left out."""
     node = await add_node(platform, 0)

@@ -18,6 +18,7 @@ from realtime.relay.errors import Refused
 from realtime.relay.presence import Person
 from realtime.relay.protocol import bot_topic, user_topic
 from realtime.relay.subscriber import Subscriber
+from tests.integration.nodes import FREQUENT
 from tests.platform import Platform
 from tests.unit.relay_fakes import START, make_hub
 from tests.waiting import eventually
@@ -37,10 +38,12 @@ class Nowhere:
 class Process:
     """The sockets of one process, and what it writes of them."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, max_people: int = 1000) -> None:
         self.node_id = str(uuid4())
         self.hub = make_hub()
-        self.connections = SocketTable(pool, self.node_id, self.hub, timeout=5)
+        self.connections = SocketTable(
+            pool, self.node_id, self.hub, timeout=5, intervals=FREQUENT, max_people=max_people
+        )
 
     @property
     def sockets(self) -> set[str]:
@@ -90,9 +93,7 @@ async def becomes_true(platform: Platform, process: Process) -> None:
 
 
 @pytest.mark.gen_test
-async def test_comings_and_goings_are_written(
-    pool: Pool, platform: Platform, frequent_writes: None
-) -> None:
+async def test_comings_and_goings_are_written(pool: Pool, platform: Platform) -> None:
     """With who it is and since when; who came and went in between never was."""
     process = Process(pool)
     await process.beat(platform)
@@ -127,7 +128,6 @@ async def test_comings_and_goings_are_written(
 async def test_what_is_not_true_is_mended(
     pool: Pool,
     platform: Platform,
-    frequent_writes: None,
     harm: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -148,7 +148,7 @@ async def test_what_is_not_true_is_mended(
 
 @pytest.mark.gen_test
 async def test_writes_that_failed_are_made_up_for(
-    pool: Pool, platform: Platform, frequent_writes: None, caplog: pytest.LogCaptureFixture
+    pool: Pool, platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
     """During an outage nothing is collected; after it, only the difference is written."""
     process = Process(pool)
@@ -170,7 +170,7 @@ async def test_writes_that_failed_are_made_up_for(
 
 @pytest.mark.gen_test
 async def test_a_process_that_others_took_for_dead_comes_back(
-    pool: Pool, platform: Platform, frequent_writes: None
+    pool: Pool, platform: Platform
 ) -> None:
     """Its rows went with its node's, and cannot be written before its next heartbeat."""
     process = Process(pool)
@@ -185,9 +185,7 @@ async def test_a_process_that_others_took_for_dead_comes_back(
 
 
 @pytest.mark.gen_test
-async def test_the_living_elsewhere_are_counted_and_listed(
-    pool: Pool, platform: Platform, frequent_writes: None
-) -> None:
+async def test_the_living_elsewhere_are_counted_and_listed(pool: Pool, platform: Platform) -> None:
     """Without what is here already; not those of the dead, and never one's own."""
     here, there, dead = Process(pool), Process(pool), Process(pool)
     for process, age in ((here, 0.0), (there, 0.0), (dead, ALIVE_SECONDS + 5)):
@@ -223,7 +221,7 @@ async def test_the_living_elsewhere_are_counted_and_listed(
 
 @pytest.mark.gen_test
 async def test_people_elsewhere_are_listed_by_topic_and_user(
-    pool: Pool, platform: Platform, frequent_writes: None, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, platform: Platform
 ) -> None:
     """Each once, since the oldest of their sockets; not the dead, nor what is only here."""
     here, there, third, dead = (Process(pool) for _ in range(4))
@@ -248,8 +246,8 @@ async def test_people_elsewhere_are_listed_by_topic_and_user(
         people = {user: Person(user, "gus", 1000.5) for user in (shared, other)}
         assert await here.connections.people_on([bot, quiet]) == {bot: people, quiet: {}}
         assert await here.connections.people_on([]) == {}
-        monkeypatch.setattr(module, "MAX_PEOPLE", 0)
-        assert await here.connections.people_on([bot]) == {bot: {shared: people[shared]}}
+        few = SocketTable(pool, here.node_id, here.hub, timeout=5, intervals=FREQUENT, max_people=0)
+        assert await few.people_on([bot]) == {bot: {shared: people[shared]}}
 
 
 @pytest.mark.gen_test
@@ -273,7 +271,7 @@ class Watched(SocketTable):
     """Says what it does."""
 
     def __init__(self, pool: Pool, process: Process) -> None:
-        super().__init__(pool, process.node_id, process.hub, timeout=5)
+        super().__init__(pool, process.node_id, process.hub, timeout=5, intervals=FREQUENT)
         self.steps = self.writes = 0
 
     async def _step(self, *, is_checked: bool) -> None:
@@ -286,9 +284,7 @@ class Watched(SocketTable):
 
 
 @pytest.mark.gen_test
-async def test_nothing_is_written_where_nothing_changed(
-    pool: Pool, platform: Platform, frequent_writes: None
-) -> None:
+async def test_nothing_is_written_where_nothing_changed(pool: Pool, platform: Platform) -> None:
     """One statement for a whole batch, and then the rows are only counted."""
     process = Process(pool)
     process.connections = watched = Watched(pool, process)

@@ -8,6 +8,7 @@ A `CommandError` is reported to whoever runs a command: one line on standard err
     ├── SchemaError              the database's schema is not this release's
     ├── WrongServer              a standby, or a pooler where a direct connection is needed
     ├── ReleaseError             a migration failed
+    ├── RotateError              a secret could not be changed
     ├── MappingError             the mapping of bin/attach is wrong
     ├── AttachError              the mapping does not fit the tables
     ├── TailError                bin/tail has no address or user, or the server closed for good

@@ -24,6 +24,7 @@ SECTIONS: Final = {
         "attach": "Put the triggers onto tables of your own",
         "serve": "Serve WebSockets and HTTP, with settings from the environment",
         "doctor": "Say what is wrong with a deployment, and what to do",
+        "rotate": "Change a secret of the database while servers run",
     },
     "For developers": {
         "dev": "Serve a demo on a database of its own",

@@ -19,6 +19,7 @@ def upgrade() -> None:
         "0002/core/cursor",
         "0002/core/turns",
         "0002/core/channels",
+        "0002/core/connections",
         "0002/core/values",
         "0002/core/marks",
         "0002/core/contract",

@@ -22,8 +22,11 @@ class Intervals:
     """The time between two pings of a socket, and how long a socket may take to answer one.
     Routers of Procfile hosts cut a connection that is silent for 55 s."""
     refusal: float = 4.0
-    """How long a remembered refusal waits for the next read of the log. If none ends in time, the
-    database is asked again."""
+    """How long a refusal waits for the next read of the log. If none ends in time, a remembered one
+    is asked for again."""
+    refusal_step: float = 0.25
+    """A refusal is sent at a multiple of this after its handshake began, so that its time tells
+    nothing."""
     replay: float = 30.0
     """How long a client may take to receive one portion of the events it missed."""
     timer: float = 86_400.0

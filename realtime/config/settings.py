@@ -137,7 +137,7 @@ class Settings(BaseModel):
         10_000, 1, 1_000_000, "Maximum number of open WebSockets in one process."
     )
     max_connections_per_user: int = _number(
-        100, 1, 1_000_000, "Maximum number of open WebSockets of one user in one process."
+        100, 1, 1_000_000, "Maximum number of open WebSockets of one user, in all processes."
     )
     messages_per_second: int = _number(
         20,

@@ -12,6 +12,7 @@ import asyncpg
 
 from realtime.postgres.event_log import is_of, log_end, to_cursor
 from realtime.postgres.pool import asking
+from realtime.postgres.socket_table import LIVE
 from realtime.relay import closing
 from realtime.relay.admission import Admission, AdmissionRequest
 from realtime.relay.cursor import Cursor
@@ -29,8 +30,11 @@ PATIENCE = 4
 # One statement, and the functions are STABLE: who, what they may, and since when are one moment.
 _AUTHORIZE = f"""
 SELECT who.user_id::text, who.username, may.bot_name, may.role,
-       log_end.*
-  FROM {log_end("$4", "$5", "$6")}
+       log_end.*,
+       (SELECT count(*)
+          FROM relay.connections AS one JOIN relay.nodes AS node ON node.id = one.node_id
+         WHERE one.user_id = who.user_id AND node.id <> $4 AND {LIVE}) AS remote_sockets
+  FROM {log_end("$5", "$6", "$7")}
  CROSS JOIN unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS asked(subject, bot_id, number)
   LEFT JOIN LATERAL (SELECT * FROM relay.authenticate(asked.subject, $1) LIMIT 1) AS who
     ON asked.subject IS NOT NULL
@@ -56,15 +60,23 @@ class Access:
         lineage: which log the answers must be of; told of the newest row that they saw.
         subject_kind: what a token's subject is, `id` or `username` (the setting JWT_SUBJECT).
         timeout: seconds until a question counts as unanswered.
+        node_id: the process that asks; None: it has no sockets, and nobody's are counted.
     """
 
     def __init__(
-        self, pool: "Pool", lineage: Lineage, *, subject_kind: str, timeout: float
+        self,
+        pool: "Pool",
+        lineage: Lineage,
+        *,
+        subject_kind: str,
+        timeout: float,
+        node_id: str | None = None,
     ) -> None:
         self._pool = pool
         self._lineage = lineage
         self._subject_kind = subject_kind
         self._timeout = timeout
+        self._node_id = node_id
 
     async def authorize(self, questions: Sequence[AdmissionRequest]) -> list[Admission | Refused]:
         """Answer for each, as of one moment.
@@ -84,7 +96,8 @@ class Access:
         # What Postgres cannot hold as text is nobody's id or name.
         subjects = [one.subject if _can_be_text(one.subject) else None for one in questions]
         bots = [one.bot_id for one in questions]
-        rows, cursor = await self._fetch(_AUTHORIZE, self._subject_kind, subjects, bots)
+        asked = (self._subject_kind, subjects, bots, self._node_id)
+        rows, cursor = await self._fetch(_AUTHORIZE, *asked)
         return [_answer(one, row, cursor) for one, row in zip(questions, rows, strict=True)]
 
     async def recheck(self, questions: Sequence[tuple[str, str]]) -> RecheckResult:
@@ -120,7 +133,14 @@ def _answer(question: AdmissionRequest, row: asyncpg.Record, cursor: Cursor) -> 
         return Refused(*closing.USER_UNKNOWN)
     if question.bot_id is not None and row["role"] is None:
         return Refused(*closing.ACCESS_DENIED)
-    return Admission(row["user_id"], row["username"], row["bot_name"], row["role"], cursor)
+    return Admission(
+        row["user_id"],
+        row["username"],
+        row["bot_name"],
+        row["role"],
+        cursor,
+        row["remote_sockets"],
+    )
 
 
 def _can_be_text(subject: str) -> bool:

@@ -27,6 +27,8 @@ class Admission(NamedTuple):
     bot_name: str | None
     role: str | None
     cursor: Cursor
+    remote_sockets: int = 0
+    """How many sockets the user has in other processes, as far as those have written it."""
 
 
 class Authorizer(Protocol):

@@ -77,6 +77,7 @@ class Hub:
         self._topics: dict[str, set[Subscriber]] = {}
         self._users: dict[str, set[Subscriber]] = {}
         self._unidentified: set[Subscriber] = set()
+        self._stopped: set[Subscriber] = set()
         self._counters = counters or Counters(monotonic)
         self._frame = frame
         self._pause = pause
@@ -112,6 +113,7 @@ class Hub:
     def _remove(self, subscriber: Subscriber) -> None:
         """Remove the socket; it may be removed already."""
         self._subscribers.discard(subscriber)
+        self._stopped.discard(subscriber)
         self._unidentified.discard(subscriber)
         _discard(self._topics, subscriber.topic, subscriber)
         if subscriber.user_id is not None:
@@ -120,6 +122,11 @@ class Hub:
     def __len__(self) -> int:
         """The number of sockets."""
         return len(self._subscribers)
+
+    @property
+    def open_count(self) -> int:
+        """How many there are that are not closing."""
+        return len(self._subscribers) - len(self._stopped)
 
     def __iter__(self) -> Iterator[Subscriber]:
         """All sockets, as of now."""
@@ -229,6 +236,8 @@ class Hub:
         """Send it nothing more. It counts as gone, even if its close takes time."""
         was_joined = subscriber.is_joined
         subscriber.stop()
+        if subscriber in self._subscribers:
+            self._stopped.add(subscriber)
         if was_joined:
             for observer in self._observers:
                 observer.left(subscriber)

@@ -8,7 +8,7 @@ reader passes on the grants that it reads.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from realtime.relay.closing import CloseCode
 from realtime.relay.errors import Refused
@@ -16,6 +16,9 @@ from realtime.relay.events import AccessChange
 
 KEPT_SECONDS = 30.0
 """If access changes without a row in the log, it counts after this time, at most."""
+GATHER_SECONDS = 0.1
+"""How long the first who waits for a read of the log waits for others: it bounds how many reads
+refused clients can cause."""
 MAX_REFUSALS = 10_000
 """How many refusals are remembered; the oldest are forgotten first."""
 _FINAL = (CloseCode.UNAUTHENTICATED, CloseCode.ACCESS_DENIED)
@@ -43,6 +46,7 @@ class Refusals:
         self._begun = 0
         self._finished = 0
         self._news = asyncio.Event()
+        self._has_waiting = asyncio.Event()
 
     def read_begins(self) -> int:
         """A read of the log begins. Returns the number of the read."""
@@ -55,8 +59,21 @@ class Refusals:
         self._news.set()
         self._news = asyncio.Event()
 
+    async def run(self, ask_for_read: Callable[[], None]) -> NoReturn:
+        """Ask for reads, for ever: those who wait for one need not wait until something happens.
+
+        Args:
+            ask_for_read: has the log read soon.
+        """
+        while True:
+            await self._has_waiting.wait()
+            await asyncio.sleep(GATHER_SECONDS)
+            self._has_waiting.clear()
+            ask_for_read()
+
     async def up_to_date(self) -> None:
         """Return after a read that began later than this call: no earlier grant is missing."""
+        self._has_waiting.set()
         wanted = self._begun + 1
         while self._finished < wanted:
             await self._news.wait()

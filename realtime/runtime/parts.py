@@ -33,6 +33,7 @@ from realtime.relay.reader import Reader
 from realtime.relay.recheck import RecheckBatcher
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import ResumeBatcher
+from realtime.relay.room import Room
 from realtime.relay.typing import TypingBroadcaster, TypingIndicators
 from realtime.web.acceptor import OpenFiles
 from realtime.web.metrics_source import MetricsSource
@@ -66,7 +67,13 @@ class DatabaseParts:
         self._pool = pool
         self._node_id = node_id
         self._timeout = timeout = settings.database_timeout_seconds
-        self.access = Access(pool, lineage, subject_kind=settings.jwt_subject, timeout=timeout)
+        self.access = Access(
+            pool,
+            lineage,
+            subject_kind=settings.jwt_subject,
+            timeout=timeout,
+            node_id=node_id,
+        )
         self.history_log = HistoryLog(pool, lineage, timeout=timeout)
         self.retention = Retention(pool, seconds=settings.retention_seconds, intervals=intervals)
         self.nodes = Nodes(pool, node_id, intervals)
@@ -212,6 +219,7 @@ class WebParts:
             typing=relaying.typing,
             presence=relaying.presence,
             refusals=relaying.refusals,
+            room=Room(settings.max_connections_per_user),
             history=relaying.history,
             remote_sockets=relaying.socket_table,
             node_id=node_id,

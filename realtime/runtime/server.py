@@ -154,6 +154,7 @@ class Server:
         return [
             self.listener.run(relaying.reader),
             relaying.rechecks.run(relaying.hub, self.listener.ring),
+            relaying.refusals.run(self.listener.ring),
             relaying.admissions.run(),
             relaying.history.run(),
             relaying.typing.run(),

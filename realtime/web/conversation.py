@@ -98,21 +98,23 @@ class Conversation:
 
     async def _let_in(self, request: HandshakeRequest) -> None:
         identity = await self._services.verifier.verify(request.token or "")
-        topic, bot_id = await self._topic_and_bot(identity.subject, *request.path)
-        self._require_room()
-        if self._sink.is_closed:
-            return
-        self._subscriber = self._make_subscriber(topic, request)
-        handshake = Handshake(
-            self._services, self._subscriber, self._sink, subject=identity.subject, bot_id=bot_id
-        )
-        admission = await handshake.authorize()
+        with self._services.room.joining(identity.subject):
+            await self._join(request, identity)
+
+    async def _join(self, request: HandshakeRequest, identity: Identity) -> None:
+        began = self._services.monotonic()
+        try:
+            handshake, admission = await self._authorize(request, identity.subject)
+        except Refused:
+            if self._subscriber is not None:
+                self._services.hub.stop(self._subscriber)
+            await self._services.refuse_evenly(began)
+            raise
         if admission is None:
             return
-        if bot_id is None and topic != protocol.user_topic(admission.user_id):
-            raise Refused(*closing.USER_RENAMED)
+        assert self._subscriber is not None
         recovery, missed = await handshake.recover(request.cursor, admission)
-        self._establish(topic, admission, identity, recovery)
+        self._establish(self._subscriber.topic, admission, identity, recovery)
         go_live = partial(handshake.go_live, admission, missed)
         if missed:
             # Tornado reads nothing from a socket that is still opening, pongs included.
@@ -120,10 +122,24 @@ class Conversation:
         else:
             await go_live()
 
+    async def _authorize(
+        self, request: HandshakeRequest, subject: str
+    ) -> tuple[Handshake, Admission | None]:
+        topic, bot_id = await self._topic_and_bot(subject, *request.path)
+        self._require_room()
+        self._subscriber = self._make_subscriber(topic, request)
+        handshake = Handshake(
+            self._services, self._subscriber, self._sink, subject=subject, bot_id=bot_id
+        )
+        admission = await handshake.authorize()
+        if admission and bot_id is None and topic != protocol.user_topic(admission.user_id):
+            raise Refused(*closing.USER_RENAMED)
+        return handshake, admission
+
     def _require_room(self) -> None:
         if self._services.status.is_draining:
             raise Refused(*closing.RESTARTING)
-        if len(self._services.hub) >= self._services.settings.max_connections:
+        if self._services.hub.open_count >= self._services.settings.max_connections:
             raise Refused(*closing.PROCESS_FULL)
 
     def _make_subscriber(self, topic: str, request: HandshakeRequest) -> Subscriber:

@@ -58,7 +58,8 @@ class Handshake:
         if self._sink.is_closed:
             return None
         hub = self._services.hub
-        if hub.count_of(admission.user_id) >= self._services.settings.max_connections_per_user:
+        sockets = hub.count_of(admission.user_id) + admission.remote_sockets
+        if sockets >= self._services.settings.max_connections_per_user:
             raise Refused(*closing.TOO_MANY_CONNECTIONS)
         hub.identify(self._subscriber, admission.user_id, admission.username)
         self._move_to(admission)
@@ -66,7 +67,8 @@ class Handshake:
 
     async def _ask(self) -> Admission:
         refusals, topic = self._services.refusals, self._subscriber.topic
-        if refusals.find(self._subject, topic):
+        is_remembered = refusals.find(self._subject, topic) is not None
+        if is_remembered:
             is_current = await self._is_log_read()
             refused = refusals.find(self._subject, topic)
             # A user who was granted access before they connected is not refused, however late the
@@ -78,6 +80,8 @@ class Handshake:
             return await self._services.access.authorize(self._subject, self._bot_id)
         except Refused as refused:
             refusals.remember(self._subject, topic, refused, generation)
+            if not is_remembered:
+                await self._is_log_read()  # as long as one from memory waits
             raise
 
     async def _is_log_read(self) -> bool:

@@ -15,6 +15,7 @@ class PresenceHandler(JsonHandler):
 
     async def get(self, given: str) -> None:
         subject = (await self.identity()).subject
+        began = self._services.monotonic()
         bot_id = canonical_uuid(given)
         try:
             if bot_id is None:
@@ -22,5 +23,6 @@ class PresenceHandler(JsonHandler):
             await self._services.access.authorize(subject, bot_id)
             listing = await self._services.presence.now(bot_topic(bot_id))
         except Refused as refused:
+            await self._services.refuse_evenly(began)
             self.refuse(refused.reason, HTTP_STATUSES.get(CloseCode(refused.code), 503))
         self.answer({"bot_id": bot_id, **listing.told()})

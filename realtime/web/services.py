@@ -3,6 +3,7 @@
 Parts that ask the database are named here as small Protocols.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from realtime.relay.presence import PresenceBroadcaster
 from realtime.relay.refusals import Refusals
 from realtime.relay.remote import RemoteSockets
 from realtime.relay.resume import ResumeBatcher
+from realtime.relay.room import Room
 from realtime.relay.typing import TypingBroadcaster
 from realtime.web.metrics_source import MetricsSource
 from realtime.web.pings import Pings
@@ -35,6 +37,7 @@ class Services:
     typing: TypingBroadcaster
     presence: PresenceBroadcaster
     refusals: Refusals
+    room: Room
     history: ResumeBatcher
     remote_sockets: RemoteSockets
     node_id: str
@@ -53,3 +56,12 @@ class Services:
     def cursor_text(self, cursor: Cursor, topic: str) -> str | None:
         """A cursor for clients of a topic; None where there is none (see `Signer.write`)."""
         return self.hub.position.signer.write(cursor, topic)
+
+    async def refuse_evenly(self, began: float) -> None:
+        """Wait until a refusal may be sent: a multiple of `intervals.refusal_step` after `began`.
+
+        So the time that it takes does not say how it came about: whether the bot exists, whether
+        the answer was known, whether somebody was granted access since.
+        """
+        step = self.intervals.refusal_step
+        await asyncio.sleep(step - (self.monotonic() - began) % step)

@@ -62,7 +62,7 @@ class RelaySocket(CarefulHandler, WebSocketHandler):
         return "bearer" if "bearer" in subprotocols else None
 
     def get_websocket_protocol(self) -> ExplainingProtocol:
-        return ExplainingProtocol(self.kind(self._services), self._parameters)
+        return ExplainingProtocol(self.kind(self._services), self._parameters, self._services.room)
 
     async def open(self, *path: str) -> None:
         socket = self.ws_connection

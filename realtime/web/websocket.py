@@ -22,6 +22,7 @@ from tornado.websocket import WebSocketProtocol13, _WebSocketParams
 
 from realtime.relay import closing
 from realtime.relay.closing import Closing
+from realtime.relay.room import Room
 
 DISCARD_CHUNK = 65536
 MAX_FRAMES = 256
@@ -85,12 +86,13 @@ class ExplainingProtocol(WebSocketProtocol13):
     _is_told = False
     """Whether the delegate knows that the connection is over."""
 
-    def __init__(self, handler: Delegate, parameters: _WebSocketParams) -> None:
+    def __init__(self, handler: Delegate, parameters: _WebSocketParams, room: Room) -> None:
         super().__init__(
             cast("Any", handler),  # which need not take bytes, as Tornado's do
             mask_outgoing=False,
             params=parameters,
         )
+        self._room = room
         self._reader: asyncio.Task[None] | None = None
 
     async def _receive_frame_loop(self) -> None:
@@ -112,6 +114,7 @@ class ExplainingProtocol(WebSocketProtocol13):
         finally:
             self._reader = None
             self.drop()
+            self._room.remove(self)
             self._tell_closed()
 
     def _tell_closed(self) -> None:
@@ -197,11 +200,13 @@ class ExplainingProtocol(WebSocketProtocol13):
         self.close_code = code
         # Echo the code, if any (RFC 6455 section 5.5.1).
         super().close(code)
+        self._room.add_closing(self)
         self.client_terminated = True
 
     def send_close(self, code: int, reason: str) -> None:
         """Begin the closing handshake."""
         super().close(code, reason)
+        self._room.add_closing(self)
 
     def drop(self) -> None:
         """Close the connection without a closing handshake."""

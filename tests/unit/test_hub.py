@@ -99,6 +99,20 @@ def test_access_changes_are_told() -> None:
     assert told == [(one, State.STOPPED) for one in changes]
 
 
+def test_who_is_closing_is_not_open() -> None:
+    """However long its close takes, it takes nobody's room."""
+    hub = make_hub()
+    staying, going = join(hub)[0], join(hub, GRACE)[0]
+    assert hub.open_count == 2
+    hub.stop(going)
+    hub.stop(going)
+    assert (hub.open_count, len(hub)) == (1, 2)
+    hub.unsubscribe(going)
+    hub.stop(going)
+    assert (hub.open_count, len(hub)) == (1, 1)
+    assert list(hub) == [staying]
+
+
 def test_who_is_gone_is_forgotten() -> None:
     """Nothing refers to a socket that is gone, and it may be forgotten twice."""
     hub = make_hub()
@@ -110,7 +124,7 @@ def test_who_is_gone_is_forgotten() -> None:
         assert one.state is State.STOPPED
     assert (len(hub), list(hub), hub.count_of(ADA), list(hub.on_topic(BOT))) == (0, [], 0, [])
     indexes = [value for value in vars(hub).values() if isinstance(value, set | dict)]
-    assert len(indexes) == 6
+    assert len(indexes) == 7
     assert not any(indexes)
 
 

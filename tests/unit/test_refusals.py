@@ -117,3 +117,24 @@ def test_up_to_date_after_a_read_that_began_later() -> None:
         return done
 
     assert asyncio.run(wait_through_two_reads()) == [False, True]
+
+
+def test_who_waits_has_the_log_read() -> None:
+    """Once for all who wait, and not while nobody does."""
+
+    async def wait_twice() -> list[int]:
+        refusals = ClockedRefusals().refusals
+        asked: list[int] = []
+
+        def read() -> None:
+            asked.append(len(asked))
+            refusals.read_ends(refusals.read_begins())
+
+        running = asyncio.create_task(refusals.run(read))
+        await asyncio.gather(*(refusals.up_to_date() for _ in range(3)))
+        assert asked == [0]
+        await refusals.up_to_date()
+        running.cancel()
+        return asked
+
+    assert asyncio.run(wait_twice()) == [0, 1]

@@ -1,6 +1,7 @@
 -- Takes the core back to 0.1.0.
 
 DROP TABLE relay.releases;
+DROP INDEX relay.connections_user_id;
 DROP TABLE relay.retention_turn;
 DROP TABLE relay.doorbell_turn;
 DROP FUNCTION relay.grant(uuid, text);

@@ -1,0 +1,72 @@
+"""How many sockets may be in this process that are not open: still joining, refused, or closing.
+
+They count apart from the open ones. Else whoever opens sockets only to be refused, and does not
+answer the close, would take the room of everybody.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from realtime.relay import closing
+from realtime.relay.errors import Refused
+
+MAX_CLOSING = 1000
+"""How many sockets may be closing; of more, the oldest is dropped."""
+
+
+class Closing(Protocol):
+    """A socket that was sent a close frame."""
+
+    def drop(self) -> None:
+        """End the connection now."""
+
+
+class Room:
+    """The sockets of this process that join, and those that close.
+
+    Args:
+        max_joining: how many of one token subject may join at the same time.
+        max_closing: how many may be closing.
+    """
+
+    def __init__(self, max_joining: int, *, max_closing: int = MAX_CLOSING) -> None:
+        self._max_joining = max_joining
+        self._max_closing = max_closing
+        self._joining: Counter[str] = Counter()
+        self._closing: dict[Closing, None] = {}
+
+    @contextmanager
+    def joining(self, subject: str) -> Iterator[None]:
+        """While a socket of this subject joins.
+
+        Raises:
+            Refused: too many of them do.
+        """
+        if self._joining[subject] >= self._max_joining:
+            raise Refused(*closing.TOO_MANY_CONNECTIONS)
+        self._joining[subject] += 1
+        try:
+            yield
+        finally:
+            self._joining[subject] -= 1
+            if not self._joining[subject]:
+                del self._joining[subject]
+
+    def add_closing(self, socket: Closing) -> None:
+        """It was sent a close frame, and its connection is still there."""
+        self._closing[socket] = None
+        if len(self._closing) > self._max_closing:
+            oldest = next(iter(self._closing))
+            del self._closing[oldest]
+            oldest.drop()
+
+    def remove(self, socket: Closing) -> None:
+        """Its connection is over, or was never counted."""
+        self._closing.pop(socket, None)
+
+    @property
+    def closing_count(self) -> int:
+        """How many are closing."""
+        return len(self._closing)

@@ -1,0 +1,183 @@
+"""One user cannot take everybody's room, and no refusal tells by its time what it knows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+
+import pytest
+from tornado.httpclient import AsyncHTTPClient
+
+from realtime.config.intervals import Intervals
+from realtime.postgres.access import Access
+from realtime.relay.refusals import Refusals
+from realtime.web.conversation import Conversation
+from realtime.web.services import Services
+from tests.acceptance.test_close_codes import NOBODY, RawSocket, raw_frame
+from tests.platform import Platform
+from tests.serving import RunningServer, StartServer, World, token
+from tests.waiting import eventually
+
+
+def unanswering(server: RunningServer, path: str, subject: str) -> RawSocket:
+    """A socket that answers no close."""
+    return RawSocket(server, f"{path}?token={token(subject)}")
+
+
+@pytest.mark.gen_test
+async def test_refused_sockets_take_no_room(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """They do not answer their close; who is welcome comes in all the same."""
+    stranger = await platform.user("sam")
+    server = await start_server(MAX_CONNECTIONS="1")
+    room, hub = server.server.web.services.room, server.server.hub
+    refused = [unanswering(server, f"/api/ws/chat/{world.bot}", stranger) for _ in range(5)]
+    refused += [unanswering(server, "/api/ws/chat/no-id", stranger) for _ in range(5)]
+    await eventually(lambda: room.closing_count == 10)
+    assert hub.open_count == 0
+    await server.chat(world.bot, world.guest)
+    for one in refused:
+        await one.ended()
+    await eventually(lambda: room.closing_count == 0)
+
+
+@pytest.mark.gen_test
+async def test_closing_sockets_are_bounded(
+    server: RunningServer, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest goes first, without waiting for its answer."""
+    room = server.server.web.services.room
+    monkeypatch.setattr(room, "_max_closing", 3)
+    refused = []
+    for number in range(1, 6):
+        refused.append(unanswering(server, "/api/ws/chat/no-id", world.guest))
+        await eventually(lambda number=number: room.closing_count == min(number, 3))
+    for one in refused:
+        assert await one.close_code() == 4003
+
+
+@pytest.mark.gen_test
+async def test_so_many_sockets_of_one_token_may_join_at_a_time(
+    start_server: StartServer, world: World
+) -> None:
+    """However long each of them waits."""
+    server = await start_server(MAX_CONNECTIONS_PER_USER="2", MAX_CONNECTIONS="3")
+    sockets = [await server.open(f"/api/ws/chat/{NOBODY}", world.guest) for _ in range(6)]
+    codes = Counter([await one.closed() for one in sockets])
+    assert codes.keys() == {4003, 4029}
+    assert codes[4029] >= 2
+
+
+@pytest.mark.gen_test
+async def test_the_sockets_of_a_user_count_in_all_processes(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """As far as the others have written them down."""
+    first, second = [await start_server(MAX_CONNECTIONS_PER_USER="2") for _ in range(2)]
+    here, there = await first.chat(world.bot, world.guest), await second.notifications(world.guest)
+    await second.chat(world.bot, world.owner)
+
+    async def of_guest() -> int:
+        count = "SELECT count(*) FROM relay.connections WHERE user_id = $1"
+        return int(await platform.connection.fetchval(count, world.guest))
+
+    async def are_written(number: int) -> None:
+        async def is_so() -> bool:
+            return await of_guest() == number
+
+        await eventually(is_so)
+
+    await are_written(2)
+    for server in (first, second):
+        refused = await server.open(f"/api/ws/chat/{world.bot}", world.guest)
+        assert await refused.closed() == 4029
+    await first.chat(world.bot, world.owner)
+    there.close()
+    await are_written(1)
+    await first.chat(world.bot, world.guest)
+    await here.caught_up()
+
+
+@pytest.mark.parametrize("opcode", [0x9, 0xA], ids=["pings", "pongs"])
+@pytest.mark.gen_test
+async def test_control_frames_count_in_the_rate_limit(
+    start_server: StartServer, world: World, opcode: int
+) -> None:
+    """As messages do: first errors, then the close."""
+    server = await start_server(MESSAGES_PER_SECOND="1")
+    other = await server.chat(world.bot, world.owner)
+    raw = RawSocket(server, f"/api/ws/chat/{world.bot}?token={token(world.guest)}")
+    await raw.is_established()
+    with suppress(OSError):
+        raw.send(raw_frame(opcode, b"x") * 100)
+    assert await raw.close_code() == 1008
+    await other.caught_up()
+
+
+@pytest.mark.gen_test
+async def test_pongs_that_were_asked_for_do_not_count(
+    start_server: StartServer, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However low the limit is, who answers each ping stays."""
+    pongs: list[bytes] = []
+    on_pong = Conversation.on_pong
+
+    def counting(self: Conversation, data: bytes) -> None:
+        pongs.append(data)
+        on_pong(self, data)
+
+    monkeypatch.setattr(Conversation, "on_pong", counting)
+    server = await start_server(intervals=Intervals(ping=0.1), MESSAGES_PER_SECOND="1")
+    guest = await server.chat(world.bot, world.guest)
+    await eventually(lambda: len(pongs) >= 12)
+    await guest.caught_up()
+    assert guest.of_type("error") == []
+
+
+@pytest.mark.gen_test
+async def test_every_refusal_waits_alike(
+    server: RunningServer, platform: Platform, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For one read of the log and for one beat, whether the bot exists, whether the refusal is
+    remembered, and whether somebody else was granted access since."""
+    waits: list[str] = []
+    up_to_date, refuse_evenly = Refusals.up_to_date, Services.refuse_evenly
+    authorize = Access.authorize
+
+    async def counting_reads(self: Refusals) -> None:
+        waits.append("read")
+        await up_to_date(self)
+
+    async def counting_beats(self: Services, began: float) -> None:
+        waits.append("beat")
+        await refuse_evenly(self, began)
+
+    async def counting_queries(self: Access, questions: object) -> object:
+        waits.append("query")
+        return await authorize(self, questions)  # type: ignore[arg-type]
+
+    stranger, friend = await platform.user("sam"), await platform.user("fay")
+    monkeypatch.setattr(Refusals, "up_to_date", counting_reads)
+    monkeypatch.setattr(Services, "refuse_evenly", counting_beats)
+    monkeypatch.setattr(Access, "authorize", counting_queries)
+
+    async def refused(bot: str) -> list[str]:
+        waits.clear()
+        socket = await server.open(f"/api/ws/chat/{bot}", stranger)
+        assert (await socket.closed(), socket.reason) == (4003, "bot not found or access denied")
+        return [wait for wait in waits if wait != "query"]
+
+    for bot in (world.bot, NOBODY, world.bot, NOBODY):
+        assert await refused(bot) == ["read", "beat"]
+    await platform.permit(world.bot, friend)
+    await server.chat(world.bot, friend)
+    assert await refused(world.bot) == ["read", "beat"]
+    assert await refused("no-id") == ["beat"]
+
+    for bot in (world.bot, NOBODY, "no-id"):
+        waits.clear()
+        url = server.url(f"/api/ws/presence/{bot}", token=token(stranger))
+        answer = await AsyncHTTPClient().fetch(url, raise_error=False)
+        assert answer.code == 403
+        assert waits[-1] == "beat"

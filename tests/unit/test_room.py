@@ -1,0 +1,48 @@
+"""Tests of `realtime.relay.room`: sockets that join and that close."""
+
+from contextlib import ExitStack
+
+import pytest
+
+from realtime.relay.errors import Refused
+from realtime.relay.room import Room
+
+
+class FakeSocket:
+    def __init__(self) -> None:
+        self.is_dropped = False
+
+    def drop(self) -> None:
+        self.is_dropped = True
+
+
+def test_so_many_of_a_subject_may_join_at_a_time() -> None:
+    """Each subject has its own; who is done makes room, also by an error."""
+    room = Room(2)
+    with ExitStack() as joining:
+        joining.enter_context(room.joining("ada"))
+        with pytest.raises(ValueError, match="oops"), room.joining("ada"):
+            raise ValueError("oops")
+        joining.enter_context(room.joining("ada"))
+        with pytest.raises(Refused) as refused, room.joining("ada"):
+            pass
+        assert refused.value.code == 4029
+        joining.enter_context(room.joining("grace"))
+    with room.joining("ada"):
+        pass
+
+
+def test_of_too_many_that_close_the_oldest_is_dropped() -> None:
+    """Those that are gone do not count."""
+    room = Room(1, max_closing=2)
+    first, second, third, fourth = sockets = [FakeSocket() for _ in range(4)]
+    room.add_closing(first)
+    room.add_closing(second)
+    room.add_closing(second)
+    room.remove(first)
+    room.remove(first)
+    room.add_closing(third)
+    assert not any(one.is_dropped for one in sockets)
+    room.add_closing(fourth)
+    assert [one.is_dropped for one in sockets] == [False, True, False, False]
+    assert room.closing_count == 2

@@ -14,6 +14,7 @@ import asyncpg
 from realtime.doctor import (
     access,
     activity,
+    channels,
     environment,
     log,
     loop,
@@ -57,6 +58,7 @@ CHECKS = (
     Check("schema", schema.schema, "primary"),
     Check("migrations", schema.migrations, "schema"),
     Check("rights", rights.rights, "schema"),
+    Check("channels", channels.channels, "schema"),
     Check("row security", row_security.row_security, "schema"),
     Check("access", access.access, "schema"),
     Check("triggers", triggers.triggers, "schema"),

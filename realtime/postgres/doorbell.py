@@ -53,7 +53,7 @@ SELECT setval('relay.bell', 2) WHERE NOT EXISTS (
 COMMIT
 """
 _RING_ON = f"""{_BEGIN}
-SELECT setval('relay.bell', CASE WHEN pg_notification_queue_usage() > {FULL} THEN 2 ELSE 1 END);
+SELECT setval('relay.bell', CASE WHEN pg_notification_queue_usage() > {{full}} THEN 2 ELSE 1 END);
 COMMIT
 """
 # The names may have been changed.
@@ -63,9 +63,9 @@ _FENCE = """
 SELECT pg_current_xact_id() AS fence,
        pg_sequence_last_value('relay.bell') IS NOT DISTINCT FROM 2 AS is_silent
 """
-_CHECK = f"""
+_CHECK = """
 SELECT pg_sequence_last_value('relay.bell') IS NOT DISTINCT FROM 2 AS is_silent,
-       pg_notification_queue_usage() > {FULL} AS is_full,
+       pg_notification_queue_usage() > $2 AS is_full,
        EXISTS (SELECT FROM relay.nodes WHERE id = $1 AND NOT awake) AS is_asleep
 """
 
@@ -79,6 +79,7 @@ class Doorbell:
         node_id: this process's, in `relay.nodes`.
         on_typing: called with each payload heard on the typing channel.
         counters: counts rings.
+        full: above which use of the queue of notifications nobody rings.
     """
 
     def __init__(
@@ -88,7 +89,9 @@ class Doorbell:
         on_typing: Callable[[str], None],
         counters: Counters | None = None,
         intervals: Intervals = DEFAULTS,
+        full: float = FULL,
     ) -> None:
+        self._full = full
         self._intervals = intervals
         self._counters = counters or Counters(time.monotonic)
         self._connection = connection
@@ -168,7 +171,7 @@ class Doorbell:
         """
         if self.can_hear:
             await self._connection.execute(_LISTEN_ANEW)
-        found = await self._connection.fetchrow(_CHECK, self._node_id)
+        found = await self._connection.fetchrow(_CHECK, self._node_id, self._full)
         assert found is not None
         self._is_silenced = found["is_silent"]
         return bool(found["is_asleep"] and found["is_silent"] == found["is_full"])
@@ -178,7 +181,7 @@ class Doorbell:
         return self.can_hear and not self._is_silenced
 
     async def _run(self, script: str, *, awake: bool) -> None:
-        script = script.format(node_id=self._node_id, awake=awake)
+        script = script.format(node_id=self._node_id, awake=awake, full=self._full)
         await self._connection.execute(f"{script};{_LISTEN_ANEW}" if self.can_hear else script)
 
     def _raise_if_closed(self) -> None:

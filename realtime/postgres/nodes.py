@@ -47,6 +47,14 @@ WITH mine AS (
     ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), info = excluded.info
 )
 DELETE FROM relay.nodes WHERE id <> $1 AND heartbeat_at < now() - make_interval(secs => 10 * $3)
+RETURNING backend
+"""
+# A process that was stopped takes nothing any more, and holds the queue of notifications. One that
+# goes on connects again and has missed nothing.
+_END_LISTENERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+ WHERE pid = ANY ($1) AND datname = current_database() AND usename = current_user
+   AND application_name = 'realtime'
 """
 # Which bots other processes have is for the database to know; here it would be a second truth.
 _TELL = f"""
@@ -87,7 +95,9 @@ class Nodes:
             try:
                 async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
                     told = json.dumps(info())
-                    await connection.execute(_BEAT, self.node_id, told, ALIVE_SECONDS)
+                    gone = await connection.fetch(_BEAT, self.node_id, told, ALIVE_SECONDS)
+                    if gone:
+                        await connection.execute(_END_LISTENERS, [row["backend"] for row in gone])
             except DATABASE_ERRORS as error:
                 log.warning(LogLine("heartbeat_failed", error=error))
             await asyncio.sleep(self._intervals.heartbeat)

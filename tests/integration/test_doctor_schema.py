@@ -104,6 +104,26 @@ def single_grants() -> list[str]:
 
 
 @pytest.mark.gen_test
+async def test_names_of_channels_that_are_no_secret(
+    database: str, platform: Platform, make_role: MakeRole
+) -> None:
+    """Who can read them, who could after a dump is restored, and what helps."""
+    role = make_role("LOGIN")
+    await finds(Level.FINE, "channels", deployment(database))
+    await platform.execute(f"ALTER DEFAULT PRIVILEGES GRANT SELECT ON SEQUENCES TO {role}")
+    for finding in await ask("channels", deployment(database)):
+        assert finding.level is Level.WARNING
+        assert role in finding.said
+        await platform.execute(finding.cure)
+    await finds(Level.FINE, "channels", deployment(database))
+    await platform.execute(f"GRANT USAGE ON SEQUENCE relay.ring_channel TO {role}, PUBLIC")
+    for finding in await ask("channels", deployment(database)):
+        assert finding.level is Level.PROBLEM
+        await platform.execute(finding.cure.split(";")[0])
+    await finds(Level.FINE, "channels", deployment(database))
+
+
+@pytest.mark.gen_test
 async def test_each_right_of_the_security_page_is_missed(
     database: str, platform: Platform, make_role: MakeRole
 ) -> None:

@@ -309,6 +309,27 @@ async def test_a_silence_that_was_rolled_back(nodes: tuple[Node, Node], platform
     assert not await is_silent(platform)
 
 
+# A queue that fills.
+
+
+@pytest.mark.gen_test
+async def test_nobody_rings_while_the_queue_is_full(doors: Doors, platform: Platform) -> None:
+    """The check finds that in order, and the wait is short; when there is room, they ring again."""
+    one = await doors.node()
+    full = Doorbell(one.connection, one.id, lambda _: None, full=-1.0)
+    await one.ring_on()
+    assert not await is_silent(platform)
+    assert not await full.is_on(), "it rings, though the queue is full"
+    await full.ring_on()
+    assert await is_silent(platform)
+    assert await full.is_on()
+    await full.wait(NEVER)
+    assert not await one.is_on(), "it is silent, though there is room"
+    await one.ring_on()
+    assert not await is_silent(platform)
+    assert await one.is_on()
+
+
 # Hearing.
 
 

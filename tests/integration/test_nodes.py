@@ -11,7 +11,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from realtime.postgres.doorbell import ALIVE_SECONDS
-from realtime.postgres.pool import open_pool
+from realtime.postgres.pool import HearingConnection, connect, open_pool
 from tests.integration.nodes import (
     a_cluster,
     add_node,
@@ -156,6 +156,45 @@ async def test_the_living_are_told_of_and_the_dead_are_not(pool: Pool, platform:
     ((node_id, info),) = answer.others
     assert node_id == str(alive) != str(dead)
     assert json.loads(info) == {"port": 1}
+
+
+@pytest.mark.gen_test
+async def test_a_dead_process_holds_no_notifications(
+    database: str, pool: Pool, platform: Platform
+) -> None:
+    """Its session, which waits for it to take them, is ended with its row; no other one is."""
+    alive, stuck = await connect(database, 20), await connect(database, 20)
+    for listener in (alive, stuck):
+        await listener.execute("SELECT relay.listen()")
+    pid = stuck.get_server_pid()
+    asyncio_transport(stuck).pause_reading()
+    for age, backend in ((0.0, alive.get_server_pid()), (11 * ALIVE_SECONDS, pid)):
+        node = await add_node(platform, age)
+        await platform.execute("UPDATE relay.nodes SET backend = $2 WHERE id = $1", node, backend)
+
+    async def is_blocked() -> Any:
+        await platform.execute(
+            "SELECT relay.tell('typing', repeat('x', 7000)) FROM generate_series(1, 100)"
+        )
+        wait = "SELECT wait_event = 'ClientWrite' FROM pg_stat_activity WHERE pid = $1"
+        return await platform.connection.fetchval(wait, pid)
+
+    await eventually(is_blocked)
+    async with running(a_cluster(pool)):
+
+        async def is_gone() -> Any:
+            there = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)"
+            return await platform.connection.fetchval(there, pid)
+
+        await eventually(is_gone)
+    assert await alive.fetchval("SELECT true")
+    for listener in (alive, stuck):
+        listener.terminate()
+
+
+def asyncio_transport(connection: HearingConnection) -> Any:
+    """The connection's socket, as asyncio has it."""
+    return connection._transport  # type: ignore[attr-defined]
 
 
 @pytest.mark.gen_test

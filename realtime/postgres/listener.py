@@ -1,8 +1,9 @@
 """Keeps one connection that listens, and runs the reader over it, through every outage.
 
-`server` runs `Listener.run` as long as the process lives. After each connect it first sends LISTEN,
-then switches the bell on, then reads the log from the reader's position. So what was committed
-meanwhile arrives, once.
+`runtime/server.py` runs `Listener.run` as long as the process lives. After each connect it sees
+which database this is, then sends LISTEN, then switches the bell on, then reads the log from the
+reader's position. So what was committed meanwhile arrives, once. docs/design.md ("When the database
+is away") tells an outage from its beginning to its end.
 """
 
 import asyncio

@@ -1,8 +1,9 @@
-"""The processes on one database: which ones there are, and the typing indicators they exchange.
+"""The processes on one database: heartbeats, the typing indicators they exchange, their metrics.
 
-Each process updates its row in `relay.nodes`. A process that stops doing so counts as gone. Typing
-indicators are sent as small JSON batches by NOTIFY, from the pool. Each NOTIFY takes the commit
-lock: so there are only a few per second, and none for bots that no other process has.
+Each process updates its row in `relay.nodes`, and the doorbell its own columns of that row: a table
+in docs/design.md ("Many processes") has all of them. A process that stops doing so counts as gone.
+Typing indicators are sent as small JSON batches by NOTIFY, from the pool. Each NOTIFY takes the
+commit lock: so there are only a few per second, and none for bots that no other process has.
 """
 
 import asyncio

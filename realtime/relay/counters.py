@@ -1,6 +1,6 @@
 """What the relay counts while it works: plain additions, which `metrics.snapshot` takes down.
 
-One per process, made by `server` and given to each part that counts. Nothing here asks
+One per process, made by `runtime/parts.py` and given to each part that counts. Nothing here asks
 anybody anything, for it is called for every event and every fan-out.
 """
 

@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 import click
+
+
+class EventId(click.ParamType[tuple[int, int | None]]):
+    """An event's id as clients get it, `4711-1790000000000000`, or only its number."""
+
+    name = "EVENT_ID"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int | None]:
+        """The number, and the time in microseconds where it is given."""
+        found = re.fullmatch(r"([0-9]{1,18})(?:-([0-9]{1,18}))?", str(value), re.ASCII)
+        if found is None:
+            self.fail(
+                f"{value!r} is not the id of an event, such as 4711-1790000000000000", param, ctx
+            )
+        return int(found[1]), int(found[2]) if found[2] else None
 
 
 @click.command()
@@ -13,11 +31,11 @@ import click
 @click.option(
     "--explain",
     nargs=2,
-    type=(click.IntRange(min=0), str),
+    type=(EventId(), str),
     metavar="EVENT_ID USER",
     help="Say whether USER (id or username, as JWT_SUBJECT says) should have received that event.",
 )
-def command(as_json: bool, explain: tuple[int, str] | None) -> None:
+def command(as_json: bool, explain: tuple[tuple[int, int | None], str] | None) -> None:
     """Say what is wrong with a deployment, and what to do.
 
     Run it with the environment of the server. It checks the settings, the database, the triggers
@@ -27,7 +45,7 @@ def command(as_json: bool, explain: tuple[int, str] | None) -> None:
     \b
     Example:
       realtime doctor
-      realtime doctor --explain 4711 ada    # should Ada have received it?
+      realtime doctor --explain 4711-1790000000000000 ada    # should Ada have received it?
     """
     from realtime.doctor.command import run
 

@@ -26,7 +26,9 @@ class DoctorError(CommandError):
     """The question cannot be answered; the text is one line."""
 
 
-def run(environ: Mapping[str, str], *, as_json: bool, explain: tuple[int, str] | None) -> int:
+def run(
+    environ: Mapping[str, str], *, as_json: bool, explain: tuple[tuple[int, int | None], str] | None
+) -> int:
     """Check everything, or explain one event; returns the exit code.
 
     Raises:
@@ -53,7 +55,7 @@ def _examine(environ: Mapping[str, str]) -> Report:
     return asyncio.run(examine(deployment))
 
 
-def _explain(deployment: Deployment, event_id: int, user: str) -> Explanation:
+def _explain(deployment: Deployment, event_id: tuple[int, int | None], user: str) -> Explanation:
     try:
         return asyncio.run(_in_time(deployment, event_id, user))
     except DATABASE_ERRORS as error:
@@ -62,6 +64,9 @@ def _explain(deployment: Deployment, event_id: int, user: str) -> Explanation:
         ) from error
 
 
-async def _in_time(deployment: Deployment, event_id: int, user: str) -> Explanation:
+async def _in_time(
+    deployment: Deployment, event_id: tuple[int, int | None], user: str
+) -> Explanation:
     async with asyncio.timeout(EXPLAIN_SECONDS):
-        return await explain_event(deployment, event_id, user)
+        number, written_at = event_id
+        return await explain_event(deployment, number, user, written_at)

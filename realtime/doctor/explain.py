@@ -28,7 +28,8 @@ _WHO = "SELECT user_id::text, username FROM relay.authenticate($1, $2)"
 _EVENT = """
 SELECT id, xid::text, topic, type, payload IS NOT NULL AS is_message, user_id::text, code,
        written_at, xid >= pg_snapshot_xmax(pg_current_snapshot()) AS is_foreign
-  FROM relay.events WHERE id = $1
+  FROM relay.events
+ WHERE id = $1 AND ($2::bigint IS NULL OR relay.microseconds(written_at) = $2)
 """
 _EDGES = """
 SELECT coalesce(pg_sequence_last_value('relay.events_id'), 0) AS last, min(id) AS lowest
@@ -89,14 +90,16 @@ class _Change:
         return self.kind == "eject"
 
 
-async def explain(deployment: Deployment, event_id: int, user: str) -> Explanation:
+async def explain(
+    deployment: Deployment, event_id: int, user: str, written_at: int | None = None
+) -> Explanation:
     """Say of the event and the user (an id or a username, as JWT_SUBJECT says) what is known.
 
     Raises:
         One of `realtime.postgres.pool.DATABASE_ERRORS`.
     """
     async with deployment.connect() as connection:
-        event = await connection.fetchrow(_EVENT, event_id, timeout=SEARCH_SECONDS)
+        event = await connection.fetchrow(_EVENT, event_id, written_at, timeout=SEARCH_SECONDS)
         if event is None:
             return await _absent(connection, event_id)
         reasons = [_describe(event)]

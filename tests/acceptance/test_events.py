@@ -17,8 +17,8 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 def payload(message: dict[str, Any]) -> dict[str, Any]:
     """The message without what the relay adds and the clock decides, which are checked here."""
     rest = dict(message)
-    assert rest.pop("id").isdigit()
-    assert rest.pop("cursor", "1.").startswith("1.")
+    assert re.fullmatch(r"[0-9]+-[0-9]{16}", rest.pop("id"))
+    assert rest.pop("cursor", "2.").startswith("2.")
     assert TIME.fullmatch(rest.pop("timestamp"))
     return rest
 

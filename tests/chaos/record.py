@@ -97,4 +97,4 @@ class Record:
 
 def event_id(message: Mapping[str, Any]) -> int | None:
     """The id of an event that came from a row."""
-    return int(message["id"]) if "id" in message else None
+    return int(message["id"].partition("-")[0]) if "id" in message else None

@@ -41,6 +41,18 @@ async def test_an_event_for_whom_it_concerns(
 
 
 @pytest.mark.gen_test
+async def test_an_id_as_clients_have_it(database: str, platform: Platform, world: World) -> None:
+    """The time beside the number tells it from an event of another history."""
+    event = await write(platform, world)
+    at = await platform.connection.fetchval(
+        "SELECT relay.microseconds(written_at) FROM relay.events WHERE id = $1", event
+    )
+    here = deployment(database)
+    says(await explain(here, event, world.guest, at), Verdict.YES, "as viewer")
+    says(await explain(here, event, world.guest, at + 1), Verdict.NO, "not in the log")
+
+
+@pytest.mark.gen_test
 async def test_a_stranger(database: str, platform: Platform, world: World) -> None:
     """No permission now, and none that the log knows of."""
     stranger = await platform.user("sam")

@@ -45,7 +45,7 @@ def command(as_json: bool, explain: tuple[tuple[int, int | None], str] | None) -
     \b
     Example:
       realtime doctor
-      realtime doctor --explain 4711-1790000000000000 ada    # should Ada have received it?
+      realtime doctor --explain 4711-1790000000000000 ada    # was it for Ada?
     """
     from realtime.doctor.command import run
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from realtime.relay.cursor import parse_cursor
 from tests.platform import Platform
 from tests.serving import RunningServer, World
 
@@ -413,7 +415,7 @@ async def test_a_rolled_back_transaction_sends_nothing(
 async def test_a_statement_over_a_thousand_rows_sends_a_thousand_events(
     server: RunningServer, platform: Platform, world: World
 ) -> None:
-    """In order, and with the cursor on the last one alone."""
+    """In order; each page ends with a cursor, but only the last one's covers any of them."""
     guest = await server.chat(world.bot, world.guest)
     await platform.execute(
         "INSERT INTO messages (session_id, bot_id, user_id, role, content)"
@@ -425,7 +427,12 @@ async def test_a_statement_over_a_thousand_rows_sends_a_thousand_events(
     await guest.next("chat_message", 3500)
     messages = guest.of_type("chat_message")
     assert [one["data"]["content"] for one in messages] == [str(n) for n in range(1, 3501)]
-    assert [index for index, one in enumerate(messages) if "cursor" in one] == [3499]
+    cursors = {n: parse_cursor(m["cursor"])[1] for n, m in enumerate(messages) if "cursor" in m}
+    assert list(cursors)[-1] == 3499
+    pages = list(cursors.values())
+    assert {page.last for page in pages[:-1]} == {pages[0].last}
+    assert all(one.anchor < other.anchor for one, other in pairwise(pages))
+    assert pages[-1].last == pages[-1].anchor.xid > pages[0].last
     assert len({one["id"] for one in messages}) == 3500
 
 

@@ -1,0 +1,278 @@
+"""The database goes on from another history than the one that sockets and clients have seen.
+
+A crash that forgets commits, files that were copied, a dump from elsewhere: transaction ids and ids
+of events are given out again, to other rows. Whoever saw the former ones must be told; whoever saw
+only what is still there must not. The servers of PostgreSQL are the tests' own, and are stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from realtime.embedded.server import EmbeddedPostgres
+from realtime.postgres.schema import migrate
+from tests.acceptance.test_resume import contents, leave
+from tests.clients import Socket
+from tests.platform import Platform
+from tests.postgres import postgres_server, restart
+from tests.serving import RunningServer, World, make_settings
+from tests.waiting import LIMIT, eventually
+
+ROWS = 20
+
+
+@pytest.fixture
+def fragile(postgres_bin: Path | None) -> Iterator[EmbeddedPostgres]:
+    """A migrated server that flushes asynchronous commits late."""
+    with postgres_server(postgres_bin, wal_writer_delay="10s") as server:
+        migrate(server.dsn())
+        yield server
+
+
+@asynccontextmanager
+async def serving(dsn: str) -> AsyncIterator[RunningServer]:
+    running = RunningServer(make_settings(dsn))
+    await running.start()
+    try:
+        yield running
+    finally:
+        await running.stop()
+
+
+@asynccontextmanager
+async def writing(dsn: str) -> AsyncIterator[Platform]:
+    platform = await Platform.connect(dsn)
+    try:
+        yield platform
+    finally:
+        platform.connection.terminate()
+        await asyncio.sleep(0)
+
+
+async def make_world(platform: Platform) -> World:
+    owner, guest = await platform.user("olga"), await platform.user("gus")
+    bot = await platform.bot(owner)
+    await platform.permit(bot, guest, "viewer")
+    return World(owner, guest, bot, await platform.session(bot, owner))
+
+
+async def say(dsn: str, world: World, text: str, number: int = ROWS, *, first: str = "") -> None:
+    """Many messages, each in a transaction of its own."""
+    async with writing(dsn) as platform:
+        if first:
+            await platform.execute(first)
+        for n in range(number):
+            await platform.message(world.session, world.bot, world.owner, f"{text} {n}")
+
+
+async def count(dsn: str, text: str) -> int:
+    async with writing(dsn) as platform:
+        query = "SELECT count(*) FROM messages WHERE content LIKE $1 || ' %'"
+        return int(await platform.connection.fetchval(query, text))
+
+
+async def is_told(socket: Socket, reason: str = "foreign") -> None:
+    """It hears of the gap, and is live after it."""
+    await eventually(lambda: socket.of_type("resync"))
+    assert socket.of_type("resync")[0]["data"] == {"reason": reason}
+
+
+async def returns(server: RunningServer, world: World, cursor: str) -> tuple[bool, str | None]:
+    """What a client is told that comes back, to this server or to a new one."""
+    socket = await chat(server, world, world.owner, cursor)
+    said = (await socket.established())["data"]
+    return said["recovered"], said.get("reason")
+
+
+async def chat(server: RunningServer, world: World, user: str, cursor: str = "") -> Socket:
+    """A socket that is let in; after 1013, as while PostgreSQL starts, clients come back."""
+    while True:
+        socket = await server.open(f"/api/ws/chat/{world.bot}", user, cursor=cursor)
+        await eventually(lambda one=socket: one.messages or one.is_closed)
+        if socket.messages:
+            return socket
+        assert socket.code == 1013
+
+
+@pytest.mark.gen_test(timeout=120)
+async def test_a_crash_that_forgets_commits_is_told(fragile: EmbeddedPostgres) -> None:
+    """Durable commits get the forgotten ids: they, a revocation too, reach everybody."""
+    dsn = fragile.dsn()
+    async with writing(dsn) as platform:
+        world = await make_world(platform)
+    async with serving(dsn) as server:
+        for attempt in range(8):
+            live = await chat(server, world, world.owner)
+            revoked = await chat(server, world, world.guest)
+            leaving = await chat(server, world, world.owner)
+            early = await leave(await chat(server, world, world.owner))
+            text = f"forgotten {attempt}"
+            await say(dsn, world, text, first="SET synchronous_commit = off")
+            await asyncio.gather(*(one.next("chat_message", ROWS) for one in (live, leaving)))
+            cursor = await leave(leaving)
+            await restart(fragile)
+            if await count(dsn, text) == 0:
+                break
+            live.close()
+            revoked.close()
+        else:
+            pytest.fail("each time the commits were flushed before the crash")
+        async with writing(dsn) as platform:
+            await platform.revoke(world.bot, world.guest)
+        await say(dsn, world, "durable")
+        await is_told(live)
+        assert await revoked.closed() in (4003, 1013)
+        await say(dsn, world, "later", 1)
+        await eventually(lambda: "later 0" in contents(live))
+        assert await returns(server, world, cursor) == (False, "foreign")
+        honest = await chat(server, world, world.owner, early)
+        assert (await honest.established())["data"]["recovered"] is True
+        await eventually(lambda: "later 0" in contents(honest))
+        expected = {f"durable {n}" for n in range(ROWS)}
+        assert expected <= set(contents(honest))
+
+
+def copy_files(server: EmbeddedPostgres, to: Path) -> None:
+    shutil.copytree(server.data_directory, to, ignore=shutil.ignore_patterns("postmaster.pid"))
+    _own_alike(server.data_directory, to)
+
+
+def put_back(server: EmbeddedPostgres, copy: Path) -> None:
+    """As from a volume's snapshot: nothing tells PostgreSQL that these are a copy."""
+    server.data_directory.rename(copy.with_name(f"{copy.name}-replaced"))
+    copy.rename(server.data_directory)
+
+
+def _own_alike(original: Path, copy: Path) -> None:
+    """The server's own account must be able to read what root has copied."""
+    for path in (copy, *copy.rglob("*")):
+        shutil.chown(path, *_owner_of(original))
+
+
+def _owner_of(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_uid, found.st_gid
+
+
+@pytest.mark.gen_test(timeout=120)
+@pytest.mark.parametrize("is_promoted", [False, True])
+async def test_copied_files_are_another_history(
+    fragile: EmbeddedPostgres, is_promoted: bool
+) -> None:
+    """Same system and timeline, other rows; also where both chose the same new timeline."""
+    dsn, copy = fragile.dsn(), fragile.data_directory.with_name("copy")
+    standby = fragile.data_directory / "standby.signal"
+    async with writing(dsn) as platform:
+        world = await make_world(platform)
+    await say(dsn, world, "both", 1)
+    async with serving(dsn) as server:
+        before = await leave(await chat(server, world, world.owner))
+        await restart(fragile, partial(copy_files, fragile, copy))
+        if is_promoted:
+            await restart(fragile, standby.touch)
+            await asyncio.to_thread(fragile.sql, "SELECT pg_promote()")
+        live = await chat(server, world, world.owner)
+        await say(dsn, world, "here")
+        await eventually(lambda: f"here {ROWS - 1}" in contents(live))
+        gone = await leave(await chat(server, world, world.owner))
+        database = server.server.hub.position.signer.database
+        await restart(fragile, partial(put_back, fragile, copy))
+        if is_promoted:
+            await restart(fragile, standby.touch)
+            await asyncio.to_thread(fragile.sql, "SELECT pg_promote()")
+        await say(dsn, world, "there")
+        await is_told(live)
+        await say(dsn, world, "later", 1)
+        await eventually(lambda: "later 0" in contents(live))
+        assert server.server.hub.position.signer.database == database
+        assert await returns(server, world, gone) == (False, "foreign")
+        if not is_promoted:
+            honest = await chat(server, world, world.owner, before)
+            assert (await honest.established())["data"]["recovered"] is True
+            await eventually(lambda: "later 0" in contents(honest))
+            assert {f"there {n}" for n in range(ROWS)} <= set(contents(honest))
+
+
+def dump(server: EmbeddedPostgres, database: str, *options: str) -> bytes:
+    program = [server.bin_dir / "pg_dump", *options, server.dsn(database)]
+    return subprocess.run(program, check=True, capture_output=True).stdout
+
+
+def restore(server: EmbeddedPostgres, database: str, sql: bytes) -> None:
+    subprocess.run(
+        [server.psql, "-qX", server.dsn(database)], input=sql, check=True, capture_output=True
+    )
+
+
+@pytest.mark.gen_test(timeout=120)
+async def test_a_dump_restored_into_a_younger_server(
+    postgres_bin: Path | None, postgres: EmbeddedPostgres, database: str
+) -> None:
+    """Its rows lie in the future here: when ids have caught up, none of them has any effect."""
+    name = urlsplit(database).path[1:]
+    async with writing(database) as platform:
+        await platform.execute(
+            "DO $$BEGIN FOR i IN 1..3000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END$$"
+        )
+        world = await make_world(platform)
+        await say(database, world, "old")
+        await platform.execute("SELECT relay.eject(NULL, NULL)")
+        await platform.execute("INSERT INTO relay.snapshots DEFAULT VALUES")
+        await platform.execute("UPDATE relay.floor SET last = pg_current_xact_id()")
+        highest = await platform.connection.fetchval("SELECT pg_current_xact_id()::text::bigint")
+    sql = await asyncio.to_thread(dump, postgres, name)
+    with postgres_server(postgres_bin) as younger:
+        dsn = younger.dsn()
+        await asyncio.to_thread(restore, younger, "realtime", sql)
+        async with serving(dsn) as server, writing(dsn) as platform:
+            now = await platform.connection.fetchval("SELECT pg_current_xact_id()::text::bigint")
+            assert now < highest, "the server is not younger: this shows nothing"
+            live = await chat(server, world, world.owner)
+            assert await platform.connection.fetchval("SELECT count(*) FROM relay.events") == 0
+            await platform.execute(
+                "DO $$BEGIN FOR i IN 1..5000 LOOP PERFORM pg_current_xact_id();"
+                " COMMIT; END LOOP; END$$"
+            )
+            await say(dsn, world, "new", 3)
+            await eventually(lambda: len(contents(live)) >= 3)
+            assert contents(live) == ["new 0", "new 1", "new 2"]
+            assert not live.of_type("resync")
+            assert not live.is_closed
+            cursor = await leave(live)
+            assert await returns(server, world, cursor) == (True, None)
+
+
+@pytest.mark.gen_test(timeout=120)
+async def test_a_dump_restored_under_a_running_server(postgres_bin: Path | None) -> None:
+    """Nothing of its log is delivered; everybody is told, and goes on with what is there now."""
+    with postgres_server(postgres_bin) as postgres:
+        dsn, elsewhere = postgres.dsn(), postgres.dsn("elsewhere")
+        await asyncio.to_thread(migrate, dsn)
+        async with writing(dsn) as platform:
+            world = await make_world(platform)
+        postgres.sql("CREATE DATABASE elsewhere TEMPLATE realtime")
+        postgres.sql("SELECT relay.forget_foreign_log()", "elsewhere")
+        async with serving(dsn) as server:
+            live = await chat(server, world, world.owner)
+            await say(dsn, world, "here", 3)
+            await live.next("chat_message", 3)
+            cursor = await leave(await chat(server, world, world.owner))
+            await say(elsewhere, world, "there")
+            sql = await asyncio.to_thread(dump, postgres, "elsewhere", "--clean", "--if-exists")
+            await asyncio.to_thread(restore, postgres, "realtime", sql)
+            await is_told(live)
+            await say(dsn, world, "later", 3)
+            await eventually(lambda: "later 2" in contents(live), limit=LIMIT)
+            assert not [text for text in contents(live) if text.startswith("there")]
+            recovered, reason = await returns(server, world, cursor)
+            assert not recovered
+            assert reason in ("invalid", "foreign", "too_old")

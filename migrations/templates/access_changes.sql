@@ -60,7 +60,7 @@ BEGIN
 END
 $$;
 
--- The log rows of one change. An ejected socket is sent the permission_change as its farewell, for
+-- The log rows of one change. An ejected socket is sent the permission_change as its final message:
 -- it is stopped before it could see the event. Set-returning and STABLE, so that it is inlined
 -- (OFFSET 0 in its callers: arguments are computed once, below it).
 --

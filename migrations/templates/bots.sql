@@ -120,7 +120,7 @@ BEGIN
             CASE WHEN owns OR is_owner OR has IS NULL THEN 'owner' ELSE has_role END,
             CASE WHEN owns THEN coalesce(updated_by, actor) ELSE actor END,
             CASE WHEN action = 'updated' THEN 'owner' END);
-        -- The farewell of who turns out to have lost access after all.
+        -- The final message of who turns out to have lost access after all.
         action := CASE WHEN effect = 'recheck' AND NOT is_told THEN 'revoked' ELSE action END;
         RETURN NEXT;
     END LOOP;
@@ -206,7 +206,7 @@ BEGIN
 END
 $$;
 
--- One row ejects everyone, with the "deleted" message as their farewell. It is not an event of the
+-- One row ejects everyone, with "deleted" as their final message. It is not an event of the
 -- topic: a read's ejections come before its events, so nobody would be left to receive it, and
 -- nobody can come back and resume. OLD.updated_by is not who deletes; only the actor can tell.
 --

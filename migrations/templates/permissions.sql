@@ -44,7 +44,7 @@ BEGIN
         CASE WHEN owns AND is_told THEN 'owner' WHEN has THEN new_role ELSE old_role END,
         CASE WHEN has THEN coalesce(granted_by, actor) ELSE actor END,
         CASE WHEN action = 'updated' THEN old_role END);
-    -- The farewell of who turns out to have lost access after all.
+    -- The final message of who turns out to have lost access after all.
     action := CASE WHEN effect = 'recheck' AND NOT is_told THEN 'revoked' ELSE action END;
     RETURN NEXT;
 END

@@ -41,11 +41,11 @@ SELECT p.oid, format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity
  WHERE n.nspname = 'relay' AND starts_with(obj_description(p.oid, 'pg_proc'), $1)
 """
 _STILL_THERE: Final = """
-SELECT g FROM unnest($1::text[]) WITH ORDINALITY AS u (g, place)
+SELECT g FROM unnest($1::text[]) WITH ORDINALITY AS u (g, number)
  WHERE CASE WHEN starts_with(g, 'USAGE ON SCHEMA ')
             THEN to_regnamespace(replace(g, 'USAGE ON SCHEMA ', '')) IS NOT NULL
             ELSE to_regclass(replace(g, 'SELECT ON TABLE ', '')) IS NOT NULL END
- ORDER BY place
+ ORDER BY number
 """
 _TRIGGERS: Final = """
 SELECT quote_ident(t.tgname) AS name, format('%I.%I', n.nspname, c.relname) AS relation,

@@ -91,7 +91,7 @@ class RealtimeClient:
 
     @property
     def cursor(self) -> str | None:
-        """The newest place in the stream up to which all was handed over: to be kept for later."""
+        """The newest cursor up to which everything was handed over. Keep it to resume later."""
         return self._handover.cursor
 
     @property

@@ -17,7 +17,7 @@ class Handover:
 
     def __init__(self, cursor: str | None, most: int) -> None:
         self.cursor = cursor
-        # An event, a place that the stream has come to, or both; None only wakes who waits.
+        # An event, a cursor, or both; None only wakes who waits.
         self._queue: asyncio.Queue[tuple[Event | None, str | None] | None] = asyncio.Queue(most)
 
     @property

@@ -167,7 +167,7 @@ class Keeper:
         await self._world.sleep(delay)
 
     async def _visit(self, token: str) -> Closed:
-        """One connection, from its beginning to its end."""
+        """Run one connection, from its start to its end."""
         began = self._world.clock()
         limit = self._timings.connect_within
         url = self._address.at(self._progress.begin())

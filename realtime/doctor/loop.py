@@ -35,14 +35,14 @@ async def full_loop(deployment: Deployment) -> Sequence[Finding]:
     async with deployment.connect(direct=True) as reader, deployment.connect() as writer:
         heard = await _hear_rings(reader)
         event_log = EventLog(reader)
-        place = await event_log.current_cursor()
+        cursor = await event_log.current_cursor()
         began = time.perf_counter()
         try:
             await writer.execute(_EMIT, topic)
         except asyncpg.PostgresError as error:
             return [_cannot_write(error)]
         is_heard = await _rings(heard)
-        is_read = await _holds(event_log, place, topic)
+        is_read = await _holds(event_log, cursor, topic)
         took = 1000 * (time.perf_counter() - began)
         is_silent = await writer.fetchval(_IS_SILENT)
     return [_judge(is_read, is_heard, is_silent, took)]
@@ -82,8 +82,8 @@ async def _rings(heard: asyncio.Event) -> bool:
     return True
 
 
-async def _holds(event_log: EventLog, place: Cursor, topic: str) -> bool:
-    async with aclosing(event_log.read(place)) as pages:
+async def _holds(event_log: EventLog, cursor: Cursor, topic: str) -> bool:
+    async with aclosing(event_log.read(cursor)) as pages:
         async for page in pages:
             if any(event.topic == topic for event in page.events):
                 return True

@@ -47,8 +47,8 @@ SELECT log_end.*,
        array(SELECT CASE WHEN bot_id IS NULL
                     THEN EXISTS (SELECT FROM relay.authenticate(user_id, 'id'))
                     ELSE EXISTS (SELECT FROM relay.authorize(user_id::uuid, bot_id::uuid)) END
-               FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked(user_id, bot_id, place)
-              ORDER BY place) AS allowed
+               FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked(user_id, bot_id, number)
+              ORDER BY number) AS allowed
   FROM {log_end("$3", "$4", "$5")}
 """
 

@@ -209,7 +209,7 @@ class EventLog:
         All statements see one snapshot; the transaction ends with the last page. TRUNCATE minds no
         snapshot, so the lock comes before it: what retention removes is gone before, or after.
         """
-        place = (cursor.last, list(cursor.open))
+        arguments = (cursor.last, list(cursor.open))
         async with self._connection.transaction(isolation="repeatable_read", readonly=True):
             await self._connection.execute("LOCK TABLE relay.events IN ACCESS SHARE MODE")
             asked = self._monotonic()
@@ -217,11 +217,13 @@ class EventLog:
             (snapshot, taken_at), _ = self._check_state(rows, cursor, newest)
             offset = asked - taken_at
             changes = await self._connection.fetch(
-                _READ_ACCESS_CHANGES, *place, timeout=LARGE_READ_SECONDS
+                _READ_ACCESS_CHANGES, *arguments, timeout=LARGE_READ_SECONDS
             )
             seconds = self._monotonic() - asked
             yield _page(snapshot, changes, offset, is_last=False, seconds=seconds)
-            events = await self._connection.cursor(_READ_EVENTS, *place, timeout=LARGE_READ_SECONDS)
+            events = await self._connection.cursor(
+                _READ_EVENTS, *arguments, timeout=LARGE_READ_SECONDS
+            )
             # The first page waits until all rows are sorted.
             following = await events.fetch(PAGE_ROWS, timeout=LARGE_READ_SECONDS)
             is_last = False

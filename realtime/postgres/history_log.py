@@ -1,6 +1,6 @@
 """Reads `relay.events` backwards in time, for sockets that come back with a cursor.
 
-One statement for many topics, each from a place of its own, on the index over (topic, xid): what a
+One statement for many topics, each from a cursor of its own, on the index over (topic, xid): what a
 client is owed costs what happened on its own topic.
 """
 

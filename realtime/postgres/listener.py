@@ -141,7 +141,7 @@ class Listener:
 
     async def _try_hearing(self, doorbell: Doorbell) -> None:
         try:
-            await doorbell.try_hearing(self._ring_from_elsewhere)
+            await doorbell.try_hearing(self._ring_over_another)
         except asyncpg.PostgresError as error:
             log.warning(LogLine("listen_test_failed", error=error))
         if not doorbell.can_hear:
@@ -150,7 +150,7 @@ class Listener:
                 LogLine("listen_hears_nothing", poll_seconds=self._intervals.poll, cure=cure)
             )
 
-    async def _ring_from_elsewhere(self) -> None:
+    async def _ring_over_another(self) -> None:
         connection = await connect(self._dsn, self._timeout)
         try:
             await connection.execute("SELECT relay.tell('ring', '')")

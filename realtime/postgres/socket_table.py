@@ -46,12 +46,12 @@ _OWN = "SELECT id::text FROM relay.connections WHERE node_id = $1"
 
 LIVE = f"node.heartbeat_at > clock_timestamp() - make_interval(secs => {ALIVE_SECONDS})"
 """In SQL: whether the row `node` of `relay.nodes` is of a running process."""
-_ELSEWHERE = f"""
+_REMOTE = f"""
   FROM relay.connections AS one JOIN relay.nodes AS node ON node.id = one.node_id
  WHERE node.id <> $1 AND {LIVE}
 """
-_COUNT_ELSEWHERE = f"""
-WITH others AS MATERIALIZED (SELECT one.user_id, one.topic {_ELSEWHERE}),
+_COUNT_REMOTE = f"""
+WITH others AS MATERIALIZED (SELECT one.user_id, one.topic {_REMOTE}),
      users AS (SELECT user_id FROM others EXCEPT SELECT unnest($2::uuid[])),
      topics AS (SELECT topic FROM others EXCEPT SELECT unnest($3::text[]))
 SELECT (SELECT count(*) FROM relay.nodes AS node WHERE id <> $1 AND {LIVE}) AS nodes,
@@ -59,18 +59,18 @@ SELECT (SELECT count(*) FROM relay.nodes AS node WHERE id <> $1 AND {LIVE}) AS n
        (SELECT count(*) FROM users) AS users,
        (SELECT count(*) FROM topics WHERE topic LIKE 'bot:%') AS bots
 """
-_LIST_ELSEWHERE = f"""
+_LIST_REMOTE = f"""
 SELECT one.id::text, one.node_id::text, one.topic, one.user_id::text, one.username,
        extract(epoch FROM one.opened_at)::float8
-{_ELSEWHERE} AND ($2::uuid IS NULL OR one.id > $2)
+{_REMOTE} AND ($2::uuid IS NULL OR one.id > $2)
  ORDER BY one.id LIMIT $3
 """
-_PEOPLE_ELSEWHERE = f"""
+_PEOPLE_REMOTE = f"""
 SELECT asked.topic, found.user_id::text, found.username, extract(epoch FROM since)::float8
   FROM unnest($2::text[]) AS asked(topic)
  CROSS JOIN LATERAL (
     SELECT one.user_id, min(one.username) AS username, min(one.opened_at) AS since
-      {_ELSEWHERE} AND one.topic = asked.topic
+      {_REMOTE} AND one.topic = asked.topic
      GROUP BY one.user_id ORDER BY since, one.user_id LIMIT $3) AS found
 """
 
@@ -185,7 +185,7 @@ class SocketTable(HubObserver):
         Raises:
             Refused: 1013, the database cannot be asked.
         """
-        (row,) = await self._ask(_COUNT_ELSEWHERE, list(users), list(topics))
+        (row,) = await self._ask(_COUNT_REMOTE, list(users), list(topics))
         return RemoteCounts(*row)
 
     async def page(self, after: str | None, limit: int) -> list[RemoteSocket]:
@@ -197,7 +197,7 @@ class SocketTable(HubObserver):
         Raises:
             Refused: 1013, the database cannot be asked.
         """
-        return [RemoteSocket(*row) for row in await self._ask(_LIST_ELSEWHERE, after, limit)]
+        return [RemoteSocket(*row) for row in await self._ask(_LIST_REMOTE, after, limit)]
 
     async def people_on(self, topics: Sequence[str]) -> dict[str, dict[str, Person]]:
         """Name who has a socket on each of the topics in the other processes, by topic and user id.
@@ -208,9 +208,7 @@ class SocketTable(HubObserver):
             Refused: 1013, the database cannot be asked.
         """
         people: dict[str, dict[str, Person]] = {topic: {} for topic in topics}
-        for topic, *person in await self._ask(
-            _PEOPLE_ELSEWHERE, list(topics), self._max_people + 1
-        ):
+        for topic, *person in await self._ask(_PEOPLE_REMOTE, list(topics), self._max_people + 1):
             people[topic][person[0]] = Person(*person)
         return people
 

@@ -79,12 +79,12 @@ def ends_first(changes: Sequence[AccessChange]) -> Sequence[AccessChange]:
     for change in changes:
         first.setdefault((change.xid, change.topic), change.id)
 
-    def place(change: AccessChange) -> tuple[int, bool]:
+    def order(change: AccessChange) -> tuple[int, bool]:
         if _ends_topic(change):
             return first[change.xid, change.topic], False
         return change.id, True
 
-    return sorted(changes, key=place)
+    return sorted(changes, key=order)
 
 
 def _ends_topic(change: AccessChange) -> bool:

@@ -1,7 +1,7 @@
 """Who is shown as present on a bot. It is about users, not sockets, and ignores a reload of a page.
 
 Two sources say who has a socket: this process's memory (`here`), and readings of the rows that the
-other processes write (`elsewhere`). No user leaves just because time passes: only a reading can say
+other processes write (`remote`). No user leaves just because time passes: only a reading can say
 so. So nothing changes while the database is away. Access changes come with the log and count at
 once on every process, before the rows of the others change.
 
@@ -81,7 +81,7 @@ class _Room:
     shown: dict[str, Person] = field(default_factory=dict)
     missing: dict[str, float] = field(default_factory=dict)
     """Users who are shown and missing, and when that was noticed."""
-    elsewhere: People = field(default_factory=dict)
+    remote: People = field(default_factory=dict)
     read_at: float = NEVER
     """When the reading began that found them."""
     is_truncated: bool = False
@@ -121,14 +121,14 @@ class Presence:
         del self._rooms[topic]
 
     def read(self, began: float, found: Mapping[str, People]) -> None:
-        """A reading of who is elsewhere, for these topics.
+        """A reading of who is on other processes, for these topics.
 
         Args:
             began: when it was asked for, on the clock.
         """
         for topic in found.keys() & self._rooms.keys():
             room = self._rooms[topic]
-            room.elsewhere, room.read_at = found[topic], began
+            room.remote, room.read_at = found[topic], began
 
     def lost(self) -> None:
         """The database was away: its first answers may not list everybody."""
@@ -148,7 +148,7 @@ class Presence:
         room = self._rooms[topic]
         if room.read_at == NEVER:
             return None
-        present = self._present(topic, room.elsewhere, room.read_at, here)
+        present = self._present(topic, room.remote, room.read_at, here)
         left = self._take_out(topic, room, present.keys() | set(asked))
         joined = self._let_in(room, present)
         return PresenceDiff(joined, left, room.is_truncated)
@@ -158,18 +158,16 @@ class Presence:
         room = self._rooms[topic]
         return Listing(_longest_first(room.shown.values()), room.is_truncated)
 
-    def listing(self, topic: str, elsewhere: People, began: float, here: People) -> Listing:
+    def listing(self, topic: str, remote: People, began: float, here: People) -> Listing:
         """Who is there at this moment, by a reading of its own."""
-        people = _longest_first(self._present(topic, elsewhere, began, here).values())
+        people = _longest_first(self._present(topic, remote, began, here).values())
         return Listing(people[: self._max_people], len(people) > self._max_people)
 
-    def _present(
-        self, topic: str, elsewhere: People, began: float, here: People
-    ) -> dict[str, Person]:
+    def _present(self, topic: str, remote: People, began: float, here: People) -> dict[str, Person]:
         is_cut_off = self._changes.is_cut_off
         found = {
             user_id: person
-            for user_id, person in elsewhere.items()
+            for user_id, person in remote.items()
             if not is_cut_off(topic, user_id, began)
         }
         for user_id, person in here.items():
@@ -263,8 +261,8 @@ class PresenceBroadcaster(HubObserver):
     """Tells sockets who is there.
 
     Args:
-        elsewhere: who has sockets in other processes, for each of some topics; raises Refused where
-            the database cannot be asked.
+        read_remote: reads who has sockets in other processes, for each of some topics. Raises
+            Refused if the database cannot be asked.
         frame: joins messages into the bytes for a socket.
         pause: awaited between bots, and between the slices of a fan-out.
         monotonic: seconds.
@@ -279,7 +277,7 @@ class PresenceBroadcaster(HubObserver):
         presence: Presence,
         hub: Hub,
         *,
-        elsewhere: ReadRemotePeople,
+        read_remote: ReadRemotePeople,
         frame: Framer,
         pause: Callable[[], Awaitable[None]],
         monotonic: Callable[[], float],
@@ -294,7 +292,7 @@ class PresenceBroadcaster(HubObserver):
         self._presence = presence
         self._hub = hub
         hub.add_observer(self)
-        self._elsewhere = elsewhere
+        self._read_remote = read_remote
         self._frame = frame
         self._pause = pause
         self._monotonic = monotonic
@@ -360,7 +358,7 @@ class PresenceBroadcaster(HubObserver):
             Refused: 1013, the database cannot be asked.
         """
         began = self._monotonic()
-        found = await self._elsewhere([topic])
+        found = await self._read_remote([topic])
         here, _ = self._here(topic)
         return self._presence.listing(topic, found[topic], began, here)
 
@@ -381,7 +379,7 @@ class PresenceBroadcaster(HubObserver):
         self._read_due_at = began + self._read_seconds
         topics = tuple(self._watchers)
         try:
-            found = await self._elsewhere(topics)
+            found = await self._read_remote(topics)
         except Refused:  # which has been logged
             self._presence.lost()
             return

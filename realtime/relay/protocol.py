@@ -140,8 +140,8 @@ def rfc3339(epoch: float) -> str:
 
 def stamp(payload: str, event_id: str, cursor: str | None) -> bytes:
     """The wire message of an event: its payload with `id` (and `cursor`) spliced in front."""
-    place = f'"cursor":"{cursor}",' if cursor else ""
-    return f'{{"id":"{event_id}",{place}{payload[1:]}'.encode()
+    field = f'"cursor":"{cursor}",' if cursor else ""
+    return f'{{"id":"{event_id}",{field}{payload[1:]}'.encode()
 
 
 def _encode(message: Mapping[str, Any]) -> bytes:
@@ -154,8 +154,8 @@ def connection_established(data: Mapping[str, Any]) -> bytes:
 
 
 def pong(timestamp: str | float, cursor: str | None) -> bytes:
-    place = {} if cursor is None else {"cursor": cursor}
-    return _encode({"type": "pong", "timestamp": timestamp, **place})
+    fields = {} if cursor is None else {"cursor": cursor}
+    return _encode({"type": "pong", "timestamp": timestamp, **fields})
 
 
 def error(code: ErrorCode, message: str) -> bytes:

@@ -127,7 +127,7 @@ class ReadRange(NamedTuple):
 
 
 def range_for(cursors: Iterable[Cursor]) -> ReadRange:
-    """The place from which everything is read that any of the cursors has not seen."""
+    """The cursor that has seen only what all of them have seen."""
     given = list(cursors)
     return ReadRange(
         min(cursor.last for cursor in given),

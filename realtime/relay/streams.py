@@ -38,13 +38,13 @@ class Streams:
         """When the next update of a thing may be sent, by topic and subject, the earliest first."""
         self._held: dict[str, list[Event]] = {}
         """By topic; of each thing the newest."""
-        self._places: dict[str, Position] = {}
+        self._positions: dict[str, Position] = {}
         """By topic, the position from before what is held there."""
 
     def forget(self) -> None:
         """Drop what is held: it will be read again, or all sockets are told that they missed it."""
         self._held.clear()
-        self._places.clear()
+        self._positions.clear()
 
     def select(
         self, found: Mapping[str, list[Event]], position: Position
@@ -62,7 +62,7 @@ class Streams:
                 selected[topic] = events
             else:
                 self._held[topic] = events
-                self._places.setdefault(topic, position)
+                self._positions.setdefault(topic, position)
         return selected
 
     def sent(self, topic: str, events: Iterable[Event]) -> None:
@@ -74,11 +74,11 @@ class Streams:
                 if len(self._not_before) < self._max_remembered:
                     self._not_before[topic, event.subject] = not_before
         self._held.pop(topic, None)
-        self._places.pop(topic, None)
+        self._positions.pop(topic, None)
 
     def position_before(self, topic: str) -> Position | None:
         """The position from before what is held on a topic; None: nothing is."""
-        return self._places.get(topic)
+        return self._positions.get(topic)
 
     def due_in(self) -> float:
         """Seconds until something that is held is to be sent; infinite: nothing is held."""

@@ -139,7 +139,7 @@ def _make_presence(
     return PresenceBroadcaster(
         Presence(time.monotonic, grace=intervals.presence_grace),
         hub,
-        elsewhere=socket_table.people_on,
+        read_remote=socket_table.people_on,
         frame=frame,
         pause=_give_way,
         monotonic=time.monotonic,

@@ -16,7 +16,7 @@ from realtime.simulate import cast, corpus
 from realtime.simulate.acts import Act
 from realtime.simulate.plan import timeline
 from realtime.simulate.player import Player
-from realtime.simulate.progress import Screen, Tally
+from realtime.simulate.progress import Progress, Screen
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -53,9 +53,9 @@ async def _run(dsn: str, options: Options) -> None:
     actors = cast.build(
         corpus.read(), bots=options.bots, people=options.people, guest_at=options.beside
     )
-    tally = Tally(time.monotonic)
-    screen = Screen(tally, is_quiet=options.beside is not None)
-    player = Player(dsn, actors, tally, screen.say, time.monotonic)
+    progress = Progress(time.monotonic)
+    screen = Screen(progress, is_quiet=options.beside is not None)
+    player = Player(dsn, actors, progress, screen.say, time.monotonic)
     stop = asyncio.Event()
     _stop_when_told(stop, options)
     try:
@@ -64,7 +64,7 @@ async def _run(dsn: str, options: Options) -> None:
         plan = timeline(random.Random(seed), actors, rate=options.rate, new_id=uuid4)
         await _play(player, plan, stop, screen)
         if options.beside is None:
-            screen.say(tally.summary())
+            screen.say(progress.summary())
             screen.say(await _end(player, keep=options.keep))
     finally:
         player.close()

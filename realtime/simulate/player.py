@@ -15,7 +15,7 @@ import asyncpg
 from realtime.simulate import cast as casting
 from realtime.simulate.acts import Act
 from realtime.simulate.cast import Cast
-from realtime.simulate.progress import Clock, Tally
+from realtime.simulate.progress import Clock, Progress
 
 TIMEOUT_SECONDS: Final = 10.0
 MAX_LATE_SECONDS: Final = 1.0
@@ -53,11 +53,11 @@ class Player:
     """
 
     def __init__(
-        self, dsn: str, cast: Cast, tally: Tally, say: Callable[[str], None], clock: Clock
+        self, dsn: str, cast: Cast, progress: Progress, say: Callable[[str], None], clock: Clock
     ) -> None:
         self._dsn = dsn
         self._cast = cast
-        self._tally = tally
+        self._progress = progress
         self._say = say
         self._clock = clock
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
@@ -145,7 +145,7 @@ class Player:
         """Try again until it works, or we are told to stop."""
         self._say(f"the database is away ({_named(error)}); trying again until it is back")
         since, wait = self._clock(), FIRST_WAIT_SECONDS
-        self._tally.outages += 1
+        self._progress.outages += 1
         self.close()
         while not await _stopped_within(wait, stop):
             try:
@@ -156,7 +156,7 @@ class Player:
             else:
                 self._say(f"the database is back after {self._clock() - since:.1f} s")
                 break
-        self._tally.seconds_away += self._clock() - since
+        self._progress.seconds_away += self._clock() - since
 
     async def _execute(self, act: Act) -> None:
         connection = self._connection or await self._connect()
@@ -166,7 +166,7 @@ class Player:
             # Somebody deleted people or bots of the cast: they enter again, and this is let go.
             await self._enter(connection)
         else:
-            self._tally.add(act)
+            self._progress.add(act)
 
 
 async def _stopped_within(seconds: float, stop: asyncio.Event) -> bool:

@@ -21,7 +21,7 @@ CLEAR_LINE: Final = "\r\x1b[2K"
 Clock = Callable[[], float]
 
 
-class Tally:
+class Progress:
     """What was done so far, and how fast lately."""
 
     def __init__(self, clock: Clock) -> None:
@@ -96,8 +96,8 @@ class Screen:
         is_quiet: only what is said, no progress.
     """
 
-    def __init__(self, tally: Tally, stream: TextIO | None = None, *, is_quiet: bool) -> None:
-        self._tally = tally
+    def __init__(self, progress: Progress, stream: TextIO | None = None, *, is_quiet: bool) -> None:
+        self._progress = progress
         self._stream = stream or sys.stdout
         self._is_quiet = is_quiet
         self._is_live = self._stream.isatty() and not is_quiet
@@ -108,7 +108,7 @@ class Screen:
 
     def show(self) -> None:
         """How it goes by now."""
-        line = self._tally.line()
+        line = self._progress.line()
         if not self._is_live:
             self._write(line + "\n")
             return

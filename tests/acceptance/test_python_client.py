@@ -171,7 +171,7 @@ async def test_a_refused_token_without_another_is_the_end(
 async def test_who_is_revoked_hears_it_and_is_out(
     server: RunningServer, platform: Platform, world: World
 ) -> None:
-    """The farewell is handed over, then 4003 is raised; a second start is let in after a grant."""
+    """The final message is handed over, then 4003 is raised; after a grant a second start works."""
     client = client_of(server, world)
     async with client as events:
         await next_of(events, "connection_established")

@@ -173,7 +173,7 @@ def test_what_was_committed_between_revoke_and_grant_must_not_be_seen(history: H
 
 
 def test_the_revoking_transactions_own_messages_must_not_be_seen(history: History) -> None:
-    """Its farewell may; and where the same transaction gave access back, nothing is hidden."""
+    """Its final message may; and where the same transaction gave access back, nothing is hidden."""
     history.begin(1)
     history.revoke(20, 10)
     history.rows[19] = LogRow(19, 20, SEAT.topic, "eject", SEAT.user, 4003, "{}")
@@ -188,7 +188,7 @@ def test_the_revoking_transactions_own_messages_must_not_be_seen(history: Histor
 
 
 def test_what_nobody_committed_or_another_was_meant_for_is_foreign(history: History) -> None:
-    """An event from nowhere, one of another topic, another user's farewell."""
+    """An event from nowhere, one of another topic, another user's final message."""
     history.begin(1)
     history.commit(10, 2, topic="bot:other")
     history.rows[11] = LogRow(11, 11, SEAT.topic, "eject", "user-2", 4003, "{}")

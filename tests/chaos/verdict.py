@@ -2,7 +2,7 @@
 
 For a client of user U on topic T, with the truth of `ledger` and the record of `record`:
 
-- *foreign*: what it saw is a committed event of T, or the farewell of an ejection of U from T.
+- *foreign*: what it saw is a committed event of T, or the final message of an ejection of U from T.
 - *missing*: within an episode (see `record`), it saw every event of T that was committed after the
   episode began: those not covered by the cursor that the server named then, and those whose COMMIT
   was sent after the client was told. Where the server declared the episode over, only what the
@@ -37,7 +37,7 @@ from tests.chaos.ledger import Interval, LogRow, Truth
 from tests.chaos.population import Absence, Population
 from tests.chaos.record import Ending, Episode, Greeting, Record, Seen
 
-FAREWELL = "permission_change"
+FINAL_MESSAGE = "permission_change"
 
 
 class Violation(NamedTuple):

@@ -19,7 +19,7 @@ from realtime.simulate import cast, corpus
 from realtime.simulate.cast import Cast
 from realtime.simulate.plan import timeline
 from realtime.simulate.player import AWAY, Player, SimulateError
-from realtime.simulate.progress import Tally
+from realtime.simulate.progress import Progress
 from tests.platform import Platform
 from tests.postgres import restart
 from tests.waiting import eventually
@@ -57,8 +57,8 @@ class Simulation:
         self.cast: Cast = cast.build(corpus.read(), bots=3, people=7, guest_at=guest_at)
         hurried = count(step=1_000_000)
         self.clock = clock or (lambda: float(next(hurried)))
-        self.tally = Tally(lambda: 0.0)
-        self.player = Player(dsn, self.cast, self.tally, self.said.append, self.clock)
+        self.progress = Progress(lambda: 0.0)
+        self.player = Player(dsn, self.cast, self.progress, self.said.append, self.clock)
         self.stop = asyncio.Event()
         self.plan = timeline(random.Random(1), self.cast, rate=5, new_id=uuid4)
 
@@ -192,7 +192,7 @@ async def test_whom_somebody_deletes_enters_again(
         await simulation.play(2000)
         assert await platform.connection.fetchval("SELECT count(*) FROM users") == 7
         assert await platform.connection.fetchval("SELECT count(*) FROM messages") > 0
-    assert simulation.tally.outages == 0
+    assert simulation.progress.outages == 0
 
 
 @pytest.mark.gen_test
@@ -218,16 +218,16 @@ async def test_an_outage_is_said_and_waited_for(
     simulation = simulate(stoppable_postgres.dsn(), clock=asyncio.get_running_loop().time)
     await simulation.player.open()
     playing = asyncio.create_task(simulation.player.play(simulation.plan, simulation.stop))
-    await eventually(lambda: simulation.tally.counts.total() > 3)
+    await eventually(lambda: simulation.progress.counts.total() > 3)
     await restart(stoppable_postgres)
     await eventually(lambda: any("is back after" in line for line in simulation.said))
-    counted = simulation.tally.counts.total()
-    await eventually(lambda: simulation.tally.counts.total() > counted + 3)
+    counted = simulation.progress.counts.total()
+    await eventually(lambda: simulation.progress.counts.total() > counted + 3)
     simulation.stop.set()
     await playing
     assert "the database is away" in simulation.said[0]
-    assert simulation.tally.outages >= 1
-    assert simulation.tally.seconds_away > 0
+    assert simulation.progress.outages >= 1
+    assert simulation.progress.seconds_away > 0
 
 
 @pytest.mark.gen_test

@@ -60,7 +60,7 @@ async def test_a_changed_role_names_the_old_one(platform: Platform, world: World
 
 @pytest.mark.gen_test
 async def test_a_revoke_also_ejects_with_the_same_message(platform: Platform, world: World) -> None:
-    """The farewell is the event, letter for letter, for the socket is stopped before the event."""
+    """The final message is the event, letter for letter: the socket is stopped before the event."""
     await act_as(platform, world.owner)
     log, again = await Log.since_now(platform), await Log.since_now(platform)
     await platform.revoke(world.bot, world.guest)

@@ -26,7 +26,7 @@ from tests.unit.relay_fakes import (
     unframe,
 )
 
-FAREWELL = '{"type":"permission_change"}'
+FINAL_MESSAGE = '{"type":"permission_change"}'
 
 
 class ModelLog(FakeDatabase):
@@ -50,7 +50,7 @@ class ModelLog(FakeDatabase):
             self.write(xid, topic, granted_to=user if deed == "grant" else None)
         if deed in ("revoke", "drop", "recheck"):
             self.change_access(
-                xid, topic, user, final_message=FAREWELL, is_recheck=deed != "revoke"
+                xid, topic, user, final_message=FINAL_MESSAGE, is_recheck=deed != "revoke"
             )
 
     def commit(self, xid: int) -> None:
@@ -107,7 +107,7 @@ class Watched:
         """When it was last found to be still allowed."""
         self.sent: set[int] = set()
         self.newest_written = 0
-        self.said_farewell = False
+        self.said_final_message = False
         self.closed: str | None = None
 
     # The way to the socket.
@@ -118,7 +118,7 @@ class Watched:
         assert self.is_welcome, "sent before it was welcomed"
         rows = {row.id: row for row in self.log.committed}
         for message in unframe(frames):
-            assert not self.said_farewell, "sent after its final_message"
+            assert not self.said_final_message, "sent after its final_message"
             if message["type"] == "resync":
                 self._resync()
             else:
@@ -140,7 +140,7 @@ class Watched:
         self.sent.add(row.id)
         if isinstance(row, AccessChange):
             assert (row.topic, row.user_id) == (self.topic, self.user), "another's final_message"
-            self.said_farewell = True
+            self.said_final_message = True
             return
         assert row.topic == self.topic, "sent another topic's event"
         assert not self._happened(self.log.losses, self.base, time), "sent after a revocation"

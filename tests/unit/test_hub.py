@@ -29,7 +29,7 @@ from tests.unit.relay_fakes import (
     seen,
 )
 
-FAREWELL = '{"type":"permission_change"}'
+FINAL_MESSAGE = '{"type":"permission_change"}'
 
 
 # Coming and going.
@@ -238,7 +238,7 @@ def test_cut_off_before_the_events() -> None:
     asked = Asked()
     hub = make_hub(asked)
     (subscriber, sink), (_, other) = join(hub), join(hub, GRACE)
-    revoke = access_change(9, 10, final_message=FAREWELL)
+    revoke = access_change(9, 10, final_message=FINAL_MESSAGE)
     read(hub, at(10), "c", revoke, event(1, 5))
     read(hub, at(11), "d", event(2, 11))
     assert sink.messages == [{"id": "9-0", "type": "permission_change"}]
@@ -256,8 +256,8 @@ def test_the_end_of_a_bot_comes_before_its_permissions() -> None:
         hub,
         at(11),
         "c",
-        access_change(5, 9, user_id=GRACE, final_message=FAREWELL),
-        access_change(6, 10, user_id=ADA, final_message=FAREWELL),
+        access_change(5, 9, user_id=GRACE, final_message=FINAL_MESSAGE),
+        access_change(6, 10, user_id=ADA, final_message=FINAL_MESSAGE),
         access_change(7, 10, user_id=None, final_message=bot_deleted),
     )
     assert grace.messages == [{"id": "5-0", "type": "permission_change"}]

@@ -1,4 +1,4 @@
-"""Tests of `realtime.relay.hub`: sockets whose right is in doubt, and events lost for good."""
+"""Tests of `realtime.relay.hub`: rechecks of sockets, and events lost for good."""
 
 import pytest
 
@@ -22,7 +22,7 @@ from tests.unit.relay_fakes import (
     read_part,
 )
 
-FAREWELL = '{"type":"permission_change"}'
+FINAL_MESSAGE = '{"type":"permission_change"}'
 
 
 def stay(hub: Hub, subscriber: Subscriber, until: Cursor) -> None:
@@ -39,7 +39,7 @@ def test_stays_as_if_nothing_had_been() -> None:
     hub = make_hub(asked := Asked())
     subscriber, sink = join(hub)
     read(hub, at(8), "b")
-    recheck = access_change(1, 10, final_message=FAREWELL, is_recheck=True)
+    recheck = access_change(1, 10, final_message=FINAL_MESSAGE, is_recheck=True)
     read(hub, at(10), "c", recheck, event(2, 10))
     assert (subscriber.state, asked, sink.ids) == (State.PAUSED, [(subscriber, recheck)], [])
     stay(hub, subscriber, at(12))
@@ -89,7 +89,7 @@ def test_may_not_stay() -> None:
     """A paused socket that may not stay is sent its final_message, and nothing that was held."""
     hub = make_hub()
     (first, sink), (second, other) = join(hub), join(hub, GRACE)
-    told = access_change(1, 10, final_message=FAREWELL, is_recheck=True)
+    told = access_change(1, 10, final_message=FINAL_MESSAGE, is_recheck=True)
     untold = access_change(2, 10, user_id=GRACE, is_recheck=True)
     read(hub, at(10), "c", told, untold, event(3, 10))
     hub.refuse(first, told)
@@ -99,11 +99,11 @@ def test_may_not_stay() -> None:
     assert other.messages == []
 
 
-def test_no_second_farewell() -> None:
+def test_no_second_final_message() -> None:
     """A socket that was told already when it was cut off is not told again when it must go."""
     hub = make_hub()
     subscriber, sink = join(hub)
-    read(hub, at(10), "c", told := access_change(1, 10, final_message=FAREWELL))
+    read(hub, at(10), "c", told := access_change(1, 10, final_message=FINAL_MESSAGE))
     hub.refuse(subscriber, told)
     assert (sink.ids, sink.closed) == ([1], (4003, "access ended"))
 
@@ -130,7 +130,7 @@ def test_revoked_while_away() -> None:
     hub = make_hub(asked := Asked())
     subscriber, sink = join(hub)
     read(hub, at(10), "c", access_change(1, 10, is_recheck=True))
-    revoke = access_change(3, 13, final_message=FAREWELL)
+    revoke = access_change(3, 13, final_message=FINAL_MESSAGE)
     read(hub, at(13), "d", revoke, event(2, 12), event(4, 13))
     stay(hub, subscriber, at(12))
     read(hub, at(13), "e")

@@ -55,7 +55,7 @@ class OneProcess:
         self.relay = PresenceBroadcaster(
             Presence(lambda: self.now, grace=GRACE_SECONDS),
             self.hub,
-            elsewhere=self.elsewhere,
+            read_remote=self.elsewhere,
             frame=frame,
             pause=self.pause,
             monotonic=lambda: self.now,
@@ -164,7 +164,7 @@ def test_who_may_not_read_is_not_told() -> None:
     """Neither who is cut off nor, for the time being, who is asked about; those get a new state."""
     process = OneProcess()
     _, sink = process.join(ADA, asks=True)
-    doubted, doubted_sink = process.join(GRACE, asks=True)
+    rechecked, rechecked_sink = process.join(GRACE, asks=True)
     _, cut_sink = process.join("mallory", asks=True)
     process.look()
     read(process.hub, at(10), "c", access_change(1, 10, user_id=GRACE, is_recheck=True))
@@ -173,11 +173,11 @@ def test_who_may_not_read_is_not_told() -> None:
     process.look()
     change = message("presence_diff", joined=[person(JOAN)], left=[person("mallory")])
     assert sink.messages[1:] == [change]
-    assert [len(one.messages) for one in (doubted_sink, cut_sink)] == [1, 1]
-    process.hub.stay(doubted, process.asked[0][1], at(12))
+    assert [len(one.messages) for one in (rechecked_sink, cut_sink)] == [1, 1]
+    process.hub.stay(rechecked, process.asked[0][1], at(12))
     read(process.hub, at(13), "e")
     process.look()
-    assert doubted_sink.messages[1:] == [
+    assert rechecked_sink.messages[1:] == [
         message("presence_state", users=[person(ADA), person(GRACE), person(JOAN)])
     ]
     assert len(sink.messages) == 2

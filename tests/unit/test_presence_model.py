@@ -52,7 +52,7 @@ class Cluster:
         self.is_away = False
         self.gone_since: dict[str, float] = {}
         self.changed_at: dict[str, float] = {}
-        self.doubted_at: dict[str, float] = {}
+        self.rechecked_at: dict[str, float] = {}
         """Ejected, or asked about again while they were not there: they get no grace."""
         for node in self.nodes:
             node.presence.open(BOT)
@@ -115,7 +115,7 @@ class Cluster:
                 }
         if not is_recheck:
             self.changed_at[user] = self.now
-        self.doubted_at[user] = self.now
+        self.rechecked_at[user] = self.now
         self._note_gone(user)
 
     def step(self, number_of_steps: int = 1) -> None:
@@ -152,10 +152,10 @@ class Cluster:
         absent_for = self.now - self.gone_since.get(user, self.now)
         # It shows with the next look, or with the first that can be had; and for a while what
         # other processes say of them is not believed.
-        doubted_at = self.doubted_at.get(user, -1e9)
-        is_doubted = self.now - doubted_at <= RECHECK_SECONDS + STEP
-        was_doubted = is_doubted or doubted_at >= self.gone_since.get(user, self.now)
-        assert was_doubted or absent_for >= GRACE_SECONDS, f"{user} was gone for {absent_for} s"
+        rechecked_at = self.rechecked_at.get(user, -1e9)
+        is_rechecked = self.now - rechecked_at <= RECHECK_SECONDS + STEP
+        was_rechecked = is_rechecked or rechecked_at >= self.gone_since.get(user, self.now)
+        assert was_rechecked or absent_for >= GRACE_SECONDS, f"{user} was gone for {absent_for} s"
 
     def _elsewhere(self, number: int) -> dict[str, Person]:
         found: dict[str, Person] = {}

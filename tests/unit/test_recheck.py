@@ -30,7 +30,7 @@ from tests.unit.relay_fakes import (
     while_running,
 )
 
-FAREWELL = '{"type":"permission_change"}'
+FINAL_MESSAGE = '{"type":"permission_change"}'
 
 
 class FakeAccess:
@@ -79,7 +79,7 @@ def cut_off(
     """Sockets of these users, which one read's changes cut off."""
     sinks = [join(rechecking.hub, user)[1] for user in users]
     rows = [
-        access_change(number, 10, user_id=user, final_message=FAREWELL, is_recheck=is_recheck)
+        access_change(number, 10, user_id=user, final_message=FINAL_MESSAGE, is_recheck=is_recheck)
         for number, user in enumerate(dict.fromkeys(users), 1)
     ]
     read(rechecking.hub, at(10), "c", *rows)

@@ -15,7 +15,7 @@ from realtime.simulate import cast, corpus
 from realtime.simulate.acts import WORDS, Act
 from realtime.simulate.cast import Cast
 from realtime.simulate.plan import timeline
-from realtime.simulate.progress import CLEAR_LINE, Screen, Tally
+from realtime.simulate.progress import CLEAR_LINE, Progress, Screen
 from tests.unit.test_main import call
 
 GUEST_AT = (UUID(int=1), UUID(int=2))
@@ -156,12 +156,12 @@ class Terminal(io.StringIO):
         return True
 
 
-def counted(clock: Clock) -> Tally:
-    tally = Tally(clock)
+def counted(clock: Clock) -> Progress:
+    progress = Progress(clock)
     for kind in ["messages"] * 3 + ["answers"] * 2 + [WORDS] * 40:
-        tally.add(Act(kind, ""))
+        progress.add(Act(kind, ""))
     clock.now += 2
-    return tally
+    return progress
 
 
 def test_the_line_tells_the_rate_and_the_totals() -> None:
@@ -172,27 +172,27 @@ def test_the_line_tells_the_rate_and_the_totals() -> None:
 def test_the_rate_is_that_of_the_last_seconds() -> None:
     """What is long past does not count."""
     clock = Clock()
-    tally = counted(clock)
-    tally.rates()
+    progress = counted(clock)
+    progress.rates()
     for _ in range(40):
         clock.now += 0.25
-        tally.rates()
-    assert tally.rates() == (0, 0)
-    tally.add(Act("documents", ""))
-    assert tally.rates()[0] == pytest.approx(1 / 5, rel=0.1)
+        progress.rates()
+    assert progress.rates() == (0, 0)
+    progress.add(Act("documents", ""))
+    assert progress.rates()[0] == pytest.approx(1 / 5, rel=0.1)
 
 
 def test_the_summary_tells_how_it_went() -> None:
     """And how long the database was away, if it was."""
-    tally = counted(Clock())
-    assert tally.summary().splitlines() == [
+    progress = counted(Clock())
+    assert progress.summary().splitlines() == [
         "5 changes in 2 s (2.5/s), and 40 updates that made answers grow",
         "  3 messages, 2 answers",
     ]
-    tally.outages, tally.seconds_away = 1, 1.23
-    assert tally.summary().endswith("the database was away once, 1.2 s in all")
-    tally.outages = 2
-    assert "away 2 times" in tally.summary()
+    progress.outages, progress.seconds_away = 1, 1.23
+    assert progress.summary().endswith("the database was away once, 1.2 s in all")
+    progress.outages = 2
+    assert "away 2 times" in progress.summary()
 
 
 def test_a_terminal_has_one_line_that_changes() -> None:

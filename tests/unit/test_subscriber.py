@@ -168,8 +168,8 @@ def test_the_limit_is_for_what_is_held_at_once() -> None:
         subscriber.pause("")
 
 
-def test_farewells_count() -> None:
-    """Ejections count towards the limit with their farewells."""
+def test_final_messages_count() -> None:
+    """Ejections count towards the limit with their final messages."""
     subscriber, _ = make_subscriber(hold_bytes=100)
     subscriber.hold(access_change(1, 10, final_message='{"type":"' + "x" * 200 + '"}'))
     assert subscriber.has_overflowed

@@ -80,13 +80,13 @@ class Chart {
   card;
   #chart;
   #history;
-  #figures;
+  #values;
   #plot;
 
   constructor(Plot, chart, history) {
     this.#chart = chart;
     this.#history = history;
-    this.#figures = chart.series.map(() => element('b', { text: '—' }));
+    this.#values = chart.series.map(() => element('b', { text: '—' }));
     const box = element('div', { class: 'plot', 'aria-hidden': 'true' });
     this.card = element(
       'article',
@@ -116,7 +116,7 @@ class Chart {
         );
         entry.append(swatch, `${label} `);
       }
-      entry.append(this.#figures[index]);
+      entry.append(this.#values[index]);
       return entry;
     });
     return element('p', { class: 'legend number' }, ...entries);
@@ -132,7 +132,7 @@ class Chart {
     const index = this.#plot.cursor.idx ?? this.#history.times.length - 1;
     for (const [place, { name }] of this.#chart.series.entries()) {
       const value = this.#history.series(name)[index] ?? null;
-      setText(this.#figures[place], value === null ? '—' : this.#chart.format(value));
+      setText(this.#values[place], value === null ? '—' : this.#chart.format(value));
     }
   }
 

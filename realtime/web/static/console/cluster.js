@@ -1,5 +1,5 @@
 /**
- * The cluster's panel: asks for the figures of all processes every second while it is on screen, and
+ * The cluster's panel: asks for the metrics of all processes every second while it is on screen, and
  * hands them to the charts and tables.
  */
 
@@ -54,7 +54,7 @@ export class Cluster {
   }
 
   async #turn(epoch) {
-    await this.#figures(epoch);
+    await this.#metrics(epoch);
     if (epoch === this.#epoch && this.#turns % CONNECTIONS_EVERY === 0)
       await this.#connections.refresh();
     if (epoch !== this.#epoch) return;
@@ -62,7 +62,7 @@ export class Cluster {
     this.#timer = setTimeout(() => this.#turn(epoch), EVERY);
   }
 
-  async #figures(epoch) {
+  async #metrics(epoch) {
     this.#charts ??= makeCharts(find('charts'), this.#history);
     const { status, body } = await this.#get('/api/ws/figures');
     const charts = await this.#charts;
@@ -71,13 +71,13 @@ export class Cluster {
     if (status === 200) this.#show(body, charts);
   }
 
-  #show(figures, charts) {
-    this.#history.add(figures, Date.now() / 1000);
+  #show(metrics, charts) {
+    this.#history.add(metrics, Date.now() / 1000);
     const nodes = this.#history.nodes();
     for (const chart of charts) chart.draw();
-    // Its own figures are the first.
-    showNodes(find('nodes'), nodes, Object.keys(figures.nodes)[0]);
-    showLog(find('log-facts'), figures.log);
+    // Its own metrics are the first.
+    showNodes(find('nodes'), nodes, Object.keys(metrics.nodes)[0]);
+    showLog(find('log-facts'), metrics.log);
     setText(find('cluster-size'), size(nodes));
   }
 
@@ -106,7 +106,7 @@ function count(number, one, many) {
 
 function trouble(status, { error, log }) {
   if (status === 0) return 'The server does not answer. Asking again…';
-  if (status !== 200) return `No figures: ${error}.`;
+  if (status !== 200) return `No metrics: ${error}.`;
   return log === null
     ? 'The database cannot be asked: this is the process that answers, alone.'
     : '';

@@ -21,7 +21,7 @@ export class History {
   /** Take in an answer that came at `now`, in epoch seconds. */
   add({ nodes }, now) {
     for (const id of this.#nodes.keys()) if (!(id in nodes)) this.#nodes.delete(id);
-    for (const [id, figures] of Object.entries(nodes)) this.#read(id, figures);
+    for (const [id, metrics] of Object.entries(nodes)) this.#read(id, metrics);
     const last = this.#times.at(-1);
     if (last !== undefined && now - last > GAP) this.#append(last + GAP / 2, {});
     this.#append(now, this.#sum());
@@ -36,7 +36,7 @@ export class History {
     return this.#rows[name] ?? [];
   }
 
-  /** Each process as { id, …its figures, events, deliveries: per second, p99: seconds }. */
+  /** Each process as { id, …its metrics, events, deliveries: per second, p99: seconds }. */
   nodes() {
     return [...this.#nodes].map(([id, readings]) => ({
       ...readings.at(-1),
@@ -47,11 +47,11 @@ export class History {
     }));
   }
 
-  #read(id, figures) {
+  #read(id, metrics) {
     const readings = this.#nodes.get(id) ?? [];
     // Another process may answer this time, and know only what was written down earlier.
-    if (!(figures.at <= readings.at(-1)?.at)) readings.push(figures);
-    while (readings.length > 2 && figures.at - readings[0].at > WINDOW) readings.shift();
+    if (!(metrics.at <= readings.at(-1)?.at)) readings.push(metrics);
+    while (readings.length > 2 && metrics.at - readings[0].at > WINDOW) readings.shift();
     this.#nodes.set(id, readings);
   }
 

@@ -29,7 +29,11 @@ class Event(NamedTuple):
 
 
 class AccessKind(StrEnum):
-    """What a change of access does, by the `type` of its row."""
+    """What a change of access does. The values are the `type` of the rows in the log.
+
+    A row is read by its columns, not by its type: one with a `code` is a revoke or a recheck; one
+    without a `payload`, or with a `user_id` besides, is a grant.
+    """
 
     REVOKE = "eject"
     """Access ends: the sockets get nothing more. A user with access must connect again."""
@@ -111,7 +115,8 @@ Pending = AccessChange | GapRecheck
 class Page(NamedTuple):
     """A part of what one read found: all its pages see one snapshot, events come in id order.
 
-    The first page carries all revokes and rechecks of the read, before any of its events.
+    The first page carries all revokes and rechecks of the read, before any of its events. Grants
+    come in the page of their id.
     """
 
     snapshot: Snapshot

@@ -3,7 +3,8 @@
 The numbers are RFC 6455 section 7.4 and, from 4000, the platform's own. A reason goes into the
 close frame and into the log: it says what happened and, where that is not clear, what the client
 should do. docs/protocol.md has the same table. 4001 also comes with the words of
-`auth.tokens.TokenReason`.
+`auth.tokens.TokenReason`, and a row of the log may give any code to `ACCESS_ENDED`. To find out who
+closes with a reason, search for its name here.
 """
 
 from enum import IntEnum

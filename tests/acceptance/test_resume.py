@@ -343,3 +343,33 @@ async def test_a_server_that_was_down_loses_nothing(
     await platform.message(world.session, world.bot, world.owner, "10")
     await back.next("chat_message", 11)
     assert contents(back) == [str(number) for number in range(11)]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("statement", "is_recovered"),
+    [
+        ("SELECT relay.grant('{guest}', 'bot:{bot}')", False),
+        ("SELECT relay.grant('{guest}', NULL)", False),
+        ("SELECT relay.eject('{guest}', NULL)", False),
+        ("SELECT relay.eject(NULL, 'bot:{bot}')", False),
+        ("SELECT relay.grant('{owner}', 'bot:{bot}')", True),
+        ("SELECT relay.grant('{guest}', 'bot:{session}')", True),
+        ("SELECT relay.eject('{guest}', 'bot:{session}')", True),
+        ("INSERT INTO users (username) VALUES ('new')", True),
+        ("INSERT INTO bots (name, owner_id) VALUES ('new', '{owner}')", True),
+        ("UPDATE users SET username = 'guido' WHERE id = '{guest}'", True),
+        ("UPDATE permissions SET role = 'editor' WHERE user_id = '{guest}'", True),
+        ("INSERT INTO relay.events (type, code) VALUES ('recheck', 4003)", True),
+    ],
+)
+async def test_what_happened_to_this_user_in_the_gap_decides(
+    statement: str, is_recovered: bool, server: RunningServer, platform: Platform, world: World
+) -> None:
+    """Not what happened to others, nor what leaves access as it was."""
+    cursor = await leave(await server.chat(world.bot, world.guest))
+    names = {key: getattr(world, key) for key in ("guest", "owner", "bot", "session")}
+    await platform.execute(statement.format(**names))
+    established = await answer_to(server, world, cursor)
+    assert established["recovered"] is is_recovered
+    assert established.get("reason") == (None if is_recovered else "access_changed")

@@ -353,3 +353,50 @@ async def test_a_question_that_is_given_up(
             await question
         await platform.execute("COMMIT")
         assert (await admit(access, world.owner, world.bot)).role == "owner"
+
+
+# Which log it is of.
+
+
+@pytest.mark.gen_test
+async def test_what_it_saw_is_remembered(
+    access: Access, world: World, platform: Platform, lineage: Lineage
+) -> None:
+    """The next statement of anybody in the process must find that row."""
+    before = lineage.newest
+    await platform.message(world.session, world.bot, world.owner)
+    admission = await admit(access, world.owner, world.bot)
+    assert before != lineage.newest == admission.cursor.anchor
+
+
+@pytest.mark.gen_test
+async def test_nobody_is_admitted_to_another_history(
+    access: Access, world: World, platform: Platform, lineage: Lineage
+) -> None:
+    """Where a row that was seen is not there, the answer's cursor would hide what is."""
+    await platform.message(world.session, world.bot, world.owner)
+    await admit(access, world.owner, world.bot)
+    seen = lineage.newest
+    assert seen is not None
+    for other in (
+        seen._replace(written_at=seen.written_at - 1),
+        seen._replace(id=seen.id + 1),
+        seen._replace(xid=seen.xid - 1),
+    ):
+        lineage.newest = other
+        await is_told_to_try_again(access, world)
+        assert lineage.newest == other
+    lineage.newest = seen
+    await admit(access, world.owner, world.bot)
+    await platform.execute(f"UPDATE relay.floor SET last = '{seen.xid}'")
+    await platform.execute("TRUNCATE relay.events")
+    assert (await admit(access, world.owner, world.bot)).cursor.anchor == seen
+
+
+@pytest.mark.gen_test
+async def test_nobody_is_admitted_by_a_log_from_elsewhere(
+    access: Access, world: World, platform: Platform
+) -> None:
+    """It came with a dump, and its ids mean nothing here."""
+    await platform.execute("UPDATE relay.floor SET database = database::bigint + 1")
+    await is_told_to_try_again(access, world)

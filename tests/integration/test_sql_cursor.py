@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.pool import identify
 from realtime.postgres.schema import migrate
 from realtime.relay.cursor import MAX_CURSOR_LENGTH, Anchor, Cursor, InvalidCursor, Key, Signer
 from tests.integration.sql_log import bot_topic, user_topic
-from tests.postgres import postgres_server
+from tests.postgres import postgres_server, restart
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -212,6 +213,17 @@ async def test_none_for_a_log_from_elsewhere(database: str) -> None:
         with pytest.raises(InvalidCursor):
             (await signer_of(connection)).read(old, TOPIC)
         assert await connection.fetchval("SELECT relay.forget_foreign_log()") is False
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_on_a_standby_it_is_an_error(stoppable_postgres: EmbeddedPostgres) -> None:
+    """Its snapshots do not list what is open; the hint says where to ask."""
+    standby = stoppable_postgres.data_directory / "standby.signal"
+    await restart(stoppable_postgres, standby.touch)
+    async with connections(stoppable_postgres.dsn(), 1) as [reader]:
+        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="standby") as refused:
+            await reader.fetchval(CURSOR, TOPIC)
+        assert "primary" in (refused.value.hint or "")
 
 
 @pytest.mark.gen_test(timeout=60)

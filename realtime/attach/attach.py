@@ -145,7 +145,7 @@ async def _lock(connection: Connection, tables: list[str], mode: str) -> None:
 
 
 def _creation(mapping: PlatformMapping, rendered: str, now: Attached, grants: list[str]) -> str:
-    """Functions, triggers, and who may what."""
+    """Make the SQL of the functions, the triggers and their rights."""
     lines = [rendered]
     names = _function_names(rendered)
     lines += [f"REVOKE EXECUTE ON FUNCTION {', '.join(names)} FROM PUBLIC;"]

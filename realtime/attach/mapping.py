@@ -21,7 +21,7 @@ MAX_NAME_BYTES: Final = 63  # PostgreSQL cuts longer ones off, in silence
 
 
 class Kind(StrEnum):
-    """What a column has to hold."""
+    """What values a column has to have."""
 
     ID = "a uuid"
     TEXT = "text"

@@ -84,7 +84,7 @@ class Attached:
 
 
 async def read_attached(connection: AnyConnection, server_role: str | None) -> Attached:
-    """What is there.
+    """Read what is attached to the database.
 
     Raises:
         AttachError: the database is not one to attach to.

@@ -52,7 +52,7 @@ def render_all(mapping: PlatformMapping, readings: Readings) -> str:
 
 
 def render(name: str, mapping: PlatformMapping, readings: Readings) -> str:
-    """One template.
+    """Fill in one template.
 
     Raises:
         TemplateError: it asks for a table or column that no mapping has.

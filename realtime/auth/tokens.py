@@ -279,7 +279,7 @@ def _subject(claims: Mapping[str, Any]) -> str:
 
 
 def _time(value: object) -> float:
-    """Read a NumericDate (RFC 7519, 2)."""
+    """Read a claim that is a time: a NumericDate of RFC 7519, section 2."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TokenError(TokenReason.INVALID)
     if not 0 <= value <= LATEST_TIME:  # before float(): this keeps out NaN and huge integers

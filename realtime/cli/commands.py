@@ -74,4 +74,4 @@ class Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="Rowcast", message="%(prog)s %(version)s")
 def main() -> None:
-    """The options of all commands."""
+    """Run the command line, with the options that all commands have."""

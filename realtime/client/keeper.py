@@ -47,13 +47,13 @@ class World:
     open_socket: OpenSocket
     sleep: Callable[[float], Awaitable[None]]
     clock: Callable[[], float]
-    """Monotonic seconds."""
+    """Tells the time in monotonic seconds."""
     random: Callable[[], float]
-    """From 0 to 1."""
+    """Makes a random number from 0 to 1."""
 
 
 class Keeper:
-    """One stream.
+    """Keeps one stream of events going over many connections.
 
     Args:
         on_reconnecting: called when another attempt will be made; what it raises ends the stream.

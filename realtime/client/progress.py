@@ -45,11 +45,11 @@ class Progress:
         return [resync(data.get("reason")), here] if is_lost else [here]
 
     def knows(self, event: Event) -> bool:
-        """Whether it came before."""
+        """Whether an event with this id was handed over before."""
         return event.id is not None and event.id in self._ids
 
     def took(self, event: Event) -> None:
-        """It will be handed over."""
+        """Note that the event will be handed over."""
         if event.cursor is not None:
             self.cursor = event.cursor
         if event.type == "resync":

@@ -56,13 +56,13 @@ class Timings:
     """The server shows a typist as stopped after 6 s of silence."""
     typing_stops_after: float = 4.0
     remember_ids: int = 10_000
-    """As many as the server ever replays."""
+    """How many event ids are remembered. The server never replays more events."""
     queue_events: int = 100
     """How far the socket may be read ahead of the application."""
 
 
 class Closed(Exception):
-    """The connection is over.
+    """Raised when the connection has ended and the client does not try again.
 
     Attributes:
         code: the close code; 1006 where the line was cut, 4000 where it fell silent.

@@ -33,7 +33,7 @@ class Socket(Protocol):
     """What the client needs of a connection."""
 
     async def receive(self) -> str | bytes:
-        """The next frame.
+        """Wait for the next frame and return it.
 
         Raises:
             Closed: there will be no more.

@@ -168,7 +168,7 @@ async def seed(dsn: str) -> None:
 
 
 def announce(settings: Settings, database: DemoDatabase, then: Callable[[], None]) -> None:
-    """Everything is up."""
+    """Print the banner: everything is up."""
     click.echo(banner(settings, database))
     then()
 

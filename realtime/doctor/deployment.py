@@ -29,7 +29,7 @@ _DATABASE_SETTINGS = ("DATABASE_URL", "DATABASE_DIRECT_URL")
 
 @dataclass(frozen=True)
 class Deployment:
-    """What the checks are given.
+    """The deployment that the checks look at.
 
     Args:
         settings: as the server has them; where they are wrong, those of the database alone.

@@ -20,7 +20,7 @@ SPARE_FILES = 100
 
 
 async def settings(deployment: Deployment) -> Sequence[Finding]:
-    """Whether a server would take them."""
+    """Check whether a server would accept the settings."""
     if deployment.complaint:
         return [
             problem(

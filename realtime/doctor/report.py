@@ -56,7 +56,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that was found.
+    """All findings of the checks.
 
     Args:
         lines: in the order of the checks.
@@ -95,7 +95,7 @@ class Report:
         return said
 
     def json(self) -> str:
-        """The same as one object."""
+        """The report as one object for JSON."""
         checks = [
             {"check": check, "level": one.level.name.lower(), "said": one.said, "do": one.cure}
             for check, one in self.lines

@@ -39,7 +39,7 @@ SELECT coalesce(r.rolname, 'every role') AS who
 
 
 async def version(deployment: Deployment) -> Sequence[Finding]:
-    """Whether it is new enough."""
+    """Check that PostgreSQL is new enough."""
     async with deployment.connect() as connection:
         number = int(await connection.fetchval("SHOW server_version_num"))
     return [judge_version(number)]

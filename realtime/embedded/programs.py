@@ -29,7 +29,7 @@ class Programs:
     timeout: float
 
     def check(self) -> None:
-        """Refuse a directory that cannot work.
+        """Refuse a directory that cannot hold the programs of PostgreSQL.
 
         Raises:
             EmbeddedPostgresError: Saying why.

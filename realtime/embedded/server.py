@@ -80,7 +80,7 @@ class EmbeddedPostgres:
 
     @property
     def bin_dir(self) -> Path:
-        """Where this server's programs are."""
+        """The folder of this server's programs."""
         return self._programs.bin_dir
 
     @property

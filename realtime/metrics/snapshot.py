@@ -114,7 +114,7 @@ class LogMetrics(NamedTuple):
     """The metrics of the log, which are the same for all processes."""
 
     rows: int
-    """Rows in the log, estimated."""
+    """How many rows the log has, as PostgreSQL estimates."""
     size: int
     """Bytes of the log with its indexes."""
     age: float

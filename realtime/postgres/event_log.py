@@ -250,7 +250,7 @@ class _Moment(NamedTuple):
 
     snapshot: Snapshot
     taken_at: float
-    """Epoch seconds, by its clock."""
+    """When the snapshot was taken: epoch seconds, by the database's clock."""
 
 
 def _page(
@@ -324,7 +324,7 @@ def is_of(origin: str, database: Database) -> bool:
 
 
 def to_floor(row: "asyncpg.Record", database: Database | None) -> Floor:
-    """Read the floor.
+    """Make a floor of its columns.
 
     Args:
         database: whose it must be; None: anybody's.

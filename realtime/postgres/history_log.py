@@ -61,7 +61,7 @@ SELECT 'change', {COLUMNS} FROM relay.events
 
 
 class HistoryLog:
-    """The log's history, over the pool.
+    """Reads from the log, over the pool, which events clients have missed.
 
     Args:
         timeout: seconds until a read counts as failed.

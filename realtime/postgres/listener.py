@@ -46,7 +46,7 @@ async def read_position(dsn: str, timeout: float) -> Position:
 
 
 class Listener:
-    """The way in from Postgres.
+    """Keeps one connection that listens, and runs the reader over it.
 
     Args:
         dsn: the database, directly: LISTEN does not pass a transaction-mode pooler.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Heard = tuple[str, str, str, bool]
-"""Bot, user, username, whether they type."""
+"""What another process tells of a user: bot, user, username, whether they type."""
 
 BATCH_BYTES = 5000
 """NOTIFY takes less than 8000 bytes: https://www.postgresql.org/docs/current/sql-notify.html
@@ -74,7 +74,7 @@ SELECT relay.tell('typing',
 
 
 class Nodes:
-    """This process among the others.
+    """Tells the other processes that this one runs, and what its users type.
 
     Args:
         node_id: this process's, in `relay.nodes`.

@@ -92,7 +92,7 @@ UPDATE relay.floor SET last = greatest(
 
 
 class Retention:
-    """Empties what is old enough.
+    """Removes events that are old enough from the log.
 
     Args:
         seconds: how long an event is kept at least.

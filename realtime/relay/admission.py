@@ -9,7 +9,7 @@ from realtime.relay.cursor import Cursor
 from realtime.relay.errors import Refused
 
 MAX_BATCH = 50
-"""Bounds how long one statement takes."""
+"""How many are asked about in one statement, so that it does not take long."""
 
 
 class AdmissionRequest(NamedTuple):
@@ -60,7 +60,7 @@ class AdmissionBatcher:
         )
 
     async def authorize(self, subject: str, bot_id: str | None) -> Admission:
-        """Ask for one.
+        """Ask whether a user may watch a topic.
 
         Raises:
             Refused: with the close code and reason.

@@ -115,7 +115,7 @@ class Counters:
             self.latency.observe(*ages)
 
     def gone(self, code: int, *, is_ours: bool) -> None:
-        """A socket is gone.
+        """Count a socket that has ended.
 
         Args:
             is_ours: this server chose the code, and not the client.

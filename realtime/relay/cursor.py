@@ -66,7 +66,7 @@ class Anchor(NamedTuple):
     xid: int
     id: int
     written_at: int
-    """Microseconds since 1970."""
+    """When the row was written: microseconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Database(NamedTuple):
     system: int
     oid: int
     timeline: int
-    """0 where the host tells nobody."""
+    """The timeline of the WAL; 0 if the host does not tell it."""
 
 
 class Key(NamedTuple):

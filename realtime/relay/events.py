@@ -40,7 +40,7 @@ class AccessKind(StrEnum):
     RECHECK = "recheck"
     """Access probably remains: the sockets are paused, and go on without a gap if it does."""
     GRANT = "grant"
-    """Somebody may have gained access."""
+    """A user may have gained access."""
 
 
 class AccessChange(NamedTuple):
@@ -121,7 +121,7 @@ class Page(NamedTuple):
 
     snapshot: Snapshot
     changes: tuple[AccessChange, ...]
-    """The revokes and rechecks."""
+    """The revokes and rechecks that the page has."""
     events: tuple[Event, ...]
     is_last: bool
     grants: tuple[AccessChange, ...] = ()

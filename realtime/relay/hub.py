@@ -171,7 +171,7 @@ class Hub:
             self._go_live(subscriber, since, since)
 
     def _go_live(self, subscriber: Subscriber, since: Cursor | None, answered: Cursor) -> None:
-        """Go live.
+        """Send it what it held, and from now on what comes.
 
         Args:
             since: what this covers is not for the socket.

@@ -52,9 +52,9 @@ class PaceState(Enum):
 
 class Action(Enum):
     WAIT = "wait"
-    """Until the bell rings, at most for `Step.seconds`."""
+    """Wait until the bell rings, at most for `Step.seconds`."""
     PAUSE = "pause"
-    """For `Step.seconds`, whether the bell rings or not."""
+    """Wait for `Step.seconds`, whether the bell rings or not."""
     SILENCE = "silence"
     """Say that this process is awake, silence the bell if all are, and tell `Pace.silenced`."""
     RING = "ring"
@@ -92,7 +92,7 @@ class Pace:
         return Step(Action.RING)
 
     def fenced(self, fence: int) -> None:
-        """`Action.RING` was done.
+        """Note that `Action.RING` was done.
 
         Args:
             fence: the transaction id that was taken after it.
@@ -103,13 +103,13 @@ class Pace:
         self.checked()
 
     def silenced(self) -> None:
-        """`Action.SILENCE` was done."""
+        """Note that `Action.SILENCE` was done."""
         self.state = PaceState.AWAKE
         self._empty_reads = 0
         self.checked()
 
     def checked(self) -> None:
-        """`Action.CHECK` found the bell in order."""
+        """Note that `Action.CHECK` found the bell in order."""
         self._check_at = self._monotonic() + self._limits.safety_seconds
 
     def after_read(self, found: int, xmin: int) -> Step:

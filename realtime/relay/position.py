@@ -40,12 +40,12 @@ class Lineage:
 
     def __init__(self, position: Position) -> None:
         self.signer = position.signer
-        """Writes and reads the log's cursors."""
+        """The signer that writes and reads the log's cursors."""
         self.newest = position.cursor.anchor
 
     @property
     def database(self) -> Database:
-        """Whose log it is."""
+        """The database that has the log."""
         return self.signer.database
 
     def saw(self, row: Anchor | None) -> None:
@@ -53,6 +53,6 @@ class Lineage:
         self.newest = newer(self.newest, row)
 
     def start_over(self, position: Position) -> None:
-        """Nothing that was seen before counts."""
+        """Forget everything that was seen before."""
         self.signer = position.signer
         self.newest = position.cursor.anchor

@@ -28,7 +28,7 @@ heartbeat is old."""
 RECOVERY_SECONDS = 10.0
 """How long after an outage nobody leaves: the processes write their sockets again."""
 MAX_PEOPLE = 1000
-"""How many are shown on one bot."""
+"""How many users are shown on one bot."""
 MAX_ACCESS_CHANGES = 10_000
 """How many access changes of the last seconds are remembered, at most."""
 
@@ -39,11 +39,11 @@ class Person(NamedTuple):
     user_id: str
     username: str
     since: float
-    """Epoch seconds."""
+    """When the user's oldest socket was opened, in epoch seconds."""
 
 
 People = Mapping[str, Person]
-"""By user id."""
+"""The users on a topic, by user id."""
 
 
 class Listing(NamedTuple):
@@ -54,7 +54,7 @@ class Listing(NamedTuple):
     """Whether there are more than are shown."""
 
     def told(self) -> dict[str, Any]:
-        """As in the protocol."""
+        """The fields as docs/protocol.md has them."""
         return {"users": _told(self.people), **_truncated(self.is_truncated)}
 
 
@@ -69,21 +69,21 @@ class PresenceDiff(NamedTuple):
         return bool(self.joined or self.left)
 
     def told(self) -> dict[str, Any]:
-        """As in the protocol."""
+        """The fields as docs/protocol.md has them."""
         both = {"joined": _told(self.joined), "left": _told(self.left)}
         return {**both, **_truncated(self.is_truncated)}
 
 
 @dataclass(slots=True)
 class _Room:
-    """One bot's."""
+    """What is known about the users on one bot."""
 
     shown: dict[str, Person] = field(default_factory=dict)
     missing: dict[str, float] = field(default_factory=dict)
     """Users who are shown and missing, and when that was noticed."""
     remote: People = field(default_factory=dict)
     read_at: float = NEVER
-    """When the reading began that found them."""
+    """When the reading that found the remote users began."""
     is_truncated: bool = False
 
 
@@ -135,7 +135,7 @@ class Presence:
         self._steady_from = self._clock() + RECOVERY_SECONDS
 
     def access_changed(self, change: AccessChange) -> None:
-        """Access ended, or is being checked."""
+        """Note that a user's access has ended, or is being checked."""
         self._changes.note(change)
 
     def update(self, topic: str, here: People, asked: Collection[str]) -> PresenceDiff | None:
@@ -258,7 +258,7 @@ ReadRemotePeople = Callable[[Sequence[str]], Awaitable[Mapping[str, People]]]
 
 
 class PresenceBroadcaster(HubObserver):
-    """Tells sockets who is there.
+    """Tells sockets which users are on their bot.
 
     Args:
         read_remote: reads who has sockets in other processes, for each of some topics. Raises
@@ -298,7 +298,7 @@ class PresenceBroadcaster(HubObserver):
         self._monotonic = monotonic
         self._clock = clock
         self._watchers: dict[str, set[Subscriber]] = {}
-        """The sockets that ask, by topic."""
+        """The sockets that asked to be told, by topic."""
         self._told: set[Subscriber] = set()
         """Of these, the sockets that have been sent everybody who is shown."""
         self._changed: set[str] = set()

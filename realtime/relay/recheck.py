@@ -16,7 +16,7 @@ from realtime.relay.hub import Hub
 from realtime.relay.subscriber import Subscriber
 
 MAX_BATCH = 500
-"""Bounds how long one statement takes."""
+"""How many are asked about in one statement, so that it does not take long."""
 
 
 class RecheckResult(NamedTuple):
@@ -27,7 +27,7 @@ class RecheckResult(NamedTuple):
 
 
 class Rechecker(Protocol):
-    """Who may stay; implemented by `postgres.access`."""
+    """Finds which users still have access; implemented by `postgres.access`."""
 
     async def recheck(self, questions: Sequence[tuple[str, str]]) -> RecheckResult:
         """Answer for pairs of user id and topic.

@@ -15,7 +15,7 @@ class RemoteSocket(NamedTuple):
     user_id: str
     username: str
     opened_at: float
-    """When it was opened: epoch seconds."""
+    """When the socket was opened, in epoch seconds."""
 
 
 AnySocket = Subscriber | RemoteSocket

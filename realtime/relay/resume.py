@@ -57,7 +57,7 @@ class Floor(NamedTuple):
     last: int
     """The highest transaction id of any removed event."""
     snapshot: Snapshot
-    """Every removed event was visible in it."""
+    """A snapshot in which every removed event was visible."""
     newest: Anchor = Anchor(0, 0, 0)
     """The newest row that was removed."""
     is_ours: bool = True

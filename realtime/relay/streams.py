@@ -37,9 +37,9 @@ class Streams:
         self._not_before: dict[tuple[str, str | None], float] = {}
         """When the next update of a thing may be sent, by topic and subject, the earliest first."""
         self._held: dict[str, list[Event]] = {}
-        """By topic; of each thing the newest."""
+        """The events that are held, by topic. Of each thing only the newest."""
         self._positions: dict[str, Position] = {}
-        """By topic, the position from before what is held there."""
+        """The position from before the events that are held, by topic."""
 
     def forget(self) -> None:
         """Drop what is held: it will be read again, or all sockets are told that they missed it."""

@@ -138,10 +138,10 @@ class Subscriber:
         self.pending: Pending | None = None
         """The access change that is being checked. An answer to an earlier one does not count."""
         self.has_overflowed = False
-        """Too much had to be held: what was held is dropped."""
+        """Whether too much had to be held. Then everything that was held is dropped."""
         self._hold_bytes = hold_bytes
         self._held: list[Delivery | AccessChange] = []
-        """Revokes, rechecks, and grants that name its user."""
+        """What is held: deliveries, and access changes that name its user."""
         self._held_bytes = 0
 
     @property

@@ -185,7 +185,7 @@ class TypingBroadcaster:
         self._some = asyncio.Event()
 
     def said(self, subscriber: Subscriber, bot_id: str, is_typing: bool) -> None:
-        """A socket sent `typing`."""
+        """Show what a socket of this process sent as `typing`."""
         if subscriber.state is not State.LIVE:
             return  # a user who may not read may not type
         user_id, username = subscriber.user_id or "", subscriber.username or ""
@@ -194,7 +194,7 @@ class TypingBroadcaster:
         )
 
     def left(self, subscriber: Subscriber, bot_id: str) -> None:
-        """A socket is gone."""
+        """Show that a user has stopped, if the socket that is gone had typed."""
         user_id = subscriber.user_id or ""
         self._show(self._indicators.left(bot_id, user_id, subscriber.connection_id))
 

@@ -31,7 +31,7 @@ def _without_what_was_sent(record: logging.LogRecord) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """Formats each line as one JSON object."""
 
     def __init__(self, worker: int | None) -> None:
         super().__init__()

@@ -97,7 +97,7 @@ def bind(port: int) -> list[socket.socket]:
 
 
 class Server:
-    """One process, while it serves.
+    """The server of one process, from its start until it has drained.
 
     Args:
         pool: for everything that is asked of the database but the log.

@@ -101,7 +101,7 @@ class Worker:
 
 
 class Supervisor:
-    """The parent of the workers.
+    """Starts the workers, watches them and stops them.
 
     Args:
         work: what a worker does; returns its exit code.

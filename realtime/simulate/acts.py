@@ -18,10 +18,10 @@ WORDS: Final = "words"
 
 
 class Act(NamedTuple):
-    """One statement."""
+    """One SQL statement of the simulation, and what it counts as."""
 
     kind: str
-    """What it counts as, as a plural."""
+    """The kind of change that the statement counts as, as a plural."""
     sql: str
     arguments: tuple[object, ...] = ()
 
@@ -42,14 +42,14 @@ SELECT relay.notify_user(b.owner_id, $2::text, $3::jsonb) FROM bots AS b WHERE b
 
 
 class Place(NamedTuple):
-    """Where a conversation takes place."""
+    """The bot and the session of a conversation."""
 
     bot: UUID
     session: UUID
 
 
 def ask(place: Place, message: UUID, user: UUID, content: str) -> Act:
-    """Somebody writes."""
+    """Insert a user's message."""
     return Act("messages", _SAY, (*place, message, user, "user", content, "{}"))
 
 
@@ -65,7 +65,7 @@ def grow(message: UUID, content: str) -> Act:
 
 
 def finish(message: UUID, content: str, metadata: Data) -> Act:
-    """An answer is complete."""
+    """Update an answer: it is complete."""
     sql = "UPDATE messages SET content = $2, metadata = $3 WHERE id = $1"
     return Act("finished", sql, (message, content, json.dumps(metadata)))
 
@@ -77,17 +77,17 @@ def rate(message: UUID, rating: str) -> Act:
 
 
 def edit(message: UUID, content: str) -> Act:
-    """Somebody corrects what they wrote."""
+    """Update a message that its user corrects."""
     return Act("edits", "UPDATE messages SET content = $2 WHERE id = $1", (message, content))
 
 
 def unsay(message: UUID) -> Act:
-    """Somebody deletes what they wrote."""
+    """Delete a message of a user."""
     return Act("deletions", "DELETE FROM messages WHERE id = $1", (message,))
 
 
 def grant(bot: UUID, user: UUID, role: str, by: UUID | None) -> Act:
-    """Somebody may watch a bot."""
+    """Give a user access to a bot."""
     return Act("permissions", _GRANT, (bot, user, role, by))
 
 
@@ -109,18 +109,18 @@ def upload(bot: UUID, document: UUID, user: UUID, filename: str, mime: str, size
 
 
 def process(document: UUID, status: str, error: str | None = None) -> Act:
-    """A document's status changes."""
+    """Change the status of a document."""
     sql = "UPDATE documents SET status = $2, error = $3, updated_at = now() WHERE id = $1"
     return Act("documents", sql, (document, status, error))
 
 
 def discard(document: UUID) -> Act:
-    """A document is deleted."""
+    """Delete a document."""
     return Act("documents", "DELETE FROM documents WHERE id = $1", (document,))
 
 
 def rename(bot: UUID, name: str, by: UUID) -> Act:
-    """A bot has another name."""
+    """Give a bot another name."""
     sql = "UPDATE bots SET name = $2, updated_by = $3, updated_at = now() WHERE id = $1"
     return Act("bots", sql, (bot, name, by))
 
@@ -132,13 +132,13 @@ def configure(bot: UUID, config: Data, by: UUID) -> Act:
 
 
 def hand_over(bot: UUID, owner: UUID, by: UUID) -> Act:
-    """A bot has another owner."""
+    """Give a bot another owner."""
     sql = "UPDATE bots SET owner_id = $2, updated_by = $3, updated_at = now() WHERE id = $1"
     return Act("bots", sql, (bot, owner, by))
 
 
 def make_bot(bot: UUID, owner: UUID, name: str, description: str) -> Act:
-    """A bot is there."""
+    """Insert a bot."""
     sql = (
         "INSERT INTO bots (id, owner_id, name, description) VALUES ($1, $2, $3, $4)"
         " ON CONFLICT DO NOTHING"

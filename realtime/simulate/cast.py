@@ -54,14 +54,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Cast:
-    """All of them."""
+    """All users, bots and sessions that take part."""
 
     corpus: Corpus
     people: dict[UUID, str]
-    """The username of each."""
+    """The username of each user, by user id."""
     stages: list[Stage]
     away: set[UUID] = field(default_factory=set)
-    """Whose account is switched off."""
+    """The users whose account is deactivated."""
 
 
 def build(

@@ -23,12 +23,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line said."""
+    """The options of the command line."""
 
     rate: float
     """Changes a second, the words of growing answers not counted."""
     seconds: float | None
-    """None: until told to stop."""
+    """How long to simulate. None means until a signal stops it."""
     bots: int
     people: int
     seed: int | None
@@ -60,7 +60,7 @@ async def _run(dsn: str, options: Options) -> None:
     _stop_when_told(stop, options)
     try:
         await player.open()
-        screen.say(_beginning(options, seed))
+        screen.say(_first_line(options, seed))
         plan = timeline(random.Random(seed), actors, rate=options.rate, new_id=uuid4)
         await _play(player, plan, stop, screen)
         if options.beside is None:
@@ -90,7 +90,7 @@ async def _play(
 
 
 async def _end(player: Player, *, keep: bool) -> str:
-    """What became of the rows."""
+    """Delete the rows or leave them, and say which."""
     if keep:
         return "The rows stay; a run without --keep deletes them at its end"
     if await player.clear_away():
@@ -98,7 +98,7 @@ async def _end(player: Player, *, keep: bool) -> str:
     return "The database is away, so the rows are still there: the next run deletes them at its end"
 
 
-def _beginning(options: Options, seed: int) -> str:
+def _first_line(options: Options, seed: int) -> str:
     what = (
         f"Simulating {options.bots} bots and {options.people} people,"
         f" about {options.rate:g} changes a second"

@@ -12,7 +12,7 @@ FILE: Final = Path(__file__).with_name("corpus.toml")
 
 @dataclass(frozen=True)
 class Topic:
-    """What a bot is about."""
+    """A subject for a bot, with its questions and answers."""
 
     names: list[str]
     """What the bot is called, at first and after it was renamed."""
@@ -24,7 +24,7 @@ class Topic:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Everything that is said."""
+    """All texts of the simulation."""
 
     topics: list[Topic]
     first_names: list[str]

@@ -19,7 +19,7 @@ from realtime.simulate.scenes import Scenes, Steps
 USUAL_RATE: Final = 5.0
 """Changes a second at which people take the time that people take."""
 TIDY_EVERY: Final = 100
-"""Changes."""
+"""The rows are tidied up after so many changes."""
 
 
 class Choice(NamedTuple):
@@ -53,7 +53,7 @@ class Due(NamedTuple):
 
     at: float
     number: int
-    """Breaks ties."""
+    """The order of scenes that are due at the same time."""
     steps: Turns
 
 

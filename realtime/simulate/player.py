@@ -108,7 +108,7 @@ class Player:
         return True
 
     def close(self) -> None:
-        """At once."""
+        """Close the connection without waiting for the database."""
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None

@@ -34,12 +34,12 @@ class Progress:
         self.seconds_away = 0.0
 
     def add(self, act: Act) -> None:
-        """It was executed."""
+        """Count a statement that was executed."""
         self.counts[act.kind] += 1
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """Seconds since the simulation started."""
         return self._clock() - self._started
 
     @property
@@ -49,7 +49,7 @@ class Progress:
 
     @property
     def changes(self) -> int:
-        """Everything else."""
+        """The number of changes, without the words of growing answers."""
         return self.counts.total() - self.words
 
     def rates(self) -> tuple[float, float]:
@@ -107,7 +107,7 @@ class Screen:
         self._write(click.style("• ", fg="cyan") + line + "\n")
 
     def show(self) -> None:
-        """How it goes by now."""
+        """Show the progress of the simulation."""
         line = self._progress.line()
         if not self._is_live:
             self._write(line + "\n")

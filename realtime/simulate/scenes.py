@@ -234,7 +234,7 @@ class Scenes:
     # Events of the platform's own.
 
     def poll(self) -> Steps:
-        """Opened and closed by relay.emit."""
+        """Open a poll and close it, with `relay.emit`."""
         stage = self.random.choice(self.cast.stages)
         user, poll = self._writer(stage), str(self.new_id())
         question = self.random.choice(self.cast.corpus.polls)

@@ -106,12 +106,12 @@ async def _print_all(client: RealtimeClient, as_json: bool) -> None:
 
 
 def say(notice: str) -> None:
-    """About the connection."""
+    """Print a line about the connection."""
     click.echo(click.style(f"• {notice}", dim=True), err=True)
 
 
 def say_reconnecting(told: Reconnecting) -> None:
-    """The client's `on_reconnecting`."""
+    """Print that the client connects again, and when."""
     why = CLOSE_CODES.get(told.code, f"closed with code {told.code}") if told.code else "no token"
     words = f"{why} ({visible(told.reason)})" if told.reason else why
     say(f"{words}; trying again in {told.delay:.1f} s")

@@ -114,12 +114,12 @@ class Acceptor:
         self._paused: dict[socket.socket, asyncio.TimerHandle] = {}
 
     def start(self) -> None:
-        """Accept from now on."""
+        """Start to accept connections."""
         for listening in self._sockets:
             self._watch(listening)
 
     def stop(self) -> None:
-        """Accept nothing any more."""
+        """Stop accepting connections."""
         loop = asyncio.get_running_loop()
         for listening in self._sockets:
             loop.remove_reader(listening)

@@ -23,7 +23,7 @@ class Pingable(Protocol):
 
 
 class Pings:
-    """The sockets that are pinged.
+    """Pings all sockets, each of them once an interval.
 
     Args:
         seconds: the time between two pings of one socket.

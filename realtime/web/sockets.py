@@ -125,7 +125,7 @@ class ChatConversation(Conversation):
 
 
 class NotificationsConversation(Conversation):
-    """`/api/ws/notifications`: what concerns one user."""
+    """A conversation on `/api/ws/notifications`: what concerns one user."""
 
     __slots__ = ()
 
@@ -144,12 +144,12 @@ class NotificationsConversation(Conversation):
 
 
 class ChatSocket(RelaySocket):
-    """`/api/ws/chat/{bot_id}`."""
+    """The handler of `/api/ws/chat/{bot_id}`."""
 
     kind = ChatConversation
 
 
 class NotificationsSocket(RelaySocket):
-    """`/api/ws/notifications`."""
+    """The handler of `/api/ws/notifications`."""
 
     kind = NotificationsConversation

@@ -18,7 +18,7 @@ class ListenerStatus(Protocol):
 
 
 class Status:
-    """The condition of this process.
+    """Whether this process is ready to serve, and why not.
 
     Args:
         port: the TCP port that the process serves on.

@@ -31,7 +31,7 @@ it, and only whole messages count in the rate limit."""
 YIELD_BYTES = 262_144
 """After so much input other tasks get a turn: what has arrived already is read without a wait."""
 FRAME_COST = 1024
-"""A frame counts as so many bytes more than it has."""
+"""So many bytes are added to the length of each frame, for the work that a frame costs."""
 
 # RFC 6455 section 5.2.
 _FINAL, _RESERVED, _OPCODE, _MASKED = 0x80, 0x70, 0x0F, 0x80
@@ -80,9 +80,9 @@ class ExplainingProtocol(WebSocketProtocol13):
     handler: Delegate  # type: ignore[assignment]
     # Of the class, until a message comes in several frames: few sockets ever need them.
     _message: bytearray | None = None
-    """What has arrived of such a message."""
+    """What has arrived of a message that comes in several frames."""
     _frames = 0
-    """How many frames of it have arrived."""
+    """How many frames of that message have arrived."""
     _is_told = False
     """Whether the delegate knows that the connection is over."""
 

@@ -15,7 +15,7 @@ from realtime.web.presence import PresenceHandler
 from realtime.web.services import Services
 from realtime.web.sockets import ChatSocket, NotificationsSocket
 
-POLLED = "/api/ws/figures"
+FIGURES = "/api/ws/figures"
 """Every open console asks for this address each second, so a good answer is logged for debugging
 only."""
 STATIC = Path(__file__).parent / "static"
@@ -57,7 +57,7 @@ def make_app(services: Services) -> Application:
         (r"/api/ws/stats", endpoints.StatsHandler, given),
         (r"/api/ws/connections", endpoints.ConnectionsHandler, given),
         (r"/api/ws/presence/([^/]+)", PresenceHandler, given),
-        (POLLED, metrics.ClusterMetricsHandler, given),
+        (FIGURES, metrics.ClusterMetricsHandler, given),
         (r"/metrics", metrics.PrometheusHandler, given),
         (r"/api/health", endpoints.HealthHandler, given),
         (r"/api/ready", endpoints.ReadyHandler, given),
@@ -86,7 +86,7 @@ def log_request(handler: RequestHandler) -> None:
     if status != SWITCHING_PROTOCOLS:
         request = handler.request
         took = round(1000 * request.request_time(), 1)
-        is_news = request.path != POLLED or status != OK
+        is_news = request.path != FIGURES or status != OK
         log.log(
             logging.INFO if is_news else logging.DEBUG,
             LogLine(

@@ -16,7 +16,7 @@ MAX_CLOSING = 1000
 """How many sockets may be closing; of more, the oldest is dropped."""
 
 
-class Closing(Protocol):
+class ClosingSocket(Protocol):
     """A socket that was sent a close frame."""
 
     def drop(self) -> None:
@@ -35,7 +35,7 @@ class Room:
         self._max_joining = max_joining
         self._max_closing = max_closing
         self._joining: Counter[str] = Counter()
-        self._closing: dict[Closing, None] = {}
+        self._closing: dict[ClosingSocket, None] = {}
 
     @contextmanager
     def joining(self, subject: str) -> Iterator[None]:
@@ -54,7 +54,7 @@ class Room:
             if not self._joining[subject]:
                 del self._joining[subject]
 
-    def add_closing(self, socket: Closing) -> None:
+    def add_closing(self, socket: ClosingSocket) -> None:
         """It was sent a close frame, and its connection is still there."""
         self._closing[socket] = None
         if len(self._closing) > self._max_closing:
@@ -62,7 +62,7 @@ class Room:
             del self._closing[oldest]
             oldest.drop()
 
-    def remove(self, socket: Closing) -> None:
+    def remove(self, socket: ClosingSocket) -> None:
         """Its connection is over, or was never counted."""
         self._closing.pop(socket, None)
 

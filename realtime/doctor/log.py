@@ -34,7 +34,8 @@ SELECT DISTINCT a.pid, a.usename, a.application_name AS name
   FROM pg_locks AS l
   JOIN pg_class AS c ON c.oid = l.relation
   JOIN pg_stat_activity AS a ON a.pid = l.pid
- WHERE c.relnamespace = 'relay'::regnamespace AND c.relname LIKE 'events%' AND l.granted
+ WHERE c.relnamespace = 'relay'::regnamespace AND l.granted
+   AND (c.relname LIKE 'events%' OR c.relname = 'retention_turn')
    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
    AND a.pid <> pg_backend_pid()
    AND (a.xact_start IS NULL OR a.xact_start < clock_timestamp() - make_interval(secs => $1))
@@ -78,7 +79,7 @@ async def _what_keeps_it(connection: Connection, nodes: int) -> str:
         for row in await connection.fetch(_HOLDERS, HOLDER_SECONDS)
     ]
     if holders:
-        return f"end what holds a lock on its partitions: process {', '.join(holders)}"
+        return f"end what holds a lock on the log: process {', '.join(holders)}"
     return "end old transactions (see above); if there are none, read the server's log"
 
 

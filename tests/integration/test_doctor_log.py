@@ -44,21 +44,22 @@ async def test_a_log_that_nobody_empties(database: str, platform: Platform) -> N
 
 
 @pytest.mark.gen_test
-async def test_a_partition_that_cannot_be_emptied(
-    database: str, platform: Platform, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "lock", ["relay.events_0 IN ACCESS SHARE MODE", "relay.retention_turn IN EXCLUSIVE MODE"]
+)
+async def test_a_log_that_cannot_be_emptied(
+    database: str, platform: Platform, monkeypatch: pytest.MonkeyPatch, lock: str
 ) -> None:
-    """Somebody holds a lock on it, and is named."""
+    """Somebody holds a lock on a partition, or keeps the turn, and is named."""
     monkeypatch.setattr("realtime.doctor.log.HOLDER_SECONDS", 0.0)
     await platform.execute(OLD)
     await someone_alive(platform)
     holder = await Platform.connect(database)
     transaction = holder.connection.transaction()
     await transaction.start()
-    await holder.execute("LOCK TABLE relay.events_0 IN ACCESS SHARE MODE")
+    await holder.execute(f"LOCK TABLE {lock}")
     pid = holder.connection.get_server_pid()
-    await finds(
-        Level.WARNING, "log", deployment(database), f"lock on its partitions: process {pid}"
-    )
+    await finds(Level.WARNING, "log", deployment(database), f"lock on the log: process {pid}")
     await transaction.rollback()
     await finds(Level.WARNING, "log", deployment(database), "end old transactions")
     await holder.connection.close(timeout=LIMIT)

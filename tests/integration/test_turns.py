@@ -35,6 +35,7 @@ KEYS = (
     7_310_594_301_118_721,
 )
 """Of the advisory locks that release 0.1.0 took turns by."""
+SOURCES = (".py", ".sql")
 _OURS = """
 SELECT count(*) FROM pg_stat_activity
  WHERE application_name LIKE 'realtime%' AND datname = current_database()
@@ -232,3 +233,11 @@ async def test_a_log_that_is_not_emptied_is_told_of(
         assert "retention_overdue" not in caplog.text
         await Retention(pool, seconds=60).step()
         assert "retention_overdue" in caplog.text
+
+
+def test_no_turn_is_taken_by_an_advisory_lock() -> None:
+    """In no statement of the server, of a command or of the schema as it is now."""
+    folders = [PROJECT / "realtime", PROJECT / "migrations"]
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in SOURCES]
+    assert files
+    assert not [path for path in files if "pg_advisory" in path.read_text("utf-8")]

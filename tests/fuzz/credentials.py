@@ -19,7 +19,7 @@ CLAIMS = ("sub", "exp", "nbf", "iat", "aud", "iss", "type", "admin", "jti")
 
 
 async def cursors(target: Target, chance: random.Random) -> None:
-    """A genuine cursor that was changed, or is another topic's, must recover nothing."""
+    """A cursor that was changed, or is another topic's, must recover nothing; a genuine one may."""
     user = target.guest(chance)
     bot = chance.choice((target.world.bot, target.world.good_bot))
     genuine = target.cursors.get(bot)
@@ -39,6 +39,8 @@ def _changed(genuine: str, target: Target, bot: str, chance: random.Random) -> s
     if pick == 0 and others:
         return others[0]
     if pick == 1:
+        return genuine
+    if pick == 2:
         return chance.choice(("0", "-1", "x" * 5000, any_json(chance), "\0", "1" * 1000))
     return mutate_text(genuine, chance)
 

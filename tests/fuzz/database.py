@@ -72,7 +72,7 @@ async def rows(target: Target, chance: random.Random) -> None:
     """Rows of the log that no trigger would write, with somebody on the bot to whom they go."""
     line = await Line.open(target.port)
     try:
-        await line.come_in(target.chat(), token=token(target.guest(chance)))
+        await _come_back(line, target, chance)
         async with target.pool.acquire() as connection:
             for _ in range(chance.choice((1, 3, 20))):
                 await connection.execute(*_row(target, chance))
@@ -106,6 +106,15 @@ def _row(target: Target, chance: random.Random) -> tuple[Any, ...]:
         values.append(written)
     places = ", ".join(f"${number}" for number in range(1, len(values) + 1))
     return f"INSERT INTO relay.events ({columns}) VALUES ({places})", *values
+
+
+async def _come_back(line: Line, target: Target, chance: random.Random) -> None:
+    """Come in where somebody else left off, so that rows are read as missed events, too."""
+    bot, user = target.world.bot, target.guest(chance)
+    cursor = target.cursors.get(bot, "")
+    data = await line.come_in(target.chat(), token=token(user), cursor=cursor)
+    if data is not None and isinstance(data.get("cursor"), str) and chance.random() < 0.3:
+        target.cursors[bot] = data["cursor"]
 
 
 async def _take_access(

@@ -15,12 +15,15 @@ import asyncpg
 import pytest
 from tornado.ioloop import IOLoop
 
+from realtime.config.intervals import DEFAULTS
 from realtime.embedded.server import EmbeddedPostgres
 from realtime.installation import PROJECT
 from realtime.postgres.doorbell import TAKE_TURN, Doorbell
+from realtime.postgres.nodes import Nodes
 from realtime.postgres.pool import connect, connect_command, limits, open_pool
 from realtime.postgres.retention import Retention
 from tests.clients import Socket
+from tests.pgbouncer import pgbouncer
 from tests.platform import Platform
 from tests.serving import StartServer, World
 from tests.waiting import eventually
@@ -241,3 +244,19 @@ def test_no_turn_is_taken_by_an_advisory_lock() -> None:
     files = [path for folder in folders for path in folder.rglob("*") if path.suffix in SOURCES]
     assert files
     assert not [path for path in files if "pg_advisory" in path.read_text("utf-8")]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("is_pooled", [True, False])
+async def test_the_log_is_emptied_through_a_pooler(
+    database: str, platform: Platform, is_pooled: bool
+) -> None:
+    """One in transaction mode that takes no settings, whether the server was told of it or not."""
+    with pgbouncer(database, passes=False) as dsn:
+        async with open_pool(dsn, size=2, timeout=3, is_pooled=is_pooled) as pool:
+            await Retention(pool, seconds=100).step()
+            await Nodes(pool, str(uuid4()), DEFAULTS).leave()
+            async with platform.connection.transaction():
+                await platform.execute("LOCK TABLE relay.retention_turn IN EXCLUSIVE MODE")
+                await Retention(pool, seconds=100).step()
+    assert await platform.connection.fetchval("SELECT count(*) FROM relay.snapshots") == 1

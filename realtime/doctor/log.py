@@ -41,10 +41,9 @@ SELECT DISTINCT a.pid, a.usename, a.application_name AS name
    AND (a.xact_start IS NULL OR a.xact_start < clock_timestamp() - make_interval(secs => $1))
  ORDER BY 1
 """
-_FOREIGN = """
-SELECT (SELECT count(*) FROM relay.events
-         WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())) AS rows,
-       (SELECT last >= pg_snapshot_xmax(pg_current_snapshot()) FROM relay.floor) AS floor
+_IS_FOREIGN = """
+SELECT (floor.system, floor.database) IS DISTINCT FROM (here.system, here.oid)
+  FROM relay.floor AS floor, relay.this_database() AS here
 """
 _BELL = """
 SELECT pg_sequence_last_value('relay.bell') IS NOT DISTINCT FROM 2 AS is_silent,
@@ -84,29 +83,17 @@ async def _what_keeps_it(connection: Connection, nodes: int) -> str:
 
 
 async def restored_dump(deployment: Deployment) -> Sequence[Finding]:
-    """Whether rows or the floor have numbers that this server has not come to yet."""
+    """Whether the log came with a dump from another database."""
     async with deployment.connect() as connection:
-        row = await connection.fetchrow(_FOREIGN)
-    assert row is not None
-    found = []
-    if row["rows"]:
-        found.append(
-            warning(
-                f"{row['rows']} of the log's rows came with a dump from another server (their"
-                " transactions lie in the future): they are not delivered",
-                "nothing, for retention removes them; or now: DELETE FROM relay.events"
-                " WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())",
-            )
+        if not await connection.fetchval(_IS_FOREIGN):
+            return [fine("the log is this database's own")]
+    return [
+        warning(
+            "the log came with a dump from another database: nothing of it is delivered",
+            "nothing, for a server empties it when it finds it or starts;"
+            " or now: SELECT relay.forget_foreign_log()",
         )
-    if row["floor"]:
-        found.append(
-            warning(
-                "the floor of the log came with a dump from another server: it is not minded",
-                "nothing, for retention replaces it; or now: UPDATE relay.floor SET last = '0',"
-                " snapshot = '1:1:'",
-            )
-        )
-    return found or [fine("nothing in the log comes from another server")]
+    ]
 
 
 async def doorbell(deployment: Deployment) -> Sequence[Finding]:

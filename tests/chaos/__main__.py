@@ -25,11 +25,17 @@ from tests.chaos.run import run
     help="How long faults happen. From 60 on, the run waits until every kind has happened.",
 )
 @click.option("--seed", type=int, help="Repeats a run's choices. [default: another each time]")
-def main(seconds: float, seed: int | None) -> None:
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="WORDS",
+    help="Only the kinds of faults whose names contain these words. May be repeated.",
+)
+def main(seconds: float, seed: int | None, only: tuple[str, ...]) -> None:
     """Cause faults of every kind for a while, and check that no client missed anything."""
     signal.signal(signal.SIGTERM, _end)  # as Ctrl-C, so that everything started is ended
     chosen = secrets.randbelow(1_000_000) if seed is None else seed
-    report = run(seconds, chosen, _say)
+    report = run(seconds, chosen, _say, only)
     for line in report.lines():
         _say(line)
     sys.exit(0 if report.is_good else 1)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import count
 
 import asyncpg
 
+from tests.chaos.gate import Gate
 from tests.chaos.ledger import Book
 from tests.chaos.population import Absence, Bot, Population, Seat
 from tests.chaos.scribe import OUTAGE, Scribe, Statement, connect
@@ -36,29 +38,47 @@ class Access:
     """Takes access and gives it back.
 
     Args:
+        gate: to be passed by each transaction.
+        lock: held from the beginning of a change to its end.
         call_back: called with a seat when its user has access again, and knows it.
     """
 
     def __init__(
-        self, dsn: str, *, population: Population, book: Book, call_back: Callable[[Seat], None]
+        self,
+        dsn: str,
+        *,
+        population: Population,
+        book: Book,
+        gate: Gate,
+        lock: asyncio.Lock,
+        call_back: Callable[[Seat], None],
     ) -> None:
         self._dsn = dsn
         self._population = population
         self._book = book
-        self._scribe = Scribe(dsn, book)
+        self._gate = gate
+        self._lock = lock
+        self._scribe = Scribe(dsn, book, gate)
         self._call_back = call_back
         self._numbers = count(1)
 
     def kinds(self) -> dict[str, Callable[[random.Random], Awaitable[None]]]:
         """Every kind, by its name in the table."""
-        return {
-            "revoke, grant": self._revoke,
+        kinds = {
+            "revoke, grant": self.revoke_and_grant,
             "revoke and message in one transaction": self._revoke_with_messages,
             "message committed after the revoke": self._revoke_under_a_message,
             "role changed by DELETE and INSERT": self._replace,
             "ownership transferred and back": self._transfer,
             "user deactivated, reactivated": self._deactivate,
         }
+        return {name: partial(self._alone, kind) for name, kind in kinds.items()}
+
+    async def _alone(
+        self, kind: Callable[[random.Random], Awaitable[None]], chance: random.Random
+    ) -> None:
+        async with self._lock:
+            await kind(chance)
 
     async def close(self) -> None:
         await self._scribe.close()
@@ -71,7 +91,8 @@ class Access:
 
     # The kinds.
 
-    async def _revoke(self, chance: random.Random) -> None:
+    async def revoke_and_grant(self, chance: random.Random) -> None:
+        """For who holds the lock."""
         seat = await self._viewer(chance)
         await self._lose([seat], self._revocation(seat))
         await self._give_back(seat, chance)
@@ -116,12 +137,13 @@ class Access:
         return True
 
     async def _commit_late(self, connection: asyncpg.Connection[asyncpg.Record], tag: str) -> None:
-        self._book.sent(tag)
-        try:
-            await connection.execute("COMMIT")
-        except OUTAGE:
-            return  # in doubt: the ledger knows
-        self._book.acked(tag)
+        async with self._gate.transaction():
+            self._book.sent(tag)
+            try:
+                await connection.execute("COMMIT")
+            except OUTAGE:
+                return  # in doubt: the ledger knows
+            self._book.acked(tag)
 
     async def _replace(self, chance: random.Random) -> None:
         """As some services change a role. Access is lost and given at the same moment."""

@@ -21,12 +21,14 @@ from realtime.auth.tokens import mint_token
 from realtime.embedded.server import PORT, EmbeddedPostgres
 from realtime.postgres.schema import migrate
 from tests.chaos.clients import Client
+from tests.chaos.gate import Gate
 from tests.chaos.ledger import SCHEMA, Book
 from tests.chaos.population import Population, make_population
 from tests.chaos.processes import RelayProcess
 from tests.chaos.proxy import Proxy
-from tests.chaos.scribe import Scribe, connect
+from tests.chaos.scribe import Scribe
 from tests.commands import SECRET, free_port
+from tests.platform import Platform
 
 POSTGRES_SETTINGS = {
     "fsync": "off",
@@ -87,7 +89,10 @@ class Arena:
     clients: list[Client]
     say: Callable[[str], None]
     clock: Callable[[], float]
+    gate: Gate
     postgres_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    access_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while somebody's access is taken and given back."""
     figures: list[str] = field(default_factory=list)
     """What faults measured beside the time to recovery."""
 
@@ -117,13 +122,14 @@ async def arena(
     """Start the proxies, the processes and the clients."""
     book = Book(clock)
     dsn = built.postgres.dsn()
-    connection = await connect(dsn)
-    await connection.execute(SCHEMA)
-    population = await make_population(connection)
-    await connection.close(timeout=5)
+    platform = await Platform.connect(dsn)
+    await platform.execute(SCHEMA)
+    population = await make_population(platform)
+    await platform.connection.close(timeout=5)
     proxies = [Proxy(_socket_of(dsn)) for _ in range(relays)]
     clients: list[Client] = []
-    scribe = Scribe(dsn, book)
+    gate = Gate()
+    scribe = Scribe(dsn, book, gate)
     try:
         for number, proxy in enumerate(proxies, 1):
             await proxy.start()
@@ -137,7 +143,18 @@ async def arena(
         for client in clients:
             client.start()
         yield Arena(
-            seed, built, dsn, population, book, scribe, built.relays, proxies, clients, say, clock
+            seed,
+            built,
+            dsn,
+            population,
+            book,
+            scribe,
+            built.relays,
+            proxies,
+            clients,
+            say,
+            clock,
+            gate,
         )
     finally:
         await asyncio.gather(*(client.finish() for client in clients))

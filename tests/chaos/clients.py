@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from realtime.client import Closed, RealtimeClient, Reconnecting, Timings
@@ -118,6 +118,9 @@ class Client:
     @property
     def is_reading(self) -> bool:
         return self._reads.is_set()
+
+    def has_seen(self, rows: Container[str]) -> bool:
+        return any(event.id in rows for event in self.record.seen)
 
     def has_recovered(self, probe: str, since: float) -> bool:
         """Whether it has the probe, or begins anew after that moment and so has no right to it."""

@@ -33,6 +33,7 @@ CREATE TABLE chaos.ledger (
     xid xid8 NOT NULL DEFAULT pg_current_xact_id()
 );
 CREATE INDEX ON chaos.ledger (tag);
+CREATE INDEX ON chaos.ledger (xid);
 CREATE TABLE chaos.archive (LIKE relay.events);
 CREATE FUNCTION chaos.keep() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -58,7 +59,52 @@ class Interval(NamedTuple):
         return self.acked < other.sent
 
 
+ARCHIVE = """
+SELECT id, xid, topic, type, user_id::text, code, payload, subject::text,
+       relay.microseconds(written_at) AS written_at,
+       (SELECT min(tag) FROM chaos.ledger AS l WHERE l.xid = a.xid) AS tag
+  FROM chaos.archive AS a
+ WHERE relay.microseconds(written_at) >= $1::bigint ORDER BY id
+"""
 UNKNOWN = Interval(-inf, inf)
+
+
+class LogRow(NamedTuple):
+    """One row of the archive."""
+
+    id: int
+    xid: int
+    topic: str | None
+    type: str
+    user_id: str | None
+    code: int | None
+    payload: str | None
+    subject: str | None = None
+    written_at: int = 0
+    """Microseconds since 1970."""
+    tag: str | None = None
+    """The suite's name of its transaction."""
+
+    @property
+    def wire_id(self) -> str:
+        """The id that clients see. No history has it twice, while others have `id` and `xid`."""
+        return f"{self.id}-{self.written_at}"
+
+    @property
+    def is_event(self) -> bool:
+        """Whether it is for clients; else it is an ejection, or a word between relays."""
+        return self.code is None and self.payload is not None
+
+
+class Loss(NamedTuple):
+    """The database forgot transactions that clients may have seen: another history began."""
+
+    at: float
+    """When no client could be shown anything new of the old one."""
+    over_at: float
+    """When the database answered again."""
+    rows: Mapping[str, LogRow]
+    """What was forgotten, by the ids that clients see."""
 
 
 class Book:
@@ -72,6 +118,11 @@ class Book:
         self._clock = clock
         self._intervals: dict[str, Interval] = {}
         self.rolled_back: set[str] = set()
+        self.asynchronous: set[str] = set()
+        """Whose commits a crash may forget."""
+        self.forgotten: set[str] = set()
+        """Committed, and then forgotten with a history, as it may be."""
+        self.losses: list[Loss] = []
 
     def sent(self, tag: str) -> None:
         """COMMIT is about to be sent. Said again for the same tag, the first time counts."""
@@ -86,36 +137,24 @@ class Book:
         self._intervals.pop(tag, None)
         self.rolled_back.add(tag)
 
+    def lose(self, loss: Loss, forgotten: set[str]) -> None:
+        """Another history began, in which these transactions are not committed."""
+        self.losses.append(loss)
+        self.forgotten |= forgotten
+
     def interval(self, tag: str | None) -> Interval:
         return self._intervals.get(tag, UNKNOWN) if tag else UNKNOWN
 
     def known_to_be_committed(self) -> set[str]:
-        return {tag for tag, interval in self._intervals.items() if interval.acked < inf}
-
-
-class LogRow(NamedTuple):
-    """One row of the archive."""
-
-    id: int
-    xid: int
-    topic: str | None
-    type: str
-    user_id: str | None
-    code: int | None
-    payload: str | None
-    subject: str | None = None
-
-    @property
-    def is_event(self) -> bool:
-        """Whether it is for clients; else it is an ejection, or a word between relays."""
-        return self.code is None and self.payload is not None
+        acked = {tag for tag, interval in self._intervals.items() if interval.acked < inf}
+        return acked - self.forgotten
 
 
 class Mark(NamedTuple):
     """What a marked event says of itself: its name, and which events its writer had seen."""
 
     mark: str
-    saw: Sequence[int]
+    saw: Sequence[str]
 
 
 def mark_in(message: Mapping[str, Any]) -> Mark | None:
@@ -132,41 +171,52 @@ def mark_in(message: Mapping[str, Any]) -> Mark | None:
 class Truth:
     """Everything that was committed, once the run is over."""
 
-    rows: dict[int, LogRow]
+    rows: dict[str, LogRow]
+    """By the ids that clients see."""
     book: Book
-    tags: Mapping[int, str]
-    """By transaction id."""
+    xids: Mapping[str, int]
+    """Of each transaction, by its tag."""
     marks: Mapping[str, str | None]
     """What the writers say that they committed, with its topic."""
-    marked: dict[int, Mark] = field(default_factory=dict)
+    marked: dict[str, Mark] = field(default_factory=dict)
     """What the log says, by event id."""
     by_topic: dict[str, list[LogRow]] = field(default_factory=dict)
-    xids: dict[str, int] = field(default_factory=dict)
+    lost_in: dict[str, Loss] = field(default_factory=dict)
+    """In which loss a row was forgotten, by the id that clients see."""
 
     def __post_init__(self) -> None:
-        self.xids = {tag: xid for xid, tag in self.tags.items()}
+        self.lost_in = {row: loss for loss in self.book.losses for row in loss.rows}
         for row in self.rows.values():
             if row.is_event:
                 self.by_topic.setdefault(row.topic or "", []).append(row)
                 mark = mark_in(json.loads(row.payload or "{}"))
                 if mark is not None:
-                    self.marked[row.id] = mark
+                    self.marked[row.wire_id] = mark
+
+    def row(self, wire_id: str) -> LogRow | None:
+        """The row of an event that was committed, though it may be forgotten."""
+        if wire_id in self.lost_in:
+            return self.lost_in[wire_id].rows[wire_id]
+        return self.rows.get(wire_id)
 
     def interval(self, row: LogRow) -> Interval:
         """When the row was committed."""
-        return self.book.interval(self.tags.get(row.xid))
+        return self.book.interval(row.tag)
+
+
+def to_rows(records: Sequence[asyncpg.Record]) -> dict[str, LogRow]:
+    """What `ARCHIVE` found, by the ids that clients see."""
+    rows = [LogRow(*record.values()) for record in records]
+    return {row.wire_id: row for row in rows}
 
 
 async def read_truth(connection: asyncpg.Connection[asyncpg.Record], book: Book) -> Truth:
     """Read the archive and the ledger. Every writer must have ended."""
-    archive = await connection.fetch(
-        "SELECT id, xid, topic, type, user_id::text, code, payload, subject::text"
-        "  FROM chaos.archive ORDER BY id"
-    )
+    archive = to_rows(await connection.fetch(ARCHIVE, 0))
     ledger = await connection.fetch("SELECT mark, tag, topic, xid FROM chaos.ledger")
     return Truth(
-        rows={row["id"]: LogRow(*row.values()) for row in archive},
+        rows=archive,
         book=book,
-        tags={row["xid"]: row["tag"] for row in ledger},
+        xids={row["tag"]: row["xid"] for row in ledger},
         marks={row["mark"]: row["topic"] for row in ledger},
     )

@@ -9,8 +9,6 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import asyncpg
-
 from tests.platform import Platform
 
 BOTS = 4
@@ -75,9 +73,8 @@ class Population:
         return bool(self.absences[seat]) and self.absences[seat][-1].gained is None
 
 
-async def make_population(connection: asyncpg.Connection[asyncpg.Record]) -> Population:
+async def make_population(platform: Platform) -> Population:
     """Write the rows: each bot has an owner, each viewer watches two bots, all are notified."""
-    platform = Platform(connection)
     population = Population()
     for number in range(BOTS):
         owner = await platform.user(f"owner-{number}")

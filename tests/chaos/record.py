@@ -18,7 +18,7 @@ from tests.chaos.population import Seat
 class Seen(NamedTuple):
     """An event that got past the id check and so to the application."""
 
-    id: int
+    id: str
     at: float
     connection: int
 
@@ -35,6 +35,12 @@ class Greeting(NamedTuple):
     recovered: bool | None
     """None: no cursor was sent."""
     reason: str | None
+    is_older: bool = False
+    """Whether it asked with an older cursor than its newest, as a page whose state is as old."""
+
+    @property
+    def is_of_a_live_socket(self) -> bool:
+        return self.opened_at == self.at
 
 
 class Ending(NamedTuple):
@@ -56,6 +62,8 @@ class Episode:
     last_cursor: str | None = None
     """The newest when the server said that the episode is over; None: it never did."""
     is_over: bool = False
+    first_seen: int = 0
+    """How many events had been handed over before it."""
 
 
 @dataclass
@@ -82,7 +90,7 @@ class Record:
         self.timeline.append((at, text))
 
     def begin_episode(self, at: float, cursor: str | None) -> None:
-        self.episodes.append(Episode(at, cursor))
+        self.episodes.append(Episode(at, cursor, first_seen=len(self.seen)))
 
     def end_episode(self, cursor: str | None) -> None:
         if self.episodes:
@@ -95,6 +103,6 @@ class Record:
         return [f"{when:9.3f} {text}" for when, text in near[:most]]
 
 
-def event_id(message: Mapping[str, Any]) -> int | None:
+def event_id(message: Mapping[str, Any]) -> str | None:
     """The id of an event that came from a row."""
-    return int(message["id"].partition("-")[0]) if "id" in message else None
+    return message.get("id")

@@ -6,15 +6,16 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from tests.chaos.access import Access
 from tests.chaos.arena import Arena, Stage, arena, stage
 from tests.chaos.clients import Client
-from tests.chaos.drama import Drama, Prober
+from tests.chaos.drama import Drama, Prober, Strike
 from tests.chaos.faults import Faults
 from tests.chaos.ledger import Truth, read_truth
+from tests.chaos.losses import Losses
 from tests.chaos.report import Report
 from tests.chaos.scribe import connect
 from tests.chaos.verdict import Verdict, Violation
@@ -31,17 +32,31 @@ SETTLE_LIMIT = 120.0
 """For everything after the last fault, and beyond the planned time for a fault that takes long."""
 
 
-def run(seconds: float, seed: int, say: Callable[[str], None]) -> Report:
-    """Run for that long (and until every kind of fault has happened, from a minute on)."""
+def run(seconds: float, seed: int, say: Callable[[str], None], kinds: Sequence[str] = ()) -> Report:
+    """Run for that long (and until every kind of fault has happened, from a minute on).
+
+    Args:
+        kinds: only those whose names contain one of these; none: all.
+    """
     with stage(say) as built:
-        return asyncio.run(_run(built, seconds, seed, say))
+        return asyncio.run(_run(built, seconds, seed, say, kinds))
 
 
-async def _run(built: Stage, seconds: float, seed: int, say: Callable[[str], None]) -> Report:
+def _only(wanted: Sequence[str], kinds: Mapping[str, Strike]) -> dict[str, Strike]:
+    return {
+        name: strike
+        for name, strike in kinds.items()
+        if not wanted or any(one in name for one in wanted)
+    }
+
+
+async def _run(
+    built: Stage, seconds: float, seed: int, say: Callable[[str], None], kinds: Sequence[str]
+) -> Report:
     async with asyncio.timeout(2 * seconds + SETTLE_LIMIT):
         async with arena(built, seed=seed, relays=RELAYS, say=say, clock=time.monotonic) as place:
             say(f"seed {seed}: {RELAYS} relays, {len(place.clients)} clients, {WRITERS} writers")
-            play = _Play(place)
+            play = _Play(place, kinds)
             took = await play.perform(seconds)
         return await play.judge(took)
 
@@ -49,17 +64,31 @@ async def _run(built: Stage, seconds: float, seed: int, say: Callable[[str], Non
 class _Play:
     """The actors of one run."""
 
-    def __init__(self, place: Arena) -> None:
+    def __init__(self, place: Arena, kinds: Sequence[str]) -> None:
+        self._kinds = kinds
         self._arena = place
         self._stop = asyncio.Event()
         self._writers = [
-            Writer(place.dsn, number, seed=place.seed, population=place.population, book=place.book)
+            Writer(
+                place.dsn,
+                number,
+                seed=place.seed,
+                population=place.population,
+                book=place.book,
+                gate=place.gate,
+            )
             for number in range(1, WRITERS + 1)
         ]
         self._faults = Faults(place)
         self._access = Access(
-            place.dsn, population=place.population, book=place.book, call_back=place.call_back
+            place.dsn,
+            population=place.population,
+            book=place.book,
+            gate=place.gate,
+            lock=place.access_lock,
+            call_back=place.call_back,
         )
+        self._losses = Losses(place, self._access)
         self._prober = Prober(place)
         self._drama = Drama(place, self._prober)
 
@@ -71,8 +100,13 @@ class _Play:
         watching = asyncio.create_task(self._watch(began))
         try:
             async with asyncio.TaskGroup() as lanes:
-                lanes.create_task(self._drama.machinery(self._faults.kinds(), seconds))
-                lanes.create_task(self._drama.access(self._access.kinds(), seconds))
+                machinery = self._faults.kinds() | self._losses.kinds()
+                for lane, kinds in (
+                    (self._drama.machinery, _only(self._kinds, machinery)),
+                    (self._drama.access, _only(self._kinds, self._access.kinds())),
+                ):
+                    if kinds:
+                        lanes.create_task(lane(kinds, seconds))
             took = self._arena.clock() - began
             await self._faults.finish()
             self._stop.set()

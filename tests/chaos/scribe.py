@@ -13,6 +13,7 @@ from typing import Any
 
 import asyncpg
 
+from tests.chaos.gate import Gate
 from tests.chaos.ledger import Book
 
 OUTAGE = (
@@ -38,9 +39,10 @@ async def connect(dsn: str) -> asyncpg.Connection[asyncpg.Record]:
 class Scribe:
     """Writes for the suite, one transaction at a time."""
 
-    def __init__(self, dsn: str, book: Book) -> None:
+    def __init__(self, dsn: str, book: Book, gate: Gate) -> None:
         self._dsn = dsn
         self._book = book
+        self._gate = gate
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._lock = asyncio.Lock()
 
@@ -51,8 +53,9 @@ class Scribe:
         """
         async with self._lock:
             while True:
-                if await self._attempt(tag, statements):
-                    return
+                async with self._gate.transaction():
+                    if await self._attempt(tag, statements):
+                        return
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _attempt(self, tag: str, statements: Sequence[Statement]) -> bool:

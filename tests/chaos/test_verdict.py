@@ -9,8 +9,8 @@ import json
 
 import pytest
 
-from realtime.relay.cursor import Cursor, Database, Key, Signer
-from tests.chaos.ledger import Book, LogRow, Truth
+from realtime.relay.cursor import Anchor, Cursor, Database, Key, Signer
+from tests.chaos.ledger import Book, LogRow, Loss, Truth
 from tests.chaos.population import Absence, Population, Seat
 from tests.chaos.record import Ending, Greeting, Record, Seen
 from tests.chaos.verdict import Verdict, Violation
@@ -26,23 +26,24 @@ class History:
         self.book = Book(lambda: self.now)
         self.population = Population()
         self.record = Record("client 1", SEAT)
-        self.rows: dict[int, LogRow] = {}
-        self.tags: dict[int, str] = {}
+        self.rows: dict[str, LogRow] = {}
+        self.xids: dict[str, int] = {}
         self.marks: dict[str, str | None] = {}
 
     def commit(
-        self, number: int, at: float, *, topic: str = SEAT.topic, saw: tuple[int, ...] = ()
-    ) -> int:
+        self, number: int, at: float, *, topic: str = SEAT.topic, saw: tuple[str, ...] = ()
+    ) -> str:
         """An event whose id, transaction id and mark are one number; COMMIT took half a second."""
         payload = {"type": "marked", "data": {"mark": f"m{number}", "saw": saw}}
-        self.rows[number] = LogRow(number, number, topic, "marked", None, None, json.dumps(payload))
+        tag = self.transaction(number, at)
+        row = LogRow(number, number, topic, "marked", None, None, json.dumps(payload), tag=tag)
+        self.rows[row.wire_id] = row
         self.marks[f"m{number}"] = topic
-        self.transaction(number, at)
-        return number
+        return row.wire_id
 
     def transaction(self, xid: int, at: float) -> str:
         tag = f"t{xid}"
-        self.tags[xid] = tag
+        self.xids[tag] = xid
         self.now = at
         self.book.sent(tag)
         self.now = at + 0.5
@@ -59,7 +60,7 @@ class History:
         """The client is let in, with a cursor that covers transactions up to `last`."""
         self.record.begin_episode(at, cursor(last) if last else None)
 
-    def see(self, *ids: int, at: float = 50) -> None:
+    def see(self, *ids: str, at: float = 50) -> None:
         self.record.seen += [Seen(one, at, 1) for one in ids]
 
     def greet(self, *, last: int, opened: float, recovered: bool, reason: str | None) -> None:
@@ -71,11 +72,16 @@ class History:
         self.record.endings.append(Ending(1, opened, at, code, ""))
 
     def violations(self) -> list[Violation]:
-        truth = Truth(self.rows, self.book, self.tags, self.marks)
+        truth = Truth(self.rows, self.book, self.xids, self.marks)
         return Verdict(truth, self.population).of_all([self.record])
 
     def broken_rules(self) -> list[str]:
         return [violation.rule for violation in self.violations()]
+
+
+def wire(number: int) -> str:
+    """The id of an event for clients, where nothing is said of its time."""
+    return f"{number}-0"
 
 
 def cursor(last: int, *still_open: int) -> str:
@@ -110,8 +116,8 @@ def test_of_many_updates_of_a_thing_only_the_newest_is_owed(history: History) ->
     history.begin(1)
     for number, thing in ((10, "a"), (11, "b"), (12, "a"), (13, "b")):
         history.commit(number, number)
-        history.rows[number] = history.rows[number]._replace(subject=thing)
-    history.see(11, 12)
+        history.rows[wire(number)] = history.rows[wire(number)]._replace(subject=thing)
+    history.see(wire(11), wire(12))
     (violation,) = history.violations()
     assert violation.rule == "missing"
     assert "event 13" in violation.what
@@ -176,12 +182,12 @@ def test_the_revoking_transactions_own_messages_must_not_be_seen(history: Histor
     """Its final message may; and where the same transaction gave access back, nothing is hidden."""
     history.begin(1)
     history.revoke(20, 10)
-    history.rows[19] = LogRow(19, 20, SEAT.topic, "eject", SEAT.user, 4003, "{}")
-    history.see(19)
+    history.rows[wire(19)] = LogRow(19, 20, SEAT.topic, "eject", SEAT.user, 4003, "{}", tag="t20")
+    history.see(wire(19))
     history.record.end_episode(cursor(9))
     assert history.violations() == []
     history.commit(20, 10)
-    history.see(20)
+    history.see(wire(20))
     assert history.broken_rules() == ["after revoke"]
     history.population.absences[SEAT][-1].gained = "t20"
     assert history.violations() == []
@@ -191,17 +197,17 @@ def test_what_nobody_committed_or_another_was_meant_for_is_foreign(history: Hist
     """An event from nowhere, one of another topic, another user's final message."""
     history.begin(1)
     history.commit(10, 2, topic="bot:other")
-    history.rows[11] = LogRow(11, 11, SEAT.topic, "eject", "user-2", 4003, "{}")
-    history.see(10, 11, 12)
+    history.rows[wire(11)] = LogRow(11, 11, SEAT.topic, "eject", "user-2", 4003, "{}")
+    history.see(wire(10), wire(11), wire(12))
     assert history.broken_rules() == ["foreign", "foreign", "foreign"]
 
 
 def test_an_effect_before_its_cause_is_found(history: History) -> None:
     """What the writer had not seen may come in any order."""
     history.begin(1)
-    for number, saw in ((10, ()), (11, ()), (12, (10,))):
+    for number, saw in ((10, ()), (11, ()), (12, (wire(10),))):
         history.commit(number, number, saw=saw)
-    history.see(11, 10, 12)
+    history.see(wire(11), wire(10), wire(12))
     assert history.violations() == []
     history.record.seen.reverse()
     assert history.broken_rules() == ["effect before cause"]
@@ -267,7 +273,7 @@ def test_the_log_is_held_against_the_writers_own_word(history: History) -> None:
     history.marks["lost"] = SEAT.topic
     history.commit(11, 3)
     del history.marks["m11"]
-    history.rows[12] = history.rows[10]._replace(id=12)
+    history.rows[wire(12)] = history.rows[wire(10)]._replace(id=12)
     history.book.sent("t99")
     history.book.acked("t99")
     history.book.took_back("t10")
@@ -279,3 +285,60 @@ def test_the_log_is_held_against_the_writers_own_word(history: History) -> None:
         "1 acknowledged, but not in the ledger",
         "1 rolled back, but in the ledger",
     ]
+
+
+def forget(history: History, *numbers: int, at: float) -> None:
+    """The database loses these events, in an outage of a second."""
+    rows = {wire(number): history.rows.pop(wire(number)) for number in numbers}
+    for number in numbers:
+        del history.marks[f"m{number}"], history.xids[f"t{number}"]
+    history.book.lose(Loss(at, at + 1, rows), {f"t{number}" for number in numbers})
+
+
+def lost_cursor(number: int) -> str:
+    """The cursor of one who had seen that event last, and all before it."""
+    signer = Signer(Database(1, 1, 1), (Key(b"", b""),))
+    return signer.write(Cursor(number, (), Anchor(number, number, 0)), "t") or ""
+
+
+def test_what_was_forgotten_is_not_owed_but_who_saw_it_must_be_told(history: History) -> None:
+    """It was committed once, so it is nothing foreign; and what got its number after that is owed
+    to who claims it only by its number."""
+    history.begin(1)
+    history.commit(10, 2)
+    history.commit(11, 3)
+    forget(history, 10, 11, at=5)
+    assert history.violations() == []
+    history.see(wire(10))
+    assert history.broken_rules() == ["phantom"]
+    history.record.end_episode(lost_cursor(10))
+    history.begin(8)
+    assert history.violations() == []
+    history.commit(9, 9)
+    assert history.broken_rules() == ["missing"]
+
+
+def test_a_cursor_of_a_lost_history_must_be_foreign_and_no_other(history: History) -> None:
+    """Unless its owner came, or lived, while the history was lost."""
+    history.commit(10, 2)
+    forget(history, 10, at=5)
+    told = (False, "foreign")
+    for text, opened in ((lost_cursor(10), 20.0), (cursor(9), 5.5)):
+        history.record.greetings.append(Greeting(2, opened, opened + 1, text, *told))
+    history.record.greetings.append(Greeting(2, 12, 12, cursor(9), *told))
+    assert history.violations() == []
+    history.record.greetings.append(Greeting(3, 20, 21, cursor(9), *told))
+    history.record.greetings.append(Greeting(4, 30, 30, cursor(9), *told))
+    assert history.broken_rules() == ["told without cause", "told without cause"]
+    history.record.greetings = [Greeting(5, 20, 21, lost_cursor(10), True, None)]
+    assert history.broken_rules() == ["not told"]
+
+
+def test_a_durable_commit_may_not_be_forgotten(history: History) -> None:
+    """Though rows of others were, in the same crash."""
+    history.commit(10, 2)
+    history.commit(11, 3)
+    forget(history, 10, at=5)
+    assert history.violations() == []
+    history.book.forgotten.clear()
+    assert history.broken_rules() == ["log"]

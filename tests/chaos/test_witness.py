@@ -72,6 +72,6 @@ def test_what_comes_twice_on_a_connection_is_the_servers_fault(record: Record) -
     witness = Witness(record, lambda: 0)
     here = dial(1, None)
     for _ in range(2):
-        witness.watch(here, {"type": "chat_message", "id": "7"})
-    assert [seen.id for seen in record.repeated_on_a_connection] == [7]
+        witness.watch(here, {"type": "chat_message", "id": "7-1"})
+    assert [seen.id for seen in record.repeated_on_a_connection] == ["7-1"]
     assert record.seen == []

@@ -8,14 +8,18 @@ For a client of user U on topic T, with the truth of `ledger` and the record of 
   was sent after the client was told. Where the server declared the episode over, only what the
   newest cursor before that claims is due; so a cursor may never claim what was not sent. An update
   of something of which it saw a newer one is not owed.
+- *phantom*: who saw what the database forgot afterwards was told that the episode is over. (Not who
+  came back with an older cursor, for its state is as old.)
 - *twice*: no event twice after the id check, even where the ids were forgotten in between, and none
   twice on one connection even before it.
 - *after revoke*: it saw nothing whose commit is proven to lie after a revoke and before the grant
   that followed it, nor anything else of the revoking transaction itself.
 - *effect before cause*: whatever the writer of an event had seen on T, the client saw before it.
 - *told without cause*: `access_changed` only where U's access was taken (or, for an owner, was in
-  question) in the gap; never `too_old`, `too_many`, `invalid` or `foreign` in such a run.
-- *not told*: `recovered: true` never across a revoke that was over when the connection began.
+  question) in the gap; `foreign` only where the database has lost what the client, or its process,
+  had seen; never `too_old`, `too_many` or `invalid` in such a run.
+- *not told*: `recovered: true` never across a revoke that was over when the connection began, nor
+  with a cursor of a history that was lost.
 - *refused without cause*: 4001 and 4003 only where access was lost at some moment between the
   opening of the connection and the close: who opens a socket after a grant stays.
 - *left in*: at the end, no socket is open without access.
@@ -33,11 +37,13 @@ from math import inf
 from typing import NamedTuple
 
 from realtime.relay.cursor import Cursor, parse_cursor
-from tests.chaos.ledger import Interval, LogRow, Truth
+from tests.chaos.ledger import Interval, LogRow, Loss, Truth
 from tests.chaos.population import Absence, Population
 from tests.chaos.record import Ending, Episode, Greeting, Record, Seen
 
 FINAL_MESSAGE = "permission_change"
+NOTICED_SECONDS = 15.0
+"""Until a process has noticed that the database has another history, itself cut off perhaps."""
 
 
 class Violation(NamedTuple):
@@ -69,7 +75,7 @@ class Verdict:
         truth = self._truth
         logged = Counter(mark.mark for mark in truth.marked.values())
         written = {mark for mark, topic in truth.marks.items() if topic is not None}
-        tags = set(truth.tags.values())
+        tags = truth.xids.keys()
         wrong = {
             "committed, but not in the log": written - logged.keys(),
             "in the log, but never committed": logged.keys() - written,
@@ -88,9 +94,10 @@ class Verdict:
         for event in record.seen:
             if not self._is_theirs(record, event.id):
                 yield self._about_event("foreign", record, event)
-            if self._is_forbidden(record, self._truth.rows.get(event.id)):
+            if self._is_forbidden(record, self._truth.row(event.id)):
                 yield self._about_event("after revoke", record, event)
         yield from self._missing(record)
+        yield from self._phantoms(record)
         yield from self._twice(record)
         yield from self._out_of_order(record)
         for greeting in record.greetings:
@@ -106,8 +113,8 @@ class Verdict:
 
     # Events.
 
-    def _is_theirs(self, record: Record, identifier: int) -> bool:
-        row = self._truth.rows.get(identifier)
+    def _is_theirs(self, record: Record, identifier: str) -> bool:
+        row = self._truth.row(identifier)
         if row is None:
             return False
         if row.is_event:
@@ -122,7 +129,7 @@ class Verdict:
         )
 
     def _is_within(self, row: LogRow, absence: Absence) -> bool:
-        if self._truth.tags.get(row.xid) == absence.lost:
+        if row.tag == absence.lost:
             return absence.gained != absence.lost
         at = self._truth.interval(row)
         return self._interval(absence.lost).is_before(at) and (
@@ -134,28 +141,41 @@ class Verdict:
         newest = self._newest_seen(seen)
         for episode in record.episodes:
             for row in self._truth.by_topic.get(record.seat.topic, ()):
-                is_due = row.id not in seen and self._is_due(row, episode)
+                is_due = row.wire_id not in seen and self._is_due(row, episode)
                 if row.subject is not None and row.id < newest.get(row.subject, 0):
                     continue
                 if is_due and not self._is_forbidden(record, row):
                     at = self._truth.interval(row)
                     yield self._violation("missing", record, self._words(row), at.sent)
 
-    def _newest_seen(self, seen: Iterable[int]) -> Mapping[str, int]:
+    def _phantoms(self, record: Record) -> Iterator[Violation]:
+        ends = [episode.first_seen for episode in record.episodes[1:]] + [len(record.seen)]
+        older = [one.connection for one in record.greetings if one.recovered and one.is_older]
+        for episode, end in zip(record.episodes, ends, strict=False):
+            for event in record.seen[episode.first_seen : end]:
+                is_lost = event.id in self._truth.lost_in and event.connection >= max([0, *older])
+                if is_lost and not episode.is_over:
+                    yield self._about_event("phantom", record, event, "and never told")
+
+    def _newest_seen(self, seen: Iterable[str]) -> Mapping[str, int]:
         """Of each thing that changed, the newest event."""
-        rows = (self._truth.rows[one] for one in sorted(seen) if one in self._truth.rows)
+        rows = sorted(self._truth.rows[one] for one in seen if one in self._truth.rows)
         return {row.subject: row.id for row in rows if row.subject is not None}
 
     def _is_due(self, row: LogRow, episode: Episode) -> bool:
-        began = episode.first_cursor is not None and not self._covers(episode.first_cursor, row.xid)
+        began = episode.first_cursor is not None and not self._covers(
+            episode.first_cursor, row.xid, row.tag
+        )
         if not began and self._truth.interval(row).sent <= episode.began_at:
             return False
         if not episode.is_over:
             return True
-        return episode.last_cursor is not None and self._covers(episode.last_cursor, row.xid)
+        return episode.last_cursor is not None and self._covers(
+            episode.last_cursor, row.xid, row.tag
+        )
 
     def _twice(self, record: Record) -> Iterator[Violation]:
-        first: dict[int, Seen] = {}
+        first: dict[str, Seen] = {}
         for event in record.seen:
             if event.id in first:
                 yield self._about_event("twice", record, event)
@@ -176,6 +196,10 @@ class Verdict:
     def _greeting(self, record: Record, greeting: Greeting) -> Iterator[Violation]:
         if greeting.recovered is None or greeting.cursor is None:
             return
+        loss = self._loss_of(greeting.cursor)
+        if greeting.recovered and loss is not None and loss.over_at < greeting.opened_at:
+            what = "recovered: true with a cursor of a history that was lost"
+            yield self._violation("not told", record, what, greeting.at)
         lost = [absence.lost for absence in self._population.absences[record.seat]]
         unseen = [tag for tag in lost if not self._covers_tag(greeting.cursor, tag)]
         if greeting.recovered:
@@ -184,12 +208,25 @@ class Verdict:
                 what = f"recovered: true in spite of {over}"
                 yield self._violation("not told", record, what, greeting.at)
             return
+        if greeting.reason == "foreign" and (loss is not None or self._may_be_foreign(greeting)):
+            return
         shaken = self._population.shaken[record.seat]
         causes = unseen + [tag for tag in shaken if not self._covers_tag(greeting.cursor, tag)]
         is_caused = any(self._interval(tag).sent < greeting.at for tag in causes)
         if greeting.reason != "access_changed" or not is_caused:
             what = f"recovered: false, {greeting.reason}"
             yield self._violation("told without cause", record, what, greeting.at)
+
+    def _may_be_foreign(self, greeting: Greeting) -> bool:
+        """Whether a history was lost while the connection was made, or not long before it lived.
+
+        A process tells all who are there, also those who saw nothing of what was lost.
+        """
+        noticing = NOTICED_SECONDS if greeting.is_of_a_live_socket else 0.0
+        return any(
+            loss.at <= greeting.at and greeting.opened_at <= loss.over_at + noticing
+            for loss in self._truth.book.losses
+        )
 
     def _had_cause(self, record: Record, ending: Ending) -> bool:
         for absence in self._population.absences[record.seat]:
@@ -203,22 +240,39 @@ class Verdict:
     def _interval(self, tag: str) -> Interval:
         return self._truth.book.interval(tag)
 
-    def _covers(self, cursor: str, xid: int) -> bool:
-        if cursor not in self._cursors:
-            self._cursors[cursor] = parse_cursor(cursor)[1]
-        return self._cursors[cursor].covers(xid)
+    def _covers(self, cursor: str, xid: int, tag: str | None) -> bool:
+        """Whether it claims a transaction that was not forgotten.
+
+        One of a lost history claims nothing of what came after that, whatever its number.
+        """
+        if not self._cursor(cursor).covers(xid):
+            return False
+        loss = self._loss_of(cursor)
+        return loss is None or self._truth.book.interval(tag).sent <= loss.at
+
+    def _cursor(self, text: str) -> Cursor:
+        if text not in self._cursors:
+            self._cursors[text] = parse_cursor(text)[1]
+        return self._cursors[text]
+
+    def _loss_of(self, cursor: str) -> Loss | None:
+        """Where the newest row that the cursor's owner had seen was forgotten."""
+        anchor = self._cursor(cursor).anchor
+        if anchor is None:
+            return None
+        return self._truth.lost_in.get(f"{anchor.id}-{anchor.written_at}")
 
     def _covers_tag(self, cursor: str, tag: str) -> bool:
         xid = self._truth.xids.get(tag)
-        return xid is not None and self._covers(cursor, xid)
+        return xid is not None and self._covers(cursor, xid, tag)
 
     def _words(self, row: LogRow) -> str:
-        at, tag = self._truth.interval(row), self._truth.tags.get(row.xid)
+        at, tag = self._truth.interval(row), row.tag
         between = f"committed between {at.sent:.3f} and {at.acked:.3f}"
         return f"event {row.id} ({row.type}, transaction {row.xid} = {tag}), {between}"
 
     def _about_event(self, rule: str, record: Record, event: Seen, more: str = "") -> Violation:
-        row = self._truth.rows.get(event.id)
+        row = self._truth.row(event.id)
         words = self._words(row) if row else f"event {event.id}, which was never committed"
         what = f"{words}, seen at {event.at:.3f} on connection {event.connection} {more}"
         return self._violation(rule, record, what.rstrip(), event.at)

@@ -36,7 +36,7 @@ class Dial:
     connection_id: str = ""
     greeted_at: float = 0.0
     has_failed: bool = False
-    arrived: set[int] = field(default_factory=set)
+    arrived: set[str] = field(default_factory=set)
 
 
 class Wire:

@@ -26,7 +26,7 @@ class Witness:
     def __init__(self, record: Record, clock: Callable[[], float]) -> None:
         self._record = record
         self._clock = clock
-        self._known: set[int] = set()
+        self._known: set[str] = set()
         self._cursors: deque[tuple[float, str]] = deque(maxlen=200)
         self._given: set[str] = set()
         """The cursors that the client may come back with."""
@@ -100,7 +100,15 @@ class Witness:
         at, recovered, reason = dial.greeted_at, data.get("recovered"), data.get("reason")
         self._connection = dial.number
         self._record.greetings.append(
-            Greeting(dial.number, dial.began_at, at, dial.asked, recovered, reason)
+            Greeting(
+                dial.number,
+                dial.began_at,
+                at,
+                dial.asked,
+                recovered,
+                reason,
+                is_older=dial.asked != dial.claimed,
+            )
         )
         what = f"open on {dial.port}, recovered: {recovered} {reason or ''}"
         self._record.note(self._clock(), f"[{dial.number}] {what}")
@@ -132,7 +140,7 @@ class Witness:
         self._cursors.clear()
         self._known.clear()
 
-    def _take_event(self, identifier: int, event: Event, now: float) -> None:
+    def _take_event(self, identifier: str, event: Event, now: float) -> None:
         self._known.add(identifier)
         self._record.seen.append(Seen(identifier, now, self._connection))
         if event.type == "probe" or event.raw.get("notification_type") == "probe":

@@ -16,6 +16,7 @@ from itertools import count
 
 import asyncpg
 
+from tests.chaos.gate import Gate
 from tests.chaos.ledger import Book
 from tests.chaos.population import Bot, Population
 from tests.chaos.scribe import OUTAGE, connect
@@ -27,18 +28,21 @@ LONG_SECONDS = 5.0
 MAX_PREPARED = 2
 
 _CONFLICTS = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
-_SAW = "SELECT id FROM relay.events WHERE topic = $1 ORDER BY xid DESC LIMIT 3"
+_SAW = """
+SELECT id || '-' || relay.microseconds(written_at) AS id FROM relay.events
+ WHERE topic = $1 ORDER BY xid DESC LIMIT 3
+"""
 _TAG = "INSERT INTO chaos.ledger (mark, tag) VALUES ($1, $1)"
 _MESSAGES = """
 WITH marked AS (
     INSERT INTO chaos.ledger (mark, tag, topic)
     SELECT $4::text || '.' || n, $5, 'bot:' || $2::uuid FROM generate_series(1, $7::int) AS n)
 INSERT INTO messages (session_id, bot_id, user_id, role, content)
-SELECT $1, $2, $3, 'user', json_build_object('mark', $4::text || '.' || n, 'saw', $6::bigint[])
+SELECT $1, $2, $3, 'user', json_build_object('mark', $4::text || '.' || n, 'saw', $6::text[])
   FROM generate_series(1, $7::int) AS n
 """
 _MARK_ONE = "WITH marked AS (INSERT INTO chaos.ledger (mark, tag, topic) VALUES ($2, $3, $1))"
-_DATA = "jsonb_build_object('mark', $2::text, 'saw', $4::bigint[])"
+_DATA = "jsonb_build_object('mark', $2::text, 'saw', $4::text[])"
 _EMIT = f"{_MARK_ONE} SELECT relay.emit($1, 'marked', {_DATA})"
 _NOTIFY = f"{_MARK_ONE} SELECT relay.notify_user(substr($1, 6)::uuid, 'marked', {_DATA})"
 _RECENT = """
@@ -58,16 +62,29 @@ class Writer:
 
     Args:
         number: sets its tags apart from other writers'.
+        gate: to be passed by each transaction; None: none.
+        is_durable: whether commits are flushed; others may be forgotten by a crash.
     """
 
     def __init__(
-        self, dsn: str, number: int, *, seed: int, population: Population, book: Book
+        self,
+        dsn: str,
+        number: int,
+        *,
+        seed: int,
+        population: Population,
+        book: Book,
+        gate: Gate | None = None,
+        is_durable: bool = True,
     ) -> None:
         self._dsn = dsn
         self._number = number
         self._random = random.Random(f"{seed}/writer {number}")
         self._population = population
         self._book = book
+        self._gate = gate or Gate()
+        self._is_durable = is_durable
+        self._pause = PAUSE_SECONDS if is_durable else PAUSE_SECONDS / 10
         self._numbers = count(1)
         self._tag = ""
         self._prepared: list[str] = []
@@ -84,6 +101,8 @@ class Writer:
         while not stop.is_set() or self._prepared:
             try:
                 self._connection = await connect(self._dsn)
+                if not self._is_durable:
+                    await self._connection.execute("SET synchronous_commit = off")
                 try:
                     await self._write_until(stop)
                 finally:
@@ -93,17 +112,23 @@ class Writer:
 
     async def _write_until(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            await asyncio.sleep(self._random.random() * PAUSE_SECONDS)
-            await self._transact()
+            await asyncio.sleep(self._random.random() * self._pause)
+            async with self._gate.transaction():
+                await self._transact()
         while self._prepared:
-            await self._end_prepared()
+            async with self._gate.transaction():
+                await self._end_prepared()
 
     async def _transact(self) -> None:
         kinds: list[Callable[[], Awaitable[None]]] = [self._single, self._short, self._savepoints]
         kinds += [self._contend, self._long, self._many, self._edit]
         kinds += [self._prepare, self._end_prepared]
-        kind = self._random.choices(kinds, [30, 20, 12, 10, 2, 4, 8, 4, 5])[0]
+        # A transaction that is prepared flushes all that was committed before it.
+        weights = [30, 20, 12, 10, 2, 4, 8, *((4, 5) if self._is_durable else (0, 0))]
+        kind = self._random.choices(kinds, weights)[0]
         self._tag = self._name()
+        if not self._is_durable:
+            self._book.asynchronous.add(self._tag)
         try:
             await kind()
         except _CONFLICTS:
@@ -149,7 +174,7 @@ class Writer:
     async def _long(self) -> None:
         await self._begin()
         await self._write_some()
-        await asyncio.sleep(self._random.random() * LONG_SECONDS)
+        await asyncio.sleep(self._random.random() * LONG_SECONDS * self._pause / PAUSE_SECONDS)
         await self._write_some()
         await self._end("long")
 
@@ -230,7 +255,7 @@ class Writer:
             else:
                 await self._emit_or_notify()
 
-    async def _insert_messages(self, bot: Bot, saw: list[int], rows: int) -> None:
+    async def _insert_messages(self, bot: Bot, saw: list[str], rows: int) -> None:
         ids = [bot.session, bot.id, bot.owner]
         await self._connection.execute(_MESSAGES, *ids, self._name(), self._tag, saw, rows)
 
@@ -243,7 +268,7 @@ class Writer:
         query = _EMIT if emits else _NOTIFY
         await self._connection.execute(query, topic, self._name(), self._tag, saw)
 
-    async def _look(self, topic: str) -> list[int]:
+    async def _look(self, topic: str) -> list[str]:
         return [row["id"] for row in await self._connection.fetch(_SAW, topic)]
 
     def _bot(self) -> Bot:

@@ -8,8 +8,8 @@ It can be
 - half open: bytes vanish both ways while both ends think that the connection stands. That
   connection never comes back, a new one works once the fault is over.
 
-It notices which connection said LISTEN, so that a fault can end just that one. One for each relay,
-made by `arena`.
+It notices which connection called relay.listen, so that a fault can end just that one. One for each
+relay, made by `arena`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Link:
         self.is_black_hole = False
 
     def look_at_question(self, data: bytes) -> None:
-        self.listens = self.listens or b"LISTEN" in data
+        self.listens = self.listens or b"relay.listen()" in data
 
     def look_at_answer(self, data: bytes) -> None:
         """Find BackendKeyData: https://www.postgresql.org/docs/current/protocol-message-formats."""

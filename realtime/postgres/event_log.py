@@ -49,9 +49,12 @@ def _microseconds(time: str) -> str:
 COLUMNS = f"""id, xid, topic, type, payload, user_id, code, subject,
        {_microseconds("written_at")} AS written_at"""
 # What retention has removed, in the shape of a row of events: its newest row, and in "topic" which
-# database the log is of.
+# database the log is of. A standby's is nobody's: its snapshots list no open transactions, and a
+# pooler may lead there at any time.
 FLOOR = f"""
-SELECT last_id AS id, last AS xid, concat(system, ' ', database) AS topic, '' AS type,
+SELECT last_id AS id, last AS xid,
+       concat(system, ' ', database, CASE WHEN pg_is_in_recovery() THEN ' standby' END) AS topic,
+       '' AS type,
        snapshot::text AS payload, NULL::uuid AS user_id, NULL::integer AS code,
        NULL::uuid AS subject,
        {_microseconds("last_written_at")} AS written_at
@@ -318,9 +321,9 @@ def to_cursor(row: "asyncpg.Record") -> Cursor:
 
 
 def is_of(origin: str, database: Database) -> bool:
-    """Whether the log, by what its floor says, is that database's own."""
-    system, oid = origin.split()
-    return (int(system) % 2**64, int(oid)) == (database.system, database.oid)
+    """Whether the log, by what its floor says, is that database's own, and no standby's."""
+    system, oid, *standby = origin.split()
+    return not standby and (int(system) % 2**64, int(oid)) == (database.system, database.oid)
 
 
 def to_floor(row: "asyncpg.Record", database: Database | None) -> Floor:

@@ -10,14 +10,19 @@ import asyncpg
 import pytest
 from tornado.ioloop import IOLoop
 
+from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.access import Access
+from realtime.postgres.history_log import HistoryLog
+from realtime.postgres.listener import read_position
 from realtime.postgres.pool import open_pool
 from realtime.relay.admission import Admission, AdmissionRequest
 from realtime.relay.closing import CloseCode
 from realtime.relay.cursor import Snapshot
 from realtime.relay.errors import Refused
 from realtime.relay.position import Lineage
+from realtime.relay.resume import ReadRange
 from tests.platform import Platform
+from tests.postgres import restart
 from tests.serving import World
 from tests.waiting import LIMIT, eventually
 
@@ -400,3 +405,24 @@ async def test_nobody_is_admitted_by_a_log_from_elsewhere(
     """It came with a dump, and its ids mean nothing here."""
     await platform.execute("UPDATE relay.floor SET database = database::bigint + 1")
     await is_told_to_try_again(access, world)
+
+
+@pytest.mark.gen_test
+async def test_a_standby_is_not_asked(stoppable_postgres: EmbeddedPostgres) -> None:
+    """Its snapshots list no open transactions: what those write would count as seen.
+
+    A pooler may lead there, though the process listens at the primary.
+    """
+    dsn = stoppable_postgres.dsn()
+    lineage = Lineage(await read_position(dsn, 10))
+    topic, user = f"bot:{uuid4()}", str(uuid4())
+    standby = stoppable_postgres.data_directory / "standby.signal"
+    await restart(stoppable_postgres, standby.touch)
+    async with open_pool(dsn, size=1, timeout=10, is_pooled=False) as pool:
+        access = Access(pool, lineage, subject_kind="id", timeout=10)
+        with pytest.raises(Refused) as refused:
+            await access.recheck([(user, topic)])
+        assert refused.value.code == CloseCode.TRY_AGAIN_LATER
+        history = HistoryLog(pool, lineage, timeout=10)
+        found = await history.read({topic: ReadRange(0, ())}, [user], 10, [])
+        assert not found[topic].state.floor.is_ours

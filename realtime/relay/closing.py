@@ -70,6 +70,13 @@ KEYS_AWAY: Final = Closing(
 PROCESS_FULL: Final = Closing(
     CloseCode.TRY_AGAIN_LATER, "this process is full: it has MAX_CONNECTIONS sockets"
 )
+JOINING_TOO_MANY: Final = Closing(
+    CloseCode.TRY_AGAIN_LATER, "this user opens too many connections at the same time"
+)
+TOO_MANY_IN_ALL: Final = Closing(
+    CloseCode.TRY_AGAIN_LATER, "this user has too many connections in all processes"
+)
+"""Not 4029, which is final: those of a process that has just ended are counted for some seconds."""
 USER_RENAMED: Final = Closing(
     CloseCode.TRY_AGAIN_LATER, "the user was renamed while connecting: connect again"
 )

@@ -45,7 +45,7 @@ class Room:
             Refused: too many of them do.
         """
         if self._joining[subject] >= self._max_joining:
-            raise Refused(*closing.TOO_MANY_CONNECTIONS)
+            raise Refused(*closing.JOINING_TOO_MANY)
         self._joining[subject] += 1
         try:
             yield

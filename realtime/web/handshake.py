@@ -58,9 +58,12 @@ class Handshake:
         if self._sink.is_closed:
             return None
         hub = self._services.hub
-        sockets = hub.count_of(admission.user_id) + admission.remote_sockets
-        if sockets >= self._services.settings.max_connections_per_user:
+        most = self._services.settings.max_connections_per_user
+        sockets = hub.count_of(admission.user_id)
+        if sockets >= most:
             raise Refused(*closing.TOO_MANY_CONNECTIONS)
+        if sockets + admission.remote_sockets >= most:
+            raise Refused(*closing.TOO_MANY_IN_ALL)
         hub.identify(self._subscriber, admission.user_id, admission.username)
         self._move_to(admission)
         return admission

@@ -26,7 +26,7 @@ def test_so_many_of_a_subject_may_join_at_a_time() -> None:
         joining.enter_context(room.joining("ada"))
         with pytest.raises(Refused) as refused, room.joining("ada"):
             pass
-        assert refused.value.code == 4029
+        assert refused.value.code == 1013
         joining.enter_context(room.joining("grace"))
     with room.joining("ada"):
         pass

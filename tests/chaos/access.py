@@ -93,9 +93,13 @@ class Access:
 
     async def revoke_and_grant(self, chance: random.Random) -> None:
         """For who holds the lock."""
+        await self.give_back(await self.take(chance), chance)
+
+    async def take(self, chance: random.Random) -> Seat:
+        """Somebody's access, for who holds the lock."""
         seat = await self._viewer(chance)
         await self._lose([seat], self._revocation(seat))
-        await self._give_back(seat, chance)
+        return seat
 
     async def _revoke_with_messages(self, chance: random.Random) -> None:
         """What is written in the same transaction, before or after, is not for the user."""
@@ -103,7 +107,7 @@ class Access:
         tag = self._name()
         before, after = self._message(seat, tag, "before"), self._message(seat, tag, "after")
         await self._lose([seat], *before, self._revocation(seat), *after, tag=tag)
-        await self._give_back(seat, chance)
+        await self.give_back(seat, chance)
 
     async def _revoke_under_a_message(self, chance: random.Random) -> None:
         """A message inserted before the revoke by another transaction, committed after it."""
@@ -121,7 +125,7 @@ class Access:
         finally:
             if connection is not None:
                 connection.terminate()
-        await self._give_back(seat, chance)
+        await self.give_back(seat, chance)
 
     async def _insert_open(
         self, connection: asyncpg.Connection[asyncpg.Record] | None, seat: Seat, tag: str
@@ -149,7 +153,7 @@ class Access:
         """As some services change a role. Access is lost and given at the same moment."""
         seat = await self._viewer(chance)
         tag = self._name()
-        role = chance.choice(["viewer", "editor"])
+        role = chance.choice(["viewer", "editor", "admin"])
         await self._lose([seat], self._revocation(seat), self._grant(seat, role), tag=tag)
         self._gain([seat], tag)
 
@@ -219,7 +223,7 @@ class Access:
             self._call_back(seat)
         self._population.busy.difference_update(seat.user for seat in seats)
 
-    async def _give_back(self, seat: Seat, chance: random.Random) -> None:
+    async def give_back(self, seat: Seat, chance: random.Random) -> None:
         await self._wait(chance)
         self._gain([seat], await self._write(self._grant(seat, "viewer")))
 

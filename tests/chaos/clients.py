@@ -104,6 +104,11 @@ class Client:
         return self._client.state == "open"
 
     @property
+    def cursor(self) -> str | None:
+        """The newest that the application has."""
+        return self._client.cursor
+
+    @property
     def connection_id(self) -> str:
         return self._dial.connection_id if self._dial else ""
 

@@ -45,6 +45,28 @@ CREATE TRIGGER chaos_keep AFTER INSERT ON relay.events
     REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION chaos.keep();
 CREATE TABLE chaos.contended (id int PRIMARY KEY, times int NOT NULL DEFAULT 0);
 INSERT INTO chaos.contended SELECT generate_series(1, 3);
+-- Triggers as a platform may have them. They run before those of the log.
+CREATE FUNCTION chaos.moderate() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.metadata ->> 'moderation' = 'edit' THEN
+        UPDATE messages SET content = content || ' ', metadata = '{"moderated": true}'
+         WHERE id = NEW.id;
+    ELSE
+        DELETE FROM messages WHERE id = NEW.id;
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER chaos_moderate AFTER INSERT ON messages FOR EACH ROW
+    WHEN (NEW.metadata ? 'moderation') EXECUTE FUNCTION chaos.moderate();
+CREATE FUNCTION chaos.cap_role() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE permissions SET role = 'editor' WHERE id = NEW.id;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER chaos_cap_role AFTER INSERT ON permissions FOR EACH ROW
+    WHEN (NEW.role = 'admin') EXECUTE FUNCTION chaos.cap_role();
 """
 
 

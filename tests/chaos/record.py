@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from tests.chaos.model import Model
 from tests.chaos.population import Seat
 
 
@@ -85,6 +86,10 @@ class Record:
     dropped: Counter[str] = field(default_factory=Counter)
     """How often it left by itself, and how."""
     was_open_at_the_end: bool = False
+    only_told: frozenset[str] = frozenset()
+    """Of one who came with a cursor not its own: with which reasons it must be turned away."""
+    model: Model = field(default_factory=Model)
+    """What it has on screen."""
 
     def note(self, at: float, text: str) -> None:
         self.timeline.append((at, text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections import Counter
@@ -14,8 +15,10 @@ from tests.chaos.arena import Arena, Stage, arena, stage
 from tests.chaos.clients import Client
 from tests.chaos.drama import Drama, Prober, Strike
 from tests.chaos.faults import Faults
+from tests.chaos.intruders import Intruders
 from tests.chaos.ledger import Truth, read_truth
 from tests.chaos.losses import Losses
+from tests.chaos.model import STATE
 from tests.chaos.report import Report
 from tests.chaos.scribe import connect
 from tests.chaos.verdict import Verdict, Violation
@@ -89,6 +92,7 @@ class _Play:
             call_back=place.call_back,
         )
         self._losses = Losses(place, self._access)
+        self._intruders = Intruders(place, self._access)
         self._prober = Prober(place)
         self._drama = Drama(place, self._prober)
 
@@ -103,7 +107,10 @@ class _Play:
                 machinery = self._faults.kinds() | self._losses.kinds()
                 for lane, kinds in (
                     (self._drama.machinery, _only(self._kinds, machinery)),
-                    (self._drama.access, _only(self._kinds, self._access.kinds())),
+                    (
+                        self._drama.access,
+                        _only(self._kinds, self._access.kinds() | self._intruders.kinds()),
+                    ),
                 ):
                     if kinds:
                         lanes.create_task(lane(kinds, seconds))
@@ -157,9 +164,20 @@ class _Play:
         connection = await connect(self._arena.dsn)
         truth = await read_truth(connection, self._arena.book)
         left = await connection.fetchval("SELECT count(*) FROM relay.events")
+        states = {
+            bot.id: json.loads(await connection.fetchval(STATE, bot.id, bot.owner))
+            for bot in self._arena.population.bots
+        }
         await connection.close(timeout=5)
         records = [client.record for client in self._arena.clients]
-        violations = Verdict(truth, self._arena.population).of_all(records)
+        verdict, intruders = Verdict(truth, self._arena.population), self._intruders.records
+        violations = [
+            *verdict.of_all([*records, *intruders]),
+            *verdict.of_screens(records, states),
+        ]
+        self._arena.figures.append(
+            f"{len(intruders)} came with cursors that were not theirs to use"
+        )
         return Report(
             seed=self._arena.seed,
             seconds=took,

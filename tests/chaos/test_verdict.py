@@ -11,7 +11,7 @@ import pytest
 
 from realtime.relay.cursor import Anchor, Cursor, Database, Key, Signer
 from tests.chaos.ledger import Book, LogRow, Loss, Truth
-from tests.chaos.population import Absence, Population, Seat
+from tests.chaos.population import Absence, Bot, Population, Seat
 from tests.chaos.record import Ending, Greeting, Record, Seen
 from tests.chaos.verdict import Verdict, Violation
 
@@ -213,13 +213,13 @@ def test_an_effect_before_its_cause_is_found(history: History) -> None:
     assert history.broken_rules() == ["effect before cause"]
 
 
-def test_access_changed_needs_a_revoke_that_the_cursor_does_not_cover(history: History) -> None:
-    """Every other reason is wrong in such a run."""
+def test_access_changed_needs_a_change_that_the_cursor_does_not_cover(history: History) -> None:
+    """A revoke or a grant; every other reason is wrong in such a run."""
     history.revoke(20, 10)
     history.grant(30, 20)
     history.greet(last=19, opened=25, recovered=False, reason="access_changed")
     assert history.violations() == []
-    history.greet(last=20, opened=25, recovered=False, reason="access_changed")
+    history.greet(last=30, opened=35, recovered=False, reason="access_changed")
     history.greet(last=19, opened=25, recovered=False, reason="too_old")
     assert history.broken_rules() == ["told without cause", "told without cause"]
 
@@ -342,3 +342,32 @@ def test_a_durable_commit_may_not_be_forgotten(history: History) -> None:
     assert history.violations() == []
     history.book.forgotten.clear()
     assert history.broken_rules() == ["log"]
+
+
+def test_a_cursor_that_is_not_ones_own_must_be_turned_away(history: History) -> None:
+    """For the reason that fits it, and nothing of the time without access is shown."""
+    history.revoke(20, 10)
+    within = history.commit(22, 12)
+    history.grant(30, 20)
+    history.record.only_told = frozenset({"invalid"})
+    history.greet(last=22, opened=25, recovered=False, reason="invalid")
+    assert history.violations() == []
+    history.greet(last=22, opened=25, recovered=True, reason=None)
+    history.greet(last=22, opened=25, recovered=False, reason="access_changed")
+    assert history.broken_rules() == ["deceived", "deceived"]
+    history.see(within)
+    assert history.broken_rules() == ["after revoke", "deceived", "deceived"]
+
+
+def test_a_screen_that_is_not_as_the_tables_are_is_found(history: History) -> None:
+    """Of who was there at the end, and has access."""
+    history.population.bots.append(Bot("bot-1", "user-2", "session"))
+    history.record.model.things["document 1"] = "uploaded"
+    verdict = Verdict(Truth({}, history.book, {}, {}), history.population)
+    states = {"bot-1": {"document 1": "failed"}}
+    assert list(verdict.of_screens([history.record], states)) == []
+    history.record.was_open_at_the_end = True
+    (violation,) = verdict.of_screens([history.record], states)
+    assert violation.rule == "wrong on screen"
+    history.revoke(20, 10)
+    assert list(verdict.of_screens([history.record], states)) == []

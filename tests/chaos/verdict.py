@@ -20,6 +20,9 @@ For a client of user U on topic T, with the truth of `ledger` and the record of 
   had seen; never `too_old`, `too_many` or `invalid` in such a run.
 - *not told*: `recovered: true` never across a revoke that was over when the connection began, nor
   with a cursor of a history that was lost.
+- *deceived*: a cursor that is not its owner's is turned away, for the right reason.
+- *wrong on screen*: who was there at the end and applied all events in order has what the tables
+  have.
 - *refused without cause*: 4001 and 4003 only where access was lost at some moment between the
   opening of the connection and the close: who opens a socket after a grant stays.
 - *left in*: at the end, no socket is open without access.
@@ -38,10 +41,12 @@ from typing import NamedTuple
 
 from realtime.relay.cursor import Cursor, parse_cursor
 from tests.chaos.ledger import Interval, LogRow, Loss, Truth
+from tests.chaos.model import Things
 from tests.chaos.population import Absence, Population
 from tests.chaos.record import Ending, Episode, Greeting, Record, Seen
 
 FINAL_MESSAGE = "permission_change"
+EVIDENCE = 5
 NOTICED_SECONDS = 15.0
 """Until a process has noticed that the database has another history, itself cut off perhaps."""
 
@@ -69,6 +74,25 @@ class Verdict:
 
     def of_all(self, records: Iterable[Record]) -> list[Violation]:
         return [*self.of_log(), *(found for record in records for found in self.of(record))]
+
+    def of_screens(
+        self, records: Iterable[Record], states: Mapping[str, Things]
+    ) -> Iterator[Violation]:
+        """Compare what clients have on screen with the tables.
+
+        Args:
+            states: what the tables have, of each bot.
+        """
+        owners = {bot.id: bot.owner for bot in self._population.bots}
+        for record in records:
+            seat = record.seat
+            if seat.bot is None or not record.was_open_at_the_end or self._population.is_away(seat):
+                continue
+            wrong = list(record.model.differences(states[seat.bot], owners[seat.bot]))
+            if wrong:
+                what = f"{len(wrong)} things are not as in the tables"
+                evidence = tuple(wrong[:EVIDENCE])
+                yield Violation("wrong on screen", f"{record.name}, {seat.topic}", what, evidence)
 
     def of_log(self) -> list[Violation]:
         """Whether the triggers did their part, and whether the suite's own record is whole."""
@@ -194,13 +218,19 @@ class Verdict:
     # What was said.
 
     def _greeting(self, record: Record, greeting: Greeting) -> Iterator[Violation]:
+        if record.only_told:
+            if greeting.recovered or greeting.reason not in record.only_told:
+                what = f"recovered: {greeting.recovered}, {greeting.reason}"
+                yield self._violation("deceived", record, what, greeting.at)
+            return
         if greeting.recovered is None or greeting.cursor is None:
             return
         loss = self._loss_of(greeting.cursor)
         if greeting.recovered and loss is not None and loss.over_at < greeting.opened_at:
             what = "recovered: true with a cursor of a history that was lost"
             yield self._violation("not told", record, what, greeting.at)
-        lost = [absence.lost for absence in self._population.absences[record.seat]]
+        absences = self._population.absences[record.seat]
+        lost = [absence.lost for absence in absences]
         unseen = [tag for tag in lost if not self._covers_tag(greeting.cursor, tag)]
         if greeting.recovered:
             over = [t for t in unseen if self._interval(t).acked < greeting.opened_at]
@@ -211,7 +241,9 @@ class Verdict:
         if greeting.reason == "foreign" and (loss is not None or self._may_be_foreign(greeting)):
             return
         shaken = self._population.shaken[record.seat]
-        causes = unseen + [tag for tag in shaken if not self._covers_tag(greeting.cursor, tag)]
+        granted = [absence.gained for absence in absences if absence.gained]
+        named = [tag for tag in shaken + granted if not self._covers_tag(greeting.cursor, tag)]
+        causes = unseen + named
         is_caused = any(self._interval(tag).sent < greeting.at for tag in causes)
         if greeting.reason != "access_changed" or not is_caused:
             what = f"recovered: false, {greeting.reason}"

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from realtime.client import Event
+from tests.chaos.model import Model
 from tests.chaos.record import Greeting, Record, Seen, event_id
 from tests.chaos.websocket import Dial
 
@@ -113,6 +114,8 @@ class Witness:
         what = f"open on {dial.port}, recovered: {recovered} {reason or ''}"
         self._record.note(self._clock(), f"[{dial.number}] {what}")
         if recovered:
+            if dial.asked != dial.claimed:
+                self._record.model = Model()  # its state is as old as the cursor: not this one
             return
         if dial.asked is not None and recovered is None:
             self._record.strange.append((at, "nothing was said of the cursor that was sent"))
@@ -139,9 +142,11 @@ class Witness:
         self._record.end_episode(cursor)
         self._cursors.clear()
         self._known.clear()
+        self._record.model = Model()
 
     def _take_event(self, identifier: str, event: Event, now: float) -> None:
         self._known.add(identifier)
+        self._record.model.apply(event.raw)
         self._record.seen.append(Seen(identifier, now, self._connection))
         if event.type == "probe" or event.raw.get("notification_type") == "probe":
             self.probes[event.data["probe"]] = now

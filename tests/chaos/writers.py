@@ -43,6 +43,20 @@ SELECT $1, $2, $3, 'user', json_build_object('mark', $4::text || '.' || n, 'saw'
 """
 _MARK_ONE = "WITH marked AS (INSERT INTO chaos.ledger (mark, tag, topic) VALUES ($2, $3, $1))"
 _DATA = "jsonb_build_object('mark', $2::text, 'saw', $4::text[])"
+_MODERATED = """
+WITH wanted (mark, moderation) AS (
+    SELECT $4::text || '.' || n, (ARRAY['edit', 'delete', NULL])[n % 3 + 1]
+      FROM generate_series(1, $7::int) AS n),
+marked AS (
+    INSERT INTO chaos.ledger (mark, tag, topic)
+    SELECT mark, $5, CASE WHEN moderation = 'delete' THEN NULL ELSE 'bot:' || $2::uuid END
+      FROM wanted)
+INSERT INTO messages (session_id, bot_id, user_id, role, content, metadata)
+SELECT $1, $2, $3, 'user', json_build_object('mark', mark, 'saw', $6::text[]),
+       jsonb_strip_nulls(jsonb_build_object('moderation', moderation))
+  FROM wanted
+"""
+"""A trigger of the platform edits some of the rows, and deletes others."""
 _EMIT = f"{_MARK_ONE} SELECT relay.emit($1, 'marked', {_DATA})"
 _NOTIFY = f"{_MARK_ONE} SELECT relay.notify_user(substr($1, 6)::uuid, 'marked', {_DATA})"
 _RECENT = """
@@ -122,9 +136,9 @@ class Writer:
     async def _transact(self) -> None:
         kinds: list[Callable[[], Awaitable[None]]] = [self._single, self._short, self._savepoints]
         kinds += [self._contend, self._long, self._many, self._edit]
-        kinds += [self._prepare, self._end_prepared]
+        kinds += [self._prepare, self._end_prepared, self._moderated]
         # A transaction that is prepared flushes all that was committed before it.
-        weights = [30, 20, 12, 10, 2, 4, 8, *((4, 5) if self._is_durable else (0, 0))]
+        weights = [30, 20, 12, 10, 2, 4, 8, *((4, 5) if self._is_durable else (0, 0)), 6]
         kind = self._random.choices(kinds, weights)[0]
         self._tag = self._name()
         if not self._is_durable:
@@ -185,6 +199,13 @@ class Writer:
         rows = 1300 if self._random.random() < 0.08 else self._random.randint(20, 80)
         await self._insert_messages(bot, await self._look(bot.topic), rows)
         await self._end("many rows")
+
+    async def _moderated(self) -> None:
+        await self._begin()
+        bot = self._bot()
+        saw, rows = await self._look(bot.topic), self._random.randint(1, 6)
+        await self._insert_messages(bot, saw, rows, _MODERATED)
+        await self._end("moderated")
 
     async def _edit(self) -> None:
         await self._begin(ISOLATION[0])
@@ -255,9 +276,11 @@ class Writer:
             else:
                 await self._emit_or_notify()
 
-    async def _insert_messages(self, bot: Bot, saw: list[str], rows: int) -> None:
+    async def _insert_messages(
+        self, bot: Bot, saw: list[str], rows: int, query: str = _MESSAGES
+    ) -> None:
         ids = [bot.session, bot.id, bot.owner]
-        await self._connection.execute(_MESSAGES, *ids, self._name(), self._tag, saw, rows)
+        await self._connection.execute(query, *ids, self._name(), self._tag, saw, rows)
 
     async def _emit_or_notify(self) -> None:
         emits = self._random.random() < 0.6

@@ -17,8 +17,8 @@ def command() -> None:
 
     \b
     Example:
-      realtime rotate channels      # somebody has learned the channels' names
-      realtime rotate cursor-key    # somebody has read relay.cursor_keys, or a dump
+      realtime rotate channels    # somebody learned the channels' names
+      realtime rotate cursor-key  # somebody read relay.cursor_keys or a dump
     """
 
 

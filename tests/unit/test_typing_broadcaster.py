@@ -29,8 +29,9 @@ class Chat:
         self.now = 100.0
         self.told: list[Indicator] = []
         self.hub = make_hub()
+        self.indicators = TypingIndicators(lambda: self.now)
         self.relay = TypingBroadcaster(
-            TypingIndicators(lambda: self.now),
+            self.indicators,
             self.hub,
             frame=frame,
             tell=self.tell,
@@ -103,6 +104,14 @@ def test_heard_from_another_process() -> None:
     assert chat.grace_sink.messages == [indicator(ADA, True)]
     assert chat.other_tab.messages == []
     assert not any(one.is_local for one in chat.told)
+
+
+def test_heard_of_a_bot_that_nobody_here_watches() -> None:
+    """It is not kept: other processes may speak of any number of bots."""
+    chat = Chat()
+    chat.relay.heard("b3", ADA, "ada's name", True)
+    assert chat.indicators.is_idle
+    assert (chat.grace_sink.messages, chat.elsewhere.messages) == ([], [])
 
 
 def test_time_alone() -> None:

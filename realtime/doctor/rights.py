@@ -24,6 +24,7 @@ NEEDED = (
     Right("FUNCTION", "relay.this_database()", ("EXECUTE",)),
     Right("FUNCTION", "relay.timeline()", ("EXECUTE",)),
     Right("FUNCTION", "relay.microseconds(timestamptz)", ("EXECUTE",)),
+    Right("FUNCTION", "relay.readable(text)", ("EXECUTE",)),
     Right("FUNCTION", "relay.forget_foreign_log()", ("EXECUTE",)),
     Right("FUNCTION", "relay.listen()", ("EXECUTE",)),
     Right("FUNCTION", "relay.is_listening()", ("EXECUTE",)),

@@ -29,7 +29,8 @@ PATIENCE = 4
 
 # One statement, and the functions are STABLE: who, what they may, and since when are one moment.
 _AUTHORIZE = f"""
-SELECT who.user_id::text, who.username, may.bot_name, may.role,
+SELECT who.user_id::text, relay.readable(who.username) AS username,
+       relay.readable(may.bot_name) AS bot_name, relay.readable(may.role) AS role,
        log_end.*,
        (SELECT count(*)
           FROM relay.connections AS one JOIN relay.nodes AS node ON node.id = one.node_id

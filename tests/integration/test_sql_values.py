@@ -12,9 +12,13 @@ from tornado.ioloop import IOLoop
 
 from realtime.doctor.checkup import examine
 from realtime.embedded.server import EmbeddedPostgres
+from realtime.postgres.access import Access
 from realtime.postgres.listener import read_position
+from realtime.postgres.pool import open_pool
 from realtime.postgres.release import bring_up_to_date
 from realtime.postgres.schema import SchemaError
+from realtime.relay.admission import Admission, AdmissionRequest
+from realtime.relay.position import Lineage
 from tests.doctor import deployment
 from tests.integration.sql_log import Log, act_as
 from tests.platform import Platform
@@ -216,6 +220,44 @@ def test_databases_of_other_encodings_work(io_loop: IOLoop, encoded: str, text: 
         assert (said["data"]["username"], said["data"]["content"]) == (text, text)
         assert update["data"]["details"] == {"name": text}
         assert own["data"] == {"text": text}
+        await platform.connection.close()
+
+    io_loop.run_sync(write_and_read)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "odd"), [("WIN1252", "81"), ("ISO_8859_7", "ff"), ("EUC_JP", "fdfe")]
+)
+def test_what_is_no_character_of_utf_8_keeps_nobody_from_reading(
+    io_loop: IOLoop, encoded: str, odd: str
+) -> None:
+    """A program that speaks the database's own encoding can write it: it is a question mark."""
+    bring_up_to_date(encoded)
+    text = f"convert_from('\\x61{odd}', getdatabaseencoding())"
+
+    async def write_and_read() -> None:
+        platform = await Platform.connect(encoded)
+        log = await Log.since_now(platform)
+        user = await platform.user()
+        bot = await platform.bot(user)
+        session = await platform.session(bot, user)
+        await platform.message(session, bot, user, "before")
+        await platform.execute(f"UPDATE messages SET content = repeat({text} || 'b', 20000)")
+        await platform.execute(
+            f"SELECT relay.emit('bot:{bot}', {text}, jsonb_build_object('x', {text}))"
+        )
+        await platform.execute(f"UPDATE users SET username = {text}")
+        await platform.execute(f"UPDATE bots SET name = {text}")
+        _, edited, own, update = await log.messages()
+        assert edited["data"]["content"] == "a?b" * 20_000
+        assert (own["type"], own["data"]) == ("a?", {"x": "a?"})
+        assert update["data"]["details"] == {"name": "a?"}
+        lineage = Lineage(await read_position(encoded, 10))
+        async with open_pool(encoded, size=1, timeout=10, is_pooled=False) as pool:
+            access = Access(pool, lineage, subject_kind="id", timeout=10)
+            (admission,) = await access.authorize([AdmissionRequest(user, bot)])
+        assert isinstance(admission, Admission)
+        assert (admission.username, admission.bot_name) == ("a?", "a?")
         await platform.connection.close()
 
     io_loop.run_sync(write_and_read)

@@ -16,7 +16,7 @@ BEGIN
         EXECUTE format('GRANT SELECT ON relay.cursor_keys TO %s', role);
         EXECUTE format('GRANT UPDATE ON relay.doorbell_turn, relay.retention_turn TO %s', role);
         EXECUTE format('GRANT EXECUTE ON FUNCTION relay.timeline(), relay.this_database(), '
-                       'relay.microseconds(timestamptz), relay.forget_foreign_log(), '
+                       'relay.microseconds(timestamptz), relay.forget_foreign_log(), relay.readable(text), '
                        'relay.listen(), relay.is_listening(), relay.tell(text, text) TO %s', role);
     END LOOP;
 END

@@ -61,3 +61,45 @@ $$;
 CREATE FUNCTION relay.json_data(value text) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE WHEN octet_length(value) <= 250 THEN value ELSE relay.json_bounded(value) END;
+
+-- Text that can be sent: every client speaks UTF-8. A database of another encoding may hold bytes
+-- that are no character of UTF-8, as byte 81 in WIN1252, and an answer with one of them is an error
+-- as a whole. Each such character becomes a question mark. Halves are tried, as most can be sent.
+CREATE FUNCTION relay.readable(value text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    half integer;
+BEGIN
+    IF getdatabaseencoding() <> 'UTF8' THEN
+        PERFORM convert_to(value, 'UTF8');
+    END IF;
+    RETURN value;
+EXCEPTION
+    WHEN untranslatable_character OR character_not_in_repertoire THEN
+        half := length(value) / 2;
+        RETURN CASE WHEN half = 0 THEN '?'
+            ELSE relay.readable(left(value, half)) || relay.readable(substr(value, half + 1)) END;
+END
+$$;
+
+CREATE FUNCTION relay.make_readable() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    NEW.topic := relay.readable(NEW.topic);
+    NEW.type := relay.readable(NEW.type);
+    NEW.payload := relay.readable(NEW.payload);
+    RETURN NEW;
+END
+$$;
+
+-- One such row would keep everybody from reading the log. Where all text is UTF-8, it costs nothing.
+DO $$
+BEGIN
+    IF getdatabaseencoding() <> 'UTF8' THEN
+        CREATE TRIGGER readable BEFORE INSERT ON relay.events
+            FOR EACH ROW EXECUTE FUNCTION relay.make_readable();
+        UPDATE relay.events SET type = relay.readable(type), payload = relay.readable(payload)
+         WHERE (type, payload) IS DISTINCT FROM (relay.readable(type), relay.readable(payload));
+    END IF;
+END
+$$;

@@ -23,7 +23,8 @@ from realtime.postgres.schema import migrate
 from tests.chaos.clients import Client
 from tests.chaos.gate import Gate
 from tests.chaos.ledger import SCHEMA, Book
-from tests.chaos.population import Population, make_population
+from tests.chaos.loader import Loader
+from tests.chaos.population import Population, Seat, make_population
 from tests.chaos.processes import RelayProcess
 from tests.chaos.proxy import Proxy
 from tests.chaos.scribe import Scribe
@@ -139,6 +140,20 @@ async def arena(
         clients += [
             Client(seat, number, seed=seed, ports=ports, token=make_token, clock=clock)
             for number, seat in enumerate(population.seats, 1)
+        ]
+        clients += [
+            Client(
+                Seat(viewer, bot.id),
+                number,
+                seed=seed,
+                ports=ports,
+                token=make_token,
+                clock=clock,
+                loader=Loader(dsn, bot, random.Random(f"{seed}/loader {number}")),
+            )
+            for number, (viewer, bot) in enumerate(
+                zip(population.viewers, population.bots, strict=False), len(clients) + 1
+            )
         ]
         for client in clients:
             client.start()

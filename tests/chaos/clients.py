@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Container, Mapping, Sequence
+from functools import partial
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from realtime.client import Closed, RealtimeClient, Reconnecting, Timings
 from realtime.client.rules import HEARD_NOTHING
 from realtime.client.transport import open_socket
+from tests.chaos.loader import Loader
 from tests.chaos.population import Seat
 from tests.chaos.record import Ending, Record
 from tests.chaos.websocket import Dial, Wire
@@ -49,6 +51,7 @@ class Client:
         ports: of the processes to choose from.
         token: makes a token for a user.
         clock: monotonic seconds, the same as the book's.
+        loader: loads the state and its cursor before each beginning; None: it begins with nothing.
     """
 
     def __init__(
@@ -60,13 +63,15 @@ class Client:
         ports: Sequence[int],
         token: Callable[[str], str],
         clock: Callable[[], float],
+        loader: Loader | None = None,
     ) -> None:
         self._random = random.Random(f"{seed}/client {number}")
         self._ports = ports
         self._clock = clock
         is_patient = self._random.random() < 0.5
         self._is_stubborn = self._random.random() < 0.4
-        self._client = RealtimeClient(
+        self._make_client = partial(
+            RealtimeClient,
             "http://any-process",
             token=token(seat.user),
             bot_id=seat.bot,
@@ -76,6 +81,8 @@ class Client:
             open_socket=self._open,
             random=self._random.random,
         )
+        self._client = self._make_client()
+        self._loader = loader
         self._wanted = asyncio.Event()
         self._wanted.set()
         self._reads = asyncio.Event()
@@ -87,7 +94,7 @@ class Client:
         self._drops = True
         self._task: asyncio.Task[None] | None = None
         self.seat = seat
-        kind = "chat" if seat.bot else "notifications"
+        kind = "loader" if loader else "chat" if seat.bot else "notifications"
         self.record = Record(f"client {number} ({kind})", seat)
         self._witness = Witness(self.record, clock)
 
@@ -176,17 +183,33 @@ class Client:
         """Iterate, and start again."""
         while True:
             await self._wanted.wait()
+            if self._loader is not None:
+                await self._load(self._loader)
             try:
-                async with self._client as events:
-                    async for event in events:
-                        self._witness.take(event, events.cursor)
-                        await self._reads.wait()
+                if not await self._iterate():
+                    continue
             except Closed as closed:
                 self._end(closed.code, closed.reason)
             await asyncio.sleep(self._random.uniform(*STUBBORN_SECONDS))
             # A call that came while the connection still seemed good is not forgotten.
             if not self._is_stubborn and self._called_at < self._began_at:
                 self._wanted.clear()
+
+    async def _iterate(self) -> bool:
+        """Take what comes. False: something was missed, and the state must be loaded again."""
+        async with self._client as events:
+            async for event in events:
+                self._witness.take(event, events.cursor)
+                await self._reads.wait()
+                if self._loader is not None and not self.record.model.is_whole:
+                    return False
+        return True
+
+    async def _load(self, loader: Loader) -> None:
+        loaded = await loader.load()
+        self._witness.load(self._client.cursor, loaded)
+        self._client = self._make_client(cursor=loaded.cursor)
+        self._note("has loaded the state")
 
     async def _open(self, url: str, headers: Mapping[str, str], within: float) -> Wire:
         """In place of the client's own: to any process, and watched."""

@@ -65,6 +65,8 @@ class Episode:
     is_over: bool = False
     first_seen: int = 0
     """How many events had been handed over before it."""
+    is_loaded: bool = False
+    """Whether the state was loaded with the first cursor, so that what that covers was there."""
 
 
 @dataclass
@@ -94,11 +96,12 @@ class Record:
     def note(self, at: float, text: str) -> None:
         self.timeline.append((at, text))
 
-    def begin_episode(self, at: float, cursor: str | None) -> None:
-        self.episodes.append(Episode(at, cursor, first_seen=len(self.seen)))
+    def begin_episode(self, at: float, cursor: str | None, *, is_loaded: bool = False) -> None:
+        episode = Episode(at, cursor, first_seen=len(self.seen), is_loaded=is_loaded)
+        self.episodes.append(episode)
 
     def end_episode(self, cursor: str | None) -> None:
-        if self.episodes:
+        if self.episodes and not self.episodes[-1].is_over:
             self.episodes[-1].last_cursor = cursor
             self.episodes[-1].is_over = True
 

@@ -37,3 +37,8 @@ def test_cursors_that_are_forged_or_borrowed_show_nothing() -> None:
 def test_screens_are_as_the_tables_are_whatever_triggers_a_platform_has() -> None:
     """Some edit or delete what was just written, one takes part of a role away."""
     check("role changed")
+
+
+def test_state_that_was_loaded_with_a_cursor_and_events_are_the_tables() -> None:
+    """Nothing is missing, and nothing comes twice, while the network breaks."""
+    check("network cut", "revoke, grant")

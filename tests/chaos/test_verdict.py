@@ -371,3 +371,15 @@ def test_a_screen_that_is_not_as_the_tables_are_is_found(history: History) -> No
     assert violation.rule == "wrong on screen"
     history.revoke(20, 10)
     assert list(verdict.of_screens([history.record], states)) == []
+
+
+def test_what_was_in_the_loaded_state_must_not_come_again(history: History) -> None:
+    """And what was not must come."""
+    history.commit(10, 2)
+    history.commit(11, 2)
+    history.record.begin_episode(5, cursor(10), is_loaded=True)
+    assert history.broken_rules() == ["missing"]
+    history.see(wire(11))
+    assert history.violations() == []
+    history.see(wire(10))
+    assert history.broken_rules() == ["twice"]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from realtime.client.events import parse, resync
+from tests.chaos.loader import Loaded
 from tests.chaos.population import Seat
 from tests.chaos.record import Record
 from tests.chaos.websocket import Dial
@@ -75,3 +76,28 @@ def test_what_comes_twice_on_a_connection_is_the_servers_fault(record: Record) -
         witness.watch(here, {"type": "chat_message", "id": "7-1"})
     assert [seen.id for seen in record.repeated_on_a_connection] == ["7-1"]
     assert record.seen == []
+
+
+def test_an_episode_of_a_loaded_state_begins_with_its_cursor(record: Record) -> None:
+    """Once the server says that it is good; the state is what is on screen."""
+    witness = Witness(record, lambda: 0)
+    witness.load(None, Loaded("c1", {"document 1": "failed"}))
+    witness.dialled(dial(1, "c1"))
+    said = greeting(1, recovered=True)
+    witness.watch(dial(1, "c1"), said)
+    hand_over(witness, said)
+    assert [(one.first_cursor, one.is_loaded) for one in record.episodes] == [("c1", True)]
+    assert record.model.is_whole
+    assert record.strange == []
+
+
+def test_who_comes_back_with_an_older_cursor_has_an_older_screen(record: Record) -> None:
+    """What it showed since then is not held against it."""
+    witness = Witness(record, lambda: 0)
+    witness.load(None, Loaded("c1", {"document 1": "failed"}))
+    older = Dial(2, 8000, 2.0, "c1", "c0")
+    said = greeting(2, recovered=True)
+    witness.watch(older, said)
+    hand_over(witness, said)
+    assert record.model.things == {}
+    assert not record.model.is_whole

@@ -11,7 +11,7 @@ For a client of user U on topic T, with the truth of `ledger` and the record of 
 - *phantom*: who saw what the database forgot afterwards was told that the episode is over. (Not who
   came back with an older cursor, for its state is as old.)
 - *twice*: no event twice after the id check, even where the ids were forgotten in between, and none
-  twice on one connection even before it.
+  twice on one connection even before it; nothing by an event that was in the loaded state.
 - *after revoke*: it saw nothing whose commit is proven to lie after a revoke and before the grant
   that followed it, nor anything else of the revoking transaction itself.
 - *effect before cause*: whatever the writer of an event had seen on T, the client saw before it.
@@ -173,9 +173,8 @@ class Verdict:
                     yield self._violation("missing", record, self._words(row), at.sent)
 
     def _phantoms(self, record: Record) -> Iterator[Violation]:
-        ends = [episode.first_seen for episode in record.episodes[1:]] + [len(record.seen)]
         older = [one.connection for one in record.greetings if one.recovered and one.is_older]
-        for episode, end in zip(record.episodes, ends, strict=False):
+        for episode, end in zip(record.episodes, self._ends(record), strict=False):
             for event in record.seen[episode.first_seen : end]:
                 is_lost = event.id in self._truth.lost_in and event.connection >= max([0, *older])
                 if is_lost and not episode.is_over:
@@ -206,6 +205,16 @@ class Verdict:
             first[event.id] = event
         for event in record.repeated_on_a_connection:
             yield self._about_event("twice", record, event)
+        for episode, end in zip(record.episodes, self._ends(record), strict=False):
+            for event in record.seen[episode.first_seen : end] if episode.is_loaded else ():
+                row = self._truth.row(event.id)
+                if row and self._covers(episode.first_cursor or "", row.xid, row.tag):
+                    yield self._about_event("twice", record, event, "and in the loaded state")
+
+    @staticmethod
+    def _ends(record: Record) -> list[int]:
+        """How many events had been handed over at the end of each episode."""
+        return [episode.first_seen for episode in record.episodes[1:]] + [len(record.seen)]
 
     def _out_of_order(self, record: Record) -> Iterator[Violation]:
         place = {event.id: number for number, event in enumerate(record.seen)}

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from realtime.client import Event
+from tests.chaos.loader import Loaded
 from tests.chaos.model import Model
 from tests.chaos.record import Greeting, Record, Seen, event_id
 from tests.chaos.websocket import Dial
@@ -28,6 +29,8 @@ class Witness:
         self._record = record
         self._clock = clock
         self._known: set[str] = set()
+        self._loaded: str | None = None
+        """The cursor of the state that was loaded, until a greeting says whether it is good."""
         self._cursors: deque[tuple[float, str]] = deque(maxlen=200)
         self._given: set[str] = set()
         """The cursors that the client may come back with."""
@@ -51,6 +54,17 @@ class Witness:
             self._record.strange.append((dial.began_at, "came back without its cursor"))
         elif dial.claimed is not None and dial.claimed not in self._given:
             self._record.strange.append((dial.began_at, "came back with a cursor not its own"))
+
+    def load(self, cursor: str | None, loaded: Loaded) -> None:
+        """The application has loaded the state anew, and connects with its cursor.
+
+        Args:
+            cursor: the client's, up to now.
+        """
+        self._lose(cursor)
+        self._record.model = Model(loaded.things, is_whole=True)
+        self._loaded = loaded.cursor
+        self._given.add(loaded.cursor)
 
     # What the server sends.
 
@@ -113,7 +127,10 @@ class Witness:
         )
         what = f"open on {dial.port}, recovered: {recovered} {reason or ''}"
         self._record.note(self._clock(), f"[{dial.number}] {what}")
+        loaded, self._loaded = self._loaded, None
         if recovered:
+            if loaded is not None:
+                self._record.begin_episode(at, loaded, is_loaded=True)
             if dial.asked != dial.claimed:
                 self._record.model = Model()  # its state is as old as the cursor: not this one
             return

@@ -37,6 +37,9 @@ POSTGRES_SETTINGS = {
     "max_prepared_transactions": "50",
     # A crash then forgets transactions that were rolled back, and their ids are handed out again.
     "wal_writer_delay": "10s",
+    # And asynchronous commits, unless something flushes the log in time.
+    "wal_writer_flush_after": "1GB",
+    "wal_buffers": "64MB",
 }
 RELAY_SETTINGS = {
     "JWT_SECRET": SECRET,

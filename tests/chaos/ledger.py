@@ -84,7 +84,7 @@ class Interval(NamedTuple):
 ARCHIVE = """
 SELECT id, xid, topic, type, user_id::text, code, payload, subject::text,
        relay.microseconds(written_at) AS written_at,
-       (SELECT min(tag) FROM chaos.ledger AS l WHERE l.xid = a.xid) AS tag
+       (SELECT tag FROM chaos.ledger AS l WHERE l.xid = a.xid LIMIT 1) AS tag
   FROM chaos.archive AS a
  WHERE relay.microseconds(written_at) >= $1::bigint ORDER BY id
 """
@@ -127,6 +127,16 @@ class Loss(NamedTuple):
     """When the database answered again."""
     rows: Mapping[str, LogRow]
     """What was forgotten, by the ids that clients see."""
+    last: int = 0
+    """The highest transaction id that was not. Ids below it are given to nobody again."""
+
+    def is_found_out(self, row: LogRow) -> bool:
+        """Whether whoever saw the row can be told apart from others by the newest that they saw.
+
+        Not where a transaction with a higher id was durable earlier: that is what they saw last,
+        and it is still there.
+        """
+        return row.xid > self.last
 
 
 class Book:

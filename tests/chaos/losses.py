@@ -30,8 +30,11 @@ from tests.chaos.writers import Writer
 WRITERS = 2
 WRITING_SECONDS = (0.5, 1.5)
 COPY_LIMIT = 60.0
+LONGEST_SECONDS = 120.0
+"""What was prepared may be committed as late as that."""
 FIRST_NUMBER = 100
 """Of asynchronous writers, so that their tags are nobody else's."""
+_LAST = "SELECT xid FROM chaos.archive ORDER BY xid DESC LIMIT 1"
 _PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
 
 
@@ -130,13 +133,17 @@ class Losses:
         lost = {row: kept[row] for row in kept.keys() - found.keys()}
         tags = {row["tag"] for row in await arena.scribe.fetch("SELECT tag FROM chaos.ledger")}
         forgotten = (arena.book.known_to_be_committed() & may_go) - tags
-        arena.book.lose(Loss(at, over_at, lost), forgotten)
+        last = next((row["xid"] for row in await arena.scribe.fetch(_LAST)), 0)
+        loss = Loss(at, over_at, lost, last)
+        arena.book.lose(loss, forgotten)
+        below = sum(not loss.is_found_out(row) for row in lost.values())
         arena.figures.append(
-            f"{what} forgot {len(forgotten)} transactions and {len(lost)} rows of the log;"
+            f"{what} forgot {len(forgotten)} transactions and {len(lost)} rows of the log"
+            f" ({below} below a surviving transaction);"
             f" {sum(client.has_seen(lost) for client in arena.clients)} clients had seen of them"
         )
 
 
 def _microseconds() -> int:
-    """By the clock of this machine, which is the database's too."""
-    return int(time.time() * 1e6)
+    """When the oldest row may have been written that a transaction of now commits."""
+    return int((time.time() - LONGEST_SECONDS) * 1e6)

@@ -6,7 +6,7 @@ for what is not there. A client that loaded its state knows all; others only wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,10 +55,10 @@ class Model:
                 role = None if gone else data["details"]["role"]
                 self.things[f"permission {data['target_user_id']}"] = role
 
-    def differences(self, state: Things, owner: str) -> Iterator[str]:
+    def differences(self, state: Things, ignored: Container[str]) -> Iterator[str]:
         """What is on screen and not so in the tables."""
         names = self.things.keys() | state.keys() if self.is_whole else self.things.keys()
-        for name in sorted(names - {f"permission {owner}"}):
+        for name in sorted(name for name in names if name not in ignored):
             shown, is_so = self.things.get(name), state.get(name)
             if shown != is_so:
                 yield f"{name}: shown {shown!r:.200}, in the table {is_so!r:.200}"

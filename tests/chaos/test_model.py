@@ -16,9 +16,9 @@ def test_the_last_event_of_a_thing_counts() -> None:
     """A text that was edited before the message came is no longer what the table has."""
     model = Model()
     model.apply(message("new", "chat_message_update", action="edited"))
-    assert list(model.differences({"message 1": ["new", "user", {}]}, "ada")) == []
+    assert list(model.differences({"message 1": ["new", "user", {}]}, {"permission ada"})) == []
     model.apply(message("old"))
-    (found,) = model.differences({"message 1": ["new", "user", {}]}, "ada")
+    (found,) = model.differences({"message 1": ["new", "user", {}]}, {"permission ada"})
     assert found.startswith("message 1: shown ['old'")
 
 
@@ -26,17 +26,20 @@ def test_a_message_that_comes_after_its_deletion_is_found() -> None:
     """It stays on screen for ever."""
     model = Model()
     model.apply(message("x", "chat_message_update", action="deleted"))
-    assert list(model.differences({}, "ada")) == []
+    assert list(model.differences({}, {"permission ada"})) == []
     model.apply(message("x"))
-    assert len(list(model.differences({}, "ada"))) == 1
+    assert len(list(model.differences({}, {"permission ada"}))) == 1
 
 
 def test_who_loaded_everything_must_have_everything() -> None:
     """Others are judged by what they were told of; nobody by the owner's own permission."""
     state = {"document 1": "failed", "permission ada": "admin"}
-    assert list(Model().differences(state, "ada")) == []
-    assert len(list(Model({}, is_whole=True).differences(state, "ada"))) == 1
-    assert list(Model({"document 1": "failed"}, is_whole=True).differences(state, "ada")) == []
+    assert list(Model().differences(state, {"permission ada"})) == []
+    assert len(list(Model({}, is_whole=True).differences(state, {"permission ada"}))) == 1
+    assert (
+        list(Model({"document 1": "failed"}, is_whole=True).differences(state, {"permission ada"}))
+        == []
+    )
 
 
 def test_permissions_and_documents_follow_their_events() -> None:

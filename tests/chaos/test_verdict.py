@@ -383,3 +383,23 @@ def test_what_was_in_the_loaded_state_must_not_come_again(history: History) -> N
     assert history.violations() == []
     history.see(wire(10))
     assert history.broken_rules() == ["twice"]
+
+
+def test_what_a_surviving_transaction_hides_may_stay_on_screens(history: History) -> None:
+    """It was forgotten, but no later transaction can have its id, and nothing is missed."""
+    history.population.bots.append(Bot("bot-1", "user-2", "session"))
+    history.begin(1)
+    history.commit(10, 2)
+    history.see(wire(10), history.commit(11, 2))
+    uploaded = {"action": "uploaded", "document": {"id": "1", "status": "uploaded"}}
+    payload = json.dumps({"type": "document_update", "data": uploaded})
+    history.rows[wire(10)] = history.rows[wire(10)]._replace(payload=payload)
+    history.record.model.apply(json.loads(payload))
+    history.record.was_open_at_the_end = True
+    forget(history, 10, at=5)
+    for last, wrong in ((9, 1), (11, 0)):
+        history.book.losses[0] = history.book.losses[0]._replace(last=last)
+        truth = Truth(history.rows, history.book, history.xids, history.marks)
+        verdict = Verdict(truth, history.population)
+        assert len(list(verdict.of_screens([history.record], {"bot-1": {}}))) == wrong
+        assert history.broken_rules() == ["phantom"] * wrong

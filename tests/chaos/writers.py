@@ -127,11 +127,14 @@ class Writer:
     async def _write_until(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             await asyncio.sleep(self._random.random() * self._pause)
-            async with self._gate.transaction():
+            async with self._gate.transaction(self._end_all_prepared):
                 await self._transact()
+        async with self._gate.transaction(self._end_all_prepared):
+            await self._end_all_prepared()
+
+    async def _end_all_prepared(self) -> None:
         while self._prepared:
-            async with self._gate.transaction():
-                await self._end_prepared()
+            await self._end_prepared()
 
     async def _transact(self) -> None:
         kinds: list[Callable[[], Awaitable[None]]] = [self._single, self._short, self._savepoints]

@@ -155,6 +155,13 @@ class Settings(BaseModel):
         "Maximum number of bytes that wait for a slow client. Above it, the client is closed"
         " with 1013.",
     )
+    read_buffer_bytes: int = _number(
+        67_108_864,
+        4_194_304,
+        17_179_869_184,
+        "Maximum number of bytes that one process holds of what it reads from the log for clients"
+        " that return.",
+    )
     resume_max_events: int = _number(
         10_000,
         1,

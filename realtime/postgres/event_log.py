@@ -2,20 +2,26 @@
 
 One statement gives both, so they are the same moment: what the snapshot covers and the cursor does
 not has been returned, all else will be returned by a later read.
+
+What is too much for one answer is read in many, each a statement of its own: first all rows about
+access, then which events there are and how large. Their payloads are read when they can be sent.
+Rows do not change, and the first answer's snapshot says which belong to the read; so nothing is
+held in the database meanwhile. Each answer says whether the log is still the one it was.
 """
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from realtime.log_line import LogLine
 from realtime.postgres.pool import identify
+from realtime.postgres.wire import Wire
 from realtime.relay.closing import CloseCode, may_be_sent
 from realtime.relay.cursor import Anchor, Cursor, Database, Key, Signer, Snapshot
-from realtime.relay.events import AccessChange, AccessKind, Event, Page
+from realtime.relay.events import AccessChange, AccessKind, Event, Page, RowKey
 from realtime.relay.position import Position
 from realtime.relay.resume import Floor, GapReason, LogState, Unrecoverable
 
@@ -28,7 +34,8 @@ log = logging.getLogger(__name__)
 
 PAGE_ROWS = 1000
 """Rows of the one-trip read, and of each page of a larger one."""
-LARGE_READ_SECONDS = 60.0
+ALONG_BYTES = 262_144
+"""The one-trip read brings payloads of so many bytes at most."""
 
 
 class _Part(IntEnum):
@@ -46,8 +53,19 @@ def _microseconds(time: str) -> str:
     return f"least(greatest(extract(epoch FROM {time}) * 1000000, 0), 4e18)::bigint"
 
 
-COLUMNS = f"""id, xid, topic, type, payload, user_id, code, subject,
-       {_microseconds("written_at")} AS written_at"""
+def columns(payload: str = "payload", size: str = "octet_length(payload)") -> str:
+    """What is read of a row. The size of a payload is known without reading it.
+
+    Args:
+        payload, size: SQL expressions.
+    """
+    return f"""id, xid, topic, type, {payload} AS payload, user_id, code, subject,
+       {_microseconds("written_at")} AS written_at, {size} AS size"""
+
+
+COLUMNS = columns()
+# How large, and of what, but not the payload itself.
+HEADS = columns("NULL::text")
 # What retention has removed, in the shape of a row of events: its newest row, and in "topic" which
 # database the log is of. A standby's is nobody's: its snapshots list no open transactions, and a
 # pooler may lead there at any time.
@@ -57,10 +75,16 @@ SELECT last_id AS id, last AS xid,
        '' AS type,
        snapshot::text AS payload, NULL::uuid AS user_id, NULL::integer AS code,
        NULL::uuid AS subject,
-       {_microseconds("last_written_at")} AS written_at
+       {_microseconds("last_written_at")} AS written_at, 0 AS size
   FROM relay.floor"""
 # Of the rows that are asked about, those that are there.
 KNOWN = f"""
+SELECT found.* FROM unnest({{xids}}::xid8[], {{ids}}::bigint[]) AS asked(of_xid, of_id)
+ CROSS JOIN LATERAL (
+       SELECT {HEADS} FROM relay.events
+        WHERE xid = asked.of_xid AND id = asked.of_id LIMIT 1) AS found"""
+# The payloads of the rows that are asked for.
+PAYLOADS = f"""
 SELECT found.* FROM unnest({{xids}}::xid8[], {{ids}}::bigint[]) AS asked(of_xid, of_id)
  CROSS JOIN LATERAL (
        SELECT {COLUMNS} FROM relay.events
@@ -70,31 +94,70 @@ _SNAPSHOT = f"""
 SELECT 0::bigint AS id, '0'::xid8 AS xid, NULL::text AS topic, '' AS type,
        pg_current_snapshot()::text AS payload, NULL::uuid AS user_id, NULL::integer AS code,
        NULL::uuid AS subject,
-       {_microseconds("clock_timestamp()")} AS written_at"""
-# Two branches rather than one OR, each with an ORDER BY and a LIMIT: so the index on xid is
-# chosen whatever the statistics of a table that is filled and emptied all day, and no parallel
-# worker is started. Rows at or past xmax come from a restored dump: their ids lie in the future.
-_NEWER = f"""
-SELECT {COLUMNS} FROM relay.events
- WHERE xid > {{last}}::xid8 AND xid < pg_snapshot_xmax(pg_current_snapshot())"""
-_STILL_OPEN = f"""
-SELECT {COLUMNS} FROM relay.events
- WHERE xid = ANY ({{open}}::xid8[])"""
+       {_microseconds("clock_timestamp()")} AS written_at, 0 AS size"""
 _STATE = f"""
 SELECT {_Part.SNAPSHOT} AS part, now.* FROM ({_SNAPSHOT}) AS now
 UNION ALL SELECT {_Part.FLOOR}, floor.* FROM ({FLOOR}) AS floor
 UNION ALL SELECT {_Part.KNOWN}, known.* FROM ({KNOWN.format(xids="$1", ids="$2")}) AS known"""
-_READ_STATE = f"{_STATE} ORDER BY part, id"
+# Two branches rather than one OR, each with an ORDER BY and a LIMIT: so the index on xid is
+# chosen whatever the statistics of a table that is filled and emptied all day, and no parallel
+# worker is started. Rows at or past xmax come from a restored dump: their ids lie in the future.
+_UNSEEN = f"""
+        (SELECT {COLUMNS} FROM relay.events
+          WHERE xid > $3::xid8 AND xid < pg_snapshot_xmax(pg_current_snapshot())
+          ORDER BY xid LIMIT {PAGE_ROWS + 1})
+        UNION ALL
+        (SELECT {COLUMNS} FROM relay.events
+          WHERE xid = ANY ($4::xid8[])
+          ORDER BY xid LIMIT {PAGE_ROWS + 1})"""
+# The payloads come along where all of them together have no more than $5 bytes.
 _READ = f"""{_STATE}
-UNION ALL SELECT {_Part.ROW}, newer.*
-  FROM ({_NEWER.format(last="$3")} ORDER BY xid LIMIT {PAGE_ROWS + 1}) AS newer
-UNION ALL SELECT {_Part.ROW}, open.*
-  FROM ({_STILL_OPEN.format(open="$4")} ORDER BY xid LIMIT {PAGE_ROWS + 1}) AS open
+UNION ALL
+SELECT {_Part.ROW}, id, xid, topic, type,
+       CASE WHEN sum(size) OVER () <= $5::bigint THEN payload END,
+       user_id, code, subject, written_at, size
+  FROM ({_UNSEEN}) AS unseen
  ORDER BY part, id
 """
-_UNSEEN = f"({_NEWER.format(last='$1')} UNION ALL {_STILL_OPEN.format(open='$2')}) AS unseen"
-_READ_ACCESS_CHANGES = f"SELECT * FROM {_UNSEEN} WHERE code IS NOT NULL ORDER BY id"
-_READ_EVENTS = f"SELECT * FROM {_UNSEEN} WHERE code IS NULL ORDER BY id"
+
+
+def _next_page(columns: str, which: str) -> str:
+    """A large read's next rows, as of the snapshot $5: those behind ($6, $7) in the order of the
+    index, with at most $8 bytes of payloads, but one row at least."""
+    behind = f"""{which} AND pg_visible_in_snapshot(xid, $5::text::pg_snapshot)
+                 AND (xid, id) > ($6::xid8, $7::bigint)
+               ORDER BY xid, id LIMIT {PAGE_ROWS}"""
+    return f"""{_STATE}
+UNION ALL
+SELECT {_Part.ROW}, id, xid, topic, type, payload, user_id, code, subject, written_at, size
+  FROM (SELECT unseen.*, sum(octet_length(payload)) OVER (ORDER BY xid, id
+                             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+          FROM ((SELECT {columns} FROM relay.events
+                  WHERE xid > $3::xid8 AND xid < pg_snapshot_xmax($5::text::pg_snapshot)
+                    AND {behind})
+                UNION ALL
+                (SELECT {columns} FROM relay.events
+                  WHERE xid = ANY ($4::xid8[]) AND {behind})
+                ORDER BY xid, id LIMIT {PAGE_ROWS}) AS unseen) AS page
+ WHERE before IS NULL OR before < $8::bigint
+ ORDER BY part, xid, id
+"""
+
+
+# As the index has it, so that it is used.
+_IS_ABOUT_ACCESS = "(code IS NOT NULL OR user_id IS NOT NULL OR type = 'grant')"
+# What ends a topic for everybody comes before all else: see `events.ends_first`. An event that
+# gives access comes as such once more, with the events.
+_FINAL = columns("CASE WHEN code IS NOT NULL THEN payload END", "NULL::integer")
+_READ_ACCESS = (
+    _next_page(_FINAL, f"{_IS_ABOUT_ACCESS} AND code IS NOT NULL AND user_id IS NULL"),
+    _next_page(_FINAL, f"{_IS_ABOUT_ACCESS} AND NOT (code IS NOT NULL AND user_id IS NULL)"),
+)
+_READ_EVENTS = _next_page(HEADS, "code IS NULL AND payload IS NOT NULL")
+_READ_PAYLOADS = f"""{_STATE}
+UNION ALL SELECT {_Part.ROW}, found.* FROM ({PAYLOADS.format(xids="$3", ids="$4")}) AS found
+ ORDER BY part
+"""
 _KEYS = "SELECT inner_key, outer_key FROM relay.cursor_keys ORDER BY signs DESC, number DESC"
 
 
@@ -130,20 +193,29 @@ class EventLog:
     """The log, read over a connection that does nothing else at the same time.
 
     Args:
+        wire: how it is asked; None: within ten seconds.
         monotonic: seconds; the relay's clock.
     """
 
     def __init__(
         self,
         connection: "asyncpg.Connection[asyncpg.Record]",
+        *,
+        wire: Wire | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connection = connection
+        self._wire = wire or Wire(10.0, monotonic)
         self._monotonic = monotonic
         self._database: Database | None = None
         """Whose log it must be; None: nobody has asked."""
         self.round_trip = 0.0
         """Seconds that the latest read took: the heartbeat of the connection."""
+
+    @property
+    def portion_bytes(self) -> int:
+        """How many bytes of payloads to ask for at once."""
+        return self._wire.portion_bytes
 
     async def signer(self) -> Signer:
         """Find out which database this is, and with which keys its cursors are signed.
@@ -189,88 +261,179 @@ class EventLog:
                 the one that the cursor is of, and nothing of it may be delivered.
             One of `pool.DATABASE_ERRORS`; pages returned before that were good.
         """
-        seen = [row for row in {cursor.anchor, newest} if row]
-        known = [row.xid for row in seen], [row.id for row in seen]
-        asked = self._monotonic()
-        rows = await self._connection.fetch(_READ, *known, cursor.last, list(cursor.open))
-        self.round_trip = self._monotonic() - asked
-        snapshot, rows = self._check_state(rows, cursor, newest)
-        if len(rows) <= PAGE_ROWS:
-            offset = asked - snapshot.taken_at
-            yield _page(snapshot.snapshot, rows, offset, is_last=True, seconds=self.round_trip)
+        place = _Place(cursor, newest)
+        answer = await self._read_all(place)
+        if len(answer.rows) <= PAGE_ROWS and all(map(_is_whole, answer.rows)):
+            yield _page(answer, is_last=True)
             return
-        # Closed with the reader, not when the garbage collector finds it: it is in a transaction.
-        async with aclosing(self._read_in_pages(cursor, newest, known)) as pages:
+        async with aclosing(self._read_in_pages(place, answer)) as pages:
             async for page in pages:
                 yield page
 
-    async def _read_in_pages(
-        self, cursor: Cursor, newest: Anchor | None, known: tuple[list[int], list[int]]
-    ) -> AsyncGenerator[Page, None]:
-        """A read too large for one answer, afresh: its changes, then its events, page by page.
+    async def payloads(
+        self, keys: Sequence[RowKey], cursor: Cursor, newest: Anchor | None = None
+    ) -> list[Event]:
+        """A portion of events with their payloads, in the order of the keys.
 
-        All statements see one snapshot; the transaction ends with the last page. TRUNCATE minds no
-        snapshot, so the lock comes before it: what retention removes is gone before, or after.
+        Args:
+            cursor, newest: as for `read`.
+
+        Raises:
+            Unrecoverable: retention has removed one of them, or this is another log.
+            One of `pool.DATABASE_ERRORS`.
         """
-        arguments = (cursor.last, list(cursor.open))
-        async with self._connection.transaction(isolation="repeatable_read", readonly=True):
-            await self._connection.execute("LOCK TABLE relay.events IN ACCESS SHARE MODE")
-            asked = self._monotonic()
-            rows = await self._connection.fetch(_READ_STATE, *known)
-            (snapshot, taken_at), _ = self._check_state(rows, cursor, newest)
-            offset = asked - taken_at
-            changes = await self._connection.fetch(
-                _READ_ACCESS_CHANGES, *arguments, timeout=LARGE_READ_SECONDS
-            )
-            seconds = self._monotonic() - asked
-            yield _page(snapshot, changes, offset, is_last=False, seconds=seconds)
-            events = await self._connection.cursor(
-                _READ_EVENTS, *arguments, timeout=LARGE_READ_SECONDS
-            )
-            # The first page waits until all rows are sorted.
-            following = await events.fetch(PAGE_ROWS, timeout=LARGE_READ_SECONDS)
-            is_last = False
-            while not is_last:
-                rows, following = following, await events.fetch(PAGE_ROWS)
-                is_last = not following
-                yield _page(snapshot, rows, offset, is_last=is_last)
+        arguments = [key.xid for key in keys], [key.id for key in keys]
+        size = sum(key.size for key in keys)
+        place = _Place(cursor, newest)
+        answer = await self._ask(_READ_PAYLOADS, place, *arguments, payloads=size, rows=len(keys))
+        return in_order(keys, answer.rows)
+
+    async def _read_all(self, place: "_Place") -> "_LogAnswer":
+        """What is unseen, with its payloads if it is not too much."""
+        along = min(self._wire.portion_bytes, ALONG_BYTES)
+        return await self._ask(_READ, place, *place.unseen, along, rows=PAGE_ROWS)
+
+    async def _read_in_pages(
+        self, place: "_Place", first: "_LogAnswer"
+    ) -> AsyncGenerator[Page, None]:
+        """What was too much for the first answer, as of its snapshot."""
+        snapshot = first.snapshot
+        for query in _READ_ACCESS:
+            async with aclosing(self._pages(query, place, snapshot)) as answers:
+                async for answer in answers:
+                    yield _access_page(answer)
+        async with aclosing(self._pages(_READ_EVENTS, place, snapshot)) as answers:
+            async for answer in answers:
+                yield _page(answer, is_last=False)
+        yield Page(snapshot, (), (), is_last=True, clock_offset=first.clock_offset)
+
+    async def _pages(
+        self, query: str, place: "_Place", snapshot: Snapshot
+    ) -> "AsyncGenerator[_LogAnswer, None]":
+        """All rows of one kind, page by page."""
+        behind = 0, 0
+        while True:
+            arguments = *place.unseen, str(snapshot), *behind, self._wire.portion_bytes
+            answer = await self._ask(query, place, *arguments, rows=PAGE_ROWS)
+            if not answer.rows:
+                return
+            yield answer._replace(snapshot=snapshot)
+            behind = answer.rows[-1]["xid"], answer.rows[-1]["id"]
+
+    async def _ask(
+        self, query: str, place: "_Place", *arguments: object, rows: int, payloads: int = 0
+    ) -> "_LogAnswer":
+        """Ask for rows, and see that they may be used.
+
+        Args:
+            rows, payloads: how many, and how many bytes, at most.
+        """
+        asked = self._monotonic()
+        found = await self._wire.fetch(
+            self._connection, query, *place.known, *arguments, rows=rows, payloads=payloads
+        )
+        self.round_trip = self._monotonic() - asked
+        return self._check_state(found, place, asked)
 
     def _check_state(
-        self, rows: "list[asyncpg.Record]", cursor: Cursor, newest: Anchor | None
-    ) -> "tuple[_Moment, list[asyncpg.Record]]":
-        """The moment of a read, and its rows, without those that say whether they may be used."""
+        self, rows: "list[asyncpg.Record]", place: "_Place", asked: float
+    ) -> "_LogAnswer":
+        """An answer, without the rows that say whether it may be used."""
         now, floor, *others = rows
         count = next((n for n, row in enumerate(others) if row["part"] == _Part.ROW), len(others))
         state = LogState(to_floor(floor, self._database), to_anchors(others[:count]))
-        state.require(cursor)
-        if not state.holds(newest):
+        state.require(place.cursor)
+        if not state.holds(place.newest):
             raise Unrecoverable(GapReason.FOREIGN)
-        return _Moment(Snapshot.parse(now["payload"]), now["written_at"] / 1e6), others[count:]
+        return _LogAnswer(
+            Snapshot.parse(now["payload"]),
+            others[count:],
+            asked - now["written_at"] / 1e6,
+            self.round_trip,
+        )
 
 
-class _Moment(NamedTuple):
-    """When a read was, for the database."""
+class _Place(NamedTuple):
+    """From where on is read, and what must be there."""
+
+    cursor: Cursor
+    newest: Anchor | None
+
+    @property
+    def known(self) -> tuple[list[int], list[int]]:
+        """The first two parameters of each statement."""
+        seen = [row for row in {self.cursor.anchor, self.newest} if row]
+        return [row.xid for row in seen], [row.id for row in seen]
+
+    @property
+    def unseen(self) -> tuple[int, list[int]]:
+        """The next two, of those that look for what is new."""
+        return self.cursor.last, list(self.cursor.open)
+
+
+class _LogAnswer(NamedTuple):
+    """What one statement found."""
 
     snapshot: Snapshot
-    taken_at: float
-    """When the snapshot was taken: epoch seconds, by the database's clock."""
+    rows: "Sequence[asyncpg.Record]"
+    clock_offset: float
+    """As in `Page`."""
+    seconds: float
 
 
-def _page(
-    snapshot: Snapshot, rows: "Records", offset: float, *, is_last: bool, seconds: float = 0.0
-) -> Page:
+def _is_whole(row: "asyncpg.Record") -> bool:
+    """Whether its payload has come along, if it has one."""
+    return row["size"] is None or row["payload"] is not None
+
+
+def _page(answer: _LogAnswer, *, is_last: bool) -> Page:
     events: list[Event] = []
     changes: list[AccessChange] = []
     grants: list[AccessChange] = []
-    for row in rows:
+    for row in answer.rows:
         if row["code"] is not None:
             changes.append(to_access_change(row))
             continue
-        if row["payload"] is not None:
+        if row["size"] is not None:
             events.append(to_event(row))
-        if row["payload"] is None or row["user_id"] is not None:
+        if row["size"] is None or row["user_id"] is not None:
             grants.append(to_grant(row))
-    return Page(snapshot, tuple(changes), tuple(events), is_last, tuple(grants), offset, seconds)
+    return Page(
+        answer.snapshot,
+        tuple(changes),
+        tuple(events),
+        is_last,
+        tuple(grants),
+        answer.clock_offset,
+        answer.seconds,
+    )
+
+
+def _access_page(answer: _LogAnswer) -> Page:
+    changes = tuple(to_access_change(row) for row in answer.rows if row["code"] is not None)
+    grants = tuple(to_grant(row) for row in answer.rows if row["code"] is None)
+    return Page(
+        answer.snapshot,
+        changes,
+        (),
+        is_last=False,
+        grants=grants,
+        clock_offset=answer.clock_offset,
+        seconds=answer.seconds,
+    )
+
+
+def in_order(keys: Sequence[RowKey], rows: "Records") -> list[Event]:
+    """The rows that were asked for by these keys.
+
+    Raises:
+        Unrecoverable: one of them is not there any more.
+    """
+    found = {(row["xid"], row["id"]): row for row in rows}
+    try:
+        return [to_event(found[key.xid, key.id]) for key in keys]
+    except KeyError:
+        raise Unrecoverable(GapReason.TOO_OLD) from None
 
 
 def to_event(row: "asyncpg.Record") -> Event:
@@ -282,6 +445,7 @@ def to_event(row: "asyncpg.Record") -> Event:
         _text(row["user_id"]),
         _text(row["subject"]),
         row["written_at"],
+        row["size"],
     )
 
 

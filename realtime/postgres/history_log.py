@@ -4,6 +4,7 @@ One statement for many topics, each from a cursor of its own, on the index over 
 client is owed costs what happened on its own topic.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -11,7 +12,10 @@ from typing import TYPE_CHECKING
 from realtime.postgres.event_log import (
     COLUMNS,
     FLOOR,
+    HEADS,
     KNOWN,
+    PAYLOADS,
+    in_order,
     to_access_change,
     to_anchors,
     to_event,
@@ -19,44 +23,74 @@ from realtime.postgres.event_log import (
     to_grant,
 )
 from realtime.postgres.pool import asking
+from realtime.postgres.wire import Wire
 from realtime.relay.cursor import Anchor, Database
-from realtime.relay.events import AccessKind, Event
+from realtime.relay.events import AccessKind, Event, RowKey
 from realtime.relay.position import Lineage
-from realtime.relay.resume import LogState, ReadRange, TopicHistory
+from realtime.relay.resume import (
+    GapReason,
+    LogState,
+    ReadRange,
+    TopicHistory,
+    Unrecoverable,
+)
 
 if TYPE_CHECKING:
     import asyncpg
 
     from realtime.postgres.pool import Pool
 
-# Grants have no payload, and are no events.
+ALONG_BYTES = 16_384
+"""What a topic has of so many bytes comes with its payloads."""
+
+
+def _found(which: str, topics: str, end: str) -> str:
+    """The events of many topics, those with little along with their payloads."""
+    # Grants have no payload, and are no events.
+    return f"""
+SELECT '{which}' AS part, id, xid, topic, type,
+       CASE WHEN sum(size) OVER (PARTITION BY topic) <= {ALONG_BYTES} THEN payload END,
+       user_id, code, subject, written_at, size
+  FROM {topics}
+ CROSS JOIN LATERAL (
+       SELECT {COLUMNS} FROM relay.events
+        WHERE topic = asked.of_topic AND xid {end} LIMIT $7::bigint + 1) AS found"""
+
+
 # The newest first: where there are too many, those who were away only briefly are still served.
 _READ = f"""
 SELECT 'floor' AS part, floor.* FROM ({FLOOR}) AS floor
 UNION ALL
 SELECT 'known', known.* FROM ({KNOWN.format(xids="$8", ids="$9")}) AS known
 UNION ALL
-SELECT 'newer', found.*
-  FROM unnest($1::text[], $2::xid8[]) AS asked(of_topic, last)
- CROSS JOIN LATERAL (
-       SELECT {COLUMNS} FROM relay.events
-        WHERE topic = asked.of_topic AND xid > asked.last
-          AND code IS NULL AND payload IS NOT NULL
-        ORDER BY xid DESC LIMIT $7::bigint + 1) AS found
+{
+    _found(
+        "newer",
+        "unnest($1::text[], $2::xid8[]) AS asked(of_topic, last)",
+        "> asked.last AND code IS NULL AND payload IS NOT NULL ORDER BY xid DESC",
+    )
+}
 UNION ALL
-SELECT 'open', found.*
-  FROM unnest($3::text[], $4::xid8[]) AS asked(of_topic, open_xid)
- CROSS JOIN LATERAL (
-       SELECT {COLUMNS} FROM relay.events
-        WHERE topic = asked.of_topic AND xid = asked.open_xid
-          AND code IS NULL AND payload IS NOT NULL
-        LIMIT $7::bigint + 1) AS found
+{
+    _found(
+        "open",
+        "unnest($3::text[], $4::xid8[]) AS asked(of_topic, open_xid)",
+        "= asked.open_xid AND code IS NULL AND payload IS NOT NULL",
+    )
+}
 UNION ALL
-SELECT 'change', {COLUMNS} FROM relay.events
+SELECT 'change', {HEADS} FROM relay.events
  WHERE (code IS NOT NULL OR user_id IS NOT NULL) AND type <> '{AccessKind.RECHECK}'
    AND (xid > $5::xid8 OR xid = ANY ($4::xid8[]))
    AND (topic IS NULL OR topic = ANY ($1::text[]))
    AND (user_id IS NULL OR user_id = ANY ($6::uuid[]))
+"""
+_READ_PAYLOADS = f"""
+SELECT 'floor' AS part, floor.* FROM ({FLOOR}) AS floor
+UNION ALL
+SELECT 'known', known.* FROM ({KNOWN.format(xids="$1", ids="$2")}) AS known
+UNION ALL
+SELECT 'event', found.* FROM ({PAYLOADS.format(xids="$3", ids="$4")}) AS found
 """
 
 
@@ -64,13 +98,62 @@ class HistoryLog:
     """Reads from the log, over the pool, which events clients have missed.
 
     Args:
-        timeout: seconds until a read counts as failed.
+        wire: how it is asked.
+        at_once: how many portions may be read at the same time, each over a connection.
     """
 
-    def __init__(self, pool: "Pool", lineage: Lineage, *, timeout: float) -> None:
+    def __init__(
+        self,
+        pool: "Pool",
+        lineage: Lineage,
+        wire: Wire,
+        *,
+        at_once: int = 1,
+    ) -> None:
         self._pool = pool
         self._lineage = lineage
-        self._timeout = timeout
+        self._wire = wire
+        self._turns = asyncio.Semaphore(at_once)
+
+    @property
+    def portion_bytes(self) -> int:
+        """How many bytes of payloads to ask for at once."""
+        return self._wire.portion_bytes
+
+    async def payloads(self, keys: Sequence[RowKey]) -> list[Event]:
+        """Events with their payloads, in the order of the keys.
+
+        Raises:
+            Unrecoverable: one of them has been removed, or this is another log.
+            Refused: the database cannot be asked (1013).
+        """
+        lineage, newest = self._lineage, self._lineage.newest
+        database = lineage.database
+        known = [newest] if newest else []
+        async with self._turns:
+            rows = await self._fetch(
+                _READ_PAYLOADS,
+                [row.xid for row in known],
+                [row.id for row in known],
+                [key.xid for key in keys],
+                [key.id for key in keys],
+                rows=len(keys),
+                payloads=sum(key.size for key in keys),
+            )
+        parts = _by_part(rows)
+        state = LogState(to_floor(parts["floor"][0], database), to_anchors(parts["known"]))
+        if not state.floor.is_ours or not state.holds(newest):
+            raise Unrecoverable(GapReason.FOREIGN)
+        return in_order(keys, parts["event"])
+
+    async def _fetch(
+        self, query: str, *arguments: object, rows: int, payloads: int = 0
+    ) -> "list[asyncpg.Record]":
+        wire = self._wire
+        # As long as one answer may pass until there is a connection.
+        seconds = wire.timeout + wire.limit_for(payloads, rows)
+        async with asking(self._pool, "missed events", seconds=seconds) as connection:
+            return await wire.fetch(connection, query, *arguments, rows=rows, payloads=payloads)
 
     async def read(
         self,
@@ -88,23 +171,27 @@ class HistoryLog:
             Refused: the database cannot be asked (1013).
         """
         opened = [(topic, xid) for topic, range_ in ranges.items() for xid in range_.open]
-        # Half of the time may pass until there is a connection.
-        question = asking(self._pool, "missed events", seconds=2 * self._timeout)
-        async with question as connection:
-            rows = await connection.fetch(
-                _READ,
-                list(ranges),
-                [range_.last for range_ in ranges.values()],
-                [topic for topic, _ in opened],
-                [xid for _, xid in opened],
-                min(range_.last for range_ in ranges.values()),
-                list(user_ids),
-                limit,
-                [row.xid for row in seen],
-                [row.id for row in seen],
-                timeout=self._timeout,
-            )
+        rows = await self._fetch(
+            _READ,
+            list(ranges),
+            [range_.last for range_ in ranges.values()],
+            [topic for topic, _ in opened],
+            [xid for _, xid in opened],
+            min(range_.last for range_ in ranges.values()),
+            list(user_ids),
+            limit,
+            [row.xid for row in seen],
+            [row.id for row in seen],
+            rows=len(ranges) * (limit + 1),
+        )
         return _sort_out(ranges, rows, limit, self._lineage.database)
+
+
+def _by_part(rows: "Sequence[asyncpg.Record]") -> "Mapping[str, Sequence[asyncpg.Record]]":
+    parts: defaultdict[str, list[asyncpg.Record]] = defaultdict(list)
+    for row in rows:
+        parts[row["part"]].append(row)
+    return parts
 
 
 def _sort_out(
@@ -114,9 +201,7 @@ def _sort_out(
     database: Database,
 ) -> Mapping[str, TopicHistory]:
     """Give each topic its rows."""
-    parts: defaultdict[str, list[asyncpg.Record]] = defaultdict(list)
-    for row in rows:
-        parts[row["part"]].append(row)
+    parts = _by_part(rows)
     state = LogState(to_floor(parts["floor"][0], database), to_anchors(parts["known"]))
     changes = [
         to_grant(row) if row["code"] is None else to_access_change(row) for row in parts["change"]

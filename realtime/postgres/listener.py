@@ -21,6 +21,7 @@ from realtime.postgres.doorbell import Doorbell
 from realtime.postgres.event_log import EventLog
 from realtime.postgres.pool import DATABASE_ERRORS, WrongServer, connect
 from realtime.postgres.schema import check_schema
+from realtime.postgres.wire import Wire
 from realtime.relay.backoff import Backoff
 from realtime.relay.counters import Counters
 from realtime.relay.position import Position
@@ -74,6 +75,7 @@ class Listener:
         self._dsn = dsn
         self._node_id = node_id
         self._timeout = timeout
+        self._wire = Wire(timeout)
         self._backoff = backoff
         self._on_typing = on_typing
         self._on_change = on_change
@@ -117,7 +119,7 @@ class Listener:
     async def _listening(self, reader: Reader) -> AsyncIterator[tuple[EventLog, Doorbell]]:
         connection = await connect(self._dsn, self._timeout)
         try:
-            event_log = EventLog(connection)
+            event_log = EventLog(connection, wire=self._wire)
             signer = await event_log.signer()
             doorbell = Doorbell(
                 connection, self._node_id, self._on_typing, self._counters, self._intervals

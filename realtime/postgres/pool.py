@@ -13,6 +13,7 @@ import asyncpg
 
 from realtime.errors import CommandError
 from realtime.log_line import LogLine
+from realtime.postgres.wire import WireConnection
 from realtime.relay import closing
 from realtime.relay.cursor import Database
 from realtime.relay.errors import Refused
@@ -151,7 +152,7 @@ async def _open(
     )
 
 
-class HearingConnection(_Connection):
+class HearingConnection(WireConnection):
     """A connection that hands over what it hears, whatever the channel's name.
 
     asyncpg's own `add_listener` sends LISTEN with the name, which is a secret here; so
@@ -174,7 +175,7 @@ class HearingConnection(_Connection):
         super()._process_notification(pid, channel, payload)  # type: ignore[misc]
 
 
-class _Stateless(asyncpg.Connection):
+class _Stateless(WireConnection):
     """A connection without a reset query: no user of the pool leaves anything in the session."""
 
     __slots__ = ()

@@ -50,6 +50,10 @@ class Snapshot:
         _xmin, xmax, ids = text.split(":")
         return cls(int(xmax), frozenset(map(int, ids.split(","))) if ids else frozenset())
 
+    def __str__(self) -> str:
+        """Postgres's own form."""
+        return f"{self.xmin}:{self.xmax}:{','.join(map(str, sorted(self.in_progress)))}"
+
     @property
     def xmin(self) -> int:
         """Every transaction with a lower id had ended."""

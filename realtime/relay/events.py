@@ -7,20 +7,42 @@ from typing import NamedTuple
 from realtime.relay.cursor import Anchor, Snapshot
 
 
+class RowKey(NamedTuple):
+    """Which row of the log has a payload that is still to be read, and how large that is."""
+
+    xid: int
+    id: int
+    size: int
+    """In bytes."""
+
+
 class Event(NamedTuple):
     """One row of the log that is for sockets."""
 
     id: int
     xid: int
     topic: str
-    payload: str
-    """The finished message without `id` and `cursor`: the text of a JSON object."""
+    payload: str | None
+    """The finished message without `id` and `cursor`: the text of a JSON object. None: it is large,
+    or one of many, and has not been read yet."""
     granted_to: str | None = None
     """The user who gained access to the topic with this event."""
     subject: str | None = None
     """The thing whose whole new state this is. No client needs its earlier states."""
     written_at: int = 0
     """Microseconds since 1970, by the database's clock."""
+    size: int = 0
+    """Of the payload, in bytes."""
+
+    @property
+    def key(self) -> RowKey:
+        """What the payload is read by."""
+        return RowKey(self.xid, self.id, self.size)
+
+    @property
+    def anchor(self) -> Anchor:
+        """The row as a cursor names it."""
+        return Anchor(self.xid, self.id, self.written_at)
 
     @property
     def wire_id(self) -> str:
@@ -113,10 +135,11 @@ Pending = AccessChange | GapRecheck
 
 
 class Page(NamedTuple):
-    """A part of what one read found: all its pages see one snapshot, events come in id order.
+    """A part of what one read found: all its pages see one snapshot.
 
-    The first page carries all revokes and rechecks of the read, before any of its events. Grants
-    come in the page of their id.
+    A small read is one page, whose events come in the order of their ids, with their payloads. A
+    large one has all rows about access first, and then its events without payloads, each kind in
+    the order of (xid, id).
     """
 
     snapshot: Snapshot

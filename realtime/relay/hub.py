@@ -5,7 +5,7 @@ thread; `deliver` is the only coroutine, and gives way to others between slices.
 """
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
 from realtime.relay import closing
 from realtime.relay.closing import CloseCode
@@ -18,8 +18,10 @@ from realtime.relay.events import (
     GapRecheck,
     Page,
     Pending,
+    RowKey,
     ends_first,
 )
+from realtime.relay.owed import Backlog
 from realtime.relay.position import Position
 from realtime.relay.protocol import bot_of, resync, stamp
 from realtime.relay.streams import Streams
@@ -27,6 +29,12 @@ from realtime.relay.subscriber import Delivery, Framer, State, Subscriber
 
 FAN_OUT_SLICE = 500
 """Sockets served before other tasks (pings, closes) get a turn; a few milliseconds of work."""
+PORTION_SECONDS = 2.0
+"""How long the sockets of a topic that waits for much may take for a portion. Who takes longer gets
+the next one all the same, and is closed when too much waits for it: it comes back at its own pace.
+"""
+LOOK_AGAIN_SECONDS = 0.02
+"""Seconds until it is seen whether they have taken it."""
 ACCESS_CHANGE_SLICE = 100
 """Access changes applied before other tasks get a turn."""
 
@@ -83,7 +91,10 @@ class Hub:
         self._pause = pause
         self._ask_again = ask_again
         self._observers: list[HubObserver] = []
+        self._monotonic = monotonic
         self._streams = Streams(monotonic)
+        self.backlog = Backlog()
+        """What was found and is too much to be sent at once."""
         self._recent: set[Subscriber] = set()
         """The sockets that have a `since`: a read may still find events that are not for them."""
         self._returning: dict[Subscriber, Cursor] = {}
@@ -251,16 +262,25 @@ class Hub:
 
     def cursor_of(self, subscriber: Subscriber) -> str | None:
         """The text of a cursor that is never ahead of what the socket was sent, if there is one."""
-        position = self._streams.position_before(subscriber.topic) or self.position
+        position = self._position_before(subscriber.topic) or self.position
         if subscriber.state is not State.LIVE:
             return subscriber.cursor
         if subscriber.since is not None:
             position = position.claiming(subscriber.since)
         return position.text(subscriber.topic)
 
+    def _position_before(self, topic: str) -> Position | None:
+        """The position from before what its sockets have not been sent; None: they have it all."""
+        # What is held back was read before what is in the backlog.
+        held = self._streams.position_before(topic)
+        return held or self.backlog.position_before(topic)
+
     def due_in(self) -> float:
-        """Seconds until `deliver` should be called again, even if nothing is found."""
-        return self._streams.due_in()
+        """Seconds until there is something to deliver, even if nothing is found."""
+        if not self.backlog:
+            return self._streams.due_in()
+        is_due = any(map(self._can_take_more, self.backlog.topics()))
+        return 0.0 if is_due else LOOK_AGAIN_SECONDS
 
     # What a read found.
 
@@ -278,18 +298,78 @@ class Hub:
         for grant in page.grants:
             for subscriber in self.candidates(grant) if grant.user_id else ():
                 self._hold_grant(subscriber, grant)
-        by_topic: defaultdict[str, list[Event]] = defaultdict(list)
-        for event in page.events:
-            if self.has_members(event.topic):
-                by_topic[event.topic].append(event)
+        now, later = self._sort_out(page.events)
         # Some sockets will have seen that row before the others are served.
         before = self.position = self.position.naming(position.cursor.anchor)
-        for topic, events in self._streams.select(by_topic, before).items():
-            await self._fan_out(topic, Delivery(topic, events, position, self._frame))
-            self._streams.sent(topic, events)
+        await self._send(now, before, position)
         # Only now: a read that is cancelled within is repeated from the position before.
+        for event in later:
+            self.backlog.add(event, before)
+        if page.is_last:
+            self.backlog.end_read()
         self.position = position
         self._settle(position.cursor)
+
+    def _sort_out(self, events: Iterable[Event]) -> tuple[dict[str, list[Event]], list[Event]]:
+        """What can be sent now, by topic, and what has to wait for its payload or its turn."""
+        now: defaultdict[str, list[Event]] = defaultdict(list)
+        later: list[Event] = []
+        for event in events:
+            if not self.has_members(event.topic):
+                continue
+            if event.payload is None or event.topic in self.backlog:
+                later.append(event._replace(payload=None))
+            else:
+                now[event.topic].append(event)
+        return now, later
+
+    async def _send(
+        self,
+        found: Mapping[str, list[Event]],
+        before: Position,
+        position: Position,
+        ended: str | None = None,
+    ) -> None:
+        """Send events, and what was held back and is due.
+
+        Args:
+            before: the position from before the events.
+            position: how far those come who wait for nothing more.
+            ended: a topic that waits for nothing more after this.
+        """
+        for topic, events in self._streams.select(found, before).items():
+            waits_from = None if topic == ended else self.backlog.position_before(topic)
+            newest = max(event.anchor for event in events)
+            claim = position if waits_from is None else waits_from.naming(newest)
+            await self._fan_out(topic, Delivery(topic, events, claim, self._frame))
+            self._streams.sent(topic, events)
+
+    def next_portion(self, size: int, number: int) -> tuple[str, list[RowKey]] | None:
+        """What is to be read next, for one of the topics that wait; None: nothing yet.
+
+        Args:
+            size: how many bytes to read, at most; but one event.
+            number: how many events, at most.
+        """
+        for topic in self.backlog.topics():
+            if not self.has_members(topic):
+                self.backlog.drop(topic)
+            elif self._can_take_more(topic):
+                return topic, self.backlog.first(topic, size, number)
+        return None
+
+    def _can_take_more(self, topic: str) -> bool:
+        """Whether its sockets have taken what they were sent, or had enough time for it."""
+        has_waited = self._monotonic() - self.backlog.sent_at(topic) >= PORTION_SECONDS
+        return has_waited or all(one.sink.is_idle for one in self.on_topic(topic))
+
+    async def deliver_portion(self, topic: str, events: list[Event]) -> None:
+        """Hand what was read for a topic that waits to its sockets."""
+        before, last = self.backlog.position_before(topic), events[-1].key
+        assert before is not None
+        ended = topic if self.backlog.is_rest(topic, last) else None
+        await self._send({topic: events}, before, self.position, ended)
+        self.backlog.sent(topic, last, self._monotonic())
 
     async def _fan_out(self, topic: str, delivery: Delivery) -> None:
         # Who subscribes during a pause asks for its right after this read: nothing here is theirs.
@@ -311,7 +391,7 @@ class Hub:
         """Everything that this cursor covers was delivered. No later read finds it again."""
         for subscriber in tuple(self._recent):
             is_live = subscriber.state is State.LIVE
-            is_behind = self._streams.position_before(subscriber.topic) is not None
+            is_behind = self._position_before(subscriber.topic) is not None
             if not is_live or is_behind or subscriber.since is None:
                 continue
             if seen.includes(subscriber.since):
@@ -348,12 +428,13 @@ class Hub:
             position: where the log is read from now on.
         """
         self._returning.clear()
-        self._streams.forget()
         for subscriber in self:
             if subscriber.state is State.JOINING or not subscriber.knows_cursors:
                 self.dismiss(subscriber, *closing.EVENTS_MISSED)
             elif subscriber.state is not State.STOPPED:
                 self._ask_after_gap(subscriber, reason)
+        self._streams.forget()
+        self.backlog.clear()
         self.position = position
 
     def _ask_after_gap(self, subscriber: Subscriber, reason: str) -> None:

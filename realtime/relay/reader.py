@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from realtime.relay.counters import Counters
 from realtime.relay.cursor import Anchor, Cursor, Snapshot, newer
-from realtime.relay.events import Event, Page
+from realtime.relay.events import Event, Page, RowKey
 from realtime.relay.hub import Hub
 from realtime.relay.pace import DEFAULT_LIMITS, Action, Pace, PaceLimits, PaceState, Step
 from realtime.relay.position import Lineage, Position
@@ -31,6 +31,21 @@ class LogSource(Protocol):
         Raises:
             Unrecoverable: some of it has been removed from the log, or this is another log.
         """
+        ...
+
+    async def payloads(
+        self, keys: Sequence[RowKey], cursor: Cursor, newest: Anchor | None
+    ) -> list[Event]:
+        """A portion of events with their payloads, in the order of the keys.
+
+        Raises:
+            Unrecoverable: as `read`.
+        """
+        ...
+
+    @property
+    def portion_bytes(self) -> int:
+        """How many bytes of payloads to ask for at once."""
         ...
 
     async def start(self) -> Position:
@@ -66,6 +81,10 @@ class Bell(Protocol):
         ...
 
 
+PORTION_ROWS = 1000
+"""How many events one portion has at most."""
+
+
 class Found(NamedTuple):
     """The result of one read."""
 
@@ -79,7 +98,8 @@ class _Delivered(NamedTuple):
     """How far a read came that failed between its pages."""
 
     snapshot: Snapshot
-    last_id: int
+    last: tuple[int, int]
+    """The last event's (xid, id), in whose order the pages come."""
 
 
 class Reader:
@@ -112,6 +132,8 @@ class Reader:
         self._pace = Pace(monotonic, limits)
         self.lineage = lineage
         self._broken: list[_Delivered] = []
+        self.moved_at = monotonic()
+        """When anything was last read, though it were only that there is nothing."""
 
     @property
     def position(self) -> Position:
@@ -144,7 +166,7 @@ class Reader:
             case Action.WAIT:
                 await bell.wait(min(step.seconds, self._hub.due_in()))
             case Action.PAUSE:
-                await bell.pause(step.seconds)
+                await bell.pause(0.0 if self._hub.backlog else step.seconds)
             case Action.SILENCE:
                 await bell.silence()
                 self._counters.silences += 1
@@ -156,11 +178,23 @@ class Reader:
 
     async def _catch_up_or_start_over(self, log: LogSource) -> Found:
         try:
-            return await self.catch_up(log)
+            found = await self.catch_up(log)
+            await self.send_portion(log)
         except Unrecoverable as lost:
             # The process was away for longer than the log goes back, or the log is another one.
             self.start_over(await log.start(), lost.reason)
             return Found(0, 0)
+        return found
+
+    async def send_portion(self, log: LogSource) -> None:
+        """Deliver some of what was too much for one answer: no other topic waits for all of it."""
+        portion = self._hub.next_portion(log.portion_bytes, PORTION_ROWS)
+        if portion is None:
+            return
+        topic, keys = portion
+        events = await log.payloads(keys, self.position.cursor, self.lineage.newest)
+        await self._hub.deliver_portion(topic, events)
+        self.moved_at = self._monotonic()
 
     async def catch_up(self, log: LogSource) -> Found:
         """Read once and deliver what was found."""
@@ -170,6 +204,7 @@ class Reader:
         newest: Anchor | None = None
         async with aclosing(log.read(self.position.cursor, self.lineage.newest)) as pages:
             async for page in pages:
+                self.moved_at = self._monotonic()
                 self._counters.found(page)
                 newest = newer(newest, page.newest)
                 self.lineage.saw(newest)
@@ -182,8 +217,8 @@ class Reader:
                     )
                 else:
                     await self._deliver(fresh, self.position.cursor.naming(newest))
-                    last_id = page.events[-1].id if page.events else 0
-                    self._broken = [*earlier, _Delivered(page.snapshot, last_id)]
+                    last = (page.events[-1].xid, page.events[-1].id) if page.events else (0, 0)
+                    self._broken = [*earlier, _Delivered(page.snapshot, last)]
         self._refusals.read_ends(number)
         return found
 
@@ -202,7 +237,8 @@ def _without_repeats(page: Page, earlier: Sequence[_Delivered]) -> Page:
 
     def is_new(event: Event) -> bool:
         return not any(
-            event.id <= done.last_id and done.snapshot.covers(event.xid) for done in earlier
+            (event.xid, event.id) <= done.last and done.snapshot.covers(event.xid)
+            for done in earlier
         )
 
     return page._replace(events=tuple(filter(is_new, page.events)))

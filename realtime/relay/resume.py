@@ -3,13 +3,16 @@
 The client's cursor says what it has seen. The missed events come from the log, up to the cursor as
 of which the client was authorized. Later events come live. `missed_events` is the rule.
 `ResumeBatcher` asks the log for many clients at once: a thousand that return together do not ask a
-thousand times.
+thousand times. A few events come with their payloads; of many only the keys come, and each client
+reads its payloads by portions.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple, NoReturn, Protocol
+from functools import partial
+from typing import NamedTuple, Protocol
 
 from realtime.relay.batcher import Batcher, Report
 from realtime.relay.cursor import (
@@ -20,7 +23,8 @@ from realtime.relay.cursor import (
     Signer,
     Snapshot,
 )
-from realtime.relay.events import AccessChange, AccessKind, Event
+from realtime.relay.events import AccessChange, AccessKind, Event, RowKey
+from realtime.relay.owed import Owed
 from realtime.relay.streams import newest_only
 
 
@@ -169,8 +173,31 @@ def _changes_access(change: AccessChange, request: ResumeRequest) -> bool:
     return change.kind is AccessKind.GRANT and change.user_id == request.user_id
 
 
+class Missed:
+    """What one client is to be sent before it goes live.
+
+    Args:
+        events: in order.
+    """
+
+    __slots__ = ("events", "owed")
+
+    def __init__(self, events: Sequence[Event] = ()) -> None:
+        is_whole = all(event.payload is not None for event in events)
+        self.events = events if is_whole else ()
+        """All of it, where it is little."""
+        self.owed = Owed() if is_whole else Owed(event.key for event in events)
+        """The keys of all of it, where it is much."""
+
+    def __bool__(self) -> bool:
+        return bool(self.events or self.owed)
+
+
 TOPICS_PER_READ = 32
-"""Bounds what one read may return: that many times the setting RESUME_MAX_EVENTS."""
+"""How many topics one read is for."""
+SHARED_EVENTS = 500
+"""How many events of one topic such a read looks for. Who missed more is served by a read of the
+topic alone, so that the others do not wait for it."""
 GATHER_SECONDS = 0.02
 """Seconds that the first client waits for others."""
 
@@ -195,6 +222,20 @@ class HistorySource(Protocol):
         """
         ...
 
+    async def payloads(self, keys: Sequence[RowKey]) -> list[Event]:
+        """Events with their payloads, in the order of the keys.
+
+        Raises:
+            Unrecoverable: one of them has been removed, or this is another log.
+            Refused: the database cannot be asked (1013).
+        """
+        ...
+
+    @property
+    def portion_bytes(self) -> int:
+        """How many bytes of payloads to ask for at once."""
+        ...
+
 
 class ResumeBatcher:
     """The clients that come back and wait for the events that they missed.
@@ -203,6 +244,7 @@ class ResumeBatcher:
         limit: the most events that one client is sent (the setting RESUME_MAX_EVENTS).
         report: called with an unexpected error.
         topics_per_read: how many topics one read may have.
+        shared_events: how many events of each.
         gather_seconds: seconds that the first client waits for others.
     """
 
@@ -213,34 +255,47 @@ class ResumeBatcher:
         *,
         limit: int,
         topics_per_read: int = TOPICS_PER_READ,
+        shared_events: int = SHARED_EVENTS,
         gather_seconds: float = GATHER_SECONDS,
     ) -> None:
-        self._history_log = history_log
+        self.log = history_log
+        """Where payloads are read from."""
         self._limit = limit
-        self._batcher = Batcher[ResumeRequest, list[Event]](
-            self._answer,
+        self._shared_limit = min(limit, shared_events)
+        self._shared = Batcher[ResumeRequest, list[Event]](
+            partial(self._answer, self._shared_limit),
             size=topics_per_read,
             report=report,
             key=_topic_of,
             gather_seconds=gather_seconds,
         )
+        self._alone = Batcher[ResumeRequest, list[Event]](
+            partial(self._answer, limit), size=1, report=report, key=_topic_of
+        )
         self.reads = 0
         """How often the log was read."""
 
-    async def since(self, request: ResumeRequest) -> list[Event]:
+    async def since(self, request: ResumeRequest) -> Missed:
         """The events that the client missed, in order.
 
         Raises:
             Unrecoverable: it cannot be brought up to date.
             Refused: the database cannot be asked (1013).
         """
-        return await self._batcher.ask(request)
+        try:
+            return Missed(await self._shared.ask(request))
+        except Unrecoverable as lost:
+            if lost.reason is not GapReason.TOO_MANY or self._shared_limit == self._limit:
+                raise
+        return Missed(await self._alone.ask(request))
 
-    async def run(self) -> NoReturn:
+    async def run(self) -> None:
         """Answer until cancelled."""
-        await self._batcher.run()
+        await asyncio.gather(self._shared.run(), self._alone.run())
 
-    async def _answer(self, requests: Sequence[ResumeRequest]) -> Sequence[list[Event] | Exception]:
+    async def _answer(
+        self, limit: int, requests: Sequence[ResumeRequest]
+    ) -> Sequence[list[Event] | Exception]:
         cursors: defaultdict[str, list[Cursor]] = defaultdict(list)
         for request in requests:
             cursors[request.topic].append(request.cursor)
@@ -249,14 +304,17 @@ class ResumeBatcher:
         anchors = {one.anchor for request in requests for one in (request.cursor, request.until)}
         seen = sorted(row for row in anchors if row)
         self.reads += 1
-        histories = await self._history_log.read(ranges, users, self._limit, seen)
-        return [self._missed_by(request, histories[request.topic]) for request in requests]
+        histories = await self.log.read(ranges, users, limit, seen)
+        return [_missed_by(request, histories[request.topic], limit) for request in requests]
 
-    def _missed_by(self, request: ResumeRequest, history: TopicHistory) -> list[Event] | Exception:
-        try:
-            return missed_events(request, history, self._limit)
-        except Unrecoverable as unrecoverable:
-            return unrecoverable
+
+def _missed_by(
+    request: ResumeRequest, history: TopicHistory, limit: int
+) -> list[Event] | Exception:
+    try:
+        return missed_events(request, history, limit)
+    except Unrecoverable as unrecoverable:
+        return unrecoverable
 
 
 def _topic_of(request: ResumeRequest) -> str:

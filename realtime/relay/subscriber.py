@@ -34,6 +34,11 @@ class Sink(Protocol):
 
     def close(self, code: int, reason: str) -> None: ...
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be taken by the other side."""
+        ...
+
 
 class Delivery:
     """One page's events of one topic, framed once for all the sockets on it."""
@@ -65,7 +70,7 @@ class Delivery:
         last = len(events) - 1
         cursor = position.text(self.topic) if events else None
         return self._frame(
-            stamp(event.payload, event.wire_id, cursor if index == last else None)
+            stamp(event.payload or "", event.wire_id, cursor if index == last else None)
             for index, event in enumerate(events)
         )
 

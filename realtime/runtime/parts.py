@@ -23,8 +23,10 @@ from realtime.postgres.listener import Listener
 from realtime.postgres.nodes import MetricsQuery, Nodes, TypingInbox
 from realtime.postgres.retention import Retention
 from realtime.postgres.socket_table import SocketTable
+from realtime.postgres.wire import Wire
 from realtime.relay.admission import AdmissionBatcher
 from realtime.relay.backoff import Backoff
+from realtime.relay.budget import ReadBudget
 from realtime.relay.counters import Counters
 from realtime.relay.hub import Hub
 from realtime.relay.position import Lineage, Position
@@ -74,7 +76,9 @@ class DatabaseParts:
             timeout=timeout,
             node_id=node_id,
         )
-        self.history_log = HistoryLog(pool, lineage, timeout=timeout)
+        # Half of the connections remain for those who ask for little.
+        at_once = max(1, settings.database_pool_size // 2)
+        self.history_log = HistoryLog(pool, lineage, Wire(timeout), at_once=at_once)
         self.retention = Retention(pool, seconds=settings.retention_seconds, intervals=intervals)
         self.nodes = Nodes(pool, node_id, intervals)
         self.metrics = MetricsQuery(pool, node_id, timeout=timeout)
@@ -221,6 +225,7 @@ class WebParts:
             refusals=relaying.refusals,
             room=Room(settings.max_connections_per_user),
             history=relaying.history,
+            read_budget=ReadBudget(settings.read_buffer_bytes),
             remote_sockets=relaying.socket_table,
             node_id=node_id,
             pings=self.pings,

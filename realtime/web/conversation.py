@@ -228,7 +228,12 @@ class Conversation:
     # Pings.
 
     def ping(self) -> None:
-        """Send a ping, or close: the client did not answer the one before."""
+        """Send a ping, or close: the client did not answer the one before.
+
+        Not while the client takes what waits for it: it is there, and the ping would come last.
+        """
+        if self._sink.has_moved() and not self._sink.is_idle:
+            return
         if self._is_pinged:
             # Not 1000, Tornado's code for this: it would tell the client to stay away.
             self.close(*closing.PING_TIMED_OUT)

@@ -6,22 +6,24 @@ events have to be read from the log for a client that comes back with a cursor o
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from realtime.relay import closing
 from realtime.relay.admission import Admission
 from realtime.relay.cursor import Cursor
 from realtime.relay.errors import Refused
-from realtime.relay.events import Event
+from realtime.relay.events import Event, RowKey
 from realtime.relay.protocol import stamp
-from realtime.relay.resume import ResumeRequest, Unrecoverable, read_cursor
+from realtime.relay.resume import Missed, ResumeRequest, Unrecoverable, read_cursor
 from realtime.relay.subscriber import Subscriber
 from realtime.web.services import Services
 from realtime.web.sink import SocketSink, frame
 
 REPLAY_BYTES = 262_144
 """How many bytes of missed events are sent before the client must have received them."""
+MAX_KEYS = 1000
+"""How many missed events."""
 
 
 class Handshake:
@@ -98,14 +100,14 @@ class Handshake:
 
     async def recover(
         self, given: str | None, admission: Admission
-    ) -> tuple[dict[str, Any], Sequence[Event]]:
+    ) -> tuple[dict[str, Any], Missed]:
         """Find the events that the client missed; returns what it is told of that, and them.
 
         Args:
             given: the cursor that the client sent; None or empty: it wants no missed events.
         """
         if not given:
-            return {}, ()
+            return {}, Missed()
         resumes = self._services.counters.resumes
         try:
             signer = self._services.hub.position.signer
@@ -113,12 +115,12 @@ class Handshake:
             missed = await self._since(cursor, admission)
         except Unrecoverable as lost:
             resumes[lost.reason] += 1
-            return {"recovered": False, "reason": lost.reason}, ()
+            return {"recovered": False, "reason": lost.reason}, Missed()
         self._subscriber.cursor = given  # until it has the missed events
         resumes["recovered"] += 1
         return {"recovered": True}, missed
 
-    async def go_live(self, admission: Admission, missed: Sequence[Event]) -> None:
+    async def go_live(self, admission: Admission, missed: Missed) -> None:
         """Send the missed events and go live; if more arrived meanwhile than may be held, repeat.
 
         Raises:
@@ -136,7 +138,7 @@ class Handshake:
             await self._replay(missed, admission)
         self._services.hub.go_live(self._subscriber, admission.cursor)
 
-    async def _since(self, cursor: Cursor, admission: Admission) -> Sequence[Event]:
+    async def _since(self, cursor: Cursor, admission: Admission) -> Missed:
         request = ResumeRequest(self._subscriber.topic, admission.user_id, cursor, admission.cursor)
         return await self._services.history.since(request)
 
@@ -146,28 +148,55 @@ class Handshake:
     def _cursor_text(self, admission: Admission) -> str | None:
         return self._services.cursor_text(admission.cursor, self._subscriber.topic)
 
-    async def _replay(self, missed: Sequence[Event], admission: Admission) -> None:
-        """Send missed events at the pace at which the client reads."""
-        for messages in _portions(missed, self._cursor_text(admission)):
-            self._sink.send(frame(messages))
+    async def _replay(self, missed: Missed, admission: Admission) -> None:
+        """Send missed events at the pace at which the client reads.
+
+        The last one has the cursor. No other may: up to there, what came before is not all sent.
+        """
+        cursor = self._cursor_text(admission)
+        if missed.events:
+            self._send(missed.events, cursor)
+            await self._taken()
+        owed = missed.owed
+        while owed and not self._sink.is_closed:
+            keys = owed.first(min(self._services.history.log.portion_bytes, REPLAY_BYTES), MAX_KEYS)
+            # Held until the client has taken it; its connection to the database is given back.
+            async with self._services.read_budget.reserve(sum(key.size for key in keys)):
+                events = await self._payloads(keys)
+                self._send(events, cursor if owed.is_last(keys[-1]) else None)
+                del events
+                await self._taken()
+            owed.drop(keys[-1])
+        self._move_to(admission)
+
+    async def _payloads(self, keys: Sequence[RowKey]) -> Sequence[Event]:
+        try:
+            return await self._services.history.log.payloads(keys)
+        except Unrecoverable as lost:
+            raise Refused(*closing.EVENTS_MISSED) from lost
+
+    def _send(self, events: Sequence[Event], cursor: str | None) -> None:
+        last = len(events) - 1
+        self._sink.send(
+            frame(
+                stamp(event.payload or "", event.wire_id, cursor if number == last else None)
+                for number, event in enumerate(events)
+            )
+        )
+
+    async def _taken(self) -> None:
+        """Return when the client has taken what it was sent.
+
+        Raises:
+            Refused: it takes nothing any more.
+        """
+        while not self._sink.is_closed:
+            self._sink.has_moved()
             try:
                 async with asyncio.timeout(self._services.intervals.replay):
                     await self._sink.drained()
             except TimeoutError:
-                raise Refused(*closing.REPLAY_TOO_SLOW) from None
-        self._move_to(admission)
-
-
-def _portions(events: Sequence[Event], cursor: str | None) -> Iterator[list[bytes]]:
-    """The events' messages in lists of about `REPLAY_BYTES`; the last message has the cursor."""
-    portion: list[bytes] = []
-    size = 0
-    for number, event in enumerate(events, 1):
-        message = stamp(event.payload, event.wire_id, cursor if number == len(events) else None)
-        portion.append(message)
-        size += len(message)
-        if size >= REPLAY_BYTES:
-            yield portion
-            portion, size = [], 0
-    if portion:
-        yield portion
+                if not self._sink.has_moved():
+                    raise Refused(*closing.REPLAY_TOO_SLOW) from None
+            else:
+                return

@@ -11,6 +11,7 @@ from realtime.auth.tokens import TokenVerifier
 from realtime.config.intervals import Intervals
 from realtime.config.settings import Settings
 from realtime.relay.admission import AdmissionBatcher
+from realtime.relay.budget import ReadBudget
 from realtime.relay.counters import Counters
 from realtime.relay.cursor import Cursor
 from realtime.relay.hub import Hub
@@ -39,6 +40,7 @@ class Services:
     refusals: Refusals
     room: Room
     history: ResumeBatcher
+    read_budget: ReadBudget
     remote_sockets: RemoteSockets
     node_id: str
     """The id of this process in `relay.nodes`."""

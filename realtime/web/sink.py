@@ -51,12 +51,14 @@ class SocketSink:
         on_close: begins the WebSocket's closing handshake; called at most once.
     """
 
-    __slots__ = ("_is_closed", "_on_close", "_stream", "close_code")
+    __slots__ = ("_is_closed", "_limit", "_on_close", "_stream", "_taken", "close_code")
 
     def __init__(self, stream: IOStream, on_close: Callable[[int, str], None]) -> None:
         self._stream = stream
         self._on_close = on_close
         self._is_closed = False
+        self._limit = stream.max_write_buffer_size
+        self._taken = 0
         self.close_code: int | None = None
         """The code that this server closed the socket with; None: it did not."""
 
@@ -84,10 +86,21 @@ class SocketSink:
             self._queue_beyond_limit(memoryview(frames)[sent:])
 
     @property
+    def is_idle(self) -> bool:
+        """Whether the kernel has taken all that was sent."""
+        return not self._stream.writing()
+
+    @property
     def waiting_bytes(self) -> int:
         """How many bytes the kernel has not taken yet."""
         # Tornado's public interface tells only whether there are any.
         return len(self._stream._write_buffer) if self._stream.writing() else 0
+
+    def has_moved(self) -> bool:
+        """Whether the kernel has taken anything of what waited since this was last asked."""
+        # Tornado's public interface does not tell.
+        taken, self._taken = self._taken, self._stream._total_write_done_index
+        return taken != self._taken
 
     async def drained(self) -> None:
         """Return when the kernel has taken all that was sent (or the socket is gone)."""
@@ -114,10 +127,10 @@ class SocketSink:
             self._close_slow()
 
     def _queue_beyond_limit(self, frames: memoryview) -> None:
-        limit = self._stream.max_write_buffer_size
-        self._stream.max_write_buffer_size = None
+        # Behind it there is as much room as ever: while it goes on, the client is not too slow.
+        if self._limit is not None:
+            self._stream.max_write_buffer_size = self._limit + len(frames)
         self._queue(frames)
-        self._stream.max_write_buffer_size = limit
 
     def _close_slow(self) -> None:
         # The close frame itself must find room behind what waits.

@@ -21,7 +21,7 @@ from realtime.postgres.listener import Listener, read_position
 from realtime.postgres.pool import WrongServer
 from realtime.postgres.schema import SchemaError
 from realtime.relay.backoff import Backoff
-from realtime.relay.events import Page
+from realtime.relay.events import Event, Page, RowKey
 from realtime.relay.pace import DEFAULT_LIMITS, PaceLimits
 from realtime.relay.position import Lineage, Position
 from realtime.relay.reader import Reader
@@ -46,13 +46,15 @@ class Collected:
         self.texts: list[str] = []
         self.lost: list[str] = []
         self.reads = 0
+        self.backlog: list[Event] = []
         self.may_go_on = asyncio.Event()
         self.may_go_on.set()
 
     async def deliver(self, page: Page, position: Position) -> None:
         self.position = position
         self.reads += page.is_last
-        self.texts += [event.payload for event in page.events]
+        self.texts += [event.payload for event in page.events if event.payload is not None]
+        self.backlog += [event for event in page.events if event.payload is None]
         if page.events:
             await self.may_go_on.wait()
 
@@ -60,8 +62,16 @@ class Collected:
         self.position = position
         self.lost.append(reason)
 
+    def next_portion(self, size: int, number: int) -> tuple[str, list[RowKey]] | None:
+        keys = [event.key for event in self.backlog[:number]]
+        return ("t", keys) if keys else None
+
+    async def deliver_portion(self, topic: str, events: list[Event]) -> None:
+        del self.backlog[: len(events)]
+        self.texts += [event.payload or "" for event in events]
+
     def due_in(self) -> float:
-        return math.inf
+        return 0.0 if self.backlog else math.inf
 
 
 class Heard:
@@ -200,7 +210,7 @@ async def test_the_safety_read(
     await platform.execute("SET relay.quiet = 'on'")
     topic = "bot:b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0001"
     await platform.execute("SELECT relay.emit($1, 'poll', '{}')", topic)
-    await eventually(lambda: heard.hub.texts)
+    await eventually(lambda: heard.hub.texts or heard.hub.backlog)
     assert len(heard.hub.texts) == 1
 
 
@@ -322,7 +332,7 @@ async def test_a_connection_killed_between_pages(
     heard.hub.may_go_on.clear()
     await platform.execute(f"{SEND} FROM generate_series(1, 3500) AS n", "")
     await ring(platform)
-    await eventually(lambda: heard.hub.texts)
+    await eventually(lambda: heard.hub.texts or heard.hub.backlog)
     await kill_listener(platform)
     await send(platform, "meanwhile")
     heard.hub.may_go_on.set()
@@ -411,7 +421,7 @@ async def test_a_connection_that_falls_silent(
     await heard.start(wire.dsn, direct=database, timeout=0.5)
     heard.hub.may_go_on.clear()
     await platform.execute(f"{SEND} FROM generate_series(1, {number}) AS n", "")
-    await eventually(lambda: heard.hub.texts)  # of several pages the first
+    await eventually(lambda: heard.hub.texts or heard.hub.backlog)  # of several pages the first
     wire.passes.clear()
     heard.hub.may_go_on.set()
     await heard.changes_to(False)

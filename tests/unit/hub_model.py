@@ -126,6 +126,10 @@ class Watched:
             if "cursor" in message:
                 self.check_place(message["cursor"])
 
+    @property
+    def is_idle(self) -> bool:
+        return True
+
     def close(self, code: int, reason: str) -> None:
         if self.closed is None:
             self.closed = reason

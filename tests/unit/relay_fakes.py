@@ -7,7 +7,7 @@ has ended.
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
@@ -22,7 +22,7 @@ from realtime.relay.cursor import (
     Signer,
     Snapshot,
 )
-from realtime.relay.events import AccessChange, AccessKind, Event, Page, Pending
+from realtime.relay.events import AccessChange, AccessKind, Event, Page, Pending, RowKey
 from realtime.relay.hub import Hub
 from realtime.relay.pace import DEFAULT_LIMITS, PaceLimits
 from realtime.relay.position import Lineage, Position
@@ -88,6 +88,10 @@ class RecordingSink:
     def close(self, code: int, reason: str) -> None:
         if self.closed is None:
             self.closed = (code, reason)
+
+    @property
+    def is_idle(self) -> bool:
+        return True
 
     @property
     def ids(self) -> list[int]:
@@ -326,18 +330,33 @@ class FakeDatabase:
         found = [row for row in self.committed if row.xid > cursor.last or row.xid in cursor.open]
         return sorted(found, key=lambda row: row.id)
 
+    async def payloads(
+        self, keys: Sequence[RowKey], cursor: Cursor, newest: Anchor | None
+    ) -> list[Event]:
+        self._require(cursor.anchor)
+        self._require(newest)
+        rows = {row.id: row for row in self.committed if isinstance(row, Event)}
+        return [rows[key.id] for key in keys]
+
+    @property
+    def portion_bytes(self) -> int:
+        return 0
+
     def _pages(self, cursor: Cursor) -> list[Page]:
         snapshot, rows = self.snapshot(), self.unseen(cursor)
         if len(rows) < self.page_rows:
             return [page(snapshot, *rows)]
         changes = [row for row in rows if isinstance(row, AccessChange)]
-        events = [row for row in rows if isinstance(row, Event)]
-        starts = range(0, max(1, len(events)), self.page_rows)
-        chunks = [events[start : start + self.page_rows] for start in starts]
+        heads = sorted(
+            (row._replace(payload=None) for row in rows if isinstance(row, Event)),
+            key=lambda row: (row.xid, row.id),
+        )
+        starts = range(0, len(heads), self.page_rows)
+        chunks = [heads[start : start + self.page_rows] for start in starts]
         return [
             page(snapshot, *changes, is_last=False),
-            *(page(snapshot, *chunk, is_last=False) for chunk in chunks[:-1]),
-            page(snapshot, *chunks[-1]),
+            *(page(snapshot, *chunk, is_last=False) for chunk in chunks),
+            page(snapshot),
         ]
 
     def _new_id(self) -> int:

@@ -206,6 +206,20 @@ class HubMachine(RuleBasedStateMachine):
             self.log.breaks_after = None
             self.spin()
 
+    @precondition(lambda self: self.hub.backlog)
+    @rule(data=st.data())
+    def send_portion(self, data: st.DataObject) -> None:
+        self.interlude = lambda: self._something(data)
+        self.drain(1)
+
+    def drain(self, portions: int | None = None) -> None:
+        """Send portions of what was too much for one answer: so many, or all."""
+        while self.hub.backlog and portions != 0:
+            self.loop.run_until_complete(self.relay.send_portion(self.log))
+            portions = None if portions is None else portions - 1
+        self.interlude = lambda: None
+        self.spin()
+
     async def pause(self) -> None:
         self.interlude()
         self.check_places()
@@ -282,6 +296,7 @@ class HubMachine(RuleBasedStateMachine):
             self.answer()
             self.catch_up()
             self.spin()
+        self.drain()
         self.catch_up()
 
 

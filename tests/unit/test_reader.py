@@ -1,7 +1,7 @@
 """Tests of `realtime.relay.reader`: reading a log through everything that may break it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 import pytest
 from hypothesis import example, given
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from realtime.relay.cursor import Anchor, Cursor, Signer, Snapshot, parse_cursor
 from realtime.relay.errors import Refused
-from realtime.relay.events import Page
+from realtime.relay.events import Event, Page, RowKey
 from realtime.relay.hub import Hub
 from realtime.relay.pace import DEFAULT_LIMITS, PaceLimits, PaceState
 from realtime.relay.position import Position
@@ -52,6 +52,19 @@ class Pages:
 
     async def start(self) -> Position:
         return Position(END, SIGNER)
+
+    async def payloads(
+        self, keys: Sequence[RowKey], cursor: Cursor, newest: Anchor | None
+    ) -> list[Event]:
+        self.newest = newest
+        if self.lost is not None:
+            lost, self.lost = self.lost, None
+            raise lost
+        return [event(key.id, key.xid) for key in keys]
+
+    @property
+    def portion_bytes(self) -> int:
+        return 0
 
     async def read(self, cursor: Cursor, newest: Anchor | None) -> AsyncGenerator[Page, None]:
         self.cursors.append(cursor)
@@ -356,6 +369,8 @@ def take_step(log: FakeDatabase, relay: Reader, step: str, choice: int) -> None:
             run(relay.catch_up(log))
         except ConnectionError:
             assert step == "break"
+        if choice % 2:
+            run(relay.send_portion(log))
 
 
 BREAKS = [("begin", 0), *[("write", 0)] * 4, ("commit", 0), ("break", 2), ("read", 0)]
@@ -376,6 +391,8 @@ def test_exactly_once(history: list[tuple[str, int]], page_rows: int) -> None:
     _, sink = join(hub, topic=BOT)
     for step, choice in [*history, ("read", 0)]:
         take_step(log, relay, step, choice)
+    while hub.backlog:
+        run(relay.send_portion(log))
     assert sorted(sink.ids) == sorted(row.id for row in log.committed)
     committed_at = {row.id: log.committed_at[row.xid] for row in log.committed}
     for place, earlier in enumerate(sink.ids):

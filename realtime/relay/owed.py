@@ -1,0 +1,178 @@
+"""Which payloads are still to be read: for a topic that has much, or for one client that returns.
+
+A row of the log does not change, so what is owed is known by its keys, and its payloads are read a
+portion at a time when they can be sent. A key takes 20 bytes here, however large its payload is.
+"""
+
+import math
+from array import array
+from collections.abc import Iterable
+
+from realtime.relay.events import Event, RowKey
+from realtime.relay.position import Position
+
+
+class Owed:
+    """Keys in the order in which their events are to be sent."""
+
+    __slots__ = ("_ids", "_next", "_sizes", "_superseded", "_xids")
+
+    def __init__(self, keys: Iterable[RowKey] = ()) -> None:
+        self._xids, self._ids, self._sizes = array("q"), array("q"), array("q")
+        self._superseded: set[int] = set()
+        """The ids of those that nobody needs any more."""
+        self._next = 0
+        """How many were dropped, from the first on."""
+        for key in keys:
+            self.add(key)
+
+    def __bool__(self) -> bool:
+        """Whether there is still anything."""
+        return bool(self.first(0, 1))
+
+    def __len__(self) -> int:
+        """How many were added."""
+        return len(self._ids)
+
+    def add(self, key: RowKey) -> None:
+        """Put a key at the end."""
+        self._xids.append(key.xid)
+        self._ids.append(key.id)
+        self._sizes.append(key.size)
+
+    def supersede(self, event_id: int) -> None:
+        """Nobody needs that one any more."""
+        self._superseded.add(event_id)
+
+    def sort_from(self, place: int) -> None:
+        """Put those that were added after the first so many in the order of their ids."""
+        order = sorted(range(place, len(self)), key=self._ids.__getitem__)
+        for column in (self._xids, self._ids, self._sizes):
+            column[place:] = array("q", map(column.__getitem__, order))
+
+    def first(self, size: int, number: int) -> list[RowKey]:
+        """The next keys, whose payloads have so many bytes at most; but one, if there is any.
+
+        Args:
+            number: the most keys.
+        """
+        found: list[RowKey] = []
+        for place in range(self._next, len(self)):
+            key = RowKey(self._xids[place], self._ids[place], self._sizes[place])
+            if key.id in self._superseded:
+                continue
+            size -= key.size
+            if found and (size < 0 or len(found) == number):
+                break
+            found.append(key)
+        return found
+
+    def is_last(self, key: RowKey) -> bool:
+        """Whether nothing is to be sent after that key."""
+        left = (self._ids[place] for place in reversed(range(self._next, len(self))))
+        return next((one for one in left if one not in self._superseded), None) == key.id
+
+    def drop(self, last: RowKey) -> None:
+        """Everything up to that key was sent."""
+        while self._ids[self._next] != last.id:
+            self._next += 1
+        self._next += 1
+
+
+class Backlog:
+    """What a read found that was too much for one answer, by topic.
+
+    The reader goes on reading the log, so no topic waits for all of another's. Until a topic has
+    been sent all of it, no cursor may be given out there that covers it.
+    """
+
+    def __init__(self) -> None:
+        self._topics: dict[str, _Topic] = {}
+        """The topic whose turn it is comes first."""
+
+    def __bool__(self) -> bool:
+        return bool(self._topics)
+
+    def __contains__(self, topic: str) -> bool:
+        return topic in self._topics
+
+    def clear(self) -> None:
+        """Drop everything: all sockets are told that they missed it."""
+        self._topics.clear()
+
+    def drop(self, topic: str) -> None:
+        """Nobody is there any more who could be sent it."""
+        self._topics.pop(topic, None)
+
+    def add(self, event: Event, before: Position) -> None:
+        """Put an event behind what its topic has already.
+
+        Args:
+            before: the position from before the read that found it.
+        """
+        topic = self._topics.get(event.topic)
+        if topic is None:
+            topic = self._topics[event.topic] = _Topic(before)
+        topic.add(event)
+
+    def end_read(self) -> None:
+        """The read is over: what it added is sent in the order in which it was written."""
+        for topic in self._topics.values():
+            topic.end_read()
+
+    def position_before(self, topic: str) -> Position | None:
+        """The position from before what the topic waits for; None: it waits for nothing."""
+        found = self._topics.get(topic)
+        return None if found is None else found.before
+
+    def topics(self) -> tuple[str, ...]:
+        """Those that wait, with the one whose turn it is first."""
+        return tuple(self._topics)
+
+    def sent_at(self, topic: str) -> float:
+        """When the latest portion was sent."""
+        return self._topics[topic].sent_at
+
+    def first(self, topic: str, size: int, number: int) -> list[RowKey]:
+        """A topic's next portion (see `Owed.first`)."""
+        return self._topics[topic].owed.first(size, number)
+
+    def is_rest(self, topic: str, last: RowKey) -> bool:
+        """Whether nothing is left of a topic behind that key."""
+        return self._topics[topic].owed.is_last(last)
+
+    def sent(self, topic: str, last: RowKey, now: float) -> None:
+        """Everything up to that key was sent; the other topics have their turn first."""
+        found = self._topics.pop(topic, None)
+        if found is not None:
+            found.owed.drop(last)
+            found.sent_at = now
+            if found.owed:
+                self._topics[topic] = found
+
+
+class _Topic:
+    """What one topic waits for."""
+
+    __slots__ = ("_newest", "_sorted", "before", "owed", "sent_at")
+
+    def __init__(self, before: Position) -> None:
+        self.before = before
+        self.owed = Owed()
+        self.sent_at = -math.inf
+        self._sorted = 0
+        """How many were added by the reads that are over."""
+        self._newest: dict[str, int] = {}
+        """By subject, the id of its last state."""
+
+    def add(self, event: Event) -> None:
+        if event.subject is not None:
+            other = self._newest.setdefault(event.subject, event.id)
+            if other != event.id:
+                self.owed.supersede(min(other, event.id))
+                self._newest[event.subject] = max(other, event.id)
+        self.owed.add(event.key)
+
+    def end_read(self) -> None:
+        self.owed.sort_from(self._sorted)
+        self._sorted = len(self.owed)

@@ -16,8 +16,9 @@ RETURN concat('{"type":"bot_update","bot_id":"', bot_id, '","data":{"update_type
 -- newer is what the old rows are compared with: new_rows, or the table. A value that lies outside of
 -- its row, where it did before, is the same and is not fetched. (Before PostgreSQL 17 nobody can
 -- tell, and both are compared.) Not every type has equality, so most are compared as JSON; but text
--- and bytea may be too long for that, and json may hold what jsonb cannot. A column that is computed
--- when it is read has no value in a trigger, and is left out.
+-- and bytea may be too long for that, and json may hold what jsonb cannot. Any other type may be too
+-- long, too, as an array is or a domain over a domain: what is large as it is stored is compared
+-- byte by byte. A column that is computed when it is read has no value in a trigger, and is left out.
 CREATE FUNCTION relay.bot_changes(relation oid, newer text) RETURNS text
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -50,7 +51,12 @@ BEGIN
             WHEN t.base IN ('uuid'::regtype, 'bool'::regtype, 'int4'::regtype, 'int8'::regtype)
                 THEN 'WHEN o.%1$I IS DISTINCT FROM n.%1$I'
                     ' THEN %2$L || coalesce(to_json(n.%1$I)::text, ''null'') END'
-            ELSE 'WHEN to_jsonb(o.%1$I) IS DISTINCT FROM to_jsonb(n.%1$I)'
+            ELSE 'WHEN greatest(pg_column_size(o.%1$I), pg_column_size(n.%1$I)) > 524288'
+                ' THEN CASE WHEN record_image_ne(ROW(o.%1$I), ROW(n.%1$I)) THEN %2$L || CASE'
+                ' WHEN pg_column_size(n.%1$I) > 16777216 THEN ''{"omitted":"too large"}'''
+                ' WHEN octet_length(n.%1$I::text) > 16777216 THEN ''{"omitted":"too large"}'''
+                ' ELSE coalesce(relay.json_data(to_jsonb(n.%1$I)::text), ''null'') END END'
+                ' WHEN to_jsonb(o.%1$I) IS DISTINCT FROM to_jsonb(n.%1$I)'
                 ' THEN %2$L || coalesce(relay.json_data(to_jsonb(n.%1$I)::text), ''null'') END'
         END, a.attname, to_json(a.attname)::text || ':'), ', ' ORDER BY a.attnum)
     INTO details

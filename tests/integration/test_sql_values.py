@@ -169,6 +169,25 @@ async def test_a_large_column_that_did_not_change_is_not_read(large: Platform) -
     assert await large.connection.fetchval(toast) - before < 100
 
 
+@pytest.mark.gen_test(timeout=120)
+@pytest.mark.parametrize("kind", ["twice", "bytea[]", "pair"])
+async def test_a_large_value_of_any_type_fails_no_writer(
+    platform: Platform, world: World, kind: str
+) -> None:
+    """As JSON it would be longer than PostgreSQL allows, also where only another column changed."""
+    await platform.execute("CREATE DOMAIN once AS bytea; CREATE DOMAIN twice AS once")
+    await platform.execute("CREATE TYPE pair AS (one bytea, other bytea)")
+    await platform.execute(f"ALTER TABLE bots ADD COLUMN large {kind}")
+    large = "convert_to(repeat('x', 140000000), 'UTF8')"
+    value = {"bytea[]": f"ARRAY[{large}]", "pair": f"ROW({large}, NULL)"}.get(kind, large)
+    log = await Log.since_now(platform)
+    await platform.execute(f"UPDATE bots SET large = {value}")
+    await platform.execute("UPDATE bots SET name = 'Eve'")
+    written, renamed = await log.messages()
+    assert written["data"]["details"] == {"large": {"omitted": "too large"}}
+    assert renamed["data"]["details"] == {"name": "Eve"}
+
+
 @pytest.mark.gen_test
 async def test_standard_conforming_strings_may_be_off(platform: Platform, world: World) -> None:
     """As old applications have it: backslashes in literals mean something then."""

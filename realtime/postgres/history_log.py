@@ -209,12 +209,14 @@ def _sort_out(
     newer: defaultdict[str, list[Event]] = defaultdict(list)
     for row in parts["newer"]:
         newer[row["topic"]].append(to_event(row))
-    events: defaultdict[str, set[Event]] = defaultdict(set)
+    # What was open for one client is newer for another, once with its payload and once without.
+    events: defaultdict[str, dict[tuple[int, int], Event]] = defaultdict(dict)
     for row in parts["open"]:
-        events[row["topic"]].add(to_event(row))
+        events[row["topic"]][row["xid"], row["id"]] = to_event(row)
     histories: dict[str, TopicHistory] = {}
     for topic in ranges:
         found = newer[topic]
         lowest = min(event.xid for event in found) if len(found) > limit else 0
-        histories[topic] = TopicHistory(state, changes, [*(events[topic] | set(found))], lowest)
+        events[topic].update(((event.xid, event.id), event) for event in found)
+        histories[topic] = TopicHistory(state, changes, [*events[topic].values()], lowest)
     return histories

@@ -15,6 +15,7 @@ from realtime.postgres.access import Access
 from realtime.postgres.history_log import HistoryLog
 from realtime.postgres.listener import read_position
 from realtime.postgres.pool import open_pool
+from realtime.postgres.wire import Wire
 from realtime.relay.admission import Admission, AdmissionRequest
 from realtime.relay.closing import CloseCode
 from realtime.relay.cursor import Snapshot
@@ -423,6 +424,6 @@ async def test_a_standby_is_not_asked(stoppable_postgres: EmbeddedPostgres) -> N
         with pytest.raises(Refused) as refused:
             await access.recheck([(user, topic)])
         assert refused.value.code == CloseCode.TRY_AGAIN_LATER
-        history = HistoryLog(pool, lineage, timeout=10)
+        history = HistoryLog(pool, lineage, Wire(10))
         found = await history.read({topic: ReadRange(0, ())}, [user], 10, [])
         assert not found[topic].state.floor.is_ours

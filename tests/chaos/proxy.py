@@ -4,6 +4,7 @@ It can be
 - cut: a reset on every connection;
 - closed: the same, and nobody answers;
 - stalled: bytes wait, and arrive later;
+- slow: so many bytes a second come from Postgres, over all connections together;
 - late: bytes arrive, but that Postgres has closed a connection is heard of only afterwards;
 - half open: bytes vanish both ways while both ends think that the connection stands. That
   connection never comes back, a new one works once the fault is over.
@@ -57,6 +58,8 @@ class Proxy:
         self._ends.set()
         self._is_closed = False
         self._swallows = False
+        self._speed: float | None = None
+        self._free_at = 0.0
         self._server: asyncio.Server | None = None
         self.port = 0
 
@@ -93,6 +96,10 @@ class Proxy:
     def stall(self) -> None:
         """Keep all bytes back until `heal`."""
         self._flows.clear()
+
+    def slow_down(self, speed: float | None) -> None:
+        """Let so many bytes a second through, or (None) as many as come."""
+        self._speed = speed
 
     def delay_ends(self) -> None:
         """Keep it back until `heal` that Postgres has closed a connection."""
@@ -146,10 +153,23 @@ class Proxy:
             if back is not None:
                 back.cancel()
 
+    @property
+    def _chunk(self) -> int:
+        # On a slow line bytes trickle.
+        return CHUNK if self._speed is None else max(1, min(CHUNK, round(self._speed / 20)))
+
+    async def _have_time_pass(self, size: int) -> None:
+        """Wait as long as so many bytes take, behind all that came before them."""
+        if self._speed is not None:
+            now = asyncio.get_running_loop().time()
+            self._free_at = max(now, self._free_at) + size / self._speed
+            await asyncio.sleep(self._free_at - now)
+
     async def _carry_back(self, link: Link, far: asyncio.StreamReader) -> None:
         with suppress(OSError):
-            while data := await far.read(CHUNK):
+            while data := await far.read(self._chunk):
                 await self._flows.wait()
+                await self._have_time_pass(len(data))
                 link.look_at_answer(data)
                 if not link.is_black_hole:
                     link.near.write(data)

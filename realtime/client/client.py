@@ -34,8 +34,9 @@ class RealtimeClient:
         get_token: an async function for a new token, asked when the server warns that the old one
             expires, and after a 4001. None: the user is signed out. What it raises: asked again
             later.
-        cursor: where to resume, kept from an earlier client's `cursor` beside the state that it
-            belongs to.
+        cursor: where to begin: what `relay.cursor` gave together with the state, or an earlier
+            client's `cursor`, kept beside the state that it belongs to. The first event is `resync`
+            where the server can not continue there. None: with what is live.
         parameters: more for the query of the address.
         on_reconnecting: called when a connection was lost or could not be made.
         timings: waits and limits.

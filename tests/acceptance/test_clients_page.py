@@ -100,10 +100,16 @@ class Surroundings:
         return [one["data"]["content"] for one in self.handled if one["type"] == "chat_message"]
 
 
+def block_of_the_page(having: str, language: str = "python") -> str:
+    """The one block of code that has this in it."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
+    found = [block for block in blocks if having in block]
+    assert len(found) == 1
+    return str(found[0])
+
+
 def loop_of_the_page(names: dict[str, Any]) -> Any:
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
-    assert len(blocks) == 1
-    exec(compile(blocks[0], str(PAGE), "exec"), names)
+    exec(compile(block_of_the_page("def follow("), str(PAGE), "exec"), names)
     return names["follow"]
 
 

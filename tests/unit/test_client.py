@@ -95,6 +95,19 @@ async def test_what_was_not_recovered_is_a_resync() -> None:
         assert played.client.cursor == "new"
 
 
+@pytest.mark.parametrize("reason", ["foreign", "too_old"])
+@pytest.mark.gen_test
+async def test_a_first_cursor_that_is_refused_is_a_resync(reason: str) -> None:
+    """The cursor that was given to `connect` is sent at once, and the server's takes its place."""
+    async with Played(cursor="loaded") as played:
+        played.socket.greet(recovered=False, reason=reason, cursor="new")
+        await settle()
+        assert played.asked == ["loaded"]
+        assert played.types == ["resync", "connection_established"]
+        assert played.events[0].data == {"reason": reason}
+        assert played.client.cursor == "new"
+
+
 @pytest.mark.gen_test
 async def test_a_server_that_says_nothing_of_a_cursor_has_recovered_nothing() -> None:
     """As one of another make; without a cursor there was nothing to recover."""

@@ -253,7 +253,7 @@ export interface CommonOptions {
   getToken?: () => string | null | undefined | Promise<string | null | undefined>;
   /** How the token travels: `query` (default) as `?token=`, or `protocol` in the subprotocol list. */
   tokenIn?: 'query' | 'protocol';
-  /** Where to resume, kept from an earlier client's `cursor`. */
+  /** Where to begin: what `relay.cursor` gave with the state, or an earlier client's `cursor`. */
   cursor?: Cursor | null;
   /** More query parameters. */
   parameters?: Record<string, string>;

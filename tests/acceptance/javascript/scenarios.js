@@ -327,6 +327,23 @@ scenario('recovered false forgets the ids and tells the app to refetch', async (
   equal(told('open').at(-1).recovered, false);
 });
 
+scenario('a first cursor that is refused tells the app to refetch, and why', async () => {
+  for (const reason of ['foreign', 'too_old']) {
+    const { told, last, client } = await makeWorld({ cursor: 'loaded' });
+    equal(last().url.searchParams.get('cursor'), 'loaded');
+    last().establish({ recovered: false, reason, cursor: 'new' });
+    equal(told('resync'), [{ event: 'resync', type: 'resync', data: { reason } }]);
+    equal([told('open').at(-1).recovered, client.cursor], [false, 'new']);
+  }
+});
+
+scenario('without a first cursor, open says nothing of what was recovered', async () => {
+  const { told, last } = await makeWorld({ cursor: null });
+  equal(last().url.searchParams.get('cursor'), '');
+  last().establish({ cursor: 'new' });
+  equal([told('open')[0].recovered, told('resync').length], [undefined, 0]);
+});
+
 scenario('a server that knows no cursors makes the app refetch too', async () => {
   const { told, last } = await makeWorld({ cursor: 'saved' });
   last().establish({ cursor: undefined });

@@ -27,6 +27,8 @@ from tests.chaos.witness import Witness
 
 STAY_SECONDS = 12.0
 """How long a client stays before it drops the connection itself, on average."""
+RELOADS = 4
+"""How many times as often those come anew that load their state."""
 STUBBORN_SECONDS = (0.3, 1.0)
 OLDER_CURSOR_SECONDS = 4.0
 COME_BACK_CODES = {1001, 1006, 1013}
@@ -83,6 +85,7 @@ class Client:
         )
         self._client = self._make_client()
         self._loader = loader
+        self._reload: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
         self._wanted.set()
         self._reads = asyncio.Event()
@@ -104,6 +107,15 @@ class Client:
     def probes(self) -> Mapping[str, float]:
         """When which probe was handed over."""
         return self._witness.probes
+
+    @property
+    def said_last(self) -> str:
+        """Its name, and the last that happened to it."""
+        return f"{self.record.name}, {self.state}: {self.record.timeline[-3:]}"
+
+    @property
+    def state(self) -> str:
+        return self._client.state
 
     @property
     def is_live(self) -> bool:
@@ -186,8 +198,8 @@ class Client:
             if self._loader is not None:
                 await self._load(self._loader)
             try:
-                if not await self._iterate():
-                    continue
+                await self._iterate()
+                continue
             except Closed as closed:
                 self._end(closed.code, closed.reason)
             await asyncio.sleep(self._random.uniform(*STUBBORN_SECONDS))
@@ -195,21 +207,20 @@ class Client:
             if not self._is_stubborn and self._called_at < self._began_at:
                 self._wanted.clear()
 
-    async def _iterate(self) -> bool:
-        """Take what comes. False: something was missed, and the state must be loaded again."""
+    async def _iterate(self) -> None:
+        """Take what comes until something was missed, or the page is loaded again."""
         async with self._client as events:
             async for event in events:
                 self._witness.take(event, events.cursor)
                 await self._reads.wait()
                 if self._loader is not None and not self.record.model.is_whole:
-                    return False
-        return True
+                    return
 
     async def _load(self, loader: Loader) -> None:
         loaded = await loader.load()
         self._witness.load(self._client.cursor, loaded)
         self._client = self._make_client(cursor=loaded.cursor)
-        self._note("has loaded the state")
+        self._note(f"has loaded the state with {loaded.cursor}")
 
     async def _open(self, url: str, headers: Mapping[str, str], within: float) -> Wire:
         """In place of the client's own: to any process, and watched."""
@@ -228,7 +239,7 @@ class Client:
             self._note(f"cannot connect to {port}: {closed.reason}")
             raise
         self._wire = wire = Wire(inner, dial, self._witness.watch)
-        stay = self._random.expovariate(1 / STAY_SECONDS)
+        stay = self._random.expovariate((1 if self._loader is None else RELOADS) / STAY_SECONDS)
         politely = self._random.random() < 0.5
         asyncio.get_running_loop().call_later(stay, self._drop, wire, politely)
         return wire
@@ -242,6 +253,9 @@ class Client:
     def _drop(self, wire: Wire, politely: bool) -> None:
         if wire is self._wire and self.is_live and self._drops and self.is_reading:
             self._note("dropped")
+            if self._loader is not None and politely:
+                self._reload = asyncio.create_task(self._client.close())
+                return
             self.record.dropped["dropped"] += 1
             wire.leave(politely)
 

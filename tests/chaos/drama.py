@@ -63,7 +63,7 @@ class Prober:
             )
         except AssertionError:
             waiting = self._without(expected, probe, since, changes)
-            names = ", ".join(client.record.name for client in waiting)
+            names = "; ".join(client.said_last for client in waiting)
             self.unanswered.append(f"{probe} after {what!r}: not at {names}")
             return None
         times = [client.probes[probe] for client in expected if probe in client.probes]

@@ -12,8 +12,10 @@ what a transaction wrote that nobody noted could not be told from an event that 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Mapping
@@ -28,13 +30,18 @@ from tests.chaos.scribe import connect
 from tests.chaos.writers import Writer
 
 WRITERS = 2
-WRITING_SECONDS = (0.5, 1.5)
+WRITING_SECONDS = (0.3, 1.0)
+ATTEMPTS = 5
+CRASH_LIMIT = 10.0
 COPY_LIMIT = 60.0
 LONGEST_SECONDS = 120.0
 """What was prepared may be committed as late as that."""
 FIRST_NUMBER = 100
 """Of asynchronous writers, so that their tags are nobody else's."""
 _LAST = "SELECT xid FROM chaos.archive ORDER BY xid DESC LIMIT 1"
+_UNFLUSHED = """
+SELECT pg_current_wal_insert_lsn() - pg_current_wal_flush_lsn() AS bytes
+"""
 _PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
 
 
@@ -58,10 +65,9 @@ class Losses:
         arena, since = self._arena, _microseconds()
         async with arena.access_lock, arena.postgres_lock:
             async with arena.gate.closed():
-                await self._write_asynchronously(chance)
-                kept = await self._look(since)
+                kept = await self._write_to_lose(chance, since)
                 at = arena.clock()
-                await asyncio.to_thread(arena.stage.postgres.stop, "immediate")
+                await asyncio.to_thread(self._crash_at_once)
                 await asyncio.sleep(chance.uniform(*SHORT_SECONDS))
                 await asyncio.to_thread(arena.stage.postgres.start)
                 await self._note_loss("a crash", at, since, kept, arena.book.asynchronous)
@@ -81,6 +87,26 @@ class Losses:
                 await asyncio.to_thread(postgres.start)
                 await self._roll_back_prepared()
                 await self._note_loss("a copy", at, since, kept, arena.book.known_to_be_committed())
+
+    async def _write_to_lose(self, chance: random.Random, since: int) -> Mapping[str, LogRow]:
+        """Write until some of it is not flushed; returns what there is."""
+        for _ in range(ATTEMPTS):
+            await self._write_asynchronously(chance)
+            kept = await self._look(since)
+            (unflushed,) = await self._arena.scribe.fetch(_UNFLUSHED)
+            if unflushed["bytes"] > 0:
+                break
+        return kept
+
+    def _crash_at_once(self) -> None:
+        """Before anybody flushes the log: not even pg_ctl is waited for."""
+        postgres = self._arena.stage.postgres
+        lines = (postgres.data_directory / "postmaster.pid").read_text().splitlines()
+        os.kill(int(lines[0]), signal.SIGQUIT)
+        deadline = time.monotonic() + CRASH_LIMIT
+        while Path(f"/proc/{lines[0]}/fd/0").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        postgres.stop("immediate")
 
     async def _write_asynchronously(self, chance: random.Random) -> None:
         arena, stop = self._arena, asyncio.Event()

@@ -132,7 +132,9 @@ class _Play:
             client.settle()
         chance = random.Random(f"{self._arena.seed}/end")
         await self._access.revoke_for_good(chance, REVOKED_FOR_GOOD)
-        await self._prober.recover(self._arena.clock(), "the end")
+        # Twice: who began anew meanwhile, and was not waited for, has events of before the second.
+        for _ in range(2):
+            await self._prober.recover(self._arena.clock(), "the end")
         with suppress(AssertionError):  # the verdict names who was left in
             await eventually(lambda: not self._left_in(), limit=LEAVE_LIMIT)
         is_away = self._arena.population.is_away

@@ -27,7 +27,11 @@ PAUSE_SECONDS = 0.3
 LONG_SECONDS = 5.0
 MAX_PREPARED = 2
 
-_CONFLICTS = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+_CONFLICTS = (
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+)
 _SAW = """
 SELECT id || '-' || relay.microseconds(written_at) AS id FROM relay.events
  WHERE topic = $1 ORDER BY xid DESC LIMIT 3
@@ -116,7 +120,10 @@ class Writer:
             try:
                 self._connection = await connect(self._dsn)
                 if not self._is_durable:
-                    await self._connection.execute("SET synchronous_commit = off")
+                    # Who would end what holds a lock may wait at the gate.
+                    await self._connection.execute(
+                        "SET synchronous_commit = off; SET lock_timeout = '300ms'"
+                    )
                 try:
                     await self._write_until(stop)
                 finally:

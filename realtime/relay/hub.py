@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
 from realtime.relay import closing
+from realtime.relay.audience import Audience
 from realtime.relay.closing import CloseCode
 from realtime.relay.counters import Counters
 from realtime.relay.cursor import Cursor
@@ -82,7 +83,7 @@ class Hub:
         self._fan_out_slice = fan_out_slice
         self._access_change_slice = access_change_slice
         self._subscribers: set[Subscriber] = set()
-        self._topics: dict[str, set[Subscriber]] = {}
+        self._topics: dict[str, Audience] = {}
         self._users: dict[str, set[Subscriber]] = {}
         self._unidentified: set[Subscriber] = set()
         self._stopped: set[Subscriber] = set()
@@ -111,7 +112,10 @@ class Hub:
     def subscribe(self, subscriber: Subscriber) -> None:
         """Hold the topic's events for it from now on, until `go_live`."""
         self._subscribers.add(subscriber)
-        self._topics.setdefault(subscriber.topic, set()).add(subscriber)
+        audience = self._topics.get(subscriber.topic)
+        if audience is None:
+            audience = self._topics[subscriber.topic] = Audience()
+        audience.add(subscriber)
         self._unidentified.add(subscriber)
 
     def identify(self, subscriber: Subscriber, user_id: str, username: str) -> None:
@@ -372,20 +376,14 @@ class Hub:
         self.backlog.sent(topic, last, self._monotonic())
 
     async def _fan_out(self, topic: str, delivery: Delivery) -> None:
+        audience = self._topics.get(topic)
+        if audience is None:
+            return
+        count = len(audience)
         # Who subscribes during a pause asks for its right after this read: nothing here is theirs.
-        subscribers = self.members(topic)
-        frames = delivery.frames
-        size = self._fan_out_slice
-        for start in range(0, len(subscribers), size):
-            if start:
-                await self._pause()
-            for subscriber in subscribers[start : start + size]:
-                # `deliver` would do the same; without the call a wide fan-out costs a quarter less.
-                if subscriber.state is State.LIVE and subscriber.since is None:
-                    subscriber.sink.send(frames)
-                else:
-                    subscriber.deliver(delivery)
-        self._counters.delivered(delivery.events, len(subscribers))
+        for _ in audience.fan_out(delivery, self._fan_out_slice):
+            await self._pause()
+        self._counters.delivered(delivery.events, count)
 
     def _settle(self, seen: Cursor) -> None:
         """Everything that this cursor covers was delivered. No later read finds it again."""
@@ -487,7 +485,9 @@ class Hub:
             subscriber.sink.send(self._frame([message]))
 
 
-def _discard(index: dict[str, set[Subscriber]], key: str, subscriber: Subscriber) -> None:
+def _discard(
+    index: dict[str, set[Subscriber]] | dict[str, Audience], key: str, subscriber: Subscriber
+) -> None:
     """Remove a subscriber from an index, and its key if it was the last one."""
     members = index.get(key)
     if members is not None:

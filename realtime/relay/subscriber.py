@@ -27,10 +27,25 @@ Framer = Callable[[Iterable[bytes]], bytes]
 """Joins messages into the bytes that a socket is sent."""
 
 
+SendNow = Callable[[bytes], int]
+"""Sends what it can at once, and returns how many bytes that was. It raises OSError where that is
+nothing. Two that a socket lends are equal, and can be keys."""
+
+
 class Sink(Protocol):
-    """The way to one socket. Neither method raises or waits; after a close, both do nothing."""
+    """The way to one socket. No method raises or waits; after a close, none does anything."""
 
     def send(self, frames: bytes) -> None: ...
+
+    def send_rest(self, frames: bytes, sent: int) -> None:
+        """Send what is left of the frames, of which a lent callable sent so many bytes."""
+
+    def lend(self, withdraw: Callable[[], None]) -> SendNow | None:
+        """A callable that may be used until `withdraw` is called; None: not now.
+
+        The sink withdraws it before anything waits on the way to the socket, and before a close:
+        the order stays, and nothing follows a close.
+        """
 
     def close(self, code: int, reason: str) -> None: ...
 
@@ -38,6 +53,12 @@ class Sink(Protocol):
     def is_idle(self) -> bool:
         """Whether nothing waits to be taken by the other side."""
         ...
+
+
+class DirectList(Protocol):
+    """Has the sockets that are sent to without being looked at (see `audience`)."""
+
+    def leave(self, subscriber: "Subscriber") -> None: ...
 
 
 class Delivery:
@@ -99,6 +120,7 @@ class Subscriber:
         "_held",
         "_held_bytes",
         "_hold_bytes",
+        "audience",
         "connection_id",
         "cursor",
         "gap",
@@ -106,6 +128,7 @@ class Subscriber:
         "knows_cursors",
         "opened_at",
         "pending",
+        "send_now",
         "since",
         "sink",
         "state",
@@ -142,6 +165,10 @@ class Subscriber:
         """Why it missed events, if it did. It has not been told yet."""
         self.pending: Pending | None = None
         """The access change that is being checked. An answer to an earlier one does not count."""
+        self.audience: DirectList | None = None
+        """The audience of its topic, once it has subscribed."""
+        self.send_now: SendNow | None = None
+        """What its sink lent, while it is in the list of those that are sent to directly."""
         self.has_overflowed = False
         """Whether too much had to be held. Then everything that was held is dropped."""
         self._hold_bytes = hold_bytes
@@ -200,11 +227,18 @@ class Subscriber:
         """
         self.state = State.PAUSED
         self.cursor = cursor
+        self.leave_direct()
 
     def stop(self) -> None:
         """Send nothing more, even if something still refers to this subscriber."""
         self.state = State.STOPPED
         self._held = []
+        self.leave_direct()
+
+    def leave_direct(self) -> None:
+        """Have it looked at before it is sent anything more."""
+        if self.audience is not None:
+            self.audience.leave(self)
 
     def was_locked_out(self, until: Cursor) -> bool:
         """Whether something held, up to that cursor, revoked or granted the user access.

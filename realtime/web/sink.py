@@ -51,7 +51,15 @@ class SocketSink:
         on_close: begins the WebSocket's closing handshake; called at most once.
     """
 
-    __slots__ = ("_is_closed", "_limit", "_on_close", "_stream", "_taken", "close_code")
+    __slots__ = (
+        "_is_closed",
+        "_limit",
+        "_on_close",
+        "_stream",
+        "_taken",
+        "_withdraw",
+        "close_code",
+    )
 
     def __init__(self, stream: IOStream, on_close: Callable[[int, str], None]) -> None:
         self._stream = stream
@@ -59,6 +67,8 @@ class SocketSink:
         self._is_closed = False
         self._limit = stream.max_write_buffer_size
         self._taken = 0
+        self._withdraw: Callable[[], None] | None = None
+        """Called when `socket.send`, which was lent, must not be used any more."""
         self.close_code: int | None = None
         """The code that this server closed the socket with; None: it did not."""
 
@@ -82,8 +92,28 @@ class SocketSink:
             self._stream.close(error)
             return
         if sent < len(frames):
-            # Whatever its size, one message to an empty queue is sent: it could never be otherwise.
-            self._queue_beyond_limit(memoryview(frames)[sent:])
+            self.send_rest(frames, sent)
+
+    def send_rest(self, frames: bytes, sent: int) -> None:
+        """Queue what is left of frames of which the kernel has taken so many bytes."""
+        # Whatever its size, one message to an empty queue is sent: it could never be otherwise.
+        # Behind it there is as much room as ever: while it goes on, the client is not too slow.
+        if self._limit is not None:
+            self._stream.max_write_buffer_size = self._limit + len(frames) - sent
+        self._queue(memoryview(frames)[sent:])
+
+    def lend(self, withdraw: Callable[[], None]) -> Callable[[bytes], int] | None:
+        """The socket's own `send`, to be used until `withdraw` is called; None: not now."""
+        if self.is_closed or self._stream.writing():
+            return None
+        self._withdraw = withdraw
+        return self._stream.socket.send
+
+    def _take_back(self) -> None:
+        """Have what was lent not used any more. What closes the stream need not: then it fails."""
+        withdraw, self._withdraw = self._withdraw, None
+        if withdraw is not None:
+            withdraw()
 
     @property
     def is_idle(self) -> bool:
@@ -113,24 +143,21 @@ class SocketSink:
         if not self._is_closed:
             self._is_closed = True
             self.close_code = code
+            self._take_back()
             self._on_close(code, reason)
 
     def connection_lost(self) -> None:
         """The connection is over: from now on, `send` and `close` do nothing."""
         self._is_closed = True
+        self._take_back()
 
     def _queue(self, frames: bytes | memoryview) -> None:
+        self._take_back()
         try:
             with suppress(StreamClosedError):
                 self._stream.write(frames)
         except StreamBufferFullError:
             self._close_slow()
-
-    def _queue_beyond_limit(self, frames: memoryview) -> None:
-        # Behind it there is as much room as ever: while it goes on, the client is not too slow.
-        if self._limit is not None:
-            self._stream.max_write_buffer_size = self._limit + len(frames)
-        self._queue(frames)
 
     def _close_slow(self) -> None:
         # The close frame itself must find room behind what waits.

@@ -32,7 +32,15 @@ class Nowhere:
 
     def send(self, frames: bytes) -> None: ...
 
+    def send_rest(self, frames: bytes, sent: int) -> None: ...
+
+    def lend(self, withdraw: object) -> None: ...
+
     def close(self, code: int, reason: str) -> None: ...
+
+    @property
+    def is_idle(self) -> bool:
+        return True
 
 
 class Process:

@@ -21,6 +21,7 @@ from tests.unit.relay_fakes import (
     OTHER_BOT,
     SIGNER,
     FakeDatabase,
+    LendingSink,
     grants_of,
     seen,
     unframe,
@@ -85,12 +86,13 @@ class Numbered(Subscriber):
         return int(self.connection_id)
 
 
-class Watched:
+class Watched(LendingSink):
     """A socket, and what it may be sent: `base` is the time since when it is entitled."""
 
     def __init__(
         self, log: ModelLog, number: int, user: str, topic: str, hold_bytes: int, knows: bool
     ) -> None:
+        super().__init__()
         self.log, self.user, self.topic = log, user, topic
         self.subscriber = Numbered(
             topic, str(number), self, opened_at=0, hold_bytes=hold_bytes, knows_cursors=knows
@@ -112,9 +114,8 @@ class Watched:
 
     # The way to the socket.
 
-    def send(self, frames: bytes) -> None:
-        if self.closed is not None:
-            return
+    def take(self, frames: bytes) -> None:
+        assert self.closed is None, "sent after its close"
         assert self.is_welcome, "sent before it was welcomed"
         rows = {row.id: row for row in self.log.committed}
         for message in unframe(frames):
@@ -133,6 +134,8 @@ class Watched:
     def close(self, code: int, reason: str) -> None:
         if self.closed is None:
             self.closed = reason
+            self.is_closed = True
+            self.take_back()
             assert code == (4003 if reason == closing.ACCESS_ENDED.reason else 1013)
             if self.is_in and reason != closing.HELD_TOO_MUCH.reason:
                 assert self._happened(self.log.changes, self.base), "closed without a cause"
@@ -171,12 +174,20 @@ class Watched:
         for row in self._due():
             assert self.has_seen(row) or not place.covers(row.xid), "a place ahead of what was sent"
 
+    def check_direct(self) -> None:
+        """It is sent to without a look only while it is live for all, and nothing waits."""
+        if self.subscriber.send_now is not None:
+            assert self.subscriber.state is State.LIVE
+            assert self.subscriber.since is None
+            assert self.is_lent
+
     def check_complete(self) -> None:
         """It was sent everything since `base`, is where the others are, and may be there."""
         assert self.subscriber.state is State.LIVE
         assert self.subscriber.since is None
         assert self.log.access[self.user, self.topic], "still there after a revocation"
         assert all(map(self.has_seen, self._due())), "an event is missing"
+        assert not self._owed, "a part of a frame is missing"
 
     def has_seen(self, row: Event) -> bool:
         return row.id in self.sent or (self.before is not None and self.before.has_seen(row))

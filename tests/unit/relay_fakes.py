@@ -29,7 +29,7 @@ from realtime.relay.position import Lineage, Position
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import GapReason, Unrecoverable
-from realtime.relay.subscriber import Subscriber
+from realtime.relay.subscriber import SendNow, Subscriber
 from tests.waiting import eventually
 
 BOT = "bot:b1"
@@ -74,20 +74,83 @@ def unframe(frames: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in frames.splitlines()]
 
 
-class RecordingSink:
+class LendingSink:
+    """A socket, and its buffer in the kernel: `room` says how much of the next frames it takes.
+
+    It asserts that what it lends is used by the rules. What it is sent, `take` is given.
+    """
+
+    def __init__(self) -> None:
+        self.room: int | None = None
+        """None: the kernel takes everything."""
+        self.is_waiting = False
+        """Whether something waits for room in the kernel."""
+        self.is_closed = False
+        self.is_lent = False
+        self._withdraw: Callable[[], None] = lambda: None
+        self._owed = b""
+        """What `send_now` did not take, and nobody has sent yet."""
+
+    def take(self, frames: bytes) -> None:
+        raise NotImplementedError
+
+    def send(self, frames: bytes) -> None:
+        if not self.is_closed:
+            assert not self._owed, "sent before the rest of what was begun"
+            if self.room is not None:
+                self._wait()
+            self.take(frames)
+
+    def send_now(self, frames: bytes) -> int:
+        assert self.is_lent, "used after it was taken back"
+        assert not self._owed, "sent before the rest of what was begun"
+        if self.room == 0:
+            raise BlockingIOError
+        sent = len(frames) if self.room is None else min(self.room, len(frames) - 1)
+        self._owed = frames[sent:]
+        self.take(frames)
+        return sent
+
+    def send_rest(self, frames: bytes, sent: int) -> None:
+        assert frames[sent:] == self._owed, "not the rest of what was begun"
+        self._owed = b""
+        self._wait()
+
+    def lend(self, withdraw: Callable[[], None]) -> SendNow | None:
+        self.is_lent = not (self.is_waiting or self.is_closed)
+        self._withdraw = withdraw
+        return self.send_now if self.is_lent else None
+
+    def drain(self) -> None:
+        """The client has read everything."""
+        self.room, self.is_waiting = None, False
+
+    def take_back(self) -> None:
+        if self.is_lent:
+            self.is_lent = False
+            self._withdraw()
+
+    def _wait(self) -> None:
+        self.is_waiting = True
+        self.take_back()
+
+
+class RecordingSink(LendingSink):
     """A socket that remembers what it was sent and with what it was closed."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.messages: list[dict[str, Any]] = []
         self.closed: tuple[int, str] | None = None
 
-    def send(self, frames: bytes) -> None:
-        if self.closed is None:
-            self.messages += unframe(frames)
+    def take(self, frames: bytes) -> None:
+        self.messages += unframe(frames)
 
     def close(self, code: int, reason: str) -> None:
         if self.closed is None:
             self.closed = (code, reason)
+            self.is_closed = True
+            self.take_back()
 
     @property
     def is_idle(self) -> bool:

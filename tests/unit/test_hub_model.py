@@ -2,9 +2,9 @@
 
 Writers commit transactions in any order, with events, grants, revokes and rechecks. A real `Reader`
 reads them with any delay, in pages, through broken reads; a real `RecheckBatcher` asks and answers
-with any delay; sockets subscribe, ask, go live, leave and come back with cursors whenever they
-like, also during the pauses of a fan-out. `Watched` holds each message that a socket is sent
-against what was committed when (hub_model), and `HubMachine` says what may happen.
+with any delay; sockets subscribe, ask, go live, stop reading, leave and come back with cursors
+whenever they like, also during the pauses of a fan-out. `Watched` holds each message that a socket
+is sent against what was committed when (hub_model), and `HubMachine` says what may happen.
 """
 
 import asyncio
@@ -79,6 +79,10 @@ class HubMachine(RuleBasedStateMachine):
         self.asking = self.loop.create_task(rechecks.run(self.hub, lambda: None))
         for user, knows in ((ADA, True), (ADA, False), (GRACE, True)):
             self.join(user, BOT, knows)
+        # One read ends their `since`, the next delivery puts them into the list of direct sends.
+        for _ in range(2):
+            self.transaction([("say", ADA, BOT)])
+            self.catch_up()
 
     # Writers.
 
@@ -188,6 +192,19 @@ class HubMachine(RuleBasedStateMachine):
                 self.left.append((one, self.hub.cursor_of(one.subscriber) or ""))
             self.hub.unsubscribe(one.subscriber)
 
+    @precondition(lambda self: self.sockets)
+    @rule(choice=SMALL, room=st.sampled_from([0, 1, 50]))
+    def stall(self, choice: int, room: int) -> None:
+        """A client does not read; the kernel takes only so much more."""
+        if self.sockets:
+            self.sockets[choice % len(self.sockets)].room = room
+
+    @precondition(lambda self: self.sockets)
+    @rule(choice=SMALL)
+    def client_reads(self, choice: int) -> None:
+        if self.sockets:
+            self.sockets[choice % len(self.sockets)].drain()
+
     # The relay, and the database's answers about those who were cut off.
 
     @rule(data=st.data(), breaks_after=st.sampled_from([None, None, None, 0, 1, 2, 3]))
@@ -235,6 +252,8 @@ class HubMachine(RuleBasedStateMachine):
             lambda: self.admit(choice),
             lambda: self.leave(choice),
             lambda: self.come_back(choice),
+            lambda: self.stall(choice, 0),
+            lambda: self.client_reads(choice),
             self.access.open_gate,
             lambda: self.transaction([data.draw(DEEDS)]),
             lambda: self.end(choice, True),
@@ -260,6 +279,7 @@ class HubMachine(RuleBasedStateMachine):
     @invariant()
     def check_places(self) -> None:
         for one in self.sockets:
+            one.check_direct()
             if one.is_in:
                 one.check_place(self.hub.cursor_of(one.subscriber) or "")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 
 import pytest
 from tornado.iostream import IOStream
 
 from realtime.web.sink import SocketSink
+from tests.waiting import eventually
 
 
 @pytest.mark.gen_test
@@ -27,3 +29,86 @@ async def test_what_the_kernel_does_not_take_is_counted_as_waiting() -> None:
         assert sink.waiting_bytes == waiting + 100
         stream.close()
         assert sink.waiting_bytes == 0
+
+
+@pytest.mark.gen_test
+async def test_what_is_lent_is_withdrawn_before_anything_waits() -> None:
+    """Until then it sends at once; while something waits, nothing is lent."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        withdrawn: list[str] = []
+        stream = IOStream(ours)
+        sink = SocketSink(stream, lambda _code, _reason: None)
+        send = sink.lend(lambda: withdrawn.append("waits"))
+        assert send is not None
+        assert send(b"x" * 10) == 10
+        frames = b"y" * 1_000_000
+        sent = send(frames)
+        assert (0 < sent < len(frames), withdrawn) == (True, [])
+        sink.send_rest(frames, sent)
+        assert (withdrawn, sink.waiting_bytes) == (["waits"], len(frames) - sent)
+        assert sink.lend(lambda: None) is None
+        theirs.setblocking(False)
+        received = await _everything(theirs, sink)
+        assert received == b"x" * 10 + frames
+        assert sink.lend(lambda: None) is not None
+        stream.close()
+
+
+async def _everything(theirs: socket.socket, sink: SocketSink) -> bytes:
+    """What arrives until nothing waits any more."""
+    received = b""
+
+    def take() -> bool:
+        nonlocal received
+        with suppress(BlockingIOError):
+            while data := theirs.recv(65536):
+                received += data
+        return sink.waiting_bytes == 0
+
+    await eventually(take)
+    take()
+    return received
+
+
+@pytest.mark.parametrize("end", ["close", "connection_lost"])
+@pytest.mark.gen_test
+async def test_what_is_lent_is_withdrawn_at_the_end(end: str) -> None:
+    """The close frame is the last thing that is sent."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        withdrawn: list[str] = []
+        closed: list[int] = []
+
+        def on_close(code: int, _reason: str) -> None:
+            assert withdrawn, "the close began before"
+            closed.append(code)
+
+        stream = IOStream(ours)
+        sink = SocketSink(stream, on_close)
+        assert sink.lend(lambda: withdrawn.append("over")) is not None
+        if end == "close":
+            sink.close(1013, "too slow")
+        else:
+            sink.connection_lost()
+        assert withdrawn == ["over"]
+        assert sink.lend(lambda: None) is None
+        assert closed == ([1013] if end == "close" else [])
+        stream.close()
+
+
+@pytest.mark.gen_test
+async def test_what_is_lent_fails_once_the_stream_is_closed() -> None:
+    """So whoever has it asks the sink, which then does nothing."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        stream = IOStream(ours)
+        sink = SocketSink(stream, lambda _code, _reason: None)
+        send = sink.lend(lambda: None)
+        assert send is not None
+        stream.close()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            send(b"x")
+        sink.send(b"x")
+        assert sink.lend(lambda: None) is None

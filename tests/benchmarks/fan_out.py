@@ -1,0 +1,149 @@
+"""What one event costs from the page of a read to the kernel, in CPU time of this process.
+
+    python -m tests.benchmarks.fan_out
+
+A hub with real sockets, without a database and without clients: what was sent is read and dropped
+between the measurements. A socket of the list `bare` is sent finished bytes, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from statistics import median
+
+from tornado.iostream import IOStream
+
+from realtime.relay.cursor import Anchor, Cursor, Database, Key, Signer, Snapshot
+from realtime.relay.events import Event, Page
+from realtime.relay.hub import Hub
+from realtime.relay.position import Position
+from realtime.relay.subscriber import Subscriber
+from realtime.web.sink import SocketSink, frame
+
+ROUNDS = 7
+EVENTS = 40
+"""Measured together: few enough that the kernel takes them all."""
+REPEATS = 5
+PAYLOAD = '{"type":"message","data":{"text":"' + "x" * 160 + '"}}'
+SHAPES = ((1, 1), (1, 10), (1, 100), (1, 1000), (250, 4), (500, 2))
+"""How many topics, and how many sockets on each."""
+SIGNER = Signer(Database(7, 5, 1), (Key(b"i" * 64, b"o" * 64),))
+
+
+class Crowd:
+    """A hub with sockets that are live, and their other ends."""
+
+    def __init__(self, topics: int, each: int) -> None:
+        self._stack = ExitStack()
+        self._others: list[socket.socket] = []
+        self._next = 1
+        self.topics = [f"bot:{number:036}" for number in range(topics)]
+        self.hub = Hub(
+            self._position(0),
+            frame=frame,
+            pause=lambda: asyncio.sleep(0),
+            ask_again=lambda _subscriber, _pending: None,
+            monotonic=time.monotonic,
+        )
+        self.sockets = [self._join(topic) for topic in self.topics for _ in range(each)]
+
+    def _position(self, xid: int) -> Position:
+        return Position(Cursor(xid, (), Anchor(xid, xid, xid) if xid else None), SIGNER)
+
+    def _join(self, topic: str) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        self._others.append(self._stack.enter_context(theirs))
+        stream = IOStream(ours, max_write_buffer_size=1_000_000)
+        self._stack.callback(stream.close)
+        sink = SocketSink(stream, lambda _code, _reason: None)
+        one = Subscriber(topic, "c", sink, opened_at=0.0, hold_bytes=1_000_000)
+        self.hub.subscribe(one)
+        self.hub.identify(one, f"user {len(self._others)}", "somebody")
+        self.hub.go_live(one, Cursor(0))
+        return ours
+
+    def pages(self, count: int) -> list[tuple[Page, Position]]:
+        """One event each, to one topic after another."""
+        made = []
+        for xid in range(self._next, self._next + count):
+            topic = self.topics[xid % len(self.topics)]
+            event = Event(xid, xid, topic, PAYLOAD, written_at=xid)
+            made.append(
+                (Page(Snapshot(xid + 1, frozenset()), (), (event,), True), self._position(xid))
+            )
+        self._next += count
+        return made
+
+    def drain(self) -> None:
+        """Read what was sent."""
+        for one in self._others:
+            try:
+                while one.recv(65536):
+                    pass
+            except BlockingIOError:
+                pass
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@contextmanager
+def _crowd(topics: int, each: int) -> Iterator[Crowd]:
+    crowd = Crowd(topics, each)
+    try:
+        yield crowd
+    finally:
+        crowd.close()
+
+
+async def _delivering(crowd: Crowd, events: int) -> float:
+    """CPU seconds that the events took. The pages and positions are made before, by the reader."""
+    pages = crowd.pages(events)
+    begun = time.process_time()
+    for page, position in pages:
+        await crowd.hub.deliver(page, position)
+    spent = time.process_time() - begun
+    crowd.drain()
+    return spent
+
+
+async def _sending(crowd: Crowd, events: int, each: int) -> float:
+    """The same bytes by `send` alone."""
+    data = frame([b"x" * 480])
+    sends = [one.send for one in crowd.sockets]
+    begun = time.process_time()
+    for number in range(events):
+        first = number * each % len(sends)
+        for send in sends[first : first + each]:
+            send(data)
+    spent = time.process_time() - begun
+    crowd.drain()
+    return spent
+
+
+async def measure(topics: int, each: int) -> tuple[float, float]:
+    """Seconds an event, by the hub and by `send` alone."""
+    events = EVENTS * topics if topics > 1 else EVENTS
+    with _crowd(topics, each) as crowd:
+        await _delivering(crowd, events)  # sockets that have just come are not like the others
+        ours = [await _delivering(crowd, events) for _ in range(REPEATS)]
+        bare = [await _sending(crowd, events, each) for _ in range(REPEATS)]
+    return min(ours) / events, min(bare) / events
+
+
+def main(write: Callable[[str], object] = print) -> None:
+    write(f"{'topics × sockets':>18} {'µs an event':>12} {'a delivery':>11} {'bare send':>10}")
+    for topics, each in SHAPES:
+        rounds = [asyncio.run(measure(topics, each)) for _ in range(ROUNDS)]
+        ours, bare = (median(column) * 1e6 for column in zip(*rounds, strict=True))
+        name = f"{topics} × {each}"
+        write(f"{name:>18} {ours:12.1f} {ours / each:11.2f} {bare / each:10.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -108,54 +108,69 @@ class Wire:
 class WireConnection(_Connection):
     """A connection that knows when it last heard anything, and soon notices a dead line."""
 
-    __slots__ = ("_listening",)
+    __slots__ = ("_silence",)
 
     def __init__(
         self, protocol: Any, transport: asyncio.Transport, *arguments: Any, **options: Any
     ) -> None:
         super().__init__(protocol, transport, *arguments, **options)
-        self._listening = _Listening(protocol)
-        transport.set_protocol(self._listening)
+        listening = _Listening(protocol)
+        transport.set_protocol(listening)
+        self._silence = _SilenceLimit(self, listening)
         _watch_for_dead_line(transport.get_extra_info("socket"))
 
     def ends_in_silence(self, seconds: float) -> "_SilenceLimit":
         """Terminate the connection if an answer is waited for and nothing comes for so long."""
-        return _SilenceLimit(self, self._listening, seconds)
+        self._silence.seconds = seconds
+        return self._silence
 
 
 class _SilenceLimit:
     """Within it, a connection over which nothing comes for so long is terminated.
 
+    One for each connection, whose timer is left running between two questions: to start one for
+    each costs more than all else here.
+
     Raises:
         TimeoutError: that happened.
     """
 
-    __slots__ = ("_connection", "_heard", "_is_silent", "_listening", "_seconds", "_timer")
+    __slots__ = ("_connection", "_heard", "_is_silent", "_listening", "_since", "_timer", "seconds")
 
-    def __init__(self, connection: WireConnection, listening: "_Listening", seconds: float) -> None:
+    def __init__(self, connection: WireConnection, listening: "_Listening") -> None:
         self._connection = connection
         self._listening = listening
-        self._seconds = seconds
+        self._heard = 0
+        self._since: float | None = None
+        """When it was last known that something comes; None: nobody waits for an answer."""
+        self._timer: asyncio.TimerHandle | None = None
         self._is_silent = False
+        self.seconds = 0.0
 
     def __enter__(self) -> None:
-        self._look_later()
+        loop = asyncio.get_running_loop()
+        self._heard, self._since = self._listening.count, loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(self.seconds, self._look)
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        self._timer.cancel()
+        self._since = None
         if self._is_silent and isinstance(error, Exception):
-            raise TimeoutError(f"nothing came for {self._seconds:g} s") from error
-
-    def _look_later(self) -> None:
-        self._heard = self._listening.count
-        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._look)
+            raise TimeoutError(f"nothing came for {self.seconds:g} s") from error
 
     def _look(self) -> None:
-        if self._listening.count != self._heard:
-            self._look_later()
+        self._timer = None
+        if self._since is None or self._connection.is_closed():
             return
-        self._is_silent = True
-        self._connection.terminate()
+        loop = asyncio.get_running_loop()
+        if self._listening.count != self._heard:
+            self._heard, self._since = self._listening.count, loop.time()
+        left = self._since + self.seconds - loop.time()
+        if left > 0:
+            self._timer = loop.call_later(left, self._look)
+        else:
+            self._is_silent = True
+            self._connection.terminate()
 
 
 class _Listening(asyncio.Protocol):

@@ -30,6 +30,9 @@ from realtime.relay.resume import GapReason
 
 log = logging.getLogger(__name__)
 
+STUCK_SECONDS = 15.0
+"""After so long without any answer, a lost connection is said to be more than that."""
+
 
 async def read_position(dsn: str, timeout: float) -> Position:
     """Check the database before anything starts, and say where in its log a reader begins.
@@ -113,7 +116,12 @@ class Listener:
                 self._counters.losses += 1
                 delay = self._backoff.next()
                 log.warning(LogLine("database_lost", error=error, retry_seconds=round(delay, 1)))
+                self._say_if_stuck(reader)
                 await asyncio.sleep(delay)
+
+    def _say_if_stuck(self, reader: Reader) -> None:
+        if reader.stuck_seconds > STUCK_SECONDS:
+            log.error(LogLine("log_not_read", seconds=round(reader.stuck_seconds)))
 
     @asynccontextmanager
     async def _listening(self, reader: Reader) -> AsyncIterator[tuple[EventLog, Doorbell]]:

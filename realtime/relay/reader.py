@@ -132,8 +132,7 @@ class Reader:
         self._pace = Pace(monotonic, limits)
         self.lineage = lineage
         self._broken: list[_Delivered] = []
-        self.moved_at = monotonic()
-        """When anything was last read, though it were only that there is nothing."""
+        self._moved_at = monotonic()
 
     @property
     def position(self) -> Position:
@@ -146,6 +145,11 @@ class Reader:
         self._broken = []
         self._refusals.forget_all()
         self._hub.lose_track(position, reason)
+
+    @property
+    def stuck_seconds(self) -> float:
+        """How long nothing could be read: no page and no portion, nor that there is nothing."""
+        return self._monotonic() - self._moved_at
 
     @property
     def state(self) -> PaceState:
@@ -194,7 +198,7 @@ class Reader:
         topic, keys = portion
         events = await log.payloads(keys, self.position.cursor, self.lineage.newest)
         await self._hub.deliver_portion(topic, events)
-        self.moved_at = self._monotonic()
+        self._moved_at = self._monotonic()
 
     async def catch_up(self, log: LogSource) -> Found:
         """Read once and deliver what was found."""
@@ -204,7 +208,7 @@ class Reader:
         newest: Anchor | None = None
         async with aclosing(log.read(self.position.cursor, self.lineage.newest)) as pages:
             async for page in pages:
-                self.moved_at = self._monotonic()
+                self._moved_at = self._monotonic()
                 self._counters.found(page)
                 newest = newer(newest, page.newest)
                 self.lineage.saw(newest)

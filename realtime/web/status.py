@@ -5,6 +5,9 @@ from typing import Protocol
 from realtime.relay.reader import Reader
 from realtime.web.acceptor import NO_FILES, OpenFiles
 
+STUCK_SECONDS = 15.0
+"""The log is read every two seconds at least. After so long without an answer, it cannot be."""
+
 
 class ListenerStatus(Protocol):
     """The connection that listens to the database; implemented in `postgres.listener`."""
@@ -54,6 +57,8 @@ class Status:
             return "draining"
         if not self.is_connected:
             return "not connected to the database"
+        if self._reader.stuck_seconds > STUCK_SECONDS:
+            return "the log cannot be read"
         return NO_FILES if self.files.is_full else None
 
     @property

@@ -13,9 +13,9 @@ from realtime.web.acceptor import OpenFiles
 from realtime.web.status import Status
 
 
-def status(*, mode: PaceState = PaceState.AWAKE, **listener: Any) -> Status:
+def status(*, mode: PaceState = PaceState.AWAKE, stuck: float = 2.0, **listener: Any) -> Status:
     given = {"is_connected": True, "can_hear": True, "round_trip": 0.01, **listener}
-    reader = cast("Reader", SimpleNamespace(state=mode))
+    reader = cast("Reader", SimpleNamespace(state=mode, stuck_seconds=stuck))
     files = OpenFiles(10, lambda: 100.0, limit=lambda: 1000)
     return Status(8000, cast("Any", SimpleNamespace(**given)), reader, files)
 
@@ -37,3 +37,4 @@ def test_new_sockets_should_come_while_nothing_stands_against_it() -> None:
     ready.is_draining = True
     assert ready.not_ready == "draining"
     assert status(is_connected=False).not_ready == "not connected to the database"
+    assert status(stuck=20.0).not_ready == "the log cannot be read"

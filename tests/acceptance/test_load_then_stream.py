@@ -77,7 +77,12 @@ class Api:
         newest = await self._writer.connection.fetchval(
             "SELECT xid::text::bigint FROM relay.events ORDER BY xid DESC LIMIT 1"
         )
-        await eventually(lambda: server.server.hub.position.cursor.last >= newest)
+
+        def is_past() -> bool:
+            cursor = server.server.hub.position.cursor
+            return cursor.last >= newest and not cursor.open
+
+        await eventually(is_past)
         await self._writer.execute(FORGET[reason])
 
 

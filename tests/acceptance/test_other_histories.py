@@ -8,13 +8,14 @@ only what is still there must not. The servers of PostgreSQL are the tests' own,
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -28,6 +29,9 @@ from tests.serving import RunningServer, World, make_settings
 from tests.waiting import LIMIT, eventually
 
 ROWS = 20
+DEBIAN = Path("/usr/lib/postgresql/15/bin")
+"""The oldest PostgreSQL that is supported, where it is installed."""
+IS_INSTALLED = DEBIAN.exists()
 
 
 @pytest.fixture
@@ -103,6 +107,16 @@ async def chat(server: RunningServer, world: World, user: str, cursor: str = "")
         assert socket.code == 1013
 
 
+async def stop_flushing(dsn: str) -> None:
+    """From now on only durable commits are flushed, and what lies before them.
+
+    Before PostgreSQL 16 each page of the log that is full wakes the writer, however long its delay.
+    """
+    async with writing(dsn) as platform:
+        query = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"
+        os.kill(await platform.connection.fetchval(query), signal.SIGSTOP)
+
+
 @pytest.mark.gen_test(timeout=120)
 async def test_a_crash_that_forgets_commits_is_told(fragile: EmbeddedPostgres) -> None:
     """Durable commits get the forgotten ids: they, a revocation too, reach everybody."""
@@ -115,6 +129,7 @@ async def test_a_crash_that_forgets_commits_is_told(fragile: EmbeddedPostgres) -
             revoked = await chat(server, world, world.guest)
             leaving = await chat(server, world, world.owner)
             early = await leave(await chat(server, world, world.owner))
+            await stop_flushing(dsn)
             text = f"forgotten {attempt}"
             await say(dsn, world, text, first="SET synchronous_commit = off")
             await asyncio.gather(*(one.next("chat_message", ROWS) for one in (live, leaving)))
@@ -125,7 +140,7 @@ async def test_a_crash_that_forgets_commits_is_told(fragile: EmbeddedPostgres) -
             live.close()
             revoked.close()
         else:
-            pytest.skip("each time the commits were flushed before the crash, as on PostgreSQL 15")
+            pytest.fail("each time the commits were flushed before the crash: this shows nothing")
         async with writing(dsn) as platform:
             await platform.revoke(world.bot, world.guest)
         await say(dsn, world, "durable")
@@ -208,41 +223,67 @@ def dump(server: EmbeddedPostgres, database: str, *options: str) -> bytes:
     return subprocess.run(program, check=True, capture_output=True).stdout
 
 
-def restore(server: EmbeddedPostgres, database: str, sql: bytes) -> None:
-    subprocess.run(
-        [server.psql, "-qX", server.dsn(database)], input=sql, check=True, capture_output=True
+def restore(server: EmbeddedPostgres, sql: bytes) -> None:
+    program = [server.psql, "-qX", "-v", "ON_ERROR_STOP=1", server.dsn()]
+    subprocess.run(program, input=sql, check=True, capture_output=True)
+
+
+def restore_archive(server: EmbeddedPostgres, archive: bytes) -> None:
+    program = [server.bin_dir / "pg_restore", "--exit-on-error", "--dbname", server.dsn()]
+    subprocess.run(program, input=archive, check=True, capture_output=True)
+
+
+async def burn(platform: Platform, ids: int) -> int:
+    """Use up transaction ids; returns the next one."""
+    await platform.execute(
+        f"DO $$BEGIN FOR i IN 1..{ids} LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END$$"
     )
+    query = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+    return int(await platform.connection.fetchval(query))
 
 
-@pytest.mark.gen_test(timeout=120)
-async def test_a_dump_restored_into_a_younger_server(
-    postgres_bin: Path | None, postgres: EmbeddedPostgres, database: str
-) -> None:
-    """Its rows lie in the future here: when ids have caught up, none of them has any effect."""
-    name = urlsplit(database).path[1:]
-    async with writing(database) as platform:
-        await platform.execute(
-            "DO $$BEGIN FOR i IN 1..3000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END$$"
-        )
+async def age(dsn: str) -> tuple[World, int]:
+    """A log with everything in it that could do harm elsewhere; and an id beyond its own."""
+    async with writing(dsn) as platform:
+        await burn(platform, 3000)
         world = await make_world(platform)
-        await say(database, world, "old")
+        await say(dsn, world, "old")
         await platform.execute("SELECT relay.eject(NULL, NULL)")
         await platform.execute("INSERT INTO relay.snapshots DEFAULT VALUES")
         await platform.execute("UPDATE relay.floor SET last = pg_current_xact_id()")
-        highest = await platform.connection.fetchval("SELECT pg_current_xact_id()::text::bigint")
-    sql = await asyncio.to_thread(dump, postgres, name)
-    with postgres_server(postgres_bin) as younger:
+        return world, await burn(platform, 1)
+
+
+def move(older: EmbeddedPostgres, younger: EmbeddedPostgres, how: str) -> None:
+    """Dump the one with its own program, and restore that in the other."""
+    if how == "pg_restore":
+        restore_archive(younger, dump(older, "realtime", "--format=custom"))
+    else:
+        restore(younger, dump(older, "realtime"))
+
+
+@pytest.mark.gen_test(timeout=120)
+@pytest.mark.parametrize("how", ["psql", "pg_restore"])
+@pytest.mark.parametrize("source", [None, DEBIAN], ids=["same", "debian"])
+async def test_a_dump_restored_into_a_younger_server(
+    postgres_bin: Path | None, source: Path | None, how: str
+) -> None:
+    """Its rows lie in the future here: when ids have caught up, none of them has any effect.
+
+    Out of the same release of PostgreSQL, and out of the oldest one.
+    """
+    if source is not None and (source == postgres_bin or not IS_INSTALLED):
+        pytest.skip(f"{source} is what the tests run on, or is not installed")
+    with postgres_server(source or postgres_bin) as older, postgres_server(postgres_bin) as younger:
+        await asyncio.to_thread(migrate, older.dsn())
+        world, highest = await age(older.dsn())
+        await asyncio.to_thread(move, older, younger, how)
         dsn = younger.dsn()
-        await asyncio.to_thread(restore, younger, "realtime", sql)
         async with serving(dsn) as server, writing(dsn) as platform:
-            now = await platform.connection.fetchval("SELECT pg_current_xact_id()::text::bigint")
-            assert now < highest, "the server is not younger: this shows nothing"
+            assert await burn(platform, 1) < highest, "it is not younger: this shows nothing"
             live = await chat(server, world, world.owner)
             assert await platform.connection.fetchval("SELECT count(*) FROM relay.events") == 0
-            await platform.execute(
-                "DO $$BEGIN FOR i IN 1..5000 LOOP PERFORM pg_current_xact_id();"
-                " COMMIT; END LOOP; END$$"
-            )
+            assert await burn(platform, 5000) > highest
             await say(dsn, world, "new", 3)
             await eventually(lambda: len(contents(live)) >= 3)
             assert contents(live) == ["new 0", "new 1", "new 2"]
@@ -269,7 +310,7 @@ async def test_a_dump_restored_under_a_running_server(postgres_bin: Path | None)
             cursor = await leave(await chat(server, world, world.owner))
             await say(elsewhere, world, "there")
             sql = await asyncio.to_thread(dump, postgres, "elsewhere", "--clean", "--if-exists")
-            await asyncio.to_thread(restore, postgres, "realtime", sql)
+            await asyncio.to_thread(restore, postgres, sql)
             await is_told(live)
             await say(dsn, world, "later", 3)
             await eventually(lambda: "later 2" in contents(live), limit=LIMIT)

@@ -9,9 +9,10 @@ import pytest
 from realtime.postgres.event_log import EventLog
 from realtime.postgres.history_log import HistoryLog
 from realtime.postgres.wire import Wire
-from realtime.relay.cursor import Cursor
+from realtime.relay.cursor import Anchor, Cursor
+from realtime.relay.events import RowKey
 from realtime.relay.position import Lineage
-from realtime.relay.resume import ResumeRequest, missed_events, range_for
+from realtime.relay.resume import GapReason, ResumeRequest, Unrecoverable, missed_events, range_for
 from tests.platform import Platform
 from tests.serving import World
 
@@ -48,3 +49,50 @@ async def test_what_one_client_missed_as_open_and_another_as_newer_comes_once_to
 
     assert await owed_to(early) == 2
     assert await owed_to(late) == 1
+
+
+GONE = RowKey(1, 1, 1)
+
+
+@pytest.mark.gen_test
+async def test_a_portion_of_another_log_is_not_used(
+    pool: Pool, lineage: Lineage, platform: Platform
+) -> None:
+    """Neither one that has removed a row, nor one without the newest row seen, nor a dump's."""
+    history = HistoryLog(pool, lineage, Wire(10))
+
+    async def refusal() -> GapReason:
+        with pytest.raises(Unrecoverable) as lost:
+            await history.payloads([GONE])
+        return lost.value.reason
+
+    assert await refusal() is GapReason.TOO_OLD
+    seen = lineage.newest
+    lineage.saw(Anchor(2**40, 1, 1))
+    assert await refusal() is GapReason.FOREIGN
+    lineage.newest = seen
+    await platform.execute("UPDATE relay.floor SET system = system + 1")
+    assert await refusal() is GapReason.FOREIGN
+
+
+@pytest.mark.gen_test
+async def test_a_live_portion_of_another_log_is_not_used(
+    lineage: Lineage, platform: Platform, world: World
+) -> None:
+    """The same for the process's own reads."""
+    log = EventLog(platform.connection)
+    await log.signer()
+    cursor = await log.current_cursor()
+    assert cursor.anchor
+    other = cursor.anchor._replace(written_at=cursor.anchor.written_at + 1)
+
+    async def refusal(cursor: Cursor, newest: Anchor | None) -> GapReason:
+        with pytest.raises(Unrecoverable) as lost:
+            await log.payloads([GONE], cursor, newest)
+        return lost.value.reason
+
+    assert await refusal(cursor, None) is GapReason.TOO_OLD
+    assert await refusal(cursor.naming(other), None) is GapReason.FOREIGN
+    assert await refusal(cursor, other) is GapReason.FOREIGN
+    await platform.execute("UPDATE relay.floor SET system = system + 1")
+    assert await refusal(cursor, None) is GapReason.FOREIGN

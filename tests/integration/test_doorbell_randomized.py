@@ -70,6 +70,11 @@ class Collected:
     def __init__(self) -> None:
         self.position: Position
         self.ids: list[int] = []
+        self.backlog = ()
+        """Events count when they are found: nobody here needs their payloads."""
+
+    def next_portion(self, size: int, number: int) -> None:
+        return None
 
     async def deliver(self, page: Page, position: Position | None) -> None:
         self.position = position or self.position

@@ -15,7 +15,7 @@ https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPS
 
 import hmac
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
 from typing import NamedTuple
@@ -109,12 +109,14 @@ class Cursor:
 
     def naming(self, newest: Anchor | None) -> "Cursor":
         """The same claim, by one who has seen that row too, of a read that is not over yet."""
-        return replace(self, anchor=newer(self.anchor, newest))
+        return Cursor(self.last, self.open, newer(self.anchor, newest))
 
 
 def newer(one: Anchor | None, other: Anchor | None) -> Anchor | None:
     """The newer of two rows, of which one or both may be missing."""
-    return max(filter(None, (one, other)), default=None)
+    if one is None or other is None:
+        return one or other
+    return max(one, other)
 
 
 class Database(NamedTuple):

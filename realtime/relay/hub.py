@@ -343,8 +343,9 @@ class Hub:
         """
         for topic, events in self._streams.select(found, before).items():
             waits_from = None if topic == ended else self.backlog.position_before(topic)
-            newest = max(event.anchor for event in events)
-            claim = position if waits_from is None else waits_from.naming(newest)
+            claim = position
+            if waits_from is not None:
+                claim = waits_from.naming(max(event.anchor for event in events))
             await self._fan_out(topic, Delivery(topic, events, claim, self._frame))
             self._streams.sent(topic, events)
 

@@ -15,10 +15,13 @@ class Position:
     def __init__(self, cursor: Cursor, signer: Signer) -> None:
         self.cursor = cursor
         self.signer = signer
-        self._body = signer.body(cursor)
+        self._body: str | None = ""
+        """The part of the text that is the same on every topic; empty until it is asked for."""
 
     def text(self, topic: str) -> str | None:
         """The cursor's text for one topic; None where there is none (see `Signer.write`)."""
+        if self._body == "":
+            self._body = self.signer.body(self.cursor)
         return None if self._body is None else self.signer.sign(self._body, topic)
 
     def naming(self, newest: Anchor | None) -> "Position":

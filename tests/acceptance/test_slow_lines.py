@@ -123,3 +123,34 @@ async def test_a_client_returns_over_a_slow_line(
     await has_all(beside, 1)
     assert len(guest.of_type("chat_message")) < 170
     await has_all(guest, 170)
+
+
+EMPTY = """BEGIN;
+    LOCK TABLE relay.events IN ACCESS EXCLUSIVE MODE;
+    UPDATE relay.floor SET snapshot = pg_current_snapshot(),
+           (last, last_id, last_written_at) = (SELECT xid, id, written_at FROM relay.events
+                                                ORDER BY xid DESC, id DESC LIMIT 1);
+    TRUNCATE relay.events;
+    COMMIT"""
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("returns", [True, False])
+async def test_what_is_removed_in_the_middle_is_not_passed_over_in_silence(
+    returns: bool, start_server: StartServer, line: SlowLine, platform: Platform, world: World
+) -> None:
+    """A client that returns, or is there, is sent some of it, and then closed to come back."""
+    server = await start_server(DATABASE_URL=line.dsn, DATABASE_TIMEOUT_SECONDS="5")
+    guest = await server.chat(world.bot, world.guest)
+    if returns:
+        cursor = await leave(guest)
+        await write(platform, world, 170, 30_000)
+        line.proxy.slow_down(1_000_000)
+        guest = await server.chat(world.bot, world.guest, cursor=cursor)
+    else:
+        line.proxy.slow_down(1_000_000)
+        await write(platform, world, 170, 30_000)
+    await guest.next("chat_message", 1)
+    await platform.execute(EMPTY)
+    assert await guest.closed() == 1013
+    assert len(guest.of_type("chat_message")) < 170

@@ -122,9 +122,11 @@ async def stream(connection: Connection, cursor: Cursor) -> Counter[str]:
     """The messages that a client with that cursor is sent, how often each."""
     sent: Counter[str] = Counter()
     newest: Anchor | None = None
-    async for page in EventLog(connection).read(cursor):
+    log = EventLog(connection)
+    async for page in log.read(cursor):
         newest = newer(newest, page.newest)
-        sent.update(json.loads(event.payload)["data"]["message_id"] for event in page.events)
+        events = await log.payloads([event.key for event in page.events], cursor)
+        sent.update(json.loads(event.payload or "")["data"]["message_id"] for event in events)
     assert cursor.anchor is None or newest is None or newest != cursor.anchor
     return sent
 

@@ -326,3 +326,19 @@ def test_many_access_changes_give_way_to_others() -> None:
     hub = make_hub(pause=pause, access_change_slice=2)
     read(hub, at(10), "c", *(access_change(number, 10) for number in range(5)))
     assert len(pauses) == 2
+
+
+def test_no_cursor_is_ahead_of_what_a_topic_still_waits_for() -> None:
+    """Who leaves in the middle of what was too much for one answer is sent the rest later."""
+    hub = make_hub()
+    subscriber, sink = join(hub)
+    read(hub, at(2), "before")
+    large = [event(number, 10)._replace(payload=None, size=9) for number in (1, 2, 3)]
+    read(hub, at(10), "after", *large)
+    for number in (1, 2, 3):
+        assert hub.cursor_of(subscriber) == "before"
+        assert hub.next_portion(9, 9) == (BOT, [large[number - 1].key])
+        run(hub.deliver_portion(BOT, [event(number, 10)]))
+    assert sink.ids == [1, 2, 3]
+    assert sink.cursors == ["before", "before", "after"]
+    assert hub.cursor_of(subscriber) == "after"

@@ -99,7 +99,8 @@ async def _look(check: Check, deployment: Deployment) -> Sequence[Finding]:
                 "grant the role of DATABASE_URL the rights that docs/security.md lists",
             )
         ]
-    except TimeoutError:
+    except (TimeoutError, asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError):
+        # Whose limit ends it first is chance: ours, or the server's for a lock or a statement.
         return [
             problem(
                 "the database did not answer in time",

@@ -26,7 +26,7 @@ async def test_ping_is_answered_with_pong(server: RunningServer, world: World) -
         1.5,
     ]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", last["timestamp"])
-    assert last["cursor"].startswith("1.")
+    assert last["cursor"].startswith("2.")
 
 
 @pytest.mark.gen_test

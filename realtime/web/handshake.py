@@ -161,7 +161,8 @@ class Handshake:
         while owed and not self._sink.is_closed:
             keys = owed.first(min(self._services.history.log.portion_bytes, REPLAY_BYTES), MAX_KEYS)
             # Held until the client has taken it; its connection to the database is given back.
-            async with self._services.read_budget.reserve(sum(key.size for key in keys)):
+            size = sum(key.size for key in keys)
+            async with self._services.read_budget.reserve(size, admission.user_id):
                 events = await self._payloads(keys)
                 self._send(events, cursor if owed.is_last(keys[-1]) else None)
                 del events

@@ -1,6 +1,7 @@
 """Tests of `realtime.relay.budget`: what all replays of a process hold at once."""
 
 import asyncio
+from contextlib import AsyncExitStack
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,57 +9,121 @@ from hypothesis import strategies as st
 from realtime.relay.budget import COPIES, ReadBudget
 from tests.unit.relay_fakes import run
 
+SIZE = 128  # 96 of them for replays, and 24 for one user's
+ASKERS = st.tuples(st.integers(1, 50), st.sampled_from("abcdefg"), st.booleans())
 
-@given(st.lists(st.tuples(st.integers(1, 50), st.booleans()), max_size=12))
-def test_never_more_than_there_is(askers: list[tuple[int, bool]]) -> None:
+
+@given(st.lists(ASKERS, max_size=16))
+def test_never_more_than_there_is(askers: list[tuple[int, str, bool]]) -> None:
     """Whoever asks and whoever leaves; and at the end everybody has had theirs."""
 
     async def everybody() -> None:
-        budget = ReadBudget(100)  # 75 of them for replays
-        held: list[int] = []
+        budget = ReadBudget(SIZE)
+        held: list[tuple[str, int]] = []
         served = 0
 
-        async def replay(size: int) -> None:
+        def check() -> None:
+            assert sum(min(size, 24) for _, size in held) <= 96
+            for user in "abcdefg":
+                assert sum(min(size, 24) for one, size in held if one == user) <= 24
+            assert sum(size > 24 for _, size in held) <= 1
+
+        async def replay(size: int, user: str) -> None:
             nonlocal served
-            async with budget.reserve(size):
-                held.append(min(size * COPIES, 75))
-                assert sum(held) <= 75
+            async with budget.reserve(size, user):
+                mine = user, size * COPIES
+                held.append(mine)
+                check()
                 try:
                     await asyncio.sleep(0)
                 finally:
-                    held.remove(min(size * COPIES, 75))
+                    held.remove(mine)
             served += 1
 
-        tasks = [asyncio.create_task(replay(size)) for size, _ in askers]
+        tasks = [asyncio.create_task(replay(size, user)) for size, user, _ in askers]
         await asyncio.sleep(0)
-        for task, (_, leaves) in zip(tasks, askers, strict=True):
+        for task, (_, _, leaves) in zip(tasks, askers, strict=True):
             if leaves:
                 task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert served >= sum(not leaves for _, leaves in askers)
-        async with asyncio.timeout(1), budget.reserve(1000):
-            pass
+        assert served >= sum(not leaves for _, _, leaves in askers)
+        async with asyncio.timeout(1), AsyncExitStack() as all_of_it:
+            for user in "abcd":
+                await all_of_it.enter_async_context(budget.reserve(12, user))
 
     run(everybody())
 
 
-def test_who_comes_first_is_served_first() -> None:
-    """Who needs little does not overtake who needs much: that one would never be served."""
+async def _order(budget: ReadBudget, *requests: tuple[str, int]) -> list[str]:
+    """Who of those that ask for it is served, in which order, until nobody more is.
+
+    They hold it to the end.
+    """
+    order: list[str] = []
+
+    async def replay(user: str, size: int) -> None:
+        async with budget.reserve(size, user):
+            order.append(user)
+            await asyncio.Event().wait()
+
+    tasks = [asyncio.create_task(replay(*request)) for request in requests]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return order
+
+
+def test_who_needs_little_does_not_overtake_who_needs_much() -> None:
+    """That one would never be served."""
 
     async def in_turn() -> list[str]:
-        budget = ReadBudget(100)
+        budget = ReadBudget(SIZE)
+        async with AsyncExitStack() as held:
+            for user in "abcd":
+                await held.enter_async_context(budget.reserve(11, user))  # 8 of 96 are left
+            return await _order(budget, ("much", 12), ("little", 1))
+
+    assert run(in_turn()) == []
+
+
+def test_no_user_holds_more_than_a_share() -> None:
+    """However many sockets of theirs take nothing, others go on."""
+
+    async def beside_one_who_takes_nothing() -> list[str]:
+        return await _order(ReadBudget(SIZE), *[("greedy", 6)] * 50, ("other", 12))
+
+    assert run(beside_one_who_takes_nothing()) == ["greedy", "greedy", "other"]
+
+
+def test_a_portion_that_is_larger_than_a_share_holds_up_only_such_portions() -> None:
+    async def beside_a_large_one() -> list[str]:
+        return await _order(
+            ReadBudget(SIZE), ("one", 5000), ("two", 5000), ("three", 12), ("four", 12)
+        )
+
+    assert run(beside_a_large_one()) == ["one", "three", "four"]
+
+
+def test_users_take_turns() -> None:
+    """Whoever has many sockets that wait: the first of another user is next."""
+
+    async def in_turns() -> list[str]:
+        budget = ReadBudget(SIZE)
         order: list[str] = []
 
-        async def replay(name: str, size: int) -> None:
-            async with budget.reserve(size):
-                order.append(name)
+        async def replay(user: str) -> None:
+            async with budget.reserve(12, user):
+                order.append(user)
 
-        async with asyncio.TaskGroup() as tasks, budget.reserve(30):
-            tasks.create_task(replay("much", 30))
-            await asyncio.sleep(0)
-            tasks.create_task(replay("little", 1))
+        async with asyncio.TaskGroup() as tasks, AsyncExitStack() as held:
+            for user in "abcd":
+                await held.enter_async_context(budget.reserve(12, user))
+            for user in ("greedy", "greedy", "greedy", "other"):
+                tasks.create_task(replay(user))
             await asyncio.sleep(0)
             assert order == []
         return order
 
-    assert run(in_turn()) == ["much", "little"]
+    assert run(in_turns()) == ["greedy", "other", "greedy", "greedy"]

@@ -27,10 +27,18 @@ if TYPE_CHECKING:
 PATIENCE = 4
 """The time for a query with its wait, as a multiple of the time for its answer: many may wait."""
 
+NAME_CHARACTERS = 1000
+"""So much of a name is read: each socket holds its user's, and is sent its bot's."""
+
+
+def _name(column: str) -> str:
+    return f"relay.readable(left({column}, {NAME_CHARACTERS}))"
+
+
 # One statement, and the functions are STABLE: who, what they may, and since when are one moment.
 _AUTHORIZE = f"""
-SELECT who.user_id::text, relay.readable(who.username) AS username,
-       relay.readable(may.bot_name) AS bot_name, relay.readable(may.role) AS role,
+SELECT who.user_id::text, {_name("who.username")} AS username,
+       {_name("may.bot_name")} AS bot_name, {_name("may.role")} AS role,
        log_end.*,
        (SELECT count(*)
           FROM relay.connections AS one JOIN relay.nodes AS node ON node.id = one.node_id

@@ -68,6 +68,20 @@ async def is_waiting(platform: Platform) -> Any:
 
 
 @pytest.mark.gen_test
+async def test_of_long_names_only_the_beginning_is_read(
+    access: Access, platform: Platform, world: World
+) -> None:
+    """Each socket holds them, however many sockets there are."""
+    await platform.execute("UPDATE bots SET name = repeat('b', 10000000)")
+    await platform.execute(
+        "UPDATE users SET username = repeat('u', 10000) WHERE id = $1", world.guest
+    )
+    admission = await admit(access, world.guest, world.bot)
+    assert admission[:4] == (world.guest, "u" * 1000, "b" * 1000, "viewer")
+    assert (await admit(access, world.guest)).username == "u" * 1000
+
+
+@pytest.mark.gen_test
 async def test_who_they_are_and_what_they_may(access: Access, world: World) -> None:
     """An owner, a guest, and the same two where no bot is asked about."""
     admission = await admit(access, world.owner, world.bot)

@@ -82,6 +82,16 @@ async def test_emit_refuses_the_protocols_own_types(platform: Platform) -> None:
 
 
 @pytest.mark.gen_test
+async def test_emit_refuses_a_type_that_is_no_name(platform: Platform) -> None:
+    """Every process reads the type of each row, however many there are; large things are data."""
+    refused = await refuse(platform, "relay.emit($1, $2, '{}')", bot_topic(BOT), "x" * 257)
+    assert "longer than 256 characters" in refused
+    await platform.execute(
+        "SELECT relay.emit($1, $2, '{}')", bot_topic(BOT), "\N{PILE OF POO}" * 256
+    )
+
+
+@pytest.mark.gen_test
 async def test_notify_user_sends_a_notification(platform: Platform) -> None:
     """Of any type, to the user's topic."""
     log = await Log.since_now(platform)

@@ -1,5 +1,6 @@
 -- What any SQL may call: relay.grant is new, relay.emit names the author in the log, and refuses the
--- protocol's types in any case and with blanks around them, which a client may read as the same.
+-- protocol's types in any case and with blanks around them, which a client may read as the same, and
+-- types that are no name: readers hold the type of each row, and count only what is in the payload.
 -- Patterns do without backslashes, which mean something else where standard_conforming_strings is
 -- off. COLLATE "C": a Turkish database lowers I to another letter.
 
@@ -13,6 +14,9 @@ DECLARE
 BEGIN
     IF coalesce(bare, '') = '' THEN
         RAISE EXCEPTION 'the event''s type is empty'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Name it, as in ''poll_opened''.';
+    ELSIF length(type) > 256 THEN
+        RAISE EXCEPTION 'the event''s type is longer than 256 characters'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Name it, as in ''poll_opened''.';
     ELSIF bare = ANY (relay.protocol_types()) THEN
         RAISE EXCEPTION 'the type % belongs to the protocol', quote_literal(type)

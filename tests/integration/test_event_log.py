@@ -587,3 +587,22 @@ async def test_a_read_behind_slow_transactions_stays_indexed(
     # The other partitions are empty, and read in whatever way.
     assert plan.count("on events_0 ") == 3, plan
     assert "Seq Scan on events_0" not in plan, plan
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("query", [*event_log._READ_ACCESS, event_log._READ_EVENTS])
+async def test_a_page_of_a_large_transaction_sorts_nothing(
+    reading: Connection, writing: Writing, query: str
+) -> None:
+    """Each page would cost all that is left, and everybody would wait for minutes."""
+    await fill(writing, 1000)
+    await writing.execute(
+        "INSERT INTO relay.events (topic, type, payload)"
+        " SELECT 't', 'x', 'x' FROM generate_series(1, 50000)"
+    )
+    types = "xid8[], bigint[], xid8, xid8[], text, xid8, bigint, bigint"
+    await reading.execute(f"PREPARE page ({types}) AS {query}")
+    rows = await reading.fetch("EXPLAIN EXECUTE page ('{}', '{}', '5', '{}', '9:9:', '5', 5, 5)")
+    plan = "\n".join(row[0] for row in rows)
+    assert "on events_0 " in plan
+    assert "->  Sort" not in plan, plan

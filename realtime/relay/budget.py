@@ -19,7 +19,7 @@ COPIES = 2
 """How often a payload is held while it is sent: as text, and as bytes."""
 
 
-class _Request(NamedTuple):
+class _Reservation(NamedTuple):
     size: int
     is_large: bool
     """Whether it is more than a user's share."""
@@ -39,7 +39,7 @@ class ReadBudget:
         self._held: Counter[str] = Counter()
         """How many bytes each user holds."""
         self._is_large_held = False
-        self._waiting: dict[str, deque[_Request]] = {}
+        self._waiting: dict[str, deque[_Reservation]] = {}
         """By user; whose turn it is comes first."""
 
     @asynccontextmanager
@@ -55,14 +55,14 @@ class ReadBudget:
         size = payloads * COPIES
         is_large = size > self._share
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        request = _Request(min(size, self._share), is_large, turn)
+        request = _Reservation(min(size, self._share), is_large, turn)
         await self._take(request, user_id)
         try:
             yield
         finally:
             self._give_back(request, user_id)
 
-    async def _take(self, request: _Request, user_id: str) -> None:
+    async def _take(self, request: _Reservation, user_id: str) -> None:
         self._waiting.setdefault(user_id, deque()).append(request)
         self._serve()
         try:
@@ -74,7 +74,7 @@ class ReadBudget:
                 self._give_back(request, user_id)  # it was given just then
             raise
 
-    def _give_back(self, request: _Request, user_id: str) -> None:
+    def _give_back(self, request: _Reservation, user_id: str) -> None:
         self._free += request.size
         self._held[user_id] -= request.size
         if not self._held[user_id]:

@@ -143,12 +143,11 @@ class Backlog:
 
     def sent(self, topic: str, last: RowKey, now: float) -> None:
         """Everything up to that key was sent; the other topics have their turn first."""
-        found = self._topics.pop(topic, None)
-        if found is not None:
-            found.owed.drop(last)
-            found.sent_at = now
-            if found.owed:
-                self._topics[topic] = found
+        found = self._topics.pop(topic)
+        found.owed.drop(last)
+        found.sent_at = now
+        if found.owed:
+            self._topics[topic] = found
 
 
 class _Topic:

@@ -154,7 +154,7 @@ class RecordingSink(LendingSink):
 
     @property
     def is_idle(self) -> bool:
-        return True
+        return not self.is_waiting
 
     @property
     def ids(self) -> list[int]:
@@ -198,10 +198,11 @@ def make_relay(
     cursor: Cursor,
     refusals: Refusals | None = None,
     limits: PaceLimits = DEFAULT_LIMITS,
+    clock: Callable[[], float] = lambda: 0.0,
 ) -> Reader:
     refusals = refusals or Refusals(lambda: 0.0)
     hub.position = Position(cursor, SIGNER)
-    return Reader(hub, refusals, Lineage(hub.position), monotonic=lambda: 0.0, limits=limits)
+    return Reader(hub, refusals, Lineage(hub.position), monotonic=clock, limits=limits)
 
 
 def make_subscriber(

@@ -127,3 +127,25 @@ def test_users_take_turns() -> None:
         return order
 
     assert run(in_turns()) == ["greedy", "other", "greedy", "greedy"]
+
+
+def test_who_leaves_at_the_moment_of_their_turn_gives_it_to_the_next() -> None:
+    """What was given to somebody who is not there any more is not lost."""
+
+    async def the_first_leaves() -> list[str]:
+        budget = ReadBudget(SIZE)
+        order: list[str] = []
+
+        async def replay(name: str) -> None:
+            async with budget.reserve(12, "user"):
+                order.append(name)
+
+        async with asyncio.timeout(1), asyncio.TaskGroup() as tasks:
+            async with budget.reserve(12, "user"):
+                leaving = tasks.create_task(replay("leaving"))
+                tasks.create_task(replay("next"))
+                await asyncio.sleep(0)
+            leaving.cancel()  # it was given its bytes when these were given back
+        return order
+
+    assert run(the_first_leaves()) == ["next"]

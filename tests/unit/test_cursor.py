@@ -63,8 +63,9 @@ CROWDED = st.builds(
     ],
 )
 def test_postgres_form(text: str, snapshot: Snapshot) -> None:
-    """A snapshot is read from the text that Postgres writes."""
+    """A snapshot is read from the text that Postgres writes, and is written as it was read."""
     assert Snapshot.parse(text) == snapshot
+    assert str(snapshot) == text
 
 
 def test_snapshot_covers_what_has_ended() -> None:

@@ -1,12 +1,13 @@
 """Tests of `realtime.relay.hub` by example; `test_hub_model` tries everything at once."""
 
+import math
 from collections.abc import Callable
 
 import pytest
 
 from realtime.relay.cursor import Anchor, Cursor
-from realtime.relay.events import AccessChange
-from realtime.relay.hub import HubObserver
+from realtime.relay.events import AccessChange, Event
+from realtime.relay.hub import LOOK_AGAIN_SECONDS, PORTION_SECONDS, HubObserver
 from realtime.relay.position import Position
 from realtime.relay.subscriber import State, Subscriber
 from tests.unit.relay_fakes import (
@@ -328,12 +329,20 @@ def test_many_access_changes_give_way_to_others() -> None:
     assert len(pauses) == 2
 
 
+# What is too much for one answer.
+
+
+def large_event(event_id: int, topic: str = BOT) -> Event:
+    """One whose payload is read later."""
+    return event(event_id, 10, topic)._replace(payload=None, size=9)
+
+
 def test_no_cursor_is_ahead_of_what_a_topic_still_waits_for() -> None:
     """Who leaves in the middle of what was too much for one answer is sent the rest later."""
     hub = make_hub()
     subscriber, sink = join(hub)
     read(hub, at(2), "before")
-    large = [event(number, 10)._replace(payload=None, size=9) for number in (1, 2, 3)]
+    large = [large_event(number) for number in (1, 2, 3)]
     read(hub, at(10), "after", *large)
     for number in (1, 2, 3):
         assert hub.cursor_of(subscriber) == "before"
@@ -342,3 +351,44 @@ def test_no_cursor_is_ahead_of_what_a_topic_still_waits_for() -> None:
     assert sink.ids == [1, 2, 3]
     assert sink.cursors == ["before", "before", "after"]
     assert hub.cursor_of(subscriber) == "after"
+
+
+def test_who_takes_a_portion_slowly_holds_up_only_their_topic() -> None:
+    """The next topic has its turn. The slow one gets its next portion when its time is over."""
+    now = 0.0
+    hub = make_hub(clock=lambda: now)
+    (_, slow), _ = join(hub), join(hub, GRACE, OTHER_BOT)
+    mine, rest = large_event(1), large_event(2)
+    read(hub, at(10), "c", mine, rest, large_event(3, OTHER_BOT))
+    slow.room = 0
+    assert (hub.due_in(), hub.next_portion(9, 1)) == (0.0, (BOT, [mine.key]))
+    run(hub.deliver_portion(BOT, [event(1, 10)]))
+    assert hub.next_portion(9, 1) == (OTHER_BOT, [large_event(3, OTHER_BOT).key])
+    run(hub.deliver_portion(OTHER_BOT, [event(3, 10, OTHER_BOT)]))
+    assert (hub.due_in(), hub.next_portion(9, 1)) == (LOOK_AGAIN_SECONDS, None)
+    now = PORTION_SECONDS
+    assert (hub.due_in(), hub.next_portion(9, 1)) == (0.0, (BOT, [rest.key]))
+
+
+def test_who_has_taken_a_portion_gets_the_next_at_once() -> None:
+    """However little of their time is over."""
+    hub = make_hub()
+    _, sink = join(hub)
+    read(hub, at(10), "c", large_event(1), rest := large_event(2))
+    sink.room = 0
+    run(hub.deliver_portion(BOT, [event(1, 10)]))
+    assert hub.next_portion(9, 1) is None
+    sink.drain()
+    assert (hub.due_in(), hub.next_portion(9, 1)) == (0.0, (BOT, [rest.key]))
+
+
+def test_what_waits_for_a_topic_without_sockets_is_dropped() -> None:
+    """Nothing is read for it; the other topics have their turn, and then nothing is due."""
+    hub = make_hub()
+    leaving, _ = join(hub)
+    _, staying = join(hub, GRACE, OTHER_BOT)
+    read(hub, at(10), "c", large_event(1), large_event(2, OTHER_BOT))
+    hub.unsubscribe(leaving)
+    assert hub.next_portion(9, 1) == (OTHER_BOT, [large_event(2, OTHER_BOT).key])
+    run(hub.deliver_portion(OTHER_BOT, [event(2, 10, OTHER_BOT)]))
+    assert (staying.ids, hub.due_in()) == ([2], math.inf)

@@ -315,6 +315,26 @@ def test_what_any_statement_saw_must_be_there() -> None:
     assert (log.cursors[-1], log.newest) == (at(5).naming(log.newest), Anchor(10, 2, 0))
 
 
+def test_how_long_nothing_could_be_read() -> None:
+    """A page ends that time, and so does a portion; a read that fails does not."""
+    now = 0.0
+    hub = make_hub()
+    relay = make_relay(hub, at(5), clock=lambda: now)
+    join(hub)
+    now = 3.0
+    assert relay.stuck_seconds == 3.0
+    log = Pages(page(seen(9), event(1, 7)._replace(payload=None, size=9)))
+    run(relay.catch_up(log))
+    assert relay.stuck_seconds == 0.0
+    now = 7.0
+    log.lost = Unrecoverable(GapReason.TOO_OLD)
+    with pytest.raises(Unrecoverable):
+        run(relay.catch_up(log))
+    assert relay.stuck_seconds == 4.0
+    run(relay.send_portion(log))
+    assert relay.stuck_seconds == 0.0
+
+
 # Being cancelled.
 
 

@@ -146,6 +146,15 @@ def test_each_is_told_its_own_reason() -> None:
     assert (old.reason, many.reason, ids(found)) == ("too_old", "too_many", [2])
 
 
+def test_who_missed_much_is_served_alone() -> None:
+    """What is too much for a shared read is read again for that topic, up to the client's limit."""
+    log = FakeHistoryLog()
+    history = batcher(log, shared_events=1)
+    found = ask(history, request(10), request(12, OTHER_BOT, GRACE))
+    assert list(map(ids, found)) == [[1, 2], [3]]
+    assert [list(ranges) for ranges, _ in log.asked] == [[BOT, OTHER_BOT], [BOT]]
+
+
 def test_nobody_can_be_asked() -> None:
     """Where the database cannot be asked, everybody is told, and asking goes on."""
     log = FakeHistoryLog()

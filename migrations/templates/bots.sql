@@ -118,7 +118,8 @@ BEGIN
             CASE WHEN owns OR is_owner THEN 'owner' ELSE has_role END);
         effect := CASE WHEN owns THEN NULL
             WHEN has THEN 'recheck'
-            WHEN is_told THEN 'eject' END;
+            WHEN is_told THEN 'eject'
+            ELSE 'recheck' END;  -- told by the other table's trigger, or so a writer says
         -- A new owner who has another role by a row had access before.
         named := CASE WHEN action = 'granted' AND NOT (owns AND has IS TRUE AND NOT is_owner)
             THEN user_id END;

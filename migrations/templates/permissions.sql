@@ -38,6 +38,8 @@ BEGIN
         WHEN owns AND NOT has THEN 'recheck'
         WHEN owns AND NOT had AND both_tables AND NOT is_told THEN 'grant'
         WHEN is_told AND NOT has THEN relay.ejection_after_revoke(bot_id, user_id)
+        -- Told by the other table's trigger, or so a writer says.
+        WHEN NOT (is_told OR has OR owns) THEN 'recheck'
     END;
     named := CASE WHEN action = 'granted' THEN user_id END;
     details := relay.permission_details(

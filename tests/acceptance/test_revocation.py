@@ -114,3 +114,22 @@ async def test_an_event_is_never_silently_dropped(
     assert await platform.connection.fetchval("SELECT count(*) FROM messages") == 0
     await platform.message(world.session, world.bot, world.owner, "this")
     assert (await guest.next("chat_message"))["data"]["content"] == "this"
+
+
+@pytest.mark.parametrize("table", ["permissions", "bots"])
+@pytest.mark.gen_test
+async def test_no_writer_makes_a_revoke_silent(
+    server: RunningServer, platform: Platform, world: World, table: str
+) -> None:
+    """What a transaction has told is a setting of it, which any SQL can set."""
+    user = world.guest if table == "permissions" else world.owner
+    await platform.execute("UPDATE permissions SET role = 'owner'")
+    socket = await server.chat(world.bot, user)
+    async with platform.connection.transaction():
+        told = f"{world.bot}/{user}=revoked:;"
+        await platform.execute("SELECT set_config('relay.told', $1, true)", told)
+        if table == "permissions":
+            await platform.revoke(world.bot, user)
+        else:
+            await platform.execute("UPDATE bots SET owner_id = $1", world.guest)
+    assert await socket.closed() == 4003

@@ -348,7 +348,8 @@ BEGIN
             CASE WHEN owns OR is_owner THEN 'owner' ELSE has_role END);
         effect := CASE WHEN owns THEN NULL
             WHEN has THEN 'recheck'
-            WHEN is_told THEN 'eject' END;
+            WHEN is_told THEN 'eject'
+            ELSE 'recheck' END;  -- told by the other table's trigger, or so a writer says
         -- A new owner who has another role by a row had access before.
         named := CASE WHEN action = 'granted' AND NOT (owns AND has IS TRUE AND NOT is_owner)
             THEN user_id END;
@@ -543,6 +544,8 @@ BEGIN
         WHEN owns AND NOT has THEN 'recheck'
         WHEN owns AND NOT had AND both_tables AND NOT is_told THEN 'grant'
         WHEN is_told AND NOT has THEN relay.ejection_after_revoke(bot_id, user_id)
+        -- Told by the other table's trigger, or so a writer says.
+        WHEN NOT (is_told OR has OR owns) THEN 'recheck'
     END;
     named := CASE WHEN action = 'granted' THEN user_id END;
     details := relay.permission_details(

@@ -51,7 +51,8 @@ class Prober:
         probe = f"probe.{next(self._numbers)}"
         since = self._arena.clock()
         try:
-            async with asyncio.timeout(RECOVERY_LIMIT):
+            # A crash or a copy keeps all of the suite's writers waiting, this one too.
+            async with asyncio.timeout(FAULT_LIMIT):
                 await self._write(probe)
         except TimeoutError:
             self.unanswered.append(f"{probe} after {what!r}: could not be written")

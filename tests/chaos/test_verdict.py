@@ -359,6 +359,18 @@ def test_a_cursor_that_is_not_ones_own_must_be_turned_away(history: History) -> 
     assert history.broken_rules() == ["after revoke", "deceived", "deceived"]
 
 
+def test_a_lost_history_is_a_reason_to_turn_away_any_cursor(history: History) -> None:
+    """Also the own one from before a revoke, of which `access_changed` would be said otherwise."""
+    history.commit(10, 2)
+    forget(history, 10, at=5)
+    history.record.only_told = frozenset({"access_changed"})
+    told = (False, "foreign")
+    history.record.greetings.append(Greeting(2, 20.0, 21.0, lost_cursor(10), *told))
+    assert history.violations() == []
+    history.record.greetings.append(Greeting(3, 20.0, 21.0, cursor(9), *told))
+    assert history.broken_rules() == ["deceived"]
+
+
 def test_a_screen_that_is_not_as_the_tables_are_is_found(history: History) -> None:
     """Of who was there at the end, and has access."""
     history.population.bots.append(Bot("bot-1", "user-2", "session"))

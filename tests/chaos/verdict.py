@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from math import inf
 from typing import NamedTuple
 
@@ -244,9 +244,15 @@ class Verdict:
 
     # What was said.
 
+    def _is_right(self, reasons: Collection[str], greeting: Greeting) -> bool:
+        """Whether that is a reason to turn a cursor away; a lost history always is one."""
+        if greeting.reason == "foreign" and greeting.cursor is not None:
+            return "foreign" in reasons or self._loss_of(greeting.cursor) is not None
+        return greeting.reason in reasons
+
     def _greeting(self, record: Record, greeting: Greeting) -> Iterator[Violation]:
         if record.only_told:
-            if greeting.recovered or greeting.reason not in record.only_told:
+            if greeting.recovered or not self._is_right(record.only_told, greeting):
                 what = f"recovered: {greeting.recovered}, {greeting.reason}"
                 yield self._violation("deceived", record, what, greeting.at)
             return

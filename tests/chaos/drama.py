@@ -51,8 +51,7 @@ class Prober:
         probe = f"probe.{next(self._numbers)}"
         since = self._arena.clock()
         try:
-            # A crash or a copy keeps all of the suite's writers waiting, this one too.
-            async with asyncio.timeout(FAULT_LIMIT):
+            async with asyncio.timeout(RECOVERY_LIMIT):
                 await self._write(probe)
         except TimeoutError:
             self.unanswered.append(f"{probe} after {what!r}: could not be written")

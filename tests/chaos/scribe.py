@@ -51,12 +51,12 @@ class Scribe:
 
         The caller bounds it in time: without Postgres it goes on trying.
         """
-        async with self._lock:
-            while True:
-                async with self._gate.transaction():
-                    if await self._attempt(tag, statements):
-                        return
-                await asyncio.sleep(RETRY_SECONDS)
+        while True:
+            # The lock is not held at the gate: who closes the gate has questions for this scribe.
+            async with self._gate.transaction(), self._lock:
+                if await self._attempt(tag, statements):
+                    return
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _attempt(self, tag: str, statements: Sequence[Statement]) -> bool:
         try:

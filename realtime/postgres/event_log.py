@@ -77,18 +77,22 @@ SELECT last_id AS id, last AS xid,
        NULL::uuid AS subject,
        {_microseconds("last_written_at")} AS written_at, 0 AS size
   FROM relay.floor"""
-# Of the rows that are asked about, those that are there.
-KNOWN = f"""
-SELECT found.* FROM unnest({{xids}}::xid8[], {{ids}}::bigint[]) AS asked(of_xid, of_id)
+
+
+def rows_by_key(columns: str, xids: str, ids: str) -> str:
+    """A query for those of some rows that are still there.
+
+    Args:
+        columns: what is read of each: `HEADS`, or `COLUMNS` with the payload.
+        xids, ids: parameters, as in `$1`: two arrays of equal length.
+    """
+    return f"""
+SELECT found.* FROM unnest({xids}::xid8[], {ids}::bigint[]) AS asked(of_xid, of_id)
  CROSS JOIN LATERAL (
-       SELECT {HEADS} FROM relay.events
+       SELECT {columns} FROM relay.events
         WHERE xid = asked.of_xid AND id = asked.of_id LIMIT 1) AS found"""
-# The payloads of the rows that are asked for.
-PAYLOADS = f"""
-SELECT found.* FROM unnest({{xids}}::xid8[], {{ids}}::bigint[]) AS asked(of_xid, of_id)
- CROSS JOIN LATERAL (
-       SELECT {COLUMNS} FROM relay.events
-        WHERE xid = asked.of_xid AND id = asked.of_id LIMIT 1) AS found"""
+
+
 # Likewise the snapshot, once, and also when there is nothing else; and the database's time.
 _SNAPSHOT = f"""
 SELECT 0::bigint AS id, '0'::xid8 AS xid, NULL::text AS topic, '' AS type,
@@ -98,7 +102,7 @@ SELECT 0::bigint AS id, '0'::xid8 AS xid, NULL::text AS topic, '' AS type,
 _STATE = f"""
 SELECT {_Part.SNAPSHOT} AS part, now.* FROM ({_SNAPSHOT}) AS now
 UNION ALL SELECT {_Part.FLOOR}, floor.* FROM ({FLOOR}) AS floor
-UNION ALL SELECT {_Part.KNOWN}, known.* FROM ({KNOWN.format(xids="$1", ids="$2")}) AS known"""
+UNION ALL SELECT {_Part.KNOWN}, known.* FROM ({rows_by_key(HEADS, "$1", "$2")}) AS known"""
 # Two branches rather than one OR, each with an ORDER BY and a LIMIT: so the index on xid is
 # chosen whatever the statistics of a table that is filled and emptied all day, and no parallel
 # worker is started. Rows at or past xmax come from a restored dump: their ids lie in the future.
@@ -155,7 +159,7 @@ _READ_ACCESS = (
 )
 _READ_EVENTS = _next_page(HEADS, "code IS NULL AND payload IS NOT NULL")
 _READ_PAYLOADS = f"""{_STATE}
-UNION ALL SELECT {_Part.ROW}, found.* FROM ({PAYLOADS.format(xids="$3", ids="$4")}) AS found
+UNION ALL SELECT {_Part.ROW}, found.* FROM ({rows_by_key(COLUMNS, "$3", "$4")}) AS found
  ORDER BY part
 """
 _KEYS = "SELECT inner_key, outer_key FROM relay.cursor_keys ORDER BY signs DESC, number DESC"

@@ -13,9 +13,8 @@ from realtime.postgres.event_log import (
     COLUMNS,
     FLOOR,
     HEADS,
-    KNOWN,
-    PAYLOADS,
     in_order,
+    rows_by_key,
     to_access_change,
     to_anchors,
     to_event,
@@ -61,7 +60,7 @@ SELECT '{which}' AS part, id, xid, topic, type,
 _READ = f"""
 SELECT 'floor' AS part, floor.* FROM ({FLOOR}) AS floor
 UNION ALL
-SELECT 'known', known.* FROM ({KNOWN.format(xids="$8", ids="$9")}) AS known
+SELECT 'known', known.* FROM ({rows_by_key(HEADS, "$8", "$9")}) AS known
 UNION ALL
 {
     _found(
@@ -88,9 +87,9 @@ SELECT 'change', {HEADS} FROM relay.events
 _READ_PAYLOADS = f"""
 SELECT 'floor' AS part, floor.* FROM ({FLOOR}) AS floor
 UNION ALL
-SELECT 'known', known.* FROM ({KNOWN.format(xids="$1", ids="$2")}) AS known
+SELECT 'known', known.* FROM ({rows_by_key(HEADS, "$1", "$2")}) AS known
 UNION ALL
-SELECT 'event', found.* FROM ({PAYLOADS.format(xids="$3", ids="$4")}) AS found
+SELECT 'event', found.* FROM ({rows_by_key(COLUMNS, "$3", "$4")}) AS found
 """
 
 

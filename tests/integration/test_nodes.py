@@ -11,6 +11,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from realtime.postgres.doorbell import ALIVE_SECONDS
+from realtime.postgres.nodes import MetricsQuery
 from realtime.postgres.pool import HearingConnection, connect, open_pool
 from tests.integration.nodes import (
     a_cluster,
@@ -25,13 +26,6 @@ from tests.integration.nodes import (
 )
 from tests.platform import Platform
 from tests.waiting import eventually
-
-if TYPE_CHECKING:
-    from realtime.postgres.pool import Pool
-
-from typing import TYPE_CHECKING
-
-from realtime.postgres.nodes import MetricsQuery
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import Pool

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from realtime.postgres.event_log import is_of, log_end, to_cursor
+from realtime.postgres.log_rows import is_of, log_end, to_cursor
 from realtime.postgres.pool import asking
 from realtime.postgres.socket_table import LIVE
 from realtime.relay import closing

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from realtime.postgres.event_log import (
+from realtime.postgres.log_rows import (
     COLUMNS,
     FLOOR,
     HEADS,

@@ -28,7 +28,7 @@ class Intervals:
     """A refusal is sent at a multiple of this after its handshake began, so that its time tells
     nothing."""
     replay: float = 30.0
-    """How long a client may take to receive one portion of the events it missed."""
+    """How long a client that is owed events may take none of their bytes."""
     timer: float = 86_400.0
     """The longest timer that is set at once: event loops do not accept one of many years."""
     drain_step: float = 0.05

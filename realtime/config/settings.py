@@ -1,8 +1,8 @@
 """Reads the settings from environment variables, and checks them before anything starts.
 
 The command line calls `Settings.from_environ(os.environ)` and hands the settings down; nothing else
-looks at the environment. The error for a bad value is one line that names the variable and says
-what to do. It never repeats the value, which may be a secret in the wrong place.
+of the server looks at the environment. The error for a bad value is one line that names the
+variable and says what to do. It never repeats the value, which may be a secret in the wrong place.
 """
 
 import math

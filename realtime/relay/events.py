@@ -53,8 +53,8 @@ class Event(NamedTuple):
 class AccessKind(StrEnum):
     """What a change of access does. The values are the `type` of the rows in the log.
 
-    A row is read by its columns, not by its type: one with a `code` is a revoke or a recheck; one
-    without a `payload`, or with a `user_id` besides, is a grant.
+    A row is read by its columns first: one with a `code` is a revoke, or, if its type says so, a
+    recheck; one without a `payload`, or with a `user_id` besides, is a grant.
     """
 
     REVOKE = "eject"

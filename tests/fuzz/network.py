@@ -23,7 +23,8 @@ from tests.fuzz.wire import (
 
 PATHS = (
     *("/", "/api/health", "/api/ready", "/api/ws/stats", "/api/ws/connections", "/metrics"),
-    *("/static/realtime.js", "/api/ws/figures", "/api/ws/notifications", "/api/ws/chat/x", "*"),
+    *("/static/realtime.js", "/api/ws/figures", "/api/ws/presence/x"),
+    *("/api/ws/notifications", "/api/ws/chat/x", "*"),
 )
 METHODS = (
     "GET",

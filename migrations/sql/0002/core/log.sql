@@ -11,12 +11,15 @@ ALTER TABLE relay.events ADD COLUMN author uuid;
 -- there, is one step each, however many rows its transaction has.
 CREATE INDEX events_xid_id ON relay.events (xid, id);
 DROP INDEX relay.events_xid;
+COMMENT ON TABLE relay.events IS
+    'One row per event or change of access, written by triggers and functions of relay in the transaction of the writer';
+
 -- All rows about access: those that take it and those that give it.
 CREATE INDEX events_access ON relay.events (xid, id)
     WHERE code IS NOT NULL OR user_id IS NOT NULL OR type = 'grant';
 DROP INDEX relay.events_ejections;
 
--- Which release a process is of: those of 0.1.0 do not say.
+-- Which release a process is of, as a number that grows: those of 0.1.0 do not say, so they are 1.
 ALTER TABLE relay.nodes ADD COLUMN release integer NOT NULL DEFAULT 1;
 
 -- Advanced whenever rings stop telling all, so that a reader knows what it may have missed.

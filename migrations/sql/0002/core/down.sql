@@ -108,3 +108,6 @@ DROP FUNCTION relay.json_data(text);
 DROP FUNCTION relay.json_bounded(text);
 DROP FUNCTION relay.is_too_deep(text);
 DROP FUNCTION relay.json_now();
+
+COMMENT ON TABLE relay.events IS
+    'One row per event, written by triggers and relay.emit in the writer''s own transaction';

@@ -59,7 +59,10 @@ SELECT DISTINCT quote_ident(pg_get_userbyid(p.proowner)) AS owner
    AND NOT (has_schema_privilege(p.proowner, 'relay', 'USAGE')
         AND has_table_privilege(p.proowner, to_regclass('relay.events')::oid, 'INSERT')
         AND has_sequence_privilege(p.proowner, to_regclass('relay.events_id')::oid, 'USAGE')
-        AND has_function_privilege(p.proowner, to_regprocedure('relay.ring(text)')::oid, 'EXECUTE'))
+        AND has_sequence_privilege(p.proowner, to_regclass('relay.bell')::oid, 'USAGE, SELECT')
+        AND has_function_privilege(p.proowner, to_regprocedure('relay.ring(text)')::oid, 'EXECUTE')
+        AND has_function_privilege(
+                p.proowner, to_regprocedure('relay.tell(text,text)')::oid, 'EXECUTE'))
 """
 
 
@@ -92,5 +95,6 @@ def _cannot_write(owner: str) -> Finding:
     return problem(
         f"functions of relay run as {owner}, who may not write the log: writers' statements fail",
         f"make the log's owner the owner of these functions, or grant {owner} USAGE on schema relay"
-        " and on relay.events_id, INSERT on relay.events, EXECUTE on relay.ring",
+        " and on relay.events_id and relay.bell, INSERT on relay.events, EXECUTE on relay.ring and"
+        " relay.tell",
     )

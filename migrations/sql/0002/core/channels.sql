@@ -22,23 +22,23 @@ BEGIN
 END
 $$;
 
--- What it was, on a channel that has a secret name. Without a name there is no ring: to notify a
--- channel without one would fail every writer. The next server that starts makes one.
+-- What it was, on a channel that has a secret name. Not SECURITY DEFINER and without settings of its
+-- own, which cost more than all the rest, each time that nobody has to be rung for. So its names are
+-- qualified, and those who call it have a fixed search_path.
 CREATE OR REPLACE FUNCTION relay.ring(source text) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET trace_notify = off AS $$
+LANGUAGE plpgsql AS $$
 BEGIN
-    IF current_setting('relay.quiet', true) = 'on' THEN
+    IF pg_catalog.current_setting('relay.quiet', true) OPERATOR(pg_catalog.=) 'on' THEN
         RETURN;
     END IF;
-    IF pg_sequence_last_value('relay.bell') IS DISTINCT FROM 2 THEN
-        PERFORM pg_notify('relay_ring_' || pg_sequence_last_value('relay.ring_channel'), source)
-          WHERE pg_sequence_last_value('relay.ring_channel') IS NOT NULL;
+    IF pg_catalog.pg_sequence_last_value('relay.bell') IS DISTINCT FROM 2 THEN
+        PERFORM relay.tell('ring', source);
     END IF;
 END
 $$;
 
--- Notifies a channel, "ring" or "typing", whether the bell is silent or not. For servers.
+-- Notifies a channel, "ring" or "typing", whether the bell is silent or not. Without a name nothing is
+-- told: to notify a channel without one would fail every writer. The next server that starts makes one.
 CREATE FUNCTION relay.tell(channel text, payload text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET trace_notify = off AS $$

@@ -28,10 +28,8 @@ These are reported to a client, by a close code or an error message:
     Unrecoverable                missed events cannot be sent any more
     _Violation                   a frame breaks the WebSocket protocol
 
-`realtime.client` and `realtime.simulate` import nothing of the server's, and have their own:
+`realtime.simulate` imports nothing of the server's, and has its own:
 
-    Closed                       the client's connection is over
-    TokenUnavailable             the application gave the client no token
     SimulateError                the database is no place to simulate in; the command line says it
 
 A `TemplateError` is a mistake in the SQL templates, which the tests find.

@@ -6,6 +6,8 @@ import os
 
 import click
 
+from realtime.errors import CommandError
+
 
 @click.command()
 @click.argument("bot")
@@ -26,6 +28,11 @@ def command(bot: str, url: str | None, given: str | None, user: str | None, as_j
       realtime tail 00000000-0000-4000-8000-0000000000b1      # the demo's bot
       realtime tail "$BOT" --url https://chat.example.org --token "$TOKEN" --json
     """
-    from realtime.tail.command import client_for, run
+    try:
+        from realtime.tail.command import client_for, run
+    except ModuleNotFoundError as error:
+        if error.name != "rowcast":
+            raise
+        raise CommandError("the Python client is missing: pip install rowcast") from error
 
     run(client_for(os.environ, bot, url=url, token=given, user=user), as_json=as_json)

@@ -18,10 +18,10 @@ from typing import Any, Final
 import click
 
 from realtime.auth.signing import has_key, mint
-from realtime.client import Closed, Event, RealtimeClient, Reconnecting
-from realtime.client.rules import CLOSE_CODES
-from realtime.client.tokens import GetToken
 from realtime.errors import CommandError
+from rowcast import Closed, Event, RealtimeClient, Reconnecting
+from rowcast.rules import CLOSE_CODES
+from rowcast.tokens import GetToken
 
 DEFAULT_PORT: Final = 8000
 TOKEN_SECONDS: Final = 3600

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from tornado.ioloop import IOLoop
 
-from realtime.client import RealtimeClient, connect
+from rowcast import RealtimeClient, connect
 from tests.acceptance.console import Chromium
 from tests.acceptance.test_clients_page import PAGE, block_of_the_page
 from tests.platform import Platform

@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from realtime.client import Closed, Event, RealtimeClient, Reconnecting, Timings, connect
+from rowcast import Closed, Event, RealtimeClient, Reconnecting, Timings, connect
 from tests.commands import free_port
 from tests.platform import Platform
 from tests.serving import RunningServer, StartServer, World, token

@@ -43,6 +43,9 @@ class Checkout:
         shutil.copytree(ROOT / "bin", self.root / "bin")
         for requirements in ROOT.glob("requirements*.txt"):
             shutil.copy(requirements, self.root)
+        client = self.root / "clients" / "python"
+        client.mkdir(parents=True)
+        shutil.copy(ROOT / "clients" / "python" / "pyproject.toml", client)
 
     def run(self, script: str, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
         """Run a script; what it called is in `called` afterwards."""
@@ -80,10 +83,11 @@ def test_the_first_run_installs_and_the_second_does_not(checkout: Checkout) -> N
 def test_changed_requirements_are_installed_into_the_same_environment(checkout: Checkout) -> None:
     """A pull that changes them costs one pip run."""
     checkout.run("dev")
-    with (checkout.root / "requirements.txt").open("a") as file:
-        file.write("another\n")
-    checkout.run("dev")
-    assert (checkout.called(VENV), checkout.called(PIP)) == (0, 1)
+    for changed in ("requirements.txt", "clients/python/pyproject.toml"):
+        with (checkout.root / changed).open("a") as file:
+            file.write("another\n")
+        checkout.run("dev")
+        assert (checkout.called(VENV), checkout.called(PIP)) == (0, 1)
 
 
 def test_an_interrupted_installation_starts_afresh(checkout: Checkout) -> None:
@@ -123,7 +127,12 @@ def test_a_python_without_venv_is_one_line(checkout: Checkout) -> None:
 def test_test_checks_everything_then_runs_pytest_with_coverage(checkout: Checkout) -> None:
     """Arguments replace the coverage, which a part of the tests cannot reach."""
     checkout.run("test")
-    steps = ("-m ruff format --check", "-m ruff check", "-m mypy --strict realtime", "-m pytest")
+    steps = (
+        "-m ruff format --check",
+        "-m ruff check",
+        "-m mypy --strict realtime clients/python/src",
+        "-m pytest",
+    )
     assert [checkout.called(step) for step in steps] == [1, 1, 1, 1]
     assert "--cov-fail-under=100" in checkout.calls.read_text()
     checkout.run("test", "-k", "something")

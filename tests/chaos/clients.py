@@ -1,4 +1,4 @@
-"""Clients as an application has them: `realtime.client`, and what each was handed over.
+"""Clients as an application has them: `rowcast`, and what each was handed over.
 
 The client resumes, drops what it knows, and comes back or not by itself; here it is only used, as
 an application uses it, and started again where the user has access again. The wire under it (see
@@ -16,9 +16,9 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from realtime.client import Closed, RealtimeClient, Reconnecting, Timings
-from realtime.client.rules import HEARD_NOTHING
-from realtime.client.transport import open_socket
+from rowcast import Closed, RealtimeClient, Reconnecting, Timings
+from rowcast.rules import HEARD_NOTHING
+from rowcast.transport import open_socket
 from tests.chaos.loader import Loader
 from tests.chaos.population import Seat
 from tests.chaos.record import Ending, Record

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any, NamedTuple
 
-from realtime.client.rules import Closed
-from realtime.client.transport import open_socket
+from rowcast.rules import Closed
+from rowcast.transport import open_socket
 from tests.chaos.access import Access
 from tests.chaos.arena import Arena, make_token
 from tests.chaos.drama import Strike

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from realtime.client.events import parse, resync
+from rowcast.events import parse, resync
 from tests.chaos.loader import Loaded
 from tests.chaos.population import Seat
 from tests.chaos.record import Record

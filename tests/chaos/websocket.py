@@ -1,4 +1,4 @@
-"""The wire under `realtime.client`: it watches what the server sends, and lets the line go.
+"""The wire under `rowcast`: it watches what the server sends, and lets the line go.
 
 The client is the product's own, unchanged, on its own sockets; this is put between by its
 `open_socket`. Through it the suite judges the server by what arrived, while it judges the client by
@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from realtime.client.rules import Closed
-from realtime.client.transport import TornadoSocket
+from rowcast.rules import Closed
+from rowcast.transport import TornadoSocket
 
 RECEIVE_BUFFER = 65536
 """Fixed, so that whoever stops reading is noticed: the kernel would let it grow to megabytes."""

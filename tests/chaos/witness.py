@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from realtime.client import Event
+from rowcast import Event
 from tests.chaos.loader import Loaded
 from tests.chaos.model import Model
 from tests.chaos.record import Greeting, Record, Seen, event_id

@@ -13,9 +13,9 @@ from tornado.testing import bind_unused_port
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
-from realtime.client import transport
-from realtime.client.rules import Closed
-from realtime.client.transport import open_socket
+from rowcast import transport
+from rowcast.rules import Closed
+from rowcast.transport import open_socket
 from tests.waiting import LIMIT, eventually
 
 

@@ -10,8 +10,8 @@ from itertools import count
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from realtime.client import Closed, Event, RealtimeClient, Reconnecting
-from realtime.client.rules import CUT
+from rowcast import Closed, Event, RealtimeClient, Reconnecting
+from rowcast.rules import CUT
 
 URL = "https://relay.example/prefix/"
 TURNS = 20

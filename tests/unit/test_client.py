@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realtime.client import RealtimeClient, Reconnecting, Timings
-from realtime.client.events import parse
+from rowcast import RealtimeClient, Reconnecting, Timings
+from rowcast.events import parse
 from tests.unit.client_fakes import URL, FakeServer, Played, settle
 
 

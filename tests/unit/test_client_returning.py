@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from realtime.client import Closed, Reconnecting, Timings
+from rowcast import Closed, Reconnecting, Timings
 from tests.unit.client_fakes import Played, settle
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from realtime.client import Closed, Reconnecting, Timings
+from rowcast import Closed, Reconnecting, Timings
 from tests.unit.client_fakes import Played, settle
 from tests.waiting import eventually
 

@@ -72,10 +72,13 @@ def test_the_layout_lists_every_package_and_module() -> None:
     """All that the tree has, and nothing that it has not."""
     text = (ROOT / "docs" / "design.md").read_text("utf-8")
     layout = text.partition("\n## Layout\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `(realtime[\w/]*)` \| .* \| ([\w, ]*) \|$", layout, re.MULTILINE)
+    rows = re.findall(
+        r"^\| `((?:realtime|clients)[\w/]*)` \| .* \| ([\w, ]*) \|$", layout, re.MULTILINE
+    )
     listed = {package: set(modules.split(", ")) for package, modules in rows}
     tree: dict[str, set[str]] = {}
-    for path in (ROOT / "realtime").rglob("*.py"):
-        modules = tree.setdefault(str(path.parent.relative_to(ROOT)), set())
-        modules |= {path.stem} - {"__init__"}
+    for root in ("realtime", "clients/python/src"):
+        for path in (ROOT / root).rglob("*.py"):
+            modules = tree.setdefault(str(path.parent.relative_to(ROOT)), set())
+            modules |= {path.stem} - {"__init__"}
     assert listed == tree

@@ -19,8 +19,20 @@ def lines(name: str) -> list[str]:
 
 
 def test_the_wheel_needs_what_hosts_install() -> None:
-    """One says it to pip, the other to hosts that install requirements.txt alone."""
-    assert PROJECT["dependencies"] == lines("requirements.txt")
+    """One says it to pip, the other to hosts that install requirements.txt alone.
+
+    The client is no dependency of the wheel, which is installed where no index has it.
+    """
+    assert ["./clients/python", *PROJECT["dependencies"]] == lines("requirements.txt")
+
+
+def test_the_client_is_a_distribution_that_fits_the_server() -> None:
+    """Both are installed together, so the client takes the server's Tornado; it has its license."""
+    client = ROOT / "clients" / "python"
+    project = tomllib.loads((client / "pyproject.toml").read_text("utf-8"))["project"]
+    assert set(project["dependencies"]) <= set(PROJECT["dependencies"])
+    assert project["requires-python"] == PROJECT["requires-python"]
+    assert (client / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
 
 
 def test_the_build_tool_is_installed_for_the_tests() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ from click.testing import CliRunner, Result
 
 from realtime.auth import signing as dev_tokens
 from realtime.cli.commands import main
-from realtime.client import Event, RealtimeClient, Reconnecting
-from realtime.client.events import parse
 from realtime.config.settings import Settings
 from realtime.dev import command as dev
 from realtime.tail import command as tail
+from rowcast import Event, RealtimeClient, Reconnecting
+from rowcast.events import parse
 
 SECRET = "a secret of at least thirty-two bytes, for tests"
 AT = "2026-01-31T12:00:00.000000Z"
@@ -164,3 +165,14 @@ def test_what_the_user_can_put_right_is_one_line(
     assert words in result.stderr
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_server_without_the_client_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's wheel does not need it, for it is installed where no index has it."""
+    monkeypatch.delitem(sys.modules, "realtime.tail.command")
+    monkeypatch.setitem(sys.modules, "rowcast", None)
+    done = call("bot", "--token", "t")
+    assert (done.exit_code, done.stderr) == (
+        1,
+        "error: the Python client is missing: pip install rowcast\n",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from realtime.client.rules import Timings
+from rowcast.rules import Timings
 
 
 class TypingSignal:

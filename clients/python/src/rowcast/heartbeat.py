@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from realtime.client.rules import Timings
+from rowcast.rules import Timings
 
 MAX_ASKED: Final = 10
 

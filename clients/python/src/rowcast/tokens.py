@@ -8,7 +8,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from realtime.client.rules import TOKEN_REFUSED, Closed
+from rowcast.rules import TOKEN_REFUSED, Closed
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from realtime.client.events import Event, resync, sendable_cursor
+from rowcast.events import Event, resync, sendable_cursor
 
 
 class Progress:

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from realtime.client.address import Address
-from realtime.client.events import Event, parse, unreadable
-from realtime.client.handover import Handover
-from realtime.client.heartbeat import Heartbeat
-from realtime.client.progress import Progress
-from realtime.client.rules import (
+from rowcast.address import Address
+from rowcast.events import Event, parse, unreadable
+from rowcast.handover import Handover
+from rowcast.heartbeat import Heartbeat
+from rowcast.progress import Progress
+from rowcast.rules import (
     FINAL_CODES,
     HEARD_NOTHING,
     NORMAL,
@@ -31,9 +31,9 @@ from realtime.client.rules import (
     Reconnecting,
     Timings,
 )
-from realtime.client.tokens import Tokens, TokenUnavailable
-from realtime.client.transport import OpenSocket, Socket
-from realtime.client.typing_signal import TypingSignal
+from rowcast.tokens import Tokens, TokenUnavailable
+from rowcast.transport import OpenSocket, Socket
+from rowcast.typing_signal import TypingSignal
 
 log = logging.getLogger(__name__)
 

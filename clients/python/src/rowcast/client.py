@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-from realtime.client import transport
-from realtime.client.address import Address
-from realtime.client.events import Event
-from realtime.client.handover import Handover
-from realtime.client.keeper import Keeper, State, World
-from realtime.client.rules import Closed, Reconnecting, Timings
-from realtime.client.tokens import GetToken, Tokens
-from realtime.client.transport import OpenSocket
+from rowcast import transport
+from rowcast.address import Address
+from rowcast.events import Event
+from rowcast.handover import Handover
+from rowcast.keeper import Keeper, State, World
+from rowcast.rules import Closed, Reconnecting, Timings
+from rowcast.tokens import GetToken, Tokens
+from rowcast.transport import OpenSocket
 
 
 class RealtimeClient:

@@ -21,7 +21,7 @@ from tornado.websocket import (
     websocket_connect,
 )
 
-from realtime.client.rules import CUT, Closed
+from rowcast.rules import CUT, Closed
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 """Of the server's: events from rows may be large. Tornado buffers at most 100 MiB."""

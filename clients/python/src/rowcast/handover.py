@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from realtime.client.events import Event
+from rowcast.events import Event
 
 
 class Handover:

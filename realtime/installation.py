@@ -2,6 +2,7 @@
 
 A checkout has `alembic.ini` and `migrations` at its top. The wheel has both in `realtime/database`
 (see pyproject.toml), because a package `migrations` at the top of site-packages could be anybody's.
+The JavaScript client is a package of its own, `clients/javascript`; the wheel has a copy to serve.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ ALEMBIC_INI: Final = PROJECT / "alembic.ini"
 
 TEMPLATES: Final = PROJECT / "migrations" / "templates"
 """The triggers and access functions, before a mapping has filled them."""
+
+JAVASCRIPT_CLIENT: Final = (
+    PROJECT / "clients" / "javascript" / "src" if IS_CHECKOUT else _PACKAGE / "web" / "static"
+)
+"""What is served as `/static/realtime.js`, its types, and the modules that it imports."""
 
 DATA: Final = (
     PROJECT / ".data" if IS_CHECKOUT else Path(os.path.expanduser("~/.local/share/rowcast"))  # noqa: PTH111 - raises nothing

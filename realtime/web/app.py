@@ -8,6 +8,7 @@ from typing import Any
 from tornado.web import Application, RequestHandler, StaticFileHandler
 from tornado.websocket import _WebSocketParams
 
+from realtime.installation import JAVASCRIPT_CLIENT
 from realtime.log_line import LogLine
 from realtime.web import endpoints, metrics
 from realtime.web.handlers import CarefulHandler, NotFoundHandler, log
@@ -51,6 +52,7 @@ def make_app(services: Services) -> Application:
     # One object for all sockets. No ping interval: `pings.py` sends the pings.
     parameters = _WebSocketParams(max_message_size=services.settings.max_message_bytes)
     sockets = {**given, "parameters": parameters}
+    client = {"path": JAVASCRIPT_CLIENT}
     routes: list[Any] = [
         (r"/api/ws/chat/([^/]+)", ChatSocket, sockets),
         (r"/api/ws/notifications", NotificationsSocket, sockets),
@@ -61,7 +63,8 @@ def make_app(services: Services) -> Application:
         (r"/metrics", metrics.PrometheusHandler, given),
         (r"/api/health", endpoints.HealthHandler, given),
         (r"/api/ready", endpoints.ReadyHandler, given),
-        (r"/static/(realtime\.(?:js|d\.ts))", StaticHandler, {"path": STATIC}),
+        (r"/static/(realtime\.(?:js|d\.ts))", StaticHandler, client),
+        (r"/static/(client/[a-z_]+\.js)", StaticHandler, client),
     ]
     if services.settings.console:
         routes += [

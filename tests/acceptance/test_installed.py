@@ -97,7 +97,7 @@ def test_it_migrates_and_serves_from_any_directory(
         address = f"http://127.0.0.1:{ours['PORT']}"
         wait_until(lambda: status_of(f"{address}/api/health") == 200, limit=30, what=address)
         with urllib.request.urlopen(f"{address}/static/realtime.js") as answer:
-            assert answer.read() == (ROOT / "realtime/web/static/realtime.js").read_bytes()
+            assert answer.read() == (ROOT / "clients/javascript/src/realtime.js").read_bytes()
         assert status_of(f"{address}/") == 200
         assert server.stop(signal.SIGTERM) == 0
 

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from realtime.installation import JAVASCRIPT_CLIENT
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route, WebSocketRoute
 
 pytestmark = pytest.mark.browser
 
 HERE = Path(__file__).parent / "javascript"
-STATIC = Path(__file__).parents[2] / "realtime" / "web" / "static"
 ORIGIN = "http://client.test"
-FOLDERS = {"static": STATIC, "javascript": HERE}
+FOLDERS = {"static": JAVASCRIPT_CLIENT, "javascript": HERE}
 NAMES = re.findall(
     r"^scenario\(\s*'(.+)',", (HERE / "scenarios.js").read_text("utf-8"), re.MULTILINE
 )

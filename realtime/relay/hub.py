@@ -57,7 +57,7 @@ class Hub:
     """The sockets of this process, and what each of them is sent.
 
     Args:
-        frame: joins messages into the bytes for a socket.
+        frame: that of the sinks that most sockets have.
         pause: awaited between the slices of a fan-out.
         position: where the reader begins.
         ask_again: called for each socket whose right must be checked again. It must do so, and
@@ -411,7 +411,7 @@ class Hub:
             self._go_live(subscriber, subscriber.since, until)
         elif subscriber.knows_cursors:
             subscriber.gap = None
-            subscriber.sink.send(self._frame([resync(lost)]))
+            subscriber.tell(resync(lost))
             self._go_live(subscriber, until, until)
         else:
             self.dismiss(subscriber, *closing.EVENTS_MISSED)
@@ -482,8 +482,7 @@ class Hub:
 
     def _send_final_message(self, subscriber: Subscriber, change: AccessChange) -> None:
         if change.final_message is not None:
-            message = stamp(change.final_message, change.wire_id, None)
-            subscriber.sink.send(self._frame([message]))
+            subscriber.tell(stamp(change.final_message, change.wire_id, None))
 
 
 def _discard(

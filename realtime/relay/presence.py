@@ -19,7 +19,7 @@ from realtime.relay.errors import Refused
 from realtime.relay.events import AccessChange, AccessKind
 from realtime.relay.hub import FAN_OUT_SLICE, Hub, HubObserver
 from realtime.relay.protocol import bot_of, presence_diff, presence_state, rfc3339
-from realtime.relay.subscriber import Framer, State, Subscriber
+from realtime.relay.subscriber import Framed, State, Subscriber
 
 RECHECK_SECONDS = 12.0
 """How long after an access change its users have no grace, and the others' rows of those who
@@ -263,7 +263,6 @@ class PresenceBroadcaster(HubObserver):
     Args:
         read_remote: reads who has sockets in other processes, for each of some topics. Raises
             Refused if the database cannot be asked.
-        frame: joins messages into the bytes for a socket.
         pause: awaited between bots, and between the slices of a fan-out.
         monotonic: seconds.
         clock: epoch seconds, for the messages' timestamps.
@@ -278,7 +277,6 @@ class PresenceBroadcaster(HubObserver):
         hub: Hub,
         *,
         read_remote: ReadRemotePeople,
-        frame: Framer,
         pause: Callable[[], Awaitable[None]],
         monotonic: Callable[[], float],
         clock: Callable[[], float],
@@ -293,7 +291,6 @@ class PresenceBroadcaster(HubObserver):
         self._hub = hub
         hub.add_observer(self)
         self._read_remote = read_remote
-        self._frame = frame
         self._pause = pause
         self._monotonic = monotonic
         self._clock = clock
@@ -414,10 +411,8 @@ class PresenceBroadcaster(HubObserver):
         if not watchers:
             return
         bot_id, now = bot_of(topic) or "", self._clock()
-        diff_frames = self._frame([presence_diff(bot_id, diff.told(), now)])
-        state_frames = self._frame(
-            [presence_state(bot_id, self._presence.shown(topic).told(), now)]
-        )
+        news = Framed([presence_diff(bot_id, diff.told(), now)])
+        everybody = Framed([presence_state(bot_id, self._presence.shown(topic).told(), now)])
         for number, watcher in enumerate(watchers, 1):
             if number % self._fan_out_slice == 0:
                 await self._pause()
@@ -425,5 +420,6 @@ class PresenceBroadcaster(HubObserver):
                 # It may not be told now. If it stays, it is told everything again.
                 self._told.discard(watcher)
             else:
-                watcher.sink.send(diff_frames if watcher in self._told else state_frames)
+                told = news if watcher in self._told else everybody
+                watcher.sink.send(told.by(watcher.sink.frame))
                 self._told.add(watcher)

@@ -10,13 +10,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Never, TypeVar
+from typing import Any, NamedTuple, Never, TypeVar
 
 from realtime.relay.errors import ErrorCode, MessageError
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _MAX_TEXT = 256
 _T = TypeVar("_T", bool, str)
+
+
+class Message(NamedTuple):
+    """A message on its way to clients."""
+
+    text: bytes
+    """One JSON object."""
+    cursor: str | None = None
+    """Covers all that was sent on its topic up to this message; None: it has no such cursor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,61 +147,61 @@ def rfc3339(epoch: float) -> str:
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def stamp(payload: str, event_id: str, cursor: str | None) -> bytes:
+def stamp(payload: str, event_id: str, cursor: str | None) -> Message:
     """The wire message of an event: its payload with `id` (and `cursor`) spliced in front."""
     field = f'"cursor":"{cursor}",' if cursor else ""
-    return f'{{"id":"{event_id}",{field}{payload[1:]}'.encode()
+    return Message(f'{{"id":"{event_id}",{field}{payload[1:]}'.encode(), cursor or None)
 
 
-def _encode(message: Mapping[str, Any]) -> bytes:
+def _encode(message: Mapping[str, Any]) -> Message:
     # ASCII escapes also carry a lone surrogate that a client may have sent us to echo.
-    return json.dumps(message, separators=(",", ":")).encode("ascii")
+    return Message(json.dumps(message, separators=(",", ":")).encode("ascii"))
 
 
-def connection_established(data: Mapping[str, Any]) -> bytes:
+def connection_established(data: Mapping[str, Any]) -> Message:
     return _encode({"type": "connection_established", "data": data})
 
 
-def pong(timestamp: str | float, cursor: str | None) -> bytes:
+def pong(timestamp: str | float, cursor: str | None) -> Message:
     fields = {} if cursor is None else {"cursor": cursor}
     return _encode({"type": "pong", "timestamp": timestamp, **fields})
 
 
-def error(code: ErrorCode, message: str) -> bytes:
+def error(code: ErrorCode, message: str) -> Message:
     return _encode({"type": "error", "code": code, "message": message})
 
 
-def session_synced(session_id: str, bot_id: str, now: float) -> bytes:
+def session_synced(session_id: str, bot_id: str, now: float) -> Message:
     data = {"session_id": session_id, "bot_id": bot_id, "timestamp": rfc3339(now)}
     return _encode({"type": "session_synced", "data": data})
 
 
-def resync(reason: str) -> bytes:
+def resync(reason: str) -> Message:
     return _encode({"type": "resync", "data": {"reason": reason}})
 
 
-def token_expiring(expires_at: float) -> bytes:
+def token_expiring(expires_at: float) -> Message:
     return _encode({"type": "token_expiring", "data": {"expires_at": rfc3339(expires_at)}})
 
 
-def authenticated(expires_at: float) -> bytes:
+def authenticated(expires_at: float) -> Message:
     return _encode({"type": "authenticated", "data": {"expires_at": rfc3339(expires_at)}})
 
 
-def presence_state(bot_id: str, data: Mapping[str, Any], now: float) -> bytes:
+def presence_state(bot_id: str, data: Mapping[str, Any], now: float) -> Message:
     return _of_bot("presence_state", bot_id, data, now)
 
 
-def presence_diff(bot_id: str, data: Mapping[str, Any], now: float) -> bytes:
+def presence_diff(bot_id: str, data: Mapping[str, Any], now: float) -> Message:
     return _of_bot("presence_diff", bot_id, data, now)
 
 
 def typing_indicator(
     bot_id: str, user_id: str, username: str, is_typing: bool, now: float
-) -> bytes:
+) -> Message:
     data = {"user_id": user_id, "username": username, "is_typing": is_typing}
     return _of_bot("typing_indicator", bot_id, data, now)
 
 
-def _of_bot(kind: str, bot_id: str, data: Mapping[str, Any], now: float) -> bytes:
+def _of_bot(kind: str, bot_id: str, data: Mapping[str, Any], now: float) -> Message:
     return _encode({"type": kind, "bot_id": bot_id, "data": data, "timestamp": rfc3339(now)})

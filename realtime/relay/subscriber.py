@@ -11,19 +11,19 @@ it *paused*: access is checked again, and it holds what arrives. The hub calls e
                        paused
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import Protocol
 
 from realtime.relay.cursor import Cursor
 from realtime.relay.events import AccessChange, AccessKind, Event, Pending
 from realtime.relay.position import Position
-from realtime.relay.protocol import stamp
+from realtime.relay.protocol import Message, stamp
 
 ACCESS_CHANGE_BYTES = 200
 """About the size of an access change without a final message, in bytes."""
 
-Framer = Callable[[Iterable[bytes]], bytes]
+Framer = Callable[[Iterable[Message]], bytes]
 """Joins messages into the bytes that a socket is sent."""
 
 
@@ -33,9 +33,15 @@ nothing. Two that a socket lends are equal, and can be keys."""
 
 
 class Sink(Protocol):
-    """The way to one socket. No method raises or waits; after a close, none does anything."""
+    """The way to one client. No method raises or waits; after a close, none does anything."""
 
-    def send(self, frames: bytes) -> None: ...
+    @staticmethod
+    def frame(messages: Iterable[Message]) -> bytes:
+        """Make the bytes for this kind of sink; those of one kind share the function."""
+        ...
+
+    def send(self, frames: bytes) -> None:
+        """Send what `frame` made."""
 
     def send_rest(self, frames: bytes, sent: int) -> None:
         """Send what is left of the frames, of which a lent callable sent so many bytes."""
@@ -44,7 +50,8 @@ class Sink(Protocol):
         """A callable that may be used until `withdraw` is called; None: not now.
 
         The sink withdraws it before anything waits on the way to the socket, and before a close:
-        the order stays, and nothing follows a close.
+        the order stays, and nothing follows a close. Sinks of one kind alone lend: the kind that
+        the hub was made with.
         """
 
     def close(self, code: int, reason: str) -> None: ...
@@ -61,39 +68,60 @@ class DirectList(Protocol):
     def leave(self, subscriber: "Subscriber") -> None: ...
 
 
-class Delivery:
-    """One page's events of one topic, framed once for all the sockets on it."""
+class Framed:
+    """Messages for many, framed once for each kind of sink."""
 
-    __slots__ = ("_frame", "_position", "events", "frames", "topic")
+    __slots__ = ("_made", "_messages")
+
+    def __init__(self, messages: Iterable[Message]) -> None:
+        self._messages = tuple(messages)
+        self._made: dict[Framer, bytes] = {}
+
+    def by(self, frame: Framer) -> bytes:
+        """The frames for sinks of one kind."""
+        made = self._made.get(frame)
+        if made is None:
+            made = self._made[frame] = frame(self._messages)
+        return made
+
+
+class Delivery:
+    """One page's events of one topic, framed once for all the sockets on it.
+
+    Args:
+        frame: of the kind of sinks that most sockets have.
+    """
+
+    __slots__ = ("_framed", "_position", "events", "frames", "topic")
 
     def __init__(self, topic: str, events: list[Event], position: Position, frame: Framer) -> None:
         self.topic = topic
         self.events = events
         self._position = position
-        self._frame = frame
-        self.frames = self._framed(events, position)
+        self._framed = Framed(self._messages(events, position))
+        self.frames = self._framed.by(frame)
 
-    def frames_since(self, since: Cursor) -> bytes:
-        """The frames for a socket that may see only what came after `since`.
+    def frames_for(self, frame: Framer, since: Cursor | None) -> bytes:
+        """The frames for a socket that may see only what came after `since`, if it has one.
 
         If this read covers less than `since`, they carry `since`, with the newest row of this read:
         the read's own cursor would take the client back to before it was accepted.
         """
+        if since is None:
+            return self._framed.by(frame)
         position = self._position
         if not position.cursor.includes(since):
             position = position.claiming(since)
         events = [event for event in self.events if not since.covers(event.xid)]
         if position is self._position and len(events) == len(self.events):
-            return self.frames
-        return self._framed(events, position)
+            return self._framed.by(frame)
+        return frame(self._messages(events, position))
 
-    def _framed(self, events: list[Event], position: Position) -> bytes:
+    def _messages(self, events: list[Event], position: Position) -> Iterator[Message]:
         last = len(events) - 1
         cursor = position.text(self.topic) if events else None
-        return self._frame(
-            stamp(event.payload or "", event.wire_id, cursor if index == last else None)
-            for index, event in enumerate(events)
-        )
+        for index, event in enumerate(events):
+            yield stamp(event.payload or "", event.wire_id, cursor if index == last else None)
 
 
 class State(Enum):
@@ -190,9 +218,13 @@ class Subscriber:
         if self.is_holding:
             self._hold(delivery, len(delivery.frames))
         elif self.state is State.LIVE:
-            frames = delivery.frames_since(self.since) if self.since else delivery.frames
+            frames = delivery.frames_for(self.sink.frame, self.since)
             if frames:
                 self.sink.send(frames)
+
+    def tell(self, message: Message) -> None:
+        """Send a message of its own."""
+        self.sink.send(self.sink.frame([message]))
 
     def hold(self, change: AccessChange) -> None:
         """Hold an access change until the user and their `since` are known."""

@@ -13,7 +13,7 @@ from typing import NamedTuple, NoReturn
 
 from realtime.relay.hub import Hub
 from realtime.relay.protocol import bot_topic, typing_indicator
-from realtime.relay.subscriber import Framer, State, Subscriber
+from realtime.relay.subscriber import Framed, State, Subscriber
 
 MIN_INTERVAL = 1 / 3
 """Seconds between two indicators of one user on one bot."""
@@ -160,7 +160,6 @@ class TypingBroadcaster:
     """Shows indicators to this process's sockets at once, and hands them on for the others.
 
     Args:
-        frame: joins messages into the bytes for a socket.
         tell: takes indicators to pass on to other processes.
         clock: epoch seconds, for the messages' timestamps.
         tick: seconds between two looks at what is due, while anybody types.
@@ -171,7 +170,6 @@ class TypingBroadcaster:
         indicators: TypingIndicators,
         hub: Hub,
         *,
-        frame: Framer,
         tell: Callable[[Iterable[Indicator]], None],
         clock: Callable[[], float],
         tick: float,
@@ -179,7 +177,6 @@ class TypingBroadcaster:
         self._tick = tick
         self._indicators = indicators
         self._hub = hub
-        self._frame = frame
         self._tell = tell
         self._clock = clock
         self._some = asyncio.Event()
@@ -218,10 +215,10 @@ class TypingBroadcaster:
             message = typing_indicator(
                 one.bot_id, one.user_id, one.username, one.is_typing, self._clock()
             )
-            frames = self._frame([message])
+            framed = Framed([message])
             for subscriber in self._hub.on_topic(bot_topic(one.bot_id)):
                 if subscriber.user_id != one.user_id:
-                    subscriber.sink.send(frames)
+                    subscriber.sink.send(framed.by(subscriber.sink.frame))
         self._tell(indicators)
         if not self._indicators.is_idle:
             self._some.set()

@@ -41,7 +41,7 @@ from realtime.web.acceptor import OpenFiles
 from realtime.web.metrics_source import MetricsSource
 from realtime.web.pings import Pings
 from realtime.web.services import Services
-from realtime.web.sink import frame
+from realtime.web.sink import SocketSink
 from realtime.web.status import Status
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class RelayParts:
         )
         self.hub = Hub(
             position,
-            frame=frame,
+            frame=SocketSink.frame,
             pause=_give_way,
             ask_again=self.rechecks.ask,
             monotonic=time.monotonic,
@@ -144,7 +144,6 @@ def _make_presence(
         Presence(time.monotonic, grace=intervals.presence_grace),
         hub,
         read_remote=socket_table.people_on,
-        frame=frame,
         pause=_give_way,
         monotonic=time.monotonic,
         clock=time.time,
@@ -157,7 +156,6 @@ def _make_typing(hub: Hub, nodes: Nodes, intervals: Intervals) -> TypingBroadcas
     return TypingBroadcaster(
         TypingIndicators(time.monotonic),
         hub,
-        frame=frame,
         tell=nodes.tell,
         clock=time.time,
         tick=intervals.typing_check,

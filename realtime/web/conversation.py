@@ -22,7 +22,7 @@ from realtime.relay.rate_limit import RateLimit, RateVerdict
 from realtime.relay.subscriber import Subscriber
 from realtime.web.handshake import Handshake
 from realtime.web.services import Services
-from realtime.web.sink import PING, SocketSink, frame, pong_frame
+from realtime.web.sink import PING, SocketSink, pong_frame
 from realtime.web.socket_log import log_gone, socket_line
 from realtime.web.token_life import TokenLife
 from realtime.web.websocket import ExplainingProtocol
@@ -222,8 +222,8 @@ class Conversation:
                 raise MessageError(ErrorCode.UNKNOWN_TYPE, "this message type is for chats only")
         return None
 
-    def _send(self, message: bytes) -> None:
-        self._sink.send(frame([message]))
+    def _send(self, message: protocol.Message) -> None:
+        self._sink.send(self._sink.frame([message]))
 
     # Pings.
 

@@ -18,7 +18,7 @@ from realtime.relay.protocol import stamp
 from realtime.relay.resume import Missed, ResumeRequest, Unrecoverable, read_cursor
 from realtime.relay.subscriber import Subscriber
 from realtime.web.services import Services
-from realtime.web.sink import SocketSink, frame
+from realtime.web.sink import SocketSink
 
 REPLAY_BYTES = 262_144
 """How many bytes of missed events are sent before the client must have received them."""
@@ -179,7 +179,7 @@ class Handshake:
     def _send(self, events: Sequence[Event], cursor: str | None) -> None:
         last = len(events) - 1
         self._sink.send(
-            frame(
+            self._sink.frame(
                 stamp(event.payload or "", event.wire_id, cursor if number == last else None)
                 for number, event in enumerate(events)
             )

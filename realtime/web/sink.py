@@ -11,6 +11,7 @@ from contextlib import suppress
 from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 
 from realtime.relay import closing
+from realtime.relay.protocol import Message
 
 PING = b"\x89\x00"
 """A ping frame without a payload (RFC 6455 section 5.5.2)."""
@@ -19,15 +20,6 @@ _FINAL_PONG = 0x8A
 _SHORT = struct.Struct("!BB")
 _MEDIUM = struct.Struct("!BBH")
 _LONG = struct.Struct("!BBQ")
-
-
-def frame(messages: Iterable[bytes]) -> bytes:
-    """Each message as an unmasked, final text frame (RFC 6455 section 5.2), all joined."""
-    parts: list[bytes] = []
-    for message in messages:
-        parts.append(_header(len(message)))
-        parts.append(message)
-    return b"".join(parts)
 
 
 def pong_frame(data: bytes) -> bytes:
@@ -71,6 +63,15 @@ class SocketSink:
         """Called when `socket.send`, which was lent, must not be used any more."""
         self.close_code: int | None = None
         """The code that this server closed the socket with; None: it did not."""
+
+    @staticmethod
+    def frame(messages: Iterable[Message]) -> bytes:
+        """Each message as an unmasked, final text frame (RFC 6455 section 5.2), all joined."""
+        parts: list[bytes] = []
+        for text, _ in messages:
+            parts.append(_header(len(text)))
+            parts.append(text)
+        return b"".join(parts)
 
     @property
     def is_closed(self) -> bool:

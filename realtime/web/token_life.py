@@ -10,10 +10,9 @@ from realtime.auth.keys import KeysUnavailable
 from realtime.auth.tokens import Identity, TokenError, TokenReason
 from realtime.relay import closing
 from realtime.relay.closing import CloseCode
-from realtime.relay.protocol import authenticated, token_expiring
+from realtime.relay.protocol import Message, authenticated, token_expiring
 from realtime.relay.subscriber import Sink
 from realtime.web.services import Services
-from realtime.web.sink import frame
 
 
 class TokenLife:
@@ -41,7 +40,7 @@ class TokenLife:
         if identity.subject != self._subject:
             self._sink.close(*closing.OTHER_USER)
             return
-        self._sink.send(frame([authenticated(identity.expires_at)]))
+        self._send(authenticated(identity.expires_at))
         self._watch(identity.expires_at)
 
     def stop(self) -> None:
@@ -73,5 +72,8 @@ class TokenLife:
         warn_at = self._expires_at - self._services.settings.token_warning_seconds
         if now >= warn_at and not self._is_warned:
             self._is_warned = True
-            self._sink.send(frame([token_expiring(self._expires_at)]))
+            self._send(token_expiring(self._expires_at))
         self._schedule()
+
+    def _send(self, message: Message) -> None:
+        self._sink.send(self._sink.frame([message]))

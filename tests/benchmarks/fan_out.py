@@ -21,8 +21,9 @@ from realtime.relay.cursor import Anchor, Cursor, Database, Key, Signer, Snapsho
 from realtime.relay.events import Event, Page
 from realtime.relay.hub import Hub
 from realtime.relay.position import Position
+from realtime.relay.protocol import Message
 from realtime.relay.subscriber import Subscriber
-from realtime.web.sink import SocketSink, frame
+from realtime.web.sink import SocketSink
 
 ROUNDS = 7
 EVENTS = 40
@@ -44,7 +45,7 @@ class Crowd:
         self.topics = [f"bot:{number:036}" for number in range(topics)]
         self.hub = Hub(
             self._position(0),
-            frame=frame,
+            frame=SocketSink.frame,
             pause=lambda: asyncio.sleep(0),
             ask_again=lambda _subscriber, _pending: None,
             monotonic=time.monotonic,
@@ -114,7 +115,7 @@ async def _delivering(crowd: Crowd, events: int) -> float:
 
 async def _sending(crowd: Crowd, events: int, each: int) -> float:
     """The same bytes by `send` alone."""
-    data = frame([b"x" * 480])
+    data = SocketSink.frame([Message(b"x" * 480)])
     sends = [one.send for one in crowd.sockets]
     begun = time.process_time()
     for number in range(events):

@@ -26,6 +26,7 @@ from realtime.relay.events import AccessChange, AccessKind, Event, Page, Pending
 from realtime.relay.hub import Hub
 from realtime.relay.pace import DEFAULT_LIMITS, PaceLimits
 from realtime.relay.position import Lineage, Position
+from realtime.relay.protocol import Message
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import GapReason, Unrecoverable
@@ -65,9 +66,9 @@ async def while_running(
             await task
 
 
-def frame(messages: Iterable[bytes]) -> bytes:
+def frame(messages: Iterable[Message]) -> bytes:
     """A framing that is easy to undo: one message a line."""
-    return b"".join(message + b"\n" for message in messages)
+    return b"".join(message.text + b"\n" for message in messages)
 
 
 def unframe(frames: bytes) -> list[dict[str, Any]]:
@@ -79,6 +80,10 @@ class LendingSink:
 
     It asserts that what it lends is used by the rules. What it is sent, `take` is given.
     """
+
+    @staticmethod
+    def frame(messages: Iterable[Message]) -> bytes:
+        return frame(messages)
 
     def __init__(self) -> None:
         self.room: int | None = None

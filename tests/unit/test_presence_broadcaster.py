@@ -56,7 +56,6 @@ class OneProcess:
             Presence(lambda: self.now, grace=GRACE_SECONDS),
             self.hub,
             read_remote=self.elsewhere,
-            frame=frame,
             pause=self.pause,
             monotonic=lambda: self.now,
             clock=lambda: NOW,

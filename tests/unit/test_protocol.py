@@ -52,7 +52,7 @@ def outcome(text: str) -> ClientMessage | None:
         return decode_client_message(text)
     except MessageError as error:
         refused = error
-    answer = json.loads(protocol.error(refused.code, refused.message))
+    answer = json.loads(protocol.error(refused.code, refused.message).text)
     assert answer == {"type": "error", "code": refused.code.value, "message": str(refused)}
     return None
 
@@ -174,14 +174,14 @@ def test_any_json(value: object) -> None:
 # What the server says.
 
 
-def decoded(message: bytes) -> dict[str, Any]:
+def decoded(message: protocol.Message) -> dict[str, Any]:
     """Read it as a strict client does: UTF-8, standard JSON, one line."""
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
 
-    assert b"\n" not in message
-    value = json.loads(message.decode("utf-8"), parse_constant=refuse)
+    assert b"\n" not in message.text
+    value = json.loads(message.text.decode("utf-8"), parse_constant=refuse)
     assert isinstance(value, dict)
     return value
 
@@ -242,7 +242,8 @@ def test_stamp(payload: dict[str, Any], event_id: str, cursor: str | None) -> No
     place = {} if cursor is None else {"cursor": cursor}
     text = json.dumps(payload, ensure_ascii=True)
     stamped = stamp(text, event_id, cursor)
-    assert same(json.loads(stamped), {"id": event_id, **place, **json.loads(text)})
+    assert same(json.loads(stamped.text), {"id": event_id, **place, **json.loads(text)})
+    assert stamped.cursor == cursor
 
 
 def same(one: object, other: object) -> bool:
@@ -252,7 +253,7 @@ def same(one: object, other: object) -> bool:
 
 def test_stamp_keeps_utf8() -> None:
     """Text that the database did not escape goes out as UTF-8."""
-    assert stamp('{"type":"ü\u2028"}', "3-9", None) == '{"id":"3-9","type":"ü\u2028"}'.encode()
+    assert stamp('{"type":"ü\u2028"}', "3-9", None).text == '{"id":"3-9","type":"ü\u2028"}'.encode()
 
 
 # Small things.

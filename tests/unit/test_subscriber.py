@@ -1,5 +1,7 @@
 """Tests of `realtime.relay.subscriber`: what one socket is sent, and when."""
 
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from realtime.relay.cursor import Anchor, Cursor
 from realtime.relay.events import AccessChange, AccessKind, Event
 from realtime.relay.position import Position
+from realtime.relay.protocol import Message
 from realtime.relay.subscriber import Delivery, State
 from tests.unit.relay_fakes import (
     BOT,
@@ -43,18 +46,33 @@ def test_the_last_event_carries_the_cursor() -> None:
 def test_framed_once_for_all_that_get_all() -> None:
     """Whoever gets the whole batch gets the same bytes, with or without a `since`."""
     batch = delivery(event(1, 10), event(2, 11), place=at(11))
-    assert batch.frames_since(at(9)) is batch.frames
+    assert batch.frames_for(frame, at(9)) is batch.frames_for(frame, None) is batch.frames
+
+
+def test_each_kind_of_sink_has_its_own_frames() -> None:
+    """Made once for each kind; and each message says which cursor it carries."""
+    made: list[list[str | None]] = []
+
+    def other(messages: Iterable[Message]) -> bytes:
+        made.append([message.cursor for message in messages])
+        return b"other"
+
+    batch = delivery(event(1, 10), event(2, 11), place=at(11))
+    assert [batch.frames_for(other, since) for since in (None, at(9), None)] == [b"other"] * 3
+    assert batch.frames_for(frame, None) == batch.frames
+    assert batch.frames_for(other, at(10)) == b"other"
+    assert made == [[None, "c"], ["c"]]
 
 
 def test_the_rest_carries_the_cursor() -> None:
     """Where the last events are not for a socket, the last that is carries the cursor."""
     batch = delivery(event(1, 12), event(2, 10), place=at(12))
-    assert unframe(batch.frames_since(at(10))) == [{"id": "1-0", "cursor": "c", "type": "x"}]
+    assert unframe(batch.frames_for(frame, at(10))) == [{"id": "1-0", "cursor": "c", "type": "x"}]
 
 
 def test_nothing_is_left() -> None:
     """Where nothing of a batch is for a socket, there are no bytes."""
-    assert delivery(event(1, 10), place=at(10)).frames_since(at(10)) == b""
+    assert delivery(event(1, 10), place=at(10)).frames_for(frame, at(10)) == b""
 
 
 @given(st.lists(st.integers(1, 11)), cursors(), cursors())
@@ -62,7 +80,7 @@ def test_any_since(xids: list[int], place: Cursor, since: Cursor) -> None:
     """A socket gets the events that its `since` does not cover, and no cursor from before it."""
     events = [event(number, xid) for number, xid in enumerate(xids, 1)]
     position = Position(place.naming(Anchor(20, 1, 1)), SIGNER)
-    messages = unframe(Delivery(BOT, events, position, frame).frames_since(since))
+    messages = unframe(Delivery(BOT, events, position, frame).frames_for(frame, since))
     expected = [one.wire_id for one in events if not since.covers(one.xid)]
     assert [message["id"] for message in messages] == expected
     texts = [message["cursor"] for message in messages if "cursor" in message]

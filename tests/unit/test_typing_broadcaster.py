@@ -10,7 +10,6 @@ from tests.unit.relay_fakes import (
     OTHER_BOT,
     access_change,
     at,
-    frame,
     join,
     make_hub,
     make_subscriber,
@@ -33,7 +32,6 @@ class Chat:
         self.relay = TypingBroadcaster(
             self.indicators,
             self.hub,
-            frame=frame,
             tell=self.tell,
             clock=lambda: NOW,
             tick=0,

@@ -182,7 +182,11 @@ class Settings(BaseModel):
         "Seconds over which a process that is told to stop spreads the closing of its sockets.",
     )
     token_warning_seconds: float = _number(
-        60, 0, 3600, "Seconds before a token expires at which its client is warned."
+        60,
+        0,
+        3600,
+        "Seconds before a token expires at which its client is warned. A token that has less than "
+        "twice as long is warned of at half of that.",
     )
     metrics_token: Annotated[SecretStr, AfterValidator(check_header_token)] | None = _text(
         None, "Bearer token for `/metrics`. Unset: there is no `/metrics`, unless `CONSOLE` is on."

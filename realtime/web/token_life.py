@@ -1,5 +1,9 @@
 """Watches one socket's token: warns before it expires, closes after, and takes a new one in time.
 
+Each token is warned of once: `TOKEN_WARNING_SECONDS` before its end, or at half of what was left of
+it when it came, where that is later. A token that lives no longer than that time would be warned of
+as soon as it came, and a client that gets a new one at each warning would do nothing else.
+
 A new token of the same subject costs no database query: changes of access come with the log, not
 with tokens.
 """
@@ -18,13 +22,15 @@ from realtime.web.services import Services
 class TokenLife:
     """Watches one socket's token from the moment it was accepted."""
 
-    __slots__ = ("_expires_at", "_is_warned", "_services", "_sink", "_subject", "_timer")
+    __slots__ = ("_expires_at", "_services", "_sink", "_subject", "_timer", "_warn_at")
 
     def __init__(self, identity: Identity, services: Services, sink: Sink) -> None:
         self._subject = identity.subject
         self._services = services
         self._sink = sink
         self._timer: asyncio.TimerHandle | None = None
+        self._expires_at = 0.0
+        self._warn_at: float | None = None  # None: the client was warned
         self._watch(identity.expires_at)
 
     async def refresh(self, token: str) -> None:
@@ -49,18 +55,19 @@ class TokenLife:
             self._timer.cancel()
 
     def _watch(self, expires_at: float) -> None:
+        if expires_at == self._expires_at:
+            return  # the token that it has
         self.stop()
-        self._expires_at = expires_at
-        self._is_warned = False
-        if expires_at <= self._services.clock():
+        now, settings = self._services.clock(), self._services.settings
+        if expires_at <= now:
             # Accepted within the leeway of the handshake, so it lasts that much longer.
-            self._expires_at += self._services.settings.jwt_leeway_seconds
+            expires_at += settings.jwt_leeway_seconds
+        self._expires_at = expires_at
+        self._warn_at = expires_at - min(settings.token_warning_seconds, (expires_at - now) / 2)
         self._schedule()
 
     def _schedule(self) -> None:
-        due = self._expires_at
-        if not self._is_warned:
-            due -= self._services.settings.token_warning_seconds
+        due = self._expires_at if self._warn_at is None else self._warn_at
         delay = min(max(due - self._services.clock(), 0.0), self._services.intervals.timer)
         self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
 
@@ -69,9 +76,8 @@ class TokenLife:
         if now >= self._expires_at:
             self._sink.close(CloseCode.UNAUTHENTICATED, TokenReason.EXPIRED)
             return
-        warn_at = self._expires_at - self._services.settings.token_warning_seconds
-        if now >= warn_at and not self._is_warned:
-            self._is_warned = True
+        if self._warn_at is not None and now >= self._warn_at:
+            self._warn_at = None
             self._send(token_expiring(self._expires_at))
         self._schedule()
 

@@ -200,7 +200,7 @@ async def test_4001_a_token_that_is_missing_or_bad_is_refused(
 async def test_4001_a_token_that_expires_on_an_open_socket_closes_it(
     server: RunningServer, platform: Platform, world: World
 ) -> None:
-    """After a warning, which comes at once where little is left."""
+    """After a warning, which comes at half of a short life."""
     del platform
     url = server.ws_url(f"/api/ws/chat/{world.bot}", token=token(world.guest, ttl=1))
     guest = await server.connect(url)

@@ -129,7 +129,7 @@ async def test_a_token_that_expires_is_renewed_on_the_open_connection(
     client = client_of(
         server,
         world,
-        token=token(world.guest, ttl=30),
+        token=token(world.guest, ttl=2),
         get_token=get_token,
         on_reconnecting=told.append,
     )

@@ -1,0 +1,109 @@
+"""When a socket's client is warned that its token expires, and when the socket is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from realtime.auth.tokens import Identity
+from realtime.config.intervals import Intervals
+from realtime.config.settings import Settings
+from realtime.relay.protocol import Message
+from realtime.web.services import Services
+from realtime.web.token_life import TokenLife
+
+NOW = 1000.0
+SETTINGS = Settings.from_environ({"DATABASE_URL": "postgresql://h/d", "JWT_SECRET": "s" * 32})
+
+
+class Socket:
+    """What was sent on it, at which time, and the code that closed it."""
+
+    def __init__(self, *lives: float) -> None:
+        """The life of each token in seconds: the first one's, and those of later `refresh`es."""
+        self.now = NOW
+        self.sent: list[tuple[float, str]] = []
+        self.code: int | None = None
+        self._lives = [*lives]
+        services = SimpleNamespace(
+            clock=lambda: self.now,
+            settings=SETTINGS,
+            # The clock is read at each turn of the timer.
+            intervals=Intervals(timer=0.0),
+            verifier=self,
+        )
+        self.life = TokenLife(self._next(), cast(Services, services), cast(Any, self))
+
+    def _next(self) -> Identity:
+        return Identity("ada", is_admin=False, expires_at=self.now + self._lives.pop(0))
+
+    async def verify(self, _token: str, *, leeway: bool) -> Identity:
+        assert not leeway
+        return self._next()
+
+    @staticmethod
+    def frame(messages: Iterable[Message]) -> bytes:
+        (message,) = messages
+        return message.text
+
+    def send(self, frame: bytes) -> None:
+        self.sent.append((self.now - NOW, json.loads(frame)["type"]))
+
+    def close(self, code: int, _reason: str) -> None:
+        self.code = code
+
+    async def pass_to(self, seconds: float) -> None:
+        """Let the time come, and let the timer see it."""
+        self.now = NOW + seconds
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    @property
+    def warnings(self) -> list[float]:
+        return [at for at, kind in self.sent if kind == "token_expiring"]
+
+
+@pytest.mark.parametrize(("life", "due"), [(600, 540), (120, 60), (60, 30), (2, 1), (0, 2.5)])
+@pytest.mark.gen_test
+async def test_each_token_is_warned_of_once(life: float, due: float) -> None:
+    """A minute before its end, or at half of its life; then the socket is closed.
+
+    One that was accepted within the leeway has what the leeway gives it.
+    """
+    socket = Socket(life)
+    await socket.pass_to(due - 0.1)
+    assert socket.warnings == []
+    await socket.pass_to(due)
+    assert socket.warnings == [due]
+    await socket.pass_to(2 * due - 0.1)
+    assert socket.warnings == [due]
+    await socket.pass_to(700)
+    assert socket.code == 4001
+
+
+@pytest.mark.gen_test
+async def test_a_new_token_is_not_warned_of_at_once() -> None:
+    """Tokens of a minute, renewed at each warning: two in a minute, and no more."""
+    socket = Socket(60, 60, 60, 60, 60)
+    for second in range(61):
+        await socket.pass_to(second)
+        if len(socket.warnings) > len(socket.sent) - len(socket.warnings):
+            await socket.life.refresh("another")
+    assert socket.warnings == [30, 60]
+    socket.life.stop()
+
+
+@pytest.mark.gen_test
+async def test_the_same_token_again_is_not_warned_of_again() -> None:
+    """An issuer that keeps its tokens gives the same one to every question."""
+    socket = Socket(60, 30)
+    await socket.pass_to(30)
+    await socket.life.refresh("the same: it ends at the same moment")
+    await socket.pass_to(59)
+    assert socket.warnings == [30]
+    socket.life.stop()

@@ -86,7 +86,8 @@ class Hub:
         self._topics: dict[str, Audience] = {}
         self._users: dict[str, set[Subscriber]] = {}
         self._unidentified: set[Subscriber] = set()
-        self._stopped: set[Subscriber] = set()
+        self._open: set[Subscriber] = set()
+        """The sockets that are not closing."""
         self._counters = counters or Counters(monotonic)
         self._frame = frame
         self._pause = pause
@@ -112,6 +113,8 @@ class Hub:
     def subscribe(self, subscriber: Subscriber) -> None:
         """Hold the topic's events for it from now on, until `go_live`."""
         self._subscribers.add(subscriber)
+        if subscriber.is_socket:
+            self._open.add(subscriber)
         audience = self._topics.get(subscriber.topic)
         if audience is None:
             audience = self._topics[subscriber.topic] = Audience()
@@ -128,32 +131,31 @@ class Hub:
     def _remove(self, subscriber: Subscriber) -> None:
         """Remove the socket; it may be removed already."""
         self._subscribers.discard(subscriber)
-        self._stopped.discard(subscriber)
         self._unidentified.discard(subscriber)
         _discard(self._topics, subscriber.topic, subscriber)
         if subscriber.user_id is not None:
             _discard(self._users, subscriber.user_id, subscriber)
 
     def __len__(self) -> int:
-        """The number of sockets."""
+        """The number of subscribers."""
         return len(self._subscribers)
 
     @property
     def open_count(self) -> int:
-        """How many there are that are not closing."""
-        return len(self._subscribers) - len(self._stopped)
+        """The number of sockets that are not closing."""
+        return len(self._open)
 
     def __iter__(self) -> Iterator[Subscriber]:
-        """All sockets, as of now."""
+        """All subscribers, as of now."""
         return iter(tuple(self._subscribers))
 
     def joined(self) -> Iterator[Subscriber]:
-        """The sockets that were accepted and are not closing."""
+        """The subscribers that were accepted and are not closing."""
         return (one for one in self if one.is_joined)
 
     def count_of(self, user_id: str) -> int:
         """How many sockets the user has."""
-        return len(self._users.get(user_id, ()))
+        return sum(one.is_socket for one in self._users.get(user_id, ()))
 
     def on_topic(self, topic: str) -> Iterator[Subscriber]:
         """The sockets that are live on a topic."""
@@ -251,8 +253,7 @@ class Hub:
         """Send it nothing more. It counts as gone, even if its close takes time."""
         was_joined = subscriber.is_joined
         subscriber.stop()
-        if subscriber in self._subscribers:
-            self._stopped.add(subscriber)
+        self._open.discard(subscriber)
         if was_joined:
             for observer in self._observers:
                 observer.left(subscriber)
@@ -411,7 +412,7 @@ class Hub:
             self._go_live(subscriber, subscriber.since, until)
         elif subscriber.knows_cursors:
             subscriber.gap = None
-            subscriber.tell(resync(lost))
+            subscriber.tell(resync(lost, bot_of(subscriber.topic)))
             self._go_live(subscriber, until, until)
         else:
             self.dismiss(subscriber, *closing.EVENTS_MISSED)

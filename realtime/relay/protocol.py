@@ -50,7 +50,34 @@ class Authenticate:
     token: str
 
 
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    cursor: str | None
+    """None: the client sent none."""
+    wants_presence: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    pass
+
+
 ClientMessage = Ping | Typing | SessionSync | Authenticate
+"""What a client says on a socket for one topic."""
+MultiMessage = ClientMessage | Subscribe | Unsubscribe
+"""What a client says on a socket for many."""
+
+
+class Target(NamedTuple):
+    """Which subscription of a socket for many topics a message is about."""
+
+    bot_id: str | None
+    """None: the user's own notifications."""
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The fields by which a message names it."""
+        return {"notifications": True} if self.bot_id is None else {"bot_id": self.bot_id}
 
 
 def decode_client_message(text: str) -> ClientMessage:
@@ -60,7 +87,33 @@ def decode_client_message(text: str) -> ClientMessage:
         MessageError: with the code and words of the `error` reply. Nothing else is raised, whatever
             the text.
     """
+    return _decode(_parse_object(text))
+
+
+def decode_multi_message(text: str) -> tuple[Target | None, MultiMessage]:
+    """Read one text frame of a client that may have many subscriptions, and what it is about.
+
+    Target: None: it is about none of them.
+
+    Raises:
+        MessageError: as `decode_client_message` does.
+    """
     message = _parse_object(text)
+    match message.get("type"):
+        case "subscribe":
+            return _target(message), Subscribe(_cursor(message), _wants_presence(message))
+        case "unsubscribe":
+            return _target(message), Unsubscribe()
+        case "typing" | "session_sync":
+            _field(message, "bot_id", str)
+            return _target(message), _decode(message)
+        case "ping" if _data(message).keys() & {"bot_id", "notifications"}:
+            return _target(message), _decode(message)
+        case _:
+            return None, _decode(message)
+
+
+def _decode(message: Mapping[str, Any]) -> ClientMessage:
     match message.get("type"):
         case "ping":
             return Ping(_timestamp(message))
@@ -91,9 +144,32 @@ def _refuse_constant(name: str) -> Never:
     raise ValueError(f"{name} is not JSON")
 
 
-def _field(message: Mapping[str, Any], name: str, kind: type[_T]) -> _T:
+def _data(message: Mapping[str, Any]) -> dict[str, Any]:
     data = message.get("data")
-    value = data.get(name) if isinstance(data, dict) else None
+    return data if isinstance(data, dict) else {}
+
+
+def _target(message: Mapping[str, Any]) -> Target:
+    data = _data(message)
+    if data.get("notifications") is True and "bot_id" not in data:
+        return Target(None)
+    if "notifications" in data:
+        words = "data must have either bot_id or notifications, which is true"
+        raise MessageError(ErrorCode.INVALID_MESSAGE, words)
+    bot_id = _short(_field(message, "bot_id", str), "data.bot_id")
+    return Target(canonical_uuid(bot_id) or bot_id)
+
+
+def _cursor(message: Mapping[str, Any]) -> str | None:
+    return _field(message, "cursor", str) if "cursor" in _data(message) else None
+
+
+def _wants_presence(message: Mapping[str, Any]) -> bool:
+    return "presence" in _data(message) and _field(message, "presence", bool)
+
+
+def _field(message: Mapping[str, Any], name: str, kind: type[_T]) -> _T:
+    value = _data(message).get(name)
     if isinstance(value, kind):
         return value
     word = "a string" if kind is str else "true or false"
@@ -136,6 +212,10 @@ def user_topic(user_id: str) -> str:
     return f"user:{user_id}"
 
 
+SOCKET_TOPIC = "socket"
+"""The topic of a socket for many topics itself. No event is on it."""
+
+
 def bot_of(topic: str) -> str | None:
     """The bot's id where the topic is a bot's."""
     kind, _, identifier = topic.partition(":")
@@ -158,26 +238,43 @@ def _encode(message: Mapping[str, Any]) -> Message:
     return Message(json.dumps(message, separators=(",", ":")).encode("ascii"))
 
 
+def _named(target: Target | None) -> dict[str, Any]:
+    """The fields that a message has on a socket for many topics, and on no other."""
+    return {} if target is None else target.named
+
+
 def connection_established(data: Mapping[str, Any]) -> Message:
     return _encode({"type": "connection_established", "data": data})
 
 
-def pong(timestamp: str | float, cursor: str | None) -> Message:
+def subscribed(target: Target, data: Mapping[str, Any]) -> Message:
+    return _encode({"type": "subscribed", **target.named, "data": data})
+
+
+def unsubscribed(target: Target, code: int, reason: str) -> Message:
+    data = {"code": code, "reason": reason}
+    return _encode({"type": "unsubscribed", **target.named, "data": data})
+
+
+def pong(timestamp: str | float, cursor: str | None, target: Target | None = None) -> Message:
     fields = {} if cursor is None else {"cursor": cursor}
-    return _encode({"type": "pong", "timestamp": timestamp, **fields})
+    return _encode({"type": "pong", **_named(target), "timestamp": timestamp, **fields})
 
 
-def error(code: ErrorCode, message: str) -> Message:
-    return _encode({"type": "error", "code": code, "message": message})
+def error(code: ErrorCode, message: str, target: Target | None = None) -> Message:
+    return _encode({"type": "error", **_named(target), "code": code, "message": message})
 
 
-def session_synced(session_id: str, bot_id: str, now: float) -> Message:
+def session_synced(
+    session_id: str, bot_id: str, now: float, target: Target | None = None
+) -> Message:
     data = {"session_id": session_id, "bot_id": bot_id, "timestamp": rfc3339(now)}
-    return _encode({"type": "session_synced", "data": data})
+    return _encode({"type": "session_synced", **_named(target), "data": data})
 
 
-def resync(reason: str) -> Message:
-    return _encode({"type": "resync", "data": {"reason": reason}})
+def resync(reason: str, bot_id: str | None) -> Message:
+    named = {} if bot_id is None else {"bot_id": bot_id}
+    return _encode({"type": "resync", **named, "data": {"reason": reason}})
 
 
 def token_expiring(expires_at: float) -> Message:

@@ -1,4 +1,7 @@
-"""One socket as the relay sees it: whether it may be sent events, and from which position on.
+"""One subscription to a topic: whether it may be sent events, and from which position on.
+
+Nearly always a socket has one. Of a socket at `/api/ws`, each of its subscriptions is a subscriber,
+and so is the socket itself: on a topic that has no events, for what ends the socket ends it there.
 
 A subscriber is *joining* while the database is asked for its user's access: it holds what arrives.
 The answer has a cursor, `since`. What `since` covers is not for this socket, everything else is.
@@ -60,6 +63,24 @@ class Sink(Protocol):
     def is_idle(self) -> bool:
         """Whether nothing waits to be taken by the other side."""
         ...
+
+
+class HoldLimit:
+    """How many bytes may be held for one socket, by all its subscribers together."""
+
+    __slots__ = ("_free",)
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+
+    def take(self, size: int) -> bool:
+        """Count bytes that are held; False: they are too many, and must be given back."""
+        self._free -= size
+        return self._free >= 0
+
+    def give_back(self, size: int) -> None:
+        """They are held no longer."""
+        self._free += size
 
 
 class DirectList(Protocol):
@@ -132,14 +153,16 @@ class State(Enum):
 
 
 class Subscriber:
-    """A socket's subscription to its one topic.
+    """A socket's subscription to one topic.
 
     Args:
-        topic: `bot:<uuid>` or `user:<uuid>`.
-        connection_id: unique per socket.
+        topic: `bot:<uuid>` or `user:<uuid>`, or `protocol.SOCKET_TOPIC`.
+        connection_id: unique per subscriber.
         opened_at: epoch seconds.
         sink: the way to the socket.
-        hold_bytes: how many bytes may be held while joining or paused.
+        hold: how many bytes may be held while joining or paused.
+        socket_id: the connection's id of the socket, where this is one of its subscriptions. None:
+            this is the socket.
         knows_cursors: whether the client has shown that it can resume, and understands `resync`.
         wants_presence: whether it asks to be told who else is there.
     """
@@ -147,7 +170,7 @@ class Subscriber:
     __slots__ = (
         "_held",
         "_held_bytes",
-        "_hold_bytes",
+        "_hold_limit",
         "audience",
         "connection_id",
         "cursor",
@@ -159,6 +182,7 @@ class Subscriber:
         "send_now",
         "since",
         "sink",
+        "socket_id",
         "state",
         "topic",
         "user_id",
@@ -173,12 +197,14 @@ class Subscriber:
         sink: Sink,
         *,
         opened_at: float,
-        hold_bytes: int,
+        hold: HoldLimit,
+        socket_id: str | None = None,
         knows_cursors: bool = False,
         wants_presence: bool = False,
     ) -> None:
         self.topic = topic
         self.connection_id = connection_id
+        self.socket_id = socket_id
         self.sink = sink
         self.opened_at = opened_at
         self.knows_cursors = knows_cursors
@@ -199,10 +225,15 @@ class Subscriber:
         """What its sink lent, while it is in the list of those that are sent to directly."""
         self.has_overflowed = False
         """Whether too much had to be held. Then everything that was held is dropped."""
-        self._hold_bytes = hold_bytes
+        self._hold_limit = hold
         self._held: list[Delivery | AccessChange] = []
         """What is held: deliveries, and access changes that name its user."""
         self._held_bytes = 0
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether it counts as a socket, and not as one of several subscriptions of one."""
+        return self.socket_id is None
 
     @property
     def is_joined(self) -> bool:
@@ -231,16 +262,19 @@ class Subscriber:
         self._hold(change, ACCESS_CHANGE_BYTES + len(change.final_message or ""))
 
     def _hold(self, item: Delivery | AccessChange, size: int) -> None:
-        self._held_bytes += size
-        self.has_overflowed = self._held_bytes > self._hold_bytes
         if self.has_overflowed:
-            self._held.clear()
-        else:
+            return
+        self._held_bytes += size
+        if self._hold_limit.take(size):
             self._held.append(item)
+        else:
+            self.hold_anew()
+            self.has_overflowed = True
 
     def hold_anew(self) -> None:
         """Forget what was held: it will be read from the log."""
         self._held.clear()
+        self._hold_limit.give_back(self._held_bytes)
         self._held_bytes = 0
         self.has_overflowed = False
 
@@ -264,7 +298,7 @@ class Subscriber:
     def stop(self) -> None:
         """Send nothing more, even if something still refers to this subscriber."""
         self.state = State.STOPPED
-        self._held = []
+        self.hold_anew()
         self.leave_direct()
 
     def leave_direct(self) -> None:

@@ -176,7 +176,7 @@ class Server:
     async def _drain(self, http: HTTPServer) -> None:
         """Close every socket, spread over the drain time so that they do not return at once."""
         self.web.status.is_draining = True
-        leaving = list(self.hub)
+        leaving = [one for one in self.hub if one.is_socket]
         if leaving:
             delay = min(self._drain_seconds / len(leaving), self._intervals.drain_step)
             for subscriber in leaving:

@@ -19,7 +19,7 @@ from realtime.relay.admission import Admission
 from realtime.relay.closing import CloseCode
 from realtime.relay.errors import ErrorCode, MessageError, Refused
 from realtime.relay.rate_limit import RateLimit, RateVerdict
-from realtime.relay.subscriber import Subscriber
+from realtime.relay.subscriber import HoldLimit, Subscriber
 from realtime.web.handshake import Handshake
 from realtime.web.services import Services
 from realtime.web.sink import PING, SocketSink, pong_frame
@@ -148,7 +148,7 @@ class Conversation:
             self._connection_id,
             self._sink,
             opened_at=self._services.clock(),
-            hold_bytes=self._services.settings.send_buffer_bytes,
+            hold=HoldLimit(self._services.settings.send_buffer_bytes),
             knows_cursors=request.knows_cursors,
             wants_presence=request.wants_presence and protocol.bot_of(topic) is not None,
         )

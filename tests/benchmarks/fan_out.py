@@ -22,7 +22,7 @@ from realtime.relay.events import Event, Page
 from realtime.relay.hub import Hub
 from realtime.relay.position import Position
 from realtime.relay.protocol import Message
-from realtime.relay.subscriber import Subscriber
+from realtime.relay.subscriber import HoldLimit, Subscriber
 from realtime.web.sink import SocketSink
 
 ROUNDS = 7
@@ -62,7 +62,7 @@ class Crowd:
         stream = IOStream(ours, max_write_buffer_size=1_000_000)
         self._stack.callback(stream.close)
         sink = SocketSink(stream, lambda _code, _reason: None)
-        one = Subscriber(topic, "c", sink, opened_at=0.0, hold_bytes=1_000_000)
+        one = Subscriber(topic, "c", sink, opened_at=0.0, hold=HoldLimit(1_000_000))
         self.hub.subscribe(one)
         self.hub.identify(one, f"user {len(self._others)}", "somebody")
         self.hub.go_live(one, Cursor(0))

@@ -17,7 +17,7 @@ from realtime.postgres.socket_table import SocketTable
 from realtime.relay.errors import Refused
 from realtime.relay.presence import Person
 from realtime.relay.protocol import bot_topic, user_topic
-from realtime.relay.subscriber import Subscriber
+from realtime.relay.subscriber import HoldLimit, Subscriber
 from tests.integration.nodes import FREQUENT
 from tests.platform import Platform
 from tests.unit.relay_fakes import START, make_hub
@@ -68,7 +68,7 @@ class Process:
         )
 
     def come(self, topic: str, user_id: str, username: str = "gus") -> Subscriber:
-        socket = Subscriber(topic, str(uuid4()), Nowhere(), opened_at=1000.5, hold_bytes=0)
+        socket = Subscriber(topic, str(uuid4()), Nowhere(), opened_at=1000.5, hold=HoldLimit(0))
         self.hub.subscribe(socket)
         self.hub.identify(socket, user_id, username)
         self.hub.go_live(socket, START)

@@ -13,7 +13,7 @@ from realtime.relay.events import AccessChange, Event
 from realtime.relay.hub import Hub
 from realtime.relay.recheck import RecheckResult
 from realtime.relay.resume import Floor, LogState, TopicHistory
-from realtime.relay.subscriber import State, Subscriber
+from realtime.relay.subscriber import HoldLimit, State, Subscriber
 from tests.unit.relay_fakes import (
     ADA,
     BOT,
@@ -95,7 +95,7 @@ class Watched(LendingSink):
         super().__init__()
         self.log, self.user, self.topic = log, user, topic
         self.subscriber = Numbered(
-            topic, str(number), self, opened_at=0, hold_bytes=hold_bytes, knows_cursors=knows
+            topic, str(number), self, opened_at=0, hold=HoldLimit(hold_bytes), knows_cursors=knows
         )
         self.answer: tuple[bool, Cursor] | None = None
         self.asked_at = 0

@@ -30,7 +30,7 @@ from realtime.relay.protocol import Message
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import GapReason, Unrecoverable
-from realtime.relay.subscriber import SendNow, Subscriber
+from realtime.relay.subscriber import HoldLimit, SendNow, Subscriber
 from tests.waiting import eventually
 
 BOT = "bot:b1"
@@ -211,11 +211,21 @@ def make_relay(
 
 
 def make_subscriber(
-    topic: str = BOT, *, hold_bytes: int = 10_000, knows_cursors: bool = False
+    topic: str = BOT,
+    *,
+    hold_bytes: int = 10_000,
+    knows_cursors: bool = False,
+    socket_id: str | None = None,
 ) -> tuple[Subscriber, RecordingSink]:
     sink = RecordingSink()
     subscriber = Subscriber(
-        topic, "c1", sink, opened_at=0.0, hold_bytes=hold_bytes, knows_cursors=knows_cursors
+        topic,
+        "c1",
+        sink,
+        opened_at=0.0,
+        hold=HoldLimit(hold_bytes),
+        socket_id=socket_id,
+        knows_cursors=knows_cursors,
     )
     return subscriber, sink
 
@@ -227,9 +237,10 @@ def join(
     *,
     since: Cursor = START,
     knows_cursors: bool = False,
+    socket_id: str | None = None,
 ) -> tuple[Subscriber, RecordingSink]:
     """A socket all the way in."""
-    subscriber, sink = make_subscriber(topic, knows_cursors=knows_cursors)
+    subscriber, sink = make_subscriber(topic, knows_cursors=knows_cursors, socket_id=socket_id)
     hub.subscribe(subscriber)
     hub.identify(subscriber, user_id, f"{user_id}'s name")
     subscriber.cursor = "told"

@@ -9,6 +9,7 @@ from realtime.relay.cursor import Anchor, Cursor
 from realtime.relay.events import AccessChange, Event
 from realtime.relay.hub import LOOK_AGAIN_SECONDS, PORTION_SECONDS, HubObserver
 from realtime.relay.position import Position
+from realtime.relay.protocol import SOCKET_TOPIC
 from realtime.relay.subscriber import State, Subscriber
 from tests.unit.relay_fakes import (
     ADA,
@@ -112,6 +113,20 @@ def test_who_is_closing_is_not_open() -> None:
     hub.stop(going)
     assert (hub.open_count, len(hub)) == (1, 1)
     assert list(hub) == [staying]
+
+
+def test_subscriptions_of_one_socket_are_no_sockets() -> None:
+    """A socket counts once, however many subscriptions it has; they are sent to as all others."""
+    hub = make_hub()
+    socket, _ = join(hub, topic=SOCKET_TOPIC)
+    sinks = [
+        join(hub, topic=topic, socket_id=socket.connection_id)[1] for topic in (BOT, OTHER_BOT)
+    ]
+    assert (hub.open_count, hub.count_of(ADA), len(hub), len(set(hub.joined()))) == (1, 1, 3, 3)
+    read(hub, at(10), "c", event(1, 10), event(2, 10, OTHER_BOT))
+    assert [sink.ids for sink in sinks] == [[1], [2]]
+    hub.stop(socket)
+    assert (hub.open_count, len(hub)) == (0, 3)
 
 
 def test_who_is_gone_is_forgotten() -> None:

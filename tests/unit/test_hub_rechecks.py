@@ -77,7 +77,7 @@ def test_lost_and_regained(change: AccessChange | Event, knows_cursors: bool) ->
     stay(hub, subscriber, at(11))
     read(hub, at(12), "e")
     if knows_cursors:
-        resync = {"type": "resync", "data": {"reason": "access_changed"}}
+        resync = {"type": "resync", "bot_id": "b1", "data": {"reason": "access_changed"}}
         assert (sink.closed, sink.messages[0], sink.ids) == (None, resync, [3])
         read(hub, at(12), "f")
         assert hub.cursor_of(subscriber) == "f"
@@ -201,7 +201,7 @@ def test_a_gap_is_told() -> None:
     assert (chat.state, sink.messages, hub.cursor_of(chat)) == (State.PAUSED, [], "c")
     stay(hub, chat, at(20))
     read(hub, at(25), "f")
-    assert sink.messages[0] == {"type": "resync", "data": {"reason": "too_old"}}
+    assert sink.messages[0] == {"type": "resync", "bot_id": "b1", "data": {"reason": "too_old"}}
     assert (sink.ids, sink.closed) == ([2], None)
     read(hub, at(26), "g", event(3, 26))
     assert (sink.ids, hub.cursor_of(chat)) == ([2, 3], "g")

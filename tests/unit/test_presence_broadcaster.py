@@ -12,7 +12,7 @@ from realtime.relay.errors import Refused
 from realtime.relay.hub import Hub
 from realtime.relay.presence import Person, Presence, PresenceBroadcaster
 from realtime.relay.protocol import rfc3339
-from realtime.relay.subscriber import Subscriber
+from realtime.relay.subscriber import HoldLimit, Subscriber
 from tests.unit.relay_fakes import (
     ADA,
     BOT,
@@ -79,7 +79,7 @@ class OneProcess:
     ) -> tuple[Subscriber, RecordingSink]:
         sink = RecordingSink()
         subscriber = Subscriber(
-            topic, "c", sink, opened_at=opened_at, hold_bytes=99, wants_presence=asks
+            topic, "c", sink, opened_at=opened_at, hold=HoldLimit(99), wants_presence=asks
         )
         self.hub.subscribe(subscriber)
         self.hub.identify(subscriber, user_id, f"{user_id}'s name")

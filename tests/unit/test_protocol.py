@@ -213,10 +213,9 @@ def test_answers(one: str, two: str, timestamp: str | float, flag: bool, now: fl
 
 def test_notices() -> None:
     """The server's own notices have the shapes of the protocol."""
-    assert decoded(protocol.resync("access_changed")) == {
-        "type": "resync",
-        "data": {"reason": "access_changed"},
-    }
+    missed = {"type": "resync", "data": {"reason": "access_changed"}}
+    assert decoded(protocol.resync("access_changed", None)) == missed
+    assert decoded(protocol.resync("access_changed", "b")) == {**missed, "bot_id": "b"}
     expiry = {"expires_at": "2023-11-14T22:13:20.250000Z"}
     assert decoded(protocol.token_expiring(NOW)) == {"type": "token_expiring", "data": expiry}
     assert decoded(protocol.authenticated(NOW)) == {"type": "authenticated", "data": expiry}

@@ -10,13 +10,14 @@ from realtime.relay.cursor import Anchor, Cursor
 from realtime.relay.events import AccessChange, AccessKind, Event
 from realtime.relay.position import Position
 from realtime.relay.protocol import Message
-from realtime.relay.subscriber import Delivery, State
+from realtime.relay.subscriber import Delivery, HoldLimit, State, Subscriber
 from tests.unit.relay_fakes import (
     BOT,
     OTHER_BOT,
     SIGNER,
     START,
     Named,
+    RecordingSink,
     access_change,
     at,
     cursors,
@@ -184,6 +185,24 @@ def test_the_limit_is_for_what_is_held_at_once() -> None:
         subscriber.since = START
         subscriber.go_live()
         subscriber.pause("")
+
+
+def test_subscriptions_of_one_socket_share_the_limit() -> None:
+    """What one of them holds is not left for the others, until it holds it no longer."""
+    one = delivery(event(1, 10))
+    limit = HoldLimit(2 * len(one.frames))
+    first, second = (
+        Subscriber(BOT, "c", RecordingSink(), opened_at=0.0, hold=limit, socket_id="s")
+        for _ in range(2)
+    )
+    for subscriber in (first, first, second):
+        subscriber.deliver(one)
+    assert (first.has_overflowed, second.has_overflowed) == (False, True)
+    first.stop()
+    second.hold_anew()
+    for _ in range(2):
+        second.deliver(one)
+    assert not second.has_overflowed
 
 
 def test_final_messages_count() -> None:

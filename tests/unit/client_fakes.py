@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -33,6 +34,10 @@ class Time:
 
     def clock(self) -> float:
         return self.now
+
+    def after(self, seconds: float) -> str:
+        """That moment, as a server writes it."""
+        return datetime.fromtimestamp(self.now + seconds, UTC).isoformat()
 
     async def sleep(self, seconds: float) -> None:
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -134,6 +139,7 @@ class Played:
             open_socket=self.server.open,
             sleep=self.time.sleep,
             clock=self.time.clock,
+            now=self.time.clock,
             random=lambda: 0.5,
             **given,
         )

@@ -18,7 +18,7 @@ from rowcast.events import Event
 from rowcast.handover import Handover
 from rowcast.keeper import Keeper, State, World
 from rowcast.rules import Closed, Reconnecting, Timings
-from rowcast.tokens import GetToken, Tokens
+from rowcast.tokens import Clocks, GetToken, Tokens
 from rowcast.transport import OpenSocket
 
 
@@ -32,15 +32,15 @@ class RealtimeClient:
         bot_id: whose chat; or `notifications=True`.
         presence: whether to be told who else is there, as `presence_state` and `presence_diff`.
         get_token: an async function for a new token, asked when the server warns that the old one
-            expires, and after a 4001. None: the user is signed out. What it raises: asked again
-            later.
+            expires, and after a 4001. None: the user is signed out. Where it raises, or gives what
+            is no new token, it is asked again later.
         cursor: where to begin: what `relay.cursor` gave together with the state, or an earlier
             client's `cursor`, kept beside the state that it belongs to. The first event is `resync`
             where the server can not continue there. None: with what is live.
         parameters: more for the query of the address.
         on_reconnecting: called when a connection was lost or could not be made.
         timings: waits and limits.
-        open_socket, sleep, clock, random: for tests.
+        open_socket, sleep, clock, now, random: for tests.
 
     Raises:
         ValueError: `url` is no address of a server.
@@ -63,6 +63,7 @@ class RealtimeClient:
         open_socket: OpenSocket = transport.open_socket,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
         random: Callable[[], float] = chance.random,
     ) -> None:
         if bool(bot_id) == notifications:
@@ -74,10 +75,10 @@ class RealtimeClient:
         self._handover = Handover(cursor, timings.queue_events)
         self._keeper = Keeper(
             Address(url, bot_id or None, {**(parameters or {}), **asked}),
-            Tokens(token, get_token, timings.connect_within),
+            Tokens(token, get_token, timings, Clocks(clock, now)),
             self._handover,
             timings=timings,
-            world=World(open_socket, sleep, clock, random),
+            world=World(open_socket, sleep, clock, now, random),
             on_reconnecting=on_reconnecting,
         )
         self._life: asyncio.Task[None] | None = None

@@ -36,6 +36,10 @@ class Event:
     cursor: str | None
     raw: Mapping[str, Any]
 
+    def field(self, name: str) -> Any:
+        """A member of `data`; None where it has none."""
+        return self.data.get(name) if isinstance(self.data, dict) else None
+
 
 def parse(frame: str | bytes) -> Event | None:
     """Read a frame; None for what is not a message: a text that is an object with a type."""

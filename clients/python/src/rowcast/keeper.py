@@ -30,8 +30,9 @@ from rowcast.rules import (
     Closed,
     Reconnecting,
     Timings,
+    retry_after,
 )
-from rowcast.tokens import Tokens, TokenUnavailable
+from rowcast.tokens import Superseded, Tokens, TokenUnavailable
 from rowcast.transport import OpenSocket, Socket
 from rowcast.typing_signal import TypingSignal
 
@@ -48,6 +49,8 @@ class World:
     sleep: Callable[[float], Awaitable[None]]
     clock: Callable[[], float]
     """Tells the time in monotonic seconds."""
+    now: Callable[[], float]
+    """Tells the time in epoch seconds."""
     random: Callable[[], float]
     """Makes a random number from 0 to 1."""
 
@@ -77,6 +80,7 @@ class Keeper:
         self._on_reconnecting = on_reconnecting
         self._progress = Progress(handover.cursor, timings.remember_ids)
         self._backoff = Backoff(timings, world.random)
+        self._ask_again = Backoff(timings, world.random)
         self._typing = TypingSignal(
             say=self._say_typing, timings=timings, sleep=world.sleep, clock=world.clock
         )
@@ -85,6 +89,7 @@ class Keeper:
         self._socket: Socket | None = None
         self._heartbeat: Heartbeat | None = None
         self._opened_at: float | None = None
+        self._stay_away = 0.0
         self.state: State = "idle"
         self.latency: float | None = None
 
@@ -95,14 +100,15 @@ class Keeper:
             Closed: the connection ended, and must or can not be made again.
         """
         self._backoff.attempts = 0
+        self._stay_away = 0.0
         self._tokens.begin()
         try:
             # Returned and not raised in there: the group would wrap it.
             async with asyncio.TaskGroup() as self._group:
                 closed = await self._keep_up()
-                if self._renewal is not None:
-                    self._renewal.cancel()
+                self._end_renewal()
         finally:
+            self._tokens.end()
             self.state = "closed"
         raise closed
 
@@ -127,8 +133,15 @@ class Keeper:
             self._typing.set(is_typing, self._group)
 
     def refresh(self, token: str) -> None:
+        self._end_renewal()
         self._tokens.put(token)
-        self.send({"type": "authenticate", "data": {"token": token}})
+        self._say_token()
+
+    def _say_token(self) -> None:
+        """Tell the connection of the newest token, if it does not know it and there is one."""
+        token = self._tokens.newer()
+        if token and self.send({"type": "authenticate", "data": {"token": token}}):
+            self._tokens.was_said(token)
 
     def _say_typing(self, is_typing: bool) -> bool:
         return self.send({"type": "typing", "data": {"is_typing": is_typing}})
@@ -151,13 +164,17 @@ class Keeper:
             await self._retry(ended.code, ended.reason)
 
     def _may_return(self, code: int) -> bool:
-        if code == TOKEN_REFUSED:
-            return self._tokens.may_return_refused()
-        return code not in FINAL_CODES
+        if code != TOKEN_REFUSED:
+            return code not in FINAL_CODES
+        self._end_renewal()
+        if self._tokens.was_refused():
+            self._begin_renewal(self._ask_again.next())
+        return self._tokens.may_return()
 
     async def _retry(self, code: int | None, reason: str) -> None:
         self.state = "reconnecting"
-        delay = self._backoff.next()
+        delay = self._stay_away + self._backoff.next()
+        self._stay_away = 0.0
         told = Reconnecting(self._backoff.attempts, delay, code, reason)
         log.info(
             "reconnect_planned seconds=%.1f code=%s reason=%s", delay, code, json.dumps(reason)
@@ -224,31 +241,31 @@ class Keeper:
             if event is None:
                 log.warning("server_message_unreadable")
                 event = unreadable(frame)
-            if event.type == "connection_established":
-                self._enter(heartbeat)
             for one in self._meaning_of(event, heartbeat):
                 await self._hand_over(one, heartbeat)
 
-    def _enter(self, heartbeat: Heartbeat) -> None:
+    def _enter(self, heartbeat: Heartbeat, expires_at: object) -> None:
         self._opened_at = self._world.clock()
         self.state = "open"
-        self._tokens.was_let_in()
+        self._tokens.was_let_in(expires_at)
         heartbeat.start()
-        if newer := self._tokens.newer():
-            self.refresh(newer)
+        self._say_token()
 
     def _meaning_of(self, event: Event, heartbeat: Heartbeat) -> list[Event]:
         """What it means to the client itself; returns what it means to the application."""
         match event.type:
             case "connection_established":
+                self._enter(heartbeat, event.field("expires_at"))
                 return self._progress.greeted(event)
             case "pong":
                 took = heartbeat.took(event.raw.get("timestamp"))
                 self.latency = self.latency if took is None else took
             case "authenticated":
-                self._tokens.was_taken()
-            case "token_expiring":
-                self._begin_renewal()
+                self._tokens.was_taken(event.field("expires_at"))
+            case "token_expiring" if not self._tokens.is_answered:
+                self._begin_renewal(self._tokens.wait_to_renew())
+            case "going_away":
+                self._stay_away = retry_after(event.field("retry_after_seconds"))
         return [event]
 
     async def _hand_over(self, event: Event, heartbeat: Heartbeat) -> None:
@@ -260,15 +277,30 @@ class Keeper:
             heartbeat.is_blind = False
         self._progress.took(event)
 
-    def _begin_renewal(self) -> None:
+    # Another token, before the one in use expires.
+
+    def _begin_renewal(self, wait: float) -> None:
         is_under_way = self._renewal is not None and not self._renewal.done()
         if self._group is not None and self._tokens.can_ask and not is_under_way:
-            self._renewal = self._group.create_task(self._renew())
+            self._renewal = self._group.create_task(self._renew(wait))
 
-    async def _renew(self) -> None:
-        try:
-            token = await self._tokens.ask()
-        except TokenUnavailable:
-            return  # logged; the server closes with 4001, and it is asked for again
-        if token is not None:
-            self.refresh(token)
+    def _end_renewal(self) -> None:
+        if self._renewal is not None:
+            self._renewal.cancel()
+
+    async def _renew(self, wait: float) -> None:
+        """Ask until there is a good answer, or no need: `to_use` may have asked meanwhile."""
+        old = self._tokens.in_use
+        if wait > 0:
+            await self._world.sleep(wait)
+        while self._tokens.in_use == old and not self._tokens.is_answered:
+            try:
+                await self._tokens.renew()
+            except Superseded:
+                return
+            except TokenUnavailable as error:
+                log.info("token_not_renewed reason=%s", json.dumps(str(error)))
+                await self._world.sleep(self._ask_again.next())
+            else:
+                self._ask_again.attempts = 0
+                self._say_token()

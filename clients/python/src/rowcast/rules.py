@@ -39,6 +39,8 @@ HEARD_NOTHING: Final = 4000
 TOKEN_REFUSED: Final = 4001
 ATTEMPT_AFTER_RATE_LIMIT: Final = 4
 """Where the back-off starts for one who was sent away for sending too much."""
+MAX_RETRY_AFTER: Final = 3600.0
+"""Seconds: a server that asks to stay away for longer is not obeyed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Timings:
     backoff_first: float = 1.0
     backoff_most: float = 30.0
     stable_after: float = 10.0
+    ask_every: float = 30.0
+    """How long an answer of `get_token` counts at most, however often the server warns."""
     typing_every: float = 2.0
     """The server shows a typist as stopped after 6 s of silence."""
     typing_stops_after: float = 4.0
@@ -128,3 +132,10 @@ class Backoff:
         window = self._timings.backoff_first * 2.0 ** min(self.attempts, 32)
         self.attempts += 1
         return self._random() * min(self._timings.backoff_most, window)
+
+
+def retry_after(seconds: object) -> float:
+    """How long a server that goes away asks to stay away; 0 where that is no such time."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return 0.0
+    return float(seconds) if 0 <= seconds <= MAX_RETRY_AFTER else 0.0

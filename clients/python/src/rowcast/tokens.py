@@ -1,4 +1,9 @@
-"""Which token to connect with, and when to stop trying."""
+"""Which token to connect with, what servers said of it, and when to ask for another.
+
+A token is *in use* from the handshake, or from the `authenticated` that answers for it. It is
+*refused* by a handshake for good. What an `authenticate` was refused with is in doubt only: the
+server closes with 4001 for an old token that expired at that moment, too.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +11,56 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
-from rowcast.rules import TOKEN_REFUSED, Closed
+from rowcast.rules import TOKEN_REFUSED, Closed, Timings
 
 log = logging.getLogger(__name__)
 
 GetToken = Callable[[], Awaitable[str | None]]
 MAX_REFUSALS: Final = 2
 """A token that is refused may be stale; a second one in a row means that the user is."""
-_SENDABLE: Final = re.compile(r"[\x21-\x7e]+")
+_BEARER: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+"""RFC 6750 section 2.1. A page with an error in it is no token."""
 
 
 class TokenUnavailable(Exception):
-    """`get_token` failed or took too long: to be tried again later."""
+    """`get_token` failed, took too long, or gave what is no new token: to be tried again later."""
+
+
+class Superseded(Exception):
+    """`refresh` gave a token while `get_token` was asked: that one counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """What tells the time; given by tests in other forms."""
+
+    monotonic: Callable[[], float]
+    epoch: Callable[[], float]
 
 
 class Tokens:
-    """The newest token, and what servers said of those before.
+    """The newest token, and what servers said of those before."""
 
-    Args:
-        within: seconds that `get_token` may take.
-    """
-
-    def __init__(self, token: str | None, get_token: GetToken | None, within: float) -> None:
+    def __init__(
+        self, token: str | None, get_token: GetToken | None, timings: Timings, clocks: Clocks
+    ) -> None:
         self._token = token
         self._get_token = get_token
-        self._within = within
+        self._timings = timings
+        self._clocks = clocks
+        self._question: asyncio.Task[str | None] | None = None
         self._in_use: str | None = None
+        self._said: list[str] = []  # by `authenticate`, and not answered yet
         self._refused: str | None = None
+        self._doubted: str | None = None
         self._refusals = 0
+        self._answered_for: str | None = None
+        self._answered_at: float | None = None
+        self._half_life: float | None = None
 
     @property
     def can_ask(self) -> bool:
@@ -45,60 +70,169 @@ class Tokens:
         """A new life: an old refusal does not count any more."""
         self._refusals = 0
 
+    def end(self) -> None:
+        """Nobody waits for an answer any more."""
+        if self._question is not None:
+            self._question.cancel()
+
+    # What the application and `get_token` give.
+
     async def to_use(self) -> str:
         """The token to connect with.
 
         Raises:
             TokenUnavailable: a new one is needed, and could not be had.
-            Closed: 4001: there is no other than the one that was refused, or none that can be sent.
+            Closed: 4001: there is no other than those that were refused, or none that can be sent.
         """
-        is_fresh = self._token is not None and self._token != self._refused
-        if not is_fresh and self.can_ask:
-            self._token = await self.ask()
-            is_fresh = self._token is not None and self._token != self._refused
-        if self._token is None or (not is_fresh and self.can_ask):
-            raise Closed(TOKEN_REFUSED, "no new token")
-        if not _SENDABLE.fullmatch(self._token):
-            raise Closed(TOKEN_REFUSED, "the token is malformed")
+        while not self._can_use(self._token):
+            if not self.can_ask:
+                self._fall_back()
+                break
+            try:
+                answer = await self._answer()
+            except Superseded:
+                continue
+            if answer is None or answer == self._refused:
+                raise Closed(TOKEN_REFUSED, "no new token")
+        assert self._token is not None
         self._in_use = self._token
+        self._said.clear()
         return self._token
 
-    async def ask(self) -> str | None:
-        """Call `get_token`; None when the user is signed out.
+    def _can_use(self, token: str | None) -> bool:
+        return token is not None and token != self._refused and _BEARER.fullmatch(token) is not None
+
+    def _fall_back(self) -> None:
+        """Without `get_token`: to what was refused by an `authenticate` alone, if to anything."""
+        if self._can_use(self._doubted):
+            self._token = self._doubted
+            return
+        is_refused = self._token is None or self._token == self._refused
+        raise Closed(TOKEN_REFUSED, "no new token" if is_refused else "the token is malformed")
+
+    async def renew(self) -> str | None:
+        """Ask for the successor of the token in use; None when the user is signed out.
 
         Raises:
-            TokenUnavailable: it failed.
+            TokenUnavailable: there is none yet.
+            Superseded: there is no need any more.
         """
+        answer = await self._answer()
+        if answer in (self._in_use, self._refused, self._doubted) and answer is not None:
+            self._token = self._in_use
+            raise TokenUnavailable("get_token gave a token that is not new")
+        self._answered_for = self._in_use
+        return answer
+
+    async def _answer(self) -> str | None:
+        """What `get_token` says: one question at a time, however many wait for its answer."""
+        if self._question is None or self._question.done():
+            self._question = asyncio.create_task(self._ask())
+            self._question.add_done_callback(_look_at)
+        question = self._question
+        await asyncio.wait([question])
+        if question.cancelled():
+            raise Superseded
+        return question.result()
+
+    async def _ask(self) -> str | None:
         assert self._get_token is not None
         try:
-            async with asyncio.timeout(self._within):
-                return await self._get_token() or None
+            async with asyncio.timeout(self._timings.connect_within):
+                answer = await self._get_token() or None
         except TimeoutError as error:
             raise TokenUnavailable("get_token did not answer in time") from error
         except Exception as error:
             # The application's own code: whatever it raises, the client goes on.
             log.warning("get_token_failed", exc_info=True)
             raise TokenUnavailable(f"get_token failed: {type(error).__name__}") from error
+        if answer is not None and not _BEARER.fullmatch(answer):
+            log.warning("get_token_failed reason=malformed")
+            raise TokenUnavailable("get_token gave what is no token")
+        if answer is not None:
+            self._token = answer
+            self._answered_at = self._clocks.monotonic()
+        return answer
 
     def put(self, token: str) -> None:
-        """A newer one, for the next connection or, by `authenticate`, for the present one."""
+        """The application gives one: it counts more than the answer to an older question."""
         self._token = token
+        if self._question is not None:
+            self._question.cancel()
+
+    # What is said on a connection, and what the server says of it.
 
     def newer(self) -> str | None:
-        """The token that the present connection does not have yet."""
-        return self._token if self._token != self._in_use else None
+        """The token that the present connection was not told yet."""
+        told = self._said[-1] if self._said else self._in_use
+        return self._token if self._token != told else None
 
-    def was_let_in(self) -> None:
+    def was_said(self, token: str) -> None:
+        """It was sent in an `authenticate`."""
+        self._said.append(token)
+
+    def was_let_in(self, expires_at: object) -> None:
         """The server accepted the handshake."""
         self._refusals = 0
+        self._begin_life(expires_at)
 
-    def was_taken(self) -> None:
-        """The server accepted an `authenticate`."""
-        self._in_use = self._token
+    def was_taken(self, expires_at: object) -> None:
+        """The server accepted an `authenticate`; it answers them in their order."""
+        if self._said:
+            self._in_use = self._said.pop(0)
+        self._begin_life(expires_at)
 
-    def may_return_refused(self) -> bool:
-        """The connection was closed with 4001: whether it makes sense to come back."""
+    def _begin_life(self, expires_at: object) -> None:
+        try:
+            until = datetime.fromisoformat(str(expires_at)).timestamp()
+        except (ValueError, OverflowError):
+            self._half_life = None
+        else:
+            self._half_life = (until - self._clocks.epoch()) / 2
+
+    @property
+    def in_use(self) -> str | None:
+        return self._in_use
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the token in use has a successor, or is known to have none."""
+        return self._token != self._in_use or self._answered_for == self._in_use
+
+    def wait_to_renew(self) -> float:
+        """Seconds until `get_token` may be asked because of a warning.
+
+        A server may warn as soon as it has taken a token, where tokens are short. So the answer to
+        one question counts for half of its token's life, or for a while.
+        """
+        if self._answered_at is None:
+            return 0.0
+        wait = self._timings.ask_every
+        if self._half_life is not None and self._half_life > 0:
+            wait = min(wait, self._half_life)
+        return max(0.0, self._answered_at + wait - self._clocks.monotonic())
+
+    def was_refused(self) -> bool:
+        """The connection was closed with 4001. Returns whether the token in use may be good still.
+
+        So it is where the server had been sent another one.
+        """
+        if self._said:
+            self._doubted = self._said.pop(0)
+            self._token = self._said[-1] if self._said else self._in_use
+            self._answered_for = None
+            return True
         self._refused = self._in_use
         self._refusals += 1
-        has_another = self._token != self._refused or self.can_ask
-        return has_another and self._refusals < MAX_REFUSALS
+        return False
+
+    def may_return(self) -> bool:
+        """Whether it makes sense to come back after a refusal."""
+        is_any = self.can_ask or any(map(self._can_use, (self._token, self._doubted)))
+        return is_any and self._refusals < MAX_REFUSALS
+
+
+def _look_at(question: asyncio.Task[str | None]) -> None:
+    """Who asked may have left: what `get_token` raised was logged, and is not told twice."""
+    if not question.cancelled():
+        question.exception()

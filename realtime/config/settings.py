@@ -188,6 +188,17 @@ class Settings(BaseModel):
         "Seconds before a token expires at which its client is warned. A token that has less than "
         "twice as long is warned of at half of that.",
     )
+    token_expiry: Literal["socket", "handshake"] = _text(
+        "socket",
+        "When a token's `exp` counts: for the life of the `socket`, which closes with 4001 unless"
+        " the client renews, or at the `handshake` only. Access that ends closes a socket all the"
+        " same.",
+    )
+    echo_to_author: bool = _text(
+        True,
+        "Whether users are sent the messages that they wrote themselves. `false` suits a client"
+        " that shows them on its own.",
+    )
     metrics_token: Annotated[SecretStr, AfterValidator(check_header_token)] | None = _text(
         None, "Bearer token for `/metrics`. Unset: there is no `/metrics`, unless `CONSOLE` is on."
     )

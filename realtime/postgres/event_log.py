@@ -66,7 +66,7 @@ class _Part(IntEnum):
 _SNAPSHOT = f"""
 SELECT 0::bigint AS id, '0'::xid8 AS xid, NULL::text AS topic, '' AS type,
        pg_current_snapshot()::text AS payload, NULL::uuid AS user_id, NULL::integer AS code,
-       NULL::uuid AS subject,
+       NULL::uuid AS subject, NULL::uuid AS author,
        {microseconds("clock_timestamp()")} AS written_at, 0 AS size"""
 _STATE = f"""
 SELECT {_Part.SNAPSHOT} AS part, now.* FROM ({_SNAPSHOT}) AS now
@@ -88,7 +88,7 @@ _READ = f"""{_STATE}
 UNION ALL
 SELECT {_Part.ROW}, id, xid, topic, type,
        CASE WHEN sum(size) OVER () <= $5::bigint THEN payload END,
-       user_id, code, subject, written_at, size
+       user_id, code, subject, author, written_at, size
   FROM ({_UNSEEN}) AS unseen
  ORDER BY part, id
 """
@@ -102,7 +102,7 @@ def _next_page(columns: str, which: str) -> str:
                ORDER BY xid, id LIMIT {PAGE_ROWS}"""
     return f"""{_STATE}
 UNION ALL
-SELECT {_Part.ROW}, id, xid, topic, type, payload, user_id, code, subject, written_at, size
+SELECT {_Part.ROW}, id, xid, topic, type, payload, user_id, code, subject, author, written_at, size
   FROM (SELECT unseen.*, sum(octet_length(payload)) OVER (ORDER BY xid, id
                              ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
           FROM ((SELECT {columns} FROM relay.events

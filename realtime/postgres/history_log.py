@@ -49,7 +49,7 @@ def _found(which: str, topics: str, end: str) -> str:
     return f"""
 SELECT '{which}' AS part, id, xid, topic, type,
        CASE WHEN sum(size) OVER (PARTITION BY topic) <= {ALONG_BYTES} THEN payload END,
-       user_id, code, subject, written_at, size
+       user_id, code, subject, author, written_at, size
   FROM {topics}
  CROSS JOIN LATERAL (
        SELECT {COLUMNS} FROM relay.events

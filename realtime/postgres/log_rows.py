@@ -30,7 +30,7 @@ def columns(payload: str = "payload", size: str = "octet_length(payload)") -> st
     Args:
         payload, size: SQL expressions.
     """
-    return f"""id, xid, topic, type, {payload} AS payload, user_id, code, subject,
+    return f"""id, xid, topic, type, {payload} AS payload, user_id, code, subject, author,
        {microseconds("written_at")} AS written_at, {size} AS size"""
 
 
@@ -45,7 +45,7 @@ SELECT last_id AS id, last AS xid,
        concat(system, ' ', database, CASE WHEN pg_is_in_recovery() THEN ' standby' END) AS topic,
        '' AS type,
        snapshot::text AS payload, NULL::uuid AS user_id, NULL::integer AS code,
-       NULL::uuid AS subject,
+       NULL::uuid AS subject, NULL::uuid AS author,
        {microseconds("last_written_at")} AS written_at, 0 AS size
   FROM relay.floor"""
 
@@ -115,6 +115,7 @@ def to_event(row: "asyncpg.Record") -> Event:
         _text(row["subject"]),
         row["written_at"],
         row["size"],
+        _text(row["author"]),
     )
 
 

@@ -33,6 +33,8 @@ class Event(NamedTuple):
     """Microseconds since 1970, by the database's clock."""
     size: int = 0
     """Of the payload, in bytes."""
+    author: str | None = None
+    """The user who wrote the message that it tells of, where that is known."""
 
     @property
     def key(self) -> RowKey:

@@ -63,6 +63,7 @@ class Hub:
         ask_again: called for each socket whose right must be checked again. It must do so, and
             then call `stay`, `refuse`, or (they have to come back) `dismiss`.
         monotonic: seconds.
+        echoes_to_author: whether users are sent what they wrote themselves.
         counters: counts.
         fan_out_slice: how many sockets are served before other tasks get a turn.
         access_change_slice: how many access changes are applied before other tasks get a turn.
@@ -76,6 +77,7 @@ class Hub:
         pause: Callable[[], Awaitable[None]],
         ask_again: Callable[[Subscriber, Pending], None],
         monotonic: Callable[[], float],
+        echoes_to_author: bool = True,
         counters: Counters | None = None,
         fan_out_slice: int = FAN_OUT_SLICE,
         access_change_slice: int = ACCESS_CHANGE_SLICE,
@@ -86,6 +88,7 @@ class Hub:
         self._topics: dict[str, Audience] = {}
         self._users: dict[str, set[Subscriber]] = {}
         self._unidentified: set[Subscriber] = set()
+        self._echoes_to_author = echoes_to_author
         self._open: set[Subscriber] = set()
         """The sockets that are not closing."""
         self._counters = counters or Counters(monotonic)
@@ -347,7 +350,8 @@ class Hub:
             claim = position
             if waits_from is not None:
                 claim = waits_from.naming(max(event.anchor for event in events))
-            await self._fan_out(topic, Delivery(topic, events, claim, self._frame))
+            withheld = self._withheld_from(events)
+            await self._fan_out(topic, Delivery(topic, events, claim, self._frame, withheld))
             self._streams.sent(topic, events)
 
     def next_portion(self, size: int, number: int) -> tuple[str, list[RowKey]] | None:
@@ -377,10 +381,20 @@ class Hub:
         await self._send({topic: events}, before, self.position, ended)
         self.backlog.sent(topic, last, self._monotonic())
 
+    def _withheld_from(self, events: Iterable[Event]) -> frozenset[str]:
+        """The authors who are not sent their own events."""
+        if self._echoes_to_author:
+            return frozenset()
+        return frozenset(event.author for event in events if event.author is not None)
+
     async def _fan_out(self, topic: str, delivery: Delivery) -> None:
         audience = self._topics.get(topic)
         if audience is None:
             return
+        for author in delivery.withheld:
+            for subscriber in self._users.get(author, ()):
+                if subscriber.topic == topic:
+                    subscriber.leave_direct()  # it is sent only a part, or nothing
         count = len(audience)
         # Who subscribes during a pause asks for its right after this read: nothing here is theirs.
         for _ in audience.fan_out(delivery, self._fan_out_slice):

@@ -242,6 +242,7 @@ class ResumeBatcher:
 
     Args:
         limit: the most events that one client is sent (the setting RESUME_MAX_EVENTS).
+        echoes_to_author: whether users are sent what they wrote themselves.
         report: called with an unexpected error.
         topics_per_read: how many topics one read may have.
         shared_events: how many events of each.
@@ -254,6 +255,7 @@ class ResumeBatcher:
         report: Report,
         *,
         limit: int,
+        echoes_to_author: bool = True,
         topics_per_read: int = TOPICS_PER_READ,
         shared_events: int = SHARED_EVENTS,
         gather_seconds: float = GATHER_SECONDS,
@@ -261,6 +263,7 @@ class ResumeBatcher:
         self.log = history_log
         """Where payloads are read from."""
         self._limit = limit
+        self._echoes_to_author = echoes_to_author
         self._shared_limit = min(limit, shared_events)
         self._shared = Batcher[ResumeRequest, list[Event]](
             partial(self._answer, self._shared_limit),
@@ -282,12 +285,18 @@ class ResumeBatcher:
             Unrecoverable: it cannot be brought up to date.
             Refused: the database cannot be asked (1013).
         """
+        events = await self._found(request)
+        if not self._echoes_to_author:
+            events = [event for event in events if event.author != request.user_id]
+        return Missed(events)
+
+    async def _found(self, request: ResumeRequest) -> list[Event]:
         try:
-            return Missed(await self._shared.ask(request))
+            return await self._shared.ask(request)
         except Unrecoverable as lost:
             if lost.reason is not GapReason.TOO_MANY or self._shared_limit == self._limit:
                 raise
-        return Missed(await self._alone.ask(request))
+        return await self._alone.ask(request)
 
     async def run(self) -> None:
         """Answer until cancelled."""

@@ -110,30 +110,46 @@ class Delivery:
     """One page's events of one topic, framed once for all the sockets on it.
 
     Args:
+        position: how far who is sent it has come.
         frame: of the kind of sinks that most sockets have.
+        withheld: users who are not sent what they wrote themselves.
     """
 
-    __slots__ = ("_framed", "_position", "events", "frames", "topic")
+    __slots__ = ("_framed", "_position", "events", "frames", "topic", "withheld")
 
-    def __init__(self, topic: str, events: list[Event], position: Position, frame: Framer) -> None:
+    def __init__(
+        self,
+        topic: str,
+        events: list[Event],
+        position: Position,
+        frame: Framer,
+        withheld: frozenset[str] = frozenset(),
+    ) -> None:
         self.topic = topic
         self.events = events
+        self.withheld = withheld
         self._position = position
         self._framed = Framed(self._messages(events, position))
         self.frames = self._framed.by(frame)
 
-    def frames_for(self, frame: Framer, since: Cursor | None) -> bytes:
-        """The frames for a socket that may see only what came after `since`, if it has one.
+    def frames_for(self, frame: Framer, user_id: str | None, since: Cursor | None) -> bytes:
+        """The frames for one socket.
+
+        Args:
+            frame: of its sink.
+            user_id: its user, if that is known.
+            since: what this covers is not for the socket.
 
         If this read covers less than `since`, they carry `since`, with the newest row of this read:
         the read's own cursor would take the client back to before it was accepted.
         """
-        if since is None:
-            return self._framed.by(frame)
-        position = self._position
-        if not position.cursor.includes(since):
+        events, position = self.events, self._position
+        if since is not None and not position.cursor.includes(since):
             position = position.claiming(since)
-        events = [event for event in self.events if not since.covers(event.xid)]
+        if since is not None:
+            events = [event for event in events if not since.covers(event.xid)]
+        if user_id in self.withheld:
+            events = [event for event in events if event.author != user_id]
         if position is self._position and len(events) == len(self.events):
             return self._framed.by(frame)
         return frame(self._messages(events, position))
@@ -249,7 +265,7 @@ class Subscriber:
         if self.is_holding:
             self._hold(delivery, len(delivery.frames))
         elif self.state is State.LIVE:
-            frames = delivery.frames_for(self.sink.frame, self.since)
+            frames = delivery.frames_for(self.sink.frame, self.user_id, self.since)
             if frames:
                 self.sink.send(frames)
 

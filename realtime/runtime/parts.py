@@ -106,7 +106,10 @@ class RelayParts:
         self.admissions = AdmissionBatcher(database.access, _report)
         self.rechecks = RecheckBatcher(database.access, _report)
         self.history = ResumeBatcher(
-            database.history_log, _report, limit=settings.resume_max_events
+            database.history_log,
+            _report,
+            limit=settings.resume_max_events,
+            echoes_to_author=settings.echo_to_author,
         )
         self.hub = Hub(
             position,
@@ -114,6 +117,7 @@ class RelayParts:
             pause=_give_way,
             ask_again=self.rechecks.ask,
             monotonic=time.monotonic,
+            echoes_to_author=settings.echo_to_author,
             counters=self.counters,
         )
         self.socket_table = database.make_socket_table(self.hub)

@@ -59,6 +59,8 @@ class TokenLife:
             return  # the token that it has
         self.stop()
         now, settings = self._services.clock(), self._services.settings
+        if settings.token_expiry == "handshake":
+            return
         if expires_at <= now:
             # Accepted within the leeway of the handshake, so it lasts that much longer.
             expires_at += settings.jwt_leeway_seconds

@@ -211,6 +211,23 @@ async def test_4001_a_token_that_expires_on_an_open_socket_closes_it(
 
 
 @pytest.mark.gen_test
+async def test_with_token_expiry_handshake_a_socket_outlives_its_token(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """It is not warned, gets its events, and is closed when its user is deactivated."""
+    lasting, other = await start_server(TOKEN_EXPIRY="handshake"), await start_server()
+    path, of_guest = f"/api/ws/chat/{world.bot}", token(world.guest, ttl=1)
+    guest = await lasting.connect(lasting.ws_url(path, token=of_guest))
+    await guest.established()
+    assert await (await other.connect(other.ws_url(path, token=of_guest))).closed() == 4001
+    await platform.message(world.session, world.bot, world.owner, "after the token's end")
+    await guest.next("chat_message")
+    assert guest.of_type("token_expiring") == []
+    await platform.execute("UPDATE users SET is_active = false WHERE id = $1", world.guest)
+    assert await guest.closed() == 4001
+
+
+@pytest.mark.gen_test
 async def test_4001_an_unknown_or_deactivated_user_is_refused(
     server: RunningServer, platform: Platform, world: World
 ) -> None:

@@ -373,3 +373,24 @@ async def test_what_happened_to_this_user_in_the_gap_decides(
     established = await answer_to(server, world, cursor)
     assert established["recovered"] is is_recovered
     assert established.get("reason") == (None if is_recovered else "access_changed")
+
+
+@pytest.mark.gen_test
+async def test_echo_to_author_false_keeps_a_users_messages_from_that_user(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """Live and missed ones; an assistant's message and the user's own notifications are sent."""
+    server = await start_server(ECHO_TO_AUTHOR="false")
+    owner, guest = [await server.chat(world.bot, one) for one in (world.owner, world.guest)]
+    await platform.message(world.session, world.bot, world.guest, "by the guest")
+    await platform.message(world.session, world.bot, world.owner, "by the owner")
+    await guest.next("chat_message")
+    await owner.next("chat_message")
+    assert (contents(guest), contents(owner)) == (["by the owner"], ["by the guest"])
+    cursor = await leave(guest)
+    await platform.message(world.session, world.bot, world.guest, "missed, but own")
+    await platform.message(world.session, world.bot, world.guest, "an answer", role="assistant")
+    back = await server.chat(world.bot, world.guest, cursor=cursor)
+    await back.next("chat_message")
+    assert (await back.established())["data"]["recovered"] is True
+    assert contents(back) == ["an answer"]

@@ -167,20 +167,22 @@ async def test_a_small_read_is_one_statement(
 
 @pytest.mark.gen_test
 async def test_an_event_is_what_was_written(log: EventLog, writing: Writing) -> None:
-    """Id, transaction, topic, payload, whom it tells of a grant, and of which thing it tells."""
+    """Id, transaction, topic, payload, whom it grants, of which thing it tells, and its author."""
     start = await log.current_cursor()
+    author = "b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0003"
     user, thing = "b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0001", "b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0002"
     row = await writing.connection.fetchrow(
-        "INSERT INTO relay.events (topic, type, payload, user_id, subject)"
-        " VALUES ('t', 'x', '{}', $1, $2) RETURNING id, xid,"
+        "INSERT INTO relay.events (topic, type, payload, user_id, subject, author)"
+        " VALUES ('t', 'x', '{}', $1, $2, $3) RETURNING id, xid,"
         " (extract(epoch FROM written_at) * 1000000)::bigint AS written_at",
         user,
         thing,
+        author,
     )
     assert row is not None
     (page,) = await pages_of(log, start)
     written_at = row["written_at"]
-    assert page.events == ((row["id"], row["xid"], "t", "{}", user, thing, written_at, 2),)
+    assert page.events == ((row["id"], row["xid"], "t", "{}", user, thing, written_at, 2, author),)
 
 
 @pytest.mark.gen_test

@@ -192,10 +192,18 @@ def make_hub(
     *,
     pause: Callable[[], Awaitable[None]] = no_pause,
     clock: Callable[[], float] = lambda: 0.0,
+    echoes_to_author: bool = True,
     **slices: int,
 ) -> Hub:
-    ask_again = Asked() if asked is None else asked
-    return Hub(NOWHERE, frame=frame, pause=pause, ask_again=ask_again, monotonic=clock, **slices)
+    return Hub(
+        NOWHERE,
+        frame=frame,
+        pause=pause,
+        ask_again=Asked() if asked is None else asked,
+        monotonic=clock,
+        echoes_to_author=echoes_to_author,
+        **slices,
+    )
 
 
 def make_relay(
@@ -292,8 +300,9 @@ def event(
     payload: str = '{"type":"x"}',
     granted_to: str | None = None,
     subject: str | None = None,
+    author: str | None = None,
 ) -> Event:
-    return Event(event_id, xid, topic, payload, granted_to, subject)
+    return Event(event_id, xid, topic, payload, granted_to, subject, author=author)
 
 
 def access_change(

@@ -34,6 +34,34 @@ from tests.unit.relay_fakes import (
 FINAL_MESSAGE = '{"type":"permission_change"}'
 
 
+# Authors.
+
+
+def test_authors_are_not_sent_their_own_messages() -> None:
+    """None of their sockets, also one whose user is known only later; all others are sent them."""
+    hub = make_hub(echoes_to_author=False)
+    _, of_ada = join(hub)
+    _, of_grace = join(hub, GRACE)
+    late, to_late = make_subscriber()
+    hub.subscribe(late)
+    read(hub, at(10), "c", event(1, 10), event(2, 10, author=ADA))
+    hub.identify(late, ADA, "ada")
+    hub.go_live(late, START)
+    read(hub, at(11), "d", event(3, 11, author=ADA))
+    read(hub, at(12), "e", event(4, 12, author=GRACE))
+    read(hub, at(13), "f", event(5, 13, author=GRACE))
+    assert of_ada.ids == to_late.ids == [1, 4, 5]
+    assert of_grace.ids == [1, 2, 3]
+
+
+def test_authors_are_sent_their_own_messages_by_default() -> None:
+    """As everybody else is."""
+    hub = make_hub()
+    _, of_ada = join(hub)
+    read(hub, at(10), "c", event(1, 10, author=ADA))
+    assert of_ada.ids == [1]
+
+
 # Coming and going.
 
 

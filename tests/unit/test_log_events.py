@@ -9,8 +9,10 @@ from pathlib import Path
 
 import realtime
 
-ROOT = Path(realtime.__file__).parent
-PAGE = (ROOT.parent / "docs" / "operations.md").read_text("utf-8")
+SERVER = Path(realtime.__file__).parent
+ROOT = SERVER.parent
+CLIENT = ROOT / "clients" / "python" / "src" / "rowcast"
+PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")
 LOGS = PAGE.partition("\n## Logs\n")[2].partition("\n## ")[0]
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 MAKERS = {"LogLine", "socket_line", "_line"}
@@ -18,8 +20,8 @@ MAKERS = {"LogLine", "socket_line", "_line"}
 
 
 def logging_calls() -> Iterator[tuple[str, ast.Call]]:
-    """Each call of a logger in the package, and where it is."""
-    for path in sorted(ROOT.rglob("*.py")):
+    """Each call of a logger in the server or the Python client, and where it is."""
+    for path in (*sorted(SERVER.rglob("*.py")), *sorted(CLIENT.glob("*.py"))):
         for node in ast.walk(ast.parse(path.read_text())):
             if (
                 isinstance(node, ast.Call)
@@ -37,7 +39,7 @@ def event_of(where: str, call: ast.Call) -> str:
     """
     assert isinstance(call.func, ast.Attribute)
     first = call.args[1 if call.func.attr == "log" else 0]
-    if where.startswith("client/"):
+    if where.startswith("clients/"):
         assert isinstance(first, ast.Constant), where
         return str(first.value).partition(" ")[0]
     assert isinstance(first, ast.Call), where
@@ -58,7 +60,7 @@ def events() -> set[tuple[str, str]]:
 
 def test_every_logger_is_found_by_this_test() -> None:
     """A logger has the name `log` in every module, and nobody logs past it."""
-    for path in ROOT.rglob("*.py"):
+    for path in (*SERVER.rglob("*.py"), *CLIENT.glob("*.py")):
         made = re.findall(r"(?m)^(\w+)\s*=.*getLogger", path.read_text())
         assert set(made) <= {"log"}, path
     assert len(list(logging_calls())) > 20

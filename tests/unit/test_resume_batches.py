@@ -38,6 +38,7 @@ class FakeHistoryLog:
 
     def __init__(self) -> None:
         self.is_down = False
+        self.rows = [event(1, 11), event(2, 12), event(3, 13, OTHER_BOT)]
         self.gone: set[Anchor | None] = set()
         """Rows that are not there any more."""
         self.seen: Sequence[Anchor] = ()
@@ -54,7 +55,7 @@ class FakeHistoryLog:
         self.seen = seen
         if self.is_down:
             raise Refused(1013, "the database cannot be asked")
-        rows = [event(1, 11), event(2, 12), event(3, 13, OTHER_BOT)]
+        rows = self.rows
         state = LogState(Floor(5, snapshot(6)), set(seen) - self.gone)
         return {
             topic: TopicHistory(state, (), [row for row in rows if row.topic == topic], 0)
@@ -103,6 +104,15 @@ def test_one_question_for_all() -> None:
     assert log.asked == [({BOT: ReadRange(10, []), OTHER_BOT: ReadRange(12, [])}, [ADA, GRACE])]
     assert log.seen == [at(last).anchor for last in (10, 11, 12, 20)]
     assert history.reads == 1
+
+
+def test_authors_do_not_get_their_own() -> None:
+    """Where they are not sent what they wrote, they have not missed it either."""
+    log = FakeHistoryLog()
+    log.rows[0] = event(1, 11, author=ADA)
+    history = batcher(log, echoes_to_author=False)
+    assert list(map(ids, ask(history, request(), request(user_id=GRACE)))) == [[2], [1, 2]]
+    assert list(map(ids, ask(batcher(log), request()))) == [[1, 2]]
 
 
 def test_whose_newest_row_is_gone() -> None:

@@ -38,6 +38,8 @@ DEFAULTS = {
     "RETENTION_SECONDS": 3600,
     "DRAIN_SECONDS": 10,
     "TOKEN_WARNING_SECONDS": 60,
+    "TOKEN_EXPIRY": "socket",
+    "ECHO_TO_AUTHOR": True,
     "METRICS_TOKEN": None,
     "CONSOLE": False,
     "LOG_FORMAT": "text",
@@ -166,6 +168,7 @@ def test_choices() -> None:
     assert Settings.from_environ(ENVIRON | {"CONSOLE": "true"}).console
     assert not Settings.from_environ(ENVIRON | {"CONSOLE": "0"}).console
     assert refusal(CONSOLE="perhaps") == "CONSOLE must be true or false"
+    assert refusal(TOKEN_EXPIRY="never") == "TOKEN_EXPIRY must be 'socket' or 'handshake'"
 
 
 def test_exactly_one_kind_of_key() -> None:

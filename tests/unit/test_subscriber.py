@@ -12,7 +12,9 @@ from realtime.relay.position import Position
 from realtime.relay.protocol import Message
 from realtime.relay.subscriber import Delivery, HoldLimit, State, Subscriber
 from tests.unit.relay_fakes import (
+    ADA,
     BOT,
+    GRACE,
     OTHER_BOT,
     SIGNER,
     START,
@@ -47,7 +49,9 @@ def test_the_last_event_carries_the_cursor() -> None:
 def test_framed_once_for_all_that_get_all() -> None:
     """Whoever gets the whole batch gets the same bytes, with or without a `since`."""
     batch = delivery(event(1, 10), event(2, 11), place=at(11))
-    assert batch.frames_for(frame, at(9)) is batch.frames_for(frame, None) is batch.frames
+    assert (
+        batch.frames_for(frame, None, at(9)) is batch.frames_for(frame, None, None) is batch.frames
+    )
 
 
 def test_each_kind_of_sink_has_its_own_frames() -> None:
@@ -59,21 +63,34 @@ def test_each_kind_of_sink_has_its_own_frames() -> None:
         return b"other"
 
     batch = delivery(event(1, 10), event(2, 11), place=at(11))
-    assert [batch.frames_for(other, since) for since in (None, at(9), None)] == [b"other"] * 3
-    assert batch.frames_for(frame, None) == batch.frames
-    assert batch.frames_for(other, at(10)) == b"other"
+    assert [batch.frames_for(other, None, since) for since in (None, at(9), None)] == [b"other"] * 3
+    assert batch.frames_for(frame, None, None) == batch.frames
+    assert batch.frames_for(other, None, at(10)) == b"other"
     assert made == [[None, "c"], ["c"]]
 
 
 def test_the_rest_carries_the_cursor() -> None:
     """Where the last events are not for a socket, the last that is carries the cursor."""
     batch = delivery(event(1, 12), event(2, 10), place=at(12))
-    assert unframe(batch.frames_for(frame, at(10))) == [{"id": "1-0", "cursor": "c", "type": "x"}]
+    assert unframe(batch.frames_for(frame, None, at(10))) == [
+        {"id": "1-0", "cursor": "c", "type": "x"}
+    ]
 
 
 def test_nothing_is_left() -> None:
     """Where nothing of a batch is for a socket, there are no bytes."""
-    assert delivery(event(1, 10), place=at(10)).frames_for(frame, at(10)) == b""
+    assert delivery(event(1, 10), place=at(10)).frames_for(frame, None, at(10)) == b""
+
+
+def test_what_a_user_wrote_is_withheld_from_them() -> None:
+    """Another user gets all of it; the author the rest, and the cursor with its last event."""
+    events = [event(1, 10), event(2, 10, author=ADA), event(3, 11), event(4, 12, author=ADA)]
+    batch = Delivery(BOT, events, Named(at(12), "c"), frame, frozenset({ADA}))
+    assert batch.frames_for(frame, GRACE, None) is batch.frames
+    assert [one["id"] for one in unframe(batch.frames_for(frame, ADA, None))] == ["1-0", "3-0"]
+    last = {"id": "3-0", "cursor": "c", "type": "x"}
+    assert unframe(batch.frames_for(frame, ADA, at(10))) == [last]
+    assert batch.frames_for(frame, ADA, at(11)) == b""
 
 
 @given(st.lists(st.integers(1, 11)), cursors(), cursors())
@@ -81,7 +98,7 @@ def test_any_since(xids: list[int], place: Cursor, since: Cursor) -> None:
     """A socket gets the events that its `since` does not cover, and no cursor from before it."""
     events = [event(number, xid) for number, xid in enumerate(xids, 1)]
     position = Position(place.naming(Anchor(20, 1, 1)), SIGNER)
-    messages = unframe(Delivery(BOT, events, position, frame).frames_for(frame, since))
+    messages = unframe(Delivery(BOT, events, position, frame).frames_for(frame, None, since))
     expected = [one.wire_id for one in events if not since.covers(one.xid)]
     assert [message["id"] for message in messages] == expected
     texts = [message["cursor"] for message in messages if "cursor" in message]

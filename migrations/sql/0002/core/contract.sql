@@ -1,6 +1,6 @@
--- What any SQL may call: relay.grant is new, relay.emit names the author in the log, and refuses the
--- protocol's types in any case and with blanks around them, which a client may read as the same, and
--- types that are no name: readers hold the type of each row, and count only what is in the payload.
+-- What any SQL may call: relay.grant is new, and relay.emit refuses the protocol's types in any case
+-- and with blanks around them, which a client may read as the same, and types that are no name:
+-- readers hold the type of each row, and count only what is in the payload.
 -- Patterns do without backslashes, which mean something else where standard_conforming_strings is
 -- off. COLLATE "C": a Turkish database lowers I to another letter.
 
@@ -24,8 +24,8 @@ BEGIN
                   HINT = 'Choose a name of your own. Row changes send the protocol''s events; '
                          'relay.notify_user and relay.eject send the others.';
     END IF;
-    INSERT INTO relay.events (topic, type, author, payload)
-    VALUES (destination, emit.type, emit.actor, concat(
+    INSERT INTO relay.events (topic, type, payload)
+    VALUES (destination, emit.type, concat(
         '{"type":', to_json(emit.type),
         CASE WHEN destination LIKE 'bot:%' THEN ',"bot_id":"' || substr(destination, 5) || '"' END,
         ',"data":', coalesce(relay.json_data(data::text), '{}'),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,6 +16,7 @@ from realtime.config.intervals import DEFAULTS, Intervals
 from realtime.config.settings import Settings
 from realtime.runtime.server import Server, serve
 from tests.clients import Socket
+from tests.event_stream import EventStream
 from tests.platform import Platform
 from tests.waiting import LIMIT, eventually
 
@@ -46,7 +47,7 @@ class RunningServer:
         self._intervals = intervals
         self.settings = settings
         self.server: Server
-        self.sockets: list[Socket] = []
+        self.sockets: list[Socket | EventStream] = []
 
     async def start(self) -> None:
         announced: asyncio.Future[Server] = asyncio.get_running_loop().create_future()
@@ -90,6 +91,21 @@ class RunningServer:
     async def open(self, path: str, user_id: str, **query: str) -> Socket:
         """A socket that may yet be refused."""
         return await self.connect(self.ws_url(path, token=token(user_id), **query))
+
+    async def events(
+        self,
+        path: str,
+        user_id: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        version: str = "1.1",
+        **query: str,
+    ) -> EventStream:
+        """Events over HTTP from one of the addresses below `/api/sse`, or a refusal."""
+        address = f"/api/sse/{path}?{urlencode({'token': token(user_id)} | query)}"
+        stream = await EventStream.open(self.server.port, address, headers or {}, version)
+        self.sockets.append(stream)
+        return stream
 
     async def connect(self, url: str, **options: Any) -> Socket:
         """A socket at any address of this server."""

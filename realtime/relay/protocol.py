@@ -243,8 +243,13 @@ def _named(target: Target | None) -> dict[str, Any]:
     return {} if target is None else target.named
 
 
-def connection_established(data: Mapping[str, Any]) -> Message:
-    return _encode({"type": "connection_established", "data": data})
+def connection_established(data: Mapping[str, Any], cursor: str | None = None) -> Message:
+    """Make the first message.
+
+    Args:
+        cursor: that of `data`, unless missed events follow.
+    """
+    return _encode({"type": "connection_established", "data": data})._replace(cursor=cursor)
 
 
 def subscribed(target: Target, data: Mapping[str, Any]) -> Message:

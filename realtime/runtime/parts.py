@@ -235,6 +235,7 @@ class WebParts:
             metrics=self.metrics,
             clock=time.time,
             monotonic=time.monotonic,
+            random=random.random,
             new_id=_new_id,
             status=self.status,
         )

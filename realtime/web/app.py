@@ -15,6 +15,7 @@ from realtime.web.handlers import CarefulHandler, NotFoundHandler, log
 from realtime.web.presence import PresenceHandler
 from realtime.web.services import Services
 from realtime.web.sockets import ChatSocket, NotificationsSocket
+from realtime.web.sse import ChatEvents, EventsHandler, NotificationsEvents
 
 FIGURES = "/api/ws/figures"
 """Every open console asks for this address each second, so a good answer is logged for debugging
@@ -56,6 +57,8 @@ def make_app(services: Services) -> Application:
     routes: list[Any] = [
         (r"/api/ws/chat/([^/]+)", ChatSocket, sockets),
         (r"/api/ws/notifications", NotificationsSocket, sockets),
+        (r"/api/sse/chat/([^/]+)", EventsHandler, {**given, "kind": ChatEvents}),
+        (r"/api/sse/notifications", EventsHandler, {**given, "kind": NotificationsEvents}),
         (r"/api/ws/stats", endpoints.StatsHandler, given),
         (r"/api/ws/connections", endpoints.ConnectionsHandler, given),
         (r"/api/ws/presence/([^/]+)", PresenceHandler, given),

@@ -9,7 +9,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+from tornado.iostream import IOStream
 
 from realtime.auth.keys import KeysUnavailable
 from realtime.auth.tokens import Identity, TokenError
@@ -19,13 +21,13 @@ from realtime.relay.admission import Admission
 from realtime.relay.closing import CloseCode
 from realtime.relay.errors import ErrorCode, MessageError, Refused
 from realtime.relay.rate_limit import RateLimit, RateVerdict
+from realtime.relay.resume import Missed
 from realtime.relay.subscriber import HoldLimit, Subscriber
 from realtime.web.handshake import Handshake
 from realtime.web.services import Services
 from realtime.web.sink import PING, SocketSink, pong_frame
 from realtime.web.socket_log import log_gone, socket_line
 from realtime.web.token_life import TokenLife
-from realtime.web.websocket import ExplainingProtocol
 
 log = logging.getLogger("realtime.socket")
 
@@ -45,6 +47,15 @@ class HandshakeRequest(NamedTuple):
     """Whether the client wants to be told who else is present."""
 
 
+class Connection(Protocol):
+    """The connection of one client."""
+
+    stream: IOStream
+
+    def send_close(self, code: int, reason: str) -> None:
+        """Say why it ends, and end it."""
+
+
 class Conversation:
     """One open socket. Its endpoint is a subclass, with a topic and messages of its own."""
 
@@ -60,7 +71,7 @@ class Conversation:
         "_subscriber",
         "_token_life",
     )
-    _protocol: ExplainingProtocol
+    _protocol: Connection
     _sink: SocketSink
 
     def __init__(self, services: Services) -> None:
@@ -75,11 +86,14 @@ class Conversation:
 
     # The handshake.
 
-    async def open(self, socket: ExplainingProtocol, request: HandshakeRequest) -> None:
+    async def open(self, socket: Connection, request: HandshakeRequest) -> None:
         """The handshake is complete; nothing is read before this returns."""
         self._protocol = socket
-        self._sink = SocketSink(socket.stream, self._on_close)
+        self._sink = self._make_sink(socket.stream)
         await self._or_close(partial(self._let_in, request))
+
+    def _make_sink(self, stream: IOStream) -> SocketSink:
+        return SocketSink(stream, self._on_close)
 
     async def _or_close(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do a part of the handshake; whatever goes wrong closes this socket, and says why."""
@@ -114,7 +128,7 @@ class Conversation:
             return
         assert self._subscriber is not None
         recovery, missed = await handshake.recover(request.cursor, admission)
-        self._establish(self._subscriber.topic, admission, identity, recovery)
+        self._establish(self._subscriber.topic, admission, identity, recovery, missed)
         go_live = partial(handshake.go_live, admission, missed)
         if missed:
             # Tornado reads nothing from a socket that is still opening, pongs included.
@@ -154,20 +168,27 @@ class Conversation:
         )
 
     def _establish(
-        self, topic: str, admission: Admission, identity: Identity, recovery: dict[str, Any]
+        self,
+        topic: str,
+        admission: Admission,
+        identity: Identity,
+        recovery: dict[str, Any],
+        missed: Missed,
     ) -> None:
         services = self._services
+        cursor = services.cursor_text(admission.cursor, topic)
         self._token_life = TokenLife(identity, services, self._sink)
         self._ping_slice = services.pings.add(self)
         data = {
             **self._describe(admission),
             "user_id": admission.user_id,
             "connection_id": self._connection_id,
-            "cursor": services.cursor_text(admission.cursor, topic),
+            "cursor": cursor,
             "expires_at": protocol.rfc3339(identity.expires_at),
             **recovery,
         }
-        self._send(protocol.connection_established(data))
+        # Ahead of the missed events, the cursor is good only together with them.
+        self._send(protocol.connection_established(data, None if missed else cursor))
         services.counters.opens += 1
         log.info(self._line("socket_opened", **recovery))
 

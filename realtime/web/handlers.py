@@ -5,7 +5,9 @@ Tornado's own log of a failed request has the whole address in it, and with it t
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -16,9 +18,38 @@ from realtime.auth.keys import KeysUnavailable
 from realtime.auth.tokens import Identity, TokenError, token_from_request
 from realtime.log_line import LogLine
 from realtime.relay import closing
+from realtime.relay.closing import CloseCode
+from realtime.relay.errors import Refused
 from realtime.web.services import Services
 
 log = logging.getLogger("realtime.http")
+
+
+ALLOWED_HEADERS = "Authorization, Content-Type, Last-Event-ID"
+"""The headers that a page's script may send."""
+RETRY_AFTER_SECONDS = "2"
+_STATUSES: Mapping[int, HTTPStatus] = {
+    CloseCode.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+    CloseCode.ACCESS_DENIED: HTTPStatus.FORBIDDEN,
+    CloseCode.TOO_MANY_CONNECTIONS: HTTPStatus.TOO_MANY_REQUESTS,
+    CloseCode.INTERNAL_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+
+
+def http_status(code: int) -> HTTPStatus:
+    """The HTTP status for a close code. All other refusals are temporary: 503."""
+    return _STATUSES.get(code, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def refusal_headers(status: int) -> dict[str, str]:
+    """What a refusal with this status says beside its body."""
+    match status:
+        case HTTPStatus.UNAUTHORIZED:
+            return {"WWW-Authenticate": "Bearer"}
+        case HTTPStatus.SERVICE_UNAVAILABLE:
+            return {"Retry-After": RETRY_AFTER_SECONDS}
+        case _:
+            return {}
 
 
 class CarefulHandler(RequestHandler):
@@ -63,12 +94,22 @@ class JsonHandler(CarefulHandler):
         self.set_header("Cache-Control", "no-store")
         self.set_header("X-Content-Type-Options", "nosniff")
         origin = self.request.headers.get("Origin")
-        allowed = self._services.settings.allowed_origins
-        if origin is not None and (allowed is None or origin in allowed):
+        if origin is not None and self._is_allowed(origin):
             # No cookies are involved: what a page may read depends on the token that it sends.
             self.set_header("Access-Control-Allow-Origin", origin)
-            self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
+            self.set_header("Access-Control-Allow-Headers", ALLOWED_HEADERS)
+            self.set_header("Access-Control-Expose-Headers", "Retry-After")
             self.set_header("Vary", "Origin")
+
+    def _is_allowed(self, origin: str) -> bool:
+        allowed = self._services.settings.allowed_origins
+        return allowed is None or origin in allowed
+
+    def require_origin(self) -> None:
+        """Answer 403 to pages that may not connect here."""
+        origin = self.request.headers.get("Origin")
+        if origin is not None and not self._is_allowed(origin):
+            self.refuse("pages of this Origin may not connect: see ALLOWED_ORIGINS", 403)
 
     def options(self, *path: str) -> None:
         self.set_status(204)
@@ -80,6 +121,8 @@ class JsonHandler(CarefulHandler):
 
     def refuse(self, error: str, status: int) -> NoReturn:
         """Answer with an error, and end the request."""
+        for name, value in refusal_headers(status).items():
+            self.set_header(name, value)
         self.answer({"error": error}, status)
         raise Finish
 
@@ -95,10 +138,19 @@ class JsonHandler(CarefulHandler):
         try:
             return await self._services.verifier.verify(token or "")
         except TokenError as error:
-            self.set_header("WWW-Authenticate", "Bearer")
             self.refuse(error.reason, 401)
         except KeysUnavailable:
             self.refuse(closing.KEYS_AWAY.reason, 503)
+
+    @asynccontextmanager
+    async def refusing(self) -> AsyncIterator[None]:
+        """Answer a refusal, at a time that tells nothing."""
+        began = self._services.monotonic()
+        try:
+            yield
+        except Refused as refused:
+            await self._services.refuse_evenly(began)
+            self.refuse(refused.reason, http_status(refused.code))
 
     def require_admin(self, identity: Identity) -> None:
         """Answer 403 if the token has no admin claim."""

@@ -28,7 +28,6 @@ class PrometheusHandler(JsonHandler):
         given = self.request.headers.get("Authorization", "")
         # Bytes: compare_digest takes no text beyond ASCII, and a header may hold any.
         if not hmac.compare_digest(given.encode(), expected.encode()):
-            self.set_header("WWW-Authenticate", "Bearer")
             self.refuse("needs METRICS_TOKEN as a bearer token", 401)
 
 

@@ -51,6 +51,8 @@ class Services:
     """Tells the time in epoch seconds."""
     monotonic: Callable[[], float]
     """Tells the time in seconds since some moment. It never goes back."""
+    random: Callable[[], float]
+    """A number from 0 to 1, another one each time."""
     new_id: Callable[[], str]
     """Makes a new id for a connection."""
     status: Status

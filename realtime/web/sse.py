@@ -1,0 +1,256 @@
+"""Events over HTTP, for clients without WebSockets: `EventSource` in browsers, `curl`, a script.
+
+Such a client says nothing after its request, so this is a conversation in which only the server
+speaks, as Server-Sent Events (https://html.spec.whatwg.org/multipage/server-sent-events.html). The
+answer has no length and no chunks: it ends with its connection, which HTTP/1.0 knows too. A refusal
+is an HTTP status, for there is no close code before the answer has begun.
+"""
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+
+from tornado.httputil import HTTPServerRequest
+from tornado.iostream import IOStream, StreamClosedError
+from tornado.web import Application
+
+from realtime.auth.tokens import token_from_request
+from realtime.relay import closing
+from realtime.relay.closing import CloseCode
+from realtime.relay.errors import Refused
+from realtime.relay.protocol import Message, canonical_uuid
+from realtime.web.conversation import Conversation, HandshakeRequest
+from realtime.web.handlers import JsonHandler, http_status, refusal_headers
+from realtime.web.services import Services
+from realtime.web.sink import SocketSink
+from realtime.web.sockets import ChatConversation, NotificationsConversation
+
+CLOSE_SECONDS = 5.0
+"""How long the rest of an answer may take after its end was decided; then the line is cut."""
+RETRY_SECONDS = (1.0, 4.0)
+"""How long a client waits before it comes back is between these, for each a time of its own."""
+_COMES_BACK = frozenset({CloseCode.GOING_AWAY, CloseCode.INTERNAL_ERROR, CloseCode.TRY_AGAIN_LATER})
+_LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
+STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    # A proxy must neither keep, nor compress, nor collect what is to be seen at once.
+    "Cache-Control": "no-store, no-transform",
+    "X-Accel-Buffering": "no",
+}
+
+
+class EventSink(SocketSink):
+    """Sends events to one client."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def frame(messages: Iterable[Message]) -> bytes:
+        """Each message as an event; `id` is its cursor, which the browser sends when it returns."""
+        parts: list[bytes] = []
+        for text, cursor in messages:
+            if cursor:
+                parts.append(_id_field(cursor))
+            # JSON has line ends between its parts only, where a blank is as good.
+            is_one_line = b"\n" not in text and b"\r" not in text
+            parts += (b"data: ", text if is_one_line else text.translate(_LINE_ENDS), b"\n\n")
+        return b"".join(parts)
+
+    def lend(self, withdraw: Callable[[], None]) -> None:
+        """Nothing: what is sent directly is framed for WebSockets."""
+
+
+def _id_field(cursor: str) -> bytes:
+    return f"id: {cursor}\n".encode()
+
+
+def ping_comment(cursor: str | None) -> bytes:
+    """A comment, which keeps the connection open; a new cursor goes with it, and is no event."""
+    return b":\n" + (_id_field(cursor) if cursor else b"") + b"\n"
+
+
+class EventStream:
+    """The answer to one request: the events, or a refusal.
+
+    Args:
+        stream: the connection; nothing of the answer was sent.
+        headers: those of every answer here.
+    """
+
+    def __init__(
+        self,
+        stream: IOStream,
+        conversation: "EventConversation",
+        services: Services,
+        headers: Mapping[str, str],
+    ) -> None:
+        self.stream = stream
+        self._conversation = conversation
+        self._room = services.room
+        self._random = services.random
+        self._headers = headers
+        self._has_begun = False
+        self._limit: asyncio.TimerHandle | None = None
+        stream.max_write_buffer_size = services.settings.send_buffer_bytes
+        stream.set_nodelay(True)
+        _give_up_after(stream.socket, 2 * services.intervals.ping)
+        stream.set_close_callback(self._on_closed)
+
+    def head(self) -> bytes:
+        """The head of an answer with events. From now on there is no refusal any more."""
+        self._has_begun = True
+        return _head(HTTPStatus.OK, {**self._headers, **STREAM_HEADERS}) + self._retry() + b"\n"
+
+    def _retry(self) -> bytes:
+        """How long the client should wait before it comes back, in milliseconds."""
+        least, most = RETRY_SECONDS
+        return b"retry: %d\n" % (1000 * (least + (most - least) * self._random()))
+
+    def send_close(self, code: int, reason: str) -> None:
+        """End the answer: with an event that says why, or with a refusal."""
+        if self.stream.closed():
+            return
+        # It is the last that is sent, and must find room behind what waits.
+        self.stream.max_write_buffer_size = None
+        last = self._close_event(code, reason) if self._has_begun else self._refusal(code, reason)
+        self._limit = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.drop)
+        self._room.add_closing(self)
+        with suppress(StreamClosedError):
+            self.stream.write(last).add_done_callback(self._on_all_sent)
+
+    def _close_event(self, code: int, reason: str) -> bytes:
+        retry = self._retry() if code in _COMES_BACK else b""
+        data = json.dumps({"code": code, "reason": reason}, ensure_ascii=False)
+        return retry + f"event: close\ndata: {data}\n\n".encode()
+
+    def _refusal(self, code: int, reason: str) -> bytes:
+        status = http_status(code)
+        body = json.dumps({"error": reason}).encode() + b"\n"
+        more = {"Content-Length": str(len(body)), **refusal_headers(status)}
+        return _head(status, {**self._headers, **more}) + body
+
+    def _on_all_sent(self, written: asyncio.Future[None]) -> None:
+        if written.exception() is None:
+            with suppress(OSError):
+                self.stream.socket.shutdown(socket.SHUT_WR)
+
+    def drop(self) -> None:
+        """End the connection now."""
+        self.stream.close()
+
+    def _on_closed(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+        self._room.remove(self)
+        # An HTTP client has no other way to say that it leaves.
+        self._conversation.on_ws_connection_close(CloseCode.NORMAL)
+
+
+def _head(status: HTTPStatus, headers: Mapping[str, str]) -> bytes:
+    fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {status} {status.phrase}\r\n{fields}Connection: close\r\n\r\n".encode(
+        "latin-1"
+    )
+
+
+def _give_up_after(connection: socket.socket, seconds: float) -> None:
+    """Nobody answers a comment. So the kernel is told how long its bytes may be unacknowledged."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        connection.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(1000 * seconds))
+        )
+
+
+class EventConversation(Conversation):
+    """A conversation in which only the server speaks; its endpoint is a subclass."""
+
+    __slots__ = ()
+    _protocol: EventStream
+
+    def _make_sink(self, stream: IOStream) -> SocketSink:
+        return EventSink(stream, self._on_close)
+
+    def _establish(self, *told: Any) -> None:
+        self._sink.send(self._protocol.head())
+        super()._establish(*told)
+
+    def ping(self) -> None:
+        """Send a comment, or close: the client has taken nothing of what waits for long."""
+        has_moved = self._sink.has_moved()
+        if self._sink.is_idle:
+            assert self._subscriber is not None
+            self._sink.send(ping_comment(self._services.hub.cursor_of(self._subscriber)))
+        elif self._is_pinged and not has_moved:
+            self.close(*closing.TOO_SLOW)
+        self._is_pinged = not (self._sink.is_idle or has_moved)
+
+
+class ChatEvents(EventConversation, ChatConversation):
+    """`/api/sse/chat/{bot_id}`."""
+
+    __slots__ = ()
+
+
+class NotificationsEvents(EventConversation, NotificationsConversation):
+    """`/api/sse/notifications`."""
+
+    __slots__ = ()
+
+
+class EventsHandler(JsonHandler):
+    """GET and HEAD of the addresses that send events. It lives until the client is let in."""
+
+    def __init__(
+        self,
+        application: Application,
+        request: HTTPServerRequest,
+        *,
+        services: Services,
+        kind: type[EventConversation],
+    ) -> None:
+        self._kind = kind
+        super().__init__(application, request, services=services)
+
+    def prepare(self) -> None:
+        self.require_origin()
+
+    async def get(self, *path: str) -> None:
+        headers = dict(self._headers.get_all())
+        stream = self.detach()
+        if stream.closed():
+            return
+        conversation = self._kind(self._services)
+        # Its cycle would keep this handler, its request and all until the collector comes by.
+        self.ui.clear()
+        await conversation.open(
+            EventStream(stream, conversation, self._services, headers), self._asked(path)
+        )
+
+    async def head(self, *path: str) -> None:
+        """Who may not come in is told so; nothing is opened."""
+        subject = (await self.identity()).subject
+        bot_id = canonical_uuid(path[0]) if path else None
+        async with self.refusing():
+            if path and bot_id is None:
+                raise Refused(*closing.ACCESS_DENIED)
+            await self._services.access.authorize(subject, bot_id)
+        headers = {**dict(self._headers.get_all()), **STREAM_HEADERS}
+        stream = self.detach()
+        with suppress(StreamClosedError):
+            await stream.write(_head(HTTPStatus.OK, headers))
+        stream.close()
+
+    def _asked(self, path: tuple[str, ...]) -> HandshakeRequest:
+        header, parameter = self.request.headers.get("Last-Event-ID"), self.query("cursor")
+        return HandshakeRequest(
+            path,
+            token_from_request(self.query("token"), self.request.headers.get("Authorization"), []),
+            header or parameter,
+            # The header comes from the browser: it does not say that the page knows `resync`.
+            knows_cursors=parameter is not None,
+            wants_presence=self.query("presence") == "true",
+        )

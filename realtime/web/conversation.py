@@ -26,7 +26,7 @@ from realtime.relay.subscriber import HoldLimit, Subscriber
 from realtime.web.handshake import Handshake
 from realtime.web.services import Services
 from realtime.web.sink import PING, SocketSink, pong_frame
-from realtime.web.socket_log import log_gone, socket_line
+from realtime.web.socket_log import log_gone, log_unfit_subject, socket_line
 from realtime.web.token_life import TokenLife
 
 log = logging.getLogger("realtime.socket")
@@ -119,9 +119,10 @@ class Conversation:
         began = self._services.monotonic()
         try:
             handshake, admission = await self._authorize(request, identity.subject)
-        except Refused:
+        except Refused as refused:
             if self._subscriber is not None:
                 self._services.hub.stop(self._subscriber)
+            log_unfit_subject(self._services, self._connection_id, identity.subject, refused.code)
             await self._services.refuse_evenly(began)
             raise
         if admission is None:

@@ -6,6 +6,8 @@ Each line has the connection's id. None has a token, or anything that a client s
 import logging
 
 from realtime.log_line import Field, LogLine
+from realtime.relay.closing import CloseCode
+from realtime.relay.protocol import canonical_uuid
 from realtime.relay.subscriber import Subscriber
 from realtime.web.services import Services
 
@@ -21,6 +23,18 @@ def socket_line(
     """Make a line about a socket, with its user and topic as far as they are known."""
     user_id, topic = (subscriber.user_id, subscriber.topic) if subscriber else (None, None)
     return LogLine(event, connection=connection_id, user=user_id, topic=topic, **more)
+
+
+def log_unfit_subject(services: Services, connection_id: str, subject: str, code: int) -> None:
+    """Say which setting to look at, if the token's `sub` is of the other kind and nobody is meant.
+
+    Args:
+        code: what the socket is refused with.
+    """
+    is_uuid, kind = canonical_uuid(subject) is not None, services.settings.jwt_subject
+    if code == CloseCode.UNAUTHENTICATED and is_uuid != (kind == "id"):
+        found = "a UUID" if is_uuid else "no UUID"
+        log.info(LogLine("subject_unfit", connection=connection_id, jwt_subject=kind, sub=found))
 
 
 def log_gone(

@@ -11,8 +11,10 @@ import pytest
 from realtime.runtime.logging import JsonFormatter
 from tests.clients import Socket
 from tests.platform import Platform
-from tests.serving import RunningServer, World
+from tests.serving import RunningServer, StartServer, World
 from tests.waiting import eventually
+
+NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
 async def lines_of(
@@ -82,3 +84,20 @@ async def test_a_refused_socket_is_told_of_too(
         {"message": "socket_ended", "code": 4001},
     ]
     assert "s3cret" not in caplog.text
+
+
+@pytest.mark.gen_test
+async def test_a_subject_of_the_other_kind_names_the_setting(
+    start_server: StartServer, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In either direction; a subject of the right kind that means nobody does not."""
+    caplog.set_level(logging.INFO)
+    ids, usernames = await start_server(), await start_server(JWT_SUBJECT="username")
+    for server, subject in ((ids, "olga"), (ids, NOBODY), (usernames, NOBODY), (usernames, "olga")):
+        refused = await server.open(f"/api/ws/chat/{world.bot}", subject)
+        assert await refused.closed() == 4001
+    lines = [one.getMessage() for one in caplog.records if "subject_unfit" in one.getMessage()]
+    assert [line.partition(" jwt_subject=")[2] for line in lines] == [
+        'id sub="no UUID"',
+        'username sub="a UUID"',
+    ]

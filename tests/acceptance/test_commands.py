@@ -36,6 +36,7 @@ from tests.commands import (
     running,
     status_of,
 )
+from tests.unit.test_readme import code_blocks
 from tests.waiting import LIMIT, wait_until
 
 NOT_COPIED = shutil.ignore_patterns(
@@ -194,6 +195,18 @@ async def hear_pasted_line(link: str, line: str) -> dict[str, Any]:
         await leave(connection)
 
 
+def curl_line_of_the_readme_hears(dev: Running, checkout: Path, port: int) -> None:
+    """Each message that is inserted, as it is."""
+    text = (checkout / "README.md").read_text("utf-8")
+    (line,) = [block for block in code_blocks(text, "sh") if block.startswith("curl -N")]
+    assert "localhost:8000" in line
+    command = ["sh", "-c", line.replace("localhost:8000", f"localhost:{port}")]
+    with running(command, cwd=checkout, env=environment(HOME="")) as curl:
+        curl.wait_for("connection_established")
+        assert paste(psql_line(dev), "sh").returncode == 0
+        curl.wait_for('"chat_message"')
+
+
 async def leave(connection: WebSocketClientConnection) -> None:
     """Close, and read until it is closed: a loop that ends before that leaves a socket open."""
     connection.close()
@@ -211,6 +224,8 @@ def test_dev_serves_a_demo_and_leaves_nothing_behind(checkout: Path) -> None:
         for link in (first, second):
             event = asyncio.run(hear_pasted_line(link, psql_line(dev)))
             assert (event["type"], event["data"]["username"]) == ("chat_message", "ada")
+        if shutil.which("curl"):
+            curl_line_of_the_readme_hears(dev, checkout, port)
         server = postgres_pid(checkout)
         assert lives(server)
         assert dev.stop(signal.SIGINT) == 0

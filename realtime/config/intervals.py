@@ -29,6 +29,8 @@ class Intervals:
     nothing."""
     replay: float = 30.0
     """How long a client that is owed events may take none of their bytes."""
+    replay_wanted: float = 2.0
+    """The same while another client waits for the memory that it holds."""
     timer: float = 86_400.0
     """The longest timer that is set at once: event loops do not accept one of many years."""
     drain_step: float = 0.05

@@ -14,6 +14,7 @@ from realtime.postgres.log_rows import (
     FLOOR,
     HEADS,
     in_order,
+    microseconds,
     rows_by_key,
     to_access_change,
     to_anchors,
@@ -24,7 +25,7 @@ from realtime.postgres.log_rows import (
 from realtime.postgres.pool import asking
 from realtime.postgres.wire import Wire
 from realtime.relay.cursor import Anchor, Database
-from realtime.relay.events import AccessKind, Event, RowKey
+from realtime.relay.events import AccessKind, Event, Part, RowKey, wire_id
 from realtime.relay.position import Lineage
 from realtime.relay.resume import (
     GapReason,
@@ -91,6 +92,17 @@ SELECT 'known', known.* FROM ({rows_by_key(HEADS, "$1", "$2")}) AS known
 UNION ALL
 SELECT 'event', found.* FROM ({rows_by_key(COLUMNS, "$3", "$4")}) AS found
 """
+# The size is asked for once more than is wanted: so the last part is known without the size of all.
+_READ_PART = f"""
+SELECT floor.*, known.xid AS known_xid, known.id AS known_id, known.written_at AS known_written_at,
+       found.written_at AS part_written_at, substring(found.payload FROM $5 FOR $6) AS part
+  FROM ({FLOOR}) AS floor
+  LEFT JOIN ({rows_by_key(HEADS, "$1", "$2")}) AS known ON true
+  LEFT JOIN (SELECT {microseconds("written_at")} AS written_at,
+                    convert_to(payload, 'UTF8') AS payload
+               FROM relay.events WHERE xid = $3::xid8 AND id = $4::bigint
+             OFFSET 0) AS found ON true
+"""
 
 
 class HistoryLog:
@@ -126,24 +138,37 @@ class HistoryLog:
             Unrecoverable: one of them has been removed, or this is another log.
             Refused: the database cannot be asked (1013).
         """
-        lineage, newest = self._lineage, self._lineage.newest
-        database = lineage.database
-        known = [newest] if newest else []
+        newest, database = self._lineage.newest, self._lineage.database
         async with self._turns:
             rows = await self._fetch(
                 _READ_PAYLOADS,
-                [row.xid for row in known],
-                [row.id for row in known],
+                *_arrays(newest),
                 [key.xid for key in keys],
                 [key.id for key in keys],
                 rows=len(keys),
                 payloads=sum(key.size for key in keys),
             )
         parts = _by_part(rows)
-        state = LogState(to_floor(parts["floor"][0], database), to_anchors(parts["known"]))
-        if not state.floor.is_ours or not state.holds(newest):
-            raise Unrecoverable(GapReason.FOREIGN)
+        floor = to_floor(parts["floor"][0], database)
+        _require(LogState(floor, to_anchors(parts["known"])), newest)
         return in_order(keys, parts["event"])
+
+    async def part(self, key: RowKey, start: int, size: int) -> Part:
+        """So many bytes of one payload, from that one on.
+
+        Raises:
+            Unrecoverable, Refused: as `payloads`.
+        """
+        newest, database = self._lineage.newest, self._lineage.database
+        arguments = *_arrays(newest), key.xid, key.id, start + 1, size + 1
+        async with self._turns:
+            [row] = await self._fetch(_READ_PART, *arguments, rows=1, payloads=size)
+        known = Anchor(row["known_xid"], row["known_id"], row["known_written_at"])
+        _require(LogState(to_floor(row, database), {known}), newest)
+        if row["part"] is None:
+            raise Unrecoverable(GapReason.TOO_OLD)
+        data: bytes = row["part"]
+        return Part(data[:size], wire_id(key.id, row["part_written_at"]), len(data) <= size)
 
     async def _fetch(
         self, query: str, *arguments: object, rows: int, payloads: int = 0
@@ -184,6 +209,17 @@ class HistoryLog:
             rows=len(ranges) * (limit + 1),
         )
         return _sort_out(ranges, rows, limit, self._lineage.database)
+
+
+def _arrays(row: Anchor | None) -> tuple[list[int], list[int]]:
+    """The parameters of `rows_by_key` for one row, or none."""
+    return ([], []) if row is None else ([row.xid], [row.id])
+
+
+def _require(state: LogState, newest: Anchor | None) -> None:
+    """See that an answer is of the log of which that row was seen."""
+    if not state.floor.is_ours or not state.holds(newest):
+        raise Unrecoverable(GapReason.FOREIGN)
 
 
 def _by_part(rows: "Sequence[asyncpg.Record]") -> "Mapping[str, Sequence[asyncpg.Record]]":

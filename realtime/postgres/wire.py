@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from realtime.relay.budget import MIN_SPEED
+
 if TYPE_CHECKING:
     from realtime.postgres.pool import AnyConnection
 
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 else:
     _Connection = asyncpg.Connection
 
-MIN_SPEED = 20_000
-"""Bytes a second."""
 MIN_PORTION, MAX_PORTION = 65_536, 1_048_576
 """How many bytes of payloads one statement is asked for. A single row may have more."""
 PORTION_SECONDS = 2.0

@@ -2,7 +2,8 @@
 
 Each reserves a portion before it reads it, and gives it back when its client has taken it. So the
 memory does not depend on how many clients return, nor on how slowly they read. Nor do others wait
-for a user whose clients take nothing: no user may hold more than a share.
+for users whose clients take nothing: no user may hold more than a share, and who holds what others
+wait for must go on.
 """
 
 import asyncio
@@ -17,12 +18,12 @@ USER_SHARE = 4
 """One part in so many of the rest is what one user may hold, with all their sockets."""
 COPIES = 2
 """How often a payload is held while it is sent: as text, and as bytes."""
+MIN_SPEED = 20_000
+"""Bytes a second. A line that carries fewer counts as broken, on either side of the process."""
 
 
 class _Reservation(NamedTuple):
     size: int
-    is_large: bool
-    """Whether it is more than a user's share."""
     turn: asyncio.Future[None]
 
 
@@ -38,24 +39,32 @@ class ReadBudget:
         self._share = self._free // USER_SHARE
         self._held: Counter[str] = Counter()
         """How many bytes each user holds."""
-        self._is_large_held = False
         self._waiting: dict[str, deque[_Reservation]] = {}
         """By user; whose turn it is comes first."""
+
+    @property
+    def largest(self) -> int:
+        """The most bytes of payloads that may be reserved at once."""
+        return self._share // COPIES
+
+    def is_wanted(self, user_id: str) -> bool:
+        """Whether somebody waits for what that user holds."""
+        for waiting_id, waiting in self._waiting.items():
+            is_their_own = self._held[waiting_id] + waiting[0].size > self._share
+            if user_id == waiting_id or not is_their_own:
+                return True
+        return False
 
     @asynccontextmanager
     async def reserve(self, payloads: int, user_id: str) -> AsyncIterator[None]:
         """Hold as many bytes as a portion costs.
 
-        What is larger than a user's share counts as a share; only one such portion is held at once.
-
         Args:
-            payloads: the portion's bytes in the log.
+            payloads: the portion's bytes in the log, `largest` at most.
             user_id: whose socket it is for.
         """
-        size = payloads * COPIES
-        is_large = size > self._share
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        request = _Reservation(min(size, self._share), is_large, turn)
+        request = _Reservation(min(payloads * COPIES, self._share), turn)
         await self._take(request, user_id)
         try:
             yield
@@ -69,18 +78,24 @@ class ReadBudget:
             await request.turn
         except asyncio.CancelledError:
             if request.turn.cancelled():
-                self._serve()  # the next one, if it was this one's turn
+                self._leave(request, user_id)
             else:
                 self._give_back(request, user_id)  # it was given just then
             raise
+
+    def _leave(self, request: _Reservation, user_id: str) -> None:
+        waiting = self._waiting.get(user_id, deque())
+        if request in waiting:  # else it was passed over just then
+            waiting.remove(request)
+            if not waiting:
+                del self._waiting[user_id]
+        self._serve()  # the next one, if it was this one's turn
 
     def _give_back(self, request: _Reservation, user_id: str) -> None:
         self._free += request.size
         self._held[user_id] -= request.size
         if not self._held[user_id]:
             del self._held[user_id]
-        if request.is_large:
-            self._is_large_held = False
         self._serve()
 
     def _serve(self) -> None:
@@ -93,22 +108,19 @@ class ReadBudget:
                 continue
             self._free -= request.size
             self._held[user_id] += request.size
-            self._is_large_held = self._is_large_held or request.is_large
             request.turn.set_result(None)
 
     def _next_user(self) -> str | None:
         """Whose turn it is; None: there is no room for them.
 
         Who waits for the others is not overtaken, however much they need. Who waits for what they
-        hold themselves is, and a large portion that waits for another.
+        hold themselves is.
         """
         for user_id, waiting in self._waiting.items():
             request = waiting[0]
             if request.turn.cancelled():
                 return user_id
             if self._held[user_id] + request.size > self._share:
-                continue
-            if request.is_large and self._is_large_held:
                 continue
             return user_id if request.size <= self._free else None
         return None

@@ -16,6 +16,11 @@ class RowKey(NamedTuple):
     """In bytes."""
 
 
+def wire_id(number: int, written_at: int) -> str:
+    """The id of a row for clients: no history has it twice, though numbers may come again."""
+    return f"{number}-{written_at}"
+
+
 class Event(NamedTuple):
     """One row of the log that is for sockets."""
 
@@ -48,8 +53,18 @@ class Event(NamedTuple):
 
     @property
     def wire_id(self) -> str:
-        """The id for clients: no history has it twice, though numbers may be given out again."""
-        return f"{self.id}-{self.written_at}"
+        """The id for clients."""
+        return wire_id(self.id, self.written_at)
+
+
+class Part(NamedTuple):
+    """Some bytes of a payload that is too large to be held as a whole."""
+
+    data: bytes
+    """In UTF-8; it may end within a character."""
+    wire_id: str
+    """The event's."""
+    is_last: bool
 
 
 class AccessKind(StrEnum):
@@ -87,7 +102,7 @@ class AccessChange(NamedTuple):
     @property
     def wire_id(self) -> str:
         """The id of the final message for clients, as an event's."""
-        return f"{self.id}-{self.written_at}"
+        return wire_id(self.id, self.written_at)
 
     @property
     def is_recheck(self) -> bool:

@@ -229,8 +229,17 @@ def rfc3339(epoch: float) -> str:
 
 def stamp(payload: str, event_id: str, cursor: str | None) -> Message:
     """The wire message of an event: its payload with `id` (and `cursor`) spliced in front."""
+    return Message(f"{_start(event_id, cursor)}{payload[1:]}".encode(), cursor or None)
+
+
+def stamp_start(part: bytes, event_id: str, cursor: str | None) -> Message:
+    """As `stamp`, for the first bytes of a payload."""
+    return Message(_start(event_id, cursor).encode() + part[1:], cursor or None)
+
+
+def _start(event_id: str, cursor: str | None) -> str:
     field = f'"cursor":"{cursor}",' if cursor else ""
-    return Message(f'{{"id":"{event_id}",{field}{payload[1:]}'.encode(), cursor or None)
+    return f'{{"id":"{event_id}",{field}'
 
 
 def _encode(message: Mapping[str, Any]) -> Message:

@@ -23,7 +23,7 @@ from realtime.relay.cursor import (
     Signer,
     Snapshot,
 )
-from realtime.relay.events import AccessChange, AccessKind, Event, RowKey
+from realtime.relay.events import AccessChange, AccessKind, Event, Part, RowKey
 from realtime.relay.owed import Owed
 from realtime.relay.streams import newest_only
 
@@ -228,6 +228,14 @@ class HistorySource(Protocol):
         Raises:
             Unrecoverable: one of them has been removed, or this is another log.
             Refused: the database cannot be asked (1013).
+        """
+        ...
+
+    async def part(self, key: RowKey, start: int, size: int) -> Part:
+        """So many bytes of one payload, from that one on.
+
+        Raises:
+            Unrecoverable, Refused: as `payloads`.
         """
         ...
 

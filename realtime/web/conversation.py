@@ -261,7 +261,7 @@ class Conversation:
             self.close(*closing.PING_TIMED_OUT)
             return
         self._is_pinged = True
-        self._sink.send(PING)
+        self._sink.send_control(PING)
 
     def on_pong(self, data: bytes) -> None:
         if self._is_pinged:
@@ -271,7 +271,7 @@ class Conversation:
 
     def on_ping(self, data: bytes) -> None:
         if self._is_frame_welcome():
-            self._sink.send(pong_frame(data))
+            self._sink.send_control(pong_frame(data))
 
     def _is_frame_welcome(self) -> bool:
         """Count a control frame as if it were a message."""

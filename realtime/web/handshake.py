@@ -6,24 +6,17 @@ events have to be read from the log for a client that comes back with a cursor o
 """
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 from realtime.relay import closing
 from realtime.relay.admission import Admission
 from realtime.relay.cursor import Cursor
 from realtime.relay.errors import Refused
-from realtime.relay.events import Event, RowKey
-from realtime.relay.protocol import stamp
 from realtime.relay.resume import Missed, ResumeRequest, Unrecoverable, read_cursor
 from realtime.relay.subscriber import Subscriber
+from realtime.web.replay import Replay
 from realtime.web.services import Services
 from realtime.web.sink import SocketSink
-
-REPLAY_BYTES = 262_144
-"""How many bytes of missed events are sent before the client must have received them."""
-MAX_KEYS = 1000
-"""How many missed events."""
 
 
 class Handshake:
@@ -149,55 +142,7 @@ class Handshake:
         return self._services.cursor_text(admission.cursor, self._subscriber.topic)
 
     async def _replay(self, missed: Missed, admission: Admission) -> None:
-        """Send missed events at the pace at which the client reads.
-
-        The last one has the cursor. No other may: up to there, what came before is not all sent.
-        """
-        cursor = self._cursor_text(admission)
-        if missed.events:
-            self._send(missed.events, cursor)
-            await self._taken()
-        owed = missed.owed
-        while owed and not self._sink.is_closed:
-            keys = owed.first(min(self._services.history.log.portion_bytes, REPLAY_BYTES), MAX_KEYS)
-            # Held until the client has taken it; its connection to the database is given back.
-            size = sum(key.size for key in keys)
-            async with self._services.read_budget.reserve(size, admission.user_id):
-                events = await self._payloads(keys)
-                self._send(events, cursor if owed.is_last(keys[-1]) else None)
-                del events
-                await self._taken()
-            owed.drop(keys[-1])
+        """Send missed events; the last one has the cursor as of which the client may be here."""
+        replay = Replay(self._services, self._sink, admission.user_id)
+        await replay.send(missed, self._cursor_text(admission))
         self._move_to(admission)
-
-    async def _payloads(self, keys: Sequence[RowKey]) -> Sequence[Event]:
-        try:
-            return await self._services.history.log.payloads(keys)
-        except Unrecoverable as lost:
-            raise Refused(*closing.EVENTS_MISSED) from lost
-
-    def _send(self, events: Sequence[Event], cursor: str | None) -> None:
-        last = len(events) - 1
-        self._sink.send(
-            self._sink.frame(
-                stamp(event.payload or "", event.wire_id, cursor if number == last else None)
-                for number, event in enumerate(events)
-            )
-        )
-
-    async def _taken(self) -> None:
-        """Return when the client has taken what it was sent.
-
-        Raises:
-            Refused: it takes nothing any more.
-        """
-        while not self._sink.is_closed:
-            self._sink.has_moved()
-            try:
-                async with asyncio.timeout(self._services.intervals.replay):
-                    await self._sink.drained()
-            except TimeoutError:
-                if not self._sink.has_moved():
-                    raise Refused(*closing.REPLAY_TOO_SLOW) from None
-            else:
-                return

@@ -4,9 +4,13 @@ Bytes go straight to the kernel while nothing waits, which makes a wide fan-out 
 `write_message` costs three times as much for each socket.
 """
 
+import asyncio
 import struct
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from fcntl import ioctl
+from termios import TIOCOUTQ
 
 from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 
@@ -15,7 +19,8 @@ from realtime.relay.protocol import Message
 
 PING = b"\x89\x00"
 """A ping frame without a payload (RFC 6455 section 5.5.2)."""
-_FINAL_TEXT = 0x81
+_FINAL = 0x80
+_CONTINUATION, _TEXT = 0x0, 0x1
 _FINAL_PONG = 0x8A
 _SHORT = struct.Struct("!BB")
 _MEDIUM = struct.Struct("!BBH")
@@ -27,12 +32,12 @@ def pong_frame(data: bytes) -> bytes:
     return _SHORT.pack(_FINAL_PONG, len(data)) + data
 
 
-def _header(length: int) -> bytes:
+def _header(first_byte: int, length: int) -> bytes:
     if length < 126:
-        return _SHORT.pack(_FINAL_TEXT, length)
+        return _SHORT.pack(first_byte, length)
     if length < 2**16:
-        return _MEDIUM.pack(_FINAL_TEXT, 126, length)
-    return _LONG.pack(_FINAL_TEXT, 127, length)
+        return _MEDIUM.pack(first_byte, 126, length)
+    return _LONG.pack(first_byte, 127, length)
 
 
 class SocketSink:
@@ -44,9 +49,11 @@ class SocketSink:
     """
 
     __slots__ = (
+        "_behind",
         "_is_closed",
         "_limit",
         "_on_close",
+        "_parts_turn",
         "_stream",
         "_taken",
         "_withdraw",
@@ -59,6 +66,9 @@ class SocketSink:
         self._is_closed = False
         self._limit = stream.max_write_buffer_size
         self._taken = 0
+        self._behind: bytearray | None = None
+        """What waits for the end of a message that is sent in parts; None: there is none."""
+        self._parts_turn: asyncio.Lock | None = None
         self._withdraw: Callable[[], None] | None = None
         """Called when `socket.send`, which was lent, must not be used any more."""
         self.close_code: int | None = None
@@ -69,9 +79,15 @@ class SocketSink:
         """Each message as an unmasked, final text frame (RFC 6455 section 5.2), all joined."""
         parts: list[bytes] = []
         for text, _ in messages:
-            parts.append(_header(len(text)))
+            parts.append(_header(_FINAL | _TEXT, len(text)))
             parts.append(text)
         return b"".join(parts)
+
+    @staticmethod
+    def frame_part(part: Message, *, is_first: bool, is_last: bool) -> bytes:
+        """A part of a message, whose cursor goes with the first (RFC 6455 section 5.4)."""
+        first_byte = (_FINAL if is_last else 0) | (_TEXT if is_first else _CONTINUATION)
+        return _header(first_byte, len(part.text)) + part.text
 
     @property
     def is_closed(self) -> bool:
@@ -80,6 +96,33 @@ class SocketSink:
 
     def send(self, frames: bytes) -> None:
         """Send, or queue what the kernel does not take; too much queued closes with 1013."""
+        if self._behind is None:
+            self.send_control(frames)
+        elif not self.is_closed:
+            self._behind += frames
+            if self._limit is not None and len(self._behind) > self._limit:
+                self._close_slow()
+
+    @property
+    def parts_turn(self) -> asyncio.Lock:
+        """Held by who sends a message in parts, from the first to the last."""
+        if self._parts_turn is None:
+            self._parts_turn = asyncio.Lock()
+        return self._parts_turn
+
+    def send_part(self, part: Message, *, is_first: bool, is_last: bool) -> None:
+        """Send a part of one message. Whatever else is sent meanwhile comes after its last part."""
+        self._take_back()
+        if self._behind is None:
+            self._behind = bytearray()
+        self.send_control(self.frame_part(part, is_first=is_first, is_last=is_last))
+        if is_last:
+            behind, self._behind = bytes(self._behind), None
+            if behind:
+                self.send_control(behind)
+
+    def send_control(self, frames: bytes) -> None:
+        """As `send`, but also between the parts of a message, where only control frames may be."""
         if self._is_closed or self._stream.closed():
             return
         if self._stream.writing():
@@ -105,7 +148,7 @@ class SocketSink:
 
     def lend(self, withdraw: Callable[[], None]) -> Callable[[bytes], int] | None:
         """The socket's own `send`, to be used until `withdraw` is called; None: not now."""
-        if self.is_closed or self._stream.writing():
+        if self.is_closed or self._stream.writing() or self._behind is not None:
             return None
         self._withdraw = withdraw
         return self._stream.socket.send
@@ -128,10 +171,21 @@ class SocketSink:
         return len(self._stream._write_buffer) if self._stream.writing() else 0
 
     def has_moved(self) -> bool:
-        """Whether the kernel has taken anything of what waited since this was last asked."""
-        # Tornado's public interface does not tell.
-        taken, self._taken = self._taken, self._stream._total_write_done_index
-        return taken != self._taken
+        """Whether the other side has taken anything of what waited since this was last asked."""
+        # Tornado's public interface does not tell. The kernel takes more only when it has much
+        # room, so what the other side has acknowledged counts.
+        before, self._taken = self._taken, self._stream._total_write_done_index - self._in_kernel
+        return before != self._taken
+
+    @property
+    def _in_kernel(self) -> int:
+        """How many bytes the other side has not acknowledged, where the system tells."""
+        if self._stream.closed():
+            return 0
+        try:
+            return int.from_bytes(ioctl(self._stream.fileno(), TIOCOUTQ, bytes(4)), sys.byteorder)
+        except OSError:
+            return 0
 
     async def drained(self) -> None:
         """Return when the kernel has taken all that was sent (or the socket is gone)."""

@@ -60,6 +60,12 @@ class EventSink(SocketSink):
             parts += (b"data: ", text if is_one_line else text.translate(_LINE_ENDS), b"\n\n")
         return b"".join(parts)
 
+    @staticmethod
+    def frame_part(part: Message, *, is_first: bool, is_last: bool) -> bytes:
+        """A part of an event."""
+        start = (_id_field(part.cursor) if part.cursor else b"") + b"data: " if is_first else b""
+        return start + part.text.translate(_LINE_ENDS) + (b"\n\n" if is_last else b"")
+
     def lend(self, withdraw: Callable[[], None]) -> None:
         """Nothing: what is sent directly is framed for WebSockets."""
 

@@ -303,6 +303,23 @@ async def test_replay_of_much_is_paced_and_complete(
 
 
 @pytest.mark.gen_test
+async def test_a_large_message_comes_in_parts(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """Larger than what may be held; its neighbours and what is said meanwhile come whole, too."""
+    server = await start_server(READ_BUFFER_BYTES="4194304")
+    cursor = await leave(await server.chat(world.bot, world.guest))
+    texts = ["before", "é€" * 1_000_000, "after"]
+    for text in texts:
+        await platform.message(world.session, world.bot, world.owner, text)
+    back = await server.chat(world.bot, world.guest, cursor=cursor)
+    await back.caught_up()
+    await back.next("chat_message", 3)
+    assert [len(text) for text in contents(back)] == [len(text) for text in texts]
+    assert "".join(contents(back)) == "".join(texts), "it is not what was sent"
+
+
+@pytest.mark.gen_test
 async def test_a_storm_of_returning_clients_shares_the_reads_of_the_log(
     start_server: StartServer, platform: Platform, world: World
 ) -> None:

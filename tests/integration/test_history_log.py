@@ -64,6 +64,9 @@ async def test_a_portion_of_another_log_is_not_used(
     async def refusal() -> GapReason:
         with pytest.raises(Unrecoverable) as lost:
             await history.payloads([GONE])
+        with pytest.raises(Unrecoverable) as also_lost:
+            await history.part(GONE, 0, 10)
+        assert also_lost.value.reason is lost.value.reason
         return lost.value.reason
 
     assert await refusal() is GapReason.TOO_OLD
@@ -96,3 +99,24 @@ async def test_a_live_portion_of_another_log_is_not_used(
     assert await refusal(cursor, other) is GapReason.FOREIGN
     await platform.execute("UPDATE relay.floor SET system = system + 1")
     assert await refusal(cursor, None) is GapReason.FOREIGN
+
+
+@pytest.mark.gen_test
+async def test_a_payload_in_parts(
+    pool: Pool, lineage: Lineage, platform: Platform, world: World
+) -> None:
+    """The bytes of its UTF-8, and which part is the last, also where that is full."""
+    await platform.message(world.session, world.bot, world.owner, "aé€" * 100)
+    row = await platform.connection.fetchrow(
+        "SELECT xid, id, payload, octet_length(payload) AS size FROM relay.events"
+        " ORDER BY id DESC LIMIT 1"
+    )
+    assert row is not None
+    key, whole = RowKey(row["xid"], row["id"], row["size"]), row["payload"].encode()
+    history = HistoryLog(pool, lineage, Wire(10))
+    for size in (7, len(whole) // 2, len(whole), len(whole) + 1):
+        parts = [await history.part(key, at, size) for at in range(0, len(whole), size)]
+        assert b"".join(part.data for part in parts) == whole
+        assert [part.is_last for part in parts] == [*[False] * (len(parts) - 1), True]
+    [event] = await history.payloads([key])
+    assert parts[0].wire_id == event.wire_id

@@ -200,6 +200,41 @@ async def test_a_client_that_does_not_read_its_missed_events_is_closed(
 
 
 @pytest.mark.gen_test
+async def test_users_in_collusion_do_not_hold_up_who_returns(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """Their clients return and take nothing, and together they hold all that may be held."""
+    server = await start_server(
+        READ_BUFFER_BYTES="4194304", intervals=Intervals(ping=1000, replay=1000, replay_wanted=0.1)
+    )
+    users = [await platform.user() for _ in range(8)]
+    for user in users:
+        await platform.permit(world.bot, user, "viewer")
+    guest = await server.chat(world.bot, world.guest)
+    cursor = (await guest.established())["data"]["cursor"]
+    guest.close(1000)
+    await platform.execute(
+        "INSERT INTO messages (session_id, bot_id, user_id, role, content)"
+        " SELECT $1, $2, $3, 'user', repeat('x', 100000) FROM generate_series(1, 200)",
+        world.session,
+        world.bot,
+        world.owner,
+    )
+    takers = []
+    for user in users * 6:
+        path = f"/api/ws/chat/{world.bot}?{urlencode({'token': token(user), 'cursor': cursor})}"
+        _, writer = await asyncio.open_connection("127.0.0.1", server.server.port, limit=1024)
+        writer.write(handshake(path))
+        takers.append(writer)
+    budget = server.server.web.services.read_budget
+    await eventually(lambda: budget.is_wanted(world.guest), what="there is no room for anybody")
+    back = await server.chat(world.bot, world.guest, cursor=cursor)
+    await back.next("chat_message", 200)
+    for writer in takers:
+        await hang_up(writer)
+
+
+@pytest.mark.gen_test
 async def test_a_client_that_does_not_read_is_closed_and_the_others_go_on(
     start_server: StartServer,
     platform: Platform,

@@ -26,7 +26,6 @@ def test_never_more_than_there_is(askers: list[tuple[int, str, bool]]) -> None:
             assert sum(min(size, 24) for _, size in held) <= 96
             for user in "abcdefg":
                 assert sum(min(size, 24) for one, size in held if one == user) <= 24
-            assert sum(size > 24 for _, size in held) <= 1
 
         async def replay(size: int, user: str) -> None:
             nonlocal served
@@ -97,13 +96,29 @@ def test_no_user_holds_more_than_a_share() -> None:
     assert run(beside_one_who_takes_nothing()) == ["greedy", "greedy", "other"]
 
 
-def test_a_portion_that_is_larger_than_a_share_holds_up_only_such_portions() -> None:
-    async def beside_a_large_one() -> list[str]:
-        return await _order(
-            ReadBudget(SIZE), ("one", 5000), ("two", 5000), ("three", 12), ("four", 12)
-        )
+def test_who_holds_what_others_wait_for() -> None:
+    """Not who waits only for their own, nor anybody once that is over."""
 
-    assert run(beside_a_large_one()) == ["one", "three", "four"]
+    async def watched() -> None:
+        budget = ReadBudget(SIZE)
+        assert not budget.is_wanted("greedy")
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(budget.reserve(12, "greedy"))
+            more = asyncio.create_task(budget.reserve(12, "greedy").__aenter__())
+            await asyncio.sleep(0)
+            assert budget.is_wanted("greedy")
+            assert not budget.is_wanted("other")
+            for user in "abc":
+                await held.enter_async_context(budget.reserve(12, user))
+            other = asyncio.create_task(budget.reserve(12, "other").__aenter__())
+            await asyncio.sleep(0)
+            assert all(map(budget.is_wanted, ("greedy", "a", "b", "c")))
+            for waiting in (other, more):
+                waiting.cancel()
+            await asyncio.wait((other, more))
+            assert not any(map(budget.is_wanted, ("greedy", "a")))
+
+    run(watched())
 
 
 def test_users_take_turns() -> None:

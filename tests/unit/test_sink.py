@@ -8,7 +8,9 @@ from contextlib import suppress
 import pytest
 from tornado.iostream import IOStream
 
-from realtime.web.sink import SocketSink
+from realtime.relay.protocol import Message
+from realtime.web.sink import PING, SocketSink
+from realtime.web.sse import EventSink
 from tests.waiting import eventually
 
 
@@ -112,3 +114,52 @@ async def test_what_is_lent_fails_once_the_stream_is_closed() -> None:
             send(b"x")
         sink.send(b"x")
         assert sink.lend(lambda: None) is None
+
+
+@pytest.mark.gen_test
+async def test_a_message_in_parts_is_one_message_and_nothing_comes_between() -> None:
+    """But control frames. What else is sent comes behind it, and nothing is lent meanwhile."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        stream = IOStream(ours)
+        sink = SocketSink(stream, lambda _code, _reason: None)
+        sink.send_part(Message(b"one "), is_first=True, is_last=False)
+        sink.send(sink.frame([Message(b"behind")]))
+        sink.send_control(PING)
+        assert sink.lend(lambda: None) is None
+        sink.send_part(Message(b"two "), is_first=False, is_last=False)
+        sink.send_part(Message(b"three"), is_first=False, is_last=True)
+        sink.send(sink.frame([Message(b"after")]))
+        assert sink.lend(lambda: None) is not None
+        assert theirs.recv(1000) == (
+            b"\x01\x04one \x89\x00\x00\x04two \x80\x05three\x81\x06behind\x81\x05after"
+        )
+        stream.close()
+
+
+@pytest.mark.gen_test
+async def test_what_waits_behind_a_message_in_parts_is_bounded() -> None:
+    """Above the limit the socket is closed, as when the client does not read."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        closed: list[int] = []
+        stream = IOStream(ours, max_write_buffer_size=1000)
+        sink = SocketSink(stream, lambda code, _reason: closed.append(code))
+        sink.send_part(Message(b"one"), is_first=True, is_last=False)
+        for _ in range(10):
+            sink.send(b"x" * 100)
+        assert closed == []
+        sink.send(b"x" * 100)
+        assert closed == [1013]
+        stream.close()
+
+
+def test_an_event_in_parts_is_as_one_that_is_whole() -> None:
+    """For clients without WebSockets; its cursor comes first."""
+    text = b'{"a":\n"b"}'
+    parts = [
+        EventSink.frame_part(Message(text[:4], "c"), is_first=True, is_last=False),
+        EventSink.frame_part(Message(text[4:7]), is_first=False, is_last=False),
+        EventSink.frame_part(Message(text[7:]), is_first=False, is_last=True),
+    ]
+    assert b"".join(parts) == EventSink.frame([Message(text, "c")])

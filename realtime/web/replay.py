@@ -1,0 +1,178 @@
+"""Sends one client the events that it missed, at the pace at which it reads.
+
+A portion at a time: memory is reserved, the payloads are read, the connection is given back, and
+the next portion waits until the client has taken this one. A message that is larger than a portion
+goes out in parts.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from realtime.relay import closing
+from realtime.relay.budget import MIN_SPEED
+from realtime.relay.errors import Refused
+from realtime.relay.events import Event, Part, RowKey
+from realtime.relay.owed import Owed
+from realtime.relay.protocol import Message, stamp, stamp_start
+from realtime.relay.resume import Missed, Unrecoverable
+from realtime.web.services import Services
+from realtime.web.sink import SocketSink
+
+FIRST_BYTES, MOST_BYTES = 65_536, 262_144
+"""How many bytes the first portion has, and at most a later one. Who takes a portion quickly gets
+twice as much next: clients that take nothing hold little."""
+QUICK_SECONDS, SLOW_SECONDS = 0.5, 2.0
+MAX_KEYS = 1000
+"""How many events a portion has."""
+MAX_PARTS, MAX_PART_BYTES = 16, 1_048_576
+"""PostgreSQL reads all of a large text to cut a part from it. So a message is not cut into more
+parts than that, unless they would be larger than this."""
+TRIES = 3
+"""How often a portion is read that does not come; each time half as much is asked for."""
+LOOK_SECONDS = 0.5
+"""How often it is looked whether a client goes on."""
+
+
+class Replay:
+    """Sends missed events to one socket.
+
+    Args:
+        user_id: whose socket it is.
+    """
+
+    def __init__(self, services: Services, sink: SocketSink, user_id: str) -> None:
+        self._services = services
+        self._log = services.history.log
+        self._budget = services.read_budget
+        self._sink = sink
+        self._user_id = user_id
+        self._portion_bytes = FIRST_BYTES
+
+    async def send(self, missed: Missed, cursor: str | None) -> None:
+        """Send everything, and return when the client has taken it, or is gone.
+
+        Args:
+            cursor: goes with the last event. No other may have one: up to there, what came before
+                is not all sent.
+
+        Raises:
+            Refused: it was removed from the log, or the client takes nothing any more.
+        """
+        if missed.events:
+            self._send(missed.events, cursor)
+            await self._taken()
+        while missed.owed and not self._sink.is_closed:
+            [first] = missed.owed.first(0, 1)
+            if first.size > min(MOST_BYTES, self._budget.largest):
+                await self._send_in_parts(first, cursor if missed.owed.is_last(first) else None)
+                missed.owed.drop(first)
+            else:
+                await self._send_portion(missed.owed, cursor)
+
+    async def _send_portion(self, owed: Owed, cursor: str | None) -> None:
+        keys = owed.first(self._size(), MAX_KEYS)
+        size = sum(key.size for key in keys)
+        # Held until the client has taken it; its connection to the database is given back.
+        async with self._budget.reserve(size, self._user_id):
+            events = await self._payloads(keys)
+            last = events[-1].key
+            self._send(events, cursor if owed.is_last(last) else None)
+            del events
+            await self._taken_in_time(size)
+        owed.drop(last)
+
+    def _size(self) -> int:
+        return min(self._portion_bytes, self._log.portion_bytes, self._budget.largest)
+
+    async def _payloads(self, keys: Sequence[RowKey]) -> Sequence[Event]:
+        """The first of them at least: where they do not come in time, half as many."""
+        for number in range(TRIES):
+            try:
+                return await self._log.payloads(keys[: max(1, len(keys) >> number)])
+            except Unrecoverable as lost:
+                raise Refused(*closing.EVENTS_MISSED) from lost
+            except Refused:
+                if number == TRIES - 1:
+                    raise
+        raise AssertionError("it has been tried")
+
+    async def _send_in_parts(self, key: RowKey, cursor: str | None) -> None:
+        async with self._sink.parts_turn:
+            try:
+                await self._send_parts(key, cursor)
+            except Refused as refused:
+                # What is begun can only be ended; the socket may be for other topics besides.
+                self._sink.close(refused.code, refused.reason)
+                raise
+            except asyncio.CancelledError:
+                self._sink.close(*closing.EVENTS_MISSED)
+                raise
+
+    async def _send_parts(self, key: RowKey, cursor: str | None) -> None:
+        start, is_last = 0, False
+        while not is_last and not self._sink.is_closed:
+            size = min(max(self._size(), key.size // MAX_PARTS), MAX_PART_BYTES)
+            size = min(size, self._budget.largest)
+            async with self._budget.reserve(size, self._user_id):
+                part = await self._part(key, start, size)
+                is_last = part.is_last
+                self._sink.send_part(
+                    Message(part.data) if start else stamp_start(*part[:2], cursor),
+                    is_first=not start,
+                    is_last=is_last,
+                )
+                del part
+                await self._taken_in_time(size)
+            start += size
+
+    async def _part(self, key: RowKey, start: int, size: int) -> Part:
+        try:
+            return await self._log.part(key, start, size)
+        except Unrecoverable as lost:
+            raise Refused(*closing.EVENTS_MISSED) from lost
+
+    def _send(self, events: Sequence[Event], cursor: str | None) -> None:
+        last = len(events) - 1
+        self._sink.send(
+            self._sink.frame(
+                stamp(event.payload or "", event.wire_id, cursor if number == last else None)
+                for number, event in enumerate(events)
+            )
+        )
+
+    async def _taken_in_time(self, size: int) -> None:
+        """As `_taken`, for what is held from the budget; and learn how quick the client is."""
+        began = self._services.monotonic()
+        await self._taken(size)
+        took = self._services.monotonic() - began
+        if took < QUICK_SECONDS:
+            self._portion_bytes = min(MOST_BYTES, 2 * self._portion_bytes)
+        elif took > SLOW_SECONDS:
+            self._portion_bytes = max(FIRST_BYTES, self._portion_bytes // 2)
+
+    async def _taken(self, held: int = 0) -> None:
+        """Return when the client has taken what it was sent.
+
+        Args:
+            held: how many bytes of payloads are reserved meanwhile. While others wait for them, it
+                has less patience, and asks for a speed.
+
+        Raises:
+            Refused: it takes nothing any more.
+        """
+        intervals = self._services.intervals
+        patience, hurried = intervals.replay, intervals.replay_wanted
+        began = moved_at = self._services.monotonic()
+        self._sink.has_moved()
+        drained = asyncio.ensure_future(self._sink.drained())
+        try:
+            while not (await asyncio.wait({drained}, timeout=min(patience, LOOK_SECONDS)))[0]:
+                now = self._services.monotonic()
+                if self._sink.has_moved():
+                    moved_at = now
+                is_slow = now - moved_at >= hurried or now - began >= hurried + held / MIN_SPEED
+                is_hurried = held and is_slow and self._budget.is_wanted(self._user_id)
+                if now - moved_at >= patience or is_hurried:
+                    raise Refused(*closing.REPLAY_TOO_SLOW)
+        finally:
+            drained.cancel()

@@ -11,12 +11,19 @@
 --   if that is not what was told of them last, which relay.is_news remembers.
 
 -- The "details" of both messages. granted_by is the row's, else the actor; for a revoke the actor.
-CREATE FUNCTION relay.permission_details(role text, granted_by uuid, old_role text)
-RETURNS text
+-- Clients know the role and who did it by either of two names.
+CREATE FUNCTION relay.permission_details(
+    action text, role text, granted_by uuid, old_role text
+) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN concat('{"role":', to_json(coalesce(role, 'viewer')),
     ',"granted_by":', relay.json_id(granted_by),
-    CASE WHEN old_role IS NOT NULL THEN ',"old_role":' || to_json(old_role)::text END, '}');
+    CASE action
+        WHEN 'updated' THEN concat(',"old_role":', to_json(coalesce(old_role, 'viewer')),
+            ',"new_role":', to_json(coalesce(role, 'viewer')))
+        WHEN 'revoked' THEN concat(',"revoked_role":', to_json(coalesce(role, 'viewer')),
+            ',"revoked_by":', relay.json_id(granted_by))
+    END, '}');
 
 -- What a revoke does to the user's sockets, seen after it. An owner keeps access, as far as can
 -- be seen here, so they are only asked again. Null, nothing: a bot that is gone has ejected

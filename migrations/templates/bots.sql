@@ -123,12 +123,13 @@ BEGIN
         -- A new owner who has another role by a row had access before.
         named := CASE WHEN action = 'granted' AND NOT (owns AND has IS TRUE AND NOT is_owner)
             THEN user_id END;
-        details := relay.permission_details(
-            CASE WHEN owns OR is_owner OR has IS NULL THEN 'owner' ELSE has_role END,
-            CASE WHEN owns THEN coalesce(updated_by, actor) ELSE actor END,
-            CASE WHEN action = 'updated' THEN 'owner' END);
         -- The final message of who turns out to have lost access after all.
         action := CASE WHEN effect = 'recheck' AND NOT is_told THEN 'revoked' ELSE action END;
+        details := relay.permission_details(
+            action,
+            CASE WHEN owns OR is_owner OR has IS NULL THEN 'owner' ELSE has_role END,
+            CASE WHEN owns THEN coalesce(updated_by, actor) ELSE actor END,
+            'owner');
         RETURN NEXT;
     END LOOP;
 END

@@ -42,12 +42,13 @@ BEGIN
         WHEN NOT (is_told OR has OR owns) THEN 'recheck'
     END;
     named := CASE WHEN action = 'granted' THEN user_id END;
-    details := relay.permission_details(
-        CASE WHEN owns AND is_told THEN 'owner' WHEN has THEN new_role ELSE old_role END,
-        CASE WHEN has THEN coalesce(granted_by, actor) ELSE actor END,
-        CASE WHEN action = 'updated' THEN old_role END);
     -- The final message of who turns out to have lost access after all.
     action := CASE WHEN effect = 'recheck' AND NOT is_told THEN 'revoked' ELSE action END;
+    details := relay.permission_details(
+        action,
+        CASE WHEN owns AND is_told THEN 'owner' WHEN has THEN new_role ELSE old_role END,
+        CASE WHEN has THEN coalesce(granted_by, actor) ELSE actor END,
+        old_role);
     RETURN NEXT;
 END
 $$;

@@ -169,11 +169,12 @@ async def test_permissions(scene: Scene) -> None:
     await scene.adopted.permit(scene.bot, scene.guest)
     await owner.next("permission_change", 3)
     changes = [payload(one)["data"] for one in owner.of_type("permission_change")]
+    editor = {"role": "EDITOR", "granted_by": None}
     assert changes == [
         {"target_user_id": scene.guest, "action": action, "details": details}
         for action, details in (
-            ("updated", {"role": "EDITOR", "granted_by": None, "old_role": "VIEWER"}),
-            ("revoked", {"role": "EDITOR", "granted_by": None}),
+            ("updated", {**editor, "old_role": "VIEWER", "new_role": "EDITOR"}),
+            ("revoked", {**editor, "revoked_role": "EDITOR", "revoked_by": None}),
             ("granted", {"role": "VIEWER", "granted_by": None}),
         )
     ]

@@ -104,8 +104,19 @@ async def test_permission_rows_are_permission_changes_and_notifications(
     await platform.revoke(world.bot, newcomer)
     details = [
         ("granted", {"role": "viewer", "granted_by": world.owner}),
-        ("updated", {"role": "editor", "granted_by": world.owner, "old_role": "viewer"}),
-        ("revoked", {"role": "editor", "granted_by": None}),
+        (
+            "updated",
+            {
+                "role": "editor",
+                "granted_by": world.owner,
+                "old_role": "viewer",
+                "new_role": "editor",
+            },
+        ),
+        (
+            "revoked",
+            {"role": "editor", "granted_by": None, "revoked_role": "editor", "revoked_by": None},
+        ),
     ]
     for count, (action, detail) in enumerate(details, 1):
         assert payload(await owner.next("permission_change", count)) == {

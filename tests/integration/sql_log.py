@@ -82,6 +82,10 @@ def permission_entries(
     bot_id: str, user_id: str, action: str, ejection: str | None = None, **details: str | None
 ) -> list[Entry]:
     """All that one change of a permission writes."""
+    if action == "updated":
+        details["new_role"] = details["role"]
+    elif action == "revoked":
+        details |= {"revoked_role": details["role"], "revoked_by": details["granted_by"]}
     change = {
         "type": "permission_change",
         "bot_id": bot_id,

@@ -313,10 +313,12 @@ def change_templates(checkout: Checkout) -> None:
     """A function's body, a trigger, and the name of an argument, which means another function."""
     checkout.edit("templates/documents.sql", "'uploaded', {{n.id}}", "'added', {{n.id}}")
     checkout.edit("templates/permissions.sql", "('4003')", "('1013')")
-    checkout.edit("templates/access_changes.sql", "details(role text", "details(rank text")
+    checkout.edit(
+        "templates/access_changes.sql", "action text, role text, g", "action text, rank text, g"
+    )
     checkout.edit("templates/access_changes.sql", "(coalesce(role, ", "(coalesce(rank, ")
     before, down = (f"sql/{checkout.next}/reference/{name}.sql" for name in ("before", "down"))
-    checkout.write(before, "DROP FUNCTION relay.permission_details(text, uuid, text);\n")
+    checkout.write(before, "DROP FUNCTION relay.permission_details(text, text, uuid, text);\n")
     checkout.write(down, checkout.read(before) + checkout.read(down))
     tables = f'"{checkout.next}/reference/tables"'
     revision = f"versions/reference_{checkout.next}.py"

@@ -4,3 +4,4 @@ DROP FUNCTION relay.permission_rows(uuid, uuid, text, text, boolean, text, text)
 DROP FUNCTION relay.changed_columns(oid, jsonb, jsonb);
 DROP FUNCTION relay.ejection_after_owner(uuid, uuid);
 DROP FUNCTION relay.access_inserted();
+DROP FUNCTION relay.permission_details(text, uuid, text);

@@ -147,12 +147,19 @@ CREATE OR REPLACE TRIGGER relay_truncate AFTER TRUNCATE ON public.users
 --   if that is not what was told of them last, which relay.is_news remembers.
 
 -- The "details" of both messages. granted_by is the row's, else the actor; for a revoke the actor.
-CREATE OR REPLACE FUNCTION relay.permission_details(role text, granted_by uuid, old_role text)
-RETURNS text
+-- Clients know the role and who did it by either of two names.
+CREATE OR REPLACE FUNCTION relay.permission_details(
+    action text, role text, granted_by uuid, old_role text
+) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN concat('{"role":', to_json(coalesce(role, 'viewer')),
     ',"granted_by":', relay.json_id(granted_by),
-    CASE WHEN old_role IS NOT NULL THEN ',"old_role":' || to_json(old_role)::text END, '}');
+    CASE action
+        WHEN 'updated' THEN concat(',"old_role":', to_json(coalesce(old_role, 'viewer')),
+            ',"new_role":', to_json(coalesce(role, 'viewer')))
+        WHEN 'revoked' THEN concat(',"revoked_role":', to_json(coalesce(role, 'viewer')),
+            ',"revoked_by":', relay.json_id(granted_by))
+    END, '}');
 
 -- What a revoke does to the user's sockets, seen after it. An owner keeps access, as far as can
 -- be seen here, so they are only asked again. Null, nothing: a bot that is gone has ejected
@@ -353,12 +360,13 @@ BEGIN
         -- A new owner who has another role by a row had access before.
         named := CASE WHEN action = 'granted' AND NOT (owns AND has IS TRUE AND NOT is_owner)
             THEN user_id END;
-        details := relay.permission_details(
-            CASE WHEN owns OR is_owner OR has IS NULL THEN 'owner' ELSE has_role END,
-            CASE WHEN owns THEN coalesce(updated_by, actor) ELSE actor END,
-            CASE WHEN action = 'updated' THEN 'owner' END);
         -- The final message of who turns out to have lost access after all.
         action := CASE WHEN effect = 'recheck' AND NOT is_told THEN 'revoked' ELSE action END;
+        details := relay.permission_details(
+            action,
+            CASE WHEN owns OR is_owner OR has IS NULL THEN 'owner' ELSE has_role END,
+            CASE WHEN owns THEN coalesce(updated_by, actor) ELSE actor END,
+            'owner');
         RETURN NEXT;
     END LOOP;
 END
@@ -548,12 +556,13 @@ BEGIN
         WHEN NOT (is_told OR has OR owns) THEN 'recheck'
     END;
     named := CASE WHEN action = 'granted' THEN user_id END;
-    details := relay.permission_details(
-        CASE WHEN owns AND is_told THEN 'owner' WHEN has THEN new_role ELSE old_role END,
-        CASE WHEN has THEN coalesce(granted_by, actor) ELSE actor END,
-        CASE WHEN action = 'updated' THEN old_role END);
     -- The final message of who turns out to have lost access after all.
     action := CASE WHEN effect = 'recheck' AND NOT is_told THEN 'revoked' ELSE action END;
+    details := relay.permission_details(
+        action,
+        CASE WHEN owns AND is_told THEN 'owner' WHEN has THEN new_role ELSE old_role END,
+        CASE WHEN has THEN coalesce(granted_by, actor) ELSE actor END,
+        old_role);
     RETURN NEXT;
 END
 $$;

@@ -27,8 +27,11 @@ SECRET = "a secret of at least thirty-two bytes, for tests"
 
 
 def environment(**ours: str) -> dict[str, str]:
-    """The tests' environment without settings of ours, with this Python in place of .venv's."""
-    names = {name.upper() for name in Settings.model_fields}
+    """The tests' environment without settings of ours, with this Python in place of .venv's.
+
+    What bin/test adds to Python's path is for the tests: what they run finds its client itself.
+    """
+    names = {name.upper() for name in Settings.model_fields} | {"PYTHONPATH"}
     clean = {name: value for name, value in os.environ.items() if name not in names}
     return clean | {"REALTIME_VENV": sys.prefix} | ours
 

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from rowcast import Closed, RealtimeClient, Reconnecting, Timings
@@ -17,12 +18,13 @@ class Client:
     """One client, and what the application around it is told."""
 
     def __init__(self, name: str, options: dict[str, Any], tell: Callable[..., None]) -> None:
-        self._tell = lambda told, **more: tell(told, client=name, **more)
+        self._tell = partial(tell, client=name)
         self._questions: list[asyncio.Future[str | None]] = []
-        given = {name: options.get(name) for name in ("bot_id", "token", "cursor")}
         self.client = RealtimeClient(
             options["url"],
-            **given,
+            bot_id=options.get("bot_id"),
+            token=options["token"],
+            cursor=options.get("cursor"),
             notifications=options.get("notifications", False),
             presence=options.get("presence", False),
             get_token=self._ask if options.get("asks") else None,
@@ -74,7 +76,8 @@ class Client:
 
 
 def timings(milliseconds: dict[str, float]) -> Timings:
-    return replace(Timings(), **{name: value / 1000 for name, value in milliseconds.items()})
+    given: dict[str, Any] = {name: value / 1000 for name, value in milliseconds.items()}
+    return replace(Timings(), **given)
 
 
 class Driver:

@@ -112,6 +112,7 @@ class Connection(WebSocketHandler):
         """Reset the TCP connection."""
         assert self.ws_connection is not None
         stream = self.ws_connection.stream
+        assert stream is not None
         stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         stream.close()
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
-import site
 import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
@@ -24,51 +22,18 @@ from tests.commands import (
     running,
     status_of,
 )
+from tests.installed import Installed
 from tests.waiting import wait_until
 
-PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 AS_CALLED = """
 from realtime.installation import as_called
 print(as_called("run bin/dev once, or /usr/bin/psql"))
 """
 
 
-class Installed:
-    """A virtual environment that has the wheel, and the tests' own packages behind it."""
-
-    def __init__(self, home: Path) -> None:
-        self.venv = home / "venv"
-        self.elsewhere = home / "elsewhere"
-        self.elsewhere.mkdir()
-        offline = ["--no-deps", "--no-index"]
-        run(*PIP, "wheel", *offline, "--no-build-isolation", "-w", str(home), str(ROOT))
-        (wheel,) = home.glob("rowcast_server-*.whl")
-        run(sys.executable, "-m", "venv", "--without-pip", str(self.venv))
-        python = str(self.venv / "bin" / "python")
-        run(*PIP, "--python", python, "install", *offline, str(wheel))
-        (packages,) = self.venv.glob("lib/python*/site-packages")
-        (packages / "tests.pth").write_text("\n".join(site.getsitepackages()))
-
-        # Somebody's own package of that name, where the commands are called.
-        (self.elsewhere / "migrations").mkdir()
-        (self.elsewhere / "migrations" / "__init__.py").write_text("raise RuntimeError('not ours')")
-
-    def command(self, *arguments: str) -> list[str]:
-        return [str(self.venv / "bin" / arguments[0]), *arguments[1:]]
-
-    def run(self, *arguments: str, **ours: str) -> str:
-        return run(*self.command(*arguments), cwd=self.elsewhere, env=environment(**ours))
-
-
-def run(*command: str, **options: object) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, **options)  # type: ignore[call-overload]
-    assert done.returncode == 0, done.stderr
-    return str(done.stdout)
-
-
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    return Installed(tmp_path_factory.mktemp("installed"))
+    return Installed(tmp_path_factory.mktemp("installed"), ROOT)
 
 
 def test_nothing_of_the_checkout_is_used(installed: Installed) -> None:

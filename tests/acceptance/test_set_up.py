@@ -130,7 +130,7 @@ def test_test_checks_everything_then_runs_pytest_with_coverage(checkout: Checkou
     steps = (
         "-m ruff format --check",
         "-m ruff check",
-        "-m mypy --strict realtime clients/python/src",
+        "-m mypy --strict realtime clients",
         "-m pytest",
     )
     assert [checkout.called(step) for step in steps] == [1, 1, 1, 1]

@@ -27,6 +27,7 @@ These are reported to a client, by a close code or an error message:
     ForeignCursor                a cursor is of another database or history
     Unrecoverable                missed events cannot be sent any more
     _Violation                   a frame breaks the WebSocket protocol
+    BufferFull                   a client takes too little of what it is sent
 
 `realtime.simulate` imports nothing of the server's, and has its own:
 

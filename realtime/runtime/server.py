@@ -20,6 +20,8 @@ from realtime.relay.position import Lineage, Position
 from realtime.runtime.parts import DatabaseParts, RelayParts, WebParts, make_listener
 from realtime.web.acceptor import Acceptor
 from realtime.web.app import make_app
+from realtime.web.entrance import Entrance
+from realtime.web.sockets import Sockets
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
@@ -135,20 +137,24 @@ class Server:
 
     async def run(self, stop: asyncio.Event, announce: Callable[["Server"], None]) -> None:
         """Serve until `stop` is set, then drain."""
+        sockets = Sockets(self.web.services)
         http = HTTPServer(
-            make_app(self.web.services),
+            make_app(self.web.services, sockets),
             max_header_size=MAX_HEADER_BYTES,
             max_body_size=MAX_BODY_BYTES,
             idle_connection_timeout=self._intervals.idle_request,
             body_timeout=self._intervals.body,
         )
-        acceptor = Acceptor(self._sockets, http.handle_stream, self.web.files)
+        entrance = Entrance(sockets, http.handle_stream)
+        acceptor = Acceptor(self._sockets, entrance.take, self.web.files)
         async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(work) for work in self._background()]
+            work = (*self._background(), sockets.run(), entrance.run())
+            background = [tasks.create_task(one) for one in work]
             acceptor.start()
             announce(self)
             await stop.wait()
             acceptor.stop()
+            entrance.stop()
             await self._drain(http)
             for task in background:
                 task.cancel()

@@ -16,8 +16,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from tornado.iostream import IOStream
-
 from realtime.log_line import LogLine
 
 log = logging.getLogger("realtime.http")
@@ -105,7 +103,7 @@ class Acceptor:
     def __init__(
         self,
         sockets: Sequence[socket.socket],
-        serve: Callable[[IOStream, Any], None],
+        serve: Callable[[socket.socket, Any], None],
         files: OpenFiles,
     ) -> None:
         self._sockets = sockets
@@ -154,7 +152,7 @@ class Acceptor:
                 has_room = False
                 refuse(connection)
             else:
-                self._serve(IOStream(connection), address)
+                self._serve(connection, address)
         if not has_room:
             self._pause(listening)
 

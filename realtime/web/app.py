@@ -1,12 +1,11 @@
 """The Tornado application: which address leads to which handler, and the log line of a request."""
 
 import logging
-from http.client import OK, SWITCHING_PROTOCOLS
+from http.client import OK
 from pathlib import Path
 from typing import Any
 
 from tornado.web import Application, RequestHandler, StaticFileHandler
-from tornado.websocket import _WebSocketParams
 
 from realtime.installation import JAVASCRIPT_CLIENT
 from realtime.log_line import LogLine
@@ -14,7 +13,7 @@ from realtime.web import endpoints, metrics
 from realtime.web.handlers import CarefulHandler, NotFoundHandler, log
 from realtime.web.presence import PresenceHandler
 from realtime.web.services import Services
-from realtime.web.sockets import ChatSocket, NotificationsSocket
+from realtime.web.sockets import SocketHandler, Sockets
 from realtime.web.sse import ChatEvents, EventsHandler, NotificationsEvents
 
 FIGURES = "/api/ws/figures"
@@ -47,16 +46,15 @@ class ConsoleHandler(StaticHandler):
         self.clear_header("Access-Control-Allow-Origin")
 
 
-def make_app(services: Services) -> Application:
+def make_app(services: Services, sockets: Sockets) -> Application:
     """Make the application of one process."""
     given: dict[str, Any] = {"services": services}
-    # One object for all sockets. No ping interval: `pings.py` sends the pings.
-    parameters = _WebSocketParams(max_message_size=services.settings.max_message_bytes)
-    sockets = {**given, "parameters": parameters}
     client = {"path": JAVASCRIPT_CLIENT}
     routes: list[Any] = [
-        (r"/api/ws/chat/([^/]+)", ChatSocket, sockets),
-        (r"/api/ws/notifications", NotificationsSocket, sockets),
+        *(
+            (route.address.pattern, SocketHandler, {"sockets": sockets, "kind": route.kind})
+            for route in sockets.routes
+        ),
         (r"/api/sse/chat/([^/]+)", EventsHandler, {**given, "kind": ChatEvents}),
         (r"/api/sse/notifications", EventsHandler, {**given, "kind": NotificationsEvents}),
         (r"/api/ws/stats", endpoints.StatsHandler, given),
@@ -88,18 +86,12 @@ def log_request(handler: RequestHandler) -> None:
 
     A socket that is opened has lines of its own.
     """
-    status = handler.get_status()
-    if status != SWITCHING_PROTOCOLS:
-        request = handler.request
-        took = round(1000 * request.request_time(), 1)
-        is_news = request.path != FIGURES or status != OK
-        log.log(
-            logging.INFO if is_news else logging.DEBUG,
-            LogLine(
-                "request_answered",
-                method=request.method,
-                path=request.path,
-                status=status,
-                ms=took,
-            ),
-        )
+    request, status = handler.request, handler.get_status()
+    took = round(1000 * request.request_time(), 1)
+    is_news = request.path != FIGURES or status != OK
+    log.log(
+        logging.INFO if is_news else logging.DEBUG,
+        LogLine(
+            "request_answered", method=request.method, path=request.path, status=status, ms=took
+        ),
+    )

@@ -1,7 +1,7 @@
 """One open socket, from its handshake to its close: answers what its client says.
 
-There are many of these and most are idle, so each holds little. Tornado calls the methods whose
-names begin with `on_`.
+There are many of these and most are idle, so each holds little. The `WebSocket` calls the methods
+whose names begin with `on_`.
 """
 
 import asyncio
@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
-
-from tornado.iostream import IOStream
 
 from realtime.auth.keys import KeysUnavailable
 from realtime.auth.tokens import Identity, TokenError
@@ -27,6 +25,7 @@ from realtime.web.handshake import Handshake
 from realtime.web.services import Services
 from realtime.web.sink import PING, SocketSink, pong_frame
 from realtime.web.socket_log import log_gone, log_unfit_subject, socket_line
+from realtime.web.stream import ClientStream
 from realtime.web.token_life import TokenLife
 
 log = logging.getLogger("realtime.socket")
@@ -50,7 +49,10 @@ class HandshakeRequest(NamedTuple):
 class Connection(Protocol):
     """The connection of one client."""
 
-    stream: IOStream
+    stream: ClientStream
+
+    def start(self) -> None:
+        """Read what the client says, from now on."""
 
     def send_close(self, code: int, reason: str) -> None:
         """Say why it ends, and end it."""
@@ -60,18 +62,18 @@ class Conversation:
     """One open socket. Its endpoint is a subclass, with a topic and messages of its own."""
 
     __slots__ = (
+        "_connection",
         "_connection_id",
         "_is_pinged",
         "_limit",
         "_ping_slice",
-        "_protocol",
         "_replaying",
         "_services",
         "_sink",
         "_subscriber",
         "_token_life",
     )
-    _protocol: Connection
+    _connection: Connection
     _sink: SocketSink
 
     def __init__(self, services: Services) -> None:
@@ -86,13 +88,14 @@ class Conversation:
 
     # The handshake.
 
-    async def open(self, socket: Connection, request: HandshakeRequest) -> None:
-        """The handshake is complete; nothing is read before this returns."""
-        self._protocol = socket
-        self._sink = self._make_sink(socket.stream)
+    async def open(self, connection: Connection, request: HandshakeRequest) -> None:
+        """Let the client in, or close; what it says is read from the end of this on."""
+        self._connection = connection
+        self._sink = self._make_sink(connection.stream)
         await self._or_close(partial(self._let_in, request))
+        connection.start()
 
-    def _make_sink(self, stream: IOStream) -> SocketSink:
+    def _make_sink(self, stream: ClientStream) -> SocketSink:
         return SocketSink(stream, self._on_close)
 
     async def _or_close(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -106,7 +109,7 @@ class Conversation:
         except KeysUnavailable:
             self.close(*closing.KEYS_AWAY)
         except Exception:
-            # The boundary to the framework: what nobody foresaw closes this socket, and no other.
+            # The boundary of a socket: what nobody foresaw closes this socket, and no other.
             log.exception(self._line("socket_open_failed"))
             self.close(*closing.SERVER_ERROR)
 
@@ -132,7 +135,7 @@ class Conversation:
         self._establish(self._subscriber.topic, admission, identity, recovery, missed)
         go_live = partial(handshake.go_live, admission, missed)
         if missed:
-            # Tornado reads nothing from a socket that is still opening, pongs included.
+            # Nothing is read from a socket that is still opening, pongs included.
             self._replaying = asyncio.create_task(self._or_close(go_live))
         else:
             await go_live()
@@ -257,7 +260,7 @@ class Conversation:
         if self._sink.has_moved() and not self._sink.is_idle:
             return
         if self._is_pinged:
-            # Not 1000, Tornado's code for this: it would tell the client to stay away.
+            # Not 1000: it would tell the client to stay away.
             self.close(*closing.PING_TIMED_OUT)
             return
         self._is_pinged = True
@@ -291,11 +294,9 @@ class Conversation:
         log.info(self._line("socket_close_sent", code=code, reason=reason))
         if self._subscriber is not None:
             self._services.hub.stop(self._subscriber)
-        self._protocol.send_close(code, reason)
+        self._connection.send_close(code, reason)
 
-    def on_ws_connection_close(
-        self, close_code: int | None = None, close_reason: str | None = None
-    ) -> None:
+    def on_ws_connection_close(self, close_code: int | None = None) -> None:
         """The connection is over, whoever closed it (None: without a code)."""
         self._sink.connection_lost()
         if self._token_life is not None:

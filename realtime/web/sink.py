@@ -1,21 +1,18 @@
 """Sends bytes to WebSockets: frames made once for many, and a bounded queue for each socket.
 
-Bytes go straight to the kernel while nothing waits, which makes a wide fan-out cheap: Tornado's own
-`write_message` costs three times as much for each socket.
+Bytes go straight to the kernel while nothing waits, which makes a wide fan-out cheap.
 """
 
 import asyncio
 import struct
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from fcntl import ioctl
 from termios import TIOCOUTQ
 
-from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
-
 from realtime.relay import closing
 from realtime.relay.protocol import Message
+from realtime.web.stream import BufferFull, ClientStream
 
 PING = b"\x89\x00"
 """A ping frame without a payload (RFC 6455 section 5.5.2)."""
@@ -44,7 +41,7 @@ class SocketSink:
     """Sends to one socket, and knows whether that socket is closed.
 
     Args:
-        stream: the socket's stream; its `max_write_buffer_size` bounds what may wait.
+        stream: the socket's stream; its `max_waiting` bounds what may wait.
         on_close: begins the WebSocket's closing handshake; called at most once.
     """
 
@@ -60,11 +57,11 @@ class SocketSink:
         "close_code",
     )
 
-    def __init__(self, stream: IOStream, on_close: Callable[[int, str], None]) -> None:
+    def __init__(self, stream: ClientStream, on_close: Callable[[int, str], None]) -> None:
         self._stream = stream
         self._on_close = on_close
         self._is_closed = False
-        self._limit = stream.max_write_buffer_size
+        self._limit = stream.max_waiting
         self._taken = 0
         self._behind: bytearray | None = None
         """What waits for the end of a message that is sent in parts; None: there is none."""
@@ -132,8 +129,8 @@ class SocketSink:
             sent = self._stream.socket.send(frames)
         except (BlockingIOError, InterruptedError):
             sent = 0
-        except OSError as error:
-            self._stream.close(error)
+        except OSError:
+            self._stream.close()
             return
         if sent < len(frames):
             self.send_rest(frames, sent)
@@ -143,7 +140,7 @@ class SocketSink:
         # Whatever its size, one message to an empty queue is sent: it could never be otherwise.
         # Behind it there is as much room as ever: while it goes on, the client is not too slow.
         if self._limit is not None:
-            self._stream.max_write_buffer_size = self._limit + len(frames) - sent
+            self._stream.max_waiting = self._limit + len(frames) - sent
         self._queue(memoryview(frames)[sent:])
 
     def lend(self, withdraw: Callable[[], None]) -> Callable[[bytes], int] | None:
@@ -167,14 +164,13 @@ class SocketSink:
     @property
     def waiting_bytes(self) -> int:
         """How many bytes the kernel has not taken yet."""
-        # Tornado's public interface tells only whether there are any.
-        return len(self._stream._write_buffer) if self._stream.writing() else 0
+        return self._stream.waiting_bytes
 
     def has_moved(self) -> bool:
         """Whether the other side has taken anything of what waited since this was last asked."""
-        # Tornado's public interface does not tell. The kernel takes more only when it has much
-        # room, so what the other side has acknowledged counts.
-        before, self._taken = self._taken, self._stream._total_write_done_index - self._in_kernel
+        # The kernel takes more only when it has much room. So what the other side has acknowledged
+        # counts.
+        before, self._taken = self._taken, self._stream.taken_bytes - self._in_kernel
         return before != self._taken
 
     @property
@@ -183,15 +179,15 @@ class SocketSink:
         if self._stream.closed():
             return 0
         try:
-            return int.from_bytes(ioctl(self._stream.fileno(), TIOCOUTQ, bytes(4)), sys.byteorder)
+            return int.from_bytes(
+                ioctl(self._stream.socket.fileno(), TIOCOUTQ, bytes(4)), sys.byteorder
+            )
         except OSError:
             return 0
 
     async def drained(self) -> None:
         """Return when the kernel has taken all that was sent (or the socket is gone)."""
-        with suppress(StreamClosedError):
-            # An empty write is done when all before it are.
-            await self._stream.write(b"")
+        await self._stream.drained()
 
     def close(self, code: int, reason: str) -> None:
         """Close with a code, after what was sent before."""
@@ -209,12 +205,11 @@ class SocketSink:
     def _queue(self, frames: bytes | memoryview) -> None:
         self._take_back()
         try:
-            with suppress(StreamClosedError):
-                self._stream.write(frames)
-        except StreamBufferFullError:
+            self._stream.write(frames)
+        except BufferFull:
             self._close_slow()
 
     def _close_slow(self) -> None:
         # The close frame itself must find room behind what waits.
-        self._stream.max_write_buffer_size = None
+        self._stream.max_waiting = None
         self.close(*closing.TOO_SLOW)

@@ -1,16 +1,18 @@
 """The two WebSocket endpoints: a bot's chat, and a user's notifications.
 
-A handler lives for the handshake alone. It and its request are larger than all that an open socket
-needs, which is a `Conversation`. A refusal completes the handshake and then closes with a code,
-because a browser shows its script nothing of a refused handshake.
+`Sockets` opens a socket on a connection, whoever has read its request: the entrance, which is the
+usual way, or Tornado. A refusal completes the handshake and then closes with a code, because a
+browser shows its script nothing of a refused handshake.
 """
 
+import asyncio
+import re
+import socket
 from collections.abc import Awaitable
-from typing import Any, ClassVar
+from typing import Any, NamedTuple, NoReturn
 
 from tornado.httputil import HTTPServerRequest
 from tornado.web import Application
-from tornado.websocket import WebSocketHandler, _WebSocketParams
 
 from realtime.auth.tokens import token_from_request
 from realtime.relay import closing, protocol
@@ -20,74 +22,144 @@ from realtime.relay.subscriber import Subscriber
 from realtime.web.conversation import Conversation, HandshakeRequest
 from realtime.web.handlers import CarefulHandler
 from realtime.web.services import Services
-from realtime.web.upgrade import VERSION, check_upgrade
-from realtime.web.websocket import ExplainingProtocol
+from realtime.web.stream import ClientStream, take_over
+from realtime.web.upgrade import VERSION, BadUpgrade, Upgrade, check_upgrade
+from realtime.web.websocket import WebSocket
+
+CORKED_SECONDS = 0.5
+"""The answer to a handshake goes with the first message, but it waits no longer than twice this."""
 
 
-class RelaySocket(CarefulHandler, WebSocketHandler):
-    """The handler of a handshake; each endpoint is a subclass."""
+class SocketRoute(NamedTuple):
+    """An address of WebSockets. The parts in brackets name the topic."""
 
-    kind: ClassVar[type[Conversation]]
-    ws_connection: ExplainingProtocol | None
+    address: re.Pattern[str]
+    kind: type[Conversation]
+
+
+class Sockets:
+    """Opens the sockets of one process."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self.routes = (
+            SocketRoute(re.compile("/api/ws/chat/([^/]+)"), ChatConversation),
+            SocketRoute(re.compile("/api/ws/notifications"), NotificationsConversation),
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._corked: list[ClientStream] = []
+
+    def check(self, upgrade: Upgrade) -> BadUpgrade | None:
+        """Say what is wrong with a handshake; None: nothing is."""
+        return check_upgrade(upgrade.headers, self._services.settings.allowed_origins)
+
+    def find(self, path: str) -> tuple[type[Conversation], tuple[str, ...]] | None:
+        """The kind of socket at an address, and the parts of it that name the topic."""
+        for route in self.routes:
+            if match := route.address.fullmatch(path):
+                return route.kind, match.groups()
+        return None
+
+    def open(
+        self,
+        connection: socket.socket,
+        upgrade: Upgrade,
+        kind: type[Conversation],
+        path: tuple[str, ...],
+        early: bytes = b"",
+    ) -> None:
+        """Complete the handshake, and let the client in or refuse it.
+
+        Args:
+            connection: non-blocking; from now on this owns it.
+            path: the parts of the address that name the topic.
+            early: what the client has sent behind its request.
+        """
+        settings = self._services.settings
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream = ClientStream(connection, settings.send_buffer_bytes)
+        stream.cork(upgrade.answer())
+        self._corked.append(stream)
+        conversation = kind(self._services)
+        opened = WebSocket(
+            stream,
+            conversation,
+            self._services.room,
+            max_message=settings.max_message_bytes,
+            early=early,
+        )
+        task = asyncio.create_task(conversation.open(opened, _request(upgrade, path)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def run(self) -> NoReturn:
+        """Send the answers for which nothing has come to send with them, until cancelled."""
+        older: list[ClientStream] = []
+        while True:
+            await asyncio.sleep(CORKED_SECONDS)
+            for stream in older:
+                stream.flush()
+            older, self._corked = self._corked, []
+
+
+def _request(upgrade: Upgrade, path: tuple[str, ...]) -> HandshakeRequest:
+    query, headers = upgrade.query, upgrade.headers
+    token = token_from_request(
+        query.get("token"), headers.get("authorization"), upgrade.subprotocols
+    )
+    return HandshakeRequest(
+        path,
+        token,
+        query.get("cursor"),
+        knows_cursors="cursor" in query,
+        wants_presence=query.get("presence") == "true",
+    )
+
+
+class SocketHandler(CarefulHandler):
+    """The handler of a handshake that Tornado has read: one that is not plain, or has an error."""
 
     def __init__(
         self,
         application: Application,
         request: HTTPServerRequest,
         *,
-        services: Services,
-        parameters: _WebSocketParams,
+        sockets: Sockets,
+        kind: type[Conversation],
     ) -> None:
         super().__init__(application, request)
-        self._services = services
-        self._parameters = parameters
+        self._sockets = sockets
+        self._kind = kind
 
-    def prepare(self) -> None:
-        if self.request.method != "GET":
-            return  # Tornado answers 405
-        bad = check_upgrade(self.request, self._services.settings.allowed_origins)
-        # Some versions of Tornado have rules of their own for it; `Origin` alone decides here.
-        self.request.headers.pop("Sec-Fetch-Site", None)
-        if bad is not None:
-            self.set_status(bad.status)
-            if bad.status == 426:
-                self.set_header("Upgrade", "websocket")
-                self.set_header("Sec-WebSocket-Version", VERSION)
-            self.finish({"error": bad.error})
+    def get(self, *path: str) -> None:
+        upgrade = self._upgrade()
+        bad = self._check(upgrade)
+        if bad is None:
+            # Its cycle would keep this handler, its request and all until the collector comes by.
+            self.ui.clear()
+            connection, early = take_over(self.detach())
+            if connection is not None:
+                self._sockets.open(connection, upgrade, self._kind, path, early)
+            return
+        self.set_status(bad.status)
+        if bad.status == 426:
+            self.set_header("Upgrade", "websocket")
+            self.set_header("Sec-WebSocket-Version", VERSION)
+        self.finish({"error": bad.error})
 
-    def check_origin(self, origin: str) -> bool:
-        return True  # `prepare` has checked it; some versions of Tornado do not ask here
-
-    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
-        return "bearer" if "bearer" in subprotocols else None
-
-    def get_websocket_protocol(self) -> ExplainingProtocol:
-        return ExplainingProtocol(self.kind(self._services), self._parameters, self._services.room)
-
-    async def open(self, *path: str) -> None:
-        socket = self.ws_connection
-        assert socket is not None
-        assert isinstance(socket.handler, Conversation)
-        self.set_nodelay(True)
-        socket.stream.max_write_buffer_size = self._services.settings.send_buffer_bytes
-        request = HandshakeRequest(
-            path,
-            self._token(),
-            self.query("cursor"),
-            knows_cursors="cursor" in self.request.query_arguments,
-            wants_presence=self.query("presence") == "true",
+    def _upgrade(self) -> Upgrade:
+        request = self.request
+        query = {name: self.query(name) or "" for name in request.query_arguments}
+        return Upgrade(
+            request.path, query, {name.lower(): text for name, text in request.headers.items()}
         )
-        # Its cycle would keep this handler, its request and all until the collector comes by.
-        self.ui.clear()
-        await socket.handler.open(socket, request)
 
-    def _token(self) -> str | None:
-        offered = self.request.headers.get("Sec-WebSocket-Protocol", "").split(",")
-        return token_from_request(
-            self.query("token"),
-            self.request.headers.get("Authorization"),
-            [name.strip() for name in offered],
-        )
+    def _check(self, upgrade: Upgrade) -> BadUpgrade | None:
+        if self.request.version != "HTTP/1.1":
+            return BadUpgrade(400, "a WebSocket handshake needs HTTP/1.1")
+        if self.request.body:
+            return BadUpgrade(400, "a WebSocket handshake has no body")
+        return self._sockets.check(upgrade)
 
 
 class ChatConversation(Conversation):
@@ -141,15 +213,3 @@ class NotificationsConversation(Conversation):
 
     def _describe(self, admission: Admission) -> dict[str, Any]:
         return {"connection_type": "notifications"}
-
-
-class ChatSocket(RelaySocket):
-    """The handler of `/api/ws/chat/{bot_id}`."""
-
-    kind = ChatConversation
-
-
-class NotificationsSocket(RelaySocket):
-    """The handler of `/api/ws/notifications`."""
-
-    kind = NotificationsConversation

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Any
 
 from tornado.httputil import HTTPServerRequest
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.iostream import StreamClosedError
 from tornado.web import Application
 
 from realtime.auth.tokens import token_from_request
@@ -28,6 +28,7 @@ from realtime.web.handlers import JsonHandler, http_status, refusal_headers
 from realtime.web.services import Services
 from realtime.web.sink import SocketSink
 from realtime.web.sockets import ChatConversation, NotificationsConversation
+from realtime.web.stream import ClientStream, take_over
 
 CLOSE_SECONDS = 5.0
 """How long the rest of an answer may take after its end was decided; then the line is cut."""
@@ -83,28 +84,33 @@ class EventStream:
     """The answer to one request: the events, or a refusal.
 
     Args:
-        stream: the connection; nothing of the answer was sent.
+        connection: non-blocking; nothing of the answer was sent.
         headers: those of every answer here.
     """
 
     def __init__(
         self,
-        stream: IOStream,
+        connection: socket.socket,
         conversation: "EventConversation",
         services: Services,
         headers: Mapping[str, str],
     ) -> None:
-        self.stream = stream
+        self.stream = ClientStream(connection, services.settings.send_buffer_bytes)
         self._conversation = conversation
         self._room = services.room
         self._random = services.random
         self._headers = headers
         self._has_begun = False
         self._limit: asyncio.TimerHandle | None = None
-        stream.max_write_buffer_size = services.settings.send_buffer_bytes
-        stream.set_nodelay(True)
-        _give_up_after(stream.socket, 2 * services.intervals.ping)
-        stream.set_close_callback(self._on_closed)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _give_up_after(connection, 2 * services.intervals.ping)
+        self.stream.begin(self)
+
+    def start(self) -> None:
+        """Nothing: what the client says is discarded."""
+
+    def data_received(self, data: bytes) -> None:
+        pass
 
     def head(self) -> bytes:
         """The head of an answer with events. From now on there is no refusal any more."""
@@ -121,12 +127,12 @@ class EventStream:
         if self.stream.closed():
             return
         # It is the last that is sent, and must find room behind what waits.
-        self.stream.max_write_buffer_size = None
+        self.stream.max_waiting = None
         last = self._close_event(code, reason) if self._has_begun else self._refusal(code, reason)
         self._limit = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.drop)
         self._room.add_closing(self)
-        with suppress(StreamClosedError):
-            self.stream.write(last).add_done_callback(self._on_all_sent)
+        self.stream.write(last)
+        self.stream.end_output()
 
     def _close_event(self, code: int, reason: str) -> bytes:
         retry = self._retry() if code in _COMES_BACK else b""
@@ -139,16 +145,11 @@ class EventStream:
         more = {"Content-Length": str(len(body)), **refusal_headers(status)}
         return _head(status, {**self._headers, **more}) + body
 
-    def _on_all_sent(self, written: asyncio.Future[None]) -> None:
-        if written.exception() is None:
-            with suppress(OSError):
-                self.stream.socket.shutdown(socket.SHUT_WR)
-
     def drop(self) -> None:
         """End the connection now."""
         self.stream.close()
 
-    def _on_closed(self) -> None:
+    def connection_lost(self) -> None:
         if self._limit is not None:
             self._limit.cancel()
         self._room.remove(self)
@@ -175,13 +176,13 @@ class EventConversation(Conversation):
     """A conversation in which only the server speaks; its endpoint is a subclass."""
 
     __slots__ = ()
-    _protocol: EventStream
+    _connection: EventStream
 
-    def _make_sink(self, stream: IOStream) -> SocketSink:
+    def _make_sink(self, stream: ClientStream) -> SocketSink:
         return EventSink(stream, self._on_close)
 
     def _establish(self, *told: Any) -> None:
-        self._sink.send(self._protocol.head())
+        self._sink.send(self._connection.head())
         super()._establish(*told)
 
     def ping(self) -> None:
@@ -226,14 +227,14 @@ class EventsHandler(JsonHandler):
 
     async def get(self, *path: str) -> None:
         headers = dict(self._headers.get_all())
-        stream = self.detach()
-        if stream.closed():
+        connection, _ = take_over(self.detach())
+        if connection is None:
             return
         conversation = self._kind(self._services)
         # Its cycle would keep this handler, its request and all until the collector comes by.
         self.ui.clear()
         await conversation.open(
-            EventStream(stream, conversation, self._services, headers), self._asked(path)
+            EventStream(connection, conversation, self._services, headers), self._asked(path)
         )
 
     async def head(self, *path: str) -> None:

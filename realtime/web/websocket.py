@@ -1,43 +1,41 @@
-"""A WebSocket that keeps to RFC 6455, and says why it closes where Tornado would cut the line.
+"""A WebSocket that keeps to RFC 6455, and says why it closes.
 
-Tornado drops the connection on a protocol error, on text that is not UTF-8 and on a message that
-is too long; a browser then reports 1006 and its script cannot know what was wrong. Here the peer is
-sent 1002, 1007 or 1009 (RFC 6455 section 7.4.1) first, and the rest of its input is discarded
-until it closes, for a TCP reset would destroy the close frame on its way. The frames that arrive
-are read here and not by Tornado, which accepts frames without a mask and close codes that nobody
-may send.
+Who breaks the protocol, sends text that is not UTF-8 or a message that is too long is sent 1002,
+1007 or 1009 (section 7.4.1). A browser whose connection were simply cut would report 1006, and its
+script could not know what was wrong. The rest of the input is discarded until the peer closes, for
+a TCP reset would destroy the close frame on its way.
 """
 
 import asyncio
-import socket
+import struct
 import sys
 from collections.abc import Awaitable
-from contextlib import suppress
 from types import TracebackType
-from typing import Any, Protocol, cast
+from typing import NamedTuple, Protocol
 
-from tornado.iostream import StreamClosedError
 from tornado.util import _websocket_mask
-from tornado.websocket import WebSocketProtocol13, _WebSocketParams
 
 from realtime.relay import closing
 from realtime.relay.closing import Closing
 from realtime.relay.room import Room
+from realtime.web.stream import ClientStream
 
-DISCARD_CHUNK = 65536
+CLOSE_SECONDS = 5.0
+"""How long a closing handshake may take; then the connection is cut."""
 MAX_FRAMES = 256
 """How many frames one message may come in. A frame costs the process the same however little is in
 it, and only whole messages count in the rate limit."""
-YIELD_BYTES = 262_144
-"""After so much input other tasks get a turn: what has arrived already is read without a wait."""
-FRAME_COST = 1024
-"""So many bytes are added to the length of each frame, for the work that a frame costs."""
+FRAMES_AT_ONCE = 256
+"""After so many frames other tasks get a turn."""
 
 # RFC 6455 section 5.2.
 _FINAL, _RESERVED, _OPCODE, _MASKED = 0x80, 0x70, 0x0F, 0x80
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-_OPCODES = {_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG}
+_OPCODES = frozenset({_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG})
 _MAX_CONTROL = 125
+_LENGTH_BYTES = {126: 2, 127: 8}
+_MASK_BYTES = 4
+_CLOSE_HEAD = struct.Struct("!BB")
 
 
 class _Violation(Exception):
@@ -48,22 +46,30 @@ class _Violation(Exception):
         self.closing = closing
 
 
+class _Frame(NamedTuple):
+    opcode: int
+    is_final: bool
+    payload: bytes
+    end: int
+    """Where the next one begins."""
+
+
 class Delegate(Protocol):
-    """What is told what arrives on a socket: the methods that Tornado calls, and `close`."""
+    """What is told what arrives on a socket."""
 
     def close(self, code: int, reason: str) -> None:
-        """Send nothing more, and call the protocol's `send_close`."""
+        """Send nothing more, and call the socket's `send_close`."""
 
-    def on_message(self, message: str) -> Awaitable[None] | None: ...
+    def on_message(self, message: str) -> Awaitable[None] | None:
+        """Act on a message; nothing else is read until what is returned is done."""
 
     def on_ping(self, data: bytes) -> None:
         """Answer with a pong that has the same data."""
 
     def on_pong(self, data: bytes) -> None: ...
 
-    def on_ws_connection_close(
-        self, close_code: int | None = None, close_reason: str | None = None
-    ) -> None: ...
+    def on_ws_connection_close(self, close_code: int | None = None) -> None:
+        """The connection is over; with the code of the peer's close frame, if it sent one."""
 
     def log_exception(
         self,
@@ -73,79 +79,161 @@ class Delegate(Protocol):
     ) -> None: ...
 
 
-class ExplainingProtocol(WebSocketProtocol13):
-    """Tornado's protocol, but that frames are read by the letter, and a violation by the peer ends
-    in a close frame."""
+class WebSocket:
+    """One WebSocket after its handshake: reads frames, and closes by the letter.
 
-    handler: Delegate  # type: ignore[assignment]
-    # Of the class, until a message comes in several frames: few sockets ever need them.
-    _message: bytearray | None = None
-    """What has arrived of a message that comes in several frames."""
-    _frames = 0
-    """How many frames of that message have arrived."""
-    _is_told = False
-    """Whether the delegate knows that the connection is over."""
+    Args:
+        early: what arrived with the handshake's request.
+        max_message: how many bytes a message may have.
+    """
 
-    def __init__(self, handler: Delegate, parameters: _WebSocketParams, room: Room) -> None:
-        super().__init__(
-            cast("Any", handler),  # which need not take bytes, as Tornado's do
-            mask_outgoing=False,
-            params=parameters,
-        )
+    __slots__ = (
+        "_close_code",
+        "_delegate",
+        "_frames",
+        "_has_sent_close",
+        "_is_over",
+        "_is_paused",
+        "_is_told",
+        "_limit",
+        "_max_message",
+        "_message",
+        "_rest",
+        "_room",
+        "_work",
+        "stream",
+    )
+
+    def __init__(
+        self,
+        stream: ClientStream,
+        delegate: Delegate,
+        room: Room,
+        *,
+        max_message: int,
+        early: bytes = b"",
+    ) -> None:
+        self.stream = stream
+        self._delegate = delegate
         self._room = room
-        self._reader: asyncio.Task[None] | None = None
+        self._max_message = max_message
+        self._rest: bytearray | None = bytearray(early) if early else None
+        """The beginning of a frame whose end has not come, or what is not read yet."""
+        self._message: bytearray | None = None
+        """What has arrived of a message that comes in several frames."""
+        self._frames = 0
+        """How many frames of that message have arrived."""
+        self._is_paused = True
+        """Whether what arrives is not read yet."""
+        self._is_over = False
+        """Whether what arrives is discarded."""
+        self._is_told = False
+        """Whether the delegate knows that the connection is over."""
+        self._has_sent_close = False
+        self._close_code: int | None = None
+        self._limit: asyncio.TimerHandle | None = None
+        self._work: asyncio.Task[None] | None = None
+        stream.begin(self)
 
-    async def _receive_frame_loop(self) -> None:
-        # In a task of its own, so that the handshake ends, and with it the request's objects.
-        self._reader = asyncio.create_task(self._read_to_end())
+    def start(self) -> None:
+        """Read frames, those that have arrived included; before this, none is read."""
+        self._is_paused = False
+        self.stream.resume_reading()
+        if self._rest and not self.stream.closed():
+            self._read_frames(self._rest)
 
-    async def _read_to_end(self) -> None:
-        try:
-            await self._receive_frames()
-            self._tell_closed()
-            await self._discard()
-        except StreamClosedError:
-            pass
-        except _Violation as violation:
-            self.handler.close(*violation.closing)
-            await self._discard()
-        except Exception:  # noqa: BLE001 - logged; it must end this socket, and no other
-            self.handler.log_exception(*sys.exc_info())
-        finally:
-            self._reader = None
-            self.drop()
-            self._room.remove(self)
-            self._tell_closed()
+    # What the stream says.
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_over:
+            return
+        if self._rest is None and not self._is_paused:
+            self._read_frames(data)
+            return
+        if self._rest is None:
+            self._rest = bytearray()
+        self._rest += data
+        if self._is_paused:
+            self.stream.pause_reading()
+        else:
+            self._read_frames(self._rest)
+
+    def connection_lost(self) -> None:
+        self._is_over = True
+        self._rest = self._message = None
+        if self._limit is not None:
+            self._limit.cancel()
+        self._room.remove(self)
+        self._tell_closed()
 
     def _tell_closed(self) -> None:
         if not self._is_told:
             self._is_told = True
-            self.handler.on_ws_connection_close(self.close_code, self.close_reason)
+            self._delegate.on_ws_connection_close(self._close_code)
 
-    async def _receive_frames(self) -> None:
-        work = 0
-        while not self.client_terminated:
-            work += FRAME_COST + await self._receive_a_frame()
-            if work >= YIELD_BYTES:
-                work = 0
-                await asyncio.sleep(0)
+    # Frames.
 
-    async def _receive_a_frame(self) -> int:
-        """Read a frame and act on it; returns how long its payload was."""
-        first, second = await self._read_bytes(2)
-        is_final, opcode = bool(first & _FINAL), first & _OPCODE
+    def _read_frames(self, data: bytes | bytearray) -> None:
+        try:
+            place = self._act_on_frames(data)
+        except _Violation as violation:
+            self._delegate.close(*violation.closing)
+            self._discard()
+        except Exception:  # noqa: BLE001 - logged; it must end this socket, and no other
+            self._fail()
+        else:
+            self._keep(data, place)
+
+    def _keep(self, data: bytes | bytearray, place: int) -> None:
+        """Keep what is not read yet."""
+        if self._is_over or place == len(data):
+            self._rest = None
+        elif data is not self._rest or place:
+            self._rest = bytearray(data[place:])
+
+    def _act_on_frames(self, data: bytes | bytearray) -> int:
+        """Act on the frames that are there; returns where the first begins that was not read."""
+        place = 0
+        for _ in range(FRAMES_AT_ONCE):
+            frame = self._frame_at(data, place)
+            if frame is None:
+                return place
+            place = frame.end
+            work = self._act(frame)
+            if self._is_over:
+                return place
+            if work is not None:
+                self._wait_for(work)
+                return place
+        self._wait_for(asyncio.sleep(0))
+        return place
+
+    def _frame_at(self, data: bytes | bytearray, place: int) -> _Frame | None:
+        """The frame that begins at a place; None: it has not arrived completely."""
+        if len(data) - place < 2:
+            return None
+        first, second = data[place], data[place + 1]
+        is_final, opcode, length = bool(first & _FINAL), first & _OPCODE, second & ~_MASKED
         if first & _RESERVED or opcode not in _OPCODES or not second & _MASKED:
             raise _Violation
-        length = second & ~_MASKED
         if opcode >= _CLOSE:
             if not is_final or length > _MAX_CONTROL:
                 raise _Violation
-            await self._on_control(opcode, await self._read_payload(length))
-            return length
-        self._check_order(opcode)
-        length = await self._read_length(length)
-        await self._on_data(is_final, await self._read_payload(length))
-        return length
+        else:
+            self._check_order(opcode)
+        start = place + 2
+        if length > _MAX_CONTROL:
+            start += _LENGTH_BYTES[length]
+            if len(data) < start:
+                return None
+            length = int.from_bytes(data[place + 2 : start])
+        if opcode < _CLOSE:
+            self._check_length(length)
+        end = start + _MASK_BYTES + length
+        if len(data) < end:
+            return None
+        mask, masked = data[start : start + _MASK_BYTES], data[start + _MASK_BYTES : end]
+        return _Frame(opcode, is_final, _websocket_mask(bytes(mask), bytes(masked)), end)
 
     def _check_order(self, opcode: int) -> None:
         if (opcode == _CONTINUATION) != (self._message is not None):
@@ -153,21 +241,26 @@ class ExplainingProtocol(WebSocketProtocol13):
         if opcode == _BINARY:
             raise _Violation(closing.BINARY_FRAME)
 
-    async def _read_length(self, length: int) -> int:
-        """Read the rest of a data frame's length, and see that the message may be so long."""
-        if length > _MAX_CONTROL:
-            length = int.from_bytes(await self._read_bytes(2 if length == 126 else 8))
+    def _check_length(self, length: int) -> None:
+        """See that the message may be so long."""
         if length >= 2**63:
             raise _Violation  # the most significant bit must be 0
-        if length + len(self._message or b"") > self.params.max_message_size:
+        if length + len(self._message or b"") > self._max_message:
             raise _Violation(closing.MESSAGE_TOO_BIG)
-        return length
 
-    async def _read_payload(self, length: int) -> bytes:
-        mask = await self._read_bytes(4)
-        return _websocket_mask(mask, await self._read_bytes(length))
+    def _act(self, frame: _Frame) -> Awaitable[None] | None:
+        match frame.opcode:
+            case 0x9:
+                self._delegate.on_ping(frame.payload)
+            case 0xA:
+                self._delegate.on_pong(frame.payload)
+            case 0x8:
+                self._on_close(frame.payload)
+            case _:
+                return self._on_data(frame.is_final, frame.payload)
+        return None
 
-    async def _on_data(self, is_final: bool, payload: bytes) -> None:
+    def _on_data(self, is_final: bool, payload: bytes) -> Awaitable[None] | None:
         if self._message is not None:
             self._message += payload
             payload = b""
@@ -177,52 +270,69 @@ class ExplainingProtocol(WebSocketProtocol13):
             self._frames += 1
             if self._frames >= MAX_FRAMES:
                 raise _Violation(closing.TOO_MANY_FRAMES)
-            return
+            return None
         message, self._message, self._frames = self._message or payload, None, 0
-        answered = self.handler.on_message(_text(message))
-        if answered is not None:
-            await answered
+        return self._delegate.on_message(_text(message))
 
-    async def _on_control(self, opcode: int, payload: bytes) -> None:
-        match opcode:
-            case 0x9:
-                self.handler.on_ping(payload)
-            case 0xA:
-                self.handler.on_pong(payload)
-            case _:
-                self._on_close(payload)
+    def _wait_for(self, work: Awaitable[None]) -> None:
+        """Read nothing more until that is done."""
+        self._is_paused = True
+        self.stream.pause_reading()
+        self._work = asyncio.create_task(self._start_after(work))
+
+    async def _start_after(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception:  # noqa: BLE001 - logged; it must end this socket, and no other
+            self._fail()
+        else:
+            self._work = None
+            self.start()
+
+    def _fail(self) -> None:
+        self._delegate.log_exception(*sys.exc_info())
+        self.drop()
+
+    # The close.
 
     def _on_close(self, payload: bytes) -> None:
         code = int.from_bytes(payload[:2]) if payload else None
         if code is not None and (len(payload) == 1 or not closing.may_be_sent(code)):
             raise _Violation
-        self.close_reason = _text(payload[2:]) or None
-        self.close_code = code
+        _text(payload[2:])
+        self._close_code = code
         # Echo the code, if any (RFC 6455 section 5.5.1).
-        super().close(code)
-        self._room.add_closing(self)
-        self.client_terminated = True
+        self._send_close(payload[:2])
+        self._tell_closed()
+        self._discard()
 
     def send_close(self, code: int, reason: str) -> None:
         """Begin the closing handshake."""
-        super().close(code, reason)
+        self._send_close(code.to_bytes(2) + reason.encode())
+
+    def _send_close(self, payload: bytes) -> None:
+        if self.stream.closed():
+            return
+        if not self._has_sent_close:
+            self._has_sent_close = True
+            # It is the last that is sent, and must find room behind what waits.
+            self.stream.max_waiting = None
+            self.stream.write(_CLOSE_HEAD.pack(_FINAL | _CLOSE, len(payload)) + payload)
+            self._limit = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.drop)
         self._room.add_closing(self)
 
     def drop(self) -> None:
         """Close the connection without a closing handshake."""
-        super()._abort()
+        self.stream.close()
 
-    async def _discard(self) -> None:
-        """Read on until the peer closes or Tornado's own limit after a close (5 s) ends it.
+    def _discard(self) -> None:
+        """Act on nothing more that arrives, until the peer closes or the time limit ends it.
 
         To close with input unread would reset the connection, and destroy what was sent.
         """
-        with suppress(StreamClosedError):
-            await self.stream.write(b"")  # done when all before it has been sent
-            with suppress(OSError):  # the peer is gone already
-                self.stream.socket.shutdown(socket.SHUT_WR)
-            while True:
-                await self.stream.read_bytes(DISCARD_CHUNK, partial=True)
+        self._is_over = True
+        self._rest = self._message = None
+        self.stream.end_output()
 
 
 def _text(data: bytes | bytearray) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from contextlib import suppress
 
@@ -63,8 +64,8 @@ async def test_so_many_sockets_of_one_token_may_join_at_a_time(
 ) -> None:
     """However long each of them waits."""
     server = await start_server(MAX_CONNECTIONS_PER_USER="2", MAX_CONNECTIONS="3")
-    sockets = [await server.open(f"/api/ws/chat/{NOBODY}", world.guest) for _ in range(6)]
-    codes = Counter([await one.closed() for one in sockets])
+    opening = (server.open(f"/api/ws/chat/{NOBODY}", world.guest) for _ in range(6))
+    codes = Counter([await one.closed() for one in await asyncio.gather(*opening)])
     assert codes.keys() == {4003, 1013}
     assert codes[1013] >= 2
 

@@ -372,7 +372,7 @@ async def test_a_handshake_is_checked_by_the_letter(server: RunningServer, world
         found, head = await answered(server, handshake(chat_path(world), **as_headers(changed)))
         assert found == status, changed
         if status == 101:
-            assert "Sec-Websocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
+            assert "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
             assert "Extensions" not in head
         if status == 426:
             assert "Sec-Websocket-Version: 13\r\n" in head

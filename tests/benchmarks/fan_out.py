@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from statistics import median
 
-from tornado.iostream import IOStream
-
 from realtime.relay.cursor import Anchor, Cursor, Database, Key, Signer, Snapshot
 from realtime.relay.events import Event, Page
 from realtime.relay.hub import Hub
@@ -24,6 +22,7 @@ from realtime.relay.position import Position
 from realtime.relay.protocol import Message
 from realtime.relay.subscriber import HoldLimit, Subscriber
 from realtime.web.sink import SocketSink
+from realtime.web.stream import ClientStream
 
 ROUNDS = 7
 EVENTS = 40
@@ -59,7 +58,8 @@ class Crowd:
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         self._others.append(self._stack.enter_context(theirs))
-        stream = IOStream(ours, max_write_buffer_size=1_000_000)
+        ours.setblocking(False)
+        stream = ClientStream(ours, 1_000_000)
         self._stack.callback(stream.close)
         sink = SocketSink(stream, lambda _code, _reason: None)
         one = Subscriber(topic, "c", sink, opened_at=0.0, hold=HoldLimit(1_000_000))

@@ -6,12 +6,17 @@ import socket
 from contextlib import suppress
 
 import pytest
-from tornado.iostream import IOStream
 
 from realtime.relay.protocol import Message
 from realtime.web.sink import PING, SocketSink
 from realtime.web.sse import EventSink
+from realtime.web.stream import ClientStream
 from tests.waiting import eventually
+
+
+def _stream(connection: socket.socket, max_waiting: int | None = None) -> ClientStream:
+    connection.setblocking(False)
+    return ClientStream(connection, max_waiting)
 
 
 @pytest.mark.gen_test
@@ -20,7 +25,7 @@ async def test_what_the_kernel_does_not_take_is_counted_as_waiting() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        stream = IOStream(ours)
+        stream = _stream(ours)
         sink = SocketSink(stream, lambda _code, _reason: None)
         sink.send(b"x" * 100)
         assert sink.waiting_bytes == 0
@@ -40,7 +45,7 @@ async def test_what_is_lent_is_withdrawn_before_anything_waits() -> None:
     with theirs:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         withdrawn: list[str] = []
-        stream = IOStream(ours)
+        stream = _stream(ours)
         sink = SocketSink(stream, lambda _code, _reason: None)
         send = sink.lend(lambda: withdrawn.append("waits"))
         assert send is not None
@@ -87,7 +92,7 @@ async def test_what_is_lent_is_withdrawn_at_the_end(end: str) -> None:
             assert withdrawn, "the close began before"
             closed.append(code)
 
-        stream = IOStream(ours)
+        stream = _stream(ours)
         sink = SocketSink(stream, on_close)
         assert sink.lend(lambda: withdrawn.append("over")) is not None
         if end == "close":
@@ -105,7 +110,7 @@ async def test_what_is_lent_fails_once_the_stream_is_closed() -> None:
     """So whoever has it asks the sink, which then does nothing."""
     ours, theirs = socket.socketpair()
     with theirs:
-        stream = IOStream(ours)
+        stream = _stream(ours)
         sink = SocketSink(stream, lambda _code, _reason: None)
         send = sink.lend(lambda: None)
         assert send is not None
@@ -121,7 +126,7 @@ async def test_a_message_in_parts_is_one_message_and_nothing_comes_between() -> 
     """But control frames. What else is sent comes behind it, and nothing is lent meanwhile."""
     ours, theirs = socket.socketpair()
     with theirs:
-        stream = IOStream(ours)
+        stream = _stream(ours)
         sink = SocketSink(stream, lambda _code, _reason: None)
         sink.send_part(Message(b"one "), is_first=True, is_last=False)
         sink.send(sink.frame([Message(b"behind")]))
@@ -143,7 +148,7 @@ async def test_what_waits_behind_a_message_in_parts_is_bounded() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         closed: list[int] = []
-        stream = IOStream(ours, max_write_buffer_size=1000)
+        stream = _stream(ours, 1000)
         sink = SocketSink(stream, lambda code, _reason: closed.append(code))
         sink.send_part(Message(b"one"), is_first=True, is_last=False)
         for _ in range(10):

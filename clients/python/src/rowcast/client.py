@@ -1,4 +1,4 @@
-"""The application's end: `connect`, an asynchronous context that is iterated.
+"""The application's end: `connect`, an asynchronous context that is iterated, or calls handlers.
 
 idle → connecting → open → reconnecting → connecting → …      closed: by close(), by a final code
 """
@@ -9,8 +9,9 @@ import asyncio
 import random as chance
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from inspect import isawaitable
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from rowcast import transport
 from rowcast.address import Address
@@ -21,10 +22,15 @@ from rowcast.rules import Closed, Reconnecting, Timings
 from rowcast.tokens import Clocks, GetToken, Tokens
 from rowcast.transport import OpenSocket
 
+Handler = Callable[[Event], object]
+"""A function for an event, plain or async."""
+EVERY: Final = "*"
+"""The type under which a handler gets all events."""
+
 
 class RealtimeClient:
     """One connection, to a bot's chat or to the user's notifications, kept up over any number of
-    sockets. For one event loop, and one task that iterates.
+    sockets. For one event loop, and one task that iterates or runs it.
 
     Args:
         url: the server's: `https://realtime.example.org`.
@@ -82,6 +88,7 @@ class RealtimeClient:
             on_reconnecting=on_reconnecting,
         )
         self._life: asyncio.Task[None] | None = None
+        self._handlers: dict[str, list[Handler]] = {}
 
     @property
     def state(self) -> State:
@@ -131,6 +138,39 @@ class RealtimeClient:
         if self._life is None:
             raise RuntimeError("it has not begun: async with connect(…) as events")
         return await self._handover.take(self._life)
+
+    def on(self, kind: str = EVERY) -> Callable[[Handler], Handler]:
+        """Have a function called for each event of a type, in place of iterating: see `run`.
+
+            @client.on("chat_message")
+            async def store(event): ...
+
+        Args:
+            kind: the type; `*`, or nothing: all types.
+        """
+
+        def add(handler: Handler) -> Handler:
+            self._handlers.setdefault(kind, []).append(handler)
+            return handler
+
+        return add
+
+    async def run(self) -> None:
+        """Connect, and call the handlers of each event, one after another, until `close`.
+
+        A handler may be a plain or an async function. While one runs, no other event is taken.
+
+        Raises:
+            Closed: as iterating does.
+            Exception: what a handler raised; the client is closed.
+        """
+        async with self:
+            async for event in self:
+                for kind in dict.fromkeys((event.type, EVERY)):
+                    for handler in tuple(self._handlers.get(kind, ())):
+                        answer = handler(event)
+                        if isawaitable(answer):
+                            await answer
 
     async def close(self) -> None:
         """Leave with 1000; iterating ends. What waited to be handed over stays for another start.

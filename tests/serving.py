@@ -14,7 +14,7 @@ from tornado.ioloop import IOLoop
 from realtime.auth.tokens import mint_token
 from realtime.config.intervals import DEFAULTS, Intervals
 from realtime.config.settings import Settings
-from realtime.runtime.server import Server, serve
+from realtime.runtime.server import Server, Stop, serve
 from tests.clients import Socket
 from tests.event_stream import EventStream
 from tests.platform import Platform
@@ -43,7 +43,7 @@ class RunningServer:
     """A server in this process and the ways to reach it."""
 
     def __init__(self, settings: Settings, intervals: Intervals = DEFAULTS) -> None:
-        self._stop = asyncio.Event()
+        self._stop = Stop()
         self._intervals = intervals
         self.settings = settings
         self.server: Server

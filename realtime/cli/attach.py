@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
+
+from realtime.cli.environment import environment
 
 
 @click.command()
@@ -36,4 +37,4 @@ def command(mapping: Path | None, action: str | None, folder: Path) -> None:
 
     from realtime.cli.database import direct_url
 
-    run(direct_url(os.environ), folder / mapping if mapping else None, action)
+    run(direct_url(environment()), folder / mapping if mapping else None, action)

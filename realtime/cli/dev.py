@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
+
+from realtime.cli.environment import environment
 
 
 @click.command()
@@ -24,4 +25,4 @@ def command(simulate: bool) -> None:
     """
     from realtime.dev.command import run
 
-    sys.exit(run(os.environ, is_simulated=simulate))
+    sys.exit(run(environment(), is_simulated=simulate))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 
 import click
+
+from realtime.cli.environment import environment
 
 
 class EventId(click.ParamType[tuple[int, int | None]]):
@@ -49,4 +50,4 @@ def command(as_json: bool, explain: tuple[tuple[int, int | None], str] | None) -
     """
     from realtime.doctor.command import run
 
-    sys.exit(run(os.environ, as_json=as_json, explain=explain))
+    sys.exit(run(environment(), as_json=as_json, explain=explain))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import click
+
+from realtime.cli.environment import environment
 
 
 @click.command()
@@ -24,5 +24,5 @@ def command(core: bool) -> None:
     from realtime.cli.database import direct_url
     from realtime.postgres.release import bring_up_to_date
 
-    bring_up_to_date(direct_url(os.environ), core_alone=core)
+    bring_up_to_date(direct_url(environment()), core_alone=core)
     click.echo("the schema is up to date")

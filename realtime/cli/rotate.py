@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 
 import click
+
+from realtime.cli.environment import environment
 
 
 @click.group()
@@ -36,7 +37,7 @@ def channels() -> None:
     from realtime.cli.database import direct_url
     from realtime.postgres.rotation import rotate_channels
 
-    asyncio.run(rotate_channels(direct_url(os.environ)))
+    asyncio.run(rotate_channels(direct_url(environment())))
     click.echo("the channels have new names; servers hear them within 2 s")
 
 
@@ -55,7 +56,7 @@ def cursor_key() -> None:
     from realtime.cli.database import direct_url
     from realtime.postgres.rotation import rotate_cursor_key
 
-    servers = asyncio.run(rotate_cursor_key(direct_url(os.environ)))
+    servers = asyncio.run(rotate_cursor_key(direct_url(environment())))
     click.echo(
         f"a new key signs cursors, and the old key stays good until the next rotation;"
         f" servers that have read it: {servers}"

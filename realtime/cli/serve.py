@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import click
+
+from realtime.cli.environment import environment
 
 
 @click.command()
@@ -14,7 +15,8 @@ def command() -> None:
 
     DATABASE_URL and one of JWT_SECRET, JWT_PUBLIC_KEY and JWT_JWKS_URL are required. README.md
     lists all settings. A wrong one is named in one line, before anything starts. SIGTERM sends
-    the clients away over DRAIN_SECONDS, and then ends the server.
+    the clients away over DRAIN_SECONDS, and then ends the server. SIGHUP starts new processes,
+    with new code and what ENV_FILE says now, and ends the old ones once the new ones serve.
 
     \b
     Example:
@@ -24,8 +26,8 @@ def command() -> None:
     """
     from realtime.config.settings import Settings
 
-    settings = Settings.from_environ(os.environ)
+    settings = Settings.from_environ(environment())
 
-    from realtime.runtime.supervisor import run
+    from realtime.runtime.launch import become_supervisor
 
-    sys.exit(run(settings))
+    become_supervisor(settings, os.environ)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
 
+from realtime.cli.environment import environment
 from realtime.errors import CommandError
 
 
@@ -41,6 +41,6 @@ def command(**options: Any) -> None:
     from realtime.simulate.player import SimulateError
 
     try:
-        run(direct_url(os.environ), Options(**options))
+        run(direct_url(environment()), Options(**options))
     except SimulateError as error:
         raise CommandError(str(error)) from error

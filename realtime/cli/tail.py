@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
+from realtime.cli.environment import environment
 from realtime.errors import CommandError
 
 
@@ -35,4 +34,4 @@ def command(bot: str, url: str | None, given: str | None, user: str | None, as_j
             raise
         raise CommandError("the Python client is missing: pip install rowcast") from error
 
-    run(client_for(os.environ, bot, url=url, token=given, user=user), as_json=as_json)
+    run(client_for(environment(), bot, url=url, token=given, user=user), as_json=as_json)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import click
+
+from realtime.cli.environment import environment
 
 DEFAULT_TTL_SECONDS = 3600
 
@@ -33,4 +34,4 @@ def command(subject: str, ttl: int, admin: bool) -> None:
     """
     from realtime.auth.signing import mint
 
-    click.echo(mint(os.environ, subject, ttl=ttl, is_admin=admin, now=time.time()))
+    click.echo(mint(environment(), subject, ttl=ttl, is_admin=admin, now=time.time()))

@@ -33,9 +33,11 @@ class Intervals:
     """The same while another client waits for the memory that it holds."""
     timer: float = 86_400.0
     """The longest timer that is set at once: event loops do not accept one of many years."""
-    drain_step: float = 0.05
+    drain_step: float = 0.02
     """The longest wait between two closes while the process drains, so that a few sockets do not
     take all of the drain time."""
+    last_requests: float = 0.5
+    """How long a process that drains waits for requests that it had accepted already."""
     heartbeat: float = 2.0
     """The time between two updates of the process's row in `relay.nodes`."""
     typing_batch: float = 0.25
@@ -62,6 +64,8 @@ class Intervals:
     """The time between two measurements of how late the event loop is."""
     worker_settled: float = 10.0
     """A worker that lives this long is restarted without the longer waits of earlier deaths."""
+    worker_start: float = 60.0
+    """How long new workers may take until they serve. After that the old ones stay."""
     worker_grace: float = 15.0
     """How much longer than its drain time a worker may take to end before it is killed."""
 

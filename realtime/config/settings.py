@@ -207,6 +207,12 @@ class Settings(BaseModel):
         "text", "Format of the log lines: `text` (key=value) or `json`."
     )
 
+    env_file: str | None = _text(
+        None,
+        "File of lines `NAME=value`. Each process reads it at its start, so a reload brings new"
+        " settings. It wins over the environment.",
+    )
+
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
         """Read `environ` and nothing else. Empty values count as unset, unknown names are ignored.

@@ -33,7 +33,8 @@ from realtime.embedded.server import EmbeddedPostgres
 from realtime.installation import DATA, PROJECT
 from realtime.postgres.pool import connect
 from realtime.postgres.release import CONNECT_SECONDS, ReleaseError, bring_up_to_date
-from realtime.runtime import supervisor
+from realtime.runtime import process
+from realtime.runtime.launch import run_workers
 from realtime.simulate.beside import beside
 
 # What demo.sql inserts.
@@ -91,9 +92,11 @@ def run(environ: Mapping[str, str], *, is_simulated: bool = False) -> int:
                 asyncio.run(seed(direct))
             with beside(direct, BOT_ID, SESSION_ID) as simulate:
                 then = simulate if is_simulated else lambda: None
-                return supervisor.run(
-                    settings, announce=partial(announce, settings, database, then)
-                )
+                say_all = partial(announce, settings, database, then)
+                if settings.web_concurrency == 1:
+                    return process.run(settings, announce=say_all)
+                given = {**environ, "DATABASE_URL": database.dsn}
+                return run_workers(settings, given, announce=say_all)
 
 
 def with_defaults(environ: Mapping[str, str]) -> dict[str, str]:

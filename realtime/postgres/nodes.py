@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 Heard = tuple[str, str, str, bool]
 """What another process tells of a user: bot, user, username, whether they type."""
 
+ASK_SECONDS = 1.0
+"""How long a process that ends waits for a connection, to ask who else serves."""
 BATCH_BYTES = 5000
 """NOTIFY takes less than 8000 bytes: https://www.postgresql.org/docs/current/sql-notify.html
 After so many bytes a new payload begins; one more row has at most 2500."""
@@ -51,6 +53,12 @@ WITH mine AS (
 )
 DELETE FROM relay.nodes WHERE id <> $1 AND heartbeat_at < now() - make_interval(secs => 10 * $3)
 RETURNING backend
+"""
+# A supervisor's processes have one host and one port.
+_ELSEWHERE = f"""
+SELECT EXISTS (
+    SELECT FROM relay.nodes AS node
+     WHERE {LIVE} AND (node.info->>'hostname', node.info->>'port') <> ($1, $2))
 """
 # A process that was stopped takes nothing any more, and holds the queue of notifications. One that
 # goes on connects again and has missed nothing.
@@ -112,6 +120,16 @@ class Nodes:
                 await connection.execute("DELETE FROM relay.nodes WHERE id = $1", self.node_id)
         except DATABASE_ERRORS as error:
             log.info(LogLine("node_removal_failed", error=error))
+
+    async def are_elsewhere(self, hostname: str, port: int) -> bool:
+        """Whether processes run on another host or port; False where nobody can tell."""
+        try:
+            async with self._pool.acquire(timeout=ASK_SECONDS) as connection:
+                found: bool = await connection.fetchval(_ELSEWHERE, hostname, str(port))
+        except DATABASE_ERRORS as error:
+            log.info(LogLine("nodes_unknown", error=error))
+            return False
+        return found
 
     def tell(self, indicators: Iterable[Indicator]) -> None:
         """Send this process's own indicators with the next batch. Only the newest state counts."""

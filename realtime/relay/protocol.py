@@ -291,6 +291,10 @@ def resync(reason: str, bot_id: str | None) -> Message:
     return _encode({"type": "resync", **named, "data": {"reason": reason}})
 
 
+def going_away(retry_after: float) -> Message:
+    return _encode({"type": "going_away", "data": {"retry_after_seconds": retry_after}})
+
+
 def token_expiring(expires_at: float) -> Message:
     return _encode({"type": "token_expiring", "data": {"expires_at": rfc3339(expires_at)}})
 

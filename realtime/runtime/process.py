@@ -6,12 +6,15 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
-from typing import NamedTuple
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple, NoReturn
 
 from realtime.config.settings import Settings
 from realtime.log_line import LogLine
+from realtime.runtime.control import BEAT, REPLACED
 from realtime.runtime.logging import configure_logging
-from realtime.runtime.server import serve
+from realtime.runtime.server import Stop, serve
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +28,8 @@ class Inherited(NamedTuple):
     """The listening sockets to serve on."""
     control_socket: socket.socket
     """The connection to the supervisor. It ends when the supervisor is gone."""
+    beat: float
+    """Seconds between two signs of life; 0: nobody waits for them."""
 
 
 def run(
@@ -33,7 +38,7 @@ def run(
     announce: Callable[[], None],
     inherited: Inherited | None = None,
 ) -> int:
-    """Serve until SIGTERM or SIGINT, and return the exit code.
+    """Serve until told to end, and return the exit code.
 
     Args:
         announce: called once everything is up.
@@ -42,6 +47,8 @@ def run(
         CommandError: it could not start.
     """
     configure_logging(settings.log_format, worker=inherited.number if inherited else None)
+    if settings.env_file is not None:
+        log.info(LogLine("env_file_read", file=settings.env_file))
     # The modules stay, so the garbage collector need not look through them again.
     gc.freeze()
     asyncio.run(_run(settings, announce, inherited))
@@ -51,18 +58,25 @@ def run(
 async def _run(
     settings: Settings, announce: Callable[[], None], inherited: Inherited | None
 ) -> None:
-    stop = asyncio.Event()
-    sockets = None
+    stop = Stop()
+    _stop_on_signal(stop, is_alone=inherited is None)
     if inherited is None:
-        _stop_on_signal(stop, is_alone=True)
-    else:
-        _stop_on_signal(stop, is_alone=False)
-        _stop_without_supervisor(stop, inherited.control_socket)
-        sockets = inherited.sockets
-    await serve(settings, stop, lambda _server: announce(), sockets)
+        await serve(settings, stop, lambda _server: announce())
+        return
+    _obey_supervisor(stop, inherited.control_socket)
+    beats = [partial(_beat, inherited.control_socket, inherited.beat)] if inherited.beat else []
+    await serve(settings, stop, lambda _server: announce(), inherited.sockets, beside=beats)
 
 
-def _stop_on_signal(stop: asyncio.Event, *, is_alone: bool) -> None:
+async def _beat(control_socket: socket.socket, seconds: float) -> NoReturn:
+    """Tell the supervisor that the event loop runs, as long as it does."""
+    while True:
+        with suppress(BlockingIOError, BrokenPipeError):
+            control_socket.send(BEAT)
+        await asyncio.sleep(seconds)
+
+
+def _stop_on_signal(stop: Stop, *, is_alone: bool) -> None:
     loop = asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
@@ -80,12 +94,17 @@ def _stop_on_signal(stop: asyncio.Event, *, is_alone: bool) -> None:
         loop.add_signal_handler(number, on_signal, number)
 
 
-def _stop_without_supervisor(stop: asyncio.Event, control_socket: socket.socket) -> None:
+def _obey_supervisor(stop: Stop, control_socket: socket.socket) -> None:
+    """End when the supervisor says that others serve, and when it is gone."""
     loop = asyncio.get_running_loop()
 
-    def on_end() -> None:
-        log.warning(LogLine("supervisor_lost"))
-        loop.remove_reader(control_socket)
+    def on_readable() -> None:
+        if control_socket.recv(64) == REPLACED:
+            stop.is_replaced = True
+            log.info(LogLine("worker_replaced"))
+        else:
+            log.warning(LogLine("supervisor_lost"))
+            loop.remove_reader(control_socket)
         stop.set()
 
-    loop.add_reader(control_socket, on_end)
+    loop.add_reader(control_socket, on_readable)

@@ -2,21 +2,21 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import asyncpg
 from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
 
 from realtime.config.intervals import DEFAULTS, Intervals
 from realtime.config.settings import Settings
-from realtime.errors import CommandError
 from realtime.postgres.listener import read_position
 from realtime.postgres.pool import DATABASE_ERRORS, open_pool
 from realtime.relay import closing
 from realtime.relay.position import Lineage, Position
+from realtime.relay.protocol import going_away
+from realtime.runtime.listening import StartError, bind
 from realtime.runtime.parts import DatabaseParts, RelayParts, WebParts, make_listener
 from realtime.web.acceptor import Acceptor
 from realtime.web.app import make_app
@@ -26,31 +26,42 @@ from realtime.web.sockets import Sockets
 if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
 
-BACKLOG = 1024
-"""How many connections may wait to be accepted."""
+Background = Callable[[], Coroutine[None, None, None]]
+"""Starts what runs for as long as the process serves."""
 MAX_HEADER_BYTES = 32768
 """How long the headers of one request may be."""
 MAX_BODY_BYTES = 65536
 """How long the body of one request may be; no endpoint needs one."""
 
 
-class StartError(CommandError):
-    """The process cannot start; the text is one line that says what to do."""
+READY_STEP = 0.02
+"""How often a process that starts looks whether it is ready, in seconds."""
+RETURN_SECONDS = 1.0
+"""About how long a process takes to start, after the one before has drained."""
+
+
+class Stop(asyncio.Event):
+    """Set when the process should end."""
+
+    is_replaced = False
+    """Whether another process serves in its place already."""
 
 
 async def serve(
     settings: Settings,
-    stop: asyncio.Event,
+    stop: Stop,
     announce: Callable[["Server"], None],
     sockets: list[socket.socket] | None = None,
     *,
     intervals: Intervals = DEFAULTS,
+    beside: Sequence[Background] = (),
 ) -> None:
     """Serve until `stop` is set, then drain.
 
     Args:
-        announce: called once everything is up.
+        announce: called once new sockets can be served.
         sockets: listening sockets to serve on; None: new ones, on the port of the settings.
+        beside: what else runs for as long as the process serves.
 
     Raises:
         CommandError: the process could not start.
@@ -64,7 +75,7 @@ async def serve(
         timeout=settings.database_timeout_seconds,
         is_pooled=settings.database_url != settings.database_direct_url,
     ) as pool:
-        await Server(settings, intervals, pool, position, sockets).run(stop, announce)
+        await Server(settings, intervals, pool, position, sockets).run(stop, announce, beside)
 
 
 async def _read_position(settings: Settings, intervals: Intervals) -> Position:
@@ -80,21 +91,6 @@ async def _read_position(settings: Settings, intervals: Intervals) -> Position:
         raise StartError(
             "the database cannot be reached; check DATABASE_URL, and that the server is up"
             f" ({type(error).__name__}: {error})"
-        ) from error
-
-
-def bind(port: int) -> list[socket.socket]:
-    """Listen on a port, on every interface.
-
-    Raises:
-        StartError: it is taken, or not for us.
-    """
-    try:
-        return bind_sockets(port, backlog=BACKLOG)
-    except OSError as error:
-        raise StartError(
-            f"cannot listen on port {port} ({error.strerror}); "
-            "stop what uses it, or set PORT to another"
         ) from error
 
 
@@ -135,7 +131,12 @@ class Server:
         )
         self.hub = self.relaying.hub
 
-    async def run(self, stop: asyncio.Event, announce: Callable[["Server"], None]) -> None:
+    async def run(
+        self,
+        stop: Stop,
+        announce: Callable[["Server"], None],
+        beside: Sequence[Background] = (),
+    ) -> None:
         """Serve until `stop` is set, then drain."""
         sockets = Sockets(self.web.services)
         http = HTTPServer(
@@ -148,14 +149,22 @@ class Server:
         entrance = Entrance(sockets, http.handle_stream)
         acceptor = Acceptor(self._sockets, entrance.take, self.web.files)
         async with asyncio.TaskGroup() as tasks:
+<<<<<<< HEAD
             work = (*self._background(), sockets.run(), entrance.run())
             background = [tasks.create_task(one) for one in work]
+=======
+            works = [*self._background(), *(one() for one in beside), self._announce(announce)]
+            background = [tasks.create_task(work) for work in works]
+>>>>>>> 27f0a80 (wip)
             acceptor.start()
-            announce(self)
             await stop.wait()
             acceptor.stop()
+<<<<<<< HEAD
             entrance.stop()
             await self._drain(http)
+=======
+            await self._drain(http, is_replaced=stop.is_replaced)
+>>>>>>> 27f0a80 (wip)
             for task in background:
                 task.cancel()
         await self.database.nodes.leave()
@@ -179,13 +188,32 @@ class Server:
             web.vitals.run(),
         ]
 
-    async def _drain(self, http: HTTPServer) -> None:
+    async def _announce(self, announce: Callable[["Server"], None]) -> None:
+        while not self.web.status.is_ready:  # noqa: ASYNC110 - it is worked out when asked for
+            await asyncio.sleep(READY_STEP)
+        announce(self)
+
+    async def _drain(self, http: HTTPServer, *, is_replaced: bool) -> None:
         """Close every socket, spread over the drain time so that they do not return at once."""
         self.web.status.is_draining = True
         leaving = [one for one in self.hub if one.is_socket]
-        if leaving:
-            delay = min(self._drain_seconds / len(leaving), self._intervals.drain_step)
-            for subscriber in leaving:
-                subscriber.sink.close(*closing.RESTARTING)
-                await asyncio.sleep(delay)
+        delay = min(self._drain_seconds / max(len(leaving), 1), self._intervals.drain_step)
+        message = going_away(await self._retry_after(delay * len(leaving), is_replaced))
+        for subscriber in leaving:
+            if subscriber.is_joined:
+                subscriber.tell(message)
+            subscriber.sink.close(*closing.RESTARTING)
+            await asyncio.sleep(delay)
+        # Who connected just before has sent a request that is still to be answered.
+        await asyncio.sleep(min(self._drain_seconds, self._intervals.last_requests))
         await http.close_all_connections()
+
+    async def _retry_after(self, drain: float, is_replaced: bool) -> float:
+        """Seconds that a client should wait before it returns.
+
+        None where another process serves. Else this one must end first, and another one start: each
+        waits as long, so they return spread as they left.
+        """
+        if is_replaced or await self.database.nodes.are_elsewhere(socket.gethostname(), self.port):
+            return 0
+        return round(drain + RETURN_SECONDS, 1)

@@ -1,14 +1,19 @@
-"""Runs `WEB_CONCURRENCY` processes on one port, restarts those that die, and ends them together.
+"""Starts the workers that serve, restarts those that die, replaces and ends all of them.
 
-A single process needs no supervisor. Of several processes, this is the parent: it listens, forks
-before there is any event loop, and serves nothing itself. Its workers accept from the socket that
-they inherit, so a connection that waits when one of them dies is accepted by another.
+`bin/serve` checks the settings, listens, and becomes this program (`launch.py`). It holds the
+listening sockets and serves nothing, so it imports neither the settings nor the server. Each worker
+is a new Python, which reads the code and the settings itself and accepts from the sockets that it
+inherits. So a connection that waits when a worker dies is accepted by another, and after SIGHUP new
+code serves on a port that was never closed:
 
     starting ──"up"──▶ up ──its end──▶ dead ──after a pause──▶ starting
         └──its end (the very first: the supervisor gives up)──▶ dead
 
+    SIGHUP: new workers are started ──all are up──▶ the old ones are replaced, and drain
+                                    └──one fails──▶ the old ones stay
+
 Each worker has one end of a socket pair, the control socket. The worker writes to it that it is up.
-When a worker or the parent dies, the other one notices by the end of the control socket.
+When a worker or the supervisor dies, the other one notices by the end of the control socket.
 """
 
 import logging
@@ -19,61 +24,29 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from types import FrameType
-from typing import NoReturn
+from typing import cast
 
-from realtime.config.intervals import DEFAULTS
-from realtime.config.settings import Settings
-from realtime.errors import say_and_exit
+from realtime.config.intervals import DEFAULTS, Intervals
 from realtime.log_line import Field, LogLine
 from realtime.relay.backoff import Backoff
-from realtime.runtime import process
-from realtime.runtime.logging import configure_logging
-from realtime.runtime.process import Inherited
-from realtime.runtime.server import bind
+from realtime.runtime.control import MAX_BYTES, REPLACED, SIGNALS, Up, decode_up
+from realtime.runtime.logging import LogFormat, configure_logging
+from realtime.runtime.service_manager import ServiceManager
 
 log = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
+# What is told to this program is not for its workers: they would tell systemd a second time.
+_NOT_HANDED_ON = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID")
+_BEATS = 4
+"""How many signs of life a worker gives within the time after which it counts as hung."""
 
 
-def run(settings: Settings, *, announce: Callable[[], None] = lambda: None) -> int:
-    """Serve until SIGTERM or SIGINT, and return the exit code.
-
-    Args:
-        announce: called once everything is up.
-
-    Raises:
-        CommandError: it could not start.
-    """
-    if settings.web_concurrency == 1:
-        return process.run(settings, announce=announce)
-    configure_logging(settings.log_format)
-    sockets = bind(settings.port)
-    supervisor = Supervisor(
-        partial(_serve, settings),
-        sockets,
-        patience=settings.drain_seconds + DEFAULTS.worker_grace,
-        settled=DEFAULTS.worker_settled,
-    )
-    return supervisor.run(settings.web_concurrency, announce)
-
-
-def _serve(settings: Settings, inherited: Inherited) -> int:
-    """Be a worker: serve, and return the exit code."""
-
-    def say_up() -> None:
-        with suppress(BrokenPipeError):  # without a parent it drains by itself
-            inherited.control_socket.send(b"up")
-
-    return process.run(settings, announce=say_up, inherited=inherited)
-
-
-@dataclass
+@dataclass(eq=False)
 class Worker:
     """One worker, which may be restarted many times."""
 
@@ -82,15 +55,19 @@ class Worker:
     backoff: Backoff
     """How long to wait before the next restart."""
     control_socket: socket.socket | None = None
-    """The parent's end of the control socket; None: the worker is dead."""
+    """The supervisor's end of the control socket; None: the worker is dead."""
     pid: int = 0
     """The process id of the worker, as it was started last."""
-    is_up: bool = False
-    """Whether the worker has said that it serves."""
+    patience: float = DEFAULTS.worker_grace
+    """Seconds that its end may take. It says so itself."""
     started_at: float = 0.0
     """When the worker was started last, in monotonic seconds."""
+    heard_at: float | None = None
+    """When it was heard last; None: it does not serve yet."""
     due_at: float = 0.0
     """When a dead worker is started again, in monotonic seconds."""
+    ends_by: float | None = None
+    """When it is killed if it still lives; None: nobody has told it to end."""
     exit_code: int = 0
     """The exit code of the worker's latest end; a signal's number, negative, if one killed it."""
 
@@ -99,198 +76,360 @@ class Worker:
         """Whether the worker's process runs."""
         return self.control_socket is not None
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the worker has said that it serves."""
+        return self.heard_at is not None
+
 
 class Supervisor:
-    """Starts the workers, watches them and stops them.
+    """Starts the workers, watches them, replaces them and stops them.
 
     Args:
-        work: what a worker does; returns its exit code.
         sockets: the listening sockets that the workers inherit.
-        patience: seconds that the workers may take to end before they are killed.
-        settled: seconds. A worker that dies sooner after its start waits longer for each restart.
+        environ: the workers' environment.
+        manager: is told how the service is.
+        announce: called once everything is up.
     """
 
     def __init__(
         self,
-        work: Callable[[Inherited], int],
         sockets: list[socket.socket],
+        environ: Mapping[str, str],
+        manager: ServiceManager,
         *,
-        patience: float,
-        settled: float,
+        announce: Callable[[], None] = lambda: None,
+        intervals: Intervals = DEFAULTS,
     ) -> None:
-        self._work = work
         self._sockets = sockets
-        self._patience = patience
-        self._settled = settled
+        for one in sockets:
+            one.set_inheritable(True)
+        self._environ = {k: v for k, v in environ.items() if k not in _NOT_HANDED_ON}
+        self._manager = manager
+        self._announce = announce
+        self._intervals = intervals
+        self._directory = _directory(environ)
         self._workers: list[Worker] = []
+        """Those that serve. None, before the very first is up."""
+        self._new: list[Worker] = []
+        """Those that are being started to replace the others."""
+        self._leaving: list[Worker] = []
+        """Those that have been replaced, or are not needed, and still live."""
+        self._is_announced = False
+        self._is_reload_requested = False
+        self._reload_by = 0.0
+        """When a reload that is going on has taken too long."""
         self._stop_count = 0
         """How many signals have asked for the end."""
-        self._deadline: float | None = None
-        """When workers that still live are killed; None: nobody has told them to end."""
+        self._is_ending = False
+        self._alive_at = 0.0
+        """When the service manager is told next that this program goes on."""
 
-    def run(self, count: int, announce: Callable[[], None]) -> int:
-        """Keep so many workers until told to stop; returns the exit code."""
-        with self._wakeup() as wakeup:
-            first = self._add(1)
-            while first.is_alive and not first.is_up:
+    def run(self, *, can_reload: bool = True) -> int:
+        """Keep the workers until told to stop; returns the exit code.
+
+        Args:
+            can_reload: SIGHUP means to replace the workers; else it is left as it is.
+        """
+        with self._wakeup(can_reload) as wakeup:
+            self._new = [self._started(1)]
+            while self._living() or (self._workers and not self._stop_count):
                 self._step(wakeup)
-            if not first.is_up:  # it has said why, and the others would fail as well
-                return 0 if self._stop_count else max(first.exit_code, 1)
-            for number in range(2, count + 1):
-                if not self._stop_count:
-                    self._add(number)
-            self._keep(wakeup, announce)
+        if not self._workers:  # the first has said why, and the others would fail as well
+            return 0 if self._stop_count else max(self._new[0].exit_code, 1)
         is_clean = all(
-            worker.exit_code in (0, *(-one for one in _SIGNALS)) for worker in self._workers
+            worker.exit_code in (0, *(-one for one in _STOPPING)) for worker in self._workers
         )
         return 0 if is_clean else 1
 
-    def _keep(self, wakeup: socket.socket, announce: Callable[[], None]) -> None:
-        is_announced = False
-        while not self._stop_count or self._living():
-            if not is_announced and all(worker.is_up for worker in self._workers):
-                is_announced = True
-                announce()
-            self._step(wakeup)
-            if not self._stop_count:
-                self._restart_dead()
-
-    def _restart_dead(self) -> None:
-        """Start the dead workers that are due."""
-        for worker in self._workers:
-            if not worker.is_alive and worker.due_at <= time.monotonic():
-                self._start(worker)
-
     def _step(self, wakeup: socket.socket) -> None:
         """Wait until something happens or is due, and see to it."""
-        living = {
-            worker.control_socket: worker for worker in self._workers if worker.control_socket
-        }
+        living = {one.control_socket: one for one in self._living() if one.control_socket}
         readable, _, _ = select.select([wakeup, *living], [], [], self._seconds_to_wait())
         if wakeup in readable:
             wakeup.recv(64)
         for control_socket, worker in living.items():
             if control_socket in readable:
                 self._hear(worker)
+        self._leaving = [one for one in self._leaving if one.is_alive]
         if self._stop_count:
             self._end()
+        elif self._workers:
+            self._tend_reload()
+            self._restart_dead()
+        self._kill_late()
+        self._say_alive()
 
     def _seconds_to_wait(self) -> float | None:
-        if self._deadline is not None:
-            times = [self._deadline]
+        times = [one.ends_by for one in self._living() if one.ends_by is not None]
+        if self._manager.watchdog is not None:
+            times.append(self._alive_at)
+        if self._stop_count:
+            pass
+        elif self._new and self._workers:
+            times.append(self._reload_by)
         else:
-            times = [worker.due_at for worker in self._workers if not worker.is_alive]
+            times += [one.due_at for one in self._workers if not one.is_alive]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _living(self) -> list[Worker]:
-        return [worker for worker in self._workers if worker.is_alive]
+        return [one for one in (*self._workers, *self._new, *self._leaving) if one.is_alive]
 
     # Starts.
 
-    def _add(self, number: int) -> Worker:
+    def _started(self, number: int) -> Worker:
         worker = Worker(number, Backoff(random.random))
-        self._workers.append(worker)
         self._start(worker)
         return worker
 
     def _start(self, worker: Worker) -> None:
         ours, theirs = socket.socketpair()
-        sys.stdout.flush()
-        # A signal to the worker must not run this process's handlers in it.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        worker.pid = os.fork()
-        if worker.pid == 0:
-            ours.close()
-            self._live(worker, theirs, before)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
-        worker.control_socket, worker.is_up, worker.started_at = ours, False, time.monotonic()
-
-    def _live(self, worker: Worker, control_socket: socket.socket, mask: Iterable[int]) -> NoReturn:
-        """Be the worker, and exit: nothing that the parent was about to do is done here."""
-        code = 1
+        theirs.set_inheritable(True)
+        worker.started_at, worker.heard_at = time.monotonic(), None
         try:
-            signal.set_wakeup_fd(-1)
-            for number in _SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            for other in self._living():
-                assert other.control_socket is not None
-                other.control_socket.close()  # or `other` would not notice the parent's end
-            with say_and_exit():
-                code = self._work(Inherited(worker.number, self._sockets, control_socket))
-        except Exception:
-            # The boundary of the process, where Python would print it.
-            log.exception(LogLine("worker_failed", worker=worker.number))
+            worker.pid = self._spawn(worker.number, theirs)
+        except OSError as error:  # no memory, no room for processes, no Python any more
+            ours.close()
+            worker.exit_code = 1
+            log.error(LogLine("worker_start_failed", worker=worker.number, error=error))
+        else:
+            worker.control_socket = ours
         finally:
-            sys.stdout.flush()
-            os._exit(code)
+            theirs.close()
 
-    # Ends.
+    def _spawn(self, number: int, control_socket: socket.socket) -> int:
+        with suppress(OSError):
+            # By its name, which may lead to another release than at the start.
+            os.chdir(self._directory)
+        watchdog = self._manager.watchdog
+        command = [
+            sys.executable,
+            *("-m", "realtime.runtime.worker"),
+            str(number),
+            ",".join(str(one.fileno()) for one in self._sockets),
+            str(control_socket.fileno()),
+            str(watchdog / _BEATS if watchdog else 0),
+        ]
+        return os.posix_spawn(
+            command[0], command, self._environ, setsigmask=SIGNALS, setsigdef=SIGNALS
+        )
+
+    def _restart_dead(self) -> None:
+        """Start the dead workers that are due; not while others are about to replace them."""
+        for worker in self._workers:
+            if not self._new and not worker.is_alive and worker.due_at <= time.monotonic():
+                self._start(worker)
+                if not worker.is_alive:
+                    self._plan_restart(worker)
+
+    # What workers say.
 
     def _hear(self, worker: Worker) -> None:
-        """Read from a worker's control socket: the worker is up, or dead."""
+        """Read from a worker's control socket: the worker is up, or lives, or is dead."""
         assert worker.control_socket is not None
-        if worker.control_socket.recv(64):
-            worker.is_up = True
+        said = b""
+        with suppress(ConnectionResetError):
+            said = worker.control_socket.recv(MAX_BYTES)
+        if not said:
+            self._bury(worker)
+        elif not worker.is_up and (up := decode_up(said)):
+            worker.heard_at = time.monotonic()
+            worker.patience = up.patience
             log.info(self._line("worker_started", worker))
-            return
+            self._on_up(worker, up)
+        elif worker.is_up:
+            worker.heard_at = time.monotonic()
+
+    def _on_up(self, worker: Worker, up: Up) -> None:
+        """The first of several has shown that a start is possible; start the others."""
+        others = range(2, up.workers + 1)
+        if not self._workers:
+            self._workers, self._new = self._new, []
+            self._workers += [self._started(number) for number in others]
+        elif self._new and worker is self._new[0]:
+            self._new += [self._started(number) for number in others]
+        if not self._is_announced and all(one.is_up for one in self._workers):
+            self._is_announced = True
+            self._announce()
+            self._manager.ready()
+
+    def _bury(self, worker: Worker) -> None:
+        assert worker.control_socket is not None
         worker.control_socket.close()
         worker.control_socket = None
         _, status = os.waitpid(worker.pid, 0)
         worker.exit_code = os.waitstatus_to_exitcode(status)
-        if self._stop_count:
+        if self._stop_count or worker in self._leaving:
             log.info(self._line("worker_ended", worker, code=worker.exit_code))
-        elif worker.is_up or len(self._workers) > 1:
+        elif worker in self._workers:
             self._plan_restart(worker)
         elif worker.exit_code < 0:
             log.error(self._line("worker_start_failed", worker, code=worker.exit_code))
 
     def _plan_restart(self, worker: Worker) -> None:
         now = time.monotonic()
-        if now - worker.started_at >= self._settled:
+        if now - worker.started_at >= self._intervals.worker_settled:
             worker.backoff.reset()
         pause = worker.backoff.next()
         worker.due_at = now + pause
         retry = round(pause, 1)
         log.error(self._line("worker_died", worker, code=worker.exit_code, retry_seconds=retry))
 
+    # A reload.
+
+    def _tend_reload(self) -> None:
+        """Begin a reload, or go on with the one that has begun."""
+        now = time.monotonic()
+        if not self._new:
+            if self._is_reload_requested:
+                self._is_reload_requested = False
+                self._manager.reloading()
+                self._reload_by = now + self._intervals.worker_start
+                self._new = [self._started(1)]
+            return
+        if failed := [one for one in self._new if not one.is_alive]:
+            self._give_up_reload(f"worker {failed[0].number} ended with {failed[0].exit_code}")
+        elif all(one.is_up for one in self._new):
+            self._replace()
+        elif now >= self._reload_by:
+            self._give_up_reload(f"not ready within {self._intervals.worker_start:.0f} s")
+
+    def _replace(self) -> None:
+        """Send away the clients of the old workers: the new ones serve."""
+        for worker in self._workers:
+            if worker.control_socket is not None:
+                with suppress(OSError):
+                    worker.control_socket.send(REPLACED)
+                self._let_end(worker)
+        self._workers, self._new = self._new, []
+        log.info(LogLine("reloaded", workers=len(self._workers)))
+        self._manager.ready()
+
+    def _give_up_reload(self, reason: str) -> None:
+        log.error(LogLine("reload_failed", reason=reason))
+        for worker in self._new:
+            if worker.is_alive:
+                os.kill(worker.pid, signal.SIGTERM)
+                self._let_end(worker)
+        self._new = []
+        self._manager.ready()
+
+    def _let_end(self, worker: Worker) -> None:
+        worker.ends_by = time.monotonic() + worker.patience
+        self._leaving.append(worker)
+
+    # Ends.
+
     def _end(self) -> None:
-        """Tell the workers to end. Kill them if that takes too long, or at a second signal."""
-        if self._deadline is None:
-            self._deadline = time.monotonic() + self._patience
-            self._signal(signal.SIGTERM)
+        """Tell the workers to end; at a second signal, kill them."""
+        if not self._is_ending:
+            self._is_ending = True
+            self._manager.stopping()
+            for worker in self._living():
+                os.kill(worker.pid, signal.SIGTERM)
+                worker.ends_by = time.monotonic() + worker.patience
             for one in self._sockets:
                 one.close()
-        elif self._stop_count > 1 or time.monotonic() >= self._deadline:
-            log.error(LogLine("workers_killed", workers=len(self._living())))
-            self._signal(signal.SIGKILL)
-            self._stop_count, self._deadline = 1, time.monotonic() + 1
+        elif self._stop_count > 1:
+            self._stop_count = 1
+            for worker in self._living():
+                worker.ends_by = 0.0
+
+    def _kill_late(self) -> None:
+        """Kill the workers that have not ended in time, and those that are stuck."""
+        now = time.monotonic()
+        late = [one for one in self._living() if one.ends_by is not None and one.ends_by <= now]
+        if late:
+            log.error(LogLine("workers_killed", workers=len(late)))
+        for worker in late:
+            os.kill(worker.pid, signal.SIGKILL)  # a dead worker keeps its pid until `waitpid`
+            worker.ends_by = now + 1
+        for worker in self._stuck(now):
+            log.error(self._line("worker_stuck", worker))
+            os.kill(worker.pid, signal.SIGKILL)
+            worker.heard_at = now
+
+    def _stuck(self, now: float) -> list[Worker]:
+        """Those whose event loop has given no sign of life for as long as the watchdog waits."""
+        limit = self._manager.watchdog
+        if limit is None or self._stop_count:
+            return []
+        return [
+            one
+            for one in self._workers
+            if one.is_alive and one.heard_at is not None and now - one.heard_at >= limit
+        ]
+
+    def _say_alive(self) -> None:
+        watchdog, now = self._manager.watchdog, time.monotonic()
+        if watchdog is not None and now >= self._alive_at:
+            self._manager.alive()
+            self._alive_at = now + watchdog / _BEATS
 
     @staticmethod
     def _line(event: str, worker: Worker, **more: Field) -> LogLine:
         return LogLine(event, worker=worker.number, pid=worker.pid, **more)
 
-    def _signal(self, number: signal.Signals) -> None:
-        for worker in self._living():
-            os.kill(worker.pid, number)  # a dead worker keeps its pid until `waitpid`
-
     @contextmanager
-    def _wakeup(self) -> Iterator[socket.socket]:
-        """Count the signals that ask for the end. Each one makes the returned socket readable."""
+    def _wakeup(self, can_reload: bool) -> Iterator[socket.socket]:
+        """Note the signals. Each one makes the returned socket readable."""
+        had_terminal = _has_terminal()
 
         def on_signal(number: int, _frame: FrameType | None) -> None:
-            log.info(LogLine("stop_requested", signal=signal.Signals(number).name))
-            self._stop_count += 1
+            if number == signal.SIGHUP and (_has_terminal() or not had_terminal):
+                log.info(LogLine("reload_requested"))
+                self._is_reload_requested = True
+            else:
+                log.info(LogLine("stop_requested", signal=signal.Signals(number).name))
+                self._stop_count += 1
 
+        numbers = SIGNALS if can_reload else _STOPPING
         ours, theirs = socket.socketpair()
         with ours, theirs:
             theirs.setblocking(False)
-            before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
+            # nohup has SIGHUP ignored, and so it stays.
+            heard = [one for one in numbers if signal.getsignal(one) is not signal.SIG_IGN]
+            before = {number: signal.signal(number, on_signal) for number in heard}
             before_fd = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             try:
                 yield ours
             finally:
                 signal.set_wakeup_fd(before_fd)
                 for number, handler in before.items():
                     signal.signal(number, handler)
+
+
+def _has_terminal() -> bool:
+    """Whether there is a controlling terminal. When it is closed, SIGHUP does not mean a reload."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def _directory(environ: Mapping[str, str]) -> str:
+    """The current directory as the shell calls it: a name that may be led to another release."""
+    here, called = os.getcwd(), environ.get("PWD", "")  # noqa: PTH109 - a path as text
+    with suppress(OSError):
+        if os.path.samefile(here, called):  # noqa: PTH121
+            return called
+    return here
+
+
+def main(listening: str, log_format: str) -> int:
+    """Be the supervisor; returns the exit code.
+
+    Args:
+        listening: the numbers of the sockets' files, with commas.
+        log_format: as in the settings.
+    """
+    configure_logging(cast("LogFormat", log_format))
+    sockets = [socket.socket(fileno=int(number)) for number in listening.split(",")]
+    supervisor = Supervisor(sockets, os.environ, ServiceManager.from_environ(os.environ))
+    return supervisor.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

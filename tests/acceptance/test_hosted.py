@@ -11,7 +11,7 @@ import pytest
 
 from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.schema import migrate
-from realtime.runtime.server import StartError
+from realtime.runtime.listening import StartError
 from tests.acceptance.test_resume import contents, leave
 from tests.platform import Platform
 from tests.postgres import postgres_server

@@ -2,83 +2,31 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import termios
 from functools import partial
-from pathlib import Path
 
 from tornado.ioloop import IOLoop
 
-from realtime.auth.tokens import mint_token
 from tests.clients import Socket
 from tests.commands import (
-    ROOT,
     SECRET,
-    Running,
     assert_one_line,
-    environment,
     execute,
     free_port,
     lives,
     run_script,
-    running,
     status_of,
 )
 from tests.serving import World
+from tests.supervised import Served, served
 from tests.waiting import LIMIT, eventually, wait_until
-
-SETTINGS = {"JWT_SECRET": SECRET, "WEB_CONCURRENCY": "2", "DRAIN_SECONDS": "1"}
-
-
-class Served:
-    """A supervisor and its processes."""
-
-    def __init__(self, running: Running, port: int) -> None:
-        self.running = running
-        self.port = port
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
-
-    def pids(self) -> dict[int, int]:
-        """The newest process of each worker, by the worker's number, as the log says."""
-        started = r"worker_started\W.*?worker\W+(\d+).*?pid\W+(\d+)"
-        said = re.findall(started, self.running.output)
-        return {int(number): int(pid) for number, pid in said}
-
-    def all_up(self) -> bool:
-        return len(self.pids()) == 2 and all(lives(pid) for pid in self.pids().values())
-
-    def is_replaced(self, number: int, pid: int) -> bool:
-        return not lives(pid) and self.pids()[number] != pid
-
-    async def chat(self, world: World) -> Socket:
-        token = mint_token(SECRET, world.guest, ttl=600, now=time.time())
-        url = f"ws://127.0.0.1:{self.port}/api/ws/chat/{world.bot}?token={token}"
-        chat = await Socket.open(url)
-        await chat.established()
-        return chat
-
-
-@contextmanager
-def served(dsn: str, **more: str) -> Iterator[Served]:
-    port = free_port()
-    environ = environment(DATABASE_URL=dsn, PORT=str(port), **SETTINGS | more)
-    with running([str(ROOT / "bin" / "serve")], cwd="/", env=environ) as started:
-        found = Served(started, port)
-        wait_until(lambda: started.process.poll() is not None or found.all_up())
-        assert found.all_up(), started.output
-        wait_until(lambda: status_of(found.url("/api/ready")) == 200)
-        yield found
-        wait_until(started.is_gone)
-        assert "Traceback" not in started.output
 
 
 def test_a_killed_worker_comes_back(database: str) -> None:
@@ -187,12 +135,16 @@ def test_a_port_in_use_is_said_once(database: str) -> None:
     assert_one_line(done, str(port), "PORT")
 
 
-def test_one_process_has_no_supervisor(database: str) -> None:
-    """WEB_CONCURRENCY=1 is the process itself."""
-    environ = environment(DATABASE_URL=database, PORT=str(free_port()), JWT_SECRET=SECRET)
-    with running([str(ROOT / "bin" / "serve")], cwd="/", env=environ) as started:
-        started.wait_for("database_connected")
-        pid = started.process.pid
-        assert Path(f"/proc/{pid}/task/{pid}/children").read_text() == ""
-        assert "worker=" not in started.output
-        assert started.stop(signal.SIGTERM) == 0
+def test_a_closed_terminal_ends_everything(database: str) -> None:
+    """The SIGHUP of a terminal that is gone asks for no reload."""
+    ours, theirs = os.openpty()
+
+    def take_terminal() -> None:
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    with served(database, preexec_fn=take_terminal) as server:
+        os.close(theirs)
+        os.close(ours)
+        wait_until(lambda: server.running.process.poll() is not None)
+        assert server.running.process.returncode == 0
+        assert "reload_requested" not in server.running.output

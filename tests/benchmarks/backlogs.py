@@ -136,7 +136,7 @@ async def stage(**settings: str) -> AsyncIterator[Stage]:
         dsn = f"postgresql://{address.netloc}127.0.0.1:{proxy.port}{address.path}"
         environment = {"DATABASE_URL": dsn, "JWT_SECRET": SECRET, **settings}
         platform = await Platform.connect(postgres.dsn())
-        command = [sys.executable, "-m", "realtime", "serve"]
+        command = [sys.executable, "-m", "tests.alone"]
         log = Path(directory) / "log"
         serving = server_process(
             command, environment, directory=Path.cwd(), log=log, ready_path="/api/health"

@@ -113,7 +113,7 @@ def running(
 def _command(contender: Contender, packages: Packages) -> tuple[list[str], dict[str, str]]:
     match contender.kind:
         case "ours":
-            return [sys.executable, "-m", "realtime", "serve"], {}
+            return [sys.executable, "-m", "tests.alone"], {}
         case "bare":
             return [sys.executable, "app.py"], {}
         case "python":

@@ -52,9 +52,13 @@ class Server:
 
     @property
     def memory(self) -> float:
-        """Resident, in MB."""
-        pages = Path(f"/proc/{self._process.process.pid}/statm").read_text().split()[1]
-        return int(pages) * resource.getpagesize() / MEGABYTE
+        """Resident, in MB: of what was started, and of the worker where that is another process."""
+        pid = self._process.process.pid
+        workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        pages = sum(
+            int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in [pid, *workers]
+        )
+        return pages * resource.getpagesize() / MEGABYTE
 
     @asynccontextmanager
     async def growing(self, what: str) -> AsyncIterator[None]:

@@ -1,6 +1,6 @@
 """The relay processes under test: started as a host would, and ended by their pids alone.
 
-`python -m realtime serve`, each on a port and with a way to Postgres of its own. A process that
+`python -m tests.alone`, each on a port and with a way to Postgres of its own. A process that
 ends without having been told to is remembered, for the verdict. Made by `arena`.
 """
 
@@ -67,7 +67,7 @@ class RelayProcess:
         self._may_end = True
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "realtime", "serve"],
+                [sys.executable, "-m", "tests.alone"],
                 cwd=ROOT,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

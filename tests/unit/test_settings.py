@@ -43,6 +43,7 @@ DEFAULTS = {
     "METRICS_TOKEN": None,
     "CONSOLE": False,
     "LOG_FORMAT": "text",
+    "ENV_FILE": None,
 }
 GIVEN = {"DATABASE_URL", "DATABASE_DIRECT_URL", "JWT_SECRET"}
 

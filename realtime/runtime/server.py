@@ -149,22 +149,14 @@ class Server:
         entrance = Entrance(sockets, http.handle_stream)
         acceptor = Acceptor(self._sockets, entrance.take, self.web.files)
         async with asyncio.TaskGroup() as tasks:
-<<<<<<< HEAD
-            work = (*self._background(), sockets.run(), entrance.run())
+            work = [*self._background(), sockets.run(), entrance.run(), self._announce(announce)]
+            work += [one() for one in beside]
             background = [tasks.create_task(one) for one in work]
-=======
-            works = [*self._background(), *(one() for one in beside), self._announce(announce)]
-            background = [tasks.create_task(work) for work in works]
->>>>>>> 27f0a80 (wip)
             acceptor.start()
             await stop.wait()
             acceptor.stop()
-<<<<<<< HEAD
             entrance.stop()
-            await self._drain(http)
-=======
             await self._drain(http, is_replaced=stop.is_replaced)
->>>>>>> 27f0a80 (wip)
             for task in background:
                 task.cancel()
         await self.database.nodes.leave()

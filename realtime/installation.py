@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,15 @@ DATA: Final = (
     PROJECT / ".data" if IS_CHECKOUT else Path(os.path.expanduser("~/.local/share/rowcast"))  # noqa: PTH111 - raises nothing
 )
 """What `dev` keeps: its database and its secret."""
+
+
+def python_of(module: str) -> list[str]:
+    """The command that runs a module of this installation in a new Python.
+
+    Where a wheel is installed, a folder `realtime` that happens to be in the current directory does
+    not count; a checkout is found by the current directory.
+    """
+    return [sys.executable, *(() if IS_CHECKOUT else ("-P",)), "-m", module]
 
 
 def as_called(text: str) -> str:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from realtime.config.settings import Settings
+from realtime.installation import python_of
 from realtime.runtime.control import SIGNALS
 from realtime.runtime.listening import bind, listen
 from realtime.runtime.logging import configure_logging
@@ -29,8 +30,8 @@ def become_supervisor(settings: Settings, environ: Mapping[str, str]) -> None:
     numbers = ",".join(str(one.fileno()) for one in sockets)
     sys.stdout.flush()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    module = ("-m", "realtime.runtime.supervisor")
-    os.execve(sys.executable, [sys.executable, *module, numbers, settings.log_format], {**environ})
+    command = [*python_of("realtime.runtime.supervisor"), numbers, settings.log_format]
+    os.execve(command[0], command, {**environ})
 
 
 def run_workers(

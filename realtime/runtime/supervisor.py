@@ -31,6 +31,7 @@ from types import FrameType
 from typing import cast
 
 from realtime.config.intervals import DEFAULTS, Intervals
+from realtime.installation import python_of
 from realtime.log_line import Field, LogLine
 from realtime.relay.backoff import Backoff
 from realtime.runtime.control import MAX_BYTES, REPLACED, SIGNALS, Up, decode_up
@@ -203,8 +204,7 @@ class Supervisor:
             os.chdir(self._directory)
         watchdog = self._manager.watchdog
         command = [
-            sys.executable,
-            *("-m", "realtime.runtime.worker"),
+            *python_of("realtime.runtime.worker"),
             str(number),
             ",".join(str(one.fileno()) for one in self._sockets),
             str(control_socket.fileno()),

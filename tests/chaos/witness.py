@@ -105,7 +105,7 @@ class Witness:
             self._resync(event.data["reason"], cursor, now)
         elif identifier is not None:
             self._take_event(identifier, event, now)
-        else:
+        elif event.type != "going_away":
             self._record.strange.append((now, f"{event.raw}"))
         if event.cursor is not None:
             self._cursors.append((now, event.cursor))

@@ -70,7 +70,8 @@ async def test_emit_refuses_the_protocols_own_types(platform: Platform) -> None:
     """Nobody can forge what clients take the server's word for, nor the log's own rows."""
     types = """connection_established chat_message chat_message_update typing_indicator
         permission_change bot_update document_update notification pong error session_synced
-        authenticated token_expiring resync ping typing session_sync authenticate eject recheck"""
+        authenticated token_expiring resync going_away ping typing
+        session_sync authenticate eject recheck grant"""
     for name in types.split():
         for spelled in (name, name.upper(), name.title(), f" {name}", f"{name}\n", f"\t{name} "):
             text = await refuse(platform, "relay.emit($1, $2, '{}')", bot_topic(BOT), spelled)

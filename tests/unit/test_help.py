@@ -46,7 +46,7 @@ def test_the_help_lists_every_command_for_somebody() -> None:
 
 def test_each_command_is_a_module_and_a_script() -> None:
     """`realtime X` is realtime/cli/X.py, and bin/X in a checkout."""
-    helpers = {"__init__", "commands", "database"}
+    helpers = {"__init__", "commands", "database", "environment"}
     modules = {path.stem for path in Path(commands.__file__).parent.glob("*.py")} - helpers
     assert modules == set(NAMES)
     assert [name for name in NAMES if not (ROOT / "bin" / name).exists()] == []

@@ -4,6 +4,21 @@
 -- Patterns do without backslashes, which mean something else where standard_conforming_strings is
 -- off. COLLATE "C": a Turkish database lowers I to another letter.
 
+-- The message types that a client takes the protocol's word for, or that the log itself uses.
+CREATE OR REPLACE FUNCTION relay.protocol_types() RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ARRAY[
+    -- server to client
+    'connection_established', 'chat_message', 'chat_message_update', 'typing_indicator',
+    'permission_change', 'bot_update', 'document_update', 'notification', 'pong', 'error',
+    'session_synced', 'authenticated', 'token_expiring', 'resync',
+    'presence_state', 'presence_diff', 'going_away',
+    -- client to server
+    'ping', 'typing', 'session_sync', 'authenticate',
+    -- rows of the log that are not events
+    'eject', 'recheck', 'grant'
+];
+
 CREATE OR REPLACE FUNCTION relay.emit(topic text, type text, data jsonb, actor uuid DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

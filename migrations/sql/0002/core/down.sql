@@ -46,6 +46,20 @@ END
 $$;
 
 -- As it was, for it must not name a column that is gone.
+CREATE OR REPLACE FUNCTION relay.protocol_types() RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ARRAY[
+    -- server to client
+    'connection_established', 'chat_message', 'chat_message_update', 'typing_indicator',
+    'permission_change', 'bot_update', 'document_update', 'notification', 'pong', 'error',
+    'session_synced', 'authenticated', 'token_expiring', 'resync',
+    'presence_state', 'presence_diff',
+    -- client to server
+    'ping', 'typing', 'session_sync', 'authenticate',
+    -- rows of the log that are not events
+    'eject', 'recheck', 'grant'
+];
+
 CREATE OR REPLACE FUNCTION relay.emit(topic text, type text, data jsonb, actor uuid DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

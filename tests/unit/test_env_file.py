@@ -1,0 +1,62 @@
+"""Tests of `realtime.config.env_file`: settings from a file, over those of the environment."""
+
+from pathlib import Path
+
+import pytest
+
+from realtime.config.env_file import with_env_file
+from realtime.config.settings import SettingsError
+
+
+def read(path: Path, text: str, **environ: str) -> dict[str, str]:
+    path.write_text(text)
+    found = dict(with_env_file({"ENV_FILE": str(path), **environ}))
+    assert found.pop("ENV_FILE") == str(path)
+    return found
+
+
+def test_without_the_setting_the_environment_stays() -> None:
+    """Also where a host left an empty one behind."""
+    assert with_env_file({"PORT": "1"}) == {"PORT": "1"}
+    assert with_env_file({"PORT": "1", "ENV_FILE": ""}) == {"PORT": "1", "ENV_FILE": ""}
+
+
+def test_the_file_wins(tmp_path: Path) -> None:
+    """A reload is to bring what it says; the environment of a process stays as it was."""
+    assert read(tmp_path / "env", "PORT=2\n", PORT="1", A="b") == {"PORT": "2", "A": "b"}
+
+
+def test_what_shells_and_systemd_write_is_read(tmp_path: Path) -> None:
+    """Comments, `export`, quotation marks, and values with anything in them."""
+    text = (
+        "# settings\n\nexport A=1\n  B = 2\n".replace("B = 2", "B=2 ")
+        + "C='x # y'\nD=\"postgres://u:p=1@h/d\"\nE=\nF=a'b\nG='\nJWT_PUBLIC_KEY=a\\nb\r\n"
+    )
+    assert read(tmp_path / "env", text) == {
+        "A": "1",
+        "B": "2",
+        "C": "x # y",
+        "D": "postgres://u:p=1@h/d",
+        "E": "",
+        "F": "a'b",
+        "G": "'",
+        "JWT_PUBLIC_KEY": "a\\nb",
+    }
+
+
+@pytest.mark.parametrize("line", ["hunter2", "A b=hunter2", "=hunter2", "1=hunter2", "é=hunter2"])
+def test_a_line_that_is_none_is_named_and_not_repeated(tmp_path: Path, line: str) -> None:
+    """It may hold a secret."""
+    with pytest.raises(SettingsError, match="must have NAME=value in line 2") as caught:
+        read(tmp_path / "env", f"A=1\n{line}\n")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """One that is not there, a folder, and what is no text."""
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(SettingsError, match=r"^ENV_FILE .* cannot be read: "):
+            with_env_file({"ENV_FILE": str(path)})
+    (tmp_path / "bytes").write_bytes(b"A=\xff")
+    with pytest.raises(SettingsError, match="must be UTF-8 text"):
+        with_env_file({"ENV_FILE": str(tmp_path / "bytes")})

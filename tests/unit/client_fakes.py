@@ -59,6 +59,8 @@ class Time:
 class FakeSocket:
     """A connection whose other end is the test."""
 
+    hears_only = False
+
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         self.url = url
         self.headers = headers

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
-_SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+_IS_SECURE: Final = {"http": False, "https": True, "ws": False, "wss": True}
 
 
 class Address:
@@ -16,19 +16,27 @@ class Address:
         url: the server's, `https://realtime.example.org`, with a path where it has a prefix.
         bot_id: None: the user's notifications.
         parameters: more for the query.
+        sse: whether events come over HTTP, and not by a WebSocket.
 
     Raises:
         ValueError: that is no address.
     """
 
-    def __init__(self, url: str, bot_id: str | None, parameters: Mapping[str, str]) -> None:
+    def __init__(
+        self, url: str, bot_id: str | None, parameters: Mapping[str, str], *, sse: bool = False
+    ) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in _SCHEMES or not parts.hostname:
+        if parts.scheme not in _IS_SECURE or not parts.hostname:
             raise ValueError(f"{url!r} is no address like https://realtime.example.org")
         _ = parts.port  # raises where it is none
         path = "notifications" if bot_id is None else f"chat/{quote(bot_id, safe='')}"
+        protocol, folder = ("http", "sse") if sse else ("ws", "ws")
         self._parts = SplitResult(
-            _SCHEMES[parts.scheme], parts.netloc, f"{parts.path.rstrip('/')}/api/ws/{path}", "", ""
+            protocol + "s" * _IS_SECURE[parts.scheme],
+            parts.netloc,
+            f"{parts.path.rstrip('/')}/api/{folder}/{path}",
+            "",
+            "",
         )
         self._query = dict(parse_qsl(parts.query, keep_blank_values=True)) | dict(parameters)
 

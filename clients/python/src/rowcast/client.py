@@ -19,6 +19,7 @@ from rowcast.events import Event
 from rowcast.handover import Handover
 from rowcast.keeper import Keeper, State, World
 from rowcast.rules import Closed, Reconnecting, Timings
+from rowcast.sse import open_events
 from rowcast.tokens import Clocks, GetToken, Tokens
 from rowcast.transport import OpenSocket
 
@@ -44,6 +45,8 @@ class RealtimeClient:
             client's `cursor`, kept beside the state that it belongs to. The first event is `resync`
             where the server can not continue there. None: with what is live.
         parameters: more for the query of the address.
+        sse: take the events over HTTP, where no WebSocket comes through. Then nothing can be said:
+            `typing`, `session_sync` and `ping` do nothing, and a new token opens a new connection.
         on_reconnecting: called when a connection was lost or could not be made.
         timings: waits and limits.
         open_socket, sleep, clock, now, random: for tests.
@@ -64,9 +67,10 @@ class RealtimeClient:
         get_token: GetToken | None = None,
         cursor: str | None = None,
         parameters: Mapping[str, str] | None = None,
+        sse: bool = False,
         on_reconnecting: Callable[[Reconnecting], None] | None = None,
         timings: Timings | None = None,
-        open_socket: OpenSocket = transport.open_socket,
+        open_socket: OpenSocket | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
@@ -78,9 +82,10 @@ class RealtimeClient:
             raise TypeError("give a token, get_token, or both")
         timings = timings or Timings()
         asked = {"presence": "true"} if presence else {}
+        open_socket = open_socket or (open_events if sse else transport.open_socket)
         self._handover = Handover(cursor, timings.queue_events)
         self._keeper = Keeper(
-            Address(url, bot_id or None, {**(parameters or {}), **asked}),
+            Address(url, bot_id or None, {**(parameters or {}), **asked}, sse=sse),
             Tokens(token, get_token, timings, Clocks(clock, now)),
             self._handover,
             timings=timings,

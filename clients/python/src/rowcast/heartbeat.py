@@ -18,7 +18,7 @@ class Heartbeat:
     """Pings, and the limits within which something must be heard.
 
     Args:
-        ping: sends one, if it can.
+        ping: sends one; false where that is not possible.
         dead: called with the reason when nothing was heard in time.
         random: a random number from 0 to 1.
         clock: monotonic seconds.
@@ -28,7 +28,7 @@ class Heartbeat:
         self,
         group: asyncio.TaskGroup,
         *,
-        ping: Callable[[], object],
+        ping: Callable[[], bool],
         dead: Callable[[str], None],
         timings: Timings,
         sleep: Callable[[float], Awaitable[None]],
@@ -61,8 +61,10 @@ class Heartbeat:
     async def _beat_on(self) -> None:
         while True:
             await self._sleep(self._timings.ping_every * (1 + self._random() / 5))
-            if not self.is_blind:
-                self._ping()
+            if not self.is_blind and not self._ping():
+                # Nothing is answered then. A server shows that it is there now and then.
+                limit = self._timings.ping_every + self._timings.pong_within
+                self.expect(limit, "nothing was heard")
 
     def asked(self, timestamp: str) -> None:
         """A ping went out: an answer is due."""

@@ -22,6 +22,7 @@ from rowcast.handover import Handover
 from rowcast.heartbeat import Heartbeat
 from rowcast.progress import Progress
 from rowcast.rules import (
+    CUT,
     FINAL_CODES,
     HEARD_NOTHING,
     NORMAL,
@@ -140,8 +141,12 @@ class Keeper:
     def _say_token(self) -> None:
         """Tell the connection of the newest token, if it does not know it and there is one."""
         token = self._tokens.newer()
-        if token and self.send({"type": "authenticate", "data": {"token": token}}):
+        if not token or self.state != "open" or self._socket is None:
+            return
+        if self.send({"type": "authenticate", "data": {"token": token}}):
             self._tokens.was_said(token)
+        elif self._socket.hears_only:
+            self._socket.abort(CUT, "another is opened with a new token")
 
     def _say_typing(self, is_typing: bool) -> bool:
         return self.send({"type": "typing", "data": {"is_typing": is_typing}})
@@ -191,6 +196,7 @@ class Keeper:
         try:
             socket = await self._world.open_socket(url, {"Authorization": f"Bearer {token}"}, limit)
         except Closed as closed:
+            self._stay_away = closed.retry_after
             return closed
         ended = await self._stay(socket, began + limit)
         opened_at, self._opened_at = self._opened_at, None

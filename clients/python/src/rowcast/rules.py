@@ -71,12 +71,14 @@ class Closed(Exception):
     Attributes:
         code: the close code; 1006 where the line was cut, 4000 where it fell silent.
         reason: the server's words, possibly none.
+        retry_after: seconds that the server asks to stay away, where it refused a request so.
     """
 
-    def __init__(self, code: int, reason: str = "") -> None:
+    def __init__(self, code: int, reason: str = "", retry_after: float = 0.0) -> None:
         super().__init__(code, reason)
         self.code = code
         self.reason = reason
+        self.retry_after = retry_after
 
     @property
     def meaning(self) -> str:

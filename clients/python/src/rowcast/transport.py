@@ -32,6 +32,9 @@ CLOSE_WITHIN: Final = 2.0
 class Socket(Protocol):
     """What the client needs of a connection."""
 
+    hears_only: bool
+    """Nothing can be sent on it: what the server has to know comes with another connection."""
+
     async def receive(self) -> str | bytes:
         """Wait for the next frame and return it.
 
@@ -54,7 +57,7 @@ class Socket(Protocol):
 
 
 OpenSocket = Callable[[str, Mapping[str, str], float], Awaitable[Socket]]
-"""From a `ws:` or `wss:` address, headers and a limit in seconds. Raises `Closed` if it fails."""
+"""From an address, headers and a limit in seconds. Raises `Closed` if it fails."""
 
 
 async def open_socket(url: str, headers: Mapping[str, str], within: float) -> TornadoSocket:
@@ -85,6 +88,8 @@ def _discard(opening: asyncio.Future[WebSocketClientConnection]) -> None:
 
 class TornadoSocket:
     """An open connection; see `Socket`."""
+
+    hears_only = False
 
     def __init__(self, connection: WebSocketClientConnection) -> None:
         assert connection.protocol is not None

@@ -1,0 +1,187 @@
+"""Events over HTTP (`/api/sse/…`) as a socket that only hears: for networks without WebSockets.
+
+The answer to one request is a stream of server-sent events
+(https://html.spec.whatwg.org/multipage/server-sent-events.html). What has no data counts as a
+pong: a comment is a sign of life, and an `id` alone a newer cursor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import Mapping
+from email.message import Message
+from http.client import HTTPException, parse_headers
+from io import BytesIO
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from rowcast.rules import CUT, TOKEN_REFUSED, Closed, retry_after
+from rowcast.transport import MAX_MESSAGE_BYTES
+
+CODES: Final = {401: TOKEN_REFUSED, 403: 4003, 429: 4029, 500: 1011, 503: 1013}
+"""The close code that a socket would have been sent in place of an HTTP status."""
+PORTS: Final = {"http": 80, "https": 443}
+PORTION_BYTES: Final = 64 * 1024
+"""What is read ahead is at most twice as much."""
+
+
+async def open_events(url: str, headers: Mapping[str, str], within: float) -> EventSocket:
+    """Ask for the stream, and read the head of the answer.
+
+    Raises:
+        Closed: the code that fits the refusal; 1006, with what went wrong, if there is no answer.
+    """
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(within):
+            parts = urlsplit(url)
+            reader, writer = await asyncio.open_connection(
+                parts.hostname,
+                parts.port or PORTS[parts.scheme],
+                ssl=ssl.create_default_context() if parts.scheme == "https" else None,
+                limit=PORTION_BYTES,
+            )
+            writer.write(_request(parts, headers))
+            status, fields = await _head(reader)
+            if status != 200:
+                raise await _refusal(reader, status, fields)
+            if fields.get_content_type() != "text/event-stream":
+                raise Closed(CUT, "the answer is no stream of events")
+    except BaseException as error:
+        if writer is not None:
+            writer.transport.abort()
+        if isinstance(error, OSError | EOFError | ValueError | HTTPException):
+            raise Closed(CUT, str(error) or type(error).__name__) from error
+        raise
+    return EventSocket(reader, writer, fields.get("Transfer-Encoding", "").lower() == "chunked")
+
+
+def _request(parts: SplitResult, headers: Mapping[str, str]) -> bytes:
+    lines = [
+        f"GET {parts.path}?{parts.query} HTTP/1.1",
+        f"Host: {parts.netloc.rpartition('@')[2]}",
+        "Accept: text/event-stream",
+        "Connection: close",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1")
+
+
+async def _head(reader: asyncio.StreamReader) -> tuple[int, Message]:
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.LimitOverrunError as error:
+        raise ValueError("the head of the answer is too long") from error
+    line, _, rest = head.partition(b"\r\n")
+    words = line.split()
+    if len(words) < 2 or not words[0].startswith(b"HTTP/1"):
+        raise ValueError("the answer is not HTTP")
+    return int(words[1]), parse_headers(BytesIO(rest))
+
+
+async def _refusal(reader: asyncio.StreamReader, status: int, fields: Message) -> Closed:
+    """What the server says against it, in its JSON or by the status alone."""
+    try:
+        reason = json.loads(await reader.read(PORTION_BYTES))["error"]
+    except (ValueError, KeyError, TypeError):
+        reason = f"HTTP {status}"
+    seconds = fields.get("Retry-After", "")
+    stay_away = retry_after(int(seconds)) if seconds.isdecimal() else 0.0
+    return Closed(CODES.get(status, CUT), str(reason), stay_away)
+
+
+class EventSocket:
+    """An answer that is open; see `Socket`."""
+
+    hears_only = True
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_chunked: bool
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._is_chunked = is_chunked
+        self._left_of_chunk = 0
+        self._buffer = bytearray()
+        self._searched = 0
+        self._ending: Closed | None = None
+
+    async def receive(self) -> str | bytes:
+        try:
+            return await self._event()
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            self.abort(CUT, str(error) or type(error).__name__)
+        assert self._ending is not None
+        raise self._ending
+
+    async def _event(self) -> str | bytes:
+        """The next event's data, or a pong."""
+        kind, cursor, data = "", "", list[bytes]()
+        while line := await self._line():
+            name, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
+            match name:
+                case b"data":
+                    data.append(value)
+                case b"event":
+                    kind = value.decode("utf-8", "replace")
+                case b"id":
+                    cursor = value.decode("utf-8", "replace")
+        if not data:
+            return json.dumps({"type": "pong", "cursor": cursor})
+        if kind == "close":
+            ending = json.loads(b"".join(data))
+            self.abort(int(ending["code"]), str(ending["reason"]))
+            raise EOFError
+        return _text(b"\n".join(data))
+
+    async def _line(self) -> bytes:
+        while (end := self._buffer.find(b"\n", self._searched)) < 0:
+            self._searched = len(self._buffer)
+            if self._searched > MAX_MESSAGE_BYTES:
+                raise ValueError("a message is too large")
+            more = await self._more()
+            if not more or self._ending is not None:
+                raise EOFError("the server ended the stream")
+            self._buffer += more
+        line = bytes(self._buffer[:end]).removesuffix(b"\r")
+        del self._buffer[: end + 1]
+        self._searched = 0
+        return line
+
+    async def _more(self) -> bytes:
+        """The next bytes of the body; none at its end."""
+        if not self._is_chunked:
+            return await self._reader.read(PORTION_BYTES)
+        if self._left_of_chunk == 0:
+            size = await self._reader.readline()
+            self._left_of_chunk = int(size.partition(b";")[0], 16)
+            if self._left_of_chunk == 0:
+                return b""
+        more = await self._reader.read(min(self._left_of_chunk, PORTION_BYTES))
+        self._left_of_chunk -= len(more)
+        if self._left_of_chunk == 0:
+            await self._reader.readexactly(2)
+        return more
+
+    def send(self, text: str) -> bool:
+        """False: there is no way to say anything."""
+        return False
+
+    async def close(self, code: int) -> None:
+        self.abort(code)
+
+    def abort(self, code: int = CUT, reason: str = "") -> None:
+        if self._ending is None:
+            self._ending = Closed(code, reason)
+            self._writer.transport.abort()
+
+
+def _text(data: bytes) -> str | bytes:
+    """As a WebSocket has it: a text, or the bytes where they are none."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data

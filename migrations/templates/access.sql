@@ -15,7 +15,7 @@ CREATE FUNCTION relay.authenticate(subject text, kind text)
 RETURNS TABLE (user_id uuid, username text)
 LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
     SELECT {{u.id}}, {{u.username}}
-    FROM {{users}} AS u
+    FROM {{live.users}} AS u
     WHERE {{u.is_active}}
         AND CASE authenticate.kind
             WHEN 'id' THEN {{u.id}} = relay.uuid_or_null(authenticate.subject)
@@ -32,9 +32,9 @@ LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_tem
         CASE WHEN {{b.owner_id}} = {{u.id}} OR {{p.role}} = {{owner_role}} THEN 'owner'
             ELSE coalesce({{p.role}}, 'viewer') END,
         {{u.username}}
-    FROM {{users}} AS u
-    CROSS JOIN {{bots}} AS b
-    LEFT JOIN {{permissions}} AS p ON {{p.bot_id}} = {{b.id}} AND {{p.user_id}} = {{u.id}}
+    FROM {{live.users}} AS u
+    CROSS JOIN {{live.bots}} AS b
+    LEFT JOIN {{live.permissions}} AS p ON {{p.bot_id}} = {{b.id}} AND {{p.user_id}} = {{u.id}}
     WHERE {{u.id}} = authorize.user_id
         AND {{u.is_active}}
         AND {{b.id}} = authorize.bot_id

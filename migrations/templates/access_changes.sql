@@ -32,10 +32,10 @@ CREATE FUNCTION relay.ejection_after_revoke(bot_id uuid, user_id uuid) RETURNS t
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT CASE
         WHEN {{b.owner_id}} = ejection_after_revoke.user_id THEN 'recheck'
-        WHEN (SELECT true FROM {{users}} AS u WHERE {{u.id}} = ejection_after_revoke.user_id)
+        WHEN (SELECT true FROM {{live.users}} AS u WHERE {{u.id}} = ejection_after_revoke.user_id)
             THEN 'eject'
     END
-    FROM {{bots}} AS b
+    FROM {{live.bots}} AS b
     WHERE {{b.id}} = ejection_after_revoke.bot_id
 $$;
 

@@ -70,7 +70,7 @@ BEGIN
         FROM (
             SELECT {{n.id}} AS id, {{n.updated_by}} AS updated_by,
                 array_to_string(ARRAY[$query$, details, $query$]::text[], ',') AS details
-            FROM old_rows AS o
+            FROM {{live.old}} AS o
             JOIN $query$, newer, $query$ AS n ON {{n.id}} = {{o.id}}
             OFFSET 0
         ) AS c
@@ -95,7 +95,7 @@ DECLARE
     both_tables boolean
         := coalesce(rtrim(current_setting('relay.permissions', true), '!') = instant, false);
 BEGIN
-    SELECT {{b.owner_id}} INTO owner FROM {{bots}} AS b WHERE {{b.id}} = owner_change.bot_id;
+    SELECT {{b.owner_id}} INTO owner FROM {{live.bots}} AS b WHERE {{b.id}} = owner_change.bot_id;
     IF NOT FOUND OR (owner IS NOT DISTINCT FROM old_owner AND NOT both_tables) THEN
         RETURN;
     END IF;
@@ -106,7 +106,7 @@ BEGIN
         GROUP BY u.id
         ORDER BY min(u.place)
     LOOP
-        SELECT true, {{p.role}} INTO has, has_role FROM {{permissions}} AS p
+        SELECT true, {{p.role}} INTO has, has_role FROM {{live.permissions}} AS p
         WHERE {{p.bot_id}} = owner_change.bot_id AND {{p.user_id}} = owner_change.user_id LIMIT 1;
         owns := coalesce(user_id = owner, false);
         is_owner := coalesce(has_role = {{owner_role}}, false);
@@ -142,7 +142,7 @@ DECLARE
     mark text;
 BEGIN
     INSERT INTO relay.events (topic, type, user_id)
-    SELECT concat('bot:', {{n.id}}), 'grant', {{n.owner_id}} FROM new_rows AS n;
+    SELECT concat('bot:', {{n.id}}), 'grant', {{n.owner_id}} FROM {{live.new}} AS n;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
         mark := relay.mark_written('relay.bots', relay.instant());
@@ -168,7 +168,7 @@ DECLARE
     actor uuid := relay.actor();
     instant text := relay.instant();
     newer text := CASE WHEN relay.is_written('relay.bots', instant, TG_RELID)
-        THEN TG_RELID::regclass::text ELSE 'new_rows' END;
+        THEN $rows${{live.bots}}$rows$ ELSE $rows${{live.new}}$rows$ END;
     changed record;
     wrote boolean := false;
 BEGIN
@@ -186,8 +186,8 @@ BEGIN
     FROM (
         SELECT {{n.id}} AS id, {{o.id}} AS old_id, {{o.owner_id}} AS old_owner,
             {{n.owner_id}} AS new_owner, {{n.updated_by}} AS updated_by
-        FROM old_rows AS o
-        FULL JOIN new_rows AS n ON {{n.id}} = {{o.id}}
+        FROM {{live.old}} AS o
+        FULL JOIN {{live.new}} AS n ON {{n.id}} = {{o.id}}
         WHERE ({{o.id}}, {{o.owner_id}}) IS DISTINCT FROM ({{n.id}}, {{n.owner_id}})
         OFFSET 0
     ) AS b
@@ -236,22 +236,22 @@ BEGIN
     INSERT INTO relay.events (topic, type, payload, code)
     SELECT concat('bot:', {{o.id}}), CASE WHEN b.is_there THEN 'recheck' ELSE 'eject' END,
         relay.bot_event({{o.id}}, 'deleted', '{}', actor, at), 4003
-    FROM old_rows AS o
+    FROM {{live.old}} AS o
     LEFT JOIN LATERAL (
-        SELECT true AS is_there FROM {{bots}} AS b WHERE {{b.id}} = {{o.id}}
+        SELECT true AS is_there FROM {{live.bots}} AS b WHERE {{b.id}} = {{o.id}}
     ) AS b ON reads;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
     IF reads THEN
-        FOR changed IN EXECUTE relay.bot_changes(TG_RELID, TG_RELID::regclass::text) LOOP
+        FOR changed IN EXECUTE relay.bot_changes(TG_RELID, $rows${{live.bots}}$rows$) LOOP
             INSERT INTO relay.events (topic, type, payload)
             VALUES (concat('bot:', changed.id), 'bot_update', relay.bot_event(changed.id, 'config',
                 concat('{', changed.details, '}'), coalesce(changed.updated_by, actor), at));
         END LOOP;
         INSERT INTO relay.events (topic, type, payload, user_id, code)
         SELECT a.*
-        FROM old_rows AS o
+        FROM {{live.old}} AS o
         CROSS JOIN LATERAL relay.owner_change(
             {{o.id}}, {{o.owner_id}}, NULL, NULL, actor, instant) AS c
         CROSS JOIN LATERAL relay.access_rows({{o.id}}, c.user_id, c.action, c.details, c.is_told,

@@ -19,7 +19,7 @@ CREATE FUNCTION relay.document_now(bot_id uuid, document_id uuid)
 RETURNS TABLE (is_there boolean, filename text, status text, error text, uploaded_by uuid)
 LANGUAGE sql STABLE ROWS 1 AS $$
     SELECT true, {{n.filename}}, {{n.status}}, {{n.error}}, {{n.uploaded_by}}
-    FROM {{documents}} AS n
+    FROM {{live.documents}} AS n
     WHERE {{n.id}} = document_now.document_id AND {{n.bot_id}} = document_now.bot_id
     LIMIT 1
 $$;
@@ -37,14 +37,14 @@ BEGIN
         INSERT INTO relay.events (topic, type, payload)
         SELECT concat('bot:', {{n.bot_id}}), 'document_update', relay.document_event({{n.bot_id}},
             'uploaded', {{n.id}}, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
-        FROM new_rows AS n
+        FROM {{live.new}} AS n
         CROSS JOIN LATERAL relay.document_now({{n.bot_id}}, {{n.id}}) AS d;
     ELSE
         INSERT INTO relay.events (topic, type, payload)
         SELECT concat('bot:', {{n.bot_id}}), 'document_update', relay.document_event({{n.bot_id}},
             'uploaded', {{n.id}}, {{n.filename}}, {{n.status}}, {{n.error}},
             coalesce(actor, {{n.uploaded_by}}), at)
-        FROM new_rows AS n
+        FROM {{live.new}} AS n
         WHERE {{n.bot_id}} IS NOT NULL;
     END IF;
     IF FOUND THEN
@@ -78,8 +78,8 @@ BEGIN
                 coalesce({{n.id}}, {{o.id}}) AS id, {{o.id}} IS NULL AS is_new,
                 {{n.id}} IS NULL AS is_gone, {{o.filename}} AS filename, {{o.status}} AS status,
                 {{o.error}} AS error, {{o.uploaded_by}} AS uploaded_by
-            FROM old_rows AS o
-            FULL JOIN new_rows AS n ON {{n.id}} = {{o.id}} AND {{n.bot_id}} = {{o.bot_id}}
+            FROM {{live.old}} AS o
+            FULL JOIN {{live.new}} AS n ON {{n.id}} = {{o.id}} AND {{n.bot_id}} = {{o.bot_id}}
             WHERE ({{o.id}}, {{o.status}}) IS DISTINCT FROM ({{n.id}}, {{n.status}})
             OFFSET 0
         ) AS c
@@ -91,8 +91,8 @@ BEGIN
             CASE WHEN {{n.id}} IS NULL THEN 'deleted' WHEN {{o.id}} IS NULL THEN 'uploaded'
                 ELSE d.status END,
             d.id, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
-        FROM old_rows AS o
-        FULL JOIN new_rows AS n ON {{n.id}} = {{o.id}} AND {{n.bot_id}} = {{o.bot_id}}
+        FROM {{live.old}} AS o
+        FULL JOIN {{live.new}} AS n ON {{n.id}} = {{o.id}} AND {{n.bot_id}} = {{o.bot_id}}
         CROSS JOIN LATERAL (
             SELECT {{n.id}}, {{n.bot_id}}, {{n.filename}}, {{n.status}}, {{n.error}},
                 {{n.uploaded_by}}
@@ -132,16 +132,16 @@ BEGIN
             ELSE relay.document_event({{o.bot_id}}, 'deleted', {{o.id}}, {{o.filename}},
                 {{o.status}}, {{o.error}}, coalesce(actor, {{o.uploaded_by}}), at)
         END
-        FROM old_rows AS o
+        FROM {{live.old}} AS o
         LEFT JOIN LATERAL relay.document_now({{o.bot_id}}, {{o.id}}) AS d ON true
-        WHERE (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
+        WHERE (SELECT true FROM {{live.bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
     ELSE
         INSERT INTO relay.events (topic, type, payload)
         SELECT concat('bot:', {{o.bot_id}}), 'document_update', relay.document_event({{o.bot_id}},
             'deleted', {{o.id}}, {{o.filename}}, {{o.status}}, {{o.error}},
             coalesce(actor, {{o.uploaded_by}}), at)
-        FROM old_rows AS o
-        WHERE (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
+        FROM {{live.old}} AS o
+        WHERE (SELECT true FROM {{live.bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
     END IF;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);

@@ -47,10 +47,10 @@ CREATE FUNCTION relay.message_now(
 LANGUAGE sql STABLE ROWS 1 AS $$
     SELECT relay.message_event(message_now.type, message_now.action, {{n.bot_id}}, {{n.id}},
         {{n.session_id}}, {{n.user_id}},
-        (SELECT {{u.username}} FROM {{users}} AS u WHERE {{u.id}} = {{n.user_id}}),
+        (SELECT {{u.username}} FROM {{live.users}} AS u WHERE {{u.id}} = {{n.user_id}}),
         {{n.content}}, {{n.role}}, {{n.created_at}}, {{n.metadata}}::text, message_now.at),
         relay.message_author({{n.role}}, {{n.user_id}}, message_now.actor)
-    FROM {{messages}} AS n
+    FROM {{live.messages}} AS n
     WHERE {{n.id}} = message_now.message_id AND {{n.bot_id}} = message_now.bot_id
     LIMIT 1
 $$;
@@ -66,17 +66,17 @@ BEGIN
     IF relay.is_changed('relay.messages', instant, TG_RELID) THEN
         INSERT INTO relay.events (topic, type, payload, author)
         SELECT concat('bot:', {{n.bot_id}}), 'chat_message', m.payload, m.author
-        FROM new_rows AS n
+        FROM {{live.new}} AS n
         CROSS JOIN LATERAL relay.message_now(
             'chat_message', NULL, {{n.bot_id}}, {{n.id}}, NULL, relay.json_now()) AS m;
     ELSE
         INSERT INTO relay.events (topic, type, payload, author)
         SELECT concat('bot:', {{n.bot_id}}), 'chat_message', relay.message_event(
             'chat_message', NULL, {{n.bot_id}}, {{n.id}}, {{n.session_id}}, {{n.user_id}},
-            (SELECT {{u.username}} FROM {{users}} AS u WHERE {{u.id}} = {{n.user_id}}),
+            (SELECT {{u.username}} FROM {{live.users}} AS u WHERE {{u.id}} = {{n.user_id}}),
             {{n.content}}, {{n.role}}, {{n.created_at}}, {{n.metadata}}::text, relay.json_now()),
             relay.message_author({{n.role}}, {{n.user_id}}, NULL)
-        FROM new_rows AS n
+        FROM {{live.new}} AS n
         WHERE {{n.bot_id}} IS NOT NULL;
     END IF;
     IF FOUND THEN
@@ -115,8 +115,8 @@ BEGIN
                 CASE WHEN {{o.id}} IS NULL THEN 'chat_message' ELSE 'chat_message_update' END
                     AS type,
                 CASE WHEN {{o.id}} IS NULL THEN NULL ELSE ',"action":"edited"' END AS action
-            FROM old_rows AS o
-            FULL JOIN new_rows AS n ON {{n.id}} = {{o.id}} AND {{n.bot_id}} = {{o.bot_id}}
+            FROM {{live.old}} AS o
+            FULL JOIN {{live.new}} AS n ON {{n.id}} = {{o.id}} AND {{n.bot_id}} = {{o.bot_id}}
             WHERE ({{o.id}}, {{o.content}}, {{o.role}}, {{o.metadata}})
                 IS DISTINCT FROM ({{n.id}}, {{n.content}}, {{n.role}}, {{n.metadata}})
             OFFSET 0
@@ -134,14 +134,14 @@ BEGIN
                     CASE WHEN {{o.id}} IS NULL THEN 'chat_message' ELSE 'chat_message_update' END,
                     CASE WHEN {{o.id}} IS NULL THEN NULL ELSE ',"action":"edited"' END,
                     {{n.bot_id}}, {{n.id}}, {{n.session_id}}, {{n.user_id}},
-                    (SELECT {{u.username}} FROM {{users}} AS u WHERE {{u.id}} = {{n.user_id}}),
+                    (SELECT {{u.username}} FROM {{live.users}} AS u WHERE {{u.id}} = {{n.user_id}}),
                     {{n.content}}, {{n.role}}, {{n.created_at}}, {{n.metadata}}::text, at)
             END,
             {{o.id}},
             CASE WHEN {{n.id}} IS NULL THEN relay.message_author({{o.role}}, {{o.user_id}}, actor)
                 ELSE relay.message_author({{n.role}}, {{n.user_id}}, actor) END
-        FROM old_rows AS o
-        FULL JOIN new_rows AS n ON {{n.id}} = {{o.id}} AND {{n.bot_id}} = {{o.bot_id}}
+        FROM {{live.old}} AS o
+        FULL JOIN {{live.new}} AS n ON {{n.id}} = {{o.id}} AND {{n.bot_id}} = {{o.bot_id}}
         WHERE ({{o.id}}, {{o.content}}, {{o.role}}, {{o.metadata}})
             IS DISTINCT FROM ({{n.id}}, {{n.content}}, {{n.role}}, {{n.metadata}})
             AND coalesce({{n.bot_id}}, {{o.bot_id}}) IS NOT NULL;
@@ -170,17 +170,17 @@ BEGIN
         SELECT concat('bot:', {{o.bot_id}}), 'chat_message_update', coalesce(m.payload,
             relay.message_deleted_event({{o.bot_id}}, {{o.id}}, {{o.session_id}}, at)), {{o.id}},
             relay.message_author({{o.role}}, {{o.user_id}}, actor)
-        FROM old_rows AS o
+        FROM {{live.old}} AS o
         LEFT JOIN LATERAL relay.message_now('chat_message_update', ',"action":"edited"',
             {{o.bot_id}}, {{o.id}}, actor, at) AS m ON true
-        WHERE (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
+        WHERE (SELECT true FROM {{live.bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
     ELSE
         INSERT INTO relay.events (topic, type, payload, subject, author)
         SELECT concat('bot:', {{o.bot_id}}), 'chat_message_update',
             relay.message_deleted_event({{o.bot_id}}, {{o.id}}, {{o.session_id}}, at), {{o.id}},
             relay.message_author({{o.role}}, {{o.user_id}}, actor)
-        FROM old_rows AS o
-        WHERE (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
+        FROM {{live.old}} AS o
+        WHERE (SELECT true FROM {{live.bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
     END IF;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);

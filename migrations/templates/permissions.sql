@@ -19,7 +19,7 @@ DECLARE
     both_tables boolean := coalesce(current_setting('relay.bots', true) = instant || '!', false);
 BEGIN
     SELECT true, {{b.owner_id}} INTO on_topic, owner
-    FROM {{bots}} AS b WHERE {{b.id}} = permission_change.bot_id;
+    FROM {{live.bots}} AS b WHERE {{b.id}} = permission_change.bot_id;
     on_topic := has OR coalesce(on_topic, false);  -- in a cascade from bots nobody is left to tell
     owns := coalesce(owner = user_id, false);
     action := CASE WHEN NOT (has OR owns) THEN 'revoked'
@@ -58,7 +58,7 @@ CREATE FUNCTION relay.permission_now(bot_id uuid, user_id uuid)
 RETURNS TABLE (is_there boolean, role text, granted_by uuid)
 LANGUAGE sql STABLE ROWS 1 AS $$
     SELECT true, {{p.role}}, {{p.granted_by}}
-    FROM {{permissions}} AS p
+    FROM {{live.permissions}} AS p
     WHERE {{p.bot_id}} = permission_now.bot_id AND {{p.user_id}} = permission_now.user_id
     LIMIT 1
 $$;
@@ -80,7 +80,7 @@ BEGIN
         SELECT {{n.bot_id}} AS bot_id, {{n.user_id}} AS user_id,
             CASE WHEN reads THEN f.role ELSE {{n.role}} END AS role,
             CASE WHEN reads THEN f.granted_by ELSE {{n.granted_by}} END AS granted_by
-        FROM new_rows AS n
+        FROM {{live.new}} AS n
         LEFT JOIN LATERAL relay.permission_now({{n.bot_id}}, {{n.user_id}}) AS f ON reads
         WHERE ({{n.bot_id}}, {{n.user_id}}) IS NOT NULL AND (f.is_there OR NOT reads)
         OFFSET 0
@@ -120,8 +120,8 @@ BEGIN
             {{o.role}} AS old_role,
             CASE WHEN reads THEN f.role ELSE {{n.role}} END AS new_role,
             CASE WHEN reads THEN f.granted_by ELSE {{n.granted_by}} END AS granted_by
-        FROM old_rows AS o
-        FULL JOIN new_rows AS n ON {{n.bot_id}} = {{o.bot_id}} AND {{n.user_id}} = {{o.user_id}}
+        FROM {{live.old}} AS o
+        FULL JOIN {{live.new}} AS n ON {{n.bot_id}} = {{o.bot_id}} AND {{n.user_id}} = {{o.user_id}}
         LEFT JOIN LATERAL relay.permission_now(coalesce({{n.bot_id}}, {{o.bot_id}}),
             coalesce({{n.user_id}}, {{o.user_id}})) AS f ON reads
         WHERE ({{o.user_id}}, {{o.role}}) IS DISTINCT FROM ({{n.user_id}}, {{n.role}})
@@ -157,7 +157,7 @@ BEGIN
     FROM (
         SELECT {{o.bot_id}} AS bot_id, {{o.user_id}} AS user_id, f.is_there IS TRUE AS has,
             {{o.role}} AS old_role, f.role AS new_role, f.granted_by
-        FROM old_rows AS o
+        FROM {{live.old}} AS o
         LEFT JOIN LATERAL relay.permission_now({{o.bot_id}}, {{o.user_id}}) AS f ON reads
         WHERE ({{o.bot_id}}, {{o.user_id}}) IS NOT NULL
         OFFSET 0

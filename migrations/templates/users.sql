@@ -12,8 +12,8 @@ BEGIN
     FROM (
         SELECT {{o.id}} AS id,
             {{o.is_active}} AND ({{n.id}} IS NULL OR {{n.is_active}} IS NOT TRUE) AS deactivated
-        FROM old_rows AS o
-        FULL JOIN new_rows AS n ON {{n.id}} = {{o.id}}
+        FROM {{live.old}} AS o
+        FULL JOIN {{live.new}} AS n ON {{n.id}} = {{o.id}}
         OFFSET 0
     ) AS u
     WHERE u.deactivated AND u.id IS NOT NULL;
@@ -21,16 +21,16 @@ BEGIN
     -- Who is active now and was not is named: what was written meanwhile is not for them.
     INSERT INTO relay.events (type, user_id)
     SELECT 'grant', {{n.id}}
-    FROM new_rows AS n
-    LEFT JOIN old_rows AS o ON {{o.id}} = {{n.id}}
-    WHERE {{n.is_active}} AND {{o.is_active}} IS NOT TRUE;
+    FROM {{live.new}} AS n
+    LEFT JOIN {{live.old}} AS o ON {{o.id}} = {{n.id}}
+    WHERE {{n.is_active}} AND ({{o.id}} IS NULL OR {{o.is_active}} IS NOT TRUE);
     wrote := FOUND OR wrote;
     -- Another name may be one that was refused. Whose it is had access before, so nobody is named.
     INSERT INTO relay.events (type)
     SELECT 'grant'
     WHERE EXISTS (
-        SELECT FROM new_rows AS n
-        JOIN old_rows AS o ON {{o.id}} = {{n.id}}
+        SELECT FROM {{live.new}} AS n
+        JOIN {{live.old}} AS o ON {{o.id}} = {{n.id}}
         WHERE {{n.is_active}} AND {{o.is_active}}
             AND {{o.username}} IS DISTINCT FROM {{n.username}}
     );
@@ -45,7 +45,7 @@ $$;
 CREATE FUNCTION relay.users_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO relay.events (type, user_id) SELECT 'grant', {{n.id}} FROM new_rows AS n;
+    INSERT INTO relay.events (type, user_id) SELECT 'grant', {{n.id}} FROM {{live.new}} AS n;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
     END IF;
@@ -57,7 +57,7 @@ CREATE FUNCTION relay.users_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO relay.events (type, user_id, code)
-    SELECT 'eject', {{o.id}}, 4001 FROM old_rows AS o;
+    SELECT 'eject', {{o.id}}, 4001 FROM {{live.old}} AS o;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
     END IF;

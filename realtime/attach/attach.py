@@ -85,14 +85,16 @@ async def plan(connection: Connection, mapping: PlatformMapping) -> Plan:
         raise AttachError(
             "\n  ".join(["the mapping does not fit the database:", *findings.problems])
         )
-    grants = [*now.grants, *(one for one in findings.grants if one not in now.grants)]
-    creation = _creation(mapping, render_all(mapping, findings.readings), now, grants)
+    grants = list(dict.fromkeys([*now.grants, *findings.grants]))
+    rendered = "\n".join([*findings.functions, render_all(mapping, findings.readings)])
+    creation = _creation(mapping, rendered, now, grants)
     digest = hashlib.sha256(creation.encode()).hexdigest()
     has_all = len(now.triggers) == creation.count("\nCREATE TRIGGER ")
     tables = [table_name(mapping, key) for key in mapping.tables]
+    record = {"digest": digest, "grants": grants, "columns": findings.columns}
     return Plan(
         removal=_removal(now, []),
-        creation=creation + _comments(creation, {"digest": digest, "grants": grants}),
+        creation=creation + _comments(creation, record),
         tables=sorted({*tables, *(table for _, table, _ in now.triggers)}),
         is_done=now.digest == digest and has_all and all(one[2] for one in now.triggers),
         warnings=findings.warnings,

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from realtime.attach.mapping import COLUMNS, Kind, PlatformMapping
+from realtime.attach.derived import DerivedError, worked_out
+from realtime.attach.mapping import COLUMNS, Kind, Lookup, PlatformMapping
 from realtime.attach.templates import quoted, table_name
 
 if TYPE_CHECKING:
@@ -58,6 +59,15 @@ SELECT array(SELECT a.attname::text FROM pg_attribute AS a
  WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid
    AND i.indpred IS NULL AND i.indexprs IS NULL
 """
+_LOOKUP_RIGHTS: Final = """
+SELECT n.nspname AS schema, c.relname AS name,
+       has_schema_privilege($3, n.oid, 'USAGE') AS has_schema,
+       has_table_privilege($3, c.oid, 'SELECT') AS has_select
+  FROM unnest($1::text[], $2::text[]) AS k (schema, name)
+  JOIN pg_namespace AS n ON n.nspname = k.schema
+  JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = k.name
+ ORDER BY 1, 2
+"""
 _RELKINDS: Final = {
     "v": "a view: only tables have triggers that see what a statement wrote; name the table behind",
     "m": "a materialized view: name the tables that it is made of",
@@ -72,13 +82,17 @@ class Findings:
     Attributes:
         problems: what keeps the mapping from working, one line each.
         warnings: what works, and is probably not meant.
-        readings: how columns of other types than the reference ones are read.
+        readings: how values are read that are not simply columns of the reference types.
+        functions: the SQL of the functions that these readings call.
+        columns: the columns that are read, by table, as SQL names it.
         grants: what the functions' owner lacks, as `privilege ON object`.
     """
 
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     readings: dict[tuple[str, str], str] = field(default_factory=dict)
+    functions: list[str] = field(default_factory=list)
+    columns: dict[str, list[str]] = field(default_factory=dict)
     grants: list[str] = field(default_factory=list)
 
 
@@ -105,8 +119,10 @@ async def examine(connection: AnyConnection, mapping: PlatformMapping, owner: st
             findings.problems.append(problem)
         else:
             await _examine_columns(connection, found[key], mapping, findings)
+            await _examine_derived(connection, key, mapping, findings)
             findings.warnings += _not_seen(key, found[key], mapping, owner)
     findings.grants += _grants(mapping, list(found.values()))
+    findings.grants += await _lookup_grants(connection, mapping, owner)
     return findings
 
 
@@ -164,6 +180,8 @@ async def _examine_columns(
             findings.problems.append(problem)
         elif reading := _reading(COLUMNS[key][word].kind, column):
             findings.readings[key, word] = reading
+    names = findings.columns.setdefault(table_name(mapping, key), [])
+    names += sorted(set(mapping.tables[key].columns.values()))
     if key == "bots" and mapping.is_untold_given:
         missing = [name for name in mapping.untold if name not in columns]
         findings.problems += [
@@ -173,6 +191,31 @@ async def _examine_columns(
     unique = [set(one[0]) for one in await connection.fetch(_UNIQUE, row["oid"])]
     findings.problems += _not_unique(key, mapping, unique)
     findings.warnings += _doubtful(key, mapping, unique)
+
+
+async def _examine_derived(
+    connection: AnyConnection, key: str, mapping: PlatformMapping, findings: Findings
+) -> None:
+    read = findings.columns.setdefault(table_name(mapping, key), [])
+    for word in mapping.tables[key].derived:
+        try:
+            async with worked_out(connection, mapping, key, word) as derived:
+                (value,) = await connection.fetch(_COLUMNS, derived.view)
+        except DerivedError as error:
+            findings.problems.append(f"{key}.{word}: {error}")
+            continue
+        if not _is_fitting(COLUMNS[key][word].kind, value):
+            findings.problems.append(
+                f"{key}.{word}: the value is {value['type']}; {_not(key, word)}"
+            )
+        reading = _reading(COLUMNS[key][word].kind, value) or "{}"
+        # Of a row that is not there, as an outer join has them, nothing is worked out.
+        there = quoted(mapping.tables[key].columns["id" if "id" in COLUMNS[key] else "bot_id"])
+        findings.readings[key, word] = (
+            f"CASE WHEN {{}}.{there} IS NOT NULL THEN {reading.replace('{}', derived.reading)} END"
+        )
+        findings.functions += [derived.function] if derived.function else []
+        read += [name for name in derived.columns if name not in read]
 
 
 def _no_column(key: str, word: str, name: str, mapping: PlatformMapping) -> str:
@@ -199,19 +242,25 @@ _WANTED: Final = {
 
 
 def _wrong_type(key: str, word: str, column: Any, mapping: PlatformMapping) -> str | None:
-    wanted = COLUMNS[key][word]
     where = f"{key}.{word}: column {table_name(mapping, key)}.{quoted(column['attname'])}"
     if column["is_virtual"]:
         return f"{where} is computed when it is read, which triggers cannot: make it STORED"
-    is_fitting = (
-        column["category"].decode() in "SE"
-        if wanted.kind is Kind.TEXT
-        else column["base"] in _FITTING[wanted.kind]
-    )
-    if is_fitting:
+    if _is_fitting(COLUMNS[key][word].kind, column):
         return None
+    return f"{where} is {column['type']}; {_not(key, word)}"
+
+
+def _is_fitting(kind: Kind, column: Any) -> bool:
+    if kind is Kind.TEXT:
+        return column["category"].decode() in "SE"
+    return column["base"] in _FITTING[kind]
+
+
+def _not(key: str, word: str) -> str:
+    """What a value of another type is asked to be."""
+    wanted = COLUMNS[key][word]
     left_out = "" if wanted.is_needed else "; or write false, to do without"
-    return f"{where} is {column['type']}; {_WANTED[wanted.kind]}{left_out}"
+    return f"{_WANTED[wanted.kind]}{left_out}"
 
 
 def _reading(kind: Kind, column: Any) -> str | None:
@@ -250,6 +299,29 @@ def _doubtful(key: str, mapping: PlatformMapping, unique: list[set[str]]) -> Ite
             "permissions: there is no unique index on bot and user: with several rows, which role"
             " counts is not said, and looking one up may read the whole table"
         )
+
+
+async def _lookup_grants(
+    connection: AnyConnection, mapping: PlatformMapping, owner: str
+) -> list[str]:
+    """What the functions' owner needs to read other tables."""
+    lookups = {
+        (one.schema, one.table)
+        for table in mapping.tables.values()
+        for one in table.derived.values()
+        if isinstance(one, Lookup)
+    }
+    rows = await connection.fetch(
+        _LOOKUP_RIGHTS, [one for one, _ in lookups], [one for _, one in lookups], owner
+    )
+    needed = []
+    for row in rows:
+        schema = quoted(row["schema"])
+        if not row["has_schema"]:
+            needed.append(f"USAGE ON SCHEMA {schema}")
+        if not row["has_select"]:
+            needed.append(f"SELECT ON TABLE {schema}.{quoted(row['name'])}")
+    return needed
 
 
 def _grants(mapping: PlatformMapping, rows: list[Any]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -32,32 +32,44 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Column:
-    """What a key of a table stands for; without the needed ones there is nothing to tell."""
+    """What a key of a table stands for; without the needed ones there is nothing to tell.
+
+    Attributes:
+        is_looked_up: whether rows are found by it, so that it has to be a column of the table.
+    """
 
     kind: Kind
     is_needed: bool = False
+    is_looked_up: bool = False
+
+
+DELETED_AT: Final = "deleted_at"
+"""The key of every table for the column that is null unless the row counts as deleted."""
 
 
 COLUMNS: Final[Mapping[str, Mapping[str, Column]]] = {
     "users": {
-        "id": Column(Kind.ID, is_needed=True),
-        "username": Column(Kind.TEXT, is_needed=True),
+        "id": Column(Kind.ID, is_needed=True, is_looked_up=True),
+        "username": Column(Kind.TEXT, is_needed=True, is_looked_up=True),
         "is_active": Column(Kind.FLAG),
+        DELETED_AT: Column(Kind.TIME),
     },
     "bots": {
-        "id": Column(Kind.ID, is_needed=True),
+        "id": Column(Kind.ID, is_needed=True, is_looked_up=True),
         "name": Column(Kind.TEXT),
         "owner_id": Column(Kind.ID),
         "updated_by": Column(Kind.ID),
+        DELETED_AT: Column(Kind.TIME),
     },
     "permissions": {
-        "bot_id": Column(Kind.ID, is_needed=True),
-        "user_id": Column(Kind.ID, is_needed=True),
+        "bot_id": Column(Kind.ID, is_needed=True, is_looked_up=True),
+        "user_id": Column(Kind.ID, is_needed=True, is_looked_up=True),
         "role": Column(Kind.TEXT),
         "granted_by": Column(Kind.ID),
+        DELETED_AT: Column(Kind.TIME),
     },
     "messages": {
-        "id": Column(Kind.ID, is_needed=True),
+        "id": Column(Kind.ID, is_needed=True, is_looked_up=True),
         "bot_id": Column(Kind.ID, is_needed=True),
         "session_id": Column(Kind.ID),
         "user_id": Column(Kind.ID),
@@ -65,14 +77,16 @@ COLUMNS: Final[Mapping[str, Mapping[str, Column]]] = {
         "content": Column(Kind.TEXT, is_needed=True),
         "metadata": Column(Kind.JSON),
         "created_at": Column(Kind.TIME),
+        DELETED_AT: Column(Kind.TIME),
     },
     "documents": {
-        "id": Column(Kind.ID, is_needed=True),
+        "id": Column(Kind.ID, is_needed=True, is_looked_up=True),
         "bot_id": Column(Kind.ID, is_needed=True),
         "filename": Column(Kind.TEXT),
         "status": Column(Kind.TEXT),
         "error": Column(Kind.TEXT),
         "uploaded_by": Column(Kind.ID),
+        DELETED_AT: Column(Kind.TIME),
     },
 }
 """Every table and column that a mapping may name."""
@@ -85,12 +99,46 @@ class MappingError(CommandError):
 
 
 @dataclass(frozen=True)
+class Expression:
+    """A value that no column has: SQL over the columns of the row."""
+
+    sql: str
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A value that is in a row of another table.
+
+    Attributes:
+        through: the column of our row that says which.
+        key: the column of the other table that it is compared with.
+        column: the column of the other table that has the value.
+    """
+
+    through: str
+    schema: str
+    table: str
+    key: str
+    column: str
+
+
+@dataclass(frozen=True)
 class Table:
-    """A table of the platform: its names in the catalogue, and its columns by our keys."""
+    """A table of the platform: its names in the catalogue, and its columns by our keys.
+
+    Attributes:
+        derived: the keys whose values are not in a column of the table.
+    """
 
     schema: str
     name: str
     columns: Mapping[str, str]
+    derived: Mapping[str, Expression | Lookup] = field(default_factory=dict)
+
+    @property
+    def may_hide_rows(self) -> bool:
+        """Whether a row may count as deleted while it is there."""
+        return DELETED_AT in self.columns or DELETED_AT in self.derived
 
 
 @dataclass(frozen=True)
@@ -114,6 +162,11 @@ class PlatformMapping:
         """The name of a column; None where the platform has no such column, or no such table."""
         found = self.tables.get(table)
         return found.columns.get(key) if found else None
+
+    def has(self, table: str, key: str) -> bool:
+        """Whether there is a value, in a column or worked out."""
+        found = self.tables.get(table)
+        return found is not None and (key in found.columns or key in found.derived)
 
 
 def read_mapping(path: Path | None = None) -> PlatformMapping:
@@ -153,10 +206,8 @@ def to_mapping(default: Mapping[str, Any], given: Mapping[str, Any]) -> Platform
         name: _to_table(name, values, schema) for name, values in raw.items() if values is not None
     }
     permissions, bots = raw["permissions"], raw["bots"]
-    if permissions is None and "owner_id" not in tables["bots"].columns:
-        raise MappingError("nobody may watch anything: name bots.owner_id, or permissions")
     assert bots is not None
-    return PlatformMapping(
+    found = PlatformMapping(
         tables=MappingProxyType(tables),
         untold=tuple(_names(bots["untold"], "bots.untold")),
         is_untold_given="untold" in given.get("bots", {}),
@@ -165,6 +216,9 @@ def to_mapping(default: Mapping[str, Any], given: Mapping[str, Any]) -> Platform
         else None,
         server_role=_name_or_none(given.get("server_role", False), "server_role"),
     )
+    if permissions is None and not found.has("bots", "owner_id"):
+        raise MappingError("nobody may watch anything: name bots.owner_id, or permissions")
+    return found
 
 
 def _merged(name: str, default: dict[str, Any], given: Any) -> dict[str, Any] | None:
@@ -178,15 +232,49 @@ def _merged(name: str, default: dict[str, Any], given: Any) -> dict[str, Any] | 
 
 
 def _to_table(name: str, values: dict[str, Any], schema: str) -> Table:
-    columns = {}
-    for key, column in COLUMNS[name].items():
-        found = _name_or_none(values[key], f"{name}.{key}")
-        if found is not None:
-            columns[key] = found
-        elif column.is_needed:
-            raise MappingError(f"{name}.{key} cannot be left out: name the column")
     own_schema = _name(values.get("schema", schema), f"{name}.schema")
-    return Table(own_schema, _name(values["table"], f"{name}.table"), MappingProxyType(columns))
+    columns: dict[str, str] = {}
+    derived: dict[str, Expression | Lookup] = {}
+    for key, column in COLUMNS[name].items():
+        value, where = values[key], f"{name}.{key}"
+        if isinstance(value, dict):
+            if column.is_looked_up:
+                raise MappingError(f"{where} has to be a column: rows are looked up by it")
+            derived[key] = _to_derived(value, where, own_schema)
+        elif value is not False:
+            columns[key] = _name(value, where)
+        elif column.is_needed:
+            raise MappingError(f"{where} cannot be left out: name the column")
+    return Table(
+        own_schema,
+        _name(values["table"], f"{name}.table"),
+        MappingProxyType(columns),
+        MappingProxyType(derived),
+    )
+
+
+def _to_derived(value: dict[str, Any], where: str, schema: str) -> Expression | Lookup:
+    if "sql" in value:
+        _refuse_unknown(value, ["sql"], f"{where}.")
+        return Expression(_expression(value["sql"], f"{where}.sql"))
+    _refuse_unknown(value, ["through", "schema", "table", "key", "column"], f"{where}.")
+    for key in ("through", "table", "column"):
+        if key not in value:
+            raise MappingError(
+                f'{where} has to be a column, {{ sql = "…" }}, or {{ through = "…", table = "…",'
+                f' column = "…" }}; {key} is missing'
+            )
+    given = {"schema": schema, "key": "id"} | value
+    return Lookup(**{key: _name(one, f"{where}.{key}") for key, one in given.items()})
+
+
+def _expression(value: Any, key: str) -> str:
+    """SQL as it stands; PostgreSQL says later whether it is an expression."""
+    if not isinstance(value, str) or not value.strip():
+        raise MappingError(f"{key} has to be an SQL expression in quotes")
+    if "$$" in value or "\0" in value:
+        raise MappingError(f"{key}: an expression with $$ cannot be attached")
+    return value.strip()
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: list[str], prefix: str) -> None:

@@ -3,13 +3,17 @@
 `attach` renders them with a platform's mapping. `python -m migrations.render` renders them with the
 default mapping, for the migration of the reference tables. In a template
 
-* `{{messages}}` is a table: one that there is none of is an empty one;
+* `{{messages}}` is a table;
+* `{{live.messages}}` is what a query reads of it: a table that there is none of is an empty one,
+  and rows that count as deleted are left out. `{{live.new}}` and `{{live.old}}` are the rows that
+  a statement wrote and those that were there before, of the table that the file is named after;
 * `{{n.content}}` is a column of the row `n`. `u` is of users, `b` of bots, `p` of permissions, and
   `n` and `o`, new and old rows, are of the table that the file is named after. A column that there
   is none of is a null, or what `WITHOUT` says;
 * `{{untold}}` and `{{owner_role}}` are literals.
 
-Whatever a mapping holds ends up between quotes, so it cannot be read as SQL.
+The names that a mapping holds end up between quotes, so they cannot be read as SQL. Its expressions
+are SQL: each is the body of a function of its own, of which the columns are the arguments.
 """
 
 from __future__ import annotations
@@ -18,7 +22,14 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from realtime.attach.mapping import COLUMNS, NEEDED_TABLES, Kind, PlatformMapping, read_mapping
+from realtime.attach.mapping import (
+    COLUMNS,
+    DELETED_AT,
+    NEEDED_TABLES,
+    Kind,
+    PlatformMapping,
+    read_mapping,
+)
 from realtime.installation import TEMPLATES
 
 ALWAYS: Final = ("access", "users", "access_changes", "bots")
@@ -38,7 +49,8 @@ WITHOUT: Final = {("users", "is_active"): "true"}
 NO_TABLE: Final = "(SELECT WHERE false)"
 
 Readings = Mapping[tuple[str, str], str]
-"""How a column of another type than the reference one is read: `{}::text`, by table and key."""
+"""How a value is read that is not simply a column of the reference type, by table and key. `{}`
+stands for the column (`{}::text`), or, of a value that no column has, for the row."""
 
 
 class TemplateError(Exception):
@@ -66,6 +78,8 @@ def _filled(
     found: re.Match[str], aliases: Mapping[str, str], mapping: PlatformMapping, readings: Readings
 ) -> str:
     alias, word = found.groups()
+    if alias == "live":
+        return _live(word, aliases, mapping, readings)
     if alias is not None:
         table = aliases.get(alias, "")
         if word not in COLUMNS.get(table, {}):
@@ -79,8 +93,24 @@ def _filled(
     return literals[word]
 
 
+def _live(
+    word: str, aliases: Mapping[str, str], mapping: PlatformMapping, readings: Readings
+) -> str:
+    key, rows = (aliases[word[0]], f"{word}_rows") if word in ("new", "old") else (word, "")
+    if key not in COLUMNS:
+        raise TemplateError(f"{{{{live.{word}}}}} is no table that a mapping has")
+    table = mapping.tables.get(key)
+    rows = rows or table_name(mapping, key)
+    if table is None or not table.may_hide_rows:
+        return rows
+    deleted_at = _column("r", key, DELETED_AT, mapping, readings)
+    return f"(SELECT r.* FROM {rows} AS r WHERE {deleted_at} IS NULL)"
+
+
 def _column(alias: str, table: str, key: str, mapping: PlatformMapping, readings: Readings) -> str:
     name = mapping.column(table, key)
+    if name is None and mapping.has(table, key):
+        return readings[table, key].replace("{}", alias)
     if name is None:
         missing = f"NULL::{SQL_TYPES[COLUMNS[table][key].kind]}"
         return WITHOUT.get((table, key), missing)

@@ -8,7 +8,10 @@ import pytest
 
 from realtime.attach.mapping import (
     COLUMNS,
+    DELETED_AT,
     EXAMPLE,
+    Expression,
+    Lookup,
     MappingError,
     PlatformMapping,
     parse,
@@ -28,7 +31,7 @@ def test_the_default_names_every_table_and_column() -> None:
         key: key for key in COLUMNS
     }
     for key, columns in COLUMNS.items():
-        assert default.tables[key].columns == {word: word for word in columns}
+        assert default.tables[key].columns == {w: w for w in columns if w != DELETED_AT}
         assert default.tables[key].schema == "public"
     assert (default.untold, default.owner_role, default.server_role) == (
         ("updated_at",),
@@ -78,12 +81,36 @@ def test_owners_alone_may_decide() -> None:
         ('[users]\nid = "a\\u0000"', r"users\.id: a name with"),
         ('[users]\nid = "a\\nb"', r"users\.id: a name with"),
         (f'[users]\nid = "{"ü" * 32}"', "at most 63 bytes"),
+        ('[users]\nid = { sql = "id" }', r"users\.id has to be a column: rows are looked up by it"),
+        ('[documents]\nstatus = { sql = " " }', r"documents\.status\.sql has to be an SQL expres"),
+        ('[documents]\nstatus = { sql = "$$" }', r"documents\.status\.sql: an expression with"),
+        ('[documents]\nstatus = { sql = "1", x = 1 }', r"there is no documents\.status\.x"),
+        (
+            '[messages]\nbot_id = { through = "s" }',
+            r"messages\.bot_id has to be .* table is missing",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(toml: str, complaint: str) -> None:
     """The key is named, and what to write."""
     with pytest.raises(MappingError, match=complaint):
         mapping(toml)
+
+
+def test_a_value_may_be_worked_out() -> None:
+    """By SQL over the row, or in another table, by its id and in the same schema by default."""
+    toml = """
+        schema = "chat"
+        [messages]
+        bot_id = { through = "session_id", table = "sessions", column = "bot" }
+        [documents]
+        status = { sql = " upper(state) " }
+    """
+    tables = mapping(toml).tables
+    lookup = Lookup("session_id", "chat", "sessions", "id", "bot")
+    assert tables["messages"].derived == {"bot_id": lookup}
+    assert tables["documents"].derived == {"status": Expression("upper(state)")}
+    assert "status" not in tables["documents"].columns
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

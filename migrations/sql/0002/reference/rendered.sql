@@ -69,7 +69,7 @@ BEGIN
     SELECT 'grant', n.id
     FROM new_rows AS n
     LEFT JOIN old_rows AS o ON o.id = n.id
-    WHERE n.is_active AND o.is_active IS NOT TRUE;
+    WHERE n.is_active AND (o.id IS NULL OR o.is_active IS NOT TRUE);
     wrote := FOUND OR wrote;
     -- Another name may be one that was refused. Whose it is had access before, so nobody is named.
     INSERT INTO relay.events (type)
@@ -405,7 +405,7 @@ DECLARE
     actor uuid := relay.actor();
     instant text := relay.instant();
     newer text := CASE WHEN relay.is_written('relay.bots', instant, TG_RELID)
-        THEN TG_RELID::regclass::text ELSE 'new_rows' END;
+        THEN $rows$public.bots$rows$ ELSE $rows$new_rows$rows$ END;
     changed record;
     wrote boolean := false;
 BEGIN
@@ -481,7 +481,7 @@ BEGIN
         RETURN NULL;
     END IF;
     IF reads THEN
-        FOR changed IN EXECUTE relay.bot_changes(TG_RELID, TG_RELID::regclass::text) LOOP
+        FOR changed IN EXECUTE relay.bot_changes(TG_RELID, $rows$public.bots$rows$) LOOP
             INSERT INTO relay.events (topic, type, payload)
             VALUES (concat('bot:', changed.id), 'bot_update', relay.bot_event(changed.id, 'config',
                 concat('{', changed.details, '}'), coalesce(changed.updated_by, actor), at));

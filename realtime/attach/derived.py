@@ -1,0 +1,112 @@
+"""Values that no column of a table has: whether they can be worked out, and how SQL does it.
+
+An expression becomes a function of the columns that it reads, so that its names mean columns
+wherever it is used. PostgreSQL says which columns those are, and of which type the value is: of a
+view that has the value as its column, and is taken back at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+from realtime.attach.mapping import Lookup, PlatformMapping
+from realtime.attach.templates import quoted, table_name
+
+if TYPE_CHECKING:
+    from realtime.postgres.pool import AnyConnection
+
+VIEW: Final = "relay.mapped_value"
+PREFIX: Final = "relay.mapped_"
+_READ: Final = """
+SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type,
+       d.refobjid = $2::text::regclass AS is_own
+  FROM pg_rewrite AS r
+  JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+   AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
+  JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+ WHERE r.ev_class = $1::oid AND d.refobjid <> $1::oid
+ ORDER BY a.attnum
+"""
+_TYPE: Final = """
+SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = $1 AND attnum = 1
+"""
+
+
+class DerivedError(Exception):
+    """A value cannot be worked out; the text says why."""
+
+
+@dataclass(frozen=True)
+class Derived:
+    """How a value is worked out.
+
+    Attributes:
+        reading: the value as SQL, `{}` standing for the row.
+        columns: the columns of its table that it reads.
+        view: the oid of the view that has the value as its column.
+        function: the SQL that makes the function that it calls; empty: none.
+    """
+
+    reading: str
+    columns: Sequence[str]
+    view: int
+    function: str = ""
+
+
+@asynccontextmanager
+async def worked_out(
+    connection: AnyConnection, mapping: PlatformMapping, table: str, key: str
+) -> AsyncIterator[Derived]:
+    """How a value is worked out; within the context its view is there.
+
+    Raises:
+        DerivedError: PostgreSQL refuses it, or it reads what a trigger does not see.
+    """
+    trial = connection.transaction()
+    await trial.start()
+    try:
+        yield await _work_out(connection, mapping, table, key)
+    except asyncpg.PostgresError as error:
+        raise DerivedError(f"PostgreSQL refuses it: {error}") from None
+    finally:
+        await trial.rollback()
+
+
+async def _work_out(
+    connection: AnyConnection, mapping: PlatformMapping, table: str, key: str
+) -> Derived:
+    value, name = mapping.tables[table].derived[key], table_name(mapping, table)
+    sql = _looked_up(value, "r") if isinstance(value, Lookup) else value.sql
+    # fetch prepares it, and what is prepared cannot be several statements.
+    await connection.fetch(f"CREATE VIEW {VIEW} AS SELECT (\n{sql}\n) AS value FROM {name} AS r")
+    view = await connection.fetchval(f"SELECT '{VIEW}'::regclass::oid")
+    if isinstance(value, Lookup):
+        return Derived(_looked_up(value, "{}"), [value.through], view)
+    read = await connection.fetch(_READ, view, name)
+    if not all(row["is_own"] for row in read):
+        raise DerivedError("an expression may read the columns of its row, and no other table")
+    function = _function(table, key, sql, read, await connection.fetchval(_TYPE, view))
+    await connection.execute(function.replace(PREFIX, f"{PREFIX}trial_", 1))
+    columns = [row["name"] for row in read]
+    arguments = ", ".join(f"{{}}.{quoted(column)}" for column in columns)
+    return Derived(f"{PREFIX}{table}_{key}({arguments})", columns, view, function)
+
+
+def _looked_up(value: Lookup, row: str) -> str:
+    return (
+        f"(SELECT t.{quoted(value.column)} FROM {quoted(value.schema)}.{quoted(value.table)} AS t"
+        f" WHERE t.{quoted(value.key)} = {row}.{quoted(value.through)} LIMIT 1)"
+    )
+
+
+def _function(table: str, key: str, sql: str, read: Sequence[Any], returns: str) -> str:
+    arguments = ", ".join(f"{quoted(row['name'])} {row['type']}" for row in read)
+    return (
+        f"CREATE FUNCTION {PREFIX}{table}_{key}({arguments}) RETURNS {returns}\n"
+        f"LANGUAGE sql STABLE PARALLEL SAFE\nRETURN (\n{sql}\n);\n"
+    )

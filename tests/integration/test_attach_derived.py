@@ -1,0 +1,298 @@
+"""Values that no column has, and rows that count as deleted: attached, and seen in the log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import asyncpg
+import pytest
+from tornado.ioloop import IOLoop
+
+from realtime.attach.attach import apply, detach, plan
+from realtime.attach.state import AttachError
+from tests.adopted import Adopted
+from tests.unit.test_mapping import mapping
+from tests.waiting import LIMIT
+
+# Progress is a count; a message is of its session's bot; nothing is ever really deleted.
+SCHEMA = """
+CREATE TABLE users (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(), username text NOT NULL UNIQUE,
+    state text NOT NULL DEFAULT 'active', deleted_at timestamptz
+);
+CREATE TABLE bots (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(), name text, owner_id uuid,
+    deleted_at timestamptz
+);
+CREATE TABLE permissions (
+    bot_id uuid, user_id uuid, role text, deleted_at timestamptz, PRIMARY KEY (bot_id, user_id)
+);
+CREATE TABLE chats (number bigserial PRIMARY KEY, bot uuid);
+CREATE TABLE messages (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(), chat bigint, user_id uuid, role text,
+    content text, actor text, deleted_at timestamptz
+);
+CREATE TABLE documents (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(), bot_id uuid, filename text,
+    chunk_count integer NOT NULL DEFAULT 0, "At" text, is_deleted boolean NOT NULL DEFAULT false
+)
+"""
+MAPPING = """
+[users]
+is_active = { sql = "state <> 'blocked'" }
+deleted_at = "deleted_at"
+[bots]
+updated_by = false
+deleted_at = "deleted_at"
+[permissions]
+granted_by = false
+deleted_at = "deleted_at"
+[messages]
+bot_id = { through = "chat", table = "chats", key = "number", column = "bot" }
+session_id = false
+metadata = false
+created_at = false
+content = { sql = "coalesce(content, actor)" }
+deleted_at = "deleted_at"
+[documents]
+status = { sql = '''CASE WHEN chunk_count > 0 OR "At" = 'now' THEN 'processed'
+    ELSE 'processing' END -- until there is one''' }
+error = false
+uploaded_by = false
+deleted_at = { sql = "CASE WHEN is_deleted THEN now() END" }
+"""
+
+
+class Row(NamedTuple):
+    """What of a row of the log these tests compare."""
+
+    topic: str | None
+    type: str
+    user_id: str | None
+    said: Any
+
+
+class Platform(Adopted):
+    """A platform whose tables need all of it."""
+
+    ada = bot = chat = ""
+
+    async def build(self) -> None:
+        await self.execute(SCHEMA)
+        await apply(self.connection, mapping(MAPPING))
+        self.ada = await self.insert("users", username="ada")
+        self.bot = await self.insert("bots", name="Ada's", owner_id=self.ada)
+        self.chat = await self.connection.fetchval(
+            "INSERT INTO chats (bot) VALUES ($1) RETURNING number", self.bot
+        )
+
+    async def told(self, query: str, *arguments: Any) -> list[Row]:
+        """What a statement writes into the log."""
+        await self.execute("TRUNCATE relay.events")
+        await self.execute(query, *arguments)
+        rows = await self.connection.fetch("SELECT * FROM relay.events ORDER BY id")
+        return [
+            Row(row["topic"], row["type"], _text(row["user_id"]), _said(row["payload"]))
+            for row in rows
+        ]
+
+    async def may_watch(self, user_id: str) -> bool:
+        query = "SELECT count(*) FROM relay.authorize($1, $2)"
+        return bool(await self.connection.fetchval(query, user_id, self.bot))
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _said(payload: str | None) -> Any:
+    """What the message says was done: its action, or else its content or status."""
+    data = json.loads(payload or "{}").get("data", {})
+    return data.get("action") or data.get("content") or data.get("update_type")
+
+
+@pytest.fixture
+def platform(io_loop: IOLoop, core_database: str) -> Iterator[Platform]:
+    found = Platform(io_loop.run_sync(lambda: asyncpg.connect(core_database, timeout=LIMIT)))
+    io_loop.run_sync(found.build, timeout=LIMIT)
+    yield found
+    io_loop.run_sync(lambda: found.connection.close(timeout=LIMIT))
+
+
+@pytest.mark.gen_test
+async def test_a_status_is_worked_out_of_other_columns(platform: Platform) -> None:
+    """Its change is told, the change of a column alone is not; names mean columns, always."""
+    document = await platform.insert("documents", bot_id=platform.bot, filename="a.pdf")
+    update = "UPDATE documents SET chunk_count = $2 WHERE id = $1"
+    topic = f"bot:{platform.bot}"
+    first = await platform.told(update, document, 3)
+    assert first == [Row(topic, "document_update", None, "processed")]
+    assert await platform.told(update, document, 4) == []
+    assert await platform.told('UPDATE documents SET chunk_count = 0, "At" = $$now$$') == []
+    last = await platform.told("""UPDATE documents SET "At" = 'later'""")
+    assert [row.said for row in last] == ["processing"]
+
+
+@pytest.mark.gen_test
+async def test_a_messages_bot_is_its_sessions(platform: Platform) -> None:
+    """Inserted, edited, moved to another session, and deleted; without a session it is nobody's."""
+    other = await platform.insert("bots", name="Other")
+    chat = await platform.connection.fetchval(
+        "INSERT INTO chats (bot) VALUES ($1) RETURNING number", other
+    )
+    topics = f"bot:{platform.bot}", f"bot:{other}"
+    insert = "INSERT INTO messages (chat, content, actor) VALUES ($1, $2, 'nobody')"
+    said = await platform.told(insert, platform.chat, "Hello")
+    assert said == [Row(topics[0], "chat_message", None, "Hello")]
+    assert [one.said for one in await platform.told("UPDATE messages SET content = 'x'")] == [
+        "edited"
+    ]
+    moved = await platform.told("UPDATE messages SET chat = $1", chat)
+    assert {(one.topic, one.type) for one in moved} == {
+        (topics[0], "chat_message_update"),
+        (topics[1], "chat_message"),
+    }
+    gone = await platform.told("DELETE FROM messages")
+    assert gone == [Row(topics[1], "chat_message_update", None, "deleted")]
+    assert await platform.told(insert, None, "to nobody") == []
+    assert await platform.told(insert, platform.chat, None) == [
+        Row(topics[0], "chat_message", None, "nobody")
+    ]
+
+
+@pytest.mark.parametrize("deleted", ["deleted_at = now()", "is_deleted = true"])
+@pytest.mark.gen_test
+async def test_a_row_that_counts_as_deleted_is_told_as_deleted(
+    platform: Platform, deleted: str
+) -> None:
+    """And as new when it comes back; what happens to it meanwhile is nobody's business."""
+    table, kind = ("documents", "document_update"), "is_deleted"
+    restored = "is_deleted = false"
+    if "deleted_at" in deleted:
+        table, kind = ("messages", "chat_message_update"), "deleted_at"
+        restored = "deleted_at = NULL"
+    await platform.insert("messages", chat=platform.chat, content="Hello")
+    await platform.insert("documents", bot_id=platform.bot, filename="a.pdf")
+    name, event = table
+    assert kind in deleted
+    assert [one[1:] for one in await platform.told(f"UPDATE {name} SET {deleted}")] == [
+        (event, None, "deleted")
+    ]
+    quiet = "chunk_count = 9" if name == "documents" else "content = 'unseen'"
+    assert await platform.told(f"UPDATE {name} SET {quiet}") == []
+    assert [one.said for one in await platform.told(f"UPDATE {name} SET {restored}")] == [
+        "uploaded" if name == "documents" else "unseen"
+    ]
+    await platform.execute(f"UPDATE {name} SET {deleted}")
+    assert await platform.told(f"DELETE FROM {name}") == []
+
+
+@pytest.mark.gen_test
+async def test_access_ends_with_a_row_that_counts_as_deleted(platform: Platform) -> None:
+    """A permission's, a bot's and a user's; and it begins again with the row."""
+    guest = await platform.insert("users", username="gus")
+    grant = "INSERT INTO permissions VALUES ($1, $2, 'viewer')"
+    await platform.execute(grant, platform.bot, guest)
+    assert await platform.may_watch(guest)
+    for table, ended, begun in (
+        ("permissions", "eject", "permission_change"),
+        ("bots", "eject", "grant"),
+        ("users", "eject", "grant"),
+    ):
+        rows = await platform.told(f"UPDATE {table} SET deleted_at = now()")
+        assert rows[-1].type == ended, table
+        assert not await platform.may_watch(guest), table
+        assert (
+            await platform.told(f"UPDATE {table} SET deleted_at = now() + interval '1 day'") == []
+        )
+        rows = await platform.told(f"UPDATE {table} SET deleted_at = NULL")
+        assert begun in [row.type for row in rows], table
+        assert await platform.may_watch(guest), table
+    await platform.execute("UPDATE users SET deleted_at = now() WHERE username = 'gus'")
+    assert await platform.told("DELETE FROM users WHERE username = 'gus'") == []
+
+
+@pytest.mark.gen_test
+async def test_a_flag_may_be_worked_out_too(platform: Platform) -> None:
+    """A user who is blocked leaves; one who was never there is not asked about."""
+    rows = await platform.told("UPDATE users SET state = 'blocked'")
+    assert rows == [Row(None, "eject", platform.ada, None)]
+    assert not await platform.may_watch(platform.ada)
+    assert [one.type for one in await platform.told("UPDATE users SET state = 'active'")] == [
+        "grant"
+    ]
+
+
+@pytest.mark.gen_test
+async def test_attached_again_and_detached(platform: Platform) -> None:
+    """The second time there is nothing to do, and nothing is left at the end."""
+    assert (await plan(platform.connection, mapping(MAPPING))).is_done
+    await detach(platform.connection)
+    assert not await platform.connection.fetchval(
+        "SELECT count(*) FROM pg_proc WHERE proname LIKE 'mapped%'"
+    )
+    assert not await platform.connection.fetchval("SELECT to_regclass('relay.mapped_value')")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("[documents]\nstatus = { sql = 'chunk_cuont > 0' }", 'documents.status: .*"chunk_cuont"'),
+        (
+            "[documents]\nstatus = { sql = 'chunk_count' }",
+            "the value is integer; this has to be text",
+        ),
+        (
+            "[documents]\nstatus = { sql = 'filename) AS x, (1' }",
+            "documents.status: PostgreSQL ref",
+        ),
+        ("[documents]\nstatus = { sql = 'filename); DROP TABLE messages; --' }", "refuses it"),
+        (
+            "[documents]\nstatus = { sql = '/* filename' }",
+            "documents.status: PostgreSQL refuses it",
+        ),
+        (
+            "[documents]\nstatus = { sql = '(SELECT name FROM bots LIMIT 1)' }",
+            "may read the columns of its row, and no other table",
+        ),
+        (
+            '[messages]\nbot_id = { through = "chat", table = "chatz", column = "bot" }',
+            'messages.bot_id: .*"public.chatz" does not exist',
+        ),
+        (
+            '[messages]\nbot_id = { through = "content", table = "chats", key = "number",'
+            ' column = "bot" }',
+            "messages.bot_id: PostgreSQL refuses it: operator does not exist: bigint = text",
+        ),
+        (
+            '[messages]\nbot_id = { through = "chat", table = "chats", key = "number",'
+            ' column = "number" }',
+            "messages.bot_id: the value is bigint; ids on the wire are UUIDs",
+        ),
+        ('[documents]\ndeleted_at = "is_deleted"', "is boolean; this has to be timestamptz"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_what_cannot_be_worked_out_is_refused(
+    platform: Platform, change: str, complaint: str
+) -> None:
+    """In one line, with what PostgreSQL says, and nothing is changed."""
+    heading, _, line = change.partition("\n")
+    before, found, after = MAPPING.partition(f"{heading}\n")
+    key = line.split(" = ", maxsplit=1)[0]
+    section, rest, others = after.partition("\n[")
+    kept = mapping(f"{before}{found}{line}\n{_without(section, key)}{rest}{others}")
+    with pytest.raises(AttachError, match=complaint):
+        await apply(platform.connection, kept)
+    assert (await plan(platform.connection, mapping(MAPPING))).is_done
+
+
+def _without(section: str, key: str) -> str:
+    """The section without the value of a key, which may have two lines."""
+    lines, skips = [], False
+    for line in section.split("\n"):
+        skips = line.startswith(f"{key} =") or (skips and line.startswith(" "))
+        lines += [] if skips else [line]
+    return "\n".join(lines)

@@ -11,7 +11,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
 import jwt
 from jwt.algorithms import OKPAlgorithm
@@ -150,15 +150,22 @@ class TokenVerifier:
 
     async def _proven_claims(self, token: str) -> dict[str, Any]:
         """Return the claims of a token whose signature is right; nothing else of it is checked."""
-        algorithm, kid = _read_header(token)
-        for key in await self._keys.find(kid, algorithm):
-            try:
-                return _read_object(self._signatures.decode(token, key, [*self._algorithms]))
-            except jwt.InvalidSignatureError:
-                continue
-            except _UNREADABLE:
-                break
+        read = _read_token(token)
+        try:
+            for key in await self._keys.find(read.kid, read.algorithm):
+                if self._is_signed(read, key):
+                    return _read_object(read.payload)
+        except _UNREADABLE:
+            pass
         raise TokenError(TokenReason.INVALID)
+
+    def _is_signed(self, token: "_Token", key: PublicKey | bytes) -> bool:
+        if token.algorithm not in self._algorithms:
+            return False
+        scheme = self._signatures.get_algorithm_by_name(token.algorithm)
+        # The settings have checked a secret; to do it for each token costs more than all the rest.
+        prepared = key if isinstance(key, bytes) else scheme.prepare_key(key)
+        return scheme.verify(token.signed, prepared, token.signature)
 
     def _check_issuer(self, claims: Mapping[str, Any]) -> None:
         if self._settings.jwt_issuer is None:
@@ -213,21 +220,34 @@ def _keys(
     return RemoteKeys(settings.jwt_jwks_url, algorithms, clock, fetch)
 
 
-def _read_header(token: str) -> tuple[str, str | None]:
-    """Return the algorithm and the key that a token claims to be signed with; neither is proven."""
+class _Token(NamedTuple):
+    """A token whose form is right; nothing of it is proven."""
+
+    algorithm: str
+    kid: str | None
+    payload: bytes
+    signed: bytes
+    """What the signature is of."""
+    signature: bytes
+
+
+def _read_token(token: str) -> _Token:
     if not token:
         raise TokenError(TokenReason.MISSING)
     if len(token) > MAX_TOKEN_CHARACTERS:
         raise TokenError(TokenReason.INVALID)
     try:
-        header = _read_object(_read_parts(token)[0])
+        protected, payload, signature = _read_parts(token)
+        header = _read_object(protected)
     except _UNREADABLE:
         raise TokenError(TokenReason.INVALID) from None
     algorithm, kid = header.get("alg"), header.get("kid")
-    # RFC 7515, 4.1.11: what is marked critical and not understood makes it invalid. None is here.
-    if not isinstance(algorithm, str) or not isinstance(kid, str | None) or "crit" in header:
+    # RFC 7515, 4.1.11: what is marked critical and not understood makes it invalid. None is here,
+    # nor is a payload that is not in base64 (RFC 7797, which must be marked so).
+    is_plain = "crit" not in header and header.get("b64", True) is not False
+    if not isinstance(algorithm, str) or not isinstance(kid, str | None) or not is_plain:
         raise TokenError(TokenReason.INVALID)
-    return algorithm, kid
+    return _Token(algorithm, kid, payload, token.rpartition(".")[0].encode(), signature)
 
 
 def _read_parts(token: str) -> list[bytes]:

@@ -17,6 +17,7 @@ from realtime.relay.errors import ErrorCode, MessageError
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _MAX_TEXT = 256
 _T = TypeVar("_T", bool, str)
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Message(NamedTuple):
@@ -224,7 +225,7 @@ def bot_of(topic: str) -> str | None:
 
 def rfc3339(epoch: float) -> str:
     """Epoch seconds as RFC 3339 in UTC, to the microsecond, ending in `Z`."""
-    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def stamp(payload: str, event_id: str, cursor: str | None) -> Message:
@@ -244,7 +245,7 @@ def _start(event_id: str, cursor: str | None) -> str:
 
 def _encode(message: Mapping[str, Any]) -> Message:
     # ASCII escapes also carry a lone surrogate that a client may have sent us to echo.
-    return Message(json.dumps(message, separators=(",", ":")).encode("ascii"))
+    return Message(_to_json(message).encode("ascii"))
 
 
 def _named(target: Target | None) -> dict[str, Any]:

@@ -132,7 +132,7 @@ class Conversation:
             return
         assert self._subscriber is not None
         recovery, missed = await handshake.recover(request.cursor, admission)
-        self._establish(self._subscriber.topic, admission, identity, recovery, missed)
+        self._establish(handshake, admission, identity, recovery, missed)
         go_live = partial(handshake.go_live, admission, missed)
         if missed:
             # Nothing is read from a socket that is still opening, pongs included.
@@ -173,14 +173,14 @@ class Conversation:
 
     def _establish(
         self,
-        topic: str,
+        handshake: Handshake,
         admission: Admission,
         identity: Identity,
         recovery: dict[str, Any],
         missed: Missed,
     ) -> None:
         services = self._services
-        cursor = services.cursor_text(admission.cursor, topic)
+        cursor = handshake.cursor_text(admission)
         self._token_life = TokenLife(identity, services, self._sink)
         self._ping_slice = services.pings.add(self)
         data = {

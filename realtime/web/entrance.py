@@ -41,7 +41,7 @@ class Entrance:
         if data is None:
             self._silent[connection] = address
             loop = asyncio.get_running_loop()
-            loop.add_reader(connection, self._on_readable, connection)
+            loop.add_reader(connection.fileno(), self._on_readable, connection)
         else:
             self._serve(connection, address, data)
 
@@ -51,7 +51,7 @@ class Entrance:
             self._serve(connection, self._forget(connection), data)
 
     def _forget(self, connection: socket.socket) -> Any:
-        asyncio.get_running_loop().remove_reader(connection)
+        asyncio.get_running_loop().remove_reader(connection.fileno())
         return self._silent.pop(connection)
 
     def _serve(self, connection: socket.socket, address: Any, data: bytes) -> None:

@@ -41,6 +41,8 @@ class Handshake:
         self._sink = sink
         self._subject = subject
         self._bot_id = bot_id
+        self._written: tuple[Admission, str | None] | None = None
+        """The text of the newest admission's cursor."""
 
     async def authorize(self) -> Admission | None:
         """Subscribe, and ask whether the user may; None: the client has left meanwhile.
@@ -136,13 +138,17 @@ class Handshake:
         return await self._services.history.since(request)
 
     def _move_to(self, admission: Admission) -> None:
-        self._subscriber.cursor = self._cursor_text(admission)
+        self._subscriber.cursor = self.cursor_text(admission)
 
-    def _cursor_text(self, admission: Admission) -> str | None:
-        return self._services.cursor_text(admission.cursor, self._subscriber.topic)
+    def cursor_text(self, admission: Admission) -> str | None:
+        """The cursor as of which the client may be here; None where there is none."""
+        if self._written is None or self._written[0] is not admission:
+            text = self._services.cursor_text(admission.cursor, self._subscriber.topic)
+            self._written = admission, text
+        return self._written[1]
 
     async def _replay(self, missed: Missed, admission: Admission) -> None:
         """Send missed events; the last one has the cursor as of which the client may be here."""
         replay = Replay(self._services, self._sink, admission.user_id)
-        await replay.send(missed, self._cursor_text(admission))
+        await replay.send(missed, self.cursor_text(admission))
         self._move_to(admission)

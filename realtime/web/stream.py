@@ -97,12 +97,12 @@ class ClientStream:
     def pause_reading(self) -> None:
         if self._is_reading:
             self._is_reading = False
-            self._loop.remove_reader(self.socket)
+            self._loop.remove_reader(self.socket.fileno())
 
     def resume_reading(self) -> None:
         if not self._is_reading and not self._is_closed:
             self._is_reading = True
-            self._loop.add_reader(self.socket, self._on_readable)
+            self._loop.add_reader(self.socket.fileno(), self._on_readable)
 
     def _on_readable(self) -> None:
         try:
@@ -161,7 +161,7 @@ class ClientStream:
             self._all_taken()
         elif not self._is_writing:
             self._is_writing = True
-            self._loop.add_writer(self.socket, self._send_what_waits)
+            self._loop.add_writer(self.socket.fileno(), self._send_what_waits)
 
     def _drop(self, queue: deque[bytes | memoryview], sent: int) -> None:
         """The kernel has taken so many bytes."""
@@ -182,7 +182,7 @@ class ClientStream:
     def _stop_writing(self) -> None:
         if self._is_writing:
             self._is_writing = False
-            self._loop.remove_writer(self.socket)
+            self._loop.remove_writer(self.socket.fileno())
 
     def _tell_drained(self) -> None:
         drains, self._drains = self._drains, None

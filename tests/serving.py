@@ -88,6 +88,12 @@ class RunningServer:
         await socket.established()
         return socket
 
+    async def multi(self, user_id: str, **query: str) -> Socket:
+        """A socket for many subscriptions, let in."""
+        socket = await self.open("/api/ws", user_id, **query)
+        await socket.established()
+        return socket
+
     async def open(self, path: str, user_id: str, **query: str) -> Socket:
         """A socket that may yet be refused."""
         return await self.connect(self.ws_url(path, token=token(user_id), **query))

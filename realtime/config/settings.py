@@ -139,6 +139,9 @@ class Settings(BaseModel):
     max_connections_per_user: int = _number(
         100, 1, 1_000_000, "Maximum number of open WebSockets of one user, in all processes."
     )
+    max_subscriptions: int = _number(
+        100, 1, 10_000, "Maximum number of subscriptions of one socket at `/api/ws`."
+    )
     messages_per_second: int = _number(
         20,
         1,

@@ -33,6 +33,10 @@ _GAUGES: Final[Mapping[str, tuple[str, _Number]]] = {
         "The longest time that a task had to wait for its turn in the last ten seconds.",
         lambda one: one.loop_lag,
     ),
+    "subscriptions": (
+        "Subscriptions of the sockets at /api/ws.",
+        lambda one: one.subscriptions,
+    ),
     "users": ("Users with a socket on this process.", lambda one: one.users),
     "buffered_bytes": (
         "Bytes that wait for clients that read slowly.",
@@ -145,7 +149,9 @@ class _Collector(Collector):
         family = GaugeMetricFamily("realtime_sockets", "Open sockets.", labels=labels)
         for node_id, one in self._nodes.items():
             family.add_metric([node_id, "chat"], one.chats)
-            family.add_metric([node_id, "notifications"], one.connections - one.chats)
+            family.add_metric([node_id, "multi"], one.multi)
+            notifications = one.connections - one.chats - one.multi
+            family.add_metric([node_id, "notifications"], notifications)
         return family
 
     def _doorbell(self) -> Metric:

@@ -62,7 +62,11 @@ class ProcessMetrics(_Model):
     connections: int
     """Open sockets that were accepted."""
     chats: int
-    """Open sockets on a bot; the other connections are for notifications."""
+    """Open sockets on a bot; the other connections are for notifications, or for many bots."""
+    multi: int = 0
+    """Open sockets at `/api/ws`, for many bots."""
+    subscriptions: int = 0
+    """What these sockets are subscribed to, in all."""
     users: int
     """Users with an open socket on this process."""
     buffered_bytes: int

@@ -42,7 +42,8 @@ SELECT who.user_id::text, {_name("who.username")} AS username,
        log_end.*,
        (SELECT count(*)
           FROM relay.connections AS one JOIN relay.nodes AS node ON node.id = one.node_id
-         WHERE one.user_id = who.user_id AND node.id <> $4 AND {LIVE}) AS remote_sockets
+         WHERE one.user_id = who.user_id AND one.socket_id IS NULL
+           AND node.id <> $4 AND {LIVE}) AS remote_sockets
   FROM {log_end("$5", "$6", "$7")}
  CROSS JOIN unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS asked(subject, bot_id, number)
   LEFT JOIN LATERAL (SELECT * FROM relay.authenticate(asked.subject, $1) LIMIT 1) AS who

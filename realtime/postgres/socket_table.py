@@ -18,7 +18,7 @@ from realtime.postgres.doorbell import ALIVE_SECONDS
 from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS, asking
 from realtime.relay.hub import Hub, HubObserver
 from realtime.relay.presence import MAX_PEOPLE, Person
-from realtime.relay.remote import RemoteCounts, RemoteSocket
+from realtime.relay.remote import ConnectedSocket, RemoteCounts
 from realtime.relay.subscriber import Subscriber
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ _WRITE = """
 WITH gone AS (
     DELETE FROM relay.connections WHERE id = ANY ($2::uuid[])
 )
-INSERT INTO relay.connections (id, node_id, topic, user_id, username, opened_at)
-SELECT id, $1, topic, user_id, username, to_timestamp(opened_at)
-  FROM unnest($3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::float8[])
-       AS came (id, topic, user_id, username, opened_at)
+INSERT INTO relay.connections (id, node_id, topic, user_id, username, opened_at, socket_id)
+SELECT id, $1, topic, user_id, username, to_timestamp(opened_at), socket_id
+  FROM unnest($3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::float8[], $8::uuid[])
+       AS came (id, topic, user_id, username, opened_at, socket_id)
     ON CONFLICT (id) DO NOTHING
 """
 _COUNT_OWN = "SELECT count(*) FROM relay.connections WHERE node_id = $1"
@@ -51,18 +51,19 @@ _REMOTE = f"""
  WHERE node.id <> $1 AND {LIVE}
 """
 _COUNT_REMOTE = f"""
-WITH others AS MATERIALIZED (SELECT one.user_id, one.topic {_REMOTE}),
+WITH others AS MATERIALIZED (SELECT one.user_id, one.topic, one.socket_id {_REMOTE}),
      users AS (SELECT user_id FROM others EXCEPT SELECT unnest($2::uuid[])),
      topics AS (SELECT topic FROM others EXCEPT SELECT unnest($3::text[]))
 SELECT (SELECT count(*) FROM relay.nodes AS node WHERE id <> $1 AND {LIVE}) AS nodes,
-       (SELECT count(*) FROM others) AS connections,
+       (SELECT count(*) FROM others WHERE socket_id IS NULL) AS connections,
        (SELECT count(*) FROM users) AS users,
        (SELECT count(*) FROM topics WHERE topic LIKE 'bot:%') AS bots
 """
 _LIST_REMOTE = f"""
 SELECT one.id::text, one.node_id::text, one.topic, one.user_id::text, one.username,
-       extract(epoch FROM one.opened_at)::float8
-{_REMOTE} AND ($2::uuid IS NULL OR one.id > $2)
+       extract(epoch FROM one.opened_at)::float8,
+       array(SELECT part.topic FROM relay.connections AS part WHERE part.socket_id = one.id)
+{_REMOTE} AND one.socket_id IS NULL AND ($2::uuid IS NULL OR one.id > $2)
  ORDER BY one.id LIMIT $3
 """
 _PEOPLE_REMOTE = f"""
@@ -172,9 +173,13 @@ class SocketTable(HubObserver):
         self, connection: "AnyConnection", came: Iterable[Subscriber], gone: Iterable[str]
     ) -> None:
         rows = [
-            (one.connection_id, one.topic, one.user_id, one.username, one.opened_at) for one in came
+            (
+                *(one.connection_id, one.topic, one.user_id, one.username),
+                *(one.opened_at, one.socket_id),
+            )
+            for one in came
         ]
-        columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * 5
+        columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * 6
         await connection.execute(_WRITE, self._node_id, list(gone), *columns)
 
     # Everybody's.
@@ -188,7 +193,7 @@ class SocketTable(HubObserver):
         (row,) = await self._ask(_COUNT_REMOTE, list(users), list(topics))
         return RemoteCounts(*row)
 
-    async def page(self, after: str | None, limit: int) -> list[RemoteSocket]:
+    async def page(self, after: str | None, limit: int) -> list[ConnectedSocket]:
         """List the other processes' sockets in the order of their ids, at most `limit`.
 
         Args:
@@ -197,7 +202,7 @@ class SocketTable(HubObserver):
         Raises:
             Refused: 1013, the database cannot be asked.
         """
-        return [RemoteSocket(*row) for row in await self._ask(_LIST_REMOTE, after, limit)]
+        return [ConnectedSocket(*row) for row in await self._ask(_LIST_REMOTE, after, limit)]
 
     async def people_on(self, topics: Sequence[str]) -> dict[str, dict[str, Person]]:
         """Name who has a socket on each of the topics in the other processes, by topic and user id.

@@ -109,3 +109,12 @@ ACCESS_ENDED: Final = Closing(CloseCode.ACCESS_DENIED, "access ended")
 TOO_MANY_CONNECTIONS: Final = Closing(
     CloseCode.TOO_MANY_CONNECTIONS, "this user has too many connections: close one first"
 )
+
+# Of a subscription at `/api/ws`; the socket stays open.
+UNSUBSCRIBED: Final = Closing(CloseCode.NORMAL, "the client unsubscribed")
+SUBSCRIBING_TOO_OFTEN: Final = Closing(
+    CloseCode.TRY_AGAIN_LATER, "the client subscribes too often: wait, then subscribe again"
+)
+TOO_MANY_SUBSCRIPTIONS: Final = Closing(
+    CloseCode.TOO_MANY_CONNECTIONS, "this socket has MAX_SUBSCRIPTIONS subscriptions: end one first"
+)

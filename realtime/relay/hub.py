@@ -24,7 +24,7 @@ from realtime.relay.events import (
 )
 from realtime.relay.owed import Backlog
 from realtime.relay.position import Position
-from realtime.relay.protocol import bot_of, resync, stamp
+from realtime.relay.protocol import SOCKET_TOPIC, bot_of, resync, stamp
 from realtime.relay.streams import Streams
 from realtime.relay.subscriber import Delivery, Framer, State, Subscriber
 
@@ -420,6 +420,8 @@ class Hub:
         lost = subscriber.gap
         if lost is None and subscriber.was_locked_out(until):
             lost = "access_changed"
+        if subscriber.topic == SOCKET_TOPIC:
+            lost = None  # there is nothing to miss
         if subscriber.has_overflowed:
             self.dismiss(subscriber, *closing.HELD_TOO_MUCH)
         elif lost is None:

@@ -223,6 +223,12 @@ def bot_of(topic: str) -> str | None:
     return identifier if kind == "bot" else None
 
 
+def user_of(topic: str) -> str | None:
+    """The user's id where the topic is a user's."""
+    kind, _, identifier = topic.partition(":")
+    return identifier if kind == "user" else None
+
+
 def rfc3339(epoch: float) -> str:
     """Epoch seconds as RFC 3339 in UTC, to the microsecond, ending in `Z`."""
     return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="microseconds")[:-6] + "Z"

@@ -1,13 +1,14 @@
-"""The sockets of the other processes on the same database, as far as this process knows."""
+"""The sockets of all processes on the same database, as far as this process knows."""
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from realtime.relay.subscriber import Subscriber
 
 
-class RemoteSocket(NamedTuple):
-    """A socket of another process."""
+class ConnectedSocket(NamedTuple):
+    """A socket that has joined, in any process."""
 
     connection_id: str
     node_id: str
@@ -16,10 +17,24 @@ class RemoteSocket(NamedTuple):
     username: str
     opened_at: float
     """When the socket was opened, in epoch seconds."""
+    topics: Sequence[str] = ()
+    """Those of its subscriptions, where it may have many."""
 
 
-AnySocket = Subscriber | RemoteSocket
-"""A socket that has joined, of this process or of another."""
+def connected(subscribers: Iterable[Subscriber], node_id: str) -> Iterator[ConnectedSocket]:
+    """The sockets of this process, each with its subscriptions."""
+    topics: defaultdict[str, list[str]] = defaultdict(list)
+    sockets: list[Subscriber] = []
+    for one in subscribers:
+        if one.socket_id is None:
+            sockets.append(one)
+        else:
+            topics[one.socket_id].append(one.topic)
+    for one in sockets:
+        key, user_id, username = one.connection_id, one.user_id or "", one.username or ""
+        yield ConnectedSocket(
+            key, node_id, one.topic, user_id, username, one.opened_at, topics.get(key, ())
+        )
 
 
 class RemoteCounts(NamedTuple):
@@ -41,6 +56,6 @@ class RemoteSockets(Protocol):
         """Count them, without these users and topics, which are here already."""
         ...
 
-    async def page(self, after: str | None, limit: int) -> Sequence[RemoteSocket]:
+    async def page(self, after: str | None, limit: int) -> Sequence[ConnectedSocket]:
         """List the sockets whose ids come after that one, in the order of the ids."""
         ...

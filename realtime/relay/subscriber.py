@@ -64,6 +64,11 @@ class Sink(Protocol):
         """Whether nothing waits to be taken by the other side."""
         ...
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes wait to be taken; 0 where those count as another sink's."""
+        ...
+
 
 class HoldLimit:
     """How many bytes may be held for one socket, by all its subscribers together."""

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from realtime.auth.keys import KeysUnavailable
 from realtime.auth.tokens import Identity, TokenError
@@ -71,8 +71,11 @@ class Conversation:
         "_services",
         "_sink",
         "_subscriber",
+        "_taken_bytes",
         "_token_life",
     )
+    has_cursor: ClassVar[bool] = True
+    """Whether it has a topic of which a client may be told a cursor."""
     _connection: Connection
     _sink: SocketSink
 
@@ -85,6 +88,8 @@ class Conversation:
         self._replaying: asyncio.Task[None] | None = None
         self._is_pinged = False
         self._ping_slice = 0
+        self._taken_bytes = 0
+        """How many its client had taken at the last ping."""
 
     # The handshake.
 
@@ -150,7 +155,7 @@ class Conversation:
             self._services, self._subscriber, self._sink, subject=subject, bot_id=bot_id
         )
         admission = await handshake.authorize()
-        if admission and bot_id is None and topic != protocol.user_topic(admission.user_id):
+        if admission and protocol.user_of(topic) not in (None, admission.user_id):
             raise Refused(*closing.USER_RENAMED)
         return handshake, admission
 
@@ -187,7 +192,7 @@ class Conversation:
             **self._describe(admission),
             "user_id": admission.user_id,
             "connection_id": self._connection_id,
-            "cursor": cursor,
+            **({"cursor": cursor} if self.has_cursor else {}),
             "expires_at": protocol.rfc3339(identity.expires_at),
             **recovery,
         }
@@ -210,14 +215,18 @@ class Conversation:
         if self._sink.is_closed or self._token_life is None:
             return None
         try:
-            if self._is_within_limit():
-                return self._on_client_message(protocol.decode_client_message(message))
+            return self._on_text(message)
         except MessageError as error:
             self._send(protocol.error(error.code, error.message))
         except Exception:
             # As in `open`: nothing that a client sends may close more than its own socket.
             log.exception(self._line("socket_message_failed"))
             self.close(*closing.SERVER_ERROR)
+        return None
+
+    def _on_text(self, text: str) -> Awaitable[None] | None:
+        if self._is_within_limit():
+            return self._on_client_message(protocol.decode_client_message(text))
         return None
 
     def _is_within_limit(self) -> bool:
@@ -257,7 +266,7 @@ class Conversation:
 
         Not while the client takes what waits for it: it is there, and the ping would come last.
         """
-        if self._sink.has_moved() and not self._sink.is_idle:
+        if self._has_moved() and not self._sink.is_idle:
             return
         if self._is_pinged:
             # Not 1000: it would tell the client to stay away.
@@ -265,6 +274,11 @@ class Conversation:
             return
         self._is_pinged = True
         self._sink.send_control(PING)
+
+    def _has_moved(self) -> bool:
+        """Whether the client has taken anything of what waited since the last ping."""
+        before, self._taken_bytes = self._taken_bytes, self._sink.taken_bytes
+        return self._taken_bytes != before
 
     def on_pong(self, data: bytes) -> None:
         if self._is_pinged:

@@ -10,8 +10,8 @@ from heapq import nsmallest
 from typing import Any, TypeVar
 
 from realtime.relay.errors import Refused
-from realtime.relay.protocol import bot_of, canonical_uuid, rfc3339
-from realtime.relay.remote import AnySocket
+from realtime.relay.protocol import SOCKET_TOPIC, bot_of, canonical_uuid, rfc3339
+from realtime.relay.remote import ConnectedSocket, connected
 from realtime.web.handlers import JsonHandler
 
 Result = TypeVar("Result")
@@ -22,31 +22,21 @@ MAX_PAGE = 10_000
 """How many connections may be asked for at once."""
 
 
-def users_of(connections: Iterable[AnySocket]) -> set[str]:
-    """The ids of the users who have these sockets."""
-    return {one.user_id or "" for one in connections}
-
-
-def bots_of(connections: Iterable[AnySocket]) -> set[str]:
-    """The topics of these sockets that are a bot's."""
-    return {one.topic for one in connections if bot_of(one.topic)}
-
-
-def listed(connections: Iterable[tuple[AnySocket, str]]) -> dict[str, Any]:
-    """The lists that GET /api/ws/connections answers, from sockets and their nodes' ids."""
+def listed(sockets: Iterable[ConnectedSocket]) -> dict[str, Any]:
+    """The lists that GET /api/ws/connections answers."""
     by_bot: defaultdict[str, set[str]] = defaultdict(set)
     metadata: dict[str, Any] = {}
-    for one, node_id in connections:
-        bot_id = bot_of(one.topic)
-        user_id = one.user_id or ""
-        if bot_id is not None:
-            by_bot[bot_id].add(user_id)
+    for one in sockets:
+        bot_ids = sorted(filter(None, map(bot_of, (one.topic, *one.topics))))
+        for bot_id in bot_ids:
+            by_bot[bot_id].add(one.user_id)
         metadata[one.connection_id] = {
-            "user_id": user_id,
+            "user_id": one.user_id,
             "username": one.username,
-            "bot_id": bot_id,
+            "bot_id": bot_of(one.topic),
+            **({"bot_ids": bot_ids} if one.topic == SOCKET_TOPIC else {}),
             "connected_at": rfc3339(one.opened_at),
-            "node": node_id,
+            "node": one.node_id,
         }
     return {
         "connected_users": sorted({entry["user_id"] for entry in metadata.values()}),
@@ -55,11 +45,9 @@ def listed(connections: Iterable[tuple[AnySocket, str]]) -> dict[str, Any]:
     }
 
 
-def first_of(
-    connections: Iterable[tuple[AnySocket, str]], limit: int
-) -> Sequence[tuple[AnySocket, str]]:
-    """The connections with the lowest ids, in the order of their ids."""
-    return nsmallest(limit, connections, key=lambda pair: pair[0].connection_id)
+def first_of(sockets: Iterable[ConnectedSocket], limit: int) -> Sequence[ConnectedSocket]:
+    """The sockets with the lowest ids, in the order of their ids."""
+    return nsmallest(limit, sockets, key=lambda one: one.connection_id)
 
 
 class ClusterHandler(JsonHandler):
@@ -87,9 +75,10 @@ class StatsHandler(ClusterHandler):
         await self.identity()
         is_for_all = self.is_for_all()
         here = list(self._services.hub.joined())
-        users, bots = users_of(here), bots_of(here)
+        users = {one.user_id or "" for one in here}
+        bots = {one.topic for one in here if bot_of(one.topic)}
         counts = {
-            "total_connections": len(here),
+            "total_connections": sum(one.is_socket for one in here),
             "connected_users": len(users),
             "bot_subscriptions": len(bots),
             "nodes": 1,
@@ -110,27 +99,22 @@ class ConnectionsHandler(ClusterHandler):
         self.require_admin(await self.identity())
         is_for_all, after, limit = self.is_for_all(), self._after(), self._limit()
         # One more than asked for says whether there are more.
-        found: list[tuple[AnySocket, str]] = []
+        found: list[ConnectedSocket] = []
         if is_for_all:
-            others = await self.ask_database(self._services.remote_sockets.page(after, limit + 1))
-            found += [(one, one.node_id) for one in others]
+            found += await self.ask_database(self._services.remote_sockets.page(after, limit + 1))
         found += self._here(after)
         page = first_of(found, limit + 1)
         self.answer(
             {
                 **listed(page[:limit]),
-                "next": page[limit - 1][0].connection_id if len(page) > limit else None,
+                "next": page[limit - 1].connection_id if len(page) > limit else None,
                 "scope": "cluster" if is_for_all else "process",
             }
         )
 
-    def _here(self, after: str | None) -> Iterable[tuple[AnySocket, str]]:
-        here: Iterable[AnySocket] = self._services.hub.joined()
-        return (
-            (one, self._services.node_id)
-            for one in here
-            if after is None or one.connection_id > after
-        )
+    def _here(self, after: str | None) -> Iterable[ConnectedSocket]:
+        here = connected(self._services.hub.joined(), self._services.node_id)
+        return (one for one in here if after is None or one.connection_id > after)
 
     def _after(self) -> str | None:
         given = self.query("after")

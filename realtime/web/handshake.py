@@ -14,15 +14,15 @@ from realtime.relay.cursor import Cursor
 from realtime.relay.errors import Refused
 from realtime.relay.resume import Missed, ResumeRequest, Unrecoverable, read_cursor
 from realtime.relay.subscriber import Subscriber
-from realtime.web.replay import Replay
+from realtime.web.replay import Replay, ReplaySink
 from realtime.web.services import Services
-from realtime.web.sink import SocketSink
 
 
 class Handshake:
-    """One socket that asks to be accepted.
+    """One subscription that asks to be accepted.
 
     Args:
+        sink: the way out to its client.
         subject: the subject of the client's token.
         bot_id: the bot that has to be authorized; None: the user's own notifications.
     """
@@ -31,7 +31,7 @@ class Handshake:
         self,
         services: Services,
         subscriber: Subscriber,
-        sink: SocketSink,
+        sink: ReplaySink,
         *,
         subject: str,
         bot_id: str | None,
@@ -54,16 +54,20 @@ class Handshake:
         admission = await self._ask()
         if self._sink.is_closed:
             return None
-        hub = self._services.hub
+        if self._subscriber.is_socket:
+            self._require_few(admission)
+        self._services.hub.identify(self._subscriber, admission.user_id, admission.username)
+        self._move_to(admission)
+        return admission
+
+    def _require_few(self, admission: Admission) -> None:
+        """The user may have one more socket."""
         most = self._services.settings.max_connections_per_user
-        sockets = hub.count_of(admission.user_id)
+        sockets = self._services.hub.count_of(admission.user_id)
         if sockets >= most:
             raise Refused(*closing.TOO_MANY_CONNECTIONS)
         if sockets + admission.remote_sockets >= most:
             raise Refused(*closing.TOO_MANY_IN_ALL)
-        hub.identify(self._subscriber, admission.user_id, admission.username)
-        self._move_to(admission)
-        return admission
 
     async def _ask(self) -> Admission:
         refusals, topic = self._services.refusals, self._subscriber.topic

@@ -14,8 +14,7 @@ from realtime.metrics.snapshot import (
 from realtime.metrics.vitals import Vitals, resident_bytes
 from realtime.relay.counters import Counters
 from realtime.relay.hub import Hub
-from realtime.relay.protocol import bot_of
-from realtime.web.sink import SocketSink
+from realtime.relay.protocol import SOCKET_TOPIC, bot_of
 from realtime.web.status import Status
 
 
@@ -55,7 +54,7 @@ class MetricsSource:
     def of_process(self) -> ProcessMetrics:
         """The metrics of this process, as of now."""
         here = list(self._hub.joined())
-        sinks = (one.sink for one in self._hub)
+        sockets = [one for one in here if one.is_socket]
         return ProcessMetrics(
             hostname=socket.gethostname(),
             pid=os.getpid(),
@@ -64,10 +63,12 @@ class MetricsSource:
             started_at=self._vitals.started_at,
             resident_bytes=resident_bytes(),
             loop_lag=self._vitals.loop_lag,
-            connections=len(here),
-            chats=sum(bot_of(one.topic) is not None for one in here),
+            connections=len(sockets),
+            chats=sum(bot_of(one.topic) is not None for one in sockets),
+            multi=sum(one.topic == SOCKET_TOPIC for one in sockets),
+            subscriptions=len(here) - len(sockets),
             users=len({one.user_id for one in here}),
-            buffered_bytes=sum(one.waiting_bytes for one in sinks if isinstance(one, SocketSink)),
+            buffered_bytes=sum(one.sink.waiting_bytes for one in self._hub),
             relay=self._status.doorbell_mode,
             **counter_fields(self._counters),
         )

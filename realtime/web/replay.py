@@ -6,7 +6,8 @@ goes out in parts.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from realtime.relay import closing
 from realtime.relay.budget import MIN_SPEED
@@ -16,7 +17,6 @@ from realtime.relay.owed import Owed
 from realtime.relay.protocol import Message, stamp, stamp_start
 from realtime.relay.resume import Missed, Unrecoverable
 from realtime.web.services import Services
-from realtime.web.sink import SocketSink
 
 FIRST_BYTES, MOST_BYTES = 65_536, 262_144
 """How many bytes the first portion has, and at most a later one. Who takes a portion quickly gets
@@ -33,6 +33,37 @@ LOOK_SECONDS = 0.5
 """How often it is looked whether a client goes on."""
 
 
+class ReplaySink(Protocol):
+    """The way to one client, that tells how fast it reads."""
+
+    @staticmethod
+    def frame(messages: Iterable[Message]) -> bytes: ...
+
+    def send(self, frames: bytes) -> None: ...
+
+    def send_part(self, part: Message, *, is_first: bool, is_last: bool) -> None:
+        """Send a part of one message. Whatever else is sent meanwhile comes after its last part."""
+
+    def break_off(self, code: int, reason: str) -> None:
+        """Close in the middle of a message that is sent in parts."""
+
+    @property
+    def turn(self) -> asyncio.Lock:
+        """Held by who sends missed events, for a portion, or for all parts of a message."""
+        ...
+
+    @property
+    def is_closed(self) -> bool: ...
+
+    @property
+    def taken_bytes(self) -> int:
+        """How many bytes that had to wait the other side has taken, in all."""
+        ...
+
+    async def drained(self) -> None:
+        """Return when the kernel has taken all that was sent (or the socket is gone)."""
+
+
 class Replay:
     """Sends missed events to one socket.
 
@@ -40,7 +71,7 @@ class Replay:
         user_id: whose socket it is.
     """
 
-    def __init__(self, services: Services, sink: SocketSink, user_id: str) -> None:
+    def __init__(self, services: Services, sink: ReplaySink, user_id: str) -> None:
         self._services = services
         self._log = services.history.log
         self._budget = services.read_budget
@@ -59,8 +90,9 @@ class Replay:
             Refused: it was removed from the log, or the client takes nothing any more.
         """
         if missed.events:
-            self._send(missed.events, cursor)
-            await self._taken()
+            async with self._sink.turn:
+                self._send(missed.events, cursor)
+                await self._taken()
         while missed.owed and not self._sink.is_closed:
             [first] = missed.owed.first(0, 1)
             if first.size > min(MOST_BYTES, self._budget.largest):
@@ -73,7 +105,7 @@ class Replay:
         keys = owed.first(self._size(), MAX_KEYS)
         size = sum(key.size for key in keys)
         # Held until the client has taken it; its connection to the database is given back.
-        async with self._budget.reserve(size, self._user_id):
+        async with self._sink.turn, self._budget.reserve(size, self._user_id):
             events = await self._payloads(keys)
             last = events[-1].key
             self._send(events, cursor if owed.is_last(last) else None)
@@ -97,15 +129,15 @@ class Replay:
         raise AssertionError("it has been tried")
 
     async def _send_in_parts(self, key: RowKey, cursor: str | None) -> None:
-        async with self._sink.parts_turn:
+        async with self._sink.turn:
             try:
                 await self._send_parts(key, cursor)
             except Refused as refused:
-                # What is begun can only be ended; the socket may be for other topics besides.
-                self._sink.close(refused.code, refused.reason)
+                # What is begun can only be ended, though other topics may be on the socket, too.
+                self._sink.break_off(refused.code, refused.reason)
                 raise
             except asyncio.CancelledError:
-                self._sink.close(*closing.EVENTS_MISSED)
+                self._sink.break_off(*closing.EVENTS_MISSED)
                 raise
 
     async def _send_parts(self, key: RowKey, cursor: str | None) -> None:
@@ -163,12 +195,13 @@ class Replay:
         intervals = self._services.intervals
         patience, hurried = intervals.replay, intervals.replay_wanted
         began = moved_at = self._services.monotonic()
-        self._sink.has_moved()
+        taken = self._sink.taken_bytes
         drained = asyncio.ensure_future(self._sink.drained())
         try:
             while not (await asyncio.wait({drained}, timeout=min(patience, LOOK_SECONDS)))[0]:
                 now = self._services.monotonic()
-                if self._sink.has_moved():
+                before, taken = taken, self._sink.taken_bytes
+                if taken != before:
                     moved_at = now
                 is_slow = now - moved_at >= hurried or now - began >= hurried + held / MIN_SPEED
                 is_hurried = held and is_slow and self._budget.is_wanted(self._user_id)

@@ -37,39 +37,10 @@ def _header(first_byte: int, length: int) -> bytes:
     return _LONG.pack(first_byte, 127, length)
 
 
-class SocketSink:
-    """Sends to one socket, and knows whether that socket is closed.
+class WebSocketSink:
+    """A sink whose bytes go into a WebSocket."""
 
-    Args:
-        stream: the socket's stream; its `max_waiting` bounds what may wait.
-        on_close: begins the WebSocket's closing handshake; called at most once.
-    """
-
-    __slots__ = (
-        "_behind",
-        "_is_closed",
-        "_limit",
-        "_on_close",
-        "_parts_turn",
-        "_stream",
-        "_taken",
-        "_withdraw",
-        "close_code",
-    )
-
-    def __init__(self, stream: ClientStream, on_close: Callable[[int, str], None]) -> None:
-        self._stream = stream
-        self._on_close = on_close
-        self._is_closed = False
-        self._limit = stream.max_waiting
-        self._taken = 0
-        self._behind: bytearray | None = None
-        """What waits for the end of a message that is sent in parts; None: there is none."""
-        self._parts_turn: asyncio.Lock | None = None
-        self._withdraw: Callable[[], None] | None = None
-        """Called when `socket.send`, which was lent, must not be used any more."""
-        self.close_code: int | None = None
-        """The code that this server closed the socket with; None: it did not."""
+    __slots__ = ()
 
     @staticmethod
     def frame(messages: Iterable[Message]) -> bytes:
@@ -86,6 +57,39 @@ class SocketSink:
         first_byte = (_FINAL if is_last else 0) | (_TEXT if is_first else _CONTINUATION)
         return _header(first_byte, len(part.text)) + part.text
 
+
+class SocketSink(WebSocketSink):
+    """Sends to one socket, and knows whether that socket is closed.
+
+    Args:
+        stream: the socket's stream; its `max_waiting` bounds what may wait.
+        on_close: begins the WebSocket's closing handshake; called at most once.
+    """
+
+    __slots__ = (
+        "_behind",
+        "_is_closed",
+        "_limit",
+        "_on_close",
+        "_stream",
+        "_turn",
+        "_withdraw",
+        "close_code",
+    )
+
+    def __init__(self, stream: ClientStream, on_close: Callable[[int, str], None]) -> None:
+        self._stream = stream
+        self._on_close = on_close
+        self._is_closed = False
+        self._limit = stream.max_waiting
+        self._behind: bytearray | None = None
+        """What waits for the end of a message that is sent in parts; None: there is none."""
+        self._turn: asyncio.Lock | None = None
+        self._withdraw: Callable[[], None] | None = None
+        """Called when `socket.send`, which was lent, must not be used any more."""
+        self.close_code: int | None = None
+        """The code that this server closed the socket with; None: it did not."""
+
     @property
     def is_closed(self) -> bool:
         """Whether nothing can be sent any more, whoever closed the socket."""
@@ -101,11 +105,11 @@ class SocketSink:
                 self._close_slow()
 
     @property
-    def parts_turn(self) -> asyncio.Lock:
-        """Held by who sends a message in parts, from the first to the last."""
-        if self._parts_turn is None:
-            self._parts_turn = asyncio.Lock()
-        return self._parts_turn
+    def turn(self) -> asyncio.Lock:
+        """Held by who sends missed events, for a portion, or for all parts of a message."""
+        if self._turn is None:
+            self._turn = asyncio.Lock()
+        return self._turn
 
     def send_part(self, part: Message, *, is_first: bool, is_last: bool) -> None:
         """Send a part of one message. Whatever else is sent meanwhile comes after its last part."""
@@ -166,12 +170,12 @@ class SocketSink:
         """How many bytes the kernel has not taken yet."""
         return self._stream.waiting_bytes
 
-    def has_moved(self) -> bool:
-        """Whether the other side has taken anything of what waited since this was last asked."""
+    @property
+    def taken_bytes(self) -> int:
+        """How many bytes that had to wait the other side has taken, in all."""
         # The kernel takes more only when it has much room. So what the other side has acknowledged
         # counts.
-        before, self._taken = self._taken, self._stream.taken_bytes - self._in_kernel
-        return before != self._taken
+        return self._stream.taken_bytes - self._in_kernel
 
     @property
     def _in_kernel(self) -> int:
@@ -196,6 +200,10 @@ class SocketSink:
             self.close_code = code
             self._take_back()
             self._on_close(code, reason)
+
+    def break_off(self, code: int, reason: str) -> None:
+        """Close in the middle of a message that is sent in parts."""
+        self.close(code, reason)
 
     def connection_lost(self) -> None:
         """The connection is over: from now on, `send` and `close` do nothing."""

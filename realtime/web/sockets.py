@@ -1,4 +1,4 @@
-"""The two WebSocket endpoints: a bot's chat, and a user's notifications.
+"""The WebSocket endpoints: a bot's chat, a user's notifications, and many of these on one socket.
 
 `Sockets` opens a socket on a connection, whoever has read its request: the entrance, which is the
 usual way, or Tornado. A refusal completes the handshake and then closes with a code, because a
@@ -21,6 +21,7 @@ from realtime.relay.errors import Refused
 from realtime.relay.subscriber import Subscriber
 from realtime.web.conversation import Conversation, HandshakeRequest
 from realtime.web.handlers import CarefulHandler
+from realtime.web.multiplex import MultiConversation
 from realtime.web.services import Services
 from realtime.web.stream import ClientStream, take_over
 from realtime.web.upgrade import VERSION, BadUpgrade, Upgrade, check_upgrade
@@ -45,6 +46,7 @@ class Sockets:
         self.routes = (
             SocketRoute(re.compile("/api/ws/chat/([^/]+)"), ChatConversation),
             SocketRoute(re.compile("/api/ws/notifications"), NotificationsConversation),
+            SocketRoute(re.compile("/api/ws"), MultiConversation),
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._corked: list[ClientStream] = []

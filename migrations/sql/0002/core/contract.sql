@@ -1,6 +1,6 @@
--- What any SQL may call: relay.grant is new, and relay.emit refuses the protocol's types in any case
--- and with blanks around them, which a client may read as the same, and types that are no name:
--- readers hold the type of each row, and count only what is in the payload.
+-- What any SQL may call: relay.grant is new, and relay.emit refuses the protocol's types, of
+-- which there are more, in any case and with blanks around them, which a client may read as the same,
+-- and types that are no name: readers hold the type of each row, and count only what is in the payload.
 -- Patterns do without backslashes, which mean something else where standard_conforming_strings is
 -- off. COLLATE "C": a Turkish database lowers I to another letter.
 
@@ -12,9 +12,9 @@ RETURN ARRAY[
     'connection_established', 'chat_message', 'chat_message_update', 'typing_indicator',
     'permission_change', 'bot_update', 'document_update', 'notification', 'pong', 'error',
     'session_synced', 'authenticated', 'token_expiring', 'resync',
-    'presence_state', 'presence_diff', 'going_away',
+    'presence_state', 'presence_diff', 'going_away', 'subscribed', 'unsubscribed',
     -- client to server
-    'ping', 'typing', 'session_sync', 'authenticate',
+    'ping', 'typing', 'session_sync', 'authenticate', 'subscribe', 'unsubscribe',
     -- rows of the log that are not events
     'eject', 'recheck', 'grant'
 ];

@@ -1,0 +1,379 @@
+"""`/api/ws`: many subscriptions on one socket, each with every promise of a socket of its own.
+
+The socket itself is a subscriber, on a topic without events: a row of the log that ends all of a
+user's sockets ends it, too. Each subscription is one more subscriber, whose sink writes into the
+socket. So the hub treats them as it treats sockets. Where it would close one, the client is told
+`unsubscribed`, and the socket stays.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from realtime.relay import closing, protocol
+from realtime.relay.admission import Admission
+from realtime.relay.errors import ErrorCode, MessageError, Refused
+from realtime.relay.protocol import Message, Subscribe, Target
+from realtime.relay.rate_limit import RateLimit, RateVerdict
+from realtime.relay.subscriber import HoldLimit, SendNow, Subscriber
+from realtime.web.conversation import Connection, Conversation, HandshakeRequest
+from realtime.web.handshake import Handshake
+from realtime.web.services import Services
+from realtime.web.sink import SocketSink, WebSocketSink
+from realtime.web.socket_log import socket_line
+
+log = logging.getLogger("realtime.socket")
+
+SHORT = 4096
+"""So many characters are enough to subscribe; the rate of subscribing is for no longer messages."""
+
+
+class SharedSocket:
+    """What the subscriptions of one socket share.
+
+    Args:
+        sink: the way to the socket.
+        hold: how many bytes may be held, by all of them together.
+    """
+
+    __slots__ = ("_borrowers", "hold", "sink")
+
+    def __init__(self, sink: SocketSink, hold: HoldLimit) -> None:
+        self.sink = sink
+        self.hold = hold
+        self._borrowers: dict[Subscription, Callable[[], None]] = {}
+
+    def lend(self, borrower: "Subscription", withdraw: Callable[[], None]) -> SendNow | None:
+        """As `SocketSink.lend`, but to many at once."""
+        send = self.sink.lend(self._take_back)
+        if send is not None:
+            self._borrowers[borrower] = withdraw
+        return send
+
+    def forget(self, borrower: "Subscription") -> None:
+        """It uses nothing that was lent any more."""
+        self._borrowers.pop(borrower, None)
+
+    def _take_back(self) -> None:
+        borrowers, self._borrowers = self._borrowers, {}
+        for withdraw in borrowers.values():
+            withdraw()
+
+
+class Subscription(WebSocketSink):
+    """One of a socket's subscriptions: a subscriber, and its sink.
+
+    Args:
+        target: what it is to.
+        subscriber: given this sink.
+        on_close: called once, where it ends before the socket does.
+    """
+
+    __slots__ = ("_is_closed", "_joining", "_on_close", "_shared", "subscriber", "target")
+    subscriber: Subscriber
+
+    def __init__(
+        self,
+        target: Target,
+        shared: SharedSocket,
+        on_close: Callable[["Subscription", int, str], None],
+    ) -> None:
+        self.target = target
+        self._shared = shared
+        self._on_close = on_close
+        self._is_closed = False
+        self._joining: asyncio.Task[None] | None = None
+
+    def start(self, joining: Coroutine[Any, Any, None]) -> None:
+        """Join in a task of its own, which ends with the subscription."""
+        self._joining = asyncio.create_task(joining)
+
+    def end(self) -> None:
+        """Nothing more is sent to it."""
+        self._is_closed = True
+        self._shared.forget(self)
+        if self._joining is not None and self._joining is not asyncio.current_task():
+            self._joining.cancel()
+
+    # As a sink.
+
+    def send(self, frames: bytes) -> None:
+        if not self._is_closed:
+            self._shared.sink.send(frames)
+
+    def send_rest(self, frames: bytes, sent: int) -> None:
+        self._shared.sink.send_rest(frames, sent)
+
+    def send_part(self, part: Message, *, is_first: bool, is_last: bool) -> None:
+        self._shared.sink.send_part(part, is_first=is_first, is_last=is_last)
+
+    def break_off(self, code: int, reason: str) -> None:
+        # Nothing but the rest may follow on the socket, for any of its subscriptions.
+        self._shared.sink.break_off(code, reason)
+
+    @property
+    def turn(self) -> asyncio.Lock:
+        return self._shared.sink.turn
+
+    def lend(self, withdraw: Callable[[], None]) -> SendNow | None:
+        return None if self._is_closed else self._shared.lend(self, withdraw)
+
+    def close(self, code: int, reason: str) -> None:
+        if not self._is_closed:
+            self.end()
+            self._on_close(self, code, reason)
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed or self._shared.sink.is_closed
+
+    @property
+    def is_idle(self) -> bool:
+        return self._shared.sink.is_idle
+
+    @property
+    def waiting_bytes(self) -> int:
+        return 0  # they count as the socket's
+
+    @property
+    def taken_bytes(self) -> int:
+        return self._shared.sink.taken_bytes
+
+    async def drained(self) -> None:
+        await self._shared.sink.drained()
+
+
+class MultiConversation(Conversation):
+    """A conversation on `/api/ws`."""
+
+    __slots__ = ("_shared", "_subject", "_subscribing_limit", "_subscriptions")
+    has_cursor = False
+    _shared: SharedSocket
+    _subject: str
+
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        self._subscriptions: dict[Target, Subscription] = {}
+        self._subscribing_limit: RateLimit | None = None
+
+    # The handshake.
+
+    async def open(self, socket: Connection, request: HandshakeRequest) -> None:
+        await super().open(socket, request._replace(cursor=None))
+
+    async def _topic_and_bot(self, subject: str, *path: str) -> tuple[str, str | None]:
+        self._subject = subject
+        return protocol.SOCKET_TOPIC, None
+
+    def _make_subscriber(self, topic: str, request: HandshakeRequest) -> Subscriber:
+        hold = HoldLimit(self._services.settings.send_buffer_bytes)
+        self._shared = SharedSocket(self._sink, hold)
+        return Subscriber(
+            topic,
+            self._connection_id,
+            self._sink,
+            opened_at=self._services.clock(),
+            hold=hold,
+            knows_cursors=True,  # it has none, but it misses nothing either
+        )
+
+    def _describe(self, admission: Admission) -> dict[str, Any]:
+        return {"connection_type": "multi"}
+
+    # What the client says.
+
+    def _on_text(self, text: str) -> Awaitable[None] | None:
+        if len(text) <= SHORT and 'subscribe"' in text:
+            verdict = self._judge_subscribing()
+        elif self._is_within_limit():
+            verdict = RateVerdict.ACCEPT
+        else:
+            return None
+        target, message = protocol.decode_multi_message(text)
+        try:
+            if verdict is RateVerdict.ACCEPT:
+                return self._on_message_about(target, message)
+            self._on_subscribing_too_often(target, message)
+        except MessageError as error:
+            self._send(protocol.error(error.code, error.message, target))
+        return None
+
+    def _judge_subscribing(self) -> RateVerdict:
+        """Count a message that is probably `subscribe` or `unsubscribe`: they have their own rate.
+
+        Each subscription begins and ends once.
+        """
+        settings = self._services.settings
+        if self._subscribing_limit is None:
+            self._subscribing_limit = RateLimit(
+                settings.messages_per_second,
+                2 * settings.max_subscriptions,
+                self._services.monotonic,
+            )
+        verdict = self._subscribing_limit.judge()
+        if verdict is RateVerdict.DISCONNECT:
+            self.close(*closing.RATE_LIMITED)
+        return verdict
+
+    def _on_subscribing_too_often(
+        self, target: Target | None, message: protocol.MultiMessage
+    ) -> None:
+        if isinstance(message, Subscribe) and target not in self._subscriptions:
+            assert target is not None
+            self._send(protocol.unsubscribed(target, *closing.SUBSCRIBING_TOO_OFTEN))
+        else:
+            raise MessageError(ErrorCode.RATE_LIMITED, "too many messages; this one was dropped")
+
+    def _on_message_about(
+        self, target: Target | None, message: protocol.MultiMessage
+    ) -> Awaitable[None] | None:
+        match message:
+            case Subscribe() if target is not None:
+                self._subscribe(target, message)
+            case protocol.Unsubscribe() if target is not None:
+                self._named(target).close(*closing.UNSUBSCRIBED)
+            case protocol.Ping(timestamp):
+                self._on_ping(target, timestamp)
+            case protocol.Typing(is_typing) if target is not None and target.bot_id is not None:
+                subscriber = self._named(target).subscriber
+                self._services.typing.said(subscriber, target.bot_id, is_typing)
+            case protocol.SessionSync(session_id) if target is not None and target.bot_id:
+                self._named(target)
+                now = self._services.clock()
+                self._send(protocol.session_synced(session_id, target.bot_id, now, target))
+            case protocol.Authenticate():
+                return super()._on_client_message(message)
+        return None
+
+    def _named(self, target: Target) -> Subscription:
+        found = self._subscriptions.get(target)
+        if found is None:
+            raise MessageError(ErrorCode.NOT_SUBSCRIBED, "this socket has no such subscription")
+        return found
+
+    def _on_ping(self, target: Target | None, timestamp: str | float | None) -> None:
+        found = None if target is None else self._subscriptions.get(target)
+        cursor = None if found is None else self._services.hub.cursor_of(found.subscriber)
+        now = protocol.rfc3339(self._services.clock())
+        self._send(protocol.pong(now if timestamp is None else timestamp, cursor, target))
+
+    # Subscribing.
+
+    def _subscribe(self, target: Target, message: Subscribe) -> None:
+        if target in self._subscriptions:
+            raise MessageError(ErrorCode.ALREADY_SUBSCRIBED, "there is such a subscription already")
+        if len(self._subscriptions) >= self._services.settings.max_subscriptions:
+            self._send(protocol.unsubscribed(target, *closing.TOO_MANY_SUBSCRIPTIONS))
+            return
+        if target.bot_id is not None and protocol.canonical_uuid(target.bot_id) is None:
+            self._send(protocol.unsubscribed(target, *closing.ACCESS_DENIED))
+            return
+        subscription = self._make_subscription(target, message)
+        self._subscriptions[target] = subscription
+        subscription.start(self._join_or_end(subscription, message.cursor))
+
+    def _make_subscription(self, target: Target, message: Subscribe) -> Subscription:
+        assert self._subscriber is not None
+        user_id = self._subscriber.user_id or ""
+        subscription = Subscription(target, self._shared, self._on_subscription_close)
+        subscription.subscriber = Subscriber(
+            protocol.user_topic(user_id)
+            if target.bot_id is None
+            else protocol.bot_topic(target.bot_id),
+            self._services.new_id(),
+            subscription,
+            opened_at=self._services.clock(),
+            hold=self._shared.hold,
+            socket_id=self._connection_id,
+            knows_cursors=message.cursor is not None,
+            wants_presence=message.wants_presence and target.bot_id is not None,
+        )
+        return subscription
+
+    async def _join_or_end(self, subscription: Subscription, cursor: str | None) -> None:
+        try:
+            await self._join_topic(subscription, cursor)
+        except Refused as refused:
+            subscription.close(refused.code, refused.reason)
+        except Exception:
+            # As in `Conversation.open`: it ends this subscription, and no other.
+            log.exception(
+                socket_line("subscription_failed", self._connection_id, subscription.subscriber)
+            )
+            subscription.close(*closing.SERVER_ERROR)
+
+    async def _join_topic(self, subscription: Subscription, cursor: str | None) -> None:
+        began = self._services.monotonic()
+        handshake = Handshake(
+            self._services,
+            subscription.subscriber,
+            subscription,
+            subject=self._subject,
+            bot_id=subscription.target.bot_id,
+        )
+        try:
+            admission = await handshake.authorize()
+        except Refused:
+            self._services.hub.stop(subscription.subscriber)
+            await self._services.refuse_evenly(began)
+            raise
+        if admission is None:
+            return
+        assert self._subscriber is not None
+        if admission.user_id != self._subscriber.user_id:
+            self.close(*closing.USER_RENAMED)  # the token's name is somebody else's now
+            return
+        recovery, missed = await handshake.recover(cursor, admission)
+        self._tell_subscribed(subscription, admission, recovery)
+        await handshake.go_live(admission, missed)
+
+    def _tell_subscribed(
+        self, subscription: Subscription, admission: Admission, recovery: dict[str, Any]
+    ) -> None:
+        is_bot = subscription.target.bot_id is not None
+        described = {"bot_name": admission.bot_name, "role": admission.role} if is_bot else {}
+        cursor = self._services.cursor_text(admission.cursor, subscription.subscriber.topic)
+        data = {**described, "cursor": cursor, **recovery}
+        self._send(protocol.subscribed(subscription.target, data))
+        log.info(
+            socket_line(
+                "subscription_opened", self._connection_id, subscription.subscriber, **recovery
+            )
+        )
+
+    # The end, of one or of all.
+
+    def _on_subscription_close(self, subscription: Subscription, code: int, reason: str) -> None:
+        if self._sink.is_closed:
+            return  # it goes with the socket
+        del self._subscriptions[subscription.target]
+        self._release(subscription)
+        self._send(protocol.unsubscribed(subscription.target, code, reason))
+        log.info(
+            socket_line(
+                "subscription_ended",
+                self._connection_id,
+                subscription.subscriber,
+                code=code,
+                reason=reason,
+            )
+        )
+
+    def _release(self, subscription: Subscription) -> None:
+        subscription.end()
+        subscriber, bot_id = subscription.subscriber, subscription.target.bot_id
+        self._services.hub.unsubscribe(subscriber)
+        if bot_id is not None and subscriber.user_id is not None:
+            self._services.typing.left(subscriber, bot_id)
+
+    def _on_close(self, code: int, reason: str) -> None:
+        for subscription in self._subscriptions.values():
+            subscription.end()
+            self._services.hub.stop(subscription.subscriber)
+        super()._on_close(code, reason)
+
+    def _unsubscribe(self, subscriber: Subscriber) -> None:
+        super()._unsubscribe(subscriber)
+        for subscription in self._subscriptions.values():
+            self._release(subscription)

@@ -15,29 +15,13 @@ DRIVERS = ROOT / "clients" / "conformance"
 SOURCES = {"PYTHONPATH": str(ROOT / "clients" / "python" / "src")}
 NODE = ["node", "--experimental-websocket", "--no-warnings"]
 """With a WebSocket as browsers have it: Node has one from 20.10 on, by itself from 22 on."""
-NOT_YET = {
-    "A server that goes away says when to return, once",
-    "A question that fails is asked again",
-    "A refused authenticate does not condemn the old token",
-    "A token that came too late is tried in a handshake",
-    "A token that the application gives while another is asked for wins",
-    "An expiring token is renewed on the open connection",
-    "A bad answer is asked for again, and the connection goes on",
-    "A bad answer is asked for again after the old token's end",
-    "An answer that the server refuses is not sent again",
-    "Who is signed out is asked once for a token",
-    "A token that the application gives wins over an older question",
-    "A server that warns at once of each new token is no loop",
-    "A warning counts for the token in use only",
-}
-"""What the JavaScript client does not do yet."""
 
 
-async def failures(*command: str, without: frozenset[str] = frozenset()) -> list[str]:
+async def failures(*command: str) -> list[str]:
     """How many scenarios were played, and what failed."""
     played = 0
     failed = []
-    async for name, failure in play_all([*command], without=without, env=SOURCES):
+    async for name, failure in play_all([*command], env=SOURCES):
         played += 1
         if failure is not None:
             failed.append(f"{name}: {failure}")
@@ -65,4 +49,4 @@ async def test_the_javascript_client_plays_every_scenario() -> None:
     node = shutil.which("node")
     assert node is not None
     command = [node, *NODE[1:], str(DRIVERS / "driver.mjs")]
-    assert await failures(*command, without=frozenset(NOT_YET)) == []
+    assert await failures(*command) == []

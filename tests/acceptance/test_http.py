@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -118,6 +119,10 @@ async def test_the_javascript_client_is_served_and_the_console_only_where_it_is_
     script = await get(plain, "/static/realtime.js")
     assert script.headers["Content-Type"].startswith("text/javascript")
     assert (await get(plain, "/static/realtime.d.ts")).code == 200
+    modules = re.findall(r"from '\./(client/.*)'", script.body.decode())
+    assert modules
+    for module in modules:
+        assert (await get(plain, f"/static/{module}")).code == 200
     for path in ("/", "/static/console.js", "/static/../app.py", "/nothing"):
         missing = await get(plain, path)
         assert (missing.code, body(missing)) == (404, {"error": "there is nothing at this address"})

@@ -1,21 +1,29 @@
 /**
  * Types of realtime.js: every message of the wire protocol, the client's own events, its options.
  *
- * Events of your own (`relay.emit`) are typed by a type argument, name → data:
+ * Events of your own (`relay.emit`) are typed by a type argument, name → data. Notifications of your own
+ * (`relay.notify_user`) are typed by a second one:
  *
  *     const chat = connect<{ order_shipped: { order_id: string } }>({ botId, token });
  *     chat.on('order_shipped', ({ data }) => data.order_id);
+ *
+ * Numbers of JSON are JavaScript's: above 2^53 an integer loses digits. Send large ones as text.
  */
 
 export type Uuid = string;
 /** RFC 3339, UTC, ending in Z. */
 export type Timestamp = string;
+
+declare const other: unique symbol;
+/** A text that is none of those that are named beside it, so that comparing with these narrows. */
+export type Other = string & { readonly [other]: true };
 /** Opaque. Names a place in a topic's stream; good at every server of the same database. */
 export type Cursor = string;
 
-export type Role = 'viewer' | 'editor' | 'admin' | 'owner';
-export type MessageRole = 'user' | 'assistant' | 'system';
-export type DocumentStatus = 'uploaded' | 'processing' | 'processed' | 'failed';
+/** A platform may have roles and states of its own. */
+export type Role = 'viewer' | 'editor' | 'admin' | 'owner' | (string & {});
+export type MessageRole = 'user' | 'assistant' | 'system' | (string & {});
+export type DocumentStatus = 'uploaded' | 'processing' | 'processed' | 'failed' | (string & {});
 export type NotRecoveredReason = 'invalid' | 'foreign' | 'too_old' | 'too_many' | 'access_changed';
 export type ErrorCode = 'invalid_json' | 'invalid_message' | 'unknown_type' | 'rate_limited';
 
@@ -33,25 +41,38 @@ interface BotEvent<Type extends string, Data> extends EventFields {
   data: Data;
 }
 
+/** What the platform's table has no column for is null, and so is the name of nobody. */
 export interface ChatMessageData {
   message_id: Uuid;
-  session_id: Uuid;
-  user_id: Uuid;
-  username: string;
+  session_id: Uuid | null;
+  user_id: Uuid | null;
+  username: string | null;
   content: string;
   role: MessageRole;
-  timestamp: Timestamp;
-  metadata: Record<string, unknown>;
+  timestamp: Timestamp | null;
+  /** Any JSON; most often an object. */
+  metadata: any;
 }
 
 export type ChatMessageUpdateData =
   | (ChatMessageData & { action: 'edited' })
-  | { action: 'deleted'; message_id: Uuid; session_id: Uuid };
+  | { action: 'deleted'; message_id: Uuid; session_id: Uuid | null };
 
 export type PermissionChange =
   | { action: 'granted'; details: { role: Role; granted_by: Uuid | null } }
-  | { action: 'updated'; details: { role: Role; old_role: Role; granted_by: Uuid | null } }
-  | { action: 'revoked'; details: { role: Role; granted_by: Uuid | null } };
+  | {
+      action: 'updated';
+      details: { role: Role; new_role?: Role; old_role: Role; granted_by: Uuid | null };
+    }
+  | {
+      action: 'revoked';
+      details: {
+        role: Role;
+        revoked_role?: Role;
+        granted_by: Uuid | null;
+        revoked_by?: Uuid | null;
+      };
+    };
 
 export interface BotUpdateData {
   update_type: 'config' | 'deleted';
@@ -62,7 +83,7 @@ export interface BotUpdateData {
 
 export interface DocumentUpdateData {
   action: DocumentStatus | 'deleted';
-  document: { id: Uuid; filename: string; status: DocumentStatus; error?: string };
+  document: { id: Uuid; filename: string; status: DocumentStatus; error?: string | null };
   user_id: Uuid | null;
 }
 
@@ -71,12 +92,13 @@ export interface ConnectionEstablished {
   data: {
     user_id: Uuid;
     connection_id: Uuid;
-    cursor: Cursor;
+    /** Null where none can be given at the moment. */
+    cursor: Cursor | null;
     /** When the token expires. */
     expires_at: Timestamp;
     /** Chat only. */
     bot_id?: Uuid;
-    bot_name?: string;
+    bot_name?: string | null;
     role?: Role;
     /** Notifications only. */
     connection_type?: 'notifications';
@@ -118,17 +140,27 @@ export interface PresenceDiff {
   timestamp: Timestamp;
 }
 
-export interface Notification extends EventFields {
+/** A permission of one's own has changed. */
+export interface PermissionNotification extends EventFields {
   type: 'notification';
-  /** `permission_change`, or what `relay.notify_user` was given. */
-  notification_type: string;
-  data: Record<string, unknown>;
-}
-
-export interface PermissionNotification extends Notification {
   notification_type: 'permission_change';
   data: PermissionChange & { bot_id: Uuid };
 }
+
+/** Written with `relay.notify_user`. */
+export interface CustomNotification<Name extends string, Data> extends EventFields {
+  type: 'notification';
+  notification_type: Name;
+  data: Data;
+}
+
+/** Comparing `notification_type` narrows it. */
+export type Notification<Notifications extends object = {}> =
+  | PermissionNotification
+  | {
+      [Name in keyof Notifications & string]: CustomNotification<Name, Notifications[Name]>;
+    }[keyof Notifications & string]
+  | CustomNotification<Other, any>;
 
 export interface Pong {
   type: 'pong';
@@ -158,11 +190,18 @@ export interface ErrorMessage {
   cause?: unknown;
 }
 
-export type ClientErrorCode =
-  'handler_failed' | 'token_unavailable' | 'not_connectable' | 'invalid_json';
+/** Why there is no connection at all. */
+export type Failure = 'no_websocket' | 'bad_address' | 'blocked' | 'unreachable';
+export type ClientErrorCode = 'handler_failed' | 'token_unavailable' | 'invalid_json' | Failure;
+
+/** The connection ends soon; the client comes back after that time. */
+export interface GoingAway {
+  type: 'going_away';
+  data: { retry_after_seconds: number };
+}
 
 /** Every message of the protocol, by its type. */
-export interface ServerMessages {
+export interface ServerMessages<Notifications extends object = {}> {
   connection_established: ConnectionEstablished;
   chat_message: BotEvent<'chat_message', ChatMessageData>;
   chat_message_update: BotEvent<'chat_message_update', ChatMessageUpdateData>;
@@ -172,11 +211,12 @@ export interface ServerMessages {
   permission_change: BotEvent<'permission_change', PermissionChange & { target_user_id: Uuid }>;
   bot_update: BotEvent<'bot_update', BotUpdateData>;
   document_update: BotEvent<'document_update', DocumentUpdateData>;
-  notification: Notification | PermissionNotification;
+  notification: Notification<Notifications>;
   pong: Pong;
   session_synced: SessionSynced;
   authenticated: { type: 'authenticated'; data: { expires_at: Timestamp } };
   token_expiring: { type: 'token_expiring'; data: { expires_at: Timestamp } };
+  going_away: GoingAway;
   /** From the server, or from the client where a reconnect recovered nothing. */
   resync: Resync;
   error: ErrorMessage;
@@ -188,31 +228,46 @@ export interface CustomEvent<Type extends string = string, Data = unknown> exten
   /** On bot topics. */
   bot_id?: Uuid;
   data: Data;
+  /** Where one was given. */
+  actor?: Uuid;
 }
+
+/** What `'*'` is told: comparing `type` narrows it. */
+export type AnyMessage<Custom extends object = {}, Notifications extends object = {}> =
+  | ServerMessages<Notifications>[keyof ServerMessages]
+  | { [Name in keyof Custom & string]: CustomEvent<Name, Custom[Name]> }[keyof Custom & string]
+  | CustomEvent<Other, any>;
 
 export type State = 'idle' | 'connecting' | 'open' | 'reconnecting' | 'closed';
 
 export interface Closed {
-  /** A close code of the protocol, or 4000: this client heard nothing and hung up. */
-  code: number;
+  /** A close code of the protocol, or 4000: this client heard nothing and hung up. Null: no socket was made. */
+  code: number | null;
   reason: string;
-  /** The code in words. */
+  /** The code, or the failure, in words. */
   meaning: string;
+  /** Where there was no connection at all. */
+  failure?: Failure;
   /** True when the client will not try again by itself. */
   final: boolean;
 }
 
 /** What the client tells about itself. These names are never a server's message. */
 export interface LifecycleEvents {
-  open: { recovered?: boolean; reason?: NotRecoveredReason; message: ConnectionEstablished };
+  open: {
+    recovered: boolean | undefined;
+    reason: NotRecoveredReason | undefined;
+    message: ConnectionEstablished;
+  };
   close: Closed;
-  /** `delay` in milliseconds until the next attempt. */
-  reconnecting: { attempt: number; delay: number };
+  /** `delay` in milliseconds until the next attempt. `code` as in `Closed`; null: there was no token. */
+  reconnecting: { attempt: number; delay: number; code: number | null; reason: string };
   state: { state: State; previous: State };
   latency: { milliseconds: number };
 }
 
-export type KnownEvents = ServerMessages & LifecycleEvents;
+export type KnownEvents<Notifications extends object = {}> = ServerMessages<Notifications> &
+  LifecycleEvents;
 export type ServerMessage = ServerMessages[keyof ServerMessages];
 export type Unsubscribe = () => void;
 export type Handler<Message> = (message: Message) => unknown;
@@ -226,6 +281,7 @@ export interface Timings {
   stableAfter: number;
   typingEvery: number;
   typingStopsAfter: number;
+  askEvery: number;
   rememberIds: number;
 }
 
@@ -235,45 +291,61 @@ export interface Timers {
   clearTimeout(timer: any): void;
   /** Milliseconds that only ever grow. */
   now(): number;
+  /** As Date.now, which is taken where this is missing. */
+  wallClock?(): number;
 }
 
 export interface WebSocketLike {
   readonly readyState: number;
+  onopen: ((event: any) => void) | null;
+  onerror: ((event: any) => void) | null;
   onmessage: ((event: any) => void) | null;
   onclose: ((event: any) => void) | null;
   send(text: string): void;
   close(code?: number): void;
 }
 
-export interface CommonOptions {
-  /** Where the server is: http, https, ws or wss; a path in it is kept. Default: the page's origin. */
-  url?: string;
-  token?: string;
-  /** Called for a new token before the old one expires, and where one was refused. */
-  getToken?: () => string | null | undefined | Promise<string | null | undefined>;
-  /** How the token travels: `query` (default) as `?token=`, or `protocol` in the subprotocol list. */
-  tokenIn?: 'query' | 'protocol';
-  /** Where to begin: what `relay.cursor` gave with the state, or an earlier client's `cursor`. */
-  cursor?: Cursor | null;
+export type GetToken = () =>
+  | string
+  | null
+  | undefined
+  | Promise<string | null | undefined>;
+
+/** Where the server is, and who asks. */
+export interface LineOptions {
+  /** http, https, ws or wss; a path in it is kept. Default: the page's origin. */
+  url?: string | undefined;
+  token?: string | undefined;
+  /** Called once before a token expires, again after a bad answer, and where a token was refused. */
+  getToken?: GetToken | undefined;
+  /** How the token travels: `protocol` (default) in the subprotocol list, or `query` as `?token=`. */
+  tokenIn?: 'protocol' | 'query' | undefined;
   /** More query parameters. */
-  parameters?: Record<string, string>;
-  timings?: Partial<Timings>;
-  WebSocket?: new (url: string, protocols?: string[]) => WebSocketLike;
-  timers?: Timers;
+  parameters?: Record<string, string> | undefined;
+  timings?: Partial<Timings> | undefined;
+  WebSocket?: (new (url: string, protocols?: string[]) => WebSocketLike) | undefined;
+  timers?: Timers | undefined;
   /** As Math.random. */
-  random?: () => number;
-  /** Whose `online` and `visibilitychange` are listened to. */
-  page?: { window?: EventTarget; document?: EventTarget & { visibilityState: string } };
+  random?: (() => number) | undefined;
+  /** Whose `online`, `pageshow` and `visibilitychange` are listened to. */
+  page?:
+    | { window?: EventTarget | undefined; document?: (EventTarget & { visibilityState: string }) | undefined }
+    | undefined;
 }
 
-export interface ChatOptions extends CommonOptions {
+export interface StreamOptions {
+  /** Where to begin: what `relay.cursor` gave with the state, or an earlier client's `cursor`. */
+  cursor?: Cursor | null | undefined;
+}
+
+export interface ChatOptions extends LineOptions, StreamOptions {
   botId: Uuid;
-  notifications?: false;
+  notifications?: false | undefined;
   /** Whether to be told who else is there. */
-  presence?: boolean;
+  presence?: boolean | undefined;
 }
 
-export interface NotificationOptions extends CommonOptions {
+export interface NotificationOptions extends LineOptions, StreamOptions {
   botId?: undefined;
   notifications: true;
   presence?: undefined;
@@ -281,10 +353,13 @@ export interface NotificationOptions extends CommonOptions {
 
 export type Options = ChatOptions | NotificationOptions;
 
-export class RealtimeClient<Custom extends object = {}> {
+/** One stream of events, of a bot's chat or of the user's notifications. */
+export class RealtimeClient<Custom extends object = {}, Notifications extends object = {}> {
   constructor(options: Options);
 
   readonly state: State;
+  /** Why there is no connection at all; null where there is one, or it was cut. */
+  readonly failure: Failure | null;
   /** The newest place in the stream that is wholly here. */
   readonly cursor: Cursor | null;
   /** Milliseconds that the last ping took, or null. */
@@ -295,35 +370,43 @@ export class RealtimeClient<Custom extends object = {}> {
   /** Leave for good, with 1000. */
   close(): void;
 
-  on<Type extends keyof KnownEvents>(type: Type, handler: Handler<KnownEvents[Type]>): Unsubscribe;
+  on<Type extends keyof KnownEvents>(
+    type: Type,
+    handler: Handler<KnownEvents<Notifications>[Type]>,
+  ): Unsubscribe;
   on<Type extends keyof Custom & string>(
     type: Type,
     handler: Handler<CustomEvent<Type, Custom[Type]>>,
   ): Unsubscribe;
   /** Every message of the server. */
-  on(type: '*', handler: Handler<ServerMessage | CustomEvent>): Unsubscribe;
+  on(type: '*', handler: Handler<AnyMessage<Custom, Notifications>>): Unsubscribe;
 
   once<Type extends keyof KnownEvents>(
     type: Type,
-    handler: Handler<KnownEvents[Type]>,
+    handler: Handler<KnownEvents<Notifications>[Type]>,
   ): Unsubscribe;
   once<Type extends keyof Custom & string>(
     type: Type,
     handler: Handler<CustomEvent<Type, Custom[Type]>>,
   ): Unsubscribe;
-  once(type: '*', handler: Handler<ServerMessage | CustomEvent>): Unsubscribe;
+  once(type: '*', handler: Handler<AnyMessage<Custom, Notifications>>): Unsubscribe;
 
   /** True at each keystroke, false when the text was sent or cleared. Throttled; stops by itself. */
   typing(isTyping: boolean): void;
   /** False when there is no connection to say it on. */
   sessionSync(sessionId: string): boolean;
   ping(): boolean;
+  /** The network or the person is back: do not sit out a wait. Browsers say so by themselves. */
+  wake(): void;
   /** Take a new token: into the open connection, and for every connection after it. */
   refresh(token: string): void;
 }
 
 /** Make a client and start it. */
-export function connect<Custom extends object = {}>(options: Options): RealtimeClient<Custom>;
+export function connect<Custom extends object = {}, Notifications extends object = {}>(
+  options: Options,
+): RealtimeClient<Custom, Notifications>;
 
 export const CLOSE_CODES: Readonly<Record<number, string>>;
+export const FAILURES: Readonly<Record<Failure, string>>;
 export const TIMINGS: Readonly<Timings>;

@@ -5,6 +5,8 @@
 
 import { RealtimeClient } from '/static/realtime.js';
 
+const START = Date.parse('2026-01-31T12:00:00Z');
+
 /** Timers that fire while `advance` moves their clock, in order. */
 export class FakeTimers {
   #now = 0;
@@ -22,6 +24,11 @@ export class FakeTimers {
 
   now() {
     return this.#now;
+  }
+
+  /** Milliseconds since 1970, of a day that is as good as any. */
+  wallClock() {
+    return START + this.#now;
   }
 
   /** How many timers are set: none may be left behind by a closed client. */
@@ -128,6 +135,11 @@ function socketsOf(world) {
       this.readyState = 3;
       this.onclose?.({ code, reason });
       await settle();
+    }
+
+    /** The token that the client came with. */
+    get token() {
+      return this.protocols?.[1] ?? this.url.searchParams.get('token');
     }
 
     /** The messages of a type that the client sent here. */

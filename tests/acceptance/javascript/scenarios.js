@@ -6,7 +6,7 @@
  */
 
 import { chat, check, equal, makeWorld, settle } from './harness.js';
-import { connect, RealtimeClient, TIMINGS } from '/static/realtime.js';
+import { connect, FAILURES, RealtimeClient, TIMINGS } from '/static/realtime.js';
 
 const scenarios = new Map();
 
@@ -20,19 +20,18 @@ window.runScenario = (name) => scenarios.get(name)();
 
 scenario('the address is the guide’s, on the page’s own origin', async () => {
   const { sockets } = await makeWorld();
-  equal(sockets[0].url.href, `ws://${location.host}/api/ws/chat/bot?cursor=&token=first`);
-  equal(sockets[0].protocols, undefined);
+  equal(sockets[0].url.href, `ws://${location.host}/api/ws/chat/bot?cursor=`);
+  equal(sockets[0].protocols, ['bearer', 'first']);
 });
 
 scenario('a given https address becomes wss and keeps its path', async () => {
   const { sockets } = await makeWorld({ url: 'https://example.org/live/' });
-  equal(sockets[0].url.href, 'wss://example.org/live/api/ws/chat/bot?cursor=&token=first');
+  equal(sockets[0].url.href, 'wss://example.org/live/api/ws/chat/bot?cursor=');
 });
 
-scenario('the token may travel as a subprotocol and then is in no address', async () => {
-  const { sockets } = await makeWorld({ tokenIn: 'protocol' });
-  equal(sockets[0].protocols, ['bearer', 'first']);
-  equal(sockets[0].url.search, '?cursor=');
+scenario('the token may travel in the address', async () => {
+  const { sockets } = await makeWorld({ tokenIn: 'query' });
+  equal([sockets[0].protocols, sockets[0].url.search], [undefined, '?cursor=&token=first']);
 });
 
 scenario('notifications have an endpoint of their own', async () => {
@@ -71,9 +70,63 @@ scenario('neither or both endpoints is a mistake told at once', () => {
 });
 
 scenario('a token that no browser can send ends the client instead of looping', async () => {
-  const { client, sockets, timers, told } = await makeWorld({ token: 'a b', tokenIn: 'protocol' });
+  const { client, sockets, timers, told } = await makeWorld({ token: 'a b' });
   equal([client.state, sockets.length, timers.pending], ['closed', 0, 0]);
-  equal(told('error')[0].code, 'not_connectable');
+  equal([told('close')[0].code, told('close')[0].reason], [4001, 'the token is malformed']);
+});
+
+// Failures -----------------------------------------------------------------------------------
+
+scenario('without a WebSocket the client says so and ends', async () => {
+  const { WebSocket } = globalThis;
+  try {
+    globalThis.WebSocket = undefined;
+    const { client, timers, told } = await makeWorld({ WebSocket: undefined });
+    equal([client.state, client.failure, timers.pending], ['closed', 'no_websocket', 0]);
+    equal([told('close')[0].code, told('close')[0].meaning], [null, FAILURES.no_websocket]);
+    equal(told('error')[0].code, 'no_websocket');
+  } finally {
+    globalThis.WebSocket = WebSocket;
+  }
+});
+
+scenario('what is no address of a server is told, and ends the client', async () => {
+  for (const url of ['https://', 'ftp://example.org', 'mailto:ada@example.org']) {
+    const { client, sockets, timers, told } = await makeWorld({ url });
+    equal([client.state, client.failure, sockets.length], ['closed', 'bad_address', 0], url);
+    equal([told('close')[0].code, told('close')[0].final, timers.pending], [null, true, 0], url);
+  }
+});
+
+scenario('the query of an address and its credentials are kept', async () => {
+  const parameters = { 'a b': '&' };
+  const { sockets } = await makeWorld({ url: 'https://ada:pw@example.org/x?y=1#z', parameters });
+  equal(
+    sockets[0].url.href,
+    'wss://ada:pw@example.org/x/api/ws/chat/bot?y=1&a%20b=%26&cursor=',
+  );
+  equal(sockets[0].token, 'first');
+});
+
+scenario('a server that takes no connection is told apart from one that cuts it', async () => {
+  const { client, told, last, redial } = await makeWorld();
+  last().onerror({ message: 'connect ECONNREFUSED' });
+  await last().end(1006);
+  const [{ code, reason, meaning, final, failure }] = told('close');
+  equal([code, reason, final, failure], [1006, 'connect ECONNREFUSED', false, 'unreachable']);
+  equal([meaning, client.failure], [FAILURES.unreachable, 'unreachable']);
+  await redial();
+  last().onopen();
+  await last().end(1006);
+  equal([told('close')[1].failure, client.failure], [undefined, null]);
+});
+
+scenario('an error of a socket always has somebody who hears it', async () => {
+  const { client, last } = await makeWorld();
+  const socket = last();
+  socket.readyState = 0;
+  client.close();
+  socket.onerror(new Event('error'));
 });
 
 // Reconnecting -------------------------------------------------------------------------------
@@ -94,6 +147,8 @@ scenario(
           event: 'reconnecting',
           attempt: attempt + 1,
           delay: share * window,
+          code: 1006,
+          reason: '',
         });
         await timers.advance(share * window);
       }
@@ -154,6 +209,20 @@ scenario('a connection that held makes the waits short again', async () => {
     told('reconnecting').map(({ delay }) => delay),
     [500, 1_000, 500],
   );
+});
+
+scenario('a server that goes away says when to return', async () => {
+  const { client, last, told } = await makeWorld();
+  const waits = [];
+  for (const seconds of [5, 0, -1, 'soon', 1e9, null]) {
+    last().establish();
+    last().say({ type: 'going_away', data: { retry_after_seconds: seconds } });
+    await last().end(1001);
+    waits.push(told('reconnecting').at(-1).delay);
+    client.wake();
+    await settle();
+  }
+  equal(waits, [5_500, 1_000, 2_000, 4_000, 8_000, 15_000]);
 });
 
 scenario('after the rate limit the wait starts long', async () => {
@@ -386,7 +455,7 @@ scenario('refresh goes into an open connection and into the next one', async () 
   await last().end(1006);
   client.refresh('third');
   await redial();
-  equal(last().url.searchParams.get('token'), 'third');
+  equal(last().token, 'third');
   last().establish();
   equal(last().sentOf('authenticate'), []);
 });
@@ -418,15 +487,16 @@ scenario('after 4001 a new token from getToken reconnects', async () => {
   await last().end(4001);
   equal(told('close')[0].final, false);
   await redial();
-  equal([sockets.length, last().url.searchParams.get('token')], [2, 'second']);
+  equal([sockets.length, last().token], [2, 'second']);
 });
 
-scenario('after 4001 a token that was already refused does not reconnect', async () => {
-  for (const token of ['first', null]) {
+scenario('after 4001 a token that was already refused, or none, is the end', async () => {
+  for (const token of ['first', null, undefined, '']) {
     const { client, timers, sockets, told } = await makeWorld({ getToken: async () => token });
     await sockets[0].end(4001);
     await timers.advance(3_600_000);
-    equal([client.state, sockets.length, told('close').at(-1).final], ['closed', 1, true]);
+    equal([client.state, sockets.length, timers.pending], ['closed', 1, 0]);
+    equal(told('close').at(-1).final, true);
   }
 });
 
@@ -442,13 +512,99 @@ scenario('new tokens that are refused too are not asked for without end', async 
   equal([client.state, sockets.length, minted], ['closed', 2, 1]);
 });
 
-scenario('a refreshed token that the server had no time to take is used after 4001', async () => {
+scenario('a new token that is refused on the connection does not condemn the old one', async () => {
   const { client, sockets, last, redial } = await makeWorld();
   last().establish();
   client.refresh('second');
   await last().end(4001);
   await redial();
-  equal([sockets.length, last().url.searchParams.get('token')], [2, 'second']);
+  equal([sockets.length, last().token], [2, 'first']);
+  last().establish();
+  equal(last().sentOf('authenticate'), [], 'what was refused is not offered again');
+});
+
+scenario('a new token that the server had no time to take is used where the old one has ended', async () => {
+  const { client, sockets, last, redial } = await makeWorld();
+  last().establish();
+  client.refresh('second');
+  for (const token of ['first', 'second']) {
+    await last().end(4001);
+    await redial();
+    equal(last().token, token);
+  }
+  await last().end(4001);
+  equal([client.state, sockets.length], ['closed', 3]);
+});
+
+const inOneMinute = (timers) => new Date(timers.wallClock() + 60_000).toISOString();
+
+scenario('a server that warns at once of each new token has the issuer asked twice a minute', async () => {
+  let asked = 0;
+  const getToken = () => `t${(asked += 1)}`;
+  const { timers, last } = await makeWorld({ token: undefined, getToken });
+  const warn = (type) => {
+    const data = { expires_at: inOneMinute(timers) };
+    last().say({ type, data });
+    last().say({ type: 'token_expiring', data });
+  };
+  last().say({
+    type: 'connection_established',
+    data: { cursor: 'c', expires_at: inOneMinute(timers) },
+  });
+  let taken = 0;
+  warn('token_expiring');
+  for (let second = 0; second < 300; second += 1) {
+    await timers.advance(1_000);
+    last().say({ type: 'other' });
+    for (; taken < last().sentOf('authenticate').length; taken += 1) warn('authenticated');
+  }
+  equal(asked, 11, 'one at first, and then every 30 s');
+});
+
+scenario('however often the server warns of one token, one question follows', async () => {
+  let asked = 0;
+  const getToken = () => ((asked += 1), 'second');
+  const { last } = await makeWorld({ getToken });
+  last().establish();
+  for (let warning = 0; warning < 5; warning += 1) {
+    last().say({ type: 'token_expiring', data: {} });
+    await settle();
+  }
+  equal([asked, last().sentOf('authenticate').length], [1, 1]);
+});
+
+scenario('a bad answer of the issuer is asked again while the old token lasts, and after', async () => {
+  const answers = ['<html>502</html>', 7, new Error('down'), 'first', '{"error":1}', 'good'];
+  const getToken = async () => {
+    const answer = answers.shift();
+    if (answer instanceof Error) throw answer;
+    return answer;
+  };
+  const { client, timers, last, told, redial } = await makeWorld({ getToken });
+  last().establish();
+  last().say({ type: 'token_expiring', data: {} });
+  await settle();
+  for (const wait of [500, 1_000, 2_000]) await timers.advance(wait);
+  equal([client.state, answers.length, told('reconnecting')], ['open', 2, []]);
+  await last().end(4001);
+  for (let round = 0; round < 2; round += 1) await redial();
+  equal([answers.length, last().token], [0, 'good']);
+});
+
+scenario('refresh wins over a question that was asked before', async () => {
+  let answer;
+  const getToken = () => new Promise((resolve) => (answer = resolve));
+  const { client, last, redial } = await makeWorld({ getToken });
+  last().establish();
+  last().say({ type: 'token_expiring', data: {} });
+  await settle();
+  client.refresh('newest');
+  answer('late');
+  await settle();
+  equal(last().sentOf('authenticate').map(({ data }) => data.token), ['newest']);
+  await last().end(1006);
+  await redial();
+  equal(last().token, 'newest');
 });
 
 scenario('a getToken that fails or hangs is asked again later', async () => {
@@ -468,6 +624,25 @@ scenario('a getToken that fails or hangs is asked again later', async () => {
 });
 
 // Heartbeats ---------------------------------------------------------------------------------
+
+scenario('a socket that hangs while it closes is left', async () => {
+  const { client, timers, sockets, told } = await makeWorld();
+  sockets[0].establish();
+  sockets[0].readyState = 2;
+  await timers.advance(27_500 + 10_001);
+  equal([client.state, told('close')[0].code], ['reconnecting', 4000]);
+  await timers.advance(1_000);
+  equal(sockets.length, 2);
+});
+
+scenario('a page that comes back from the browser’s cache connects at once', async () => {
+  const { page, client, sockets } = await makeWorld();
+  sockets[0].establish();
+  sockets[0].readyState = 3;
+  page.window.dispatchEvent(Object.assign(new Event('pageshow'), { persisted: true }));
+  await settle();
+  equal([client.state, sockets.length], ['connecting', 2]);
+});
 
 scenario('pings go out every 25 to 30 seconds and their round trip is told', async () => {
   for (const [random, wait] of [

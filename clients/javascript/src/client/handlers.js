@@ -1,0 +1,42 @@
+/** Who is told of what. A handler that fails is reported, and stops no other. */
+
+export class Handlers {
+  #handlers = new Map();
+
+  /** Returns the function that ends it. */
+  on(type, handler) {
+    if (!this.#handlers.has(type)) this.#handlers.set(type, new Set());
+    const entry = { handler };
+    this.#handlers.get(type).add(entry);
+    return () => void this.#handlers.get(type).delete(entry);
+  }
+
+  once(type, handler) {
+    const off = this.on(type, (message) => {
+      off();
+      return handler(message);
+    });
+    return off;
+  }
+
+  dispatch(type, payload) {
+    for (const { handler } of [...(this.#handlers.get(type) ?? [])]) {
+      try {
+        handler(payload)?.catch?.((cause) => this.#failed(type, cause));
+      } catch (cause) {
+        this.#failed(type, cause);
+      }
+    }
+  }
+
+  /** What goes wrong on this side arrives in the shape of the server's own errors. */
+  report(code, message, cause) {
+    if (!this.#handlers.get('error')?.size) console.error(`rowcast: ${message}`, cause ?? '');
+    this.dispatch('error', { type: 'error', code, message, cause });
+  }
+
+  #failed(type, cause) {
+    if (type === 'error') console.error('rowcast: an error handler failed', cause);
+    else this.report('handler_failed', `A handler of ${type} failed`, cause);
+  }
+}

@@ -1,0 +1,238 @@
+/**
+ * Which token to connect with, when to ask for another, and when to stop trying.
+ *
+ * The issuer is asked at most once in a token's life, and again after a bad answer: there is one
+ * question at a time, one good answer for each token, and no answer counts that `refresh` overtook.
+ */
+
+import { backOff, MOST_REFUSALS } from './rules.js';
+
+/** What may stand in a list of subprotocols, as JSON Web Tokens do. The page of a proxy may not. */
+const SENDABLE = /^[\w.~+-]+$/;
+const MOST_REMEMBERED = 10;
+
+/** The issuer's answer is a token that is good for nothing. */
+class Refused extends Error {}
+
+export class Tokens {
+  #getToken;
+  #timers;
+  #timings;
+  #random;
+  #tell;
+
+  #token; // the newest one
+  #inUse = null; // the one that the server took, or is being shown in a handshake
+  #offered = []; // sent by `authenticate`, and not answered yet
+  #refused = new Set();
+  #doubted = null; // refused by `authenticate` alone
+  #refusals = 0;
+
+  #fresh = null; // the newest one that is known to be new
+  #isOpen = false;
+  #isAnswered = false; // whether the issuer has given another one for the one in use
+  #isDue = false; // the answer was refused, so another is wanted
+  #askAt = 0; // not before this a warning asks
+  #asking = null;
+  #generation = 0; // moves with each `refresh`
+  #overtake = null; // ends the wait for an answer that counts no more
+  #failures = 0;
+  #timer = null;
+
+  /**
+   * @param tell `renewed()`: the newest token may be offered. `failed(cause)`: the issuer gave none.
+   */
+  constructor({ token, getToken }, { timers, timings, random }, tell) {
+    this.#token = token ?? null;
+    this.#getToken = getToken;
+    this.#timers = timers;
+    this.#timings = timings;
+    this.#random = random;
+    this.#tell = tell;
+  }
+
+  /** A new life: old refusals count no more. */
+  begin() {
+    this.#refusals = 0;
+  }
+
+  /** A newer one, from the page. */
+  put(token) {
+    this.#generation += 1;
+    this.#token = token;
+    this.#isAnswered = token !== this.#inUse;
+    this.#isDue = false;
+    if (this.#isAnswered) this.#stopAsking();
+    this.#overtake?.();
+  }
+
+  /** The token to connect with; null where there is none. Throws where the issuer gives no answer. */
+  async toUse() {
+    const token = this.#isGood(this.#token) ? this.#token : await this.#another();
+    if (token !== null) this.#token = this.#inUse = token;
+    return token;
+  }
+
+  async #another() {
+    if (this.#isGood(this.#inUse)) {
+      this.#renewIfDue();
+      return this.#inUse;
+    }
+    try {
+      if (this.#getToken) await Promise.race([this.#ask(), this.#overtaken()]);
+    } catch (cause) {
+      if (this.#doubted === null && !(cause instanceof Refused)) throw cause;
+    }
+    if (this.#isGood(this.#token)) return this.#token;
+    const last = this.#doubted;
+    this.#doubted = null;
+    return last;
+  }
+
+  /** Why there is none. */
+  get problem() {
+    return this.#token && !isSendable(this.#token) ? 'the token is malformed' : 'no new token';
+  }
+
+  #overtaken() {
+    return new Promise((resolve) => {
+      this.#overtake = resolve;
+    });
+  }
+
+  #isGood(token) {
+    return isSendable(token) && token !== this.#doubted && !this.#refused.has(token);
+  }
+
+  // What the server says -----------------------------------------------------------------------
+
+  /** The server accepted the handshake. */
+  opened(expiresAt) {
+    this.#refusals = 0;
+    this.#isOpen = true;
+    this.#taken(expiresAt);
+    this.#renewIfDue();
+  }
+
+  /** The newest token, if the connection does not have it yet: to be sent now. */
+  offer() {
+    const hasIt = this.#token === (this.#offered.at(-1) ?? this.#inUse);
+    if (hasIt || !this.#isGood(this.#token)) return null;
+    this.#offered.push(this.#token);
+    return this.#token;
+  }
+
+  /** The server accepted an `authenticate`. */
+  authenticated(expiresAt) {
+    this.#inUse = this.#offered.shift() ?? this.#inUse;
+    this.#fresh = this.#inUse;
+    this.#taken(expiresAt);
+  }
+
+  #taken(expiresAt) {
+    this.#isAnswered = this.#token !== this.#inUse;
+    this.#failures = 0;
+    const life = Date.parse(expiresAt) - (this.#timers.wallClock?.() ?? Date.now());
+    const half = life > 0 ? Math.min(life / 2, this.#timings.askEvery) : this.#timings.askEvery;
+    this.#askAt = this.#inUse === this.#fresh ? this.#timers.now() + half : 0;
+  }
+
+  /** The token in use expires soon. An old server says so at once, of each token that lives a minute. */
+  warned() {
+    if (!this.#getToken || this.#isAnswered || this.#timer !== null || this.#asking) return;
+    const wait = this.#askAt - this.#timers.now();
+    if (wait > 0) this.#renewIn(wait);
+    else void this.#renew();
+  }
+
+  /** The connection was closed with 4001: whether it makes sense to come back. */
+  mayReturn() {
+    if (this.#offered.length > 0) {
+      // What the connection was opened with may be good yet, and what was offered too: see #another.
+      [this.#doubted] = this.#offered;
+      this.#isDue = Boolean(this.#getToken);
+      return true;
+    }
+    this.#refuse(this.#inUse);
+    this.#refusals += 1;
+    const hasAnother = this.#isGood(this.#token) || this.#doubted || this.#getToken;
+    return Boolean(hasAnother) && this.#refusals < MOST_REFUSALS;
+  }
+
+  #refuse(token) {
+    this.#refused.add(token);
+    if (this.#refused.size > MOST_REMEMBERED) this.#refused.delete([...this.#refused][0]);
+  }
+
+  /** The connection is gone. */
+  disconnected() {
+    this.#isOpen = false;
+    this.#offered = [];
+    this.#stopAsking();
+  }
+
+  #renewIfDue() {
+    if (this.#isDue && !this.#asking && this.#timer === null) void this.#renew();
+  }
+
+  // The issuer ---------------------------------------------------------------------------------
+
+  #renewIn(wait) {
+    this.#timer = this.#timers.setTimeout(() => {
+      this.#timer = null;
+      void this.#renew();
+    }, wait);
+  }
+
+  #stopAsking() {
+    this.#timers.clearTimeout(this.#timer);
+    this.#timer = null;
+  }
+
+  async #renew() {
+    const about = this.#inUse;
+    try {
+      await this.#ask();
+      if (about === this.#inUse) this.#isAnswered = true;
+      this.#isDue = false;
+      this.#tell.renewed();
+    } catch (cause) {
+      this.#tell.failed(cause);
+      if (about !== this.#inUse || this.#isAnswered || !this.#isOpen) return;
+      this.#renewIn(backOff(this.#failures, this.#timings, this.#random));
+      this.#failures += 1;
+    }
+  }
+
+  /** Ask for another token, or wait for the answer that is on its way. */
+  #ask() {
+    this.#asking ??= this.#question().finally(() => {
+      this.#asking = null;
+    });
+    return this.#asking;
+  }
+
+  async #question() {
+    const generation = this.#generation;
+    const token = await within(this.#timings.connectWithin, this.#timers, this.#getToken);
+    const isSignedOut = token === null || token === undefined || token === '';
+    if (isSignedOut || generation !== this.#generation) return;
+    if (!isSendable(token)) throw new TypeError('getToken gave what is no bearer token');
+    if (token === this.#inUse) throw new Refused('getToken gave the token that is in use');
+    if (!this.#isGood(token)) throw new Refused('getToken gave a token that was refused');
+    this.#token = this.#fresh = token;
+  }
+}
+
+function isSendable(token) {
+  return typeof token === 'string' && SENDABLE.test(token);
+}
+
+function within(limit, timers, ask) {
+  return new Promise((resolve, reject) => {
+    const tooLate = () => reject(new Error('getToken did not answer in time'));
+    const timer = timers.setTimeout(tooLate, limit);
+    const asked = Promise.resolve().then(() => ask());
+    asked.then(resolve, reject).finally(() => timers.clearTimeout(timer));
+  });
+}

@@ -57,7 +57,7 @@ class Surroundings:
         self.user_id = user_id
         self.server: RunningServer | None = None
         """Where a load balancer would lead to now."""
-        self._lives = iter([30.0])
+        self._lives = iter([2.0])
         self.connections: list[str] = []
         self.fetched = 0
         self.handled: list[Message] = []
@@ -80,7 +80,7 @@ class Surroundings:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
     def get_token(self) -> str:
-        """The first is about to expire, so that the server warns of it at once."""
+        """The first lasts two seconds, so that the server warns of it after one."""
         return token(self.user_id, ttl=next(self._lives, 600.0))
 
     def fetch_state(self) -> None:
@@ -132,6 +132,7 @@ async def test_the_loop_of_the_page_follows_a_bot(
     await eventually(lambda: client.fetched)
     await write("live")
     await handled(1)
+    await eventually(lambda: any(one.of_type("authenticated") for one in first.sockets))
     client.server = None
     first.request_stop()
     await write("while away")

@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from migrations.models import Base
+from realtime.postgres.hosts import open_connection
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.schema import SchemaItem
@@ -115,7 +116,7 @@ async def connect_and_run() -> None:
     address = dsn()
 
     async def connect(*_args: Any, **_options: Any) -> asyncpg.Connection[asyncpg.Record]:
-        return await asyncpg.connect(address, timeout=CONNECT_TIMEOUT)
+        return await open_connection(address, timeout=CONNECT_TIMEOUT)
 
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
     deadline = time.monotonic() + PATIENCE_SECONDS

@@ -7,19 +7,38 @@ value, which may be a secret.
 import re
 from ipaddress import ip_address
 from typing import Final
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlencode
 
 import jwt
 from pydantic import SecretStr
 
 from realtime.auth.keys import PUBLIC_ALGORITHMS, SECRET_ALGORITHMS, load_public_key
+from realtime.config.address import Host, hosts_of, split_address, with_hosts
 
 MIN_SECRET_BYTES: Final = 32
 _SSL_MODES: Final = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
 # What drivers know by themselves: they send any other parameter to the server, which refuses it.
 _DATABASE_PARAMETERS: Final = frozenset(
-    {"sslmode", "sslrootcert", "sslcert", "sslkey", "host", "port", "application_name"}
+    {
+        *("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl"),
+        *("ssl_min_protocol_version", "ssl_max_protocol_version"),
+        *("host", "port", "target_session_attrs", "application_name"),
+    }
 )
+# Those of libpq that asyncpg sends to the server as settings. They are named, because an address
+# that psql takes may have them.
+_LIBPQ_ALONE: Final = frozenset(
+    {
+        *("channel_binding", "client_encoding", "connect_timeout", "fallback_application_name"),
+        *("gssdelegation", "gssencmode", "hostaddr", "keepalives", "keepalives_count"),
+        *("keepalives_idle", "keepalives_interval", "load_balance_hosts", "max_protocol_version"),
+        *("min_protocol_version", "replication", "require_auth", "requirepeer"),
+        *("sslcertmode", "sslcompression", "sslcrldir", "sslkeylogfile", "sslsni"),
+        *("scram_client_key", "scram_server_key", "servicefile", "tcp_user_timeout"),
+    }
+)
+# A standby cannot be read from, so the others of libpq make no sense.
+_SESSION_ATTRIBUTES: Final = frozenset({"any", "primary", "read-write"})
 _DATABASE_ADDRESS: Final = (
     "must be an address like postgres://user:password@host:5432/name,"
     " with @ : / ? # in the password written as %40 %3A %2F %3F %23"
@@ -32,39 +51,63 @@ _DEFAULT_PORTS: Final = frozenset({("http", 80), ("https", 443)})
 
 
 def check_database_url(given: SecretStr) -> SecretStr:
-    """Check an address of PostgreSQL; returns it with the scheme `postgresql`."""
+    """Check an address of PostgreSQL; returns it with the scheme `postgresql`.
+
+    One with several hosts asks for the primary among them, in the form that all drivers know.
+    """
     url = given.get_secret_value().strip()
-    address = _split_url(url)
+    address = split_address(url)
     if address is None or address.scheme not in ("postgres", "postgresql"):
         raise ValueError(_DATABASE_ADDRESS)
     # Each of these is a sign of a character in the password that should have been escaped.
     if address.netloc.count("@") > 1 or "@" in address.path + address.query or "#" in url:
         raise ValueError(_DATABASE_ADDRESS)
-    _check_parameters(address)
-    return SecretStr("postgresql" + url[url.index(":") :])
+    parameters = _check_parameters(address)
+    hosts = _hosts_of(address)
+    if len(hosts) == 1:
+        return SecretStr("postgresql" + url[url.index(":") :])
+    query = urlencode({**parameters, "target_session_attrs": "primary"})
+    return SecretStr(with_hosts(address._replace(scheme="postgresql", query=query), hosts))
 
 
-def _check_parameters(address: SplitResult) -> None:
+def _check_parameters(address: SplitResult) -> dict[str, str]:
     try:
-        parameters = parse_qs(address.query, strict_parsing=bool(address.query))
+        given = parse_qs(address.query, strict_parsing=bool(address.query))
     except ValueError:
         raise ValueError("must have parameters like ?sslmode=require after the ?") from None
-    if not _DATABASE_PARAMETERS.issuperset(parameters):
+    if unknown := sorted(_LIBPQ_ALONE.intersection(given)):
+        raise ValueError(
+            f"must not have {', '.join(unknown)}: this server's driver does not know it"
+        )
+    if not _DATABASE_PARAMETERS.issuperset(given):
         known = ", ".join(sorted(_DATABASE_PARAMETERS))
         raise ValueError(f"must have no parameters but these, so remove the others: {known}")
-    if not _SSL_MODES.issuperset(parameters.get("sslmode", ())):
+    if not _SSL_MODES.issuperset(given.get("sslmode", ())):
         raise ValueError(f"must have an sslmode out of these: {', '.join(sorted(_SSL_MODES))}")
-    if not address.hostname and "host" not in parameters:
-        raise ValueError(_DATABASE_ADDRESS)
+    if not _SESSION_ATTRIBUTES.issuperset(given.get("target_session_attrs", ())):
+        known = ", ".join(sorted(_SESSION_ATTRIBUTES))
+        raise ValueError(f"must have a target_session_attrs out of these: {known}")
+    if "system" in given.get("sslrootcert", ()):
+        raise ValueError(
+            "must have a file as its sslrootcert: this server's driver knows no system"
+        )
+    return {name: values[-1] for name, values in given.items() if name not in ("host", "port")}
+
+
+def _hosts_of(address: SplitResult) -> list[Host]:
+    try:
+        return hosts_of(address)
+    except ValueError as error:
+        # Where a password is taken for a host, the address as a whole is to be looked at.
+        is_list = "," in address.netloc + address.query or "host=" in address.query
+        raise ValueError(str(error) if is_list else _DATABASE_ADDRESS) from None
 
 
 def _split_url(url: str) -> SplitResult | None:
-    """Take a URL apart; None where it is none, for `urlsplit`'s own errors repeat their input."""
-    if not url.isprintable() or " " in url:
-        return None
+    """Take a URL with one host apart; None where it is none."""
+    address = split_address(url)
     try:
-        address = urlsplit(url)
-        _ = address.port  # raises where the port is no port
+        _ = address and address.port  # raises where the port is no port
     except ValueError:
         return None
     return address

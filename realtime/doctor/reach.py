@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
+from realtime.config.address import hosts_of
 from realtime.doctor.deployment import Deployment, words
 from realtime.doctor.report import Finding, fine, problem
 from realtime.postgres.pool import DATABASE_ERRORS
@@ -40,7 +41,8 @@ async def _reach(deployment: Deployment, name: str, *, direct: bool) -> Finding:
 
 def _symptom(error: Exception, dsn: str) -> str:
     where = urlsplit(dsn)
-    host = where.hostname or "the socket directory that is named"
+    hosts = hosts_of(where)
+    host = ", ".join(one.name for one in hosts)
     match error:
         case TimeoutError():
             return f"{host} does not answer"
@@ -52,10 +54,13 @@ def _symptom(error: Exception, dsn: str) -> str:
             return "there is no server's socket, or a certificate file is missing"
         case asyncpg.InvalidCatalogNameError():
             return f"the server has no database {where.path.strip('/')!r}"
+        case asyncpg.TargetServerAttributeNotMatched():
+            return f"none of {host} is a primary"
         case asyncpg.InvalidPasswordError():
             return f"the password for {where.username!r} is wrong"
         case _ if _is_refused(error):
-            return f"nothing listens on port {where.port or 5432} of {host}"
+            listed = ", ".join(f"port {one.port} of {one.name}" for one in hosts)
+            return f"nothing listens on {listed}"
         case _ if _NO_TLS in str(error):
             return "the server speaks no TLS, which sslmode asks for"
         case _ if any(sign in str(error) for sign in _TLS_WANTED):
@@ -80,6 +85,8 @@ def _cure(error: Exception, name: str) -> str:
             return f"correct the name after the last / of {name}, or make it: CREATE DATABASE"
         case asyncpg.InvalidPasswordError():
             return f"correct the password in {name}; @ : / ? # are written %40 %3A %2F %3F %23"
+        case asyncpg.TargetServerAttributeNotMatched():
+            return f"name the primary in {name} too, or promote a standby"
         case asyncpg.TooManyConnectionsError():
             return "close what holds connections (pg_stat_activity), or raise max_connections"
         case asyncpg.CannotConnectNowError():

@@ -13,6 +13,7 @@ import asyncpg
 
 from realtime.errors import CommandError
 from realtime.log_line import LogLine
+from realtime.postgres.hosts import open_connection
 from realtime.postgres.wire import WireConnection
 from realtime.relay import closing
 from realtime.relay.cursor import Database
@@ -146,7 +147,7 @@ async def connect_command(
 async def _open(
     dsn: str, timeout: float, name: str, settings: Mapping[str, str], statement_cache_size: int
 ) -> "HearingConnection":
-    return await asyncpg.connect(
+    connection: HearingConnection = await open_connection(
         dsn,
         timeout=timeout,
         command_timeout=timeout,
@@ -154,6 +155,7 @@ async def _open(
         connection_class=HearingConnection,
         server_settings={"application_name": name, **settings},
     )
+    return connection
 
 
 class HearingConnection(WireConnection):
@@ -227,12 +229,13 @@ async def _open_for_pool(
     settings: Mapping[str, str], *arguments: Any, server_settings: dict[str, str], **options: Any
 ) -> "_Connection":
     try:
-        return await asyncpg.connect(
+        connection: _Connection = await open_connection(
             *arguments, server_settings={**server_settings, **settings}, **options
         )
     except asyncpg.ProtocolViolationError:
         # A pooler that nobody told of. It is for the one who listens to find out.
-        return await asyncpg.connect(*arguments, server_settings=server_settings, **options)
+        connection = await open_connection(*arguments, server_settings=server_settings, **options)
+    return connection
 
 
 @asynccontextmanager

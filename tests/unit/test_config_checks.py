@@ -1,6 +1,9 @@
 """Tests of `realtime.config.checks`: the values that single settings may have."""
 
+import inspect
+
 import pytest
+from asyncpg.connect_utils import _parse_connect_dsn_and_args
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -13,6 +16,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from realtime.config import checks
+
+ARGUMENTS = inspect.signature(_parse_connect_dsn_and_args).parameters
+NOTHING = dict.fromkeys(ARGUMENTS)
 
 
 @pytest.mark.parametrize(
@@ -32,8 +38,45 @@ def test_database_urls(url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("postgres://u:p%40@one:5432,two:5433/n", "host=one,two&port=5432,5433"),
+        ("postgres://u:p%40@one,two:5433/n", "host=one,two&port=5432,5433"),
+        ("postgres://u:p%40@one,two/n?port=1", "host=one,two&port=1,1"),
+        ("postgres://u:p%40@/n?host=one,two&port=1,2", "host=one,two&port=1,2"),
+        ("postgres://u:p%40@/n?host=one:1&host=two:2", "host=one,two&port=1,2"),
+        ("postgres://u:p%40@/n?host=/run/one,/two", "host=/run/one,/two&port=5432,5432"),
+        ("postgres://u:p%40@/n?host=[::1]:1,two", "host=%5B%3A%3A1%5D,two&port=1,5432"),
+    ],
+)
+@pytest.mark.parametrize("more", ["", "target_session_attrs=read-write"])
+def test_an_address_with_several_hosts_asks_for_the_primary(
+    url: str, hosts: str, more: str
+) -> None:
+    """Both ways to write them come out as one, which asyncpg and psql understand."""
+    given = url + ("&" if "?" in url else "?") * bool(more) + more
+    checked = checks.check_database_url(SecretStr(given)).get_secret_value()
+    assert checked == f"postgresql://u:p%40@/n?target_session_attrs=primary&{hosts}"
+    assert checks.check_database_url(SecretStr(checked)).get_secret_value() == checked
+    asked, *_ = _parse_connect_dsn_and_args(**{**NOTHING, "dsn": checked})
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
     ("url", "hint"),
     [
+        ("postgres://u:secretpw@one,two/n?port=1,2,3", "with a port for each, or none"),
+        ("postgres://u:secretpw@one:x,two/n", "must name hosts like one:5432,two:5432"),
+        ("postgres://u:secretpw@one:0,two/n", "ports from 1 to 65535"),
+        ("postgres://u:secretpw@,two/n", "must name hosts like"),
+        ("postgres://u:secretpw@one/n?host=two", "not both"),
+        (
+            "postgres://u:secretpw@one,two/n?target_session_attrs=standby",
+            "any, primary, read-write",
+        ),
+        ("postgres://secretpw@h/n?channel_binding=require", "must not have channel_binding: this"),
+        ("postgres://h/n?load_balance_hosts=random&sslsni=0", "have load_balance_hosts, sslsni:"),
+        ("postgres://h/n?sslrootcert=system", "must have a file as its sslrootcert"),
         ("mysql://user:secretpw@host/name", "must be an address like"),
         ("secretpw", "must be an address like"),
         ("postgres+psycopg://secretpw@host", "must be an address like"),
@@ -200,3 +243,15 @@ def test_split_list() -> None:
 def _pem() -> str:
     key = ec.generate_private_key(ec.SECP256R1()).public_key()
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def test_what_psql_alone_knows_is_what_asyncpg_would_send_to_the_server() -> None:
+    """Each parameter that is refused by name is one that asyncpg takes for a server's setting."""
+    for name in checks._LIBPQ_ALONE:
+        _, found = _parse_connect_dsn_and_args(**{**NOTHING, "dsn": f"postgres://h/n?{name}=1"})
+        assert name in found.server_settings
+    for name in checks._DATABASE_PARAMETERS - {"application_name"}:
+        value = {"port": "1", "target_session_attrs": "any"}.get(name, "")
+        dsn = f"postgres://h/n?sslmode=disable&{name}={value}" if value else "postgres://h/n"
+        _, found = _parse_connect_dsn_and_args(**{**NOTHING, "dsn": dsn})
+        assert not found.server_settings

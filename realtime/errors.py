@@ -33,6 +33,10 @@ These are reported to a client, by a close code or an error message:
 
     SimulateError                the database is no place to simulate in; the command line says it
 
+These are caught where they are raised:
+
+    DerivedError                 a value of a mapping cannot be worked out; `MappingError` says it
+
 A `TemplateError` is a mistake in the SQL templates, which the tests find.
 """
 

@@ -88,16 +88,48 @@ async def plan(connection: Connection, mapping: PlatformMapping) -> Plan:
     grants = list(dict.fromkeys([*now.grants, *findings.grants]))
     rendered = "\n".join([*findings.functions, render_all(mapping, findings.readings)])
     creation = _creation(mapping, rendered, now, grants)
+    always = _kept_always(creation, now)
     digest = hashlib.sha256(creation.encode()).hexdigest()
-    has_all = len(now.triggers) == creation.count("\nCREATE TRIGGER ")
     tables = [table_name(mapping, key) for key in mapping.tables]
     record = {"digest": digest, "grants": grants, "columns": findings.columns}
     return Plan(
         removal=_removal(now, []),
-        creation=creation + _comments(creation, record),
-        tables=sorted({*tables, *(table for _, table, _ in now.triggers)}),
-        is_done=now.digest == digest and has_all and all(one[2] for one in now.triggers),
+        creation=creation + always + _comments(creation, record),
+        tables=sorted({*tables, *(one.table for one in now.triggers)}),
+        is_done=now.digest == digest and await _has_all(connection, creation, now),
         warnings=findings.warnings,
+    )
+
+
+async def _has_all(connection: Connection, creation: str, now: Attached) -> bool:
+    """Whether each table has its triggers: one may have been renamed, and another have its name."""
+    wanted = _triggers_of(creation)
+    rows = await connection.fetch(
+        "SELECT to_regclass(name)::oid AS oid FROM unnest($1::text[]) AS name",
+        [table for _, table, _ in wanted],
+    )
+    found = sorted((one.table_oid, one.function) for one in now.triggers if one.is_enabled)
+    return len(found) == len(now.triggers) and found == sorted(
+        (row["oid"], function) for (_, _, function), row in zip(wanted, rows, strict=True)
+    )
+
+
+def _triggers_of(script: str) -> list[tuple[str, str, str]]:
+    """The triggers that the script makes: name, table and function of each."""
+    return re.findall(
+        r"^CREATE TRIGGER (\w+) AFTER \w+ ON (.+)$(?:.|\n)*?EXECUTE FUNCTION ([\w.]+)\(",
+        script,
+        re.MULTILINE,
+    )
+
+
+def _kept_always(creation: str, now: Attached) -> str:
+    """What has the triggers fire for replicated rows again, if a platform has set them so."""
+    always = {one.function for one in now.triggers if one.is_always}
+    return "".join(
+        f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name};\n"
+        for name, table, function in _triggers_of(creation)
+        if function in always
     )
 
 
@@ -131,7 +163,7 @@ async def detach(connection: Connection, *, attempts: int = ATTEMPTS) -> int:
 
     async def run() -> int:
         now = await read_attached(connection, None)
-        tables = sorted({table for _, table, _ in now.triggers})
+        tables = sorted({one.table for one in now.triggers})
         await _lock(connection, tables, "ACCESS EXCLUSIVE")
         if removal := _removal(now, now.grants):
             await connection.execute(removal)
@@ -178,7 +210,7 @@ def _function_names(script: str) -> list[str]:
 
 
 def _removal(now: Attached, grants: list[str]) -> str:
-    lines = [f"DROP TRIGGER {name} ON {table};" for name, table, _ in now.triggers]
+    lines = [f"DROP TRIGGER {one.name} ON {one.table};" for one in now.triggers]
     if now.functions:
         # All at once, for some are made of others.
         lines += [f"DROP FUNCTION {', '.join(now.functions)};"]

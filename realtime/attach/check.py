@@ -84,7 +84,7 @@ class Findings:
         warnings: what works, and is probably not meant.
         readings: how values are read that are not simply columns of the reference types.
         functions: the SQL of the functions that these readings call.
-        columns: the columns that are read, by table, as SQL names it.
+        columns: the columns that are read and their types, by table, as SQL names it.
         grants: what the functions' owner lacks, as `privilege ON object`.
     """
 
@@ -92,7 +92,7 @@ class Findings:
     warnings: list[str] = field(default_factory=list)
     readings: dict[tuple[str, str], str] = field(default_factory=dict)
     functions: list[str] = field(default_factory=list)
-    columns: dict[str, list[str]] = field(default_factory=dict)
+    columns: dict[str, dict[str, str]] = field(default_factory=dict)
     grants: list[str] = field(default_factory=list)
 
 
@@ -118,8 +118,12 @@ async def examine(connection: AnyConnection, mapping: PlatformMapping, owner: st
         elif problem := _wrong_table(key, found[key], mapping, owner):
             findings.problems.append(problem)
         else:
-            await _examine_columns(connection, found[key], mapping, findings)
-            await _examine_derived(connection, key, mapping, findings)
+            columns = await _examine_columns(connection, found[key], mapping, findings)
+            names = [*mapping.tables[key].columns.values()]
+            names += await _examine_derived(connection, key, mapping, findings)
+            findings.columns[table_name(mapping, key)] = {
+                name: columns[name]["type"] for name in sorted(set(names)) if name in columns
+            }
             findings.warnings += _not_seen(key, found[key], mapping, owner)
     findings.grants += _grants(mapping, list(found.values()))
     findings.grants += await _lookup_grants(connection, mapping, owner)
@@ -166,7 +170,8 @@ def _not_seen(key: str, row: Any, mapping: PlatformMapping, owner: str) -> Itera
 
 async def _examine_columns(
     connection: AnyConnection, row: Any, mapping: PlatformMapping, findings: Findings
-) -> None:
+) -> dict[str, Any]:
+    """Look at the columns that are named. Returns all that the table has."""
     key = row["key"]
     columns = {one["attname"]: one for one in await connection.fetch(_COLUMNS, row["oid"])}
     for word, name in mapping.tables[key].columns.items():
@@ -180,8 +185,6 @@ async def _examine_columns(
             findings.problems.append(problem)
         elif reading := _reading(COLUMNS[key][word].kind, column):
             findings.readings[key, word] = reading
-    names = findings.columns.setdefault(table_name(mapping, key), [])
-    names += sorted(set(mapping.tables[key].columns.values()))
     if key == "bots" and mapping.is_untold_given:
         missing = [name for name in mapping.untold if name not in columns]
         findings.problems += [
@@ -191,12 +194,14 @@ async def _examine_columns(
     unique = [set(one[0]) for one in await connection.fetch(_UNIQUE, row["oid"])]
     findings.problems += _not_unique(key, mapping, unique)
     findings.warnings += _doubtful(key, mapping, unique)
+    return columns
 
 
 async def _examine_derived(
     connection: AnyConnection, key: str, mapping: PlatformMapping, findings: Findings
-) -> None:
-    read = findings.columns.setdefault(table_name(mapping, key), [])
+) -> list[str]:
+    """Look at the values that no column has. Returns the columns that they read."""
+    read: list[str] = []
     for word in mapping.tables[key].derived:
         try:
             async with worked_out(connection, mapping, key, word) as derived:
@@ -215,7 +220,8 @@ async def _examine_derived(
             f"CASE WHEN {{}}.{there} IS NOT NULL THEN {reading.replace('{}', derived.reading)} END"
         )
         findings.functions += [derived.function] if derived.function else []
-        read += [name for name in derived.columns if name not in read]
+        read += derived.columns
+    return read
 
 
 def _no_column(key: str, word: str, name: str, mapping: PlatformMapping) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from realtime.errors import CommandError
 
@@ -49,7 +49,8 @@ SELECT g FROM unnest($1::text[]) WITH ORDINALITY AS u (g, number)
 """
 _TRIGGERS: Final = """
 SELECT quote_ident(t.tgname) AS name, format('%I.%I', n.nspname, c.relname) AS relation,
-       t.tgenabled = 'O' AS is_enabled
+       t.tgrelid AS relation_oid, t.tgfoid::regproc::text AS function,
+       t.tgenabled IN ('O', 'A') AS is_enabled, t.tgenabled = 'A' AS is_always
   FROM pg_trigger AS t
   JOIN pg_class AS c ON c.oid = t.tgrelid
   JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -62,6 +63,22 @@ class AttachError(CommandError):
     """Nothing was changed; the text says why, and what to do."""
 
 
+class Trigger(NamedTuple):
+    """One of ours on a table of the platform.
+
+    Attributes:
+        name, table: in SQL's spelling.
+        is_always: whether it fires for replicated rows, too (`ENABLE ALWAYS`).
+    """
+
+    name: str
+    table: str
+    table_oid: int
+    function: str
+    is_enabled: bool
+    is_always: bool
+
+
 @dataclass(frozen=True)
 class Attached:
     """What of ours is in the database now.
@@ -69,7 +86,6 @@ class Attached:
     Attributes:
         digest: of the SQL that the last run ended with; None where there was none.
         grants: what that run gave the owner, as far as it is there to be taken back.
-        triggers: as (name, table, whether it is enabled), in SQL's spelling.
         owner: who owns the schema's objects, and whom the functions run as.
         has_this_core: whether the log has what this release's functions call.
     """
@@ -77,7 +93,7 @@ class Attached:
     digest: str | None
     grants: list[str]
     functions: list[str]
-    triggers: list[tuple[str, str, bool]]
+    triggers: list[Trigger]
     owner: str
     us: str
     has_this_core: bool
@@ -108,20 +124,20 @@ async def read_attached(connection: AnyConnection, server_role: str | None) -> A
         raise AttachError(f"server_role: there is no role {server_role}")
     ours = await connection.fetch(_OURS, MADE_BY)
     triggers = await connection.fetch(_TRIGGERS, [row["oid"] for row in ours])
-    record = _record(state["comment"] if is_attached else None)
+    record = read_record(state["comment"] if is_attached else None)
     grants = [one for one in record.get("grants", []) if _GRANT.fullmatch(str(one))]
     return Attached(
         digest=record.get("digest"),
         grants=[row["g"] for row in await connection.fetch(_STILL_THERE, grants)],
         functions=[row["name"] for row in ours],
-        triggers=[(row["name"], row["relation"], row["is_enabled"]) for row in triggers],
+        triggers=[Trigger(*row) for row in triggers],
         owner=state["owner"],
         us=state["us"],
         has_this_core=state["has_this_core"],
     )
 
 
-def _record(comment: str | None) -> dict[str, Any]:
+def read_record(comment: str | None) -> dict[str, Any]:
     """What the last run wrote down, in the comment on `relay.authorize`."""
     text = (comment or "").partition("\n")[2]
     found: dict[str, Any] = json.loads(text) if text else {}

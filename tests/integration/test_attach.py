@@ -718,3 +718,34 @@ async def test_json_that_jsonb_cannot_hold(adopted: Adopted) -> None:
     )
     assert "settings" in made
     assert "api_key" not in made
+
+
+@pytest.mark.gen_test
+async def test_a_table_in_the_place_of_another_gets_the_triggers(adopted: Adopted) -> None:
+    """After a swap by renaming; the table that was put away has none any more."""
+    await apply(adopted.connection, adopted_mapping())
+    await adopted.execute(
+        "CREATE TABLE messages_new (LIKE messages INCLUDING ALL);"
+        " ALTER TABLE messages RENAME TO messages_old;"
+        " ALTER TABLE messages_new RENAME TO messages"
+    )
+    assert not (await plan(adopted.connection, adopted_mapping())).is_done
+    await apply(adopted.connection, adopted_mapping())
+    rows = await adopted.connection.fetch(
+        "SELECT tgrelid::regclass::text AS table FROM pg_trigger"
+        " WHERE tgname LIKE 'relay%' AND tgrelid::regclass::text LIKE 'messages%'"
+    )
+    assert [row["table"] for row in rows] == ["messages"] * 3
+
+
+@pytest.mark.gen_test
+async def test_triggers_for_replicated_rows_stay_that(adopted: Adopted) -> None:
+    """`ENABLE ALWAYS` is the platform's own choice, and kept when the triggers are made anew."""
+    await apply(adopted.connection, adopted_mapping())
+    await adopted.execute("ALTER TABLE messages ENABLE ALWAYS TRIGGER relay_insert")
+    assert (await plan(adopted.connection, adopted_mapping())).is_done
+    await apply(adopted.connection, changed("[messages]\nrole = false"))
+    rows = await adopted.connection.fetch(
+        "SELECT tgrelid::regclass::text, tgname FROM pg_trigger WHERE tgenabled = 'A'"
+    )
+    assert [tuple(row) for row in rows] == [("messages", "relay_insert")]

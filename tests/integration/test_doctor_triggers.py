@@ -176,3 +176,41 @@ async def test_a_platforms_own_tables(core_database: str) -> None:
         Level.PROBLEM, "triggers", there, "public.bot_permissions has no trigger for TRUNCATE"
     )
     await own.connection.close(timeout=LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("how", "parts"),
+    [
+        ("ALTER TABLE messages DROP content", "public.messages has lost its column content"),
+        ("ALTER TABLE messages RENAME user_id TO author", "has lost its column user_id"),
+        ("ALTER TABLE documents RENAME TO files", "the table public.documents is gone"),
+        (
+            "ALTER TABLE messages ALTER content TYPE json USING NULL",
+            "public.messages.content was text and is json now",
+        ),
+        (
+            "ALTER TABLE messages RENAME TO old; CREATE TABLE messages (LIKE old INCLUDING ALL)",
+            "public.messages has none of our triggers",
+        ),
+    ],
+)
+@pytest.mark.gen_test
+async def test_tables_that_no_longer_fit(core_database: str, how: str, parts: str) -> None:
+    """A writer would be the first to notice. What was attached is written down."""
+    own = await Platform.connect(core_database)
+    try:
+        await own.execute(SCHEMA)
+        await apply(own.connection, mapping())
+        await finds(Level.FINE, "columns", deployment(core_database))
+        await own.execute(how)
+        await finds(Level.PROBLEM, "columns", deployment(core_database), parts, "run bin/attach")
+    finally:
+        await own.connection.close(timeout=LIMIT)
+
+
+@pytest.mark.gen_test
+async def test_the_reference_tables_without_a_column(database: str, platform: Platform) -> None:
+    """They fit, until somebody drops what a function reads."""
+    await finds(Level.FINE, "columns", deployment(database))
+    await platform.execute("ALTER TABLE documents DROP filename")
+    await finds(Level.PROBLEM, "columns", deployment(database), "lost its column filename")

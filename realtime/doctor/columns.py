@@ -1,0 +1,93 @@
+"""Whether the tables still are what the triggers were made for: names, columns and their types.
+
+PostgreSQL does not look into a trigger function when a column is dropped. So the first to notice is
+a writer, whose statement fails. `bin/attach` wrote down what the functions read; of the reference
+tables the default mapping says it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from realtime.attach.mapping import read_mapping
+from realtime.attach.state import MADE_BY, read_record
+from realtime.attach.templates import table_name
+from realtime.doctor.deployment import Deployment
+from realtime.doctor.report import Finding, fine, problem
+from realtime.doctor.triggers import TRIGGERS
+
+_COMMENT: Final = """
+SELECT obj_description(to_regprocedure('relay.authorize(uuid,uuid)'), 'pg_proc')
+"""
+_COLUMNS: Final = """
+SELECT to_regclass($1) IS NOT NULL AS is_there,
+       array(SELECT a.attname::text FROM pg_attribute AS a
+              WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
+              ORDER BY a.attnum) AS names,
+       array(SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute AS a
+              WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
+              ORDER BY a.attnum) AS types
+"""
+_WITHOUT: Final = f"""
+SELECT asked.oid IS NOT NULL
+       AND NOT EXISTS (SELECT FROM ({TRIGGERS}) AS ours WHERE ours.tgrelid = asked.oid) AS has_none
+  FROM unnest($1::text[]) WITH ORDINALITY AS given (name, number),
+       LATERAL (SELECT to_regclass(given.name) AS oid) AS asked
+ ORDER BY given.number
+"""
+AGAIN: Final = (
+    "run bin/attach with your mapping, corrected where it names what is gone, and --apply"
+)
+
+Columns = Mapping[str, Mapping[str, str | None]]
+"""By table, the columns that the functions read, and their types where these are known."""
+
+
+async def columns(deployment: Deployment) -> Sequence[Finding]:
+    """Look for each column that a function reads, and for each table its triggers."""
+    async with deployment.connect() as connection:
+        comment = await connection.fetchval(_COMMENT) or ""
+        is_attached = comment.startswith(MADE_BY)
+        wanted = read_record(comment).get("columns", {}) if is_attached else _reference()
+        rows = [await connection.fetchrow(_COLUMNS, table) for table in wanted]
+        bare = [row["has_none"] for row in await connection.fetch(_WITHOUT, list(wanted))]
+    there = {
+        table: dict(zip(row["names"], row["types"], strict=True)) if row["is_there"] else None
+        for table, row in zip(wanted, rows, strict=True)
+        if row
+    }
+    if not is_attached and not any(there.values()):
+        return [fine("no tables are attached")]
+    found = [problem(said, AGAIN) for said in _misfits(wanted, there)]
+    found += [
+        problem(
+            f"{table} has none of our triggers: it took the place of the table that has them",
+            AGAIN,
+        )
+        for table, has_none in zip(wanted, bare, strict=True)
+        if has_none
+    ]
+    return found or [fine(f"{len(wanted)} tables are as the triggers need them")]
+
+
+def _reference() -> Columns:
+    """The reference tables, of whose columns the migration says the types."""
+    mapping = read_mapping()
+    return {
+        table_name(mapping, key): dict.fromkeys(table.columns.values())
+        for key, table in mapping.tables.items()
+    }
+
+
+def _misfits(wanted: Columns, there: Mapping[str, Mapping[str, str] | None]) -> Iterator[str]:
+    for table, names in wanted.items():
+        found = there[table]
+        if found is None:
+            yield f"the table {table} is gone, or has another name"
+            continue
+        for name, of_type in names.items():
+            if name not in found:
+                yield f"{table} has lost its column {name}: what writes to it fails"
+            elif of_type not in (None, found[name]):
+                yield f"{table}.{name} was {of_type} and is {found[name]} now: what writes may fail"

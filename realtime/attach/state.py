@@ -63,7 +63,7 @@ class AttachError(CommandError):
     """Nothing was changed; the text says why, and what to do."""
 
 
-class Trigger(NamedTuple):
+class AttachedTrigger(NamedTuple):
     """One of ours on a table of the platform.
 
     Attributes:
@@ -93,7 +93,7 @@ class Attached:
     digest: str | None
     grants: list[str]
     functions: list[str]
-    triggers: list[Trigger]
+    triggers: list[AttachedTrigger]
     owner: str
     us: str
     has_this_core: bool
@@ -130,7 +130,7 @@ async def read_attached(connection: AnyConnection, server_role: str | None) -> A
         digest=record.get("digest"),
         grants=[row["g"] for row in await connection.fetch(_STILL_THERE, grants)],
         functions=[row["name"] for row in ours],
-        triggers=[Trigger(*row) for row in triggers],
+        triggers=[AttachedTrigger(*row) for row in triggers],
         owner=state["owner"],
         us=state["us"],
         has_this_core=state["has_this_core"],

@@ -26,7 +26,10 @@ def command() -> None:
     """
     from realtime.config.settings import Settings
 
-    settings = Settings.from_environ(environment())
+    environ = environment()
+    settings = Settings.from_environ(environ)
+    for misspelling in Settings.misspelt(environ):
+        click.echo(f"serve: {misspelling}", err=True)
 
     from realtime.runtime.launch import become_supervisor
 

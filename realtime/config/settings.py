@@ -39,6 +39,7 @@ from realtime.config.checks import (
     check_secret,
     split_list,
 )
+from realtime.config.spelling import Misspelling, misspellings
 from realtime.errors import CommandError
 
 
@@ -230,6 +231,11 @@ class Settings(BaseModel):
         except PydanticError as error:
             # Not chained: what pydantic says holds the value.
             raise SettingsError(_explain(error.errors(include_input=False)[0])) from None
+
+    @classmethod
+    def misspelt(cls, environ: Mapping[str, str]) -> list[Misspelling]:
+        """The names in an environment that were probably meant for settings."""
+        return misspellings(environ, [name.upper() for name in cls.model_fields])
 
     @model_validator(mode="before")
     @classmethod

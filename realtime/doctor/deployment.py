@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from realtime.config.settings import Settings, SettingsError
+from realtime.config.spelling import Misspelling
 from realtime.postgres.pool import connect_command
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Deployment:
 
     settings: Settings
     complaint: str
+    misspelt: list[Misspelling]
     clock: Callable[[], float]
     open_files: int
 
@@ -59,7 +61,7 @@ class Deployment:
             complaint = str(error)
             given = {name: environ[name] for name in _DATABASE_SETTINGS if name in environ}
             settings = Settings.from_environ(_NO_KEY | given)
-        return cls(settings, complaint, clock, open_files)
+        return cls(settings, complaint, Settings.misspelt(environ), clock, open_files)
 
     @property
     def dsn(self) -> str:

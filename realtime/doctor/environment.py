@@ -28,7 +28,10 @@ async def settings(deployment: Deployment) -> Sequence[Finding]:
                 "set it where the server gets its environment; the README's table has them all",
             )
         ]
-    return [fine("every setting can be used")]
+    return [
+        warning(str(one), f"rename {one.given} to {one.meant}, or remove it")
+        for one in deployment.misspelt
+    ] or [fine("every setting can be used")]
 
 
 async def token_keys(deployment: Deployment) -> Sequence[Finding]:

@@ -86,6 +86,12 @@ def test_a_wrong_setting_is_a_problem_and_does_not_end_the_checkup(
     assert there.dsn == DSN
 
 
+def test_a_misspelt_setting_is_a_warning() -> None:
+    """It has no effect, and the server does not fail for it."""
+    there = deployment(DSN, MAX_CONECTIONS="5")
+    check(Level.WARNING, "settings", there, "MAX_CONECTIONS is no set", "to MAX_CONNECTIONS")
+
+
 def test_without_a_database_there_is_nothing_to_look_at() -> None:
     """The line names the variable."""
     with pytest.raises(SettingsError, match="DATABASE_URL"):

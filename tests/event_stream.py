@@ -27,7 +27,10 @@ class Block(NamedTuple):
 
 
 class EventStream:
-    """One answer: its head, everything that arrived, in order, and whether it has ended."""
+    """One answer: its head, everything that arrived, in order, and whether it has ended.
+
+    It reads no chunks, which this server does not send.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer

@@ -111,6 +111,11 @@ class SocketSink(WebSocketSink):
             self._turn = asyncio.Lock()
         return self._turn
 
+    @property
+    def is_within_message(self) -> bool:
+        """Whether a message is begun of which parts are still to come."""
+        return self._behind is not None
+
     def send_part(self, part: Message, *, is_first: bool, is_last: bool) -> None:
         """Send a part of one message. Whatever else is sent meanwhile comes after its last part."""
         self._take_back()

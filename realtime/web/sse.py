@@ -128,11 +128,18 @@ class EventStream:
             return
         # It is the last that is sent, and must find room behind what waits.
         self.stream.max_waiting = None
-        last = self._close_event(code, reason) if self._has_begun else self._refusal(code, reason)
+        last = self._last_words(code, reason)
         self._limit = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.drop)
         self._room.add_closing(self)
         self.stream.write(last)
         self.stream.end_output()
+
+    def _last_words(self, code: int, reason: str) -> bytes:
+        if not self._has_begun:
+            return self._refusal(code, reason)
+        if self._conversation.is_within_message:
+            return b""  # the client discards what it has of the message
+        return self._close_event(code, reason)
 
     def _close_event(self, code: int, reason: str) -> bytes:
         retry = self._retry() if code in _COMES_BACK else b""
@@ -159,9 +166,8 @@ class EventStream:
 
 def _head(status: HTTPStatus, headers: Mapping[str, str]) -> bytes:
     fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"HTTP/1.1 {status} {status.phrase}\r\n{fields}Connection: close\r\n\r\n".encode(
-        "latin-1"
-    )
+    head = f"HTTP/1.1 {status} {status.phrase}\r\n{fields}Connection: close\r\n\r\n"
+    return head.encode("latin-1")
 
 
 def _give_up_after(connection: socket.socket, seconds: float) -> None:
@@ -180,6 +186,11 @@ class EventConversation(Conversation):
 
     def _make_sink(self, stream: ClientStream) -> SocketSink:
         return EventSink(stream, self._on_close)
+
+    @property
+    def is_within_message(self) -> bool:
+        """Whether a message is begun that is not sent completely."""
+        return self._sink.is_within_message
 
     def _establish(self, *told: Any) -> None:
         self._sink.send(self._connection.head())

@@ -257,6 +257,27 @@ async def test_a_drain_tells_clients_when_to_come_back(
 
 
 @pytest.mark.gen_test
+async def test_a_message_that_is_cut_is_no_event(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """A client that takes nothing is ended in the middle of one, and told nothing within it."""
+    server = await start_server(intervals=Intervals(replay=0.3))
+    first = await server.events(f"chat/{world.bot}", world.guest)
+    cursor = (await first.next("connection_established"))["data"]["cursor"]
+    first.close()
+    await eventually(lambda: server.server.hub.open_count == 0)
+    await say(platform, world, "small", "x" * 20_000_000)
+    slow = await server.events(f"chat/{world.bot}", world.guest, cursor=cursor)
+    slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await eventually(lambda: server.server.hub.open_count == 0)
+    slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
+    assert await slow.ended() is None
+    assert contents(slow) == ["small"]
+    assert slow.last_event_id == ""
+    assert "xxx" in slow.text
+
+
+@pytest.mark.gen_test
 async def test_who_leaves_takes_no_room(server: RunningServer, world: World) -> None:
     """It is noticed at once, though nothing is sent."""
     events = await server.events(f"chat/{world.bot}", world.guest)

@@ -190,7 +190,9 @@ class Server:
         self.web.status.is_draining = True
         leaving = [one for one in self.hub if one.is_socket]
         delay = min(self._drain_seconds / max(len(leaving), 1), self._intervals.drain_step)
-        message = going_away(await self._retry_after(delay * len(leaving), is_replaced))
+        retry_after = await self._retry_after(delay * len(leaving), is_replaced)
+        self.web.status.retry_after = retry_after
+        message = going_away(retry_after)
         for subscriber in leaving:
             if subscriber.is_joined:
                 subscriber.tell(message)

@@ -97,8 +97,7 @@ class EventStream:
     ) -> None:
         self.stream = ClientStream(connection, services.settings.send_buffer_bytes)
         self._conversation = conversation
-        self._room = services.room
-        self._random = services.random
+        self._services = services
         self._headers = headers
         self._has_begun = False
         self._limit: asyncio.TimerHandle | None = None
@@ -120,7 +119,8 @@ class EventStream:
     def _retry(self) -> bytes:
         """How long the client should wait before it comes back, in milliseconds."""
         least, most = RETRY_SECONDS
-        return b"retry: %d\n" % (1000 * (least + (most - least) * self._random()))
+        spread = least + (most - least) * self._services.random()
+        return b"retry: %d\n" % (1000 * (self._services.status.retry_after + spread))
 
     def send_close(self, code: int, reason: str) -> None:
         """End the answer: with an event that says why, or with a refusal."""
@@ -130,7 +130,7 @@ class EventStream:
         self.stream.max_waiting = None
         last = self._last_words(code, reason)
         self._limit = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.drop)
-        self._room.add_closing(self)
+        self._services.room.add_closing(self)
         self.stream.write(last)
         self.stream.end_output()
 
@@ -159,7 +159,7 @@ class EventStream:
     def connection_lost(self) -> None:
         if self._limit is not None:
             self._limit.cancel()
-        self._room.remove(self)
+        self._services.room.remove(self)
         # An HTTP client has no other way to say that it leaves.
         self._conversation.on_ws_connection_close(CloseCode.NORMAL)
 

@@ -36,6 +36,8 @@ class Status:
         self.port = port
         self.is_draining = False
         """Whether the process has been told to stop."""
+        self.retry_after = 0.0
+        """How many seconds a client should wait before it returns, once that is so."""
         self._listener = listener
         self._reader = reader
         self.files = files

@@ -10,7 +10,7 @@ from tornado.web import Application, RequestHandler, StaticFileHandler
 from realtime.installation import JAVASCRIPT_CLIENT
 from realtime.log_line import LogLine
 from realtime.web import endpoints, metrics
-from realtime.web.handlers import CarefulHandler, NotFoundHandler, log
+from realtime.web.handlers import CarefulHandler, NotFoundHandler, log, logged_path
 from realtime.web.presence import PresenceHandler
 from realtime.web.services import Services
 from realtime.web.sockets import SocketHandler, Sockets
@@ -92,6 +92,10 @@ def log_request(handler: RequestHandler) -> None:
     log.log(
         logging.INFO if is_news else logging.DEBUG,
         LogLine(
-            "request_answered", method=request.method, path=request.path, status=status, ms=took
+            "request_answered",
+            method=request.method,
+            path=logged_path(request.path),
+            status=status,
+            ms=took,
         ),
     )

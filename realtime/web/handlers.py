@@ -5,6 +5,7 @@ Tornado's own log of a failed request has the whole address in it, and with it t
 
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -28,6 +29,7 @@ log = logging.getLogger("realtime.http")
 ALLOWED_HEADERS = "Authorization, Content-Type, Last-Event-ID"
 """The headers that a page's script may send."""
 RETRY_AFTER_SECONDS = "2"
+_TOKEN = re.compile(r"eyJ[^/]*")  # how the head of every JSON Web Token begins
 _STATUSES: Mapping[int, HTTPStatus] = {
     CloseCode.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
     CloseCode.ACCESS_DENIED: HTTPStatus.FORBIDDEN,
@@ -50,6 +52,11 @@ def refusal_headers(status: int) -> dict[str, str]:
             return {"Retry-After": RETRY_AFTER_SECONDS}
         case _:
             return {}
+
+
+def logged_path(path: str) -> str:
+    """The path of a request for the log; who leaves out the question mark has a token in it."""
+    return _TOKEN.sub("...", path)
 
 
 class CarefulHandler(RequestHandler):
@@ -76,7 +83,8 @@ class CarefulHandler(RequestHandler):
             return  # the request's own line in the log has the status
         failed = (typ, value, tb) if typ is not None and value is not None else None
         log.error(
-            LogLine("request_failed", method=request.method, path=request.path), exc_info=failed
+            LogLine("request_failed", method=request.method, path=logged_path(request.path)),
+            exc_info=failed,
         )
 
 

@@ -232,10 +232,11 @@ def take_over(stream: IOStream) -> tuple[socket.socket | None, bytes]:
     if stream.closed():
         return None, b""
     early = asyncio.ensure_future(stream.read_bytes(MAX_EARLY_BYTES, partial=True))
+    early.add_done_callback(asyncio.Future.exception)  # that nothing came is no error
+    if stream.closed():  # reading has shown that the client is gone
+        return None, b""
     connection = stream.socket.dup()
     connection.setblocking(False)
     stream.close()
-    if early.done() and early.exception() is None:
-        return connection, early.result()
-    early.add_done_callback(asyncio.Future.exception)  # that nothing came is no error
-    return connection, b""
+    is_read = early.done() and early.exception() is None
+    return connection, early.result() if is_read else b""

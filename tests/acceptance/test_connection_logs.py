@@ -7,11 +7,12 @@ import logging
 from typing import Any
 
 import pytest
+from tornado.httpclient import AsyncHTTPClient
 
 from realtime.runtime.logging import JsonFormatter
 from tests.clients import Socket
 from tests.platform import Platform
-from tests.serving import RunningServer, StartServer, World
+from tests.serving import RunningServer, StartServer, World, token
 from tests.waiting import eventually
 
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -101,3 +102,16 @@ async def test_a_subject_of_the_other_kind_names_the_setting(
         'id sub="no UUID"',
         'username sub="a UUID"',
     ]
+
+
+@pytest.mark.gen_test
+async def test_a_token_in_the_path_is_not_told(
+    server: RunningServer, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who leaves out the question mark is refused, and asks for a bot of that name."""
+    caplog.set_level(logging.INFO)
+    address = f"http://{server.base}/api/ws/presence/{world.bot}&token={token(world.guest)}"
+    answer = await AsyncHTTPClient().fetch(address, raise_error=False)
+    assert answer.code == 401
+    assert f"/api/ws/presence/{world.bot}&token=..." in caplog.text
+    assert "eyJ" not in caplog.text

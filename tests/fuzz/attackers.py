@@ -24,6 +24,7 @@ Attack = Callable[[Target, random.Random], Awaitable[None]]
 KINDS: Final[Mapping[str, Attack]] = MappingProxyType(
     {
         "http": network.requests,
+        "events": network.events,
         "frames": network.frames,
         "messages": network.messages,
         "cursors": credentials.cursors,

@@ -13,7 +13,7 @@ from typing import Any
 from tests.commands import SECRET
 from tests.fuzz.mutation import any_json, mutate_text
 from tests.fuzz.target import Target, token
-from tests.fuzz.wire import Forgery, Line
+from tests.fuzz.wire import Forgery, Line, handshake, request
 
 CLAIMS = ("sub", "exp", "nbf", "iat", "aud", "iss", "type", "admin", "jti")
 
@@ -24,7 +24,11 @@ async def cursors(target: Target, chance: random.Random) -> None:
     bot = chance.choice((target.world.bot, target.world.good_bot))
     genuine = target.cursors.get(bot)
     asked = _changed(genuine, target, bot, chance) if genuine else ""
-    data = await _come_in(target, f"/api/ws/chat/{bot}", token=token(user), cursor=asked)
+    if asked.isascii() and asked.isprintable() and chance.random() < 0.5:
+        asked = asked.strip(" ")
+        data = await _follow(target, bot, user, asked)
+    else:
+        data = await _come_in(target, f"/api/ws/chat/{bot}", token=token(user), cursor=asked)
     if data is None:
         return
     if data.get("recovered") is True and asked != genuine:
@@ -76,8 +80,18 @@ def _encoded(data: bytes) -> bytes:
 
 async def _come_in(target: Target, path: str, **query: str) -> dict[str, Any] | None:
     """What the server says when it lets us in; None: it does not."""
+    return await _ask(target, handshake(path, **query))
+
+
+async def _follow(target: Target, bot: str, user: str, cursor: str) -> dict[str, Any] | None:
+    """The same over HTTP, with the cursor in the header of a browser that comes back."""
+    path, came_back = f"/api/sse/chat/{bot}", f"Last-Event-ID: {cursor}"
+    return await _ask(target, request(path, came_back, token=token(user)))
+
+
+async def _ask(target: Target, asked: bytes) -> dict[str, Any] | None:
     line = await Line.open(target.port)
     try:
-        return await line.come_in(path, **query)
+        return await line.ask(asked)
     finally:
         await line.hang_up()

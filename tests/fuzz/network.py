@@ -19,11 +19,13 @@ from tests.fuzz.wire import (
     frame,
     handshake,
     refuse_errors,
+    request,
 )
 
 PATHS = (
     *("/", "/api/health", "/api/ready", "/api/ws/stats", "/api/ws/connections", "/metrics"),
     *("/static/realtime.js", "/api/ws/figures", "/api/ws/presence/x"),
+    *("/api/sse/notifications", "/api/sse/chat/x"),
     *("/api/ws/notifications", "/api/ws/chat/x", "*"),
 )
 METHODS = (
@@ -57,6 +59,7 @@ HEADERS = (
     *("Authorization: Bearer x", "Authorization: Basic \xff", "Range: bytes=9-1", "Cookie: a=\0"),
     *('If-None-Match: "\xff', "Accept-Encoding: gzip", " folded: line", "no colon", ": no name"),
     *("Sec-WebSocket-Extensions: permessage-deflate", "Sec-WebSocket-Protocol: bearer,,\xff"),
+    *("Last-Event-ID: \xff", "Last-Event-ID: 1", "Accept: text/event-stream"),
     *("X-Forwarded-For: \xff, 1", "A: " + "b" * 9000, "\0: \0"),
 )
 CLOSE_CODES = (
@@ -100,6 +103,27 @@ def _request(chance: random.Random) -> bytes:
     head = "\r\n".join([line, "Host: a", *headers]).encode("latin-1") + b"\r\n\r\n"
     bodies = (b"", b"", b"hello", b"5\r\nhello\r\n0\r\n\r\n", b"fffffffff\r\n", b"x" * 200_000)
     return head + chance.choice(bodies)
+
+
+async def events(target: Target, chance: random.Random) -> None:
+    """Events over HTTP, asked for rightly or nearly, and what is said after the request."""
+    lines = [chance.choice(HEADERS) for _ in range(chance.choice((0, 0, 2)))]
+    path = chance.choice((f"/api/sse/chat/{target.world.bot}", "/api/sse/notifications"))
+    asked = request(path, *lines, token=token(target.guest(chance)), presence="true", cursor="")
+    if chance.random() < 0.3:
+        asked = mutate(asked, chance)
+    line = await Line.open(target.port)
+    try:
+        await line.send(asked)
+        if chance.random() < 0.5:
+            refuse_errors(await line.receive(chance.choice((0.05, 0.2))))
+        more = (b"", b"\r\n", asked, chance.randbytes(1000), b"x" * 200_000)
+        await line.send(chance.choice(more))
+        refuse_errors(await line.receive(chance.choice((0.0, 0.05, 0.2))))
+    except ConnectionError:
+        pass  # closed already, as it should be
+    finally:
+        await line.hang_up()
 
 
 async def frames(target: Target, chance: random.Random) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,6 +18,8 @@ ANSWER_SECONDS = 0.5
 GREETING_SECONDS = 10.0
 MOST_BYTES = 1_000_000
 _HOST = "127.0.0.1"
+_LETS_IN = (b"HTTP/1.1 101", b"HTTP/1.1 200")
+_GREETING_EVENT = re.compile(rb'^data: (\{"type":"connection_established".*\})\n\n', re.MULTILINE)
 
 
 class Finding(Exception):
@@ -28,16 +31,23 @@ class Forgery(Finding):
 
 
 def handshake(path: str, **query: str) -> bytes:
-    """A good handshake. The query is quoted, so that its values may be anything."""
+    """A good handshake."""
+    lines = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
+    return request(path, *lines, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", **query)
+
+
+def request(path: str, *lines: str, **query: str) -> bytes:
+    """A GET. The query is quoted, so that its values may be anything.
+
+    Args:
+        lines: of the head, beside `Host`.
+    """
     asked = "&".join(
         f"{name}={quote(value, safe='', encoding='latin-1', errors='replace')}"
         for name, value in query.items()
     )
-    return (
-        f"GET {path}?{asked} HTTP/1.1\r\nHost: {_HOST}\r\nUpgrade: websocket\r\n"
-        "Connection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-        "Sec-WebSocket-Version: 13\r\n\r\n"
-    ).encode("latin-1")
+    head = [f"GET {path}?{asked} HTTP/1.1", f"Host: {_HOST}", *lines]
+    return ("\r\n".join(head) + "\r\n\r\n").encode("latin-1")
 
 
 def frame(
@@ -105,7 +115,11 @@ class Line:
         Raises:
             Finding: the server says that it met an error of its own.
         """
-        await self.send(handshake(path, **query))
+        return await self.ask(handshake(path, **query))
+
+    async def ask(self, request: bytes) -> dict[str, Any] | None:
+        """As `come_in`, with any request that lets one in."""
+        await self.send(request)
         answer = await self.receive(GREETING_SECONDS, until=_is_decided)
         refuse_errors(answer)
         return greeting(answer)
@@ -136,6 +150,8 @@ def refuse_errors(answer: bytes) -> None:
     """
     if answer.startswith(b"HTTP/1.1 500"):
         raise Finding(f"answered {answer[:60]!r}")
+    if b'event: close\ndata: {"code": 1011' in answer:
+        raise Finding("ended the events with 1011")
     payload = _close_payload(answer)
     # A client's own 1011 comes back as an echo, which has no words.
     if payload[:2] == INTERNAL_ERROR and payload[2:]:
@@ -146,7 +162,7 @@ def _is_decided(answer: bytes) -> bool:
     """Whether the server has let us in, or refused to."""
     if b"\r\n\r\n" not in answer:
         return False
-    is_refused = not answer.startswith(b"HTTP/1.1 101") or close_code(answer) is not None
+    is_refused = not answer.startswith(_LETS_IN) or close_code(answer) is not None
     return is_refused or greeting(answer) is not None
 
 
@@ -179,10 +195,11 @@ def _close_payload(answer: bytes) -> bytes:
 
 def greeting(answer: bytes) -> dict[str, Any] | None:
     """The data of `connection_established`; None: the server did not let us in."""
-    if not answer.startswith(b"HTTP/1.1 101"):
+    if not answer.startswith(_LETS_IN):
         return None
-    for opcode, payload in frames_of(answer):
+    for opcode, payload in frames_of(answer) if answer.startswith(b"HTTP/1.1 101") else ():
         if opcode == TEXT and b'"connection_established"' in payload:
             data: dict[str, Any] = json.loads(payload)["data"]
             return data
-    return None
+    event = _GREETING_EVENT.search(answer)
+    return dict(json.loads(event[1])["data"]) if event else None

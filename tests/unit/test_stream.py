@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from tornado.iostream import IOStream
 
-from realtime.web.stream import PARTS_AT_ONCE, BufferFull, ClientStream
+from realtime.web.stream import PARTS_AT_ONCE, BufferFull, ClientStream, take_over
 from tests.waiting import LIMIT, eventually
 
 MUCH = 1_000_000
@@ -137,3 +138,12 @@ async def test_what_is_not_read_waits() -> None:
         assert told.data == b""
         stream.resume_reading()
         await eventually(lambda: told.data == b"later")
+
+
+@pytest.mark.gen_test
+async def test_a_connection_that_is_over_is_not_taken_over() -> None:
+    """Though Tornado has not noticed yet: it does when it reads."""
+    ours, theirs = socket.socketpair()
+    stream = IOStream(ours)
+    theirs.close()
+    assert take_over(stream) == (None, b"")

@@ -71,7 +71,7 @@ _CREATE = re.compile(
 )
 
 
-class Trigger(NamedTuple):
+class WantedTrigger(NamedTuple):
     """One that a kind of table must have: users, bots, messages and so on, whatever their names."""
 
     kind: str
@@ -79,10 +79,10 @@ class Trigger(NamedTuple):
     function: str
 
 
-def wanted_triggers() -> Sequence[Trigger]:
+def wanted_triggers() -> Sequence[WantedTrigger]:
     """What the migrations create, and bin/attach likewise."""
     return [
-        Trigger(kind, event, function)
+        WantedTrigger(kind, event, function)
         for path in sorted(TEMPLATES.glob("*.sql"))
         for event, kind, function in _CREATE.findall(path.read_text("utf-8"))
     ]
@@ -117,7 +117,7 @@ async def triggers(deployment: Deployment) -> Sequence[Finding]:
 
 
 def _missing(
-    called: Collection[tuple[str, str, str]], wanted: Collection[Trigger]
+    called: Collection[tuple[str, str, str]], wanted: Collection[WantedTrigger]
 ) -> Iterator[tuple[str, str, str]]:
     """What a table lacks, given what else it has: table, event, function.
 

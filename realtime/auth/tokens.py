@@ -271,7 +271,7 @@ def _read_object(text: bytes) -> dict[str, Any]:
     Raises:
         ValueError, RecursionError: it is none.
     """
-    found = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    found = _DECODER.decode(text.decode())
     if not isinstance(found, dict):
         raise ValueError("no object")
     return found
@@ -286,6 +286,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
 
 
 def _subject(claims: Mapping[str, Any]) -> str:

@@ -18,8 +18,12 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from realtime.metrics.snapshot import Buckets, ClusterMetrics, LogMetrics, ProcessMetrics
+from realtime.relay.closing import CloseCode
+from realtime.relay.resume import GapReason
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+COMMON_CODES: Final = (1000, 1001, 1005, 1006)
+"""Close codes of clients, and of connections that broke."""
 DOORBELL_MODES = ("asleep", "awake", "fenced", "polling")
 
 _Number = Callable[[ProcessMetrics], float | None]
@@ -32,6 +36,10 @@ _GAUGES: Final[Mapping[str, tuple[str, _Number]]] = {
     "event_loop_lag_seconds": (
         "The longest time that a task had to wait for its turn in the last ten seconds.",
         lambda one: one.loop_lag,
+    ),
+    "ready": (
+        "1: new sockets should come to the process, as /api/ready says.",
+        lambda one: float(one.ready),
     ),
     "subscriptions": (
         "Subscriptions of the sockets at /api/ws.",
@@ -70,14 +78,22 @@ _HISTOGRAMS: Final[Mapping[str, tuple[str, Callable[[ProcessMetrics], Buckets]]]
     ),
     "batch_events": ("Events of each read that found any.", lambda one: one.batches),
 }
+RESUMES: Final = dict.fromkeys(["recovered", *GapReason], 0)
+CLOSES: Final = dict.fromkeys([*map(str, [*CloseCode, *COMMON_CODES]), "other"], 0)
 _LABELLED: Final[Mapping[str, tuple[str, str, Callable[[ProcessMetrics], Mapping[str, int]]]]] = {
     "resumes": (
         "result",
         "Sockets that came with a cursor, by what became of it: recovered, or why not.",
-        lambda one: one.resumes,
+        lambda one: RESUMES | one.resumes,
     ),
-    "closes": ("code", "Sockets that were closed, by close code.", lambda one: one.closes),
+    "closes": (
+        "code",
+        "Sockets that were closed, by close code.",
+        lambda one: CLOSES | one.closes,
+    ),
 }
+"""What is counted by a label. All labels that are expected are there from the start, at 0: else the
+first of a kind would be no increase."""
 
 
 def render(cluster: ClusterMetrics) -> bytes:

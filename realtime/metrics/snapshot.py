@@ -71,6 +71,8 @@ class ProcessMetrics(_Model):
     """Users with an open socket on this process."""
     buffered_bytes: int
     """Bytes that wait for clients that read slowly."""
+    ready: bool = True
+    """Whether new sockets should come to the process."""
     relay: str
     """How the process waits for events: `asleep`, `awake`, `fenced` or `polling`."""
     events: int

@@ -69,6 +69,7 @@ class MetricsSource:
             subscriptions=len(here) - len(sockets),
             users=len({one.user_id for one in here}),
             buffered_bytes=sum(one.sink.waiting_bytes for one in self._hub),
+            ready=self._status.is_ready,
             relay=self._status.doorbell_mode,
             **counter_fields(self._counters),
         )

@@ -119,7 +119,8 @@ async def connect_and_run() -> None:
         return await open_connection(address, timeout=CONNECT_TIMEOUT)
 
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    patience = context.config.attributes.get("patience")
+    deadline = time.monotonic() + (PATIENCE_SECONDS if patience is None else patience)
     while True:
         try:
             async with engine.connect() as connection:

@@ -22,6 +22,7 @@ from realtime.attach.mapping import PlatformMapping
 from realtime.attach.state import MADE_BY, Attached, AttachError, read_attached
 from realtime.attach.templates import literal, quoted, render_all, table_name
 from realtime.postgres.pool import DATABASE_ERRORS, connect
+from realtime.postgres.reasons import why_unreachable
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -249,10 +250,7 @@ async def connected(dsn: str, work: Callable[[Connection], Awaitable[Result]]) -
     try:
         connection = await connect(dsn, CONNECT_SECONDS)
     except DATABASE_ERRORS as error:
-        raise AttachError(
-            "the database cannot be reached; check DATABASE_URL, and that the server is up"
-            f" ({type(error).__name__}: {error})"
-        ) from error
+        raise AttachError(why_unreachable(error)) from error
     try:
         return await work(connection)
     except DATABASE_ERRORS as error:

@@ -24,5 +24,7 @@ def command(core: bool) -> None:
     from realtime.cli.database import direct_url
     from realtime.postgres.release import bring_up_to_date
 
-    bring_up_to_date(direct_url(environment()), core_alone=core)
-    click.echo("the schema is up to date")
+    if bring_up_to_date(direct_url(environment()), core_alone=core):
+        click.echo("the schema is up to date")
+    else:
+        click.echo("the schema is a newer release's, and serves this one: nothing was changed")

@@ -3,49 +3,124 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
 
 from realtime.errors import CommandError
 from realtime.postgres.pool import DATABASE_ERRORS, connect
+from realtime.postgres.reasons import why_refused, why_unreachable
 from realtime.postgres.schema import migrate
 
 CONNECT_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
+"""How long a lock is tried for."""
+LOCKED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
+
+_LOOK = """
+SELECT pg_is_in_recovery() AS is_standby, current_user::text AS role,
+       EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                WHERE n.nspname = 'relay' AND relname = 'alembic_version') AS is_migrated,
+       (SELECT string_agg(relname, ', ' ORDER BY relname) FROM pg_class
+         WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'public')
+           AND relname IN ('users', 'bots', 'permissions', 'sessions', 'messages', 'documents')
+       ) AS tables
+"""
+# A prepared transaction has no process.
+_HOLDERS = """
+SELECT DISTINCT ON (begun_at, holder) holder
+  FROM (SELECT coalesce(xact_start, prepared) AS begun_at,
+               CASE WHEN a.pid IS NULL
+                    THEN format('the prepared transaction %L', p.gid)
+                    ELSE format('process %s (%s%s), %s, since %s UTC', a.pid, a.usename,
+                                ', ' || nullif(a.application_name, ''), a.state,
+                                to_char(a.xact_start AT TIME ZONE 'UTC', 'HH24:MI:SS'))
+               END AS holder
+          FROM pg_locks AS l
+          JOIN pg_class AS c ON c.oid = l.relation
+          LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+          LEFT JOIN pg_prepared_xacts AS p
+            ON l.pid IS NULL AND p.database = current_database()
+         WHERE l.granted AND c.relkind IN ('r', 'p') AND l.pid IS DISTINCT FROM pg_backend_pid()
+           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+           AND c.relnamespace IN (to_regnamespace('relay'), to_regnamespace('public'))) AS held
+ ORDER BY begun_at, holder LIMIT 3
+"""
 
 
 class ReleaseError(CommandError):
     """The schema could not be brought up to date. The text says what to do."""
 
 
-def bring_up_to_date(dsn: str, *, core_alone: bool = False) -> None:
+class Found(NamedTuple):
+    """What a database is like before anything is done."""
+
+    is_standby: bool
+    role: str
+    is_migrated: bool
+    tables: str | None
+    """Tables that have the names of the reference tables."""
+
+
+def bring_up_to_date(
+    dsn: str, *, core_alone: bool = False, patience: float = PATIENCE_SECONDS
+) -> bool:
     """Migrate the database at `dsn`. With `core_alone`, a new one gets only the log.
+
+    Returns:
+        Whether the schema is of this release; False: of a newer one, which serves it.
 
     Raises:
         ReleaseError: It cannot be reached, or PostgreSQL refused a step; nothing was changed.
         SchemaError: What is in it was not made by this release.
     """
+    found = asyncio.run(_look(dsn))
+    if found.is_standby:
+        raise ReleaseError("this server is a standby, which cannot be changed: name the primary")
+    if found.tables and not found.is_migrated and not core_alone:
+        raise ReleaseError(
+            f"there are tables already that bin/migrate would make: {found.tables}. If they are"
+            " your platform's own, run bin/migrate --core and then bin/attach (docs/adopting.md)"
+        )
     try:
-        asyncio.run(_reach(dsn))
+        return migrate(dsn, core_alone=core_alone, patience=patience)
+    except (*DATABASE_ERRORS, DBAPIError) as error:
+        cause = _cause(error)
+        if isinstance(cause, LOCKED):
+            raise ReleaseError(asyncio.run(_why_locked(dsn))) from error
+        raise ReleaseError(why_refused(cause, found.role)) from error
+
+
+async def _look(dsn: str) -> Found:
+    try:
+        connection = await connect(dsn, CONNECT_SECONDS)
+        try:
+            row = await connection.fetchrow(_LOOK)
+        finally:
+            await connection.close(timeout=CONNECT_SECONDS)
     except DATABASE_ERRORS as error:
-        said = f"{type(error).__name__}: {error}".rstrip(": ")
-        raise ReleaseError(
-            "the database cannot be reached; check DATABASE_URL, and that the server is up"
-            f" ({said})"
-        ) from error
-    try:
-        migrate(dsn, core_alone=core_alone)
-    except asyncpg.LockNotAvailableError as error:
-        raise ReleaseError(
-            "nothing was changed: a transaction has one of the tables in use all the time. Look for"
-            " an old xact_start in pg_stat_activity (a report, a dump), and run this again after it"
-        ) from error
-    except asyncpg.PostgresError as error:
-        raise ReleaseError(f"the migration failed, and changed nothing: {error}") from error
-    except DBAPIError as error:
-        raise ReleaseError(f"the migration failed, and changed nothing: {error.orig}") from error
+        raise ReleaseError(why_unreachable(error)) from error
+    assert row is not None
+    return Found(*row)
 
 
-async def _reach(dsn: str) -> None:
+async def _why_locked(dsn: str) -> str:
+    """Who holds a table all the time."""
     connection = await connect(dsn, CONNECT_SECONDS)
-    await connection.close(timeout=CONNECT_SECONDS)
+    try:
+        rows = await connection.fetch(_HOLDERS)
+    finally:
+        await connection.close(timeout=CONNECT_SECONDS)
+    holders = "; ".join(row["holder"] for row in rows) or "nobody any more"
+    return (
+        "nothing was changed: a lock on one of the tables could not be had. Tables are held by"
+        f" {holders}. Run this again after that, or end it with pg_terminate_backend"
+    )
+
+
+def _cause(error: BaseException) -> BaseException:
+    """PostgreSQL's own error, also where SQLAlchemy has wrapped it."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error

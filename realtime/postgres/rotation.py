@@ -15,6 +15,7 @@ import asyncpg
 from realtime.errors import CommandError
 from realtime.postgres.doorbell import ALIVE_SECONDS
 from realtime.postgres.pool import DATABASE_ERRORS, HearingConnection, connect
+from realtime.postgres.reasons import why_unreachable
 
 CONNECT_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 0.2
@@ -106,6 +107,9 @@ async def _listeners(connection: HearingConnection) -> set[tuple[object, int]]:
 async def _connected(dsn: str) -> AsyncIterator[HearingConnection]:
     try:
         connection = await connect(dsn, CONNECT_SECONDS)
+    except DATABASE_ERRORS as error:
+        raise RotateError(why_unreachable(error)) from error
+    try:
         try:
             yield connection
         finally:

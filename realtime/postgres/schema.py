@@ -41,7 +41,7 @@ class SchemaError(CommandError):
     """The database's schema is not this program's; the message says what to do."""
 
 
-def migrate(dsn: str, *, core_alone: bool = False) -> None:
+def migrate(dsn: str, *, core_alone: bool = False, patience: float | None = None) -> bool:
     """Bring the database up to date: the log and its functions, and the reference tables.
 
     A database that has only the log keeps only the log: its tables are a platform's own. A database
@@ -50,6 +50,10 @@ def migrate(dsn: str, *, core_alone: bool = False) -> None:
     Args:
         dsn: an address in any form that asyncpg understands.
         core_alone: bring no reference tables into a database that has none.
+        patience: seconds for which locks are tried; None: the usual time.
+
+    Returns:
+        Whether the schema is of this release; False: of a newer one.
 
     Raises:
         SchemaError: a newer release has migrated the database, and does not serve this one; or
@@ -59,11 +63,13 @@ def migrate(dsn: str, *, core_alone: bool = False) -> None:
     """
     applied, newer = asyncio.run(_revisions_of(dsn))
     if newer:
-        return
+        return False
     config = _config()
     config.attributes["dsn"] = dsn
+    config.attributes["patience"] = patience
     is_core_alone = _is_core_alone(applied) or (core_alone and not applied)
     command.upgrade(config, "core@head" if is_core_alone else "heads")
+    return True
 
 
 async def check_schema(connection: Connection) -> set[str]:

@@ -13,6 +13,7 @@ from realtime.config.intervals import DEFAULTS, Intervals
 from realtime.config.settings import Settings
 from realtime.postgres.listener import read_position
 from realtime.postgres.pool import DATABASE_ERRORS, open_pool
+from realtime.postgres.reasons import why_unreachable
 from realtime.relay import closing
 from realtime.relay.position import Lineage, Position
 from realtime.relay.protocol import going_away
@@ -88,10 +89,7 @@ async def _read_position(settings: Settings, intervals: Intervals) -> Position:
             " all that it needs), or ask the host of the database"
         ) from error
     except DATABASE_ERRORS as error:
-        raise StartError(
-            "the database cannot be reached; check DATABASE_URL, and that the server is up"
-            f" ({type(error).__name__}: {error})"
-        ) from error
+        raise StartError(why_unreachable(error)) from error
 
 
 class Server:

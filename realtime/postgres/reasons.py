@@ -1,0 +1,49 @@
+"""Why PostgreSQL did not do what a command wanted, in one line that says what to do about it."""
+
+from __future__ import annotations
+
+import asyncpg
+
+
+def why_unreachable(error: BaseException) -> str:
+    """Why there is no connection."""
+    match error:
+        case asyncpg.InvalidPasswordError():
+            return (
+                "PostgreSQL refuses the password of DATABASE_URL: correct it (in it, @ : / ? # are"
+                f" written %40 %3A %2F %3F %23) ({error})"
+            )
+        case asyncpg.InvalidCatalogNameError():
+            return f"{error}: correct the name after the last / of DATABASE_URL, or create it"
+        case asyncpg.InvalidAuthorizationSpecificationError():
+            return (
+                f"PostgreSQL lets this role not in: {error}; correct the role in DATABASE_URL, or"
+                " pg_hba.conf at the server"
+            )
+        case asyncpg.TooManyConnectionsError():
+            return f"{error}: close what holds connections, or raise max_connections"
+        case asyncpg.TargetServerAttributeNotMatched():
+            return f"{error}: name the primary in DATABASE_URL, or promote a standby"
+    said = f"{type(error).__name__}: {error}".rstrip(": ")
+    return f"the database cannot be reached; check DATABASE_URL, and that the server is up ({said})"
+
+
+def why_refused(error: BaseException, role: str) -> str:
+    """Why a step was refused; nothing was changed by it."""
+    match error:
+        case asyncpg.InsufficientPrivilegeError():
+            return (
+                f"nothing was changed: {error}, as the role {role}. Run this as the role that owns"
+                " the database or the schema relay, or grant what is missing"
+            )
+        case asyncpg.ReadOnlySQLTransactionError():
+            return (
+                "nothing was changed: the database is read-only (default_transaction_read_only is"
+                " on). Some hosts set this when the disk is full: make room, then run this again"
+            )
+        case asyncpg.DuplicateObjectError() | asyncpg.DuplicateTableError():
+            return (
+                f"nothing was changed: {error}, and relay.alembic_version does not know of it. Was"
+                " that table emptied, or left out of a dump? Restore it, or drop the schema relay"
+            )
+    return f"the migration failed, and changed nothing: {error}"

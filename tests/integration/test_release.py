@@ -1,0 +1,145 @@
+"""What `bin/migrate` says where it cannot do its work: one line that a person can act on."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from alembic import command
+
+from realtime.embedded.server import EmbeddedPostgres
+from realtime.postgres.release import ReleaseError, bring_up_to_date
+from realtime.postgres.schema import SchemaError
+from tests.commands import execute, free_port
+from tests.integration.test_schema import config_for
+from tests.postgres import restart
+
+
+def refusal(dsn: str, *, core_alone: bool = False) -> str:
+    """The line, which is one."""
+    with pytest.raises((ReleaseError, SchemaError)) as caught:
+        bring_up_to_date(dsn, core_alone=core_alone, patience=0)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert "sqlalche.me" not in line
+    return line
+
+
+@contextmanager
+def role(dsn: str) -> Iterator[tuple[str, str]]:
+    """The name of a role without any right, and the address for it."""
+    name = f"weak_{uuid.uuid4().hex[:8]}"
+    execute(dsn, f"CREATE ROLE {name} LOGIN")
+    try:
+        yield name, dsn.replace("postgres@", f"{name}@")
+    finally:
+        execute(dsn, f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+def test_a_role_without_rights(empty_database: str, database: str) -> None:
+    """Who may make nothing, and who is not the owner of what is there: the role is named."""
+    for dsn in (empty_database, database):
+        with role(dsn) as (name, weak):
+            line = refusal(weak)
+            assert "permission denied" in line
+            assert f"as the role {name}. Run this as the role that owns" in line
+
+
+@contextmanager
+def transaction(dsn: str, *statements: str) -> Iterator[None]:
+    """Open, with what the statements have locked."""
+    loop = asyncio.new_event_loop()
+    settings = {"application_name": "nightly report"}
+    connection = loop.run_until_complete(asyncpg.connect(dsn, server_settings=settings))
+    for statement in ("BEGIN", *statements):
+        loop.run_until_complete(connection.execute(statement))
+    try:
+        yield
+    finally:
+        loop.run_until_complete(connection.close())
+        loop.close()
+
+
+def test_a_lock_that_is_held_is_laid_to_somebody(empty_database: str) -> None:
+    """The process and its program, or the prepared transaction."""
+    command.upgrade(config_for(empty_database), "core_0001")
+    locked = "LOCK TABLE relay.events IN ACCESS EXCLUSIVE MODE"
+    with transaction(empty_database, locked):
+        line = refusal(empty_database)
+    assert re.search(r"held by process \d+ \(postgres, nightly report\), idle in transact", line)
+    name = f"prepared {uuid.uuid4().hex[:8]}"
+    execute(empty_database, f"BEGIN; {locked}; PREPARE TRANSACTION '{name}'")
+    try:
+        assert f"held by the prepared transaction '{name}'" in refusal(empty_database)
+    finally:
+        execute(empty_database, f"ROLLBACK PREPARED '{name}'")
+
+
+def test_tables_that_are_there_already(empty_database: str) -> None:
+    """Those of a platform: the line leads to the way for them, which then works."""
+    execute(empty_database, "CREATE TABLE users (id int); CREATE TABLE bots (id int)")
+    line = refusal(empty_database)
+    assert "tables already that bin/migrate would make: bots, users" in line
+    assert "docs/adopting.md" in line
+    assert bring_up_to_date(empty_database, core_alone=True)
+    assert bring_up_to_date(empty_database)
+
+
+def test_a_log_without_its_versions(database: str) -> None:
+    """As when the version table was left out of a dump."""
+    execute(database, "DELETE FROM relay.alembic_version")
+    assert "relay.alembic_version does not know of it" in refusal(database)
+
+
+def test_a_database_that_is_read_only(empty_database: str) -> None:
+    """As a host makes it when the disk is full."""
+    name = urlsplit(empty_database).path[1:]
+    execute(empty_database, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    assert "read-only (default_transaction_read_only is on)" in refusal(empty_database)
+
+
+def test_a_newer_schema_stays(database: str) -> None:
+    """Where it serves this release; else the release is named."""
+    execute(
+        database,
+        "INSERT INTO relay.alembic_version VALUES ('core_9999');"
+        "INSERT INTO relay.releases (revision, release, serves_from)"
+        " SELECT 'core_9999', '9.9', serves_from FROM relay.releases LIMIT 1",
+    )
+    assert bring_up_to_date(database) is False
+    execute(database, "UPDATE relay.releases SET serves_from = 'core_9999'")
+    assert "a newer release migrated the database" in refusal(database)
+
+
+def test_an_address_that_leads_nowhere(postgres: EmbeddedPostgres, empty_database: str) -> None:
+    """No server, no such database, no such role: each says what to correct."""
+    nowhere = f"postgresql://someone:sesame@127.0.0.1:{free_port()}/none"
+    assert "the database cannot be reached; check DATABASE_URL" in refusal(nowhere)
+    assert "sesame" not in refusal(nowhere)
+    assert "correct the name after the last / of DATABASE_URL" in refusal(postgres.dsn("missing"))
+    stranger = empty_database.replace("postgres@", "nobody_here@")
+    assert "correct the role in DATABASE_URL" in refusal(stranger)
+
+
+def test_a_password_and_a_standby(stoppable_postgres: EmbeddedPostgres) -> None:
+    """A password that is wrong is not repeated; a standby cannot be changed."""
+    server = stoppable_postgres
+    server.sql("CREATE ROLE keeper LOGIN PASSWORD 'right'")
+    access = server.data_directory / "pg_hba.conf"
+    before = access.read_text()
+    access.write_text("local all keeper scram-sha-256\n" + before)
+    server.sql("SELECT pg_reload_conf()")
+    line = refusal(server.dsn().replace("postgres@", "keeper:hunter2@"))
+    assert "refuses the password of DATABASE_URL" in line
+    assert "hunter2" not in line
+    access.write_text(before)
+    standby = server.data_directory / "standby.signal"
+    asyncio.run(restart(server, standby.touch))
+    assert "this server is a standby" in refusal(server.dsn())
+    asyncio.run(restart(server, lambda: standby.unlink()))

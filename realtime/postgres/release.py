@@ -53,7 +53,7 @@ class ReleaseError(CommandError):
     """The schema could not be brought up to date. The text says what to do."""
 
 
-class Found(NamedTuple):
+class BeforeRelease(NamedTuple):
     """What a database is like before anything is done."""
 
     is_standby: bool
@@ -92,7 +92,7 @@ def bring_up_to_date(
         raise ReleaseError(why_refused(cause, found.role)) from error
 
 
-async def _look(dsn: str) -> Found:
+async def _look(dsn: str) -> BeforeRelease:
     try:
         connection = await connect(dsn, CONNECT_SECONDS)
         try:
@@ -102,7 +102,7 @@ async def _look(dsn: str) -> Found:
     except DATABASE_ERRORS as error:
         raise ReleaseError(why_unreachable(error)) from error
     assert row is not None
-    return Found(*row)
+    return BeforeRelease(*row)
 
 
 async def _why_locked(dsn: str) -> str:

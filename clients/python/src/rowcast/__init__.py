@@ -10,6 +10,7 @@ It needs Tornado, and nothing of the server. docs/python-client.md tells the res
 from rowcast.client import RealtimeClient, connect
 from rowcast.events import Event
 from rowcast.rules import CLOSE_CODES, Closed, Reconnecting, Timings
+from rowcast.shared import SharedConnection
 
 __version__ = "0.2.0.dev0"
 
@@ -19,6 +20,7 @@ __all__ = [
     "Event",
     "RealtimeClient",
     "Reconnecting",
+    "SharedConnection",
     "Timings",
     "connect",
 ]

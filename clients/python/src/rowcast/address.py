@@ -9,12 +9,21 @@ from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 _IS_SECURE: Final = {"http": False, "https": True, "ws": False, "wss": True}
 
 
+SHARED: Final = ""
+"""The place of a connection for many subscriptions."""
+
+
+def of(bot_id: str | None) -> str:
+    """The place of a bot's chat; None: of the user's notifications."""
+    return "/notifications" if bot_id is None else f"/chat/{quote(bot_id, safe='')}"
+
+
 class Address:
     """One endpoint of a server.
 
     Args:
         url: the server's, `https://realtime.example.org`, with a path where it has a prefix.
-        bot_id: None: the user's notifications.
+        place: what to connect to, such as `of(bot_id)`.
         parameters: more for the query.
         sse: whether events come over HTTP, and not by a WebSocket.
 
@@ -23,18 +32,17 @@ class Address:
     """
 
     def __init__(
-        self, url: str, bot_id: str | None, parameters: Mapping[str, str], *, sse: bool = False
+        self, url: str, place: str, parameters: Mapping[str, str], *, sse: bool = False
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in _IS_SECURE or not parts.hostname:
             raise ValueError(f"{url!r} is no address like https://realtime.example.org")
         _ = parts.port  # raises where it is none
-        path = "notifications" if bot_id is None else f"chat/{quote(bot_id, safe='')}"
         protocol, folder = ("http", "sse") if sse else ("ws", "ws")
         self._parts = SplitResult(
             protocol + "s" * _IS_SECURE[parts.scheme],
             parts.netloc,
-            f"{parts.path.rstrip('/')}/api/{folder}/{path}",
+            f"{parts.path.rstrip('/')}/api/{folder}{place}",
             "",
             "",
         )

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from rowcast import transport
-from rowcast.address import Address
+from rowcast.address import Address, of
 from rowcast.events import Event
 from rowcast.handover import Handover
 from rowcast.keeper import Keeper, State, World
@@ -85,7 +85,7 @@ class RealtimeClient:
         open_socket = open_socket or (open_events if sse else transport.open_socket)
         self._handover = Handover(cursor, timings.queue_events)
         self._keeper = Keeper(
-            Address(url, bot_id or None, {**(parameters or {}), **asked}, sse=sse),
+            Address(url, of(bot_id or None), {**(parameters or {}), **asked}, sse=sse),
             Tokens(token, get_token, timings, Clocks(clock, now)),
             self._handover,
             timings=timings,

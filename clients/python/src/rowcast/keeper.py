@@ -190,7 +190,6 @@ class Keeper:
 
     async def _visit(self, token: str) -> Closed:
         """Run one connection, from its start to its end."""
-        began = self._world.clock()
         limit = self._timings.connect_within
         url = self._address.at(self._progress.begin())
         try:
@@ -198,7 +197,7 @@ class Keeper:
         except Closed as closed:
             self._stay_away = closed.retry_after
             return closed
-        ended = await self._stay(socket, began + limit)
+        ended = await self._stay(socket)
         opened_at, self._opened_at = self._opened_at, None
         open_for = 0.0 if opened_at is None else self._world.clock() - opened_at
         self._backoff.ended(ended.code, open_for)
@@ -206,13 +205,12 @@ class Keeper:
 
     # One connection.
 
-    async def _stay(self, socket: Socket, answer_by: float) -> Closed:
+    async def _stay(self, socket: Socket) -> Closed:
         self._socket = socket
         try:
             async with asyncio.TaskGroup() as group:
                 self._heartbeat = heartbeat = self._make_heartbeat(group, socket)
-                left = max(0.0, answer_by - self._world.clock())
-                heartbeat.expect(left, "the server did not answer")
+                heartbeat.expect(self._timings.connect_within, "the server did not answer")
                 ended = await self._read(socket, heartbeat)
                 heartbeat.stop()
         except asyncio.CancelledError:

@@ -1,0 +1,347 @@
+"""Many clients of Python on one connection, with a server that the test plays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from rowcast import Closed, Event, RealtimeClient, Reconnecting, SharedConnection, Timings
+from tests.unit.client_fakes import URL, FakeServer, FakeSocket, Time, settle
+from tests.waiting import eventually
+
+NOTES = {"notifications": True}
+
+
+class Reader:
+    """A client, and what it handed over."""
+
+    def __init__(self, client: RealtimeClient) -> None:
+        self.client = client
+        self.events: list[Event] = []
+        self.raised: Exception | None = None
+        self.reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        try:
+            async with self.client as events:
+                async for event in events:
+                    self.events.append(event)
+        except Closed as closed:
+            self.raised = closed
+
+    @property
+    def types(self) -> list[str]:
+        return [event.type for event in self.events]
+
+    @property
+    def ids(self) -> list[str]:
+        return [event.id for event in self.events if event.id]
+
+    @property
+    def code(self) -> int | None:
+        return self.raised.code if isinstance(self.raised, Closed) else None
+
+
+class Stage:
+    """A shared connection and its readers."""
+
+    def __init__(self, **options: Any) -> None:
+        self.time = Time()
+        self.server = FakeServer()
+        self.told: list[Reconnecting] = []
+        self.shared = SharedConnection(
+            URL,
+            on_reconnecting=self.told.append,
+            open_socket=self.server.open,
+            sleep=self.time.sleep,
+            clock=self.time.clock,
+            now=self.time.clock,
+            random=lambda: 0.5,
+            **{"token": "one", **options},
+        )
+        self.readers: list[Reader] = []
+
+    @property
+    def socket(self) -> FakeSocket:
+        return self.server.socket
+
+    async def read(self, bot_id: str | None, **options: Any) -> Reader:
+        client = (
+            self.shared.notifications(**options)
+            if bot_id is None
+            else self.shared.chat(bot_id, **options)
+        )
+        self.readers.append(Reader(client))
+        await settle()
+        return self.readers[-1]
+
+    async def greet(self) -> None:
+        self.socket.say("connection_established", {"connection_type": "multi", "user_id": "u"})
+        await settle()
+
+    def asked(self) -> list[dict[str, Any]]:
+        """What was subscribed to on the present connection."""
+        return [one["data"] for one in self.socket.of_type("subscribe")]
+
+    async def admit(self, bot_id: str | None, cursor: str = "c0", **data: Any) -> None:
+        who: dict[str, Any] = NOTES if bot_id is None else {"bot_id": bot_id}
+        self.socket.say("subscribed", {"cursor": cursor, **data}, **who)
+        await settle()
+
+
+@asynccontextmanager
+async def staged(**options: Any) -> AsyncIterator[Stage]:
+    stage = Stage(**options)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(stage.shared)
+        await settle()
+        yield stage
+        for reader in stage.readers:
+            await reader.client.close()
+            await asyncio.wait([reader.reading])
+            reader.reading.result()
+
+
+@pytest.mark.gen_test
+async def test_each_client_is_told_what_concerns_it() -> None:
+    """Its greeting as on a socket of its own, its bot's messages, and what is about all."""
+    async with staged() as stage:
+        ada = await stage.read("A", presence=True, cursor="kept")
+        bob = await stage.read("b")
+        notes = await stage.read(None)
+        assert stage.socket.url == "wss://relay.example/prefix/api/ws?cursor="
+        assert stage.asked() == []
+        await stage.greet()
+        assert stage.asked() == [
+            {"bot_id": "a", "cursor": "kept", "presence": True},
+            {"bot_id": "b", "cursor": ""},
+            {"notifications": True, "cursor": ""},
+        ]
+        await stage.admit("a", recovered=True, role="viewer", bot_name="Ada")
+        await stage.admit("b")
+        await stage.admit(None)
+        greeting = {"user_id": "u", "bot_id": "a", "cursor": "c0", "recovered": True}
+        assert ada.events[0].data == {**greeting, "role": "viewer", "bot_name": "Ada"}
+        assert notes.events[0].data["connection_type"] == "notifications"
+        stage.socket.say("chat_message", {}, id="1", bot_id="a", cursor="c1")
+        stage.socket.say("chat_message", {}, id="2", bot_id="b")
+        stage.socket.say("notification", {"bot_id": "a"}, id="3")
+        stage.socket.say("token_expiring", {})
+        stage.socket.frame("{")
+        await settle()
+        common = ["token_expiring", "resync"]
+        assert ada.types == ["connection_established", "chat_message", *common]
+        assert (ada.ids, bob.ids, notes.ids) == (["1"], ["2"], ["3"])
+        assert bob.types[-2:] == notes.types[-2:] == common
+        assert (ada.client.cursor, bob.client.cursor) == ("c1", "c0")
+
+
+@pytest.mark.gen_test
+async def test_what_a_client_says_names_its_bot() -> None:
+    """A ping too, whose pong brings the cursor; a token is the connection's."""
+    async with staged() as stage:
+        await stage.greet()
+        ada, bob = await stage.read("a"), await stage.read("b")
+        await stage.admit("a")
+        await stage.admit("b")
+        ada.client.typing(True)
+        assert ada.client.session_sync("s")
+        assert ada.client.ping()
+        sent = {one["type"]: one.get("data") for one in stage.socket.sent}
+        assert sent["typing"] == {"is_typing": True, "bot_id": "a"}
+        assert sent["session_sync"] == {"session_id": "s", "bot_id": "a"}
+        assert sent["ping"] == {"bot_id": "a"}
+        stamp = stage.socket.of_type("ping")[-1]["timestamp"]
+        stage.socket.say("pong", timestamp=stamp, bot_id="a", cursor="c7")
+        await settle()
+        assert (ada.client.cursor, bob.client.cursor) == ("c7", "c0")
+        assert ada.client.latency == 0
+        ada.client.refresh("two")
+        assert [one["data"]["token"] for one in stage.socket.of_type("authenticate")] == ["two"]
+        stage.socket.say("authenticated", {})
+        await settle()
+        assert bob.types[-1] == ada.types[-1] == "authenticated"
+
+
+@pytest.mark.gen_test
+async def test_one_that_ends_leaves_the_others() -> None:
+    """4003 is final for its client, 1013 is not, and the connection stays."""
+    async with staged() as stage:
+        await stage.greet()
+        readers = {bot: await stage.read(bot) for bot in "abc"}
+        for bot in "abc":
+            await stage.admit(bot)
+        stage.socket.say("unsubscribed", {"code": 4003, "reason": "access ended"}, bot_id="a")
+        stage.socket.say("unsubscribed", {"code": 1013, "reason": "busy"}, bot_id="b")
+        stage.socket.say("chat_message", {}, id="1", bot_id="c", cursor="c1")
+        await stage.time.move(1)
+        assert [readers[bot].code for bot in "abc"] == [4003, None, None]
+        assert readers["c"].ids == ["1"]
+        assert stage.asked()[3:] == [{"bot_id": "b", "cursor": "c0"}]
+        assert (len(stage.server.sockets), stage.told) == (1, [])
+
+
+@pytest.mark.parametrize("code", [1001, 1006, 1013])
+@pytest.mark.gen_test
+async def test_all_resume_when_the_connection_is_back(code: int) -> None:
+    """Each with its own cursor, on one connection, however long it takes."""
+    async with staged() as stage:
+        await stage.greet()
+        ada, bob = await stage.read("a"), await stage.read("b")
+        await stage.admit("a", "a0")
+        await stage.admit("b", "b0")
+        stage.socket.say("chat_message", {}, id="1", bot_id="a", cursor="a1")
+        stage.socket.end(code)
+        stage.server.is_down = True
+        await stage.time.move(300)
+        stage.server.is_down = False
+        while len(stage.server.sockets) == 1:
+            await stage.time.move(1)
+        assert ada.types == ["connection_established", "chat_message"]
+        assert stage.asked() == []
+        await stage.greet()
+        assert stage.asked() == [{"bot_id": "a", "cursor": "a1"}, {"bot_id": "b", "cursor": "b0"}]
+        await stage.admit("b", "b9", recovered=False, reason="too_old")
+        assert bob.types[1:] == ["resync", "connection_established"]
+
+
+@pytest.mark.gen_test
+async def test_the_issuer_is_asked_once_for_all() -> None:
+    """And a refusal that another token mends is not the end of any client."""
+    asked: list[float] = []
+
+    async def get_token() -> str:
+        asked.append(stage.time.now)
+        return f"token-{len(asked)}"
+
+    stage = Stage(get_token=get_token)
+    async with stage.shared:
+        await settle()
+        await stage.greet()
+        ada, bob = await stage.read("a"), await stage.read("b")
+        await stage.admit("a")
+        await stage.admit("b")
+        stage.socket.say("token_expiring", {})
+        await settle()
+        assert len(stage.socket.of_type("authenticate")) == len(asked) == 1
+        stage.socket.say("authenticated", {})
+        stage.socket.end(4001, "token expired")
+        await stage.time.move(5)
+        await stage.greet()
+        assert len(stage.asked()) == len(asked) == 2
+        for _ in range(2):
+            stage.socket.end(4001)
+            await stage.time.move(60)
+    await asyncio.wait([ada.reading, bob.reading])
+    assert ada.code == bob.code == 4001
+
+
+@pytest.mark.gen_test
+async def test_leaving_and_coming_again() -> None:
+    """What is still on its way for the old subscription is not handed to the new one."""
+    async with staged() as stage:
+        await stage.greet()
+        old = await stage.read("a")
+        await stage.admit("a", "c1")
+        await old.client.close()
+        assert stage.socket.of_type("unsubscribe") == [
+            {"type": "unsubscribe", "data": {"bot_id": "a"}}
+        ]
+        new = await stage.read("a", cursor="c1")
+        stage.socket.say("chat_message", {}, id="1", bot_id="a", cursor="c2")
+        stage.socket.say("unsubscribed", {"code": 1000, "reason": "as asked"}, bot_id="a")
+        await settle()
+        assert (new.types, new.client.cursor) == ([], "c1")
+        await stage.admit("a", "c3", recovered=True)
+        stage.socket.say("chat_message", {}, id="1", bot_id="a", cursor="c2")
+        await settle()
+        assert new.ids == ["1"]
+        with pytest.raises(ValueError, match="has a client"):
+            stage.shared.chat("A")
+
+
+@pytest.mark.gen_test
+async def test_an_error_in_answer_to_subscribing_is_tried_again() -> None:
+    """Where there is such a subscription still, or too much was said."""
+    async with staged() as stage:
+        await stage.greet()
+        ada = await stage.read("a")
+        stage.socket.say("error", code="already_subscribed", message="again", bot_id="a")
+        await stage.time.move(1)
+        assert len(stage.asked()) == 2
+        await stage.admit("a")
+        stage.socket.say("error", code="rate_limited", message="too much", bot_id="a")
+        await settle()
+        assert ada.types == ["connection_established", "error"]
+
+
+@pytest.mark.gen_test
+async def test_one_that_takes_nothing_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is left after a while, and comes back with its cursor when it takes again."""
+    monkeypatch.setattr("rowcast.shared.ROOM_WITHIN", 0.01)
+    async with staged(timings=Timings(queue_events=2)) as stage:
+        await stage.greet()
+        bob = await stage.read("b")
+        await stage.admit("b")
+        slow = stage.shared.chat("a")
+        async with slow as events:
+            await settle()
+            await stage.admit("a")
+            for number in range(10):
+                stage.socket.say("chat_message", {}, id=f"a{number}", bot_id="a", cursor="c")
+            stage.socket.say("chat_message", {}, id="b1", bot_id="b")
+            await eventually(lambda: bob.ids == ["b1"])
+            taken = [await anext(events) for _ in range(6)]
+            assert [event.id for event in taken] == [None, *(f"a{n}" for n in range(5))]
+            await stage.time.move(1)
+            assert stage.asked()[-1] == {"bot_id": "a", "cursor": "c"}
+
+
+@pytest.mark.gen_test
+async def test_a_burst_is_no_slowness() -> None:
+    """A thousand frames are read at once, and each is handed over."""
+    async with staged(timings=Timings(queue_events=2)) as stage:
+        await stage.greet()
+        ada = await stage.read("a")
+        await stage.admit("a")
+        for number in range(1000):
+            stage.socket.say("chat_message", {}, id=str(number), bot_id="a")
+        await eventually(lambda: len(ada.ids) == 1000)
+        assert stage.socket.of_type("unsubscribe") == []
+
+
+@pytest.mark.gen_test
+async def test_the_end_of_the_connection_is_the_end_of_its_clients() -> None:
+    """Closed here, or by a final code there; one that begins later is told as well."""
+    async with staged() as stage:
+        await stage.greet()
+        ada = await stage.read("a")
+        await stage.admit("a")
+        stage.socket.end(4029, "too many")
+        await stage.time.move(1)
+        assert ada.code == 4029
+        assert (await stage.read("b")).code == 4029
+    async with staged() as stage:
+        await stage.greet()
+        ada = await stage.read("a")
+        await stage.admit("a")
+        await stage.shared.close()
+        await stage.time.move(1)
+        assert (ada.code, stage.socket.closed_with) == (1000, 1000)
+        assert stage.socket.of_type("unsubscribe") == []
+
+
+@pytest.mark.gen_test
+async def test_a_client_of_a_connection_that_was_not_entered_says_how() -> None:
+    """And is no silent wait."""
+    shared = SharedConnection(URL, token="t", open_socket=FakeServer().open)
+    with pytest.raises(ExceptionGroup) as raised:
+        async with shared.chat("a") as events:
+            await anext(events)
+    assert raised.group_contains(RuntimeError, match="async with SharedConnection")
+    with pytest.raises(TypeError, match="token"):
+        SharedConnection(URL)

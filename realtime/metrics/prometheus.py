@@ -45,6 +45,10 @@ _GAUGES: Final[Mapping[str, tuple[str, _Number]]] = {
         "Subscriptions of the sockets at /api/ws.",
         lambda one: one.subscriptions,
     ),
+    "sockets_over_http": (
+        "Clients that take events over HTTP; each is also one of the sockets.",
+        lambda one: one.over_http,
+    ),
     "users": ("Users with a socket on this process.", lambda one: one.users),
     "buffered_bytes": (
         "Bytes that wait for clients that read slowly.",

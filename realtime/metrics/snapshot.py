@@ -67,6 +67,8 @@ class ProcessMetrics(_Model):
     """Open sockets at `/api/ws`, for many bots."""
     subscriptions: int = 0
     """What these sockets are subscribed to, in all."""
+    over_http: int = 0
+    """Clients that take events over HTTP; each is also one of the connections."""
     users: int
     """Users with an open socket on this process."""
     buffered_bytes: int

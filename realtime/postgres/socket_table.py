@@ -35,10 +35,13 @@ _WRITE = """
 WITH gone AS (
     DELETE FROM relay.connections WHERE id = ANY ($2::uuid[])
 )
-INSERT INTO relay.connections (id, node_id, topic, user_id, username, opened_at, socket_id)
-SELECT id, $1, topic, user_id, username, to_timestamp(opened_at), socket_id
-  FROM unnest($3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::float8[], $8::uuid[])
-       AS came (id, topic, user_id, username, opened_at, socket_id)
+INSERT INTO relay.connections
+       (id, node_id, topic, user_id, username, opened_at, socket_id, is_over_http, is_present)
+SELECT id, $1, topic, user_id, username, to_timestamp(opened_at),
+       socket_id, is_over_http, is_present
+  FROM unnest($3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::float8[], $8::uuid[],
+              $9::boolean[], $10::boolean[])
+       AS came (id, topic, user_id, username, opened_at, socket_id, is_over_http, is_present)
     ON CONFLICT (id) DO NOTHING
 """
 _COUNT_OWN = "SELECT count(*) FROM relay.connections WHERE node_id = $1"
@@ -61,7 +64,7 @@ SELECT (SELECT count(*) FROM relay.nodes AS node WHERE id <> $1 AND {LIVE}) AS n
 """
 _LIST_REMOTE = f"""
 SELECT one.id::text, one.node_id::text, one.topic, one.user_id::text, one.username,
-       extract(epoch FROM one.opened_at)::float8,
+       extract(epoch FROM one.opened_at)::float8, one.is_over_http,
        array(SELECT part.topic FROM relay.connections AS part WHERE part.socket_id = one.id)
 {_REMOTE} AND one.socket_id IS NULL AND ($2::uuid IS NULL OR one.id > $2)
  ORDER BY one.id LIMIT $3
@@ -71,7 +74,7 @@ SELECT asked.topic, found.user_id::text, found.username, extract(epoch FROM sinc
   FROM unnest($2::text[]) AS asked(topic)
  CROSS JOIN LATERAL (
     SELECT one.user_id, min(one.username) AS username, min(one.opened_at) AS since
-      {_REMOTE} AND one.topic = asked.topic
+      {_REMOTE} AND one.topic = asked.topic AND one.is_present
      GROUP BY one.user_id ORDER BY since, one.user_id LIMIT $3) AS found
 """
 
@@ -175,11 +178,11 @@ class SocketTable(HubObserver):
         rows = [
             (
                 *(one.connection_id, one.topic, one.user_id, one.username),
-                *(one.opened_at, one.socket_id),
+                *(one.opened_at, one.socket_id, one.is_over_http, one.is_present),
             )
             for one in came
         ]
-        columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * 6
+        columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * 8
         await connection.execute(_WRITE, self._node_id, list(gone), *columns)
 
     # Everybody's.

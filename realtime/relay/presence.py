@@ -396,6 +396,8 @@ class PresenceBroadcaster(HubObserver):
         here: dict[str, Person] = {}
         asked: set[str] = set()
         for one in self._hub.members(topic):
+            if not one.is_present:
+                continue
             user_id = one.user_id or ""
             known = here.get(user_id)
             if one.state is State.PAUSED:

@@ -17,6 +17,8 @@ class ConnectedSocket(NamedTuple):
     username: str
     opened_at: float
     """When the socket was opened, in epoch seconds."""
+    is_over_http: bool
+    """Whether it is no WebSocket, but takes events over HTTP."""
     topics: Sequence[str] = ()
     """Those of its subscriptions, where it may have many."""
 
@@ -33,7 +35,8 @@ def connected(subscribers: Iterable[Subscriber], node_id: str) -> Iterator[Conne
     for one in sockets:
         key, user_id, username = one.connection_id, one.user_id or "", one.username or ""
         yield ConnectedSocket(
-            key, node_id, one.topic, user_id, username, one.opened_at, topics.get(key, ())
+            *(key, node_id, one.topic, user_id, username, one.opened_at, one.is_over_http),
+            topics=topics.get(key, ()),
         )
 
 

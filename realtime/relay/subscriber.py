@@ -186,6 +186,7 @@ class Subscriber:
             this is the socket.
         knows_cursors: whether the client has shown that it can resume, and understands `resync`.
         wants_presence: whether it asks to be told who else is there.
+        is_over_http: whether it is no WebSocket, but takes events over HTTP.
     """
 
     __slots__ = (
@@ -197,6 +198,7 @@ class Subscriber:
         "cursor",
         "gap",
         "has_overflowed",
+        "is_over_http",
         "knows_cursors",
         "opened_at",
         "pending",
@@ -222,6 +224,7 @@ class Subscriber:
         socket_id: str | None = None,
         knows_cursors: bool = False,
         wants_presence: bool = False,
+        is_over_http: bool = False,
     ) -> None:
         self.topic = topic
         self.connection_id = connection_id
@@ -230,6 +233,7 @@ class Subscriber:
         self.opened_at = opened_at
         self.knows_cursors = knows_cursors
         self.wants_presence = wants_presence
+        self.is_over_http = is_over_http
         self.state = State.JOINING
         self.user_id: str | None = None
         self.username: str | None = None
@@ -255,6 +259,11 @@ class Subscriber:
     def is_socket(self) -> bool:
         """Whether it counts as a socket, and not as one of several subscriptions of one."""
         return self.socket_id is None
+
+    @property
+    def is_present(self) -> bool:
+        """Whether its user is shown as there. Who takes events over HTTP may be a program."""
+        return self.wants_presence or not self.is_over_http
 
     @property
     def is_joined(self) -> bool:

@@ -76,6 +76,8 @@ class Conversation:
     )
     has_cursor: ClassVar[bool] = True
     """Whether it has a topic of which a client may be told a cursor."""
+    is_over_http: ClassVar[bool] = False
+    """Whether the client takes events over HTTP."""
     _connection: Connection
     _sink: SocketSink
 
@@ -174,6 +176,7 @@ class Conversation:
             hold=HoldLimit(self._services.settings.send_buffer_bytes),
             knows_cursors=request.knows_cursors,
             wants_presence=request.wants_presence and protocol.bot_of(topic) is not None,
+            is_over_http=self.is_over_http,
         )
 
     def _establish(

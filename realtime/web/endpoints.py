@@ -35,6 +35,7 @@ def listed(sockets: Iterable[ConnectedSocket]) -> dict[str, Any]:
             "username": one.username,
             "bot_id": bot_of(one.topic),
             **({"bot_ids": bot_ids} if one.topic == SOCKET_TOPIC else {}),
+            **({"transport": "sse"} if one.is_over_http else {}),
             "connected_at": rfc3339(one.opened_at),
             "node": one.node_id,
         }

@@ -67,6 +67,7 @@ class MetricsSource:
             chats=sum(bot_of(one.topic) is not None for one in sockets),
             multi=sum(one.topic == SOCKET_TOPIC for one in sockets),
             subscriptions=len(here) - len(sockets),
+            over_http=sum(one.is_over_http for one in sockets),
             users=len({one.user_id for one in here}),
             buffered_bytes=sum(one.sink.waiting_bytes for one in self._hub),
             ready=self._status.is_ready,

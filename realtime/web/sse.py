@@ -183,6 +183,7 @@ class EventConversation(Conversation):
 
     __slots__ = ()
     _connection: EventStream
+    is_over_http = True
 
     def _make_sink(self, stream: ClientStream) -> SocketSink:
         return EventSink(stream, self._on_close)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
@@ -196,6 +197,68 @@ async def test_head_is_answered_and_opens_nothing(
     for bot in (world.bot, "no-id"):
         assert (await head(server, f"chat/{bot}", stranger)).code == 403
     assert server.server.relaying.counters.opens == 0
+
+
+# Who is there.
+
+
+async def ask(server: RunningServer, path: str, user_id: str) -> Any:
+    url = server.url(path, token=token(user_id, is_admin=True))
+    return json.loads((await AsyncHTTPClient().fetch(url)).body)
+
+
+@pytest.mark.gen_test
+async def test_only_who_asks_for_presence_is_present(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """On every process: others may be programs. Who asks is told, as on a socket."""
+    here, there = await start_server(), await start_server()
+    friend = await platform.user("fay")
+    await platform.permit(world.bot, friend)
+    program = await here.events(f"chat/{world.bot}", world.guest)
+    await program.next("connection_established")
+    person = await here.events(f"chat/{world.bot}", friend, presence="true")
+    state = (await person.next("presence_state"))["data"]["users"]
+    assert [user["username"] for user in state] == ["fay"]
+
+    async def people(server: RunningServer) -> list[str]:
+        answer = await ask(server, f"/api/ws/presence/{world.bot}", world.owner)
+        return [user["username"] for user in answer["users"]]
+
+    async def is_seen_there() -> bool:
+        return await people(there) == ["fay"]
+
+    await eventually(is_seen_there)
+    assert await people(here) == ["fay"]
+    await here.chat(world.bot, world.guest)
+    await person.next("presence_diff")
+    assert await people(here) == ["fay", "gus"]
+
+
+@pytest.mark.gen_test
+async def test_it_counts_as_a_socket_and_says_which(
+    start_server: StartServer, world: World
+) -> None:
+    """In the counts, the list and the metrics, of all processes."""
+    here, there = await start_server(), await start_server()
+    socket = await here.chat(world.bot, world.owner)
+    events = await here.events(f"chat/{world.bot}", world.guest)
+    ids = [
+        (await one.next("connection_established"))["data"]["connection_id"]
+        for one in (socket, events)
+    ]
+
+    async def counted_there() -> bool:
+        counts = await ask(there, "/api/ws/stats", world.owner)
+        return bool(counts["total_connections"] == counts["connected_users"] == 2)
+
+    await eventually(counted_there)
+    for server in (here, there):
+        listed = (await ask(server, "/api/ws/connections", world.owner))["connection_metadata"]
+        assert [listed[one].get("transport") for one in ids] == [None, "sse"]
+        assert listed[ids[1]]["bot_id"] == world.bot
+    metrics = here.server.web.metrics.of_process()
+    assert (metrics.connections, metrics.chats, metrics.over_http) == (2, 2, 1)
 
 
 # The end.

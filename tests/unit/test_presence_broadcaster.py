@@ -75,11 +75,23 @@ class OneProcess:
         self.in_a_pause()
 
     def join(
-        self, user_id: str, topic: str = BOT, *, asks: bool = False, opened_at: float = 0.0
+        self,
+        user_id: str,
+        topic: str = BOT,
+        *,
+        asks: bool = False,
+        opened_at: float = 0.0,
+        is_over_http: bool = False,
     ) -> tuple[Subscriber, RecordingSink]:
         sink = RecordingSink()
         subscriber = Subscriber(
-            topic, "c", sink, opened_at=opened_at, hold=HoldLimit(99), wants_presence=asks
+            topic,
+            "c",
+            sink,
+            opened_at=opened_at,
+            hold=HoldLimit(99),
+            wants_presence=asks,
+            is_over_http=is_over_http,
         )
         self.hub.subscribe(subscriber)
         self.hub.identify(subscriber, user_id, f"{user_id}'s name")
@@ -126,6 +138,15 @@ def test_the_state_and_then_what_changes() -> None:
     assert [one["type"] for one in later.messages] == ["presence_state"]
     process.look()
     assert (len(sink.messages), len(later.messages), silent.messages) == (2, 1, [])
+
+
+def test_who_takes_events_over_http_is_there_only_if_it_asks() -> None:
+    """It may be a program; a person's page asks who else is there."""
+    process = OneProcess()
+    process.join(GRACE, is_over_http=True)
+    _, sink = process.join(ADA, asks=True, is_over_http=True)
+    process.look()
+    assert sink.messages == [message("presence_state", users=[person(ADA)])]
 
 
 def test_who_leaves() -> None:

@@ -2,7 +2,7 @@
 
 DROP TABLE relay.releases;
 DROP INDEX relay.connections_user_id;
-ALTER TABLE relay.connections DROP COLUMN socket_id;
+ALTER TABLE relay.connections DROP COLUMN socket_id, DROP COLUMN is_over_http, DROP COLUMN is_present;
 DROP TABLE relay.retention_turn;
 DROP TABLE relay.doorbell_turn;
 DROP FUNCTION relay.grant(uuid, text);

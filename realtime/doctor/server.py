@@ -67,6 +67,15 @@ async def primary(deployment: Deployment) -> Sequence[Finding]:
                         f"point {name} at the primary, or promote this server",
                     )
                 )
+            elif await connection.fetchval("SHOW default_transaction_read_only") == "on":
+                found.append(
+                    problem(
+                        f"{name}: default_transaction_read_only is on, so writers fail and nothing"
+                        " happens that could be sent",
+                        "some hosts set it when the disk is full: make room; else find who set it"
+                        " (ALTER ROLE, ALTER DATABASE, ALTER SYSTEM)",
+                    )
+                )
     return found or [fine("the server is a primary")]
 
 

@@ -132,8 +132,7 @@ class Listener:
             doorbell = Doorbell(
                 connection, self._node_id, self._on_typing, self._counters, self._intervals
             )
-            await doorbell.listen()
-            await self._try_hearing(doorbell)
+            await self._try_listening(doorbell)
             if signer.database == reader.lineage.database:
                 reader.lineage.signer = signer  # a key may have been changed
             else:
@@ -148,6 +147,17 @@ class Listener:
             self._doorbell = self._event_log = None
             # Not close(): the other side may no longer answer.
             connection.terminate()
+
+    async def _try_listening(self, doorbell: Doorbell) -> None:
+        """Listen, if that is possible. The log can be read without it."""
+        try:
+            await doorbell.listen()
+        except asyncpg.PostgresError as error:
+            doorbell.can_hear = False
+            poll = self._intervals.poll
+            log.warning(LogLine("listen_failed", error=error, poll_seconds=poll))
+        else:
+            await self._try_hearing(doorbell)
 
     async def _try_hearing(self, doorbell: Doorbell) -> None:
         try:

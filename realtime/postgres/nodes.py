@@ -9,8 +9,11 @@ commit lock: so there are only a few per second, and none for bots that no other
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NoReturn
+
+import asyncpg
 
 from realtime.config.intervals import Intervals
 from realtime.log_line import LogLine
@@ -23,13 +26,15 @@ from realtime.relay.protocol import bot_topic
 from realtime.relay.typing import Indicator
 
 if TYPE_CHECKING:
-    from realtime.postgres.pool import Pool
+    from realtime.postgres.pool import AnyConnection, Pool
 
 log = logging.getLogger(__name__)
 
 Heard = tuple[str, str, str, bool]
 """What another process tells of a user: bot, user, username, whether they type."""
 
+MISSED_BEATS = 2
+"""After so many heartbeats that were not taken, the pool counts as away."""
 ASK_SECONDS = 1.0
 """How long a process that ends waits for a connection, to ask who else serves."""
 BATCH_BYTES = 5000
@@ -88,10 +93,23 @@ class Nodes:
 
     Args:
         node_id: this process's, in `relay.nodes`.
+        timeout: seconds that a statement may take.
+        monotonic: seconds.
     """
 
-    def __init__(self, pool: "Pool", node_id: str, intervals: Intervals) -> None:
+    def __init__(
+        self,
+        pool: "Pool",
+        node_id: str,
+        intervals: Intervals,
+        *,
+        timeout: float = 2.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._intervals = intervals
+        self._timeout = timeout
+        self._monotonic = monotonic
+        self._pool_answered_at = float("-inf")
         self.node_id = node_id
         self._pool = pool
         self._outbox: dict[tuple[str, str], Indicator] = {}
@@ -105,13 +123,26 @@ class Nodes:
         while True:
             try:
                 async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                    told = json.dumps(info())
-                    gone = await connection.fetch(_BEAT, self.node_id, told, ALIVE_SECONDS)
-                    if gone:
-                        await connection.execute(_END_LISTENERS, [row["backend"] for row in gone])
+                    await self._beat(connection, json.dumps(info()))
             except DATABASE_ERRORS as error:
                 log.warning(LogLine("heartbeat_failed", error=error))
             await asyncio.sleep(self._intervals.heartbeat)
+
+    async def _beat(self, connection: "AnyConnection", told: str) -> None:
+        try:
+            gone = await connection.fetch(_BEAT, self.node_id, told, ALIVE_SECONDS)
+            if gone:
+                await connection.execute(_END_LISTENERS, [row["backend"] for row in gone])
+        except asyncpg.ReadOnlySQLTransactionError:
+            self._pool_answered_at = self._monotonic()  # which is enough to let somebody in
+            raise
+        self._pool_answered_at = self._monotonic()
+
+    @property
+    def is_pool_answering(self) -> bool:
+        """Whether one of the latest heartbeats was taken: new sockets need the same pool."""
+        silence = self._monotonic() - self._pool_answered_at
+        return silence < MISSED_BEATS * self._intervals.heartbeat + self._timeout
 
     async def leave(self) -> None:
         """Say that this process is gone. If that fails, the others notice it after some time."""

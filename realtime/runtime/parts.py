@@ -80,7 +80,7 @@ class DatabaseParts:
         at_once = max(1, settings.database_pool_size // 2)
         self.history_log = HistoryLog(pool, lineage, Wire(timeout), at_once=at_once)
         self.retention = Retention(pool, seconds=settings.retention_seconds, intervals=intervals)
-        self.nodes = Nodes(pool, node_id, intervals)
+        self.nodes = Nodes(pool, node_id, intervals, timeout=timeout)
         self.metrics = MetricsQuery(pool, node_id, timeout=timeout)
 
     def make_socket_table(self, hub: Hub) -> SocketTable:
@@ -207,7 +207,7 @@ class WebParts:
         self.vitals = Vitals(time.time, time.monotonic, seconds=intervals.loop_lag)
         self.pings = Pings(intervals.ping)
         self.files = OpenFiles(settings.database_pool_size + SPARE_FILES, time.monotonic)
-        self.status = Status(port, listener, relaying.reader, self.files)
+        self.status = Status(port, listener, database.nodes, relaying.reader, self.files)
         self.metrics = MetricsSource(
             node_id,
             database.metrics,

@@ -62,7 +62,7 @@ def make_app(services: Services, sockets: Sockets) -> Application:
         (r"/api/ws/presence/([^/]+)", PresenceHandler, given),
         (FIGURES, metrics.ClusterMetricsHandler, given),
         (r"/metrics", metrics.PrometheusHandler, given),
-        (r"/api/health", endpoints.HealthHandler, given),
+        (r"/(?:api/)?health", endpoints.HealthHandler, given),
         (r"/api/ready", endpoints.ReadyHandler, given),
         (r"/static/(realtime\.(?:js|d\.ts))", StaticHandler, client),
         (r"/static/(client/[a-z_]+\.js)", StaticHandler, client),

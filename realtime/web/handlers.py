@@ -6,7 +6,7 @@ Tornado's own log of a failed request has the whole address in it, and with it t
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from types import TracebackType
@@ -118,6 +118,11 @@ class JsonHandler(CarefulHandler):
         origin = self.request.headers.get("Origin")
         if origin is not None and not self._is_allowed(origin):
             self.refuse("pages of this Origin may not connect: see ALLOWED_ORIGINS", 403)
+
+    def head(self, *path: str) -> Awaitable[None] | None:
+        """What GET answers, without the body."""
+        answered: Awaitable[None] | None = self.get(*path)
+        return answered
 
     def options(self, *path: str) -> None:
         self.set_status(204)

@@ -20,18 +20,31 @@ class ListenerStatus(Protocol):
     def round_trip(self) -> float | None: ...
 
 
+class PoolStatus(Protocol):
+    """The connections for questions; implemented in `postgres.nodes`."""
+
+    @property
+    def is_pool_answering(self) -> bool: ...
+
+
 class Status:
     """Whether this process is ready to serve, and why not.
 
     Args:
         port: the TCP port that the process serves on.
         listener: the connection that listens to the database.
+        pool: the connections that are asked whether somebody may be let in.
         reader: what reads the log.
         files: whether more connections can be accepted.
     """
 
     def __init__(
-        self, port: int, listener: ListenerStatus, reader: Reader, files: OpenFiles
+        self,
+        port: int,
+        listener: ListenerStatus,
+        pool: PoolStatus,
+        reader: Reader,
+        files: OpenFiles,
     ) -> None:
         self.port = port
         self.is_draining = False
@@ -39,6 +52,7 @@ class Status:
         self.retry_after = 0.0
         """How many seconds a client should wait before it returns, once that is so."""
         self._listener = listener
+        self._pool = pool
         self._reader = reader
         self.files = files
 
@@ -61,6 +75,8 @@ class Status:
             return "not connected to the database"
         if self._reader.stuck_seconds > STUCK_SECONDS:
             return "the log cannot be read"
+        if not self._pool.is_pool_answering:
+            return "the database does not answer over DATABASE_URL"
         return NO_FILES if self.files.is_full else None
 
     @property

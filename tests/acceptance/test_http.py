@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from typing import Any
 
+import asyncpg
 import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 
+from realtime.config.intervals import Intervals
 from realtime.embedded.server import EmbeddedPostgres
 from tests.serving import RunningServer, StartServer, World, token
 from tests.waiting import eventually
@@ -94,6 +97,57 @@ async def test_health_answers_anyone_and_ready_only_while_postgres_is_heard(
     postgres.sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
     await eventually(is_ready)
     assert body(await get(server, "/api/health")) == {"status": "ok"}
+
+
+@pytest.mark.gen_test
+async def test_ready_is_about_the_pool_too(start_server: StartServer, database: str) -> None:
+    """A new socket is let in over DATABASE_URL, which may be away while PostgreSQL is heard."""
+    name = f"pooled_{uuid.uuid4().hex[:8]}"
+    administrator = await asyncpg.connect(database)
+    await administrator.execute(f"CREATE ROLE {name} LOGIN SUPERUSER")
+    server = await start_server(
+        intervals=Intervals(heartbeat=0.05),
+        DATABASE_URL=database.replace("postgres@", f"{name}@"),
+        DATABASE_DIRECT_URL=database,
+        DATABASE_TIMEOUT_SECONDS="0.5",
+    )
+
+    async def says(status: str) -> bool:
+        return f'"{status}"' in (await get(server, "/api/ready")).body.decode()
+
+    await eventually(lambda: says("ready"))
+    await administrator.execute(f"ALTER ROLE {name} NOLOGIN")
+    await administrator.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", name
+    )
+    await eventually(lambda: says("the database does not answer over DATABASE_URL"))
+    assert server.server.listener.is_connected
+    await administrator.execute(f"ALTER ROLE {name} LOGIN")
+    await eventually(lambda: says("ready"))
+    await server.stop()
+    await administrator.execute(f"DROP ROLE {name}")
+    await administrator.close()
+
+
+@pytest.mark.gen_test
+async def test_head_is_answered_wherever_get_is(start_server: StartServer, world: World) -> None:
+    """With the same status and type, and no body; /health is /api/health."""
+    server = await start_server(CONSOLE="true")
+    admin = token(world.owner, is_admin=True)
+    paths = (
+        *("/", "/health", "/api/health", "/api/ready", "/metrics", "/static/realtime.js"),
+        *(f"/api/ws/{one}?token={admin}" for one in ("stats", "connections", "figures")),
+        *(f"/api/ws/presence/{world.bot}?token={admin}", "/api/ws/stats", "/nothing"),
+        "/api/sse/notifications",
+    )
+    for path in paths:
+        found = await get(server, path)
+        head = await AsyncHTTPClient().fetch(
+            f"http://{server.base}{path}", method="HEAD", raise_error=False
+        )
+        assert (head.code, head.body) == (found.code, b""), path
+        assert head.headers["Content-Type"] == found.headers["Content-Type"]
+    assert (await get(server, "/health")).body == b'{"status": "ok"}\n'
 
 
 @pytest.mark.gen_test

@@ -23,6 +23,7 @@ from realtime.doctor.report import Level
 from realtime.embedded.server import EmbeddedPostgres
 from tests.commands import free_port
 from tests.doctor import deployment, finds
+from tests.platform import Platform
 from tests.postgres import postgres_server, restart
 
 RULES = """
@@ -202,6 +203,14 @@ async def test_a_direct_address_that_is_wrong(database: str) -> None:
     await finds(
         Level.PROBLEM, "database", there, "DATABASE_URL answers", "DATABASE_DIRECT_URL: not"
     )
+
+
+@pytest.mark.gen_test
+async def test_a_database_that_is_read_only(database: str, platform: Platform) -> None:
+    """As a host makes it when the disk is full."""
+    name = await platform.connection.fetchval("SELECT current_database()")
+    await platform.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    await finds(Level.PROBLEM, "primary", deployment(database), "read_only is on", "make room")
 
 
 @pytest.mark.gen_test

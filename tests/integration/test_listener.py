@@ -292,6 +292,27 @@ async def test_a_pooler_in_the_way(
         await heard.stop()
 
 
+@pytest.mark.gen_test
+async def test_who_cannot_listen_still_reads(
+    heard: Heard,
+    database: str,
+    platform: Platform,
+    reads_only_when_rung: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As when the disk is full: LISTEN fails, so the log is polled, and that is said."""
+    await platform.execute(
+        "CREATE OR REPLACE FUNCTION relay.listen() RETURNS void LANGUAGE plpgsql AS $$"
+        " BEGIN RAISE disk_full USING MESSAGE = 'no space left on device'; END $$"
+    )
+    await heard.start(database)
+    assert not heard.listener.can_hear
+    assert "listen_failed" in caplog.text
+    await send(platform, "unheard")
+    await heard.delivers("unheard")
+    await heard.stop()
+
+
 # Through outages.
 
 

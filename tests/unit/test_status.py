@@ -13,11 +13,18 @@ from realtime.web.acceptor import OpenFiles
 from realtime.web.status import Status
 
 
-def status(*, mode: PaceState = PaceState.AWAKE, stuck: float = 2.0, **listener: Any) -> Status:
+def status(
+    *,
+    mode: PaceState = PaceState.AWAKE,
+    stuck: float = 2.0,
+    is_pool_answering: bool = True,
+    **listener: Any,
+) -> Status:
     given = {"is_connected": True, "can_hear": True, "round_trip": 0.01, **listener}
     reader = cast("Reader", SimpleNamespace(state=mode, stuck_seconds=stuck))
     files = OpenFiles(10, lambda: 100.0, limit=lambda: 1000)
-    return Status(8000, cast("Any", SimpleNamespace(**given)), reader, files)
+    pool = SimpleNamespace(is_pool_answering=is_pool_answering)
+    return Status(8000, cast("Any", SimpleNamespace(**given)), pool, reader, files)
 
 
 @pytest.mark.parametrize("mode", PaceState)
@@ -38,3 +45,5 @@ def test_new_sockets_should_come_while_nothing_stands_against_it() -> None:
     assert ready.not_ready == "draining"
     assert status(is_connected=False).not_ready == "not connected to the database"
     assert status(stuck=20.0).not_ready == "the log cannot be read"
+    silent = status(is_pool_answering=False)
+    assert silent.not_ready == "the database does not answer over DATABASE_URL"

@@ -164,7 +164,7 @@ class Settings(BaseModel):
         4_194_304,
         17_179_869_184,
         "Maximum number of bytes that one process holds of what it reads from the log for clients"
-        " that return.",
+        " that are behind.",
     )
     resume_max_events: int = _number(
         10_000,

@@ -95,10 +95,11 @@ SELECT 'event', found.* FROM ({rows_by_key(COLUMNS, "$3", "$4")}) AS found
 # The size is asked for once more than is wanted: so the last part is known without the size of all.
 _READ_PART = f"""
 SELECT floor.*, known.xid AS known_xid, known.id AS known_id, known.written_at AS known_written_at,
-       found.written_at AS part_written_at, substring(found.payload FROM $5 FOR $6) AS part
+       found.written_at AS part_written_at,
+       found.author::text AS part_author, substring(found.payload FROM $5 FOR $6) AS part
   FROM ({FLOOR}) AS floor
   LEFT JOIN ({rows_by_key(HEADS, "$1", "$2")}) AS known ON true
-  LEFT JOIN (SELECT {microseconds("written_at")} AS written_at,
+  LEFT JOIN (SELECT {microseconds("written_at")} AS written_at, author,
                     convert_to(payload, 'UTF8') AS payload
                FROM relay.events WHERE xid = $3::xid8 AND id = $4::bigint
              OFFSET 0) AS found ON true
@@ -168,7 +169,12 @@ class HistoryLog:
         if row["part"] is None:
             raise Unrecoverable(GapReason.TOO_OLD)
         data: bytes = row["part"]
-        return Part(data[:size], wire_id(key.id, row["part_written_at"]), len(data) <= size)
+        return Part(
+            data[:size],
+            wire_id(key.id, row["part_written_at"]),
+            len(data) <= size,
+            row["part_author"],
+        )
 
     async def _fetch(
         self, query: str, *arguments: object, rows: int, payloads: int = 0

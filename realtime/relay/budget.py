@@ -18,8 +18,16 @@ USER_SHARE = 4
 """One part in so many of the rest is what one user may hold, with all their sockets."""
 COPIES = 2
 """How often a payload is held while it is sent: as text, and as bytes."""
+LIVE_COPIES = 4
+"""How often one is held at most while it goes to all sockets of a topic: also as it was read, and
+framed."""
 MIN_SPEED = 20_000
 """Bytes a second. A line that carries fewer counts as broken, on either side of the process."""
+
+
+def live_bytes(size: int) -> int:
+    """How many bytes of payloads live delivery may have on their way, of so many bytes for all."""
+    return size // LIVE_SHARE // LIVE_COPIES
 
 
 class _Reservation(NamedTuple):
@@ -46,6 +54,12 @@ class ReadBudget:
     def largest(self) -> int:
         """The most bytes of payloads that may be reserved at once."""
         return self._share // COPIES
+
+    def has_room(self, payloads: int, user_id: str) -> bool:
+        """Whether so many bytes could be reserved at once."""
+        size = payloads * COPIES
+        fits = size <= self._free and self._held[user_id] + size <= self._share
+        return fits and not self._waiting
 
     def is_wanted(self, user_id: str) -> bool:
         """Whether somebody waits for what that user holds."""

@@ -65,6 +65,8 @@ class Part(NamedTuple):
     wire_id: str
     """The event's."""
     is_last: bool
+    author: str | None
+    """As an event's."""
 
 
 class AccessKind(StrEnum):

@@ -4,6 +4,7 @@ The reader hands over pages; sockets subscribe, go live, and leave. All of it ru
 thread; `deliver` is the only coroutine, and gives way to others between slices.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
@@ -22,7 +23,7 @@ from realtime.relay.events import (
     RowKey,
     ends_first,
 )
-from realtime.relay.owed import Backlog
+from realtime.relay.owed import Backlog, Owed
 from realtime.relay.position import Position
 from realtime.relay.protocol import SOCKET_TOPIC, bot_of, resync, stamp
 from realtime.relay.streams import Streams
@@ -31,9 +32,11 @@ from realtime.relay.subscriber import Delivery, Framer, State, Subscriber
 FAN_OUT_SLICE = 500
 """Sockets served before other tasks (pings, closes) get a turn; a few milliseconds of work."""
 PORTION_SECONDS = 2.0
-"""How long the sockets of a topic that waits for much may take for a portion. Who takes longer gets
-the next one all the same, and is closed when too much waits for it: it comes back at its own pace.
+"""How long the sockets of a topic that waits for much may take for a portion. Who takes longer goes
+on at its own pace, and holds up nobody any more.
 """
+LIVE_BYTES = 4_194_304
+"""How many bytes of such portions may be on their way to sockets at once."""
 LOOK_AGAIN_SECONDS = 0.02
 """Seconds until it is seen whether they have taken it."""
 ACCESS_CHANGE_SLICE = 100
@@ -67,6 +70,8 @@ class Hub:
         counters: counts.
         fan_out_slice: how many sockets are served before other tasks get a turn.
         access_change_slice: how many access changes are applied before other tasks get a turn.
+        live_bytes: how many bytes of what was too much for one answer may be on their way to
+            sockets at once. Each client reads a larger message by itself, in parts.
     """
 
     def __init__(
@@ -81,9 +86,11 @@ class Hub:
         counters: Counters | None = None,
         fan_out_slice: int = FAN_OUT_SLICE,
         access_change_slice: int = ACCESS_CHANGE_SLICE,
+        live_bytes: int = LIVE_BYTES,
     ) -> None:
         self._fan_out_slice = fan_out_slice
         self._access_change_slice = access_change_slice
+        self._live_bytes = live_bytes
         self._subscribers: set[Subscriber] = set()
         self._topics: dict[str, Audience] = {}
         self._users: dict[str, set[Subscriber]] = {}
@@ -187,7 +194,8 @@ class Hub:
 
         Not to be called when it `has_overflowed`.
         """
-        if subscriber.state is State.JOINING:  # else it left while it was being asked about
+        # Else it left while it was being asked about.
+        if subscriber.state is State.JOINING or subscriber.is_behind:
             self._go_live(subscriber, since, since)
 
     def _go_live(self, subscriber: Subscriber, since: Cursor | None, answered: Cursor) -> None:
@@ -287,8 +295,7 @@ class Hub:
         """Seconds until there is something to deliver, even if nothing is found."""
         if not self.backlog:
             return self._streams.due_in()
-        is_due = any(map(self._can_take_more, self.backlog.topics()))
-        return 0.0 if is_due else LOOK_AGAIN_SECONDS
+        return LOOK_AGAIN_SECONDS if self._due_topic() is None else 0.0
 
     # What a read found.
 
@@ -361,17 +368,65 @@ class Hub:
             size: how many bytes to read, at most; but one event.
             number: how many events, at most.
         """
-        for topic in self.backlog.topics():
+        while (topic := self._due_topic()) is not None:
+            keys = self.backlog.first(topic, size, number)
             if not self.has_members(topic):
                 self.backlog.drop(topic)
-            elif self._can_take_more(topic):
-                return topic, self.backlog.first(topic, size, number)
+            elif keys[0].size > self._live_bytes:
+                self._leave_to_themselves(topic)
+            else:
+                for slow in self.on_topic(topic):
+                    if not slow.sink.is_idle:
+                        self._fall_behind(slow)
+                return topic, keys
         return None
+
+    def _due_topic(self) -> str | None:
+        """The first topic that can be sent its next portion."""
+        topics = self.backlog.topics()
+        on_the_way = sum(
+            map(self.backlog.sent_bytes, itertools.filterfalse(self._is_taken, topics))
+        )
+        if on_the_way >= self._live_bytes:
+            topics = tuple(topic for topic in topics if self._has_waited(topic))
+        return next(filter(self._can_take_more, topics), None)
+
+    def _leave_to_themselves(self, topic: str) -> None:
+        """What a topic waits for is too large to be held for all: each reads it by itself."""
+        for one in self.members(topic):
+            if one.state is not State.LIVE:
+                one.overflow()
+            elif not self._fall_behind(one):
+                self.dismiss(one, *closing.TOO_SLOW)
+        self.backlog.drop(topic)
+
+    def _fall_behind(self, subscriber: Subscriber) -> bool:
+        """Have a live socket catch up by itself, if it can; the others do not wait for it."""
+        if subscriber.catch_up is None:
+            return False
+        topic, since = subscriber.topic, subscriber.since
+        held = [event.key for event in self._streams.held(topic)]
+        keys = [*held, *self.backlog.rest(topic)]
+        if since is not None:
+            keys = [key for key in keys if not since.covers(key.xid)]
+        if since is None or self.position.cursor.includes(since):
+            since = self.position.cursor
+        subscriber.pause(self.cursor_of(subscriber))
+        subscriber.is_behind = True
+        self._set_since(subscriber, since)
+        subscriber.catch_up(Owed(keys), since)
+        return True
+
+    def _is_taken(self, topic: str) -> bool:
+        """Whether its sockets have taken what they were sent."""
+        return all(one.sink.is_idle for one in self.on_topic(topic))
+
+    def _has_waited(self, topic: str) -> bool:
+        return self._monotonic() - self.backlog.sent_at(topic) >= PORTION_SECONDS
 
     def _can_take_more(self, topic: str) -> bool:
         """Whether its sockets have taken what they were sent, or had enough time for it."""
-        has_waited = self._monotonic() - self.backlog.sent_at(topic) >= PORTION_SECONDS
-        return has_waited or all(one.sink.is_idle for one in self.on_topic(topic))
+        return self._has_waited(topic) or self._is_taken(topic)
 
     async def deliver_portion(self, topic: str, events: list[Event]) -> None:
         """Hand what was read for a topic that waits to its sockets."""
@@ -379,7 +434,7 @@ class Hub:
         assert before is not None
         ended = topic if self.backlog.is_rest(topic, last) else None
         await self._send({topic: events}, before, self.position, ended)
-        self.backlog.sent(topic, last, self._monotonic())
+        self.backlog.sent(topic, [event.key for event in events], self._monotonic())
 
     def _withheld_from(self, events: Iterable[Event]) -> frozenset[str]:
         """The authors who are not sent their own events."""
@@ -445,7 +500,8 @@ class Hub:
         """
         self._returning.clear()
         for subscriber in self:
-            if subscriber.state is State.JOINING or not subscriber.knows_cursors:
+            is_reading = subscriber.state is State.JOINING or subscriber.is_behind
+            if is_reading or not subscriber.knows_cursors:
                 self.dismiss(subscriber, *closing.EVENTS_MISSED)
             elif subscriber.state is not State.STOPPED:
                 self._ask_after_gap(subscriber, reason)

@@ -6,7 +6,7 @@ portion at a time when they can be sent. A key takes 20 bytes here, however larg
 
 import math
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from realtime.relay.events import Event, RowKey
 from realtime.relay.position import Position
@@ -66,6 +66,10 @@ class Owed:
                 break
             found.append(key)
         return found
+
+    def rest(self) -> list[RowKey]:
+        """All keys that are still to be sent."""
+        return self.first(sum(self._sizes), len(self))
 
     def is_last(self, key: RowKey) -> bool:
         """Whether nothing is to be sent after that key."""
@@ -133,6 +137,15 @@ class Backlog:
         """When the latest portion was sent."""
         return self._topics[topic].sent_at
 
+    def sent_bytes(self, topic: str) -> int:
+        """How many bytes of payloads the latest portion had."""
+        return self._topics[topic].sent_bytes
+
+    def rest(self, topic: str) -> list[RowKey]:
+        """All that a topic still waits for."""
+        found = self._topics.get(topic)
+        return [] if found is None else found.owed.rest()
+
     def first(self, topic: str, size: int, number: int) -> list[RowKey]:
         """A topic's next portion (see `Owed.first`)."""
         return self._topics[topic].owed.first(size, number)
@@ -141,11 +154,11 @@ class Backlog:
         """Whether nothing is left of a topic behind that key."""
         return self._topics[topic].owed.is_last(last)
 
-    def sent(self, topic: str, last: RowKey, now: float) -> None:
-        """Everything up to that key was sent; the other topics have their turn first."""
+    def sent(self, topic: str, keys: Sequence[RowKey], now: float) -> None:
+        """Those were sent; the other topics have their turn first."""
         found = self._topics.pop(topic)
-        found.owed.drop(last)
-        found.sent_at = now
+        found.owed.drop(keys[-1])
+        found.sent_at, found.sent_bytes = now, sum(key.size for key in keys)
         if found.owed:
             self._topics[topic] = found
 
@@ -153,12 +166,13 @@ class Backlog:
 class _Topic:
     """What one topic waits for."""
 
-    __slots__ = ("_newest", "_sorted", "before", "owed", "sent_at")
+    __slots__ = ("_newest", "_sorted", "before", "owed", "sent_at", "sent_bytes")
 
     def __init__(self, before: Position) -> None:
         self.before = before
         self.owed = Owed()
         self.sent_at = -math.inf
+        self.sent_bytes = 0
         self._sorted = 0
         """How many were added by the reads that are over."""
         self._newest: dict[str, int] = {}

@@ -178,15 +178,17 @@ class Missed:
 
     Args:
         events: in order.
+        owed: instead, the keys of what it is to be sent.
     """
 
     __slots__ = ("events", "owed")
 
-    def __init__(self, events: Sequence[Event] = ()) -> None:
+    def __init__(self, events: Sequence[Event] = (), owed: Owed | None = None) -> None:
         is_whole = all(event.payload is not None for event in events)
         self.events = events if is_whole else ()
         """All of it, where it is little."""
-        self.owed = Owed() if is_whole else Owed(event.key for event in events)
+        keys = () if is_whole else (event.key for event in events)
+        self.owed = Owed(keys) if owed is None else owed
         """The keys of all of it, where it is much."""
 
     def __bool__(self) -> bool:

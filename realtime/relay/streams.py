@@ -76,6 +76,10 @@ class Streams:
         self._held.pop(topic, None)
         self._positions.pop(topic, None)
 
+    def held(self, topic: str) -> Iterable[Event]:
+        """What is held on a topic."""
+        return self._held.get(topic, ())
+
     def position_before(self, topic: str) -> Position | None:
         """The position from before what is held on a topic; None: nothing is."""
         return self._positions.get(topic)

@@ -20,6 +20,7 @@ from typing import Protocol
 
 from realtime.relay.cursor import Cursor
 from realtime.relay.events import AccessChange, AccessKind, Event, Pending
+from realtime.relay.owed import Owed
 from realtime.relay.position import Position
 from realtime.relay.protocol import Message, stamp
 
@@ -86,6 +87,11 @@ class HoldLimit:
     def give_back(self, size: int) -> None:
         """They are held no longer."""
         self._free += size
+
+
+CatchUp = Callable[[Owed, Cursor], None]
+"""Sends one client, at its own pace, what it is owed, and then all that the cursor does not cover;
+calls `Hub.go_live` at the end."""
 
 
 class DirectList(Protocol):
@@ -187,6 +193,9 @@ class Subscriber:
         knows_cursors: whether the client has shown that it can resume, and understands `resync`.
         wants_presence: whether it asks to be told who else is there.
         is_over_http: whether it is no WebSocket, but takes events over HTTP.
+        catch_up: called when it is too slow for the others on its topic. Then it is paused, until
+            it has caught up by itself; None: the others do not wait for it, and it is closed when
+            too much waits.
     """
 
     __slots__ = (
@@ -194,10 +203,12 @@ class Subscriber:
         "_held_bytes",
         "_hold_limit",
         "audience",
+        "catch_up",
         "connection_id",
         "cursor",
         "gap",
         "has_overflowed",
+        "is_behind",
         "is_over_http",
         "knows_cursors",
         "opened_at",
@@ -225,6 +236,7 @@ class Subscriber:
         knows_cursors: bool = False,
         wants_presence: bool = False,
         is_over_http: bool = False,
+        catch_up: CatchUp | None = None,
     ) -> None:
         self.topic = topic
         self.connection_id = connection_id
@@ -234,6 +246,9 @@ class Subscriber:
         self.knows_cursors = knows_cursors
         self.wants_presence = wants_presence
         self.is_over_http = is_over_http
+        self.catch_up = catch_up
+        self.is_behind = False
+        """Whether it catches up by itself: it is paused, though nobody is asked about it."""
         self.state = State.JOINING
         self.user_id: str | None = None
         self.username: str | None = None
@@ -298,8 +313,12 @@ class Subscriber:
         if self._hold_limit.take(size):
             self._held.append(item)
         else:
-            self.hold_anew()
-            self.has_overflowed = True
+            self.overflow()
+
+    def overflow(self) -> None:
+        """Drop what is held: it could not have been held with what follows."""
+        self.hold_anew()
+        self.has_overflowed = True
 
     def hold_anew(self) -> None:
         """Forget what was held: it will be read from the log."""
@@ -313,6 +332,7 @@ class Subscriber:
         held, self._held = self._held, []
         self.hold_anew()
         self.state = State.LIVE
+        self.is_behind = False
         return held
 
     def pause(self, cursor: str | None) -> None:

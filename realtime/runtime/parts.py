@@ -26,7 +26,7 @@ from realtime.postgres.socket_table import SocketTable
 from realtime.postgres.wire import Wire
 from realtime.relay.admission import AdmissionBatcher
 from realtime.relay.backoff import Backoff
-from realtime.relay.budget import ReadBudget
+from realtime.relay.budget import ReadBudget, live_bytes
 from realtime.relay.counters import Counters
 from realtime.relay.hub import Hub
 from realtime.relay.position import Lineage, Position
@@ -119,6 +119,7 @@ class RelayParts:
             monotonic=time.monotonic,
             echoes_to_author=settings.echo_to_author,
             counters=self.counters,
+            live_bytes=live_bytes(settings.read_buffer_bytes),
         )
         self.socket_table = database.make_socket_table(self.hub)
         self.presence = _make_presence(self.hub, self.socket_table, intervals)

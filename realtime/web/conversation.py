@@ -17,7 +17,9 @@ from realtime.log_line import Field, LogLine
 from realtime.relay import closing, protocol
 from realtime.relay.admission import Admission
 from realtime.relay.closing import CloseCode
+from realtime.relay.cursor import Cursor
 from realtime.relay.errors import ErrorCode, MessageError, Refused
+from realtime.relay.owed import Owed
 from realtime.relay.rate_limit import RateLimit, RateVerdict
 from realtime.relay.resume import Missed
 from realtime.relay.subscriber import HoldLimit, Subscriber
@@ -177,7 +179,22 @@ class Conversation:
             knows_cursors=request.knows_cursors,
             wants_presence=request.wants_presence and protocol.bot_of(topic) is not None,
             is_over_http=self.is_over_http,
+            catch_up=self._catch_up,
         )
+
+    def _catch_up(self, owed: Owed, since: Cursor) -> None:
+        """It is too slow for the others on its topic: send it the rest at its own pace."""
+        assert self._subscriber is not None
+        assert self._token_life is not None
+        handshake = Handshake(
+            self._services,
+            self._subscriber,
+            self._sink,
+            subject=self._token_life.subject,
+            bot_id=protocol.bot_of(self._subscriber.topic),
+        )
+        work = partial(handshake.catch_up, since, Missed(owed=owed))
+        self._replaying = asyncio.create_task(self._or_close(work))
 
     def _establish(
         self,

@@ -41,8 +41,8 @@ class Handshake:
         self._sink = sink
         self._subject = subject
         self._bot_id = bot_id
-        self._written: tuple[Admission, str | None] | None = None
-        """The text of the newest admission's cursor."""
+        self._written: tuple[Cursor, str | None] | None = None
+        """The newest cursor and its text."""
 
     async def authorize(self) -> Admission | None:
         """Subscribe, and ask whether the user may; None: the client has left meanwhile.
@@ -57,7 +57,7 @@ class Handshake:
         if self._subscriber.is_socket:
             self._require_few(admission)
         self._services.hub.identify(self._subscriber, admission.user_id, admission.username)
-        self._move_to(admission)
+        self._subscriber.cursor = self.cursor_text(admission)
         return admission
 
     def _require_few(self, admission: Admission) -> None:
@@ -125,34 +125,44 @@ class Handshake:
         Raises:
             Refused: access ended meanwhile, or the client reads too slowly.
         """
-        await self._replay(missed, admission)
+        await self.catch_up(admission.cursor, missed)
+
+    async def catch_up(self, cursor: Cursor, missed: Missed) -> None:
+        """The same for a socket that was live, and too slow for the others on its topic.
+
+        Args:
+            cursor: covers the missed events and all before them.
+        """
+        await self._replay(missed, cursor)
         while self._subscriber.has_overflowed and not self._sink.is_closed:
-            seen = admission.cursor
+            seen = cursor
             self._subscriber.hold_anew()
             admission = await self._services.access.authorize(self._subject, self._bot_id)
             try:
                 missed = await self._since(seen, admission)
             except Unrecoverable as lost:
                 raise Refused(*closing.EVENTS_MISSED) from lost
-            await self._replay(missed, admission)
-        self._services.hub.go_live(self._subscriber, admission.cursor)
+            cursor = admission.cursor
+            await self._replay(missed, cursor)
+        self._services.hub.go_live(self._subscriber, cursor)
 
     async def _since(self, cursor: Cursor, admission: Admission) -> Missed:
         request = ResumeRequest(self._subscriber.topic, admission.user_id, cursor, admission.cursor)
         return await self._services.history.since(request)
 
-    def _move_to(self, admission: Admission) -> None:
-        self._subscriber.cursor = self.cursor_text(admission)
-
     def cursor_text(self, admission: Admission) -> str | None:
         """The cursor as of which the client may be here; None where there is none."""
-        if self._written is None or self._written[0] is not admission:
-            text = self._services.cursor_text(admission.cursor, self._subscriber.topic)
-            self._written = admission, text
+        return self._text(admission.cursor)
+
+    def _text(self, cursor: Cursor) -> str | None:
+        if self._written is None or self._written[0] is not cursor:
+            text = self._services.cursor_text(cursor, self._subscriber.topic)
+            self._written = cursor, text
         return self._written[1]
 
-    async def _replay(self, missed: Missed, admission: Admission) -> None:
+    async def _replay(self, missed: Missed, cursor: Cursor) -> None:
         """Send missed events; the last one has the cursor as of which the client may be here."""
-        replay = Replay(self._services, self._sink, admission.user_id)
-        await replay.send(missed, self.cursor_text(admission))
-        self._move_to(admission)
+        user_id = self._subscriber.user_id
+        assert user_id is not None
+        await Replay(self._services, self._sink, user_id).send(missed, self._text(cursor))
+        self._subscriber.cursor = self._text(cursor)

@@ -9,13 +9,17 @@ socket. So the hub treats them as it treats sockets. Where it would close one, t
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from realtime.relay import closing, protocol
 from realtime.relay.admission import Admission
+from realtime.relay.cursor import Cursor
 from realtime.relay.errors import ErrorCode, MessageError, Refused
+from realtime.relay.owed import Owed
 from realtime.relay.protocol import Message, Subscribe, Target
 from realtime.relay.rate_limit import RateLimit, RateVerdict
+from realtime.relay.resume import Missed
 from realtime.relay.subscriber import HoldLimit, SendNow, Subscriber
 from realtime.web.conversation import Connection, Conversation, HandshakeRequest
 from realtime.web.handshake import Handshake
@@ -271,7 +275,9 @@ class MultiConversation(Conversation):
             return
         subscription = self._make_subscription(target, message)
         self._subscriptions[target] = subscription
-        subscription.start(self._join_or_end(subscription, message.cursor))
+        subscription.start(
+            self._or_end(subscription, self._join_topic(subscription, message.cursor))
+        )
 
     def _make_subscription(self, target: Target, message: Subscribe) -> Subscription:
         assert self._subscriber is not None
@@ -288,12 +294,14 @@ class MultiConversation(Conversation):
             socket_id=self._connection_id,
             knows_cursors=message.cursor is not None,
             wants_presence=message.wants_presence and target.bot_id is not None,
+            catch_up=partial(self._catch_up_with, subscription),
         )
         return subscription
 
-    async def _join_or_end(self, subscription: Subscription, cursor: str | None) -> None:
+    async def _or_end(self, subscription: Subscription, work: Awaitable[None]) -> None:
+        """Do something for a subscription; whatever goes wrong ends it, and says why."""
         try:
-            await self._join_topic(subscription, cursor)
+            await work
         except Refused as refused:
             subscription.close(refused.code, refused.reason)
         except Exception:
@@ -305,13 +313,7 @@ class MultiConversation(Conversation):
 
     async def _join_topic(self, subscription: Subscription, cursor: str | None) -> None:
         began = self._services.monotonic()
-        handshake = Handshake(
-            self._services,
-            subscription.subscriber,
-            subscription,
-            subject=self._subject,
-            bot_id=subscription.target.bot_id,
-        )
+        handshake = self._make_handshake(subscription)
         try:
             admission = await handshake.authorize()
         except Refused:
@@ -327,6 +329,19 @@ class MultiConversation(Conversation):
         recovery, missed = await handshake.recover(cursor, admission)
         self._tell_subscribed(subscription, admission, recovery)
         await handshake.go_live(admission, missed)
+
+    def _catch_up_with(self, subscription: Subscription, owed: Owed, since: Cursor) -> None:
+        work = self._make_handshake(subscription).catch_up(since, Missed(owed=owed))
+        subscription.start(self._or_end(subscription, work))
+
+    def _make_handshake(self, subscription: Subscription) -> Handshake:
+        return Handshake(
+            self._services,
+            subscription.subscriber,
+            subscription,
+            subject=self._subject,
+            bot_id=subscription.target.bot_id,
+        )
 
     def _tell_subscribed(
         self, subscription: Subscription, admission: Admission, recovery: dict[str, Any]

@@ -56,6 +56,11 @@ class ReplaySink(Protocol):
     def is_closed(self) -> bool: ...
 
     @property
+    def waiting_bytes(self) -> int:
+        """How many bytes the kernel has not taken yet; 0 where they count elsewhere."""
+        ...
+
+    @property
     def taken_bytes(self) -> int:
         """How many bytes that had to wait the other side has taken, in all."""
         ...
@@ -89,6 +94,7 @@ class Replay:
         Raises:
             Refused: it was removed from the log, or the client takes nothing any more.
         """
+        await self._taken_before()
         if missed.events:
             async with self._sink.turn:
                 self._send(missed.events, cursor)
@@ -101,6 +107,16 @@ class Replay:
             else:
                 await self._send_portion(missed.owed, cursor)
 
+    async def _taken_before(self) -> None:
+        """Who was too slow is sent more only when it has taken what waits; that counts, too."""
+        waiting = self._sink.waiting_bytes
+        if waiting < FIRST_BYTES:
+            return
+        if not self._budget.has_room(waiting, self._user_id):
+            raise Refused(*closing.TOO_SLOW)
+        async with self._budget.reserve(waiting, self._user_id):
+            await self._taken_in_time(waiting)
+
     async def _send_portion(self, owed: Owed, cursor: str | None) -> None:
         keys = owed.first(self._size(), MAX_KEYS)
         size = sum(key.size for key in keys)
@@ -108,10 +124,16 @@ class Replay:
         async with self._sink.turn, self._budget.reserve(size, self._user_id):
             events = await self._payloads(keys)
             last = events[-1].key
-            self._send(events, cursor if owed.is_last(last) else None)
+            self._send(
+                list(filter(self._is_theirs, events)), cursor if owed.is_last(last) else None
+            )
             del events
             await self._taken_in_time(size)
         owed.drop(last)
+
+    def _is_theirs(self, event: Event | Part) -> bool:
+        """Whether they are sent it, and did not write it themselves."""
+        return self._services.settings.echo_to_author or event.author != self._user_id
 
     def _size(self) -> int:
         return min(self._portion_bytes, self._log.portion_bytes, self._budget.largest)
@@ -148,6 +170,8 @@ class Replay:
             async with self._budget.reserve(size, self._user_id):
                 part = await self._part(key, start, size)
                 is_last = part.is_last
+                if not self._is_theirs(part):
+                    return
                 self._sink.send_part(
                     Message(part.data) if start else stamp_start(*part[:2], cursor),
                     is_first=not start,

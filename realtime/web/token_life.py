@@ -22,10 +22,10 @@ from realtime.web.services import Services
 class TokenLife:
     """Watches one socket's token from the moment it was accepted."""
 
-    __slots__ = ("_expires_at", "_services", "_sink", "_subject", "_timer", "_warn_at")
+    __slots__ = ("_expires_at", "_services", "_sink", "_timer", "_warn_at", "subject")
 
     def __init__(self, identity: Identity, services: Services, sink: Sink) -> None:
-        self._subject = identity.subject
+        self.subject = identity.subject
         self._services = services
         self._sink = sink
         self._timer: asyncio.TimerHandle | None = None
@@ -43,7 +43,7 @@ class TokenLife:
         except KeysUnavailable:
             self._sink.close(*closing.KEYS_AWAY)
             return
-        if identity.subject != self._subject:
+        if identity.subject != self.subject:
             self._sink.close(*closing.OTHER_USER)
             return
         self._send(authenticated(identity.expires_at))

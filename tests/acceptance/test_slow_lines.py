@@ -10,6 +10,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from tests.acceptance.test_resume import contents, leave
+from tests.benchmarks.backlogs import Client
 from tests.chaos.proxy import Proxy
 from tests.clients import Socket
 from tests.platform import Platform
@@ -154,3 +155,39 @@ async def test_what_is_removed_in_the_middle_is_not_passed_over_in_silence(
     await platform.execute(EMPTY)
     assert await guest.closed() == 1013
     assert len(guest.of_type("chat_message")) < 170
+
+
+@pytest.mark.gen_test
+async def test_a_client_that_does_not_read_goes_on_alone(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """It holds up nobody on its bot, and is sent all when it reads, over the same connection."""
+    server = await start_server(SEND_BUFFER_BYTES="65536")
+    slow = await Client.open(server.server.port, world.bot, world.guest)
+    quick = await server.chat(world.bot, world.owner)
+    await write(platform, world, 1000, 30_000)
+    await has_all(quick, 1000)
+    await write(platform, world, 1, 30_000)
+    await quick.next("chat_message", 1001)
+    await slow.read(1001)
+    assert (slow.messages, slow.ended) == (1001, "")
+    await write(platform, world, 1, 1)
+    await slow.read(1002)
+    slow.close()
+
+
+@pytest.mark.gen_test
+async def test_a_live_message_that_is_too_large_to_be_held(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """Each client reads it by itself, in parts; what follows comes after it."""
+    server = await start_server(READ_BUFFER_BYTES="4194304")
+    guests = [await server.chat(world.bot, user) for user in (world.guest, world.owner)]
+    await platform.message(world.session, world.bot, world.owner, "é" * 2_000_000)
+    await platform.message(world.session, world.bot, world.owner, "after")
+    for guest in guests:
+        await guest.next("chat_message", 2)
+        assert [len(text) for text in contents(guest)] == [2_000_000, 5]
+    await platform.message(world.session, world.bot, world.owner, "live")
+    for guest in guests:
+        await guest.next("chat_message", 3)

@@ -251,13 +251,13 @@ async def test_a_client_that_does_not_read_is_closed_and_the_others_go_on(
     await eventually(lambda: len(server.server.hub) == 2)
     insert = (
         "INSERT INTO messages (session_id, bot_id, user_id, role, content)"
-        " SELECT $1, $2, $3, 'user', repeat('x', 10000) FROM generate_series(1, 100)"
+        " SELECT $1, $2, $3, 'user', repeat('x', 10000) FROM generate_series(1, 20)"
     )
     rounds = 0
     while len(server.server.hub) == 2:
         await platform.execute(insert, world.session, world.bot, world.owner)
         rounds += 1
-        await good.next("chat_message", rounds * 100)
+        await good.next("chat_message", rounds * 20)
     assert not good.is_closed
     assert 'code=1013 reason="the client reads too slowly' in caplog.text
     await hang_up(writer)

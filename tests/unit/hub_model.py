@@ -11,6 +11,7 @@ from realtime.relay import closing
 from realtime.relay.cursor import Anchor, Cursor
 from realtime.relay.events import AccessChange, Event
 from realtime.relay.hub import Hub
+from realtime.relay.owed import Owed
 from realtime.relay.recheck import RecheckResult
 from realtime.relay.resume import Floor, LogState, TopicHistory
 from realtime.relay.subscriber import HoldLimit, State, Subscriber
@@ -97,6 +98,9 @@ class Watched(LendingSink):
         self.subscriber = Numbered(
             topic, str(number), self, opened_at=0, hold=HoldLimit(hold_bytes), knows_cursors=knows
         )
+        self.subscriber.catch_up = self._catch_up
+        self.behind: tuple[Owed, Cursor] | None = None
+        """What it is still to be sent by itself, for it was too slow."""
         self.answer: tuple[bool, Cursor] | None = None
         self.asked_at = 0
         self.owed_from: Cursor | None = None
@@ -127,9 +131,15 @@ class Watched(LendingSink):
             if "cursor" in message:
                 self.check_place(message["cursor"])
 
+    def _catch_up(self, owed: Owed, since: Cursor) -> None:
+        assert self.is_in
+        assert self.behind is None, "behind twice"
+        assert self.subscriber.state is State.PAUSED
+        self.behind = owed, since
+
     @property
     def is_idle(self) -> bool:
-        return True
+        return not self.is_waiting
 
     def close(self, code: int, reason: str) -> None:
         if self.closed is None:

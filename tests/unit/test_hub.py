@@ -413,6 +413,32 @@ def test_who_takes_a_portion_slowly_holds_up_only_their_topic() -> None:
     assert (hub.due_in(), hub.next_portion(9, 1)) == (0.0, (BOT, [rest.key]))
 
 
+def test_who_takes_a_portion_too_slowly_goes_on_alone() -> None:
+    """With what the others are still sent. They do not wait for it any more, and it goes live."""
+    now = [0.0]
+    hub = make_hub(clock=lambda: now[0])
+    slow, sink = join(hub)
+    _, other = join(hub)
+    left: list[tuple[list[int], Cursor]] = []
+    slow.catch_up = lambda owed, since: left.append(([key.id for key in owed.rest()], since))
+    read(hub, at(10), "c", *(large_event(number) for number in (1, 2, 3)))
+    hub.next_portion(9, 1)
+    sink.room = 0
+    run(hub.deliver_portion(BOT, [event(1, 10)]))
+    assert hub.next_portion(9, 1) is None
+    now[0] = PORTION_SECONDS
+    assert hub.next_portion(9, 1) == (BOT, [large_event(2).key])
+    run(hub.deliver_portion(BOT, [event(2, 10)]))
+    assert hub.next_portion(9, 1) == (BOT, [large_event(3).key])
+    run(hub.deliver_portion(BOT, [event(3, 10)]))
+    read(hub, at(11), "d", event(4, 11))
+    assert left == [([2, 3], at(10))]
+    assert (sink.ids, other.ids) == ([1], [1, 2, 3, 4])
+    sink.drain()
+    hub.go_live(slow, at(10))
+    assert sink.ids == [1, 4]
+
+
 def test_who_has_taken_a_portion_gets_the_next_at_once() -> None:
     """However little of their time is over."""
     hub = make_hub()

@@ -24,9 +24,17 @@ from hypothesis.stateful import (
 from realtime.relay import closing
 from realtime.relay.cursor import Cursor
 from realtime.relay.events import Event
+from realtime.relay.hub import PORTION_SECONDS
+from realtime.relay.owed import Owed
 from realtime.relay.protocol import stamp
 from realtime.relay.recheck import RecheckBatcher
-from realtime.relay.resume import ResumeRequest, Unrecoverable, missed_events, read_cursor
+from realtime.relay.resume import (
+    GapReason,
+    ResumeRequest,
+    Unrecoverable,
+    missed_events,
+    read_cursor,
+)
 from realtime.relay.subscriber import State
 from tests.unit.hub_model import ModelLog, SlowAccess, Watched, WatchedHub
 from tests.unit.relay_fakes import (
@@ -54,8 +62,9 @@ SMALL = st.integers(0, 7)
 class HubMachine(RuleBasedStateMachine):
     """What may happen, in any order."""
 
-    @initialize(page_rows=st.integers(1, 4))
-    def begin(self, page_rows: int) -> None:
+    @initialize(page_rows=st.integers(1, 4), live_bytes=st.sampled_from([10**6, 10**6, 0]))
+    def begin(self, page_rows: int, live_bytes: int) -> None:
+        self.now = 0.0
         self.loop = asyncio.new_event_loop()
         self.log = ModelLog()
         self.log.page_rows = page_rows
@@ -72,8 +81,9 @@ class HubMachine(RuleBasedStateMachine):
             frame=frame,
             pause=self.pause,
             ask_again=rechecks.ask,
-            monotonic=lambda: 0.0,
+            monotonic=lambda: self.now,
             fan_out_slice=1,
+            live_bytes=live_bytes,
         )
         self.relay = make_relay(self.hub, self.log.place())
         self.asking = self.loop.create_task(rechecks.run(self.hub, lambda: None))
@@ -205,6 +215,51 @@ class HubMachine(RuleBasedStateMachine):
         if self.sockets:
             self.sockets[choice % len(self.sockets)].drain()
 
+    def _behind(self) -> list[Watched]:
+        return [one for one in self.sockets if one.behind is not None]
+
+    @precondition(lambda self: self._behind())
+    @rule(choice=SMALL, number=st.integers(1, 3))
+    def catch_up_alone(self, choice: int, number: int) -> None:
+        """One that was too slow takes some of what it is owed, and goes on as `web` does."""
+        behind = self._behind()
+        if not behind:
+            return
+        one = behind[choice % len(behind)]
+        assert one.behind is not None
+        owed, since = one.behind
+        if one.subscriber.state is State.STOPPED:
+            one.behind = None
+        elif keys := owed.first(10**6, number):
+            self._send_rows(one, [key.id for key in keys])
+            owed.drop(keys[-1])
+        elif not one.subscriber.has_overflowed:
+            one.behind = None
+            self.hub.go_live(one.subscriber, since)
+        else:
+            self._ask_alone(one, since)
+
+    def _ask_alone(self, one: Watched, since: Cursor) -> None:
+        one.subscriber.hold_anew()
+        place = self.log.place()
+        request = ResumeRequest(one.topic, one.user, since, place)
+        try:
+            if not self.log.access[one.user, one.topic]:
+                raise Unrecoverable(GapReason.ACCESS_CHANGED)
+            missed = missed_events(request, self.log.past(one.topic), 10**6)
+        except Unrecoverable:
+            one.behind = None
+            self.hub.dismiss(one.subscriber, *closing.EVENTS_MISSED)
+        else:
+            self._send_rows(one, [event.id for event in missed])
+            one.subscriber.cursor = SIGNER.write(place, one.topic)
+            one.behind = Owed(), place
+
+    def _send_rows(self, one: Watched, ids: list[int]) -> None:
+        rows = {row.id: row for row in self.log.committed if isinstance(row, Event)}
+        events = [rows[number] for number in ids]
+        one.send(frame(stamp(event.payload or "", event.wire_id, None) for event in events))
+
     # The relay, and the database's answers about those who were cut off.
 
     @rule(data=st.data(), breaks_after=st.sampled_from([None, None, None, 0, 1, 2, 3]))
@@ -224,8 +279,9 @@ class HubMachine(RuleBasedStateMachine):
             self.spin()
 
     @precondition(lambda self: self.hub.backlog)
-    @rule(data=st.data())
-    def send_portion(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), seconds=st.sampled_from([0.0, 0.0, PORTION_SECONDS]))
+    def send_portion(self, data: st.DataObject, seconds: float) -> None:
+        self.now += seconds
         self.interlude = lambda: self._something(data)
         self.drain(1)
 
@@ -234,6 +290,7 @@ class HubMachine(RuleBasedStateMachine):
         while self.hub.backlog and portions != 0:
             self.loop.run_until_complete(self.relay.send_portion(self.log))
             portions = None if portions is None else portions - 1
+            self.now += PORTION_SECONDS if portions is None else 0.0
         self.interlude = lambda: None
         self.spin()
 
@@ -254,6 +311,7 @@ class HubMachine(RuleBasedStateMachine):
             lambda: self.come_back(choice),
             lambda: self.stall(choice, 0),
             lambda: self.client_reads(choice),
+            lambda: self.catch_up_alone(choice, 1),
             self.access.open_gate,
             lambda: self.transaction([data.draw(DEEDS)]),
             lambda: self.end(choice, True),
@@ -312,11 +370,12 @@ class HubMachine(RuleBasedStateMachine):
                 self.admit(0)
         self.catch_up()
         self.spin()
-        while self.access.gates or self.hub._returning:
+        while self.access.gates or self.hub._returning or self.hub.backlog or self._behind():
             self.answer()
+            self.drain()
+            self.catch_up_alone(0, 3)
             self.catch_up()
             self.spin()
-        self.drain()
         self.catch_up()
 
 

@@ -67,9 +67,9 @@ def test_topics_take_turns() -> None:
     backlog.add(event(3, 10, OTHER_BOT), Position(at(9), SIGNER))
     backlog.end_read()
     assert backlog.topics() == (BOT, OTHER_BOT)
-    backlog.sent(BOT, backlog.first(BOT, 0, 1)[-1], 1.0)
+    backlog.sent(BOT, backlog.first(BOT, 0, 1), 1.0)
     assert backlog.topics() == (OTHER_BOT, BOT)
     assert backlog.position_before(BOT) is BEFORE
-    backlog.sent(OTHER_BOT, backlog.first(OTHER_BOT, 0, 1)[-1], 2.0)
+    backlog.sent(OTHER_BOT, backlog.first(OTHER_BOT, 0, 1), 2.0)
     assert backlog.position_before(OTHER_BOT) is None
     assert backlog.topics() == (BOT,)

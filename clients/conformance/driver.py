@@ -5,36 +5,52 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from rowcast import Closed, RealtimeClient, Reconnecting, Timings
+from rowcast import Closed, RealtimeClient, Reconnecting, SharedConnection, Timings
 from rowcast.rules import NORMAL
+from rowcast.tokens import GetToken
 
 
 class Client:
     """One client, and what the application around it is told."""
 
-    def __init__(self, name: str, options: dict[str, Any], tell: Callable[..., None]) -> None:
-        self._tell = partial(tell, client=name)
+    def __init__(self, name: str, options: dict[str, Any], driver: Driver) -> None:
+        self._tell = partial(driver.tell, client=name)
         self._questions: list[asyncio.Future[str | None]] = []
-        self.client = RealtimeClient(
+        self._reading: asyncio.Task[None] | None = None
+        self._shared, self._is_first = driver.shared_by(options, self._ask)
+        self.client = self._of_shared(options) if self._shared else self._alone(options)
+
+    def _alone(self, options: dict[str, Any]) -> RealtimeClient:
+        return RealtimeClient(
             options["url"],
             bot_id=options.get("bot_id"),
-            token=options["token"],
-            cursor=options.get("cursor"),
             notifications=options.get("notifications", False),
             presence=options.get("presence", False),
-            get_token=self._ask if options.get("asks") else None,
-            timings=timings(options["timings"]),
-            random=lambda: options["random"],
+            cursor=options.get("cursor"),
+            on_reconnecting=self._say_reconnecting,
+            **common(options, self._ask),
+        )
+
+    def _of_shared(self, options: dict[str, Any]) -> RealtimeClient:
+        assert self._shared is not None
+        cursor = options.get("cursor")
+        if options.get("notifications"):
+            return self._shared.notifications(cursor=cursor, on_reconnecting=self._say_reconnecting)
+        return self._shared.chat(
+            options["bot_id"],
+            cursor=cursor,
+            presence=options.get("presence", False),
             on_reconnecting=self._say_reconnecting,
         )
-        self._reading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        if self._shared is not None and self._is_first:
+            self._is_first = False
+            await self._shared.__aenter__()
         await self.client.__aenter__()
         self._reading = asyncio.create_task(self._read())
 
@@ -75,6 +91,16 @@ class Client:
         self._tell("state", state=self.client.state, cursor=self.client.cursor)
 
 
+def common(options: dict[str, Any], ask: GetToken) -> dict[str, Any]:
+    """What a shared connection takes as well as a client that is alone."""
+    return {
+        "token": options["token"],
+        "get_token": ask if options.get("asks") else None,
+        "timings": timings(options["timings"]),
+        "random": lambda: options["random"],
+    }
+
+
 def timings(milliseconds: dict[str, float]) -> Timings:
     given: dict[str, Any] = {name: value / 1000 for name, value in milliseconds.items()}
     return replace(Timings(), **given)
@@ -85,6 +111,19 @@ class Driver:
 
     def __init__(self) -> None:
         self._clients: dict[str, Client] = {}
+        self._shared: dict[str, SharedConnection] = {}
+
+    def shared_by(
+        self, options: dict[str, Any], ask: GetToken
+    ) -> tuple[SharedConnection | None, bool]:
+        """The connection that the client shares, if any, and whether it is the first to do so."""
+        name = options.get("socket")
+        if name is None:
+            return None, False
+        is_first = name not in self._shared
+        if is_first:
+            self._shared[name] = SharedConnection(options["url"], **common(options, ask))
+        return self._shared[name], is_first
 
     def tell(self, told: str, **more: Any) -> None:
         print(json.dumps({"told": told, **more}, default=repr), flush=True)
@@ -94,13 +133,16 @@ class Driver:
         match command["do"]:
             case "connect":
                 if name not in self._clients:
-                    self._clients[name] = Client(name, command["options"], self.tell)
+                    self._clients[name] = Client(name, command["options"], self)
                 await self._clients[name].start()
             case "reset":
                 for client in self._clients.values():
                     await client.stop()
+                for shared in self._shared.values():
+                    await shared.close()
                 self._clients.clear()
-                self.tell("ready")
+                self._shared.clear()
+                self.tell("ready", shares=True)
             case "state" if name not in self._clients:
                 self.tell("state", client=name, state="idle", cursor=None)
             case kind:
@@ -137,7 +179,7 @@ async def lines() -> asyncio.StreamReader:
 async def main() -> None:
     driver = Driver()
     commands = await lines()
-    driver.tell("ready")
+    driver.tell("ready", shares=True)
     while line := await commands.readline():
         command = json.loads(line)
         if command["do"] == "quit":

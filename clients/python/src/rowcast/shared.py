@@ -24,7 +24,7 @@ from rowcast.client import RealtimeClient
 from rowcast.events import Event, parse
 from rowcast.handover import Handover
 from rowcast.keeper import Keeper, State, World
-from rowcast.rules import CUT, FINAL_CODES, NORMAL, TOKEN_REFUSED, Closed, Reconnecting, Timings
+from rowcast.rules import CUT, NORMAL, TOKEN_REFUSED, Closed, Reconnecting, Timings
 from rowcast.tokens import Clocks, GetToken, Tokens
 from rowcast.transport import OpenSocket, Socket
 
@@ -259,9 +259,9 @@ class SharedConnection:
             await self.crowded.pop().make_room()
 
     def lost(self, closed: Closed) -> None:
-        """The connection is gone. Whether it comes back is decided by its own keeper."""
-        is_final = closed.code in FINAL_CODES or closed.code == TOKEN_REFUSED
-        self._end_all(Closed(CUT, closed.reason) if is_final else closed)
+        """The connection is gone. Whether another token helps is decided by its own keeper."""
+        is_open = closed.code == TOKEN_REFUSED
+        self._end_all(Closed(CUT, closed.reason) if is_open else closed)
 
     def _end_all(self, closed: Closed) -> None:
         self._socket = None

@@ -19,6 +19,11 @@ class Socket:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
+        self.texts: list[str | bytes] = []
+        """The same as it came; a test may take a message to pieces."""
+        self.said: list[Message] = []
+        """What was sent; what is no object counts as an empty one."""
+        self.url = ""
         self.arrived_at: list[float] = []
         """When each did, monotonic seconds."""
         self.is_closed = False
@@ -35,6 +40,7 @@ class Socket:
     ) -> Socket:
         """Connect; returns when the handshake is done (which says nothing of being let in)."""
         socket = cls()
+        socket.url = url
         socket.connection = await websocket_connect(
             HTTPRequest(url, headers=headers or {}, connect_timeout=LIMIT),
             on_message_callback=socket._on_message,
@@ -52,6 +58,7 @@ class Socket:
                 self.connection.close()  # it warns when it is forgotten, though it is closed
         else:
             self.arrived_at.append(time.monotonic())
+            self.texts.append(text)
             self.messages.append(json.loads(text))
 
     @property
@@ -89,6 +96,7 @@ class Socket:
 
     async def send(self, message: Message | str | bytes) -> None:
         assert self.connection is not None
+        self.said.append(message if isinstance(message, dict) else {})
         data = json.dumps(message) if isinstance(message, dict) else message
         await self.connection.write_message(data, binary=isinstance(data, bytes))
 

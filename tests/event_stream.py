@@ -34,6 +34,8 @@ class EventStream:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
+        self.url = ""
+        self.said: tuple[Message, ...] = ()
         self.status = 0
         self.headers: dict[str, str] = {}
         self.text = ""
@@ -46,6 +48,7 @@ class EventStream:
     ) -> EventStream:
         """Ask; returns when the head of the answer has arrived."""
         stream = cls(*await asyncio.open_connection("127.0.0.1", port))
+        stream.url = address
         lines = [f"GET {address} HTTP/{version}", "Host: test"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         stream.writer.write("\r\n".join([*lines, "", ""]).encode())
@@ -96,12 +99,13 @@ class EventStream:
         return [block.last_event_id for block in self.blocks][-1]
 
     @property
+    def texts(self) -> list[str]:
+        """The messages as they came."""
+        return [block.data for block in self.blocks if block.event == "message" and block.data]
+
+    @property
     def messages(self) -> list[Message]:
-        return [
-            json.loads(block.data)
-            for block in self.blocks
-            if block.event == "message" and block.data
-        ]
+        return list(map(json.loads, self.texts))
 
     def of_type(self, *types: str) -> list[Message]:
         """What has arrived of these types."""

@@ -15,6 +15,7 @@ from realtime.auth.tokens import mint_token
 from realtime.config.intervals import DEFAULTS, Intervals
 from realtime.config.settings import Settings
 from realtime.runtime.server import Server, Stop, serve
+from tests.asyncapi import channel_of, misfits_of
 from tests.clients import Socket
 from tests.event_stream import EventStream
 from tests.platform import Platform
@@ -66,6 +67,15 @@ class RunningServer:
         self._stop.set()
         await self._task
         await eventually(lambda: all(socket.is_closed for socket in self.sockets))
+        assert self._misfits() == []
+
+    def _misfits(self) -> list[str]:
+        """What clients were sent that docs/asyncapi.yaml does not have."""
+        return [
+            why
+            for one in self.sockets
+            for why in misfits_of(channel_of(one.url), one.texts, one.said)
+        ]
 
     @property
     def base(self) -> str:

@@ -72,7 +72,7 @@ async def test_json_with_line_ends_is_still_one_line(
     await platform.execute(
         "INSERT INTO relay.events (topic, type, payload) VALUES ($1, 'odd', $2);",
         f"bot:{world.bot}",
-        f'{{"type": "odd", "data": {data}}}',
+        f'{{"type": "odd", "data": {data}, "timestamp": "2026-01-31T12:00:00.000000Z"}}',
     )
     await platform.execute("SELECT relay.ring('odd')")
     assert (await events.next("odd"))["data"] == {"a": 1, "b": "x\r\ny"}

@@ -40,6 +40,8 @@ ASK_SECONDS = 1.0
 BATCH_BYTES = 5000
 """NOTIFY takes less than 8000 bytes: https://www.postgresql.org/docs/current/sql-notify.html
 After so many bytes a new payload begins; one more row has at most 2500."""
+FILLING = 0.1
+"""How much of the queue of notifications is used when the sessions of dead processes end at once."""
 MAX_NAME = 200
 MAX_ID = 36
 HEARD_BYTES_PER_SECOND, MAX_HEARD_BYTES = 100_000, 200_000
@@ -55,9 +57,16 @@ WITH mine AS (
     SELECT $1::uuid, now(), now(), false, $2::jsonb
       FROM set_config('synchronous_commit', 'off', true)
     ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), info = excluded.info
+), gone AS (
+    DELETE FROM relay.nodes
+     WHERE id <> $1 AND heartbeat_at < now() - make_interval(secs => 10 * $3)
+    RETURNING backend
 )
-DELETE FROM relay.nodes WHERE id <> $1 AND heartbeat_at < now() - make_interval(secs => 10 * $3)
-RETURNING backend
+SELECT backend FROM gone
+UNION
+SELECT backend FROM relay.nodes
+ WHERE id <> $1 AND heartbeat_at < now() - make_interval(secs => $3)
+   AND pg_notification_queue_usage() > $4
 """
 # A supervisor's processes have one host and one port.
 _ELSEWHERE = f"""
@@ -65,8 +74,9 @@ SELECT EXISTS (
     SELECT FROM relay.nodes AS node
      WHERE {LIVE} AND (node.info->>'hostname', node.info->>'port') <> ($1, $2))
 """
-# A process that was stopped takes nothing any more, and holds the queue of notifications. One that
-# goes on connects again and has missed nothing.
+# A process that was stopped takes nothing any more, and holds the queue of notifications: once that
+# fills, its session is ended before its row is removed. One that goes on connects again and has
+# missed nothing.
 _END_LISTENERS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
  WHERE pid = ANY ($1) AND datname = current_database() AND usename = current_user
@@ -130,7 +140,7 @@ class Nodes:
 
     async def _beat(self, connection: "AnyConnection", told: str) -> None:
         try:
-            gone = await connection.fetch(_BEAT, self.node_id, told, ALIVE_SECONDS)
+            gone = await connection.fetch(_BEAT, self.node_id, told, ALIVE_SECONDS, FILLING)
             if gone:
                 await connection.execute(_END_LISTENERS, [row["backend"] for row in gone])
         except asyncpg.ReadOnlySQLTransactionError:

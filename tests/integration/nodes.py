@@ -17,7 +17,7 @@ from tests.platform import Platform
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
-    from realtime.postgres.pool import Pool
+    from realtime.postgres.pool import HearingConnection, Pool
 
 FREQUENT = Intervals(heartbeat=0.02, typing_batch=0.02, socket_table=0.01)
 """Heartbeats, typing and connections are written many times a second."""
@@ -93,3 +93,8 @@ async def another_beat(platform: Platform, cluster: Nodes) -> None:
         return await heartbeat_of(platform, cluster) > before
 
     await eventually(is_later)
+
+
+def asyncio_transport(connection: HearingConnection) -> Any:
+    """The connection's socket, as asyncio has it."""
+    return connection._transport  # type: ignore[attr-defined]

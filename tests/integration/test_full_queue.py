@@ -12,9 +12,11 @@ import asyncpg
 import pytest
 
 from realtime.embedded.server import EmbeddedPostgres
-from realtime.postgres.doorbell import FULL, Doorbell
-from realtime.postgres.pool import connect
+from realtime.postgres.doorbell import ALIVE_SECONDS, FULL, Doorbell
+from realtime.postgres.nodes import FILLING
+from realtime.postgres.pool import connect, open_pool
 from realtime.postgres.schema import migrate
+from tests.integration.nodes import a_cluster, add_node, asyncio_transport, running
 from tests.platform import Platform
 from tests.postgres import postgres_server
 from tests.waiting import eventually
@@ -71,3 +73,36 @@ async def test_writers_go_on_while_somebody_fills_the_queue(
     for one in (sleeper, flooder, writer):
         await one.connection.close()
     connection.terminate()
+
+
+@pytest.mark.gen_test
+async def test_a_queue_that_fills_is_freed_before_a_dead_process_is_forgotten(
+    small_queue: EmbeddedPostgres,
+) -> None:
+    """Its session takes nothing, and is ended as soon as that is known; its row stays meanwhile."""
+    dsn = small_queue.dsn()
+    writer = await Platform.connect(dsn)
+    stopped = await connect(dsn, 20)
+    await stopped.execute("SELECT relay.listen()")
+    asyncio_transport(stopped).pause_reading()
+    node = await add_node(writer, age=ALIVE_SECONDS + 1)
+    pid = stopped.get_server_pid()
+    await writer.execute("UPDATE relay.nodes SET backend = $2 WHERE id = $1", node, pid)
+
+    async def is_filling() -> Any:
+        await writer.execute("SELECT relay.tell('typing', repeat('x', 7000))")
+        return await writer.connection.fetchval(USAGE) > FILLING
+
+    async def is_free() -> Any:
+        return await writer.connection.fetchval(USAGE) < FILLING
+
+    await eventually(is_filling)
+    async with (
+        open_pool(dsn, size=1, timeout=20, is_pooled=False) as pool,
+        running(a_cluster(pool)),
+    ):
+        await eventually(is_free)
+    known = "SELECT EXISTS (SELECT FROM relay.nodes WHERE id = $1)"
+    assert await writer.connection.fetchval(known, node)
+    stopped.terminate()
+    await writer.connection.close()

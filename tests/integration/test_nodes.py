@@ -12,12 +12,13 @@ from tornado.ioloop import IOLoop
 
 from realtime.postgres.doorbell import ALIVE_SECONDS
 from realtime.postgres.nodes import MetricsQuery
-from realtime.postgres.pool import HearingConnection, connect, open_pool
+from realtime.postgres.pool import connect, open_pool
 from tests.integration.nodes import (
     a_cluster,
     add_node,
     add_socket,
     another_beat,
+    asyncio_transport,
     heard,
     heartbeat_of,
     indicator,
@@ -184,11 +185,6 @@ async def test_a_dead_process_holds_no_notifications(
     assert await alive.fetchval("SELECT true")
     for listener in (alive, stuck):
         listener.terminate()
-
-
-def asyncio_transport(connection: HearingConnection) -> Any:
-    """The connection's socket, as asyncio has it."""
-    return connection._transport  # type: ignore[attr-defined]
 
 
 @pytest.mark.gen_test

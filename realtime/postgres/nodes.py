@@ -41,7 +41,7 @@ BATCH_BYTES = 5000
 """NOTIFY takes less than 8000 bytes: https://www.postgresql.org/docs/current/sql-notify.html
 After so many bytes a new payload begins; one more row has at most 2500."""
 FILLING = 0.1
-"""Above this use of the queue of notifications, the sessions of dead processes are ended at once."""
+"""Above this use of the queue of notifications, dead processes' sessions are ended at once."""
 MAX_NAME = 200
 MAX_ID = 36
 HEARD_BYTES_PER_SECOND, MAX_HEARD_BYTES = 100_000, 200_000

@@ -13,6 +13,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 
 from realtime.config.intervals import Intervals
 from realtime.embedded.server import EmbeddedPostgres
+from tests.commands import ROOT
 from tests.serving import RunningServer, StartServer, World, token
 from tests.waiting import eventually
 
@@ -21,6 +22,9 @@ async def get(server: RunningServer, path: str, **headers: str) -> HTTPResponse:
     return await AsyncHTTPClient().fetch(
         f"http://{server.base}{path}", headers=headers, raise_error=False
     )
+
+
+PACKAGE = ROOT / "clients" / "javascript" / "src"
 
 
 def body(response: HTTPResponse) -> Any:
@@ -173,10 +177,11 @@ async def test_the_javascript_client_is_served_and_the_console_only_where_it_is_
     script = await get(plain, "/static/realtime.js")
     assert script.headers["Content-Type"].startswith("text/javascript")
     assert (await get(plain, "/static/realtime.d.ts")).code == 200
-    modules = re.findall(r"from '\./(client/.*)'", script.body.decode())
-    assert modules
-    for module in modules:
-        assert (await get(plain, f"/static/{module}")).code == 200
+    modules = sorted(path.name for path in (PACKAGE / "client").glob("*.js"))
+    assert set(re.findall(r"from '\./client/(.*)'", script.body.decode())) <= set(modules)
+    for name in ("realtime.js", *(f"client/{module}" for module in modules)):
+        served = await get(plain, f"/static/{name}")
+        assert served.body == (PACKAGE / name).read_bytes()  # the very files of the npm package
     for path in ("/", "/static/console.js", "/static/../app.py", "/nothing"):
         missing = await get(plain, path)
         assert (missing.code, body(missing)) == (404, {"error": "there is nothing at this address"})

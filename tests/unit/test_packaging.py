@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 
+from realtime import __version__
 from realtime.installation import ALEMBIC_INI, IS_CHECKOUT, TEMPLATES
 from tests.commands import ROOT
 
@@ -32,6 +34,14 @@ def test_the_client_is_a_distribution_that_fits_the_server() -> None:
     project = tomllib.loads((client / "pyproject.toml").read_text("utf-8"))["project"]
     assert set(project["dependencies"]) <= set(PROJECT["dependencies"])
     assert project["requires-python"] == PROJECT["requires-python"]
+    assert (client / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+
+
+def test_the_npm_package_is_of_the_servers_release() -> None:
+    """npm knows no `.dev0`, and the license is the same."""
+    client = ROOT / "clients" / "javascript"
+    package = json.loads((client / "package.json").read_text("utf-8"))
+    assert package["version"] == __version__.removesuffix(".dev0")
     assert (client / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
 
 

@@ -13,10 +13,6 @@
 export type Uuid = string;
 /** RFC 3339, UTC, ending in Z. */
 export type Timestamp = string;
-
-declare const other: unique symbol;
-/** A text that is none of those that are named beside it, so that comparing with these narrows. */
-export type Other = string & { readonly [other]: true };
 /** Opaque. Names a place in a topic's stream; good at every server of the same database. */
 export type Cursor = string;
 
@@ -154,13 +150,12 @@ export interface CustomNotification<Name extends string, Data> extends EventFiel
   data: Data;
 }
 
-/** Comparing `notification_type` narrows it. */
+/** Comparing `notification_type` narrows it. Name your own: others come too, and are not typed. */
 export type Notification<Notifications extends object = {}> =
   | PermissionNotification
   | {
       [Name in keyof Notifications & string]: CustomNotification<Name, Notifications[Name]>;
-    }[keyof Notifications & string]
-  | CustomNotification<Other, any>;
+    }[keyof Notifications & string];
 
 export interface Pong {
   type: 'pong';
@@ -176,6 +171,7 @@ export interface SessionSynced {
 /** Events were lost for good: fetch the state from the API again. */
 export interface Resync {
   type: 'resync';
+  bot_id?: Uuid;
   /** `unreadable` comes from the client: the server sent what is not a message. */
   data: { reason?: string };
   /** What came instead of a message: the text, or a binary frame as the WebSocket gives it. */
@@ -232,11 +228,10 @@ export interface CustomEvent<Type extends string = string, Data = unknown> exten
   actor?: Uuid;
 }
 
-/** What `'*'` is told: comparing `type` narrows it. */
+/** What `'*'` is told: comparing `type` narrows it. Name your own: others come too, and are not typed. */
 export type AnyMessage<Custom extends object = {}, Notifications extends object = {}> =
   | ServerMessages<Notifications>[keyof ServerMessages]
-  | { [Name in keyof Custom & string]: CustomEvent<Name, Custom[Name]> }[keyof Custom & string]
-  | CustomEvent<Other, any>;
+  | { [Name in keyof Custom & string]: CustomEvent<Name, Custom[Name]> }[keyof Custom & string];
 
 export type State = 'idle' | 'connecting' | 'open' | 'reconnecting' | 'closed';
 

@@ -25,20 +25,13 @@ import {
   TOKEN_REFUSED,
 } from './rules.js';
 import { SeenIds } from './seen_ids.js';
+import { PAGE_TIMERS } from './timers.js';
 import { TypingSignal } from './typing_signal.js';
 
 const LIFECYCLE = new Set(['open', 'close', 'reconnecting', 'state', 'latency']);
 /** WebSocket.readyState of one that has not opened yet, and of one that can send. */
 const CONNECTING = 0;
 const OPEN = 1;
-
-/** Looked up at each call, so that a page may replace them. */
-const PAGE_TIMERS = {
-  setTimeout: (run, wait) => globalThis.setTimeout(run, wait),
-  clearTimeout: (timer) => globalThis.clearTimeout(timer),
-  now: () => globalThis.performance.now(),
-  wallClock: () => Date.now(),
-};
 
 /** Make a client and start it. */
 export function connect(options) {

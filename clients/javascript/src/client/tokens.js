@@ -6,6 +6,7 @@
  */
 
 import { backOff, MOST_REFUSALS } from './rules.js';
+import { within } from './timers.js';
 
 /** What may stand in a list of subprotocols, as JSON Web Tokens do. The page of a proxy may not. */
 const SENDABLE = /^[\w.~+-]+$/;
@@ -214,7 +215,7 @@ export class Tokens {
 
   async #question() {
     const generation = this.#generation;
-    const token = await within(this.#timings.connectWithin, this.#timers, this.#getToken);
+    const token = await within(this.#timers, this.#timings.connectWithin, this.#getToken);
     const isSignedOut = token === null || token === undefined || token === '';
     if (isSignedOut || generation !== this.#generation) return;
     if (!isSendable(token)) throw new TypeError('getToken gave what is no bearer token');
@@ -226,13 +227,4 @@ export class Tokens {
 
 function isSendable(token) {
   return typeof token === 'string' && SENDABLE.test(token);
-}
-
-function within(limit, timers, ask) {
-  return new Promise((resolve, reject) => {
-    const tooLate = () => reject(new Error('getToken did not answer in time'));
-    const timer = timers.setTimeout(tooLate, limit);
-    const asked = Promise.resolve().then(() => ask());
-    asked.then(resolve, reject).finally(() => timers.clearTimeout(timer));
-  });
 }

@@ -1,0 +1,273 @@
+/**
+ * What a page shows of a bot: its messages, who types, who is there, and how the connection is.
+ *
+ * It knows no framework: `subscribe` and `snapshot` are what a view needs. The history is loaded before
+ * the client connects with its cursor; without a cursor, and after a `resync`, while it is connected.
+ * What comes meanwhile is kept and applied again to the history.
+ */
+
+import { connect } from './client.js';
+import { MessageList } from './message_list.js';
+import { backOff, TIMINGS } from './rules.js';
+import { PAGE_TIMERS, within } from './timers.js';
+
+/** The history may take so long. */
+const LOAD_WITHIN = 30_000;
+/** A page is told of changes at most so often: a thousand missed events are not a thousand pictures. */
+const TELL_EVERY = 16;
+/** The server tells of stops; this is for a stop that was lost. */
+const TYPIST_FORGOTTEN_AFTER = 10_000;
+
+export class BotChat {
+  #options;
+  #timers;
+  #timings;
+  #listeners = new Set();
+  #life = 0; // moves with each start and stop
+  #client = null;
+
+  #list = new MessageList();
+  #cursor;
+  #isLoaded = false;
+  #live = null; // what came while the history is loaded
+  #load = 0;
+  #loadTimer = null;
+  #error = null;
+
+  #typists = new Map(); // user id → { typist, timer }
+  #people = new Map();
+  #closed = null;
+
+  #snapshot;
+  #toldAt = -Infinity;
+  #tellTimer = null;
+
+  /** @param options see react.d.ts; `client` makes one in place of `connect`. */
+  constructor(options) {
+    this.#options = options;
+    this.#timers = options.timers ?? PAGE_TIMERS;
+    this.#timings = { ...TIMINGS, ...options.timings };
+    this.#cursor = options.cursor ?? null;
+    this.#snapshot = this.#picture();
+  }
+
+  /** Start; returns what stops it. Both may be called again, as React's StrictMode does. */
+  start = () => {
+    const { botId } = this.#options;
+    if (!botId) return () => {};
+    const life = (this.#life += 1);
+    // Not at once: StrictMode stops it in the same breath, and nothing should have been asked for.
+    queueMicrotask(() => life === this.#life && this.#begin(life));
+    return () => this.#stop();
+  };
+
+  subscribe = (listener) => {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  };
+
+  snapshot = () => this.#snapshot;
+
+  /** Show a message at once, and give it to the application's `send`. False where that failed. */
+  send = async (content) => {
+    const key = this.#list.send(content, this.#people.get(this.#list.me)?.username ?? null);
+    this.typing(false);
+    this.#tell();
+    try {
+      const answer = await this.#options.send(content);
+      this.#list.sent(key, answer?.message_id);
+      return true;
+    } catch (cause) {
+      this.#error = cause;
+      this.#list.failed(key);
+      return false;
+    } finally {
+      this.#tell();
+    }
+  };
+
+  /** Take away a message that could not be sent, by its `key`. */
+  discard = (key) => {
+    this.#list.discard(key);
+    this.#tell();
+  };
+
+  typing = (isTyping) => this.#client?.typing(isTyping);
+
+  refresh = (token) => {
+    this.#options = { ...this.#options, token };
+    this.#client?.refresh(token);
+  };
+
+  // Its life -----------------------------------------------------------------------------------
+
+  async #begin(life) {
+    if (this.#options.history && !this.#isLoaded) {
+      this.#tell();
+      try {
+        const { messages, cursor } = await this.#ask();
+        if (life !== this.#life) return;
+        this.#cursor = cursor || null;
+        this.#show(messages);
+      } catch (cause) {
+        // The connection says when to load again: it begins without a cursor.
+        if (life !== this.#life) return;
+        this.#error = cause;
+      }
+    }
+    this.#follow(this.#makeClient());
+    this.#tell();
+  }
+
+  #makeClient() {
+    const { botId, presence = true, socket, history, send, onEvent, ...line } = this.#options;
+    const stream = { presence, cursor: this.#cursor };
+    return socket ? socket.chat(botId, stream) : connect({ ...line, ...stream, botId });
+  }
+
+  #stop() {
+    this.#life += 1;
+    this.#load += 1;
+    this.#cursor = this.#client?.cursor ?? this.#cursor;
+    this.#client?.close();
+    this.#client = null;
+    this.#live = null;
+    this.#forgetOthers();
+    this.#timers.clearTimeout(this.#loadTimer);
+    this.#timers.clearTimeout(this.#tellTimer);
+    this.#tellTimer = null;
+  }
+
+  #follow(client) {
+    this.#client = client;
+    const on = (type, handler) =>
+      client.on(type, (message) => {
+        if (client !== this.#client) return;
+        handler(message);
+        this.#tell();
+      });
+    on('open', ({ recovered, message }) => this.#onOpen(recovered, message.data ?? {}));
+    on('resync', () => this.#reload());
+    on('close', (closed) => this.#onClose(closed));
+    on('state', () => {});
+    on('chat_message', ({ data }) => this.#onMessage(data));
+    on('chat_message_update', ({ data }) => this.#apply('update', data));
+    on('typing_indicator', ({ data }) => this.#onTyping(data));
+    on('presence_state', ({ data }) => this.#onPresence([], data.users, new Map()));
+    on('presence_diff', ({ data }) => this.#onPresence(data.left, data.joined, this.#people));
+    on('*', (message) => this.#options.onEvent?.(message));
+  }
+
+  #onOpen(recovered, { user_id: me }) {
+    this.#list.me = me ?? null;
+    this.#closed = null;
+    if (recovered === undefined) this.#reload();
+  }
+
+  #onClose(closed) {
+    this.#closed = closed.final ? closed : null;
+    this.#forgetOthers();
+  }
+
+  /** Nothing is known of others without a connection. */
+  #forgetOthers() {
+    for (const { timer } of this.#typists.values()) this.#timers.clearTimeout(timer);
+    this.#typists.clear();
+    this.#people = new Map();
+  }
+
+  // Messages -----------------------------------------------------------------------------------
+
+  #onMessage(data) {
+    this.#onTyping({ user_id: data.user_id, is_typing: false });
+    this.#apply('add', data);
+  }
+
+  #apply(change, data) {
+    this.#live?.push([change, data]);
+    this.#list[change](data);
+  }
+
+  #reload() {
+    if (!this.#options.history) return;
+    this.#load += 1;
+    this.#live = [];
+    void this.#tryToLoad(this.#load, 0);
+  }
+
+  async #tryToLoad(load, attempt) {
+    this.#timers.clearTimeout(this.#loadTimer);
+    try {
+      const { messages } = await this.#ask();
+      if (load === this.#load) this.#show(messages);
+    } catch (cause) {
+      if (load !== this.#load) return;
+      this.#error = cause;
+      const wait = backOff(attempt, this.#timings, this.#options.random ?? Math.random);
+      const again = () => this.#tryToLoad(load, attempt + 1);
+      this.#loadTimer = this.#timers.setTimeout(again, wait);
+    }
+    this.#tell();
+  }
+
+  #ask() {
+    return within(this.#timers, LOAD_WITHIN, () => this.#options.history());
+  }
+
+  #show(messages) {
+    this.#list.load(messages);
+    for (const [change, data] of this.#live ?? []) this.#list[change](data);
+    this.#live = null;
+    this.#isLoaded = true;
+    this.#error = null;
+  }
+
+  // Others -------------------------------------------------------------------------------------
+
+  #onTyping({ user_id: id, username, is_typing: isTyping }) {
+    this.#timers.clearTimeout(this.#typists.get(id)?.timer);
+    this.#typists.delete(id);
+    if (!isTyping) return;
+    const timer = this.#timers.setTimeout(() => {
+      this.#typists.delete(id);
+      this.#tell();
+    }, TYPIST_FORGOTTEN_AFTER);
+    this.#typists.set(id, { typist: { user_id: id, username }, timer });
+  }
+
+  #onPresence(left, joined, people) {
+    this.#people = new Map(people);
+    for (const { user_id: id } of left) this.#people.delete(id);
+    for (const one of joined) this.#people.set(one.user_id, one);
+  }
+
+  // The view -----------------------------------------------------------------------------------
+
+  #picture() {
+    const isWanted = Boolean(this.#options.botId);
+    return Object.freeze({
+      messages: this.#list.rows,
+      typists: [...this.#typists.values()].map(({ typist }) => typist),
+      people: [...this.#people.values()],
+      state: this.#client?.state ?? (isWanted ? 'connecting' : 'idle'),
+      failure: this.#client?.failure ?? null,
+      closed: this.#closed,
+      error: this.#error,
+      isLoading: isWanted && Boolean(this.#options.history) && (!this.#isLoaded || this.#live !== null),
+    });
+  }
+
+  #tell() {
+    if (this.#tellTimer !== null) return;
+    const wait = this.#toldAt + TELL_EVERY - this.#timers.now();
+    if (wait <= 0) return this.#tellNow();
+    this.#tellTimer = this.#timers.setTimeout(() => this.#tellNow(), wait);
+  }
+
+  #tellNow() {
+    this.#tellTimer = null;
+    this.#toldAt = this.#timers.now();
+    this.#snapshot = this.#picture();
+    for (const listener of this.#listeners) listener();
+  }
+}

@@ -1,0 +1,76 @@
+/** Types of react.js: a bot's conversation as a React hook. */
+
+import type {
+  AnyMessage,
+  ChatMessageData,
+  Closed,
+  Cursor,
+  Failure,
+  LineOptions,
+  Person,
+  State,
+  Uuid,
+} from './realtime.js';
+
+/** The `data` of a chat_message. */
+export interface BotMessage extends ChatMessageData {
+  /** For React: stays the same while one's own message becomes the server's. */
+  key: string;
+  /** Of one's own message until the server tells of it. `message_id` is then the API's, or the key. */
+  status?: 'sending' | 'sent' | 'failed';
+}
+
+/** A message of your API: the members of ChatMessageData that it has. More are passed on. */
+export type HistoryMessage = Partial<ChatMessageData> & { message_id: Uuid; content: string };
+
+export interface History {
+  /** The oldest first. */
+  messages: HistoryMessage[];
+  /** `relay.cursor` of the moment at which they were read. */
+  cursor?: Cursor | null | undefined;
+}
+
+export interface BotChatOptions<Custom extends object = {}> extends LineOptions {
+  /** Empty: wait. */
+  botId: Uuid | null | undefined;
+  /** Loads the messages, at first and whenever events were lost. */
+  history?: (() => Promise<History>) | undefined;
+  /** Gives a new message to your API. With its id in the answer, it is told apart from one that is alike. */
+  send?: ((content: string) => Promise<{ message_id?: Uuid } | void>) | undefined;
+  /** Whether to be told who else is there; true by default. */
+  presence?: boolean | undefined;
+  /** Where to begin, if you have loaded the state yourself. */
+  cursor?: Cursor | null | undefined;
+  /** Every message of the server, after it was applied. */
+  onEvent?: ((message: AnyMessage<Custom>) => void) | undefined;
+}
+
+export interface Typist {
+  user_id: Uuid;
+  username: string;
+}
+
+export interface BotChat {
+  readonly messages: readonly BotMessage[];
+  /** Others who are typing now. */
+  readonly typists: readonly Typist[];
+  /** Who is there, oneself too. */
+  readonly people: readonly Person[];
+  readonly state: State;
+  /** Why there is no connection at all, or null. */
+  readonly failure: Failure | null;
+  /** The end, after which the client does not try again, or null. */
+  readonly closed: Closed | null;
+  /** What `history` or `send` last failed with, or null. */
+  readonly error: unknown;
+  readonly isLoading: boolean;
+  /** Shows the message at once. False where your `send` failed: its `status` is then `failed`. */
+  send(content: string): Promise<boolean>;
+  /** Takes away a message that could not be sent. */
+  discard(key: string): void;
+  /** As the client's `typing`. */
+  typing(isTyping: boolean): void;
+}
+
+/** A bot's conversation. */
+export function useBotChat<Custom extends object = {}>(options: BotChatOptions<Custom>): BotChat;

@@ -1,0 +1,45 @@
+/** What tsc must accept, and, where a line says so, must not. */
+
+import WebSocket from 'ws';
+import { connect, type ServerMessages } from 'rowcast';
+import { useBotChat, type BotMessage } from 'rowcast/react';
+
+const token: string | undefined = undefined;
+const chat = connect<{ order_shipped: { order_id: string } }, { poll: { answers: number } }>({
+  url: 'https://example.org',
+  botId: 'b',
+  token,
+  WebSocket,
+});
+
+chat.on('*', (message) => {
+  if (message.type === 'chat_message') message.data.message_id satisfies string;
+  else if (message.type === 'order_shipped') message.data.order_id satisfies string;
+  else if (message.type === 'going_away') message.data.retry_after_seconds satisfies number;
+  message.type satisfies string;
+});
+chat.on('notification', (one) => {
+  if (one.notification_type === 'permission_change') {
+    if (one.data.action === 'updated') one.data.details.old_role satisfies string;
+  } else one.data.answers satisfies number;
+  // @ts-expect-error: this one was not named
+  if (one.notification_type === 'other') return;
+});
+chat.on('chat_message', ({ data }) => {
+  if (data.role === 'assistant') data.username satisfies string | null;
+  // @ts-expect-error: a platform may have no column for it
+  data.user_id satisfies string;
+});
+chat.on('connection_established', ({ data }) => {
+  // @ts-expect-error: with hundreds of open transactions there is none
+  data.cursor satisfies string;
+});
+chat.on('close', ({ code, failure }) => {
+  if (failure === 'blocked') code satisfies number | null;
+});
+// @ts-expect-error: either a bot or the notifications
+connect({ botId: 'b', notifications: true });
+
+export const latest = (messages: ServerMessages['chat_message'][]) => messages.at(-1)?.data;
+export const first = (botId: string | null): BotMessage | undefined =>
+  useBotChat({ botId, token }).messages[0];

@@ -25,9 +25,9 @@ from realtime.relay.events import (
 )
 from realtime.relay.owed import Backlog, Owed
 from realtime.relay.position import Position
-from realtime.relay.protocol import SOCKET_TOPIC, bot_of, resync, stamp
+from realtime.relay.protocol import SOCKET_TOPIC, Framer, bot_of, resync, stamp
 from realtime.relay.streams import Streams
-from realtime.relay.subscriber import Delivery, Framer, State, Subscriber
+from realtime.relay.subscriber import Delivery, State, Subscriber
 
 FAN_OUT_SLICE = 500
 """Sockets served before other tasks (pings, closes) get a turn; a few milliseconds of work."""

@@ -4,18 +4,61 @@ A row of the log does not change, so what is owed is known by its keys, and its 
 portion at a time when they can be sent. A key takes 20 bytes here, however large its payload is.
 """
 
+import asyncio
 import math
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from weakref import WeakValueDictionary
 
 from realtime.relay.events import Event, RowKey
 from realtime.relay.position import Position
+from realtime.relay.protocol import Framer, stamp
+
+
+class Portion:
+    """Some events that one client is owed, and often others too: read and framed once for all.
+
+    It is there for as long as one of them holds it, which each has reserved memory for.
+    """
+
+    __slots__ = ("__weakref__", "_framed", "_reading", "keys")
+
+    def __init__(self, keys: Sequence[RowKey]) -> None:
+        self.keys = keys
+        self._reading: asyncio.Future[Sequence[Event]] | None = None
+        self._framed: dict[tuple[Framer, str | None], bytes] = {}
+
+    async def events(
+        self, read: Callable[[Sequence[RowKey]], Awaitable[Sequence[Event]]]
+    ) -> Sequence[Event]:
+        """The first of the events at least; `read` is called for the first client that asks."""
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(read(self.keys))
+            # Who asked first may have left; then nobody else may be there to be told of an error.
+            self._reading.add_done_callback(_look_at)
+        return await asyncio.shield(self._reading)
+
+    def frames(self, events: Sequence[Event], cursor: str | None, frame: Framer) -> bytes:
+        """The events as they are sent; the last with the cursor."""
+        framed = self._framed.get((frame, cursor))
+        if framed is None:
+            last = len(events) - 1
+            framed = self._framed[frame, cursor] = frame(
+                stamp(event.payload or "", event.wire_id, cursor if number == last else None)
+                for number, event in enumerate(events)
+            )
+        return framed
+
+
+def _look_at(reading: "asyncio.Future[Sequence[Event]]") -> None:
+    if not reading.cancelled():
+        reading.exception()
 
 
 class Owed:
     """Keys in the order in which their events are to be sent."""
 
-    __slots__ = ("_ids", "_next", "_sizes", "_superseded", "_xids")
+    __slots__ = ("_ids", "_next", "_portions", "_sizes", "_superseded", "_xids")
 
     def __init__(self, keys: Iterable[RowKey] = ()) -> None:
         self._xids, self._ids, self._sizes = array("q"), array("q"), array("q")
@@ -23,8 +66,25 @@ class Owed:
         """The ids of those that nobody needs any more."""
         self._next = 0
         """How many were dropped, from the first on."""
+        self._portions: WeakValueDictionary[tuple[int, int, int], Portion] = WeakValueDictionary()
+        """Those that somebody holds, by where they begin and how large they may be."""
         for key in keys:
             self.add(key)
+
+    def for_another(self) -> "Owed":
+        """The same for another client, who takes it at a pace of its own. Nothing may be added."""
+        other = Owed.__new__(Owed)
+        for name in Owed.__slots__:
+            setattr(other, name, getattr(self, name))
+        return other
+
+    def portion(self, size: int, number: int) -> Portion:
+        """What `first` returns, which all share who are owed the same."""
+        key = self._next, size, number
+        portion = self._portions.get(key)
+        if portion is None:
+            portion = self._portions[key] = Portion(self.first(size, number))
+        return portion
 
     def __bool__(self) -> bool:
         """Whether there is still anything."""

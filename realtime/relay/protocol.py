@@ -7,7 +7,7 @@ Events from rows are not built here: their JSON comes finished from the log, and
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Never, TypeVar
@@ -27,6 +27,10 @@ class Message(NamedTuple):
     """One JSON object."""
     cursor: str | None = None
     """Covers all that was sent on its topic up to this message; None: it has no such cursor."""
+
+
+Framer = Callable[[Iterable[Message]], bytes]
+"""Joins messages into the bytes that a socket is sent."""
 
 
 @dataclass(frozen=True, slots=True)

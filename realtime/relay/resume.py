@@ -146,16 +146,25 @@ def missed_events(request: ResumeRequest, history: TopicHistory, limit: int) -> 
         Unrecoverable: too old, too many, or access was lost in between.
     """
 
+    _require_access(request, history)
+    return _events_between(request.cursor, request.until, history, limit)
+
+
+def _require_access(request: ResumeRequest, history: TopicHistory) -> None:
+    """See that both cursors are of this log, and that the user had access from one to the other."""
     history.state.require(request.cursor)
     history.state.require(request.until)
+    for change in history.changes:
+        is_between = request.until.covers(change.xid) and not request.cursor.covers(change.xid)
+        if is_between and _changes_access(change, request):
+            raise Unrecoverable(GapReason.ACCESS_CHANGED)
 
-    def is_owed(xid: int) -> bool:
-        return request.until.covers(xid) and not request.cursor.covers(xid)
 
-    if any(_changes_access(one, request) and is_owed(one.xid) for one in history.changes):
-        raise Unrecoverable(GapReason.ACCESS_CHANGED)
-    events = [event for event in history.events if is_owed(event.xid)]
-    if request.cursor.last < history.complete_after or len(events) > limit:
+def _events_between(
+    cursor: Cursor, until: Cursor, history: TopicHistory, limit: int
+) -> list[Event]:
+    events = [one for one in history.events if until.covers(one.xid) and not cursor.covers(one.xid)]
+    if cursor.last < history.complete_after or len(events) > limit:
         raise Unrecoverable(GapReason.TOO_MANY)
     return newest_only(sorted(events))
 
@@ -193,6 +202,25 @@ class Missed:
 
     def __bool__(self) -> bool:
         return bool(self.events or self.owed)
+
+    def for_another(self) -> "Missed":
+        """The same for another client."""
+        return Missed(self.events, self.owed.for_another())
+
+
+class _SharedMissed:
+    """What all who have the same cursor have missed up to the same moment."""
+
+    __slots__ = ("events", "missed")
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self.events = events
+        self.missed = Missed(events)
+
+    def without(self, author: str) -> Missed:
+        """What is left without what that user wrote."""
+        events = [event for event in self.events if event.author != author]
+        return Missed(events) if len(events) < len(self.events) else self.missed.for_another()
 
 
 TOPICS_PER_READ = 32
@@ -275,14 +303,14 @@ class ResumeBatcher:
         self._limit = limit
         self._echoes_to_author = echoes_to_author
         self._shared_limit = min(limit, shared_events)
-        self._shared = Batcher[ResumeRequest, list[Event]](
+        self._shared = Batcher[ResumeRequest, _SharedMissed](
             partial(self._answer, self._shared_limit),
             size=topics_per_read,
             report=report,
             key=_topic_of,
             gather_seconds=gather_seconds,
         )
-        self._alone = Batcher[ResumeRequest, list[Event]](
+        self._alone = Batcher[ResumeRequest, _SharedMissed](
             partial(self._answer, limit), size=1, report=report, key=_topic_of
         )
         self.reads = 0
@@ -295,12 +323,12 @@ class ResumeBatcher:
             Unrecoverable: it cannot be brought up to date.
             Refused: the database cannot be asked (1013).
         """
-        events = await self._found(request)
-        if not self._echoes_to_author:
-            events = [event for event in events if event.author != request.user_id]
-        return Missed(events)
+        answer = await self._found(request)
+        if self._echoes_to_author:
+            return answer.missed.for_another()
+        return answer.without(request.user_id)
 
-    async def _found(self, request: ResumeRequest) -> list[Event]:
+    async def _found(self, request: ResumeRequest) -> _SharedMissed:
         try:
             return await self._shared.ask(request)
         except Unrecoverable as lost:
@@ -314,7 +342,7 @@ class ResumeBatcher:
 
     async def _answer(
         self, limit: int, requests: Sequence[ResumeRequest]
-    ) -> Sequence[list[Event] | Exception]:
+    ) -> Sequence[_SharedMissed | Exception]:
         cursors: defaultdict[str, list[Cursor]] = defaultdict(list)
         for request in requests:
             cursors[request.topic].append(request.cursor)
@@ -324,16 +352,25 @@ class ResumeBatcher:
         seen = sorted(row for row in anchors if row)
         self.reads += 1
         histories = await self.log.read(ranges, users, limit, seen)
-        return [_missed_by(request, histories[request.topic], limit) for request in requests]
+        return _answers(requests, histories, limit)
 
 
-def _missed_by(
-    request: ResumeRequest, history: TopicHistory, limit: int
-) -> list[Event] | Exception:
-    try:
-        return missed_events(request, history, limit)
-    except Unrecoverable as unrecoverable:
-        return unrecoverable
+def _answers(
+    requests: Iterable[ResumeRequest], histories: Mapping[str, TopicHistory], limit: int
+) -> list[_SharedMissed | Exception]:
+    """One answer for all who left and came together; after a restart that is everybody."""
+    found: dict[tuple[str, Cursor, Cursor], _SharedMissed] = {}
+    answers: list[_SharedMissed | Exception] = []
+    for request in requests:
+        history, range_ = histories[request.topic], (request.topic, request.cursor, request.until)
+        try:
+            _require_access(request, history)
+            if range_ not in found:
+                found[range_] = _SharedMissed(_events_between(*range_[1:], history, limit))
+            answers.append(found[range_])
+        except Unrecoverable as unrecoverable:
+            answers.append(unrecoverable)
+    return answers
 
 
 def _topic_of(request: ResumeRequest) -> str:

@@ -22,13 +22,10 @@ from realtime.relay.cursor import Cursor
 from realtime.relay.events import AccessChange, AccessKind, Event, Pending
 from realtime.relay.owed import Owed
 from realtime.relay.position import Position
-from realtime.relay.protocol import Message, stamp
+from realtime.relay.protocol import Framer, Message, stamp
 
 ACCESS_CHANGE_BYTES = 200
 """About the size of an access change without a final message, in bytes."""
-
-Framer = Callable[[Iterable[Message]], bytes]
-"""Joins messages into the bytes that a socket is sent."""
 
 
 SendNow = Callable[[bytes], int]

@@ -118,16 +118,18 @@ class Replay:
             await self._taken_in_time(waiting)
 
     async def _send_portion(self, owed: Owed, cursor: str | None) -> None:
-        keys = owed.first(self._size(), MAX_KEYS)
-        size = sum(key.size for key in keys)
+        portion = owed.portion(self._size(), MAX_KEYS)
+        size = sum(key.size for key in portion.keys)
         # Held until the client has taken it; its connection to the database is given back.
         async with self._sink.turn, self._budget.reserve(size, self._user_id):
-            events = await self._payloads(keys)
+            events = await portion.events(self._payloads)
             last = events[-1].key
-            self._send(
-                list(filter(self._is_theirs, events)), cursor if owed.is_last(last) else None
-            )
-            del events
+            theirs = list(filter(self._is_theirs, events))
+            with_last = cursor if owed.is_last(last) else None
+            if len(theirs) == len(events):
+                self._sink.send(portion.frames(events, with_last, self._sink.frame))
+            else:
+                self._send(theirs, with_last)
             await self._taken_in_time(size)
         owed.drop(last)
 

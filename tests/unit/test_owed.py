@@ -1,11 +1,16 @@
 """Tests of `realtime.relay.owed`: what is still to be sent, by its keys."""
 
+import asyncio
+from collections.abc import Iterable, Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.relay.events import RowKey
+from realtime.relay.errors import Refused
+from realtime.relay.events import Event, RowKey
 from realtime.relay.owed import Backlog, Owed
 from realtime.relay.position import Position
+from realtime.relay.protocol import Message
 from tests.unit.relay_fakes import BOT, OTHER_BOT, SIGNER, at, event
 
 BEFORE = Position(at(5), SIGNER)
@@ -73,3 +78,63 @@ def test_topics_take_turns() -> None:
     backlog.sent(OTHER_BOT, backlog.first(OTHER_BOT, 0, 1), 2.0)
     assert backlog.position_before(OTHER_BOT) is None
     assert backlog.topics() == (BOT,)
+
+
+def framed(messages: Iterable[Message]) -> bytes:
+    return b"".join(message.text for message in messages)
+
+
+def test_clients_that_are_owed_the_same_share_a_portion() -> None:
+    """It is read and framed once while one of them has it, and each goes on by itself."""
+    asked: list[list[int]] = []
+
+    async def read(keys: Sequence[RowKey]) -> Sequence[Event]:
+        asked.append([key.id for key in keys])
+        await asyncio.sleep(0)
+        return [event(key.id, key.xid) for key in keys]
+
+    async def scenario() -> None:
+        first = Owed(RowKey(1, place, 10) for place in range(3))
+        second = first.for_another()
+        portions = first.portion(20, 9), second.portion(20, 9)
+        events = await asyncio.gather(*(one.events(read) for one in portions))
+        ours, theirs = (
+            one.frames(found, "c", framed) for one, found in zip(portions, events, strict=True)
+        )
+        assert ours is theirs
+        assert b'"cursor":"c"' in ours
+        assert b'"cursor"' not in portions[0].frames(events[0], None, framed)
+        first.drop(portions[0].keys[-1])
+        assert [key.id for key in second.portion(20, 9).keys] == [0, 1]
+        await first.portion(20, 9).events(read)
+        del portions
+        await second.portion(20, 9).events(read)
+        assert asked == [[0, 1], [2], [0, 1]]
+
+    asyncio.run(scenario())
+
+
+def test_who_leaves_does_not_end_the_reading_of_the_others() -> None:
+    """An error is told to all who still wait, and to nobody's loss if there is none."""
+
+    async def scenario(error: Exception | None) -> None:
+        go_on = asyncio.Event()
+
+        async def read(keys: Sequence[RowKey]) -> Sequence[Event]:
+            await go_on.wait()
+            if error is not None:
+                raise error
+            return [event(key.id, key.xid) for key in keys]
+
+        portion = Owed([RowKey(1, 1, 1)]).portion(1, 1)
+        waiting = [asyncio.create_task(portion.events(read)) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        go_on.set()
+        gone, *others = await asyncio.gather(*waiting, return_exceptions=True)
+        assert isinstance(gone, asyncio.CancelledError)
+        expected = [[event(1, 1)], [event(1, 1)]] if error is None else [error, error]
+        assert others == expected
+
+    asyncio.run(scenario(None))
+    asyncio.run(scenario(Refused(1013, "away")))

@@ -198,3 +198,18 @@ def test_leaving_meanwhile(is_down: bool, last: int) -> None:
 
     assert ask(history, leave_and_stay()) == ["Refused" if is_down else "NoneType"]
     assert len(log.asked) == 1
+
+
+def test_who_left_and_came_together_shares_what_is_owed() -> None:
+    """Its keys are found once; each takes them at a pace of their own."""
+    log = FakeHistoryLog()
+    log.rows = [event(number, 10 + number)._replace(payload=None) for number in (1, 2, 3)]
+    first, second, other = ask(
+        batcher(log), request(), request(user_id=GRACE), request(11, user_id=GRACE)
+    )
+    portion = first.owed.portion(0, 1)
+    assert second.owed.portion(0, 1) is portion
+    assert other.owed.portion(0, 1) is not portion
+    first.owed.drop(portion.keys[-1])
+    assert [key.id for key in second.owed.first(10**6, 9)] == [1, 2, 3]
+    assert [key.id for key in first.owed.first(10**6, 9)] == [2, 3]

@@ -6,6 +6,7 @@ from realtime.relay import closing
 from realtime.relay.cursor import Cursor
 from realtime.relay.events import AccessChange, Event
 from realtime.relay.hub import Hub
+from realtime.relay.protocol import SOCKET_TOPIC
 from realtime.relay.subscriber import State, Subscriber
 from tests.unit.relay_fakes import (
     ADA,
@@ -205,6 +206,17 @@ def test_a_gap_is_told() -> None:
     assert (sink.ids, sink.closed) == ([2], None)
     read(hub, at(26), "g", event(3, 26))
     assert (sink.ids, hub.cursor_of(chat)) == ([2, 3], "g")
+
+
+def test_a_socket_for_many_misses_nothing() -> None:
+    """Its own topic has no events: it is asked about, goes on, and is told nothing."""
+    hub = make_hub(asked := Asked())
+    socket, sink = join(hub, topic=SOCKET_TOPIC, knows_cursors=True)
+    hub.lose_track(NOWHERE, "too_old")
+    assert [(one, pending.code) for one, pending in asked] == [(socket, 4001)]
+    stay(hub, socket, at(20))
+    read(hub, at(20), "c")
+    assert (socket.state, sink.messages, sink.closed) == (State.LIVE, [], None)
 
 
 def test_a_gap_is_told_once() -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import uuid
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -17,11 +18,15 @@ from realtime.relay.protocol import (
     ClientMessage,
     Ping,
     SessionSync,
+    Subscribe,
+    Target,
     Typing,
+    Unsubscribe,
     bot_of,
     bot_topic,
     canonical_uuid,
     decode_client_message,
+    decode_multi_message,
     rfc3339,
     stamp,
     user_topic,
@@ -33,8 +38,12 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-TYPES = st.sampled_from(["ping", "typing", "session_sync", "authenticate", "pong"]) | JSON
-DATA = JSON | st.dictionaries(st.sampled_from(["is_typing", "session_id", "token"]), JSON)
+TYPES = (
+    st.sampled_from(["ping", "typing", "session_sync", "authenticate", "subscribe", "pong"]) | JSON
+)
+DATA = JSON | st.dictionaries(
+    st.sampled_from(["is_typing", "session_id", "token", "bot_id", "notifications", "cursor"]), JSON
+)
 MESSAGES = st.fixed_dictionaries({"type": TYPES}, optional={"data": DATA, "timestamp": JSON})
 ANY_TEXT = st.text(st.characters())
 """Lone surrogates included, as JSON escapes may bring them."""
@@ -48,6 +57,8 @@ def refusal(text: str) -> tuple[ErrorCode, str]:
 
 def outcome(text: str) -> ClientMessage | None:
     """Decode: a message, or None where it was refused as documented."""
+    with suppress(MessageError):
+        decode_multi_message(text)
     try:
         return decode_client_message(text)
     except MessageError as error:
@@ -78,6 +89,100 @@ def outcome(text: str) -> ClientMessage | None:
 def test_understood(text: str, message: ClientMessage) -> None:
     """The four messages are understood, fields that are not known being ignored."""
     assert decode_client_message(text) == message
+
+
+BOT_ID = "00000000-0000-4000-8000-0000000000ab"
+BOT = Target(BOT_ID)
+BELL = Target(None)
+
+
+@pytest.mark.parametrize(
+    ("message", "understood"),
+    [
+        ({"type": "subscribe", "data": {"bot_id": BOT_ID}}, (BOT, Subscribe(None, False))),
+        ({"type": "subscribe", "data": {"bot_id": BOT_ID.upper()}}, (BOT, Subscribe(None, False))),
+        (
+            {"type": "subscribe", "data": {"bot_id": "x", "cursor": "c", "presence": True}},
+            (Target("x"), Subscribe("c", True)),
+        ),
+        (
+            {"type": "subscribe", "data": {"notifications": True, "cursor": "", "presence": False}},
+            (BELL, Subscribe("", False)),
+        ),
+        ({"type": "unsubscribe", "data": {"bot_id": BOT_ID}}, (BOT, Unsubscribe())),
+        ({"type": "unsubscribe", "data": {"notifications": True}}, (BELL, Unsubscribe())),
+        ({"type": "ping"}, (None, Ping(None))),
+        ({"type": "ping", "data": 7}, (None, Ping(None))),
+        ({"type": "ping", "data": {"bot_id": BOT_ID}, "timestamp": 1}, (BOT, Ping(1))),
+        ({"type": "ping", "data": {"notifications": True}}, (BELL, Ping(None))),
+        ({"type": "typing", "data": {"bot_id": BOT_ID, "is_typing": True}}, (BOT, Typing(True))),
+        (
+            {"type": "session_sync", "data": {"bot_id": BOT_ID, "session_id": "s"}},
+            (BOT, SessionSync("s")),
+        ),
+        ({"type": "authenticate", "data": {"token": "t"}}, (None, Authenticate("t"))),
+    ],
+)
+def test_what_is_said_on_a_socket_for_many(message: Any, understood: Any) -> None:
+    """Each message, and which subscription it is about."""
+    assert decode_multi_message(json.dumps(message)) == understood
+
+
+EITHER = "data must have either bot_id or notifications, which is true"
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ({"type": "subscribe"}, "data.bot_id must be a string"),
+        ({"type": "subscribe", "data": {"bot_id": 7}}, "data.bot_id must be a string"),
+        ({"type": "subscribe", "data": {"notifications": 1}}, EITHER),
+        ({"type": "unsubscribe", "data": {"notifications": True, "bot_id": "x"}}, EITHER),
+        ({"type": "ping", "data": {"notifications": False}}, EITHER),
+        (
+            {"type": "subscribe", "data": {"bot_id": "x" * 257}},
+            "data.bot_id is longer than 256 characters",
+        ),
+        (
+            {"type": "subscribe", "data": {"bot_id": "x", "cursor": None}},
+            "data.cursor must be a string",
+        ),
+        (
+            {"type": "subscribe", "data": {"bot_id": "x", "presence": "yes"}},
+            "data.presence must be true or false",
+        ),
+        (
+            {"type": "typing", "data": {"notifications": True, "is_typing": True}},
+            "data.bot_id must be a string",
+        ),
+        ({"type": "typing", "data": {"bot_id": "x"}}, "data.is_typing must be true or false"),
+    ],
+)
+def test_what_may_not_be_said_on_a_socket_for_many(message: Any, words: str) -> None:
+    """The words say which field is wrong."""
+    with pytest.raises(MessageError) as caught:
+        decode_multi_message(json.dumps(message))
+    assert (caught.value.code, caught.value.message) == (ErrorCode.INVALID_MESSAGE, words)
+
+
+@pytest.mark.parametrize(
+    ("target", "named"), [(BOT, {"bot_id": BOT_ID}), (BELL, {"notifications": True})]
+)
+def test_what_a_socket_for_many_is_told(target: Target, named: dict[str, Any]) -> None:
+    """Each message names its subscription."""
+    assert decoded(protocol.subscribed(target, {"role": "r"})) == {
+        "type": "subscribed",
+        **named,
+        "data": {"role": "r"},
+    }
+    assert decoded(protocol.unsubscribed(target, 4003, "why")) == {
+        "type": "unsubscribed",
+        **named,
+        "data": {"code": 4003, "reason": "why"},
+    }
+    assert decoded(protocol.pong("t", None, target)) == {"type": "pong", **named, "timestamp": "t"}
+    refused = {"type": "error", **named, "code": "not_subscribed", "message": "m"}
+    assert decoded(protocol.error(ErrorCode.NOT_SUBSCRIBED, "m", target)) == refused
 
 
 @pytest.mark.parametrize(
@@ -274,6 +379,7 @@ def test_no_uuid(text: str) -> None:
 def test_topics() -> None:
     """Topics name their kind and whose they are."""
     assert (bot_topic("7"), user_topic("7")) == ("bot:7", "user:7")
+    assert (protocol.user_of("user:7"), protocol.user_of("bot:7")) == ("7", None)
     assert (bot_of("bot:7"), bot_of("user:7"), bot_of("bot")) == ("7", None, "")
 
 

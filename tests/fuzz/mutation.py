@@ -29,6 +29,7 @@ INTERESTING = (
 NUMBERS = ("0", "-1", "1e999", "-0", "1.5", "9" * 5000, str(2**63), str(2**64), "1e-400", "NaN")
 WORDS = (
     *("type", "data", "timestamp", "token", "is_typing", "session_id", "cursor", "id", "bot_id"),
+    *("presence", "notifications", "subscribe", "unsubscribe"),
     *(
         "ping",
         "typing",
@@ -114,13 +115,15 @@ def any_string(chance: random.Random) -> str:
     return json.dumps(chance.choice(WORDS), ensure_ascii=chance.random() < 0.9)
 
 
-def any_message(chance: random.Random) -> str:
+def any_message(chance: random.Random, bot_id: str = "b") -> str:
     """What a client may say, more or less."""
-    kind = chance.choice(("ping", "typing", "session_sync", "authenticate", "subscribe", "x"))
+    subscribing = ("subscribe", "subscribe", "unsubscribe")
+    kind = chance.choice(("ping", "typing", "session_sync", "authenticate", *subscribing, "x"))
+    target = {"bot_id": bot_id} if chance.random() < 0.7 else {"notifications": True}
     good = {
         "type": kind,
         "timestamp": "2026-01-01T00:00:00Z",
-        "data": {"is_typing": True, "session_id": "s", "token": "t", "bot_id": "b"},
+        "data": {"is_typing": True, "session_id": "s", "token": "t", **target},
     }
     pick = chance.randrange(3)
     if pick == 0:

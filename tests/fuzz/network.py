@@ -26,7 +26,7 @@ PATHS = (
     *("/", "/api/health", "/api/ready", "/api/ws/stats", "/api/ws/connections", "/metrics"),
     *("/static/realtime.js", "/api/ws/figures", "/api/ws/presence/x"),
     *("/api/sse/notifications", "/api/sse/chat/x"),
-    *("/api/ws/notifications", "/api/ws/chat/x", "*"),
+    *("/api/ws/notifications", "/api/ws/chat/x", "/api/ws", "*"),
 )
 METHODS = (
     "GET",
@@ -160,7 +160,8 @@ def _any_frame(chance: random.Random) -> bytes:
 
 async def messages(target: Target, chance: random.Random) -> None:
     """Text frames with JSON, or nearly, that a client might say."""
-    said = [any_message(chance) for _ in range(chance.choice((1, 5, 20, 200)))]
+    bot = target.world.bot
+    said = [any_message(chance, bot) for _ in range(chance.choice((1, 5, 20, 200)))]
     if chance.random() < 0.1:
         said.append(chance.choice(INTERESTING).decode("latin-1") * chance.randint(1, 20))
     data = [frame(TEXT, text.encode("utf-8", "replace")) for text in said]
@@ -171,7 +172,8 @@ async def _on_a_socket(target: Target, chance: random.Random, parts: list[bytes]
     """Come in as a good client does, then send that, and leave without a word."""
     line = await Line.open(target.port)
     try:
-        await line.come_in(target.chat(), token=token(target.guest(chance)))
+        path = chance.choice((target.chat(), "/api/ws"))
+        await line.come_in(path, token=token(target.guest(chance)))
         for part in parts:
             await line.send(part)
             if chance.random() < 0.05:

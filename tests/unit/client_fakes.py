@@ -96,6 +96,8 @@ class FakeSocket:
         return frame
 
     def send(self, text: str) -> bool:
+        if self.hears_only:
+            return False
         self.sent.append(json.loads(text))
         return True
 

@@ -99,6 +99,20 @@ async def test_silence_ends_a_connection() -> None:
 
 
 @pytest.mark.gen_test
+async def test_silence_ends_a_connection_that_only_hears() -> None:
+    """No ping can be sent. The server's comments come every 25 s; 35 s without one are enough."""
+    async with Played() as played:
+        played.socket.hears_only = True
+        played.socket.greet()
+        for _ in range(8):
+            await played.time.move(25)
+            played.socket.say("pong")
+        assert played.told == []
+        await played.time.move(27.5 + 35)
+        assert played.told[:1] == [Reconnecting(1, 0.5, 4000, "nothing was heard")]
+
+
+@pytest.mark.gen_test
 async def test_an_answer_is_measured_and_keeps_the_connection() -> None:
     """The pong that fits tells how long it took; any other frame is as good a sign of life."""
     async with Played() as played:

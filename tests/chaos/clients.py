@@ -5,7 +5,8 @@ an application uses it, and started again where the user has access again. The w
 `websocket`) leads each connection to any process, now and then with a cursor that is a little older
 (as a page has that stored it late), and breaks. Temperaments differ, by the seed: patient ones stay
 on a silent socket, others leave; stubborn ones come back from 4001 and 4003 every now and then, as
-the guide's example does, others stay away until they are called. `witness` writes it all down.
+the guide's example does, others stay away until they are called. A third of them takes events over
+HTTP, and not from a WebSocket. `witness` writes it all down.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from rowcast import Closed, RealtimeClient, Reconnecting, Timings
 from rowcast.rules import HEARD_NOTHING
-from rowcast.transport import open_socket
+from rowcast.sse import EventSocket, open_events
+from rowcast.transport import TornadoSocket, open_socket
 from tests.chaos.loader import Loader
 from tests.chaos.population import Seat
 from tests.chaos.record import Ending, Record
@@ -35,9 +37,10 @@ COME_BACK_CODES = {1001, 1006, 1013}
 REFUSED_CODES = {4001, 4003}
 
 
-def _timings(is_patient: bool) -> Timings:
+def _timings(is_patient: bool, is_over_http: bool) -> Timings:
     return Timings(
-        ping_every=1.0,
+        # Over HTTP nobody can ask: the server speaks up at least every 25 s.
+        ping_every=28.0 if is_over_http else 1.0,
         pong_within=60.0 if is_patient else 2.0,
         connect_within=10.0 if is_patient else 3.0,
         backoff_first=0.4,
@@ -72,14 +75,17 @@ class Client:
         self._clock = clock
         is_patient = self._random.random() < 0.5
         self._is_stubborn = self._random.random() < 0.4
+        self._is_over_http = number % 3 == 2
+        self._make_token = partial(token, seat.user)
         self._make_client = partial(
             RealtimeClient,
             "http://any-process",
-            token=token(seat.user),
+            token=self._make_token(),
             bot_id=seat.bot,
             notifications=seat.bot is None,
             on_reconnecting=self._on_reconnecting,
-            timings=_timings(is_patient),
+            timings=_timings(is_patient, self._is_over_http),
+            sse=self._is_over_http,
             open_socket=self._open,
             random=self._random.random,
         )
@@ -98,7 +104,8 @@ class Client:
         self._task: asyncio.Task[None] | None = None
         self.seat = seat
         kind = "loader" if loader else "chat" if seat.bot else "notifications"
-        self.record = Record(f"client {number} ({kind})", seat)
+        way = " over HTTP" if self._is_over_http else ""
+        self.record = Record(f"client {number} ({kind}{way})", seat)
         self._witness = Witness(self.record, clock)
 
     # What the suite does to it.
@@ -202,6 +209,8 @@ class Client:
                 continue
             except Closed as closed:
                 self._end(closed.code, closed.reason)
+                # As the person signs in again; the client does not send a refused token twice.
+                self._client.refresh(self._make_token())
             await asyncio.sleep(self._random.uniform(*STUBBORN_SECONDS))
             # A call that came while the connection still seemed good is not forgotten.
             if not self._is_stubborn and self._called_at < self._began_at:
@@ -231,9 +240,7 @@ class Client:
         self._witness.dialled(dial)
         query = urlencode({"cursor": asked or ""})
         try:
-            inner = await open_socket(
-                f"ws://127.0.0.1:{port}{self.seat.path}?{query}", headers, within
-            )
+            inner = await self._connect(f"127.0.0.1:{port}", query, headers, within)
         except Closed as closed:
             dial.has_failed = True
             self._note(f"cannot connect to {port}: {closed.reason}")
@@ -243,6 +250,14 @@ class Client:
         politely = self._random.random() < 0.5
         asyncio.get_running_loop().call_later(stay, self._drop, wire, politely)
         return wire
+
+    async def _connect(
+        self, server: str, query: str, headers: Mapping[str, str], within: float
+    ) -> TornadoSocket | EventSocket:
+        if self._is_over_http:
+            path = self.seat.path.replace("/api/ws/", "/api/sse/")
+            return await open_events(f"http://{server}{path}?{query}", headers, within)
+        return await open_socket(f"ws://{server}{self.seat.path}?{query}", headers, within)
 
     def _choose_cursor(self, claimed: str | None) -> str | None:
         if not claimed or self._random.random() < 0.6:

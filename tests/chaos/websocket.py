@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rowcast.rules import Closed
+from rowcast.sse import EventSocket
 from rowcast.transport import TornadoSocket
 
 RECEIVE_BUFFER = 65536
@@ -47,16 +48,19 @@ class Wire:
     """
 
     def __init__(
-        self, inner: TornadoSocket, dial: Dial, watch: Callable[[Dial, Any], None]
+        self,
+        inner: TornadoSocket | EventSocket,
+        dial: Dial,
+        watch: Callable[[Dial, Any], None],
     ) -> None:
         self._inner = inner
         self._watch = watch
         self._left: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
         self._goodbye: asyncio.Task[None] | None = None
         self.dial = dial
-        stream = inner.stream
-        if stream is not None and stream.socket is not None:  # it may be gone already
-            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        self.hears_only = inner.hears_only
+        if (connection := _connection_of(inner)) is not None:  # it may be gone already
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
 
     @property
     def has_left(self) -> bool:
@@ -102,6 +106,12 @@ class Wire:
         """Wait until nothing is left of a goodbye."""
         if self._goodbye is not None:
             await self._goodbye
+
+
+def _connection_of(inner: TornadoSocket | EventSocket) -> Any:
+    if isinstance(inner, EventSocket):
+        return inner._writer.get_extra_info("socket")
+    return None if inner.stream is None else inner.stream.socket
 
 
 def _look_at(reading: asyncio.Task[str | bytes]) -> None:

@@ -184,6 +184,14 @@ def _origin(text: str) -> str:
     return f"{found['scheme']}://{found['host']}{suffix}"
 
 
+def check_base_path(path: str) -> str:
+    """Check the path that all addresses lie under; returns it without the slash at its end."""
+    bare = path.rstrip("/")
+    if not re.fullmatch(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*", bare, re.ASCII):
+        raise ValueError("must be a path like /realtime, of letters, digits and . _ ~ -")
+    return bare
+
+
 def check_header_token(given: SecretStr) -> SecretStr:
     """Check a token that is sent in an HTTP header."""
     if not re.fullmatch(r"[!-~]+", given.get_secret_value()):

@@ -31,6 +31,7 @@ from realtime.auth.keys import (
 )
 from realtime.config.checks import (
     check_algorithms,
+    check_base_path,
     check_database_url,
     check_header_token,
     check_key_set_url,
@@ -205,6 +206,12 @@ class Settings(BaseModel):
     )
     metrics_token: Annotated[SecretStr, AfterValidator(check_header_token)] | None = _text(
         None, "Bearer token for `/metrics`. Unset: there is no `/metrics`, unless `CONSOLE` is on."
+    )
+    base_path: Annotated[str, AfterValidator(check_base_path)] = _text(
+        "",
+        "Path that all addresses lie under, like `/realtime`, where a proxy passes it on."
+        " `/api/health`, `/health` and `/api/ready` are at the root too.",
+        shown="empty",
     )
     console: bool = _text(False, "Serve the console page at `/`. Only for development.")
     log_format: Literal["text", "json"] = _text(

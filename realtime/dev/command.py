@@ -191,7 +191,7 @@ def banner(settings: Settings, database: DemoDatabase) -> str:
 
 def link(settings: Settings, name: str) -> str:
     """The console's address for one of the people; without a token where we cannot sign one."""
-    address = f"http://localhost:{settings.port}/?bot={BOT_ID}"
+    address = f"http://localhost:{settings.port}{settings.base_path}/?bot={BOT_ID}"
     if settings.jwt_secret is None:
         return f"{address}&token=(from whoever holds the private key)"
     subject = name if settings.jwt_subject == "username" else PEOPLE[name]

@@ -55,7 +55,8 @@ def client_for(
         SettingsError: there is nothing to sign with.
         TailError: the address is none; it cannot be known who the user is.
     """
-    url = url or f"http://127.0.0.1:{environ.get('PORT') or DEFAULT_PORT}"
+    port, base = environ.get("PORT") or DEFAULT_PORT, environ.get("BASE_PATH", "")
+    url = url or f"http://127.0.0.1:{port}{base}"
     get_token: GetToken | None = None
     if token is None:
         subject = user or _demo_user(environ)

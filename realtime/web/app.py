@@ -1,6 +1,7 @@
 """The Tornado application: which address leads to which handler, and the log line of a request."""
 
 import logging
+import re
 from http.client import OK
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,12 @@ def make_app(services: Services, sockets: Sockets) -> Application:
     """Make the application of one process."""
     given: dict[str, Any] = {"services": services}
     client = {"path": JAVASCRIPT_CLIENT}
-    routes: list[Any] = [
-        *(
-            (route.address.pattern, SocketHandler, {"sockets": sockets, "kind": route.kind})
-            for route in sockets.routes
-        ),
+    base = re.escape(services.settings.base_path)
+    probes: list[Any] = [
+        (r"/(?:api/)?health", endpoints.HealthHandler, given),
+        (r"/api/ready", endpoints.ReadyHandler, given),
+    ]
+    below = [
         (r"/api/sse/chat/([^/]+)", EventsHandler, {**given, "kind": ChatEvents}),
         (r"/api/sse/notifications", EventsHandler, {**given, "kind": NotificationsEvents}),
         (r"/api/ws/stats", endpoints.StatsHandler, given),
@@ -62,17 +64,24 @@ def make_app(services: Services, sockets: Sockets) -> Application:
         (r"/api/ws/presence/([^/]+)", PresenceHandler, given),
         (FIGURES, metrics.ClusterMetricsHandler, given),
         (r"/metrics", metrics.PrometheusHandler, given),
-        (r"/(?:api/)?health", endpoints.HealthHandler, given),
-        (r"/api/ready", endpoints.ReadyHandler, given),
+        *probes,
         (r"/static/(realtime\.(?:js|d\.ts))", StaticHandler, client),
         (r"/static/(client/[a-z_]+\.js)", StaticHandler, client),
     ]
     if services.settings.console:
-        routes += [
+        below += [
             (r"/static/(console(?:/[a-z_]+)?\.(?:js|css|svg))", StaticHandler, {"path": STATIC}),
             (r"/static/(vendor/uplot/uplot\.(?:js|css))", StaticHandler, {"path": STATIC}),
             (r"/()", ConsoleHandler, {"path": STATIC, "default_filename": "console.html"}),
         ]
+    routes = [
+        *(
+            (route.address.pattern, SocketHandler, {"sockets": sockets, "kind": route.kind})
+            for route in sockets.routes
+        ),
+        *((base + pattern, handler, arguments) for pattern, handler, arguments in below),
+        *(probes if base else ()),  # who probes a process may not know its base path
+    ]
     return Application(
         routes,
         default_handler_class=NotFoundHandler,
@@ -88,7 +97,7 @@ def log_request(handler: RequestHandler) -> None:
     """
     request, status = handler.request, handler.get_status()
     took = round(1000 * request.request_time(), 1)
-    is_news = request.path != FIGURES or status != OK
+    is_news = not request.path.endswith(FIGURES) or status != OK
     log.log(
         logging.INFO if is_news else logging.DEBUG,
         LogLine(

@@ -43,10 +43,11 @@ class Sockets:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        base = re.escape(services.settings.base_path)
         self.routes = (
-            SocketRoute(re.compile("/api/ws/chat/([^/]+)"), ChatConversation),
-            SocketRoute(re.compile("/api/ws/notifications"), NotificationsConversation),
-            SocketRoute(re.compile("/api/ws"), MultiConversation),
+            SocketRoute(re.compile(f"{base}/api/ws/chat/([^/]+)"), ChatConversation),
+            SocketRoute(re.compile(f"{base}/api/ws/notifications"), NotificationsConversation),
+            SocketRoute(re.compile(f"{base}/api/ws"), MultiConversation),
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._corked: list[ClientStream] = []

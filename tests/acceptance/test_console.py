@@ -9,7 +9,7 @@ from playwright.async_api import expect
 
 from tests.acceptance.console import DESKTOP, PHONE, Chromium, OpenConsole, run_as_psql_would, sees
 from tests.platform import Platform
-from tests.serving import RunningServer, World, token
+from tests.serving import RunningServer, StartServer, World, token
 
 if TYPE_CHECKING:
     from playwright.async_api import Page, WebSocketRoute
@@ -37,6 +37,20 @@ async def test_the_token_leaves_the_address(open_console: OpenConsole, world: Wo
     await sees(page, "#state-word", "Live")
     await sees(page, "#bot-name", "Ada")
     await sees(page, "#role", "owner")
+
+
+async def test_the_console_works_under_a_base_path(
+    chromium: Chromium, start_server: StartServer, world: World
+) -> None:
+    """Its files, its sockets and what it asks for: whatever is missing is a complaint."""
+    server = await start_server(CONSOLE="true", BASE_PATH="/realtime")
+    page = await chromium.page(viewport=DESKTOP)
+    signed = token(world.owner, is_admin=True)
+    await page.goto(server.url("/realtime/", bot=world.bot, token=signed))
+    await sees(page, "#state-word", "Live")
+    await page.locator(".tabs [data-tab=cluster]").click()
+    await sees(page, "#connections", "this bot")
+    await page.close()
 
 
 async def test_a_conversation_comes_alive(

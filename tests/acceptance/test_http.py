@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from tornado.httpclient import AsyncHTTPClient, HTTPResponse
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPResponse
 
 from realtime.config.intervals import Intervals
 from realtime.embedded.server import EmbeddedPostgres
@@ -152,6 +152,36 @@ async def test_head_is_answered_wherever_get_is(start_server: StartServer, world
         assert (head.code, head.body) == (found.code, b""), path
         assert head.headers["Content-Type"] == found.headers["Content-Type"]
     assert (await get(server, "/health")).body == b'{"status": "ok"}\n'
+
+
+@pytest.mark.gen_test
+async def test_everything_lies_under_the_base_path(start_server: StartServer, world: World) -> None:
+    """Sockets, plain and odd handshakes alike, events over HTTP, files; probes at the root too."""
+    server = await start_server(CONSOLE="true", BASE_PATH="/real.time/v1/")
+    base = "/real.time/v1"
+    asked = token(world.guest)
+    for path in (
+        "/",
+        "/health",
+        "/api/ready",
+        "/static/realtime.js",
+        f"/api/ws/stats?token={asked}",
+    ):
+        assert (await get(server, base + path)).code == 200, path
+    for path in ("/health", "/api/health", "/api/ready"):
+        assert (await get(server, path)).code == 200
+    for path in (
+        "/",
+        "/static/realtime.js",
+        "/realxtime/v1/health",
+        f"/api/ws/stats?token={asked}",
+    ):
+        assert (await get(server, path)).code == 404
+    for path in (f"/api/ws/chat/{world.bot}", "/api/ws/notifications"):
+        chat = await server.open(base + path, world.guest)
+        await chat.established()
+    with pytest.raises(HTTPClientError, match="404"):
+        await server.open(f"/api/ws/chat/{world.bot}", world.guest)
 
 
 @pytest.mark.gen_test

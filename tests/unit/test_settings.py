@@ -42,6 +42,7 @@ DEFAULTS = {
     "TOKEN_EXPIRY": "socket",
     "ECHO_TO_AUTHOR": True,
     "METRICS_TOKEN": None,
+    "BASE_PATH": "",
     "CONSOLE": False,
     "LOG_FORMAT": "text",
     "ENV_FILE": None,

@@ -143,7 +143,7 @@ async def test_tokens_are_signed_anew_as_they_expire() -> None:
     client = tail.client_for(environ, "b", url=None, token=None, user="u")
     assert isinstance(client, RealtimeClient)
     assert client._keeper._tokens.can_ask
-    assert (await client._keeper._tokens.ask() or "").count(".") == 2
+    assert (await client._keeper._tokens._ask() or "").count(".") == 2
     client = tail.client_for({}, "b", url=None, token="t", user=None)
     assert not client._keeper._tokens.can_ask
 

@@ -61,8 +61,8 @@ function start(credentials) {
   // The subprotocol keeps the token out of addresses, and so out of every log on the way.
   const common = { token: credentials.token, tokenIn: 'protocol', WebSocket: line.Socket };
   clients = {
-    chat: connect({ ...common, botId, presence: true }),
-    notifications: connect({ ...common, notifications: true }),
+    chat: connect({ ...common, url: './', botId, presence: true }),
+    notifications: connect({ ...common, url: './', notifications: true }),
   };
   status.bot('Connecting…', botId);
   show({ botId });

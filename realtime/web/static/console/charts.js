@@ -67,7 +67,7 @@ const CHARTS = [
 
 /** Make all charts in a box; their library is fetched when they are first wanted. */
 export async function makeCharts(box, history) {
-  const { default: Plot } = await import('/static/vendor/uplot/uplot.js');
+  const { default: Plot } = await import('../vendor/uplot/uplot.js');
   const charts = CHARTS.map((chart) => new Chart(Plot, chart, history));
   box.prepend(...charts.map(({ card }) => card));
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () =>

@@ -64,7 +64,7 @@ export class Cluster {
 
   async #metrics(epoch) {
     this.#charts ??= makeCharts(find('charts'), this.#history);
-    const { status, body } = await this.#get('/api/ws/figures');
+    const { status, body } = await this.#get('api/ws/figures');
     const charts = await this.#charts;
     if (epoch !== this.#epoch) return;
     setText(find('cluster-trouble'), trouble(status, body));

@@ -44,7 +44,7 @@ export class Connections {
     if (this.#isRefused) return;
     const after = this.#pages.at(-1);
     const answer = await this.#ask(
-      `/api/ws/connections?limit=${PAGE}${after ? `&after=${after}` : ''}`,
+      `api/ws/connections?limit=${PAGE}${after ? `&after=${after}` : ''}`,
     );
     if (answer.status === 403) this.#refused();
     else if (answer.status === 200 && after === this.#pages.at(-1)) this.#show(answer.body);

@@ -1,6 +1,6 @@
 /** One line of words for each event, for the stream, the conversation's notes and the toasts. */
 
-import { CLOSE_CODES } from '/static/realtime.js';
+import { CLOSE_CODES } from '../realtime.js';
 import { short } from './dom.js';
 
 /** Chips of a family share a colour. */

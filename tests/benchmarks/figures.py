@@ -32,6 +32,8 @@ FIGURES: Final = {
     "server_busy": Figure("server busy", "{:.0%}"),
     "generator_busy": Figure("generator busy", "{:.0%}"),
     "handshakes_per_s": Figure("handshakes/s", "{:,.0f}", "high"),
+    "handshake_cpu_us": Figure("CPU of a handshake", "{:,.0f} µs", "low"),
+    "return_seconds": Figure("until all are back", "{:,.2f} s", "low"),
     "kb_per_connection": Figure("kB per connection", "{:,.1f}", "low"),
     "storm_seconds": Figure("until all have everything", "{:,.1f} s"),
     "let_in_seconds": Figure("until all are let in", "{:,.1f} s"),
@@ -74,7 +76,8 @@ COLUMNS: Final = {
         f"{table}_{clients}" for table in ("fk", "bare") for clients in (1, 8, 32, 64)
     ),
     "idle": ("kb_per_connection",),
-    "connect": ("handshakes_per_s",),
+    "connect": ("handshakes_per_s", "handshake_cpu_us"),
+    "return": ("return_seconds", "handshake_cpu_us"),
     "storm": (
         "storm_seconds",
         "let_in_seconds",

@@ -36,6 +36,7 @@ def judge(results: Results) -> list[Judged]:
         "writers": _writers,
         "idle": _idle,
         "connect": _connect,
+        "return": _return,
         "storm": _storm,
         "soak": _soak,
     }
@@ -130,16 +131,26 @@ def _writers(measured: Measured) -> list[Judged]:
 
 def _idle(measured: Measured) -> list[Judged]:
     size = _value(measured, OURS, "kb_per_connection")
-    return [Judged("idle", "14 kB per connection or less", f"{size:.1f} kB", size <= 14)]
+    return [Judged("idle", "8.5 kB per connection or less", f"{size:.1f} kB", size <= 8.5)]
 
 
 def _connect(measured: Measured) -> list[Judged]:
-    best = measured.best_peer("handshakes_per_s", "python", highest=True)
-    if best is None:
-        return []
-    ratio = _ratio(measured, "handshakes_per_s", best)
-    goal = "the best Python peer's handshakes/s, which checks nothing"
-    return [Judged("connect", goal, f"{ratio:.2f} × {measured.labels[best]}'s", ratio >= 1)]
+    lines = []
+    for peer, least in (("tornado", 1.0), ("websockets", 0.7)):
+        if peer in measured.rounds:
+            ratio = _ratio(measured, "handshakes_per_s", peer)
+            goal = f"{least:g} × the handshakes/s of {measured.labels[peer]}, which checks nothing"
+            lines.append(Judged("connect", goal, f"{ratio:.2f} ×", ratio >= least))
+    return lines
+
+
+def _return(measured: Measured) -> list[Judged]:
+    best = measured.best_peer("return_seconds", highest=False)
+    found = f"{_value(measured, OURS, 'return_seconds'):.1f} s"
+    if best is not None:
+        ratio = _ratio(measured, "return_seconds", best)
+        found += f", {ratio:.2f} × {measured.labels[best]}'s"
+    return [Judged("return", "said", found, None)]
 
 
 def _storm(measured: Measured) -> list[Judged]:
@@ -147,7 +158,13 @@ def _storm(measured: Measured) -> list[Judged]:
         f"{_value(measured, OURS, 'storm_seconds'):.1f} s,"
         f" {_value(measured, OURS, 'log_queries'):,.0f} reads of the past"
     )
-    return [Judged("storm", "said; log queries do not grow with sockets × events", found, None)]
+    goal = "said; log queries do not grow with sockets × events"
+    lines = [Judged("storm", goal, found, None)]
+    if "bare" in measured.rounds:
+        ratio = _ratio(measured, "storm_seconds", "bare")
+        goal = "at most twice as long as a bare sender of as many bytes"
+        lines.append(Judged("storm", goal, f"{ratio:.1f} ×", ratio <= 2))
+    return lines
 
 
 def _soak(measured: Measured) -> list[Judged]:

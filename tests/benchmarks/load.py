@@ -35,10 +35,11 @@ _header = struct.Struct(">BBH").unpack_from
 class Client:
     """One WebSocket, from its handshake on."""
 
-    __slots__ = ("is_open", "is_sampled", "is_upgraded", "rest", "sock")
+    __slots__ = ("is_open", "is_sampled", "is_upgraded", "number", "rest", "sock")
 
-    def __init__(self, sock: socket.socket, is_sampled: bool) -> None:
+    def __init__(self, sock: socket.socket, number: int, is_sampled: bool) -> None:
         self.sock = sock
+        self.number = number
         self.is_sampled = is_sampled
         self.is_upgraded = False
         self.is_open = False
@@ -56,7 +57,8 @@ class Opening:
         self.sample_every = order["sample_every"]
         self.opened = 0
         self.failed = 0
-        self.cursors: list[str] = []
+        self.cursors = [""] * self.total
+        """In the order of the requests, where the server gives any."""
         self.started = now()
         self.ends = time.monotonic() + order["limit"]
 
@@ -143,12 +145,13 @@ class Generator:
         opening = self._opening
         while opening and opening.waiting and opening.in_flight < opening.most_in_flight:
             # On loopback the kernel answers for the server, so this does not block.
+            number = opening.total - len(opening.waiting)
             sock = socket.create_connection(self._address, timeout=10)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.sendall(opening.waiting.popleft())
             sock.setblocking(False)
             is_sampled = len(self._clients) % opening.sample_every == 0
-            self._clients[sock.fileno()] = Client(sock, is_sampled)
+            self._clients[sock.fileno()] = Client(sock, number, is_sampled)
             self._epoll.register(sock, select.EPOLLIN)
             opening.in_flight += 1
 
@@ -178,7 +181,7 @@ class Generator:
             cursor = CURSOR.search(payload)
             if cursor is None or self._opening is None:
                 raise ConnectionError(f"refused: {payload!r}")
-            self._opening.cursors.append(cursor[1].decode())
+            self._opening.cursors[client.number] = cursor[1].decode()
             return True
         if payload.startswith(b"0"):  # Engine.IO: open. Then Socket.IO: connect, "40".
             client.sock.send(masked(TEXT, b"40"))

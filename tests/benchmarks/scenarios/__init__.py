@@ -3,12 +3,13 @@
 from tests.benchmarks.scenarios.base import Bench, Figures, Scenario
 from tests.benchmarks.scenarios.delivery import DELIVERIES
 from tests.benchmarks.scenarios.soak import SOAK
-from tests.benchmarks.scenarios.sockets import CONNECT, IDLE
+from tests.benchmarks.scenarios.sockets import CONNECT, IDLE, RETURN
 from tests.benchmarks.scenarios.storm import STORM
 from tests.benchmarks.scenarios.writers import WRITERS
 
 SCENARIOS: dict[str, Scenario] = {
-    scenario.name: scenario for scenario in (*DELIVERIES, WRITERS, IDLE, CONNECT, STORM, SOAK)
+    scenario.name: scenario
+    for scenario in (*DELIVERIES, WRITERS, IDLE, CONNECT, RETURN, STORM, SOAK)
 }
 
 __all__ = ["SCENARIOS", "Bench", "Figures", "Scenario"]

@@ -1,15 +1,19 @@
-"""Everybody comes back at once, with cursors, after much has happened: this server alone."""
+"""Everybody comes back at once, with cursors, after much has happened; beside this server, a bare
+sender of as many bytes."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 
-from tests.benchmarks.contenders import THIS, Contender
+from tests.benchmarks.contenders import BARE, THIS, Contender
 from tests.benchmarks.database import OURS
 from tests.benchmarks.scenarios.base import Bench, Figures
+from tests.benchmarks.tally import now
 
 WRITERS = 8
+JOINED = 500
+"""How many events the bare sender sends at once: about as many as a portion has."""
 LOOKS = """
 SELECT max(t.seq_scan + i.idx_scan)
 FROM pg_stat_user_tables AS t JOIN pg_stat_user_indexes AS i USING (relid)
@@ -27,7 +31,7 @@ class StormScenario:
 
     name: str = "storm"
     title: str = "Storm"
-    contenders: tuple[Contender, ...] = (THIS,)
+    contenders: tuple[Contender, ...] = (THIS, BARE)
     rounds: int | None = None
 
     def describe(self, is_quick: bool) -> str:
@@ -35,6 +39,8 @@ class StormScenario:
         return f"{sockets:,} sockets come back at once, each with a cursor {events:,} events old"
 
     def measure(self, bench: Bench, contender: Contender) -> Figures:
+        if contender is BARE:
+            return self._measure_bare(bench, *_size(bench.is_quick))
         sockets, events = _size(bench.is_quick)
         with bench.contest(contender) as (server, generator):
             opened = generator.open([contender.path(n, 0) for n in range(sockets)])
@@ -65,6 +71,21 @@ class StormScenario:
             "generator_busy": result["generator_busy"],
             "lost_sockets": result["lost_sockets"],
         }
+
+    def _measure_bare(self, bench: Bench, sockets: int, events: int) -> Figures:
+        arguments = (str(sockets), str(events), str(events * events), str(JOINED))
+        with bench.contest(BARE, arguments=arguments) as (server, generator):
+            generator.open([BARE.path(n, 0) for n in range(sockets)])
+            generator.measure(events * sockets)
+            cpu, started = server.cpu_seconds(), now()
+            server.tell("go\n")
+            result = generator.result()
+            return {
+                "storm_seconds": (result["last_received"] - started) / 1_000_000,
+                "missing": result["expected"] - result["deliveries"],
+                "server_cpu_seconds": server.cpu_seconds() - cpu,
+                "generator_busy": result["generator_busy"],
+            }
 
     def _count(self, bench: Bench) -> tuple[int, int]:
         time.sleep(STATISTICS_SECONDS)

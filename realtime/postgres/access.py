@@ -63,6 +63,13 @@ SELECT log_end.*,
 """
 
 
+NOT_IN_ENCODING = (
+    asyncpg.UntranslatableCharacterError,
+    asyncpg.CharacterNotInRepertoireError,
+)
+"""What is raised for text that the database's encoding does not have."""
+
+
 class Access:
     """Asks the database who may be where.
 
@@ -96,11 +103,28 @@ class Access:
         try:
             return await self._authorize(questions)
         except Refused as refused:
+            if len(questions) == 1 and not await self._is_text(questions[0].subject, refused):
+                return [Refused(*closing.USER_UNKNOWN)]
             if len(questions) == 1 or not isinstance(refused.__cause__, asyncpg.PostgresError):
                 return [Refused(refused.code, refused.reason) for _ in questions]
         # The platform's own functions may fail for one of them: that is not the others' fault.
         alone = await asyncio.gather(*(self.authorize([question]) for question in questions))
         return [answer for answers in alone for answer in answers]
+
+    async def _is_text(self, subject: str, refused: Refused) -> bool:
+        """Whether the database's encoding has all of a subject; without that, nobody has that name.
+
+        Args:
+            refused: why it could not be asked about.
+        """
+        if not isinstance(refused.__cause__, NOT_IN_ENCODING):
+            return True
+        try:
+            async with asking(self._pool, "subject", seconds=self._timeout) as connection:
+                await connection.fetchval("SELECT $1::text IS NULL", subject)
+        except Refused as still:
+            return not isinstance(still.__cause__, NOT_IN_ENCODING)
+        return True
 
     async def _authorize(self, questions: Sequence[AdmissionRequest]) -> list[Admission | Refused]:
         # What Postgres cannot hold as text is nobody's id or name.

@@ -18,6 +18,7 @@ from realtime.postgres.pool import open_pool
 from realtime.postgres.release import bring_up_to_date
 from realtime.postgres.schema import SchemaError
 from realtime.relay.admission import Admission, AdmissionRequest
+from realtime.relay.errors import Refused
 from realtime.relay.position import Lineage
 from tests.doctor import deployment
 from tests.integration.sql_log import Log, act_as
@@ -244,6 +245,18 @@ def test_databases_of_other_encodings_work(io_loop: IOLoop, encoded: str, text: 
     io_loop.run_sync(write_and_read)
 
 
+@pytest.mark.gen_test
+async def test_a_dump_brings_the_guard_into_a_database_of_another_encoding(
+    platform: Platform,
+) -> None:
+    """So it is there, and idle, where all text is UTF-8."""
+    guard = await platform.connection.fetchval(
+        "SELECT pg_get_triggerdef(oid) FROM pg_trigger"
+        " WHERE tgrelid = 'relay.events'::regclass AND tgname = 'readable'"
+    )
+    assert "WHEN ((getdatabaseencoding() <> 'UTF8'::name))" in guard
+
+
 @pytest.mark.parametrize(
     ("encoding", "odd"), [("WIN1252", "81"), ("ISO_8859_7", "ff"), ("EUC_JP", "fdfe")]
 )
@@ -274,8 +287,12 @@ def test_what_is_no_character_of_utf_8_keeps_nobody_from_reading(
         lineage = Lineage(await read_position(encoded, 10))
         async with open_pool(encoded, size=1, timeout=10, is_pooled=False) as pool:
             access = Access(pool, lineage, subject_kind="id", timeout=10)
-            (admission,) = await access.authorize([AdmissionRequest(user, bot)])
+            admission, nobody = await access.authorize(
+                [AdmissionRequest(user, bot), AdmissionRequest("\U0001f600", bot)]
+            )
         assert isinstance(admission, Admission)
+        assert isinstance(nobody, Refused)
+        assert nobody.code == 4001, "a subject that the encoding does not have is nobody's"
         assert (admission.username, admission.bot_name) == ("a?", "a?")
         await platform.connection.close()
 

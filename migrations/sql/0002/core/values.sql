@@ -92,12 +92,14 @@ BEGIN
 END
 $$;
 
--- One such row would keep everybody from reading the log. Where all text is UTF-8, it costs nothing.
+-- One such row would keep everybody from reading the log. Where all text is UTF-8, it only looks at
+-- the encoding: a dump may be restored into a database of another one.
+CREATE TRIGGER readable BEFORE INSERT ON relay.events
+    FOR EACH ROW WHEN (getdatabaseencoding() <> 'UTF8') EXECUTE FUNCTION relay.make_readable();
+
 DO $$
 BEGIN
     IF getdatabaseencoding() <> 'UTF8' THEN
-        CREATE TRIGGER readable BEFORE INSERT ON relay.events
-            FOR EACH ROW EXECUTE FUNCTION relay.make_readable();
         UPDATE relay.events SET type = relay.readable(type), payload = relay.readable(payload)
          WHERE (type, payload) IS DISTINCT FROM (relay.readable(type), relay.readable(payload));
     END IF;

@@ -4,7 +4,7 @@
  */
 
 import { createInterface } from 'node:readline';
-import { connect } from '../javascript/src/realtime.js';
+import { connect, SharedConnection } from '../javascript/src/realtime.js';
 
 const WebSocket = globalThis.WebSocket ?? (await import('ws')).default;
 
@@ -29,22 +29,33 @@ class Client {
     return this.#client;
   }
 
-  #make({ url, bot_id, notifications, token, asks, cursor, presence, timings, random }) {
+  #make({ url, bot_id, notifications, token, asks, cursor, presence, timings, random, socket }) {
     const names = Object.entries(timings).map(([name, value]) => [camel(name), value]);
-    const client = connect({
+    const line = {
       url,
-      ...(bot_id ? { botId: bot_id } : {}),
-      ...(notifications ? { notifications } : {}),
       token,
       ...(asks ? { getToken: () => this.#ask() } : {}),
-      cursor,
-      presence,
       timings: Object.fromEntries(names),
       random: () => random,
       WebSocket,
-    });
+    };
+    const stream = { cursor, presence };
+    const target = bot_id ? { botId: bot_id } : { notifications };
+    const client = socket
+      ? this.#share(socket, line, stream, bot_id)
+      : connect({ ...line, ...stream, ...target });
     this.#listen(client);
     return client;
+  }
+
+  /** The first one makes the connection. */
+  #share(name, line, stream, botId) {
+    if (!shared.has(name)) {
+      shared.set(name, new SharedConnection(line));
+      shared.get(name).on('error', () => {});
+    }
+    const connection = shared.get(name);
+    return botId ? connection.chat(botId, stream) : connection.notifications(stream);
   }
 
   /** What the client makes itself comes as `resync`; all else of the server's comes as '*'. */
@@ -86,6 +97,7 @@ class Client {
 }
 
 const clients = new Map();
+const shared = new Map();
 
 function obey(command) {
   const name = command.client ?? 'main';
@@ -96,8 +108,10 @@ function obey(command) {
       return clients.set(name, new Client(name, command.options));
     case 'reset':
       for (const { client } of clients.values()) client.close();
+      for (const connection of shared.values()) connection.close();
       clients.clear();
-      return tell('ready');
+      shared.clear();
+      return tell('ready', { shares: true });
     case 'quit':
       return process.exit(0);
     case 'close':
@@ -120,4 +134,4 @@ function obey(command) {
 }
 
 createInterface({ input: process.stdin }).on('line', (line) => obey(JSON.parse(line)));
-tell('ready');
+tell('ready', { shares: true });

@@ -5,7 +5,7 @@ import { BotChat } from './client/bot_chat.js';
 
 /** Functions may be new with each render. Only these make a new conversation. */
 export function useBotChat(options) {
-  const { botId, url, tokenIn, presence, socket, token } = options;
+  const { botId, url, tokenIn, presence, shared, token } = options;
   const latest = useRef(options);
   useEffect(() => {
     latest.current = options;
@@ -16,13 +16,13 @@ export function useBotChat(options) {
     () =>
       new BotChat({
         ...options,
-        ...{ botId, url, tokenIn, presence, socket },
+        ...{ botId, url, tokenIn, presence, shared },
         getToken: asks ? () => latest.current.getToken() : undefined,
         history: loads ? () => latest.current.history() : undefined,
         send: (content) => sendWith(latest.current, content),
         onEvent: (message) => latest.current.onEvent?.(message),
       }),
-    [botId, url, tokenIn, presence, socket, asks, loads],
+    [botId, url, tokenIn, presence, shared, asks, loads],
   );
   const seen = useSyncExternalStore(chat.subscribe, chat.snapshot, chat.snapshot);
   useEffect(() => chat.start(), [chat]);

@@ -397,6 +397,37 @@ export class RealtimeClient<Custom extends object = {}, Notifications extends ob
   refresh(token: string): void;
 }
 
+/**
+ * One connection for any number of bots, up to the server's MAX_SUBSCRIPTIONS. Each client behaves as if it
+ * were alone. It is made when the first client is.
+ */
+export class SharedConnection<Custom extends object = {}, Notifications extends object = {}> {
+  constructor(options: LineOptions);
+
+  readonly state: State;
+  readonly failure: Failure | null;
+  readonly latency: number | null;
+
+  /** A client for a bot's chat, started. Throws while the bot has another one here that is not closed. */
+  chat(
+    botId: Uuid,
+    stream?: StreamOptions & { presence?: boolean | undefined },
+  ): RealtimeClient<Custom, Notifications>;
+  /** A client for the user's notifications, started. Otherwise as `chat`. */
+  notifications(stream?: StreamOptions): RealtimeClient<Custom, Notifications>;
+
+  /** What concerns the connection, and not one of its clients. */
+  on<Type extends 'close' | 'reconnecting' | 'state' | 'latency' | 'error' | 'token_expiring'>(
+    type: Type,
+    handler: Handler<KnownEvents[Type]>,
+  ): Unsubscribe;
+  /** Take a new token: into the open connection, and for every connection after it. */
+  refresh(token: string): void;
+  wake(): void;
+  /** Leave for good: all its clients are closed. */
+  close(): void;
+}
+
 /** Make a client and start it. */
 export function connect<Custom extends object = {}, Notifications extends object = {}>(
   options: Options,

@@ -12,4 +12,5 @@
  */
 
 export { connect, RealtimeClient } from './client/client.js';
+export { SharedConnection } from './client/shared_connection.js';
 export { CLOSE_CODES, FAILURES, TIMINGS } from './client/rules.js';

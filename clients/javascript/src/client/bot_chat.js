@@ -42,7 +42,7 @@ export class BotChat {
   #toldAt = -Infinity;
   #tellTimer = null;
 
-  /** @param options see react.d.ts; `client` makes one in place of `connect`. */
+  /** @param options see react.d.ts. */
   constructor(options) {
     this.#options = options;
     this.#timers = options.timers ?? PAGE_TIMERS;
@@ -115,14 +115,18 @@ export class BotChat {
         this.#error = cause;
       }
     }
-    this.#follow(this.#makeClient());
+    try {
+      this.#follow(this.#makeClient());
+    } catch (cause) {
+      this.#error = cause; // two of one bot on a shared connection
+    }
     this.#tell();
   }
 
   #makeClient() {
-    const { botId, presence = true, socket, history, send, onEvent, ...line } = this.#options;
+    const { botId, presence = true, shared, history, send, onEvent, ...line } = this.#options;
     const stream = { presence, cursor: this.#cursor };
-    return socket ? socket.chat(botId, stream) : connect({ ...line, ...stream, botId });
+    return shared ? shared.chat(botId, stream) : connect({ ...line, ...stream, botId });
   }
 
   #stop() {

@@ -66,16 +66,16 @@ export class RealtimeClient {
   #typing;
   #latency = null;
 
-  /** @param {import('../realtime.js').Options} options */
-  constructor(options) {
-    if (Boolean(options.botId) === Boolean(options.notifications)) {
-      throw new TypeError('Give either botId or notifications: true.');
-    }
+  /**
+   * @param {import('../realtime.js').Options} options
+   * @param makeLine makes what sockets come from, where it is not a line of the client's own.
+   */
+  constructor(options, makeLine = ownLine) {
     this.#options = options;
     this.#timers = options.timers ?? PAGE_TIMERS;
     this.#random = options.random ?? Math.random;
     this.#timings = { ...TIMINGS, ...options.timings };
-    this.#line = this.#makeLine();
+    this.#line = this.#makeLine(makeLine);
     this.#cursor = options.cursor ?? null;
     this.#seen = new SeenIds(this.#timings.rememberIds);
     this.#heartbeat = new Heartbeat(this.#timers, this.#random, this.#timings, {
@@ -87,12 +87,9 @@ export class RealtimeClient {
     );
   }
 
-  #makeLine() {
+  #makeLine(makeLine) {
     const clock = { timers: this.#timers, timings: this.#timings, random: this.#random };
-    const path = this.#options.botId
-      ? `chat/${encodeURIComponent(this.#options.botId)}`
-      : 'notifications';
-    return new OwnLine(this.#options, path, clock, {
+    return makeLine(this.#options, clock, {
       renewed: () => this.#offerToken(),
       failed: (cause) => this.#handlers.report('token_unavailable', 'getToken failed', cause),
     });
@@ -105,7 +102,7 @@ export class RealtimeClient {
 
   /** Why there is no connection, by its name in FAILURES; null where there is one, or it was cut. */
   get failure() {
-    return this.#failure;
+    return this.#failure ?? this.#line.pendingFailure ?? null;
   }
 
   /** The newest place in the stream that is wholly here; to be kept where a page should resume. */
@@ -200,10 +197,10 @@ export class RealtimeClient {
     const epoch = ++this.#epoch;
     this.#setState('connecting');
     try {
-      const isReady = await this.#line.ready();
+      const ending = await this.#line.ready();
       if (epoch !== this.#epoch) return;
-      if (isReady) this.#openSocket();
-      else this.#end({ code: TOKEN_REFUSED, reason: this.#line.tokens.problem });
+      if (ending) this.#end(ending);
+      else this.#openSocket();
     } catch (cause) {
       if (epoch !== this.#epoch) return;
       this.#retry({ code: null, reason: 'getToken failed' });
@@ -423,6 +420,15 @@ export class RealtimeClient {
     this.#state = state;
     if (state !== previous) this.#handlers.dispatch('state', { state, previous });
   }
+}
+
+function ownLine(options, clock, tell) {
+  const { botId, notifications } = options;
+  if (Boolean(botId) === Boolean(notifications)) {
+    throw new TypeError('Give either botId or notifications: true.');
+  }
+  const path = botId ? `chat/${encodeURIComponent(botId)}` : 'notifications';
+  return new OwnLine(options, path, clock, tell);
 }
 
 /** The end of a connection, as it is told: with the code or the failure in words. */

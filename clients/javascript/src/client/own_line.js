@@ -1,6 +1,7 @@
 /** A socket of the client's own: its address, the token that it carries, and why there is none. */
 
 import { address, Failure } from './address.js';
+import { TOKEN_REFUSED } from './rules.js';
 import { Tokens } from './tokens.js';
 
 export class OwnLine {
@@ -17,10 +18,10 @@ export class OwnLine {
     this.tokens = new Tokens(options, clock, tell);
   }
 
-  /** Whether there is a token to open a socket with. Throws where the issuer gives no answer. */
+  /** Get a token to open a socket with; returns the end where there is none. Throws without an answer. */
   async ready() {
     this.#token = await this.tokens.toUse();
-    return this.#token !== null;
+    return this.#token === null ? { code: TOKEN_REFUSED, reason: this.tokens.problem } : null;
   }
 
   /** A socket that is connecting. Throws a Failure. */

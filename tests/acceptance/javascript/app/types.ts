@@ -1,7 +1,7 @@
 /** What tsc must accept, and, where a line says so, must not. */
 
 import WebSocket from 'ws';
-import { connect, type ServerMessages } from 'rowcast';
+import { connect, SharedConnection, type ServerMessages } from 'rowcast';
 import { useBotChat, type BotMessage } from 'rowcast/react';
 
 const token: string | undefined = undefined;
@@ -42,4 +42,4 @@ connect({ botId: 'b', notifications: true });
 
 export const latest = (messages: ServerMessages['chat_message'][]) => messages.at(-1)?.data;
 export const first = (botId: string | null): BotMessage | undefined =>
-  useBotChat({ botId, token }).messages[0];
+  useBotChat({ botId, shared: new SharedConnection({ token }) }).messages[0];

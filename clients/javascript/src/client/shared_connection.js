@@ -1,0 +1,356 @@
+/**
+ * One connection (/api/ws) for many clients, each of which behaves as if it were alone.
+ *
+ * The connection is a client of its own, which has the tokens and returns when it is lost. Each of the
+ * others opens a Subscription where it would open a socket: that is told what concerns it, and a greeting
+ * in place of `subscribed`. So all that a client promises is kept by the same code.
+ */
+
+import { RealtimeClient } from './client.js';
+import { parse } from './messages.js';
+import { OwnLine } from './own_line.js';
+import { CUT, TOKEN_REFUSED } from './rules.js';
+
+const NOTIFICATIONS = 'notifications';
+const OF_THE_CONNECTION = new Set([
+  'connection_established',
+  'authenticated',
+  'token_expiring',
+  'going_away',
+]);
+const TRY_AGAIN_LATER = 1013;
+/** A client of many need not say so often that it is there: its pings only keep its cursor young. */
+const PINGS_LESS_OFTEN = 10;
+/** WebSocket.readyState. */
+const OPEN = 1;
+const CLOSED = 3;
+
+export class SharedConnection {
+  #options;
+  #main;
+  #socket = null;
+  #greeting = null; // while the connection is open
+  #ending = null; // once it is over for good
+  #waiting = []; // clients that wait for one of the two
+  #clients = new Map(); // target → client
+  #subscriptions = new Map(); // target → what its client takes for a socket
+  #leaving = new Map(); // target → how many `unsubscribe`s the server has not answered
+
+  /** @param {import('../realtime.js').LineOptions} options */
+  constructor(options) {
+    this.#options = options;
+    this.#main = new RealtimeClient(options, (...known) => new MainLine(this, ...known));
+    this.#main.on('open', ({ message }) => this.#onOpen(message.data ?? {}));
+    this.#main.on('close', (closed) => this.#onClose(closed));
+  }
+
+  get state() {
+    return this.#main.state;
+  }
+
+  get failure() {
+    return this.#main.failure;
+  }
+
+  get latency() {
+    return this.#main.latency;
+  }
+
+  /** A client for a bot's chat, which has been started. */
+  chat(botId, { cursor, presence } = {}) {
+    return this.#client(botId.toLowerCase(), { botId, cursor, presence });
+  }
+
+  /** A client for the user's notifications, which has been started. */
+  notifications({ cursor } = {}) {
+    return this.#client(NOTIFICATIONS, { notifications: true, cursor });
+  }
+
+  /** Take a new token: into the open connection, and for every connection after it. */
+  refresh(token) {
+    this.#main.refresh(token);
+  }
+
+  /** As a client's `wake`. */
+  wake() {
+    this.#main.wake();
+  }
+
+  on(type, handler) {
+    return this.#main.on(type, handler);
+  }
+
+  /** Leave for good: all its clients are closed. */
+  close() {
+    this.#main.close();
+  }
+
+  #client(target, stream) {
+    const { state = 'closed' } = this.#clients.get(target) ?? {};
+    if (state !== 'closed') throw new Error(`${target} has a client on this connection`);
+    const { timings, timers, random } = this.#options;
+    const options = { ...stream, timings, timers, random, page: {} };
+    const client = new RealtimeClient(options, (own, clock) => {
+      clock.timings.pingEvery *= PINGS_LESS_OFTEN;
+      return new SharedLine(this, target, own.presence);
+    });
+    this.#clients.set(target, client);
+    return client.connect();
+  }
+
+  // The connection -----------------------------------------------------------------------------
+
+  /** Its new socket. */
+  opened(socket) {
+    this.#socket = socket;
+  }
+
+  #onOpen(greeting) {
+    this.#greeting = greeting;
+    this.#settle(null);
+  }
+
+  #onClose({ code, reason, failure, final }) {
+    this.#greeting = null;
+    this.#socket = null;
+    this.#leaving.clear();
+    // Whether another token helps is decided by the connection: the others need not know of it.
+    const isCut = code === TOKEN_REFUSED && !final;
+    const ending = { code: isCut ? CUT : code, reason, ...(failure && { failure }) };
+    const subscriptions = [...this.#subscriptions.values()];
+    this.#subscriptions.clear();
+    if (final) this.#settle(ending);
+    for (const subscription of subscriptions) subscription.end(ending);
+  }
+
+  #settle(ending) {
+    this.#ending = ending;
+    for (const resolve of this.#waiting.splice(0)) resolve(ending);
+  }
+
+  /** Give a frame to whom it concerns; returns what the connection itself hears of it. */
+  heard(frame) {
+    const message = parse(frame);
+    if (message === null) this.#tellAll(frame);
+    else if (!OF_THE_CONNECTION.has(message.type)) return this.#route(message, frame);
+    else if (message.type !== 'connection_established') this.#tellAll(frame);
+    return message === null ? SIGN_OF_LIFE : frame;
+  }
+
+  #route(message, frame) {
+    const target = targetOf(message);
+    if (target !== null) this.#tell(target, message, frame);
+    else if (message.type === 'pong') return frame;
+    // Of the notifications, most messages do not say so.
+    else if (message.type !== 'error' && this.#subscriptions.has(NOTIFICATIONS))
+      this.#tell(NOTIFICATIONS, message, frame);
+    else this.#tellAll(frame);
+    return SIGN_OF_LIFE;
+  }
+
+  #tellAll(frame) {
+    for (const subscription of [...this.#subscriptions.values()]) subscription.take(frame);
+  }
+
+  #tell(target, message, frame) {
+    const isEnd = message.type === 'unsubscribed';
+    const leaving = this.#leaving.get(target) ?? 0;
+    if (isEnd && leaving > 0) return void this.#leaving.set(target, leaving - 1);
+    const subscription = this.#subscriptions.get(target);
+    // Of one that was left.
+    if (!subscription || leaving > 0 || message.code === 'not_subscribed') return;
+    if (isEnd || (message.type === 'error' && !subscription.isGreeted)) {
+      this.#subscriptions.delete(target);
+      subscription.end(endingOf(message));
+    } else if (message.type === 'subscribed') subscription.greet(this.#greetingOf(target, message));
+    else subscription.take(frame);
+  }
+
+  /** As the server of a socket of its own would greet. */
+  #greetingOf(target, { data }) {
+    const { connection_type: _, ...common } = this.#greeting ?? {};
+    const own = target === NOTIFICATIONS ? { connection_type: target } : { bot_id: target };
+    return { type: 'connection_established', data: { ...common, ...own, ...data } };
+  }
+
+  // Its clients --------------------------------------------------------------------------------
+
+  /** Start, or start again after the end. */
+  begin() {
+    if (this.#main.state !== 'idle' && this.#main.state !== 'closed') return;
+    this.#ending = null;
+    this.#main.connect();
+  }
+
+  /** Wait until it is open; returns the end where it will not be. */
+  async ready() {
+    if (this.#greeting !== null) return null;
+    if (this.#ending !== null) return this.#ending;
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  subscribe(target, cursor, presence) {
+    const subscription = new Subscription(this, target);
+    this.#subscriptions.set(target, subscription);
+    const data = { cursor: cursor ?? '', ...(presence && { presence }) };
+    this.say(target, { type: 'subscribe', data });
+    return subscription;
+  }
+
+  /** Send what a client says, with the name of what it is about. */
+  say(target, message) {
+    if (this.#socket?.readyState !== OPEN) return false;
+    this.#socket.send(JSON.stringify({ ...message, data: { ...message.data, ...named(target) } }));
+    return true;
+  }
+
+  /** A client has left, and may come again. */
+  left(target, subscription) {
+    if (this.#subscriptions.get(target) !== subscription) return;
+    this.#subscriptions.delete(target);
+    if (this.say(target, { type: 'unsubscribe' }))
+      this.#leaving.set(target, (this.#leaving.get(target) ?? 0) + 1);
+  }
+}
+
+/** What the connection hears of a frame that was for others: any frame is a sign of life. */
+const SIGN_OF_LIFE = '{"type":"pong"}';
+
+/** The line of the connection itself. */
+class MainLine extends OwnLine {
+  #shared;
+
+  constructor(shared, options, clock, tell) {
+    super(options, '', clock, tell);
+    this.#shared = shared;
+  }
+
+  open() {
+    const socket = new MainSocket(super.open(''), this.#shared);
+    this.#shared.opened(socket);
+    return socket;
+  }
+}
+
+/** The socket of the connection, of which only what concerns the connection itself is heard. */
+class MainSocket {
+  onopen = null;
+  onmessage = null;
+  onclose = null;
+  onerror = null;
+  #socket;
+
+  constructor(socket, shared) {
+    this.#socket = socket;
+    socket.onopen = (event) => this.onopen?.(event);
+    socket.onclose = (event) => this.onclose?.(event);
+    socket.onerror = (event) => this.onerror?.({ target: this, message: event?.message });
+    socket.onmessage = ({ data }) => this.onmessage?.({ data: shared.heard(data) });
+  }
+
+  get readyState() {
+    return this.#socket.readyState;
+  }
+
+  send(text) {
+    this.#socket.send(text);
+  }
+
+  close(code) {
+    this.#socket.close(code);
+  }
+}
+
+/** The line of a client that shares the connection: it has neither a token nor a socket of its own. */
+class SharedLine {
+  tokens;
+  #shared;
+  #target;
+  #presence;
+
+  constructor(shared, target, presence) {
+    this.#shared = shared;
+    this.#target = target;
+    this.#presence = presence;
+    this.tokens = {
+      begin: () => shared.begin(),
+      put: (token) => shared.refresh(token),
+      offer: () => null,
+      opened() {},
+      authenticated() {},
+      warned() {},
+      mayReturn: () => false,
+    };
+  }
+
+  get pendingFailure() {
+    return this.#shared.failure;
+  }
+
+  ready() {
+    return this.#shared.ready();
+  }
+
+  open(cursor) {
+    return this.#shared.subscribe(this.#target, cursor, this.#presence);
+  }
+
+  disconnected() {}
+}
+
+/** What a client takes for its socket. */
+class Subscription {
+  readyState = OPEN;
+  isGreeted = false;
+  onopen = null;
+  onmessage = null;
+  onclose = null;
+  onerror = null;
+  #shared;
+  #target;
+
+  constructor(shared, target) {
+    this.#shared = shared;
+    this.#target = target;
+    queueMicrotask(() => this.onopen?.());
+  }
+
+  /** Before the server has accepted it, what comes is for the one before it. */
+  take(frame) {
+    if (this.isGreeted) this.onmessage?.({ data: frame });
+  }
+
+  greet(greeting) {
+    this.isGreeted = true;
+    this.take(JSON.stringify(greeting));
+  }
+
+  end({ code, reason }) {
+    this.readyState = CLOSED;
+    this.onclose?.({ code, reason });
+  }
+
+  send(text) {
+    this.#shared.say(this.#target, JSON.parse(text));
+  }
+
+  close() {
+    if (this.readyState === CLOSED) return;
+    this.readyState = CLOSED;
+    this.#shared.left(this.#target, this);
+  }
+}
+
+function named(target) {
+  return target === NOTIFICATIONS ? { notifications: true } : { bot_id: target };
+}
+
+function targetOf({ bot_id: botId, notifications }) {
+  if (typeof botId === 'string') return botId.toLowerCase();
+  return notifications === true ? NOTIFICATIONS : null;
+}
+
+function endingOf({ type, data, message }) {
+  if (type === 'error') return { code: TRY_AGAIN_LATER, reason: message ?? '' };
+  return { code: Number.isInteger(data?.code) ? data.code : CUT, reason: data?.reason ?? '' };
+}

@@ -19,8 +19,9 @@ from realtime.relay.cursor import Anchor, Cursor, Database, Key, Signer, Snapsho
 from realtime.relay.events import Event, Page
 from realtime.relay.hub import Hub
 from realtime.relay.position import Position
-from realtime.relay.protocol import Message
-from realtime.relay.subscriber import HoldLimit, Subscriber
+from realtime.relay.protocol import Message, Target
+from realtime.relay.subscriber import HoldLimit, Sink, Subscriber
+from realtime.web.multiplex import SharedSocket, Subscription
 from realtime.web.sink import SocketSink
 from realtime.web.stream import ClientStream
 
@@ -29,17 +30,22 @@ EVENTS = 40
 """Measured together: few enough that the kernel takes them all."""
 REPEATS = 5
 PAYLOAD = '{"type":"message","data":{"text":"' + "x" * 160 + '"}}'
-SHAPES = ((1, 1), (1, 10), (1, 100), (1, 1000), (250, 4), (500, 2))
-"""How many topics, and how many sockets on each."""
+SHAPES = (
+    *((1, 1, False), (1, 10, False), (1, 100, False), (1, 1000, False)),
+    *((250, 4, False), (500, 2, False)),
+    *((100, 10, False), (100, 10, True)),
+)
+"""How many topics, how many sockets on each, and whether these are the same for all topics."""
 SIGNER = Signer(Database(7, 5, 1), (Key(b"i" * 64, b"o" * 64),))
 
 
 class Crowd:
     """A hub with sockets that are live, and their other ends."""
 
-    def __init__(self, topics: int, each: int) -> None:
+    def __init__(self, topics: int, each: int, is_shared: bool) -> None:
         self._stack = ExitStack()
         self._others: list[socket.socket] = []
+        self.sockets: list[socket.socket] = []
         self._next = 1
         self.topics = [f"bot:{number:036}" for number in range(topics)]
         self.hub = Hub(
@@ -49,24 +55,36 @@ class Crowd:
             ask_again=lambda _subscriber, _pending: None,
             monotonic=time.monotonic,
         )
-        self.sockets = [self._join(topic) for topic in self.topics for _ in range(each)]
+        shared = [SharedSocket(self._make_sink(), HoldLimit(0)) for _ in range(each * is_shared)]
+        sinks: Iterator[Sink] = (
+            Subscription(Target(topic), shared[number], lambda *_: None)
+            if is_shared
+            else self._make_sink()
+            for topic in self.topics
+            for number in range(each)
+        )
+        for topic in self.topics:
+            for _ in range(each):
+                self._join(topic, next(sinks))
 
     def _position(self, xid: int) -> Position:
         return Position(Cursor(xid, (), Anchor(xid, xid, xid) if xid else None), SIGNER)
 
-    def _join(self, topic: str) -> socket.socket:
+    def _make_sink(self) -> SocketSink:
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         self._others.append(self._stack.enter_context(theirs))
         ours.setblocking(False)
         stream = ClientStream(ours, 1_000_000)
         self._stack.callback(stream.close)
-        sink = SocketSink(stream, lambda _code, _reason: None)
+        self.sockets.append(ours)
+        return SocketSink(stream, lambda _code, _reason: None)
+
+    def _join(self, topic: str, sink: Sink) -> None:
         one = Subscriber(topic, "c", sink, opened_at=0.0, hold=HoldLimit(1_000_000))
         self.hub.subscribe(one)
         self.hub.identify(one, f"user {len(self._others)}", "somebody")
         self.hub.go_live(one, Cursor(0))
-        return ours
 
     def pages(self, count: int) -> list[tuple[Page, Position]]:
         """One event each, to one topic after another."""
@@ -94,8 +112,8 @@ class Crowd:
 
 
 @contextmanager
-def _crowd(topics: int, each: int) -> Iterator[Crowd]:
-    crowd = Crowd(topics, each)
+def _crowd(topics: int, each: int, is_shared: bool) -> Iterator[Crowd]:
+    crowd = Crowd(topics, each, is_shared)
     try:
         yield crowd
     finally:
@@ -127,11 +145,12 @@ async def _sending(crowd: Crowd, events: int, each: int) -> float:
     return spent
 
 
-async def measure(topics: int, each: int) -> tuple[float, float]:
+async def measure(topics: int, each: int, is_shared: bool) -> tuple[float, float]:
     """Seconds an event, by the hub and by `send` alone."""
-    events = EVENTS * topics if topics > 1 else EVENTS
-    with _crowd(topics, each) as crowd:
-        await _delivering(crowd, events)  # sockets that have just come are not like the others
+    events = EVENTS if is_shared else EVENTS * topics
+    with _crowd(topics, each, is_shared) as crowd:
+        for _ in range(topics if is_shared else 1):
+            await _delivering(crowd, events)  # sockets that have just come are not like the others
         ours = [await _delivering(crowd, events) for _ in range(REPEATS)]
         bare = [await _sending(crowd, events, each) for _ in range(REPEATS)]
     return min(ours) / events, min(bare) / events
@@ -139,10 +158,10 @@ async def measure(topics: int, each: int) -> tuple[float, float]:
 
 def main(write: Callable[[str], object] = print) -> None:
     write(f"{'topics × sockets':>18} {'µs an event':>12} {'a delivery':>11} {'bare send':>10}")
-    for topics, each in SHAPES:
-        rounds = [asyncio.run(measure(topics, each)) for _ in range(ROUNDS)]
+    for topics, each, is_shared in SHAPES:
+        rounds = [asyncio.run(measure(topics, each, is_shared)) for _ in range(ROUNDS)]
         ours, bare = (median(column) * 1e6 for column in zip(*rounds, strict=True))
-        name = f"{topics} × {each}"
+        name = f"{topics} × {each}{' shared' if is_shared else ''}"
         write(f"{name:>18} {ours:12.1f} {ours / each:11.2f} {bare / each:10.2f}")
 
 

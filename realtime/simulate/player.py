@@ -7,7 +7,7 @@ would have happened meanwhile is not made up for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import asyncpg
@@ -18,6 +18,12 @@ from realtime.simulate.cast import Cast
 from realtime.simulate.progress import Clock, Progress
 
 TIMEOUT_SECONDS: Final = 10.0
+LIMITS: Final = {
+    "statement_timeout": "10500",
+    "lock_timeout": "5000",
+    "idle_in_transaction_session_timeout": "30000",
+}
+"""What PostgreSQL itself ends, in milliseconds: what was given up here must not go on there."""
 MAX_LATE_SECONDS: Final = 1.0
 FIRST_WAIT_SECONDS: Final = 0.1
 MAX_WAIT_SECONDS: Final = 5.0
@@ -28,6 +34,7 @@ AWAY: Final = (
     asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
+    asyncpg.LockNotAvailableError,
     asyncpg.InsufficientResourcesError,
     asyncpg.TransactionRollbackError,
     asyncpg.ReadOnlySQLTransactionError,
@@ -114,14 +121,21 @@ class Player:
             self._connection = None
 
     async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
-        self._connection = connection = await asyncpg.connect(
+        try:
+            connection = await self._open(LIMITS)
+        except asyncpg.ProtocolViolationError:  # a pooler that lets no settings through
+            connection = await self._open({})
+        self._connection = connection
+        await self._enter(connection)
+        return connection
+
+    async def _open(self, limits: Mapping[str, str]) -> asyncpg.Connection[asyncpg.Record]:
+        return await asyncpg.connect(
             self._dsn,
             timeout=TIMEOUT_SECONDS,
             command_timeout=TIMEOUT_SECONDS,
-            server_settings={"application_name": "realtime-simulate"},
+            server_settings={"application_name": "realtime-simulate", **limits},
         )
-        await self._enter(connection)
-        return connection
 
     async def _enter(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         """In one transaction, for half a cast would be of no use."""

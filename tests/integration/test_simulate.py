@@ -267,3 +267,17 @@ def test_what_passes_is_told_from_what_does_not() -> None:
     assert issubclass(asyncpg.CannotConnectNowError, AWAY)
     assert issubclass(asyncpg.AdminShutdownError, AWAY)
     assert not issubclass(asyncpg.UndefinedTableError, AWAY)
+
+
+@pytest.mark.gen_test
+async def test_postgresql_ends_what_the_simulation_has_given_up(
+    database: str, simulate: Simulate
+) -> None:
+    """A statement that waits for a lock, or goes on for long."""
+    simulation = simulate(database)
+    await simulation.player.open()
+    connection = simulation.player._connection
+    assert connection is not None
+    limits = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+    found = [await connection.fetchval(f"SHOW {limit}") for limit in limits]
+    assert found == ["5s", "10500ms", "30s"]

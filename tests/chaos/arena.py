@@ -140,8 +140,9 @@ async def arena(
             built.relays.append(_relay(built.home, number, proxy))
         await asyncio.gather(*(relay.start() for relay in built.relays))
         ports = [relay.port for relay in built.relays]
+        bots = [bot.id for bot in population.bots]
         clients += [
-            Client(seat, number, seed=seed, ports=ports, token=make_token, clock=clock)
+            Client(seat, number, seed=seed, ports=ports, token=make_token, clock=clock, bots=bots)
             for number, seat in enumerate(population.seats, 1)
         ]
         clients += [
@@ -152,6 +153,7 @@ async def arena(
                 ports=ports,
                 token=make_token,
                 clock=clock,
+                bots=bots,
                 loader=Loader(dsn, bot, random.Random(f"{seed}/loader {number}")),
             )
             for number, (viewer, bot) in enumerate(

@@ -6,7 +6,7 @@ an application uses it, and started again where the user has access again. The w
 (as a page has that stored it late), and breaks. Temperaments differ, by the seed: patient ones stay
 on a silent socket, others leave; stubborn ones come back from 4001 and 4003 every now and then, as
 the guide's example does, others stay away until they are called. A third of them takes events over
-HTTP, and not from a WebSocket. `witness` writes it all down.
+HTTP, and a third from a socket that is for all bots at once. `witness` writes it all down.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from rowcast.rules import HEARD_NOTHING
 from rowcast.sse import EventSocket, open_events
 from rowcast.transport import TornadoSocket, open_socket
 from tests.chaos.loader import Loader
+from tests.chaos.many import ManySocket
 from tests.chaos.population import Seat
 from tests.chaos.record import Ending, Record
-from tests.chaos.websocket import Dial, Wire
+from tests.chaos.websocket import Dial, Inner, Wire
 from tests.chaos.witness import Witness
 
 STAY_SECONDS = 12.0
@@ -56,6 +57,7 @@ class Client:
         ports: of the processes to choose from.
         token: makes a token for a user.
         clock: monotonic seconds, the same as the book's.
+        bots: all that there are.
         loader: loads the state and its cursor before each beginning; None: it begins with nothing.
     """
 
@@ -68,6 +70,7 @@ class Client:
         ports: Sequence[int],
         token: Callable[[str], str],
         clock: Callable[[], float],
+        bots: Sequence[str],
         loader: Loader | None = None,
     ) -> None:
         self._random = random.Random(f"{seed}/client {number}")
@@ -76,6 +79,8 @@ class Client:
         is_patient = self._random.random() < 0.5
         self._is_stubborn = self._random.random() < 0.4
         self._is_over_http = number % 3 == 2
+        self._is_among_many = number % 3 == 1
+        self._bots = bots
         self._make_token = partial(token, seat.user)
         self._make_client = partial(
             RealtimeClient,
@@ -104,7 +109,7 @@ class Client:
         self._task: asyncio.Task[None] | None = None
         self.seat = seat
         kind = "loader" if loader else "chat" if seat.bot else "notifications"
-        way = " over HTTP" if self._is_over_http else ""
+        way = " over HTTP" if self._is_over_http else " among many" * self._is_among_many
         self.record = Record(f"client {number} ({kind}{way})", seat)
         self._witness = Witness(self.record, clock)
 
@@ -240,7 +245,12 @@ class Client:
         self._witness.dialled(dial)
         query = urlencode({"cursor": asked or ""})
         try:
-            inner = await self._connect(f"127.0.0.1:{port}", query, headers, within)
+            server = f"127.0.0.1:{port}"
+            if self._is_among_many:
+                many = await open_socket(f"ws://{server}/api/ws", headers, within)
+                inner: Inner = ManySocket(many, self.seat.bot, asked or "", (*self._bots, None))
+            else:
+                inner = await self._connect(server, query, headers, within)
         except Closed as closed:
             dial.has_failed = True
             self._note(f"cannot connect to {port}: {closed.reason}")

@@ -17,10 +17,15 @@ from typing import Any
 from rowcast.rules import Closed
 from rowcast.sse import EventSocket
 from rowcast.transport import TornadoSocket
+from tests.chaos.many import ManySocket
 
 RECEIVE_BUFFER = 65536
 """Fixed, so that whoever stops reading is noticed: the kernel would let it grow to megabytes."""
 GOING_AWAY = 1001
+
+
+Inner = TornadoSocket | EventSocket | ManySocket
+"""The ways in."""
 
 
 @dataclass
@@ -49,7 +54,7 @@ class Wire:
 
     def __init__(
         self,
-        inner: TornadoSocket | EventSocket,
+        inner: Inner,
         dial: Dial,
         watch: Callable[[Dial, Any], None],
     ) -> None:
@@ -108,7 +113,7 @@ class Wire:
             await self._goodbye
 
 
-def _connection_of(inner: TornadoSocket | EventSocket) -> Any:
+def _connection_of(inner: Inner) -> Any:
     if isinstance(inner, EventSocket):
         return inner._writer.get_extra_info("socket")
     return None if inner.stream is None else inner.stream.socket

@@ -6,7 +6,11 @@ import json
 import re
 import tomllib
 
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
 from realtime import __version__
+from realtime.config.settings import Settings
 from realtime.installation import ALEMBIC_INI, IS_CHECKOUT, TEMPLATES
 from tests.commands import ROOT
 
@@ -56,3 +60,33 @@ def test_a_checkout_has_its_files_at_the_top() -> None:
     assert IS_CHECKOUT
     assert ALEMBIC_INI == ROOT / "alembic.ini"
     assert TEMPLATES == ROOT / "migrations" / "templates"
+
+
+def test_the_lock_file_pins_what_is_required() -> None:
+    """Each requirement in its range, each package by its hashes, and nothing of this machine."""
+    text = (ROOT / "requirements.lock").read_text("utf-8")
+    entries = re.findall(
+        r"^(\S+)==(\S+) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", text, re.M
+    )
+    bare = re.sub(r"(?m)^ *#.*\n|^\n", "", text)
+    assert "".join(f"{name}=={pin} \\\n{all_of_it}" for name, pin, all_of_it in entries) == bare
+    pinned = {name: pin for name, pin, _ in entries}
+    for requirement in map(Requirement, PROJECT["dependencies"]):
+        assert requirement.specifier.contains(pinned[requirement.name]), requirement
+
+
+def test_hosts_and_images_have_a_python_that_is_supported() -> None:
+    """The same one, and the classifiers say which were tried."""
+    version = (ROOT / ".python-version").read_text().strip()
+    assert SpecifierSet(PROJECT["requires-python"]).contains(version)
+    images = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)
+    assert set(images) == {f"python:{version}-slim"}
+    assert f"Programming Language :: Python :: {version}" in PROJECT["classifiers"]
+
+
+def test_app_json_sets_what_are_settings() -> None:
+    """And what must be set is."""
+    app = json.loads((ROOT / "app.json").read_text("utf-8"))
+    settings = {name.upper() for name in Settings.model_fields}
+    assert {"DATABASE_URL", "JWT_SECRET"} <= set(app["env"]) <= settings
+    assert {check["path"] for check in app["healthchecks"]["web"]} == {"/api/ready", "/api/health"}

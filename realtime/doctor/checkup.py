@@ -69,6 +69,7 @@ CHECKS = (
     Check("log", log.log, "schema"),
     Check("restored dump", log.restored_dump, "schema"),
     Check("doorbell", log.doorbell, "schema"),
+    Check("processes", log.processes, "schema"),
     Check("full loop", loop.full_loop, "schema"),
 )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from realtime.doctor.deployment import Deployment
-from realtime.doctor.report import Finding, fine, problem, span, warning
+from realtime.doctor.report import Finding, fine, listed, problem, span, warning
 from realtime.postgres.doorbell import ALIVE_SECONDS
 from realtime.postgres.retention import OVERDUE, SPARE_SECONDS
 
@@ -50,6 +50,11 @@ SELECT pg_sequence_last_value('relay.bell') IS NOT DISTINCT FROM 2 AS is_silent,
        count(*) AS nodes, count(*) FILTER (WHERE awake) AS awake
   FROM relay.nodes
  WHERE heartbeat_at > now() - make_interval(secs => $1)
+"""
+_UNREADY = """
+SELECT concat_ws(':', info->>'hostname', info->>'port') AS name FROM relay.nodes
+ WHERE heartbeat_at > now() - make_interval(secs => $1) AND info->>'ready' = 'false'
+ ORDER BY 1
 """
 
 
@@ -110,5 +115,20 @@ async def doorbell(deployment: Deployment) -> Sequence[Finding]:
         problem(
             "the bell is silent, and no live process is awake: events wait",
             "start a server, which switches it on; or now: SELECT setval('relay.bell', 1)",
+        )
+    ]
+
+
+async def processes(deployment: Deployment) -> Sequence[Finding]:
+    """Whether every live process reads the log: a read that cannot finish stops all its events."""
+    async with deployment.connect() as connection:
+        unready = [row["name"] for row in await connection.fetch(_UNREADY, ALIVE_SECONDS)]
+    if not unready:
+        return [fine("all that live are ready")]
+    return [
+        warning(
+            f"not ready: {listed(unready)}",
+            "see /api/ready there, and its log: log_not_read is a read that cannot finish, so look"
+            " at the line to the database; one that drains is not ready either",
         )
     ]

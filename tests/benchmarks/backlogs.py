@@ -22,6 +22,7 @@ from tests.chaos.proxy import Proxy
 from tests.platform import Platform
 from tests.postgres import postgres_server
 from tests.serving import SECRET, token
+from tests.waiting import eventually
 
 INSERT = (
     "INSERT INTO messages (session_id, bot_id, user_id, role, content)"
@@ -35,6 +36,8 @@ class Client:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
+        self._start = b""
+        """How a message begins that comes in several frames."""
         self.messages = 0
         self.bytes = 0
         self.cursor = ""
@@ -68,14 +71,23 @@ class Client:
             start = start or data[:2000]
             if speed is not None:
                 await asyncio.sleep(len(data) / speed)
-        self._take(first & 15, start)
+        opcode = first & 15
+        if opcode >= 8:
+            self._take_control(opcode, start)
+            return
+        self._start = self._start or start
+        if first & 0x80:  # the last frame of a message
+            start, self._start = self._start, b""
+            self._take(start)
 
-    def _take(self, opcode: int, start: bytes) -> None:
+    def _take_control(self, opcode: int, start: bytes) -> None:
         if opcode == 8:
             self.ended = f"{int.from_bytes(start[:2])} {start[2:].decode()}"
         elif opcode == 9:
             self._writer.write(b"\x8a\x80\0\0\0\0")
-        elif b'"connection_established"' in start:
+
+    def _take(self, start: bytes) -> None:
+        if b'"connection_established"' in start:
             self.cursor = json.loads(start)["data"]["cursor"]
         elif b'"chat_message"' in start:
             self.messages += 1
@@ -94,8 +106,8 @@ class Client:
 class Stage:
     """A server, its database, and the highest memory seen."""
 
-    def __init__(self, server: ServerProcess, platform: Platform, proxy: Proxy) -> None:
-        self.server, self.platform, self.proxy = server, platform, proxy
+    def __init__(self, server: ServerProcess, platform: Platform, proxy: Proxy, log: Path) -> None:
+        self.server, self.platform, self.proxy, self.log = server, platform, proxy, log
         self.before_kb = self.peak_kb = server.memory_kb()
 
     async def watch(self) -> None:
@@ -143,7 +155,7 @@ async def stage(**settings: str) -> AsyncIterator[Stage]:
         )
         server = await asyncio.to_thread(serving.__enter__)
         try:
-            scene = Stage(server, platform, proxy)
+            scene = Stage(server, platform, proxy, log)
             watching = asyncio.create_task(scene.watch())
             yield scene
             watching.cancel()
@@ -223,6 +235,66 @@ async def slow_reader() -> dict[str, object]:
         return _figures(scene, client, began=began)
 
 
+async def large_message_missed() -> dict[str, object]:
+    """A client that missed one message of 20 MB, and reads 0.4 MB/s."""
+    async with stage() as scene:
+        chat = await scene.chat()
+        cursor = await scene.left(chat)
+        await scene.write(chat, 1, 20_000_000)
+        began = time.monotonic()
+        client = await scene.open(chat, cursor)
+        await client.read(1, speed=400_000)
+        return _figures(scene, client, began=began)
+
+
+async def users_in_collusion() -> dict[str, object]:
+    """Six users with 20 sockets each that missed 20 messages of 1 MB and never read; then another
+    client returns that missed the same."""
+    async with stage() as scene:
+        chat = await scene.chat()
+        users = [await scene.platform.user() for _ in range(6)]
+        for user in users:
+            await scene.platform.permit(chat[0], user)
+        cursor = await scene.left(chat)
+        await scene.write(chat, 20, 1_000_000)
+        takers = [
+            await Client.open(scene.server.port, chat[0], user, cursor) for user in users * 20
+        ]
+        await asyncio.sleep(5)
+        began = time.monotonic()
+        client = await scene.open(chat, cursor)
+        await client.read(1)
+        first = round(client.last_at - began, 2)
+        await client.read(20)
+        for taker in takers:
+            taker.close()
+        return _figures(scene, client, began=began, first_after=first)
+
+
+async def slowest_line() -> dict[str, object]:
+    """60 messages of 10 kB in one transaction at 20 kB/s; then the line is half open, and heals."""
+    async with stage(DATABASE_TIMEOUT_SECONDS="2") as scene:
+        chat = await scene.chat()
+        client = await scene.open(chat)
+        scene.proxy.slow_down(20_000)
+        reading = asyncio.create_task(client.read(60))
+        await scene.write(chat, 60, 10_000)
+        began = time.monotonic()
+        await reading
+        whole = round(client.last_at - began, 1)
+        losses = scene.log.read_text().count("database_lost")
+        scene.proxy.half_open()
+        began = time.monotonic()
+        await eventually(lambda: scene.log.read_text().count("database_lost") > losses)
+        noticed = round(time.monotonic() - began, 1)
+        scene.proxy.heal()
+        return _figures(scene, client, began=began) | {
+            "seconds": whole,
+            "losses": losses,
+            "half_open_noticed_after": noticed,
+        }
+
+
 def _figures(scene: Stage, client: Client, *, began: float, **more: object) -> dict[str, object]:
     return {
         "messages": client.messages,
@@ -241,6 +313,9 @@ SCENES: list[Callable[[], Awaitable[dict[str, object]]]] = [
     one_resume,
     resumes_that_never_read,
     slow_reader,
+    large_message_missed,
+    users_in_collusion,
+    slowest_line,
 ]
 
 

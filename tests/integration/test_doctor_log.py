@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from realtime.doctor.report import Level
-from tests.doctor import ask, deployment, finds
+from tests.doctor import ask, deployment, finds, said
 from tests.platform import Platform
 from tests.serving import RunningServer
 from tests.waiting import LIMIT, eventually
@@ -146,3 +146,21 @@ async def test_a_running_server_is_counted(server: RunningServer, database: str)
 
     await eventually(counted)
     await finds(Level.FINE, "full loop", deployment(database))
+
+
+@pytest.mark.gen_test
+async def test_a_process_that_cannot_read_the_log(database: str, platform: Platform) -> None:
+    """It says so with its heartbeats. One that is ready, or long gone, is no matter."""
+    await finds(Level.FINE, "processes", deployment(database), "ready")
+    for host, is_ready, age in (("stuck", False, 0), ("well", True, 0), ("gone", False, 60)):
+        await platform.execute(
+            "INSERT INTO relay.nodes (id, heartbeat_at, info) VALUES (gen_random_uuid(),"
+            " now() - make_interval(secs => $1), jsonb_build_object('hostname', $2::text,"
+            " 'port', 8000, 'ready', $3::boolean))",
+            age,
+            host,
+            is_ready,
+        )
+    await finds(Level.WARNING, "processes", deployment(database), "stuck:8000", "log_not_read")
+    assert "well" not in said(await ask("processes", deployment(database)))
+    assert "gone" not in said(await ask("processes", deployment(database)))

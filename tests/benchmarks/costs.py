@@ -10,6 +10,7 @@ last two lines hold the sum of them against a load that none was made from.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,8 +24,10 @@ from tests.benchmarks.contenders import THIS
 from tests.benchmarks.database import NONE, OURS, Database
 from tests.benchmarks.generator import LoadGenerator
 from tests.benchmarks.packages import Packages
-from tests.benchmarks.processes import TICKS, ServerProcess
+from tests.benchmarks.processes import ServerProcess
 from tests.benchmarks.scenarios.base import Bench
+
+TICKS = os.sysconf("SC_CLK_TCK")
 
 ROUNDS = 3
 SOCKETS = 2000

@@ -52,6 +52,11 @@ FIGURES: Final = {
     "first_memory_mb": Figure("memory, 2nd quarter", "{:,.1f} MB"),
     "last_memory_mb": Figure("memory, 4th quarter", "{:,.1f} MB"),
     **{
+        f"{kind}_{rate}": Figure(f"{words}, {rate} a second", "{:,.0f} µs")
+        for kind, words in (("process", "process"), ("postgres", "PostgreSQL"))
+        for rate in (20, 200, 1000)
+    },
+    **{
         f"{table}_{clients}": Figure(f"{clients}, {words}", "{:,.0f}", "high")
         for table, words in (("fk", "reference"), ("bare", "bare table"))
         for clients in (1, 8, 32, 64)
@@ -74,6 +79,9 @@ COLUMNS: Final = {
     "many": ("p99_ms", "cpu_us", "p50_ms", "server_busy", "generator_busy"),
     "writers": tuple(
         f"{table}_{clients}" for table in ("fk", "bare") for clients in (1, 8, 32, 64)
+    ),
+    "cluster": tuple(
+        f"{kind}_{rate}" for kind in ("process", "postgres") for rate in (20, 200, 1000)
     ),
     "idle": ("kb_per_connection",),
     "connect": ("handshakes_per_s", "handshake_cpu_us"),

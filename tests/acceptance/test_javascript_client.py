@@ -1,6 +1,6 @@
 """The JavaScript client, run in a real browser against a clock and sockets that obey the test.
 
-The scenarios are JavaScript, in javascript/scenarios.js: one promise of the client each, in a world
+The scenarios are JavaScript, in javascript/scenarios.js and bot_chat.js: one promise of the client each, in a world
 of its own. Their page is answered from the files here, so that no server and no port is needed.
 """
 
@@ -22,9 +22,12 @@ pytestmark = pytest.mark.browser
 HERE = Path(__file__).parent / "javascript"
 ORIGIN = "http://client.test"
 FOLDERS = {"static": JAVASCRIPT_CLIENT, "javascript": HERE}
-NAMES = re.findall(
-    r"^scenario\(\s*'(.+)',", (HERE / "scenarios.js").read_text("utf-8"), re.MULTILINE
-)
+SOURCES = [(HERE / name).read_text("utf-8") for name in ("scenarios.js", "bot_chat.js")]
+NAMES = [
+    name
+    for source in SOURCES
+    for name in re.findall(r"^scenario\(\s*'(.+)',", source, re.MULTILINE)
+]
 
 OUR_RULES = """async () => {
     const rules = await import('/static/client/rules.js');
@@ -93,7 +96,7 @@ def camel(name: str) -> str:
 
 def test_scenarios_are_found() -> None:
     """The names are read out of the JavaScript, and a change of its form must not lose them."""
-    assert len(NAMES) == (HERE / "scenarios.js").read_text("utf-8").count("\nscenario(") > 30
+    assert len(NAMES) == sum(source.count("\nscenario(") for source in SOURCES) > 60
 
 
 @pytest.mark.parametrize("name", NAMES)

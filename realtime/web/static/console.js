@@ -58,8 +58,7 @@ function start(credentials) {
   botId = credentials.botId;
   resume.reset();
   cluster.use(credentials);
-  // The subprotocol keeps the token out of addresses, and so out of every log on the way.
-  const common = { token: credentials.token, tokenIn: 'protocol', WebSocket: line.Socket };
+  const common = { token: credentials.token, WebSocket: line.Socket };
   clients = {
     chat: connect({ ...common, url: './', botId, presence: true }),
     notifications: connect({ ...common, url: './', notifications: true }),

@@ -5,6 +5,14 @@
 
 import { RealtimeClient } from '/static/realtime.js';
 
+const scenarios = new Map();
+
+export function scenario(name, run) {
+  scenarios.set(name, run);
+}
+
+window.runScenario = (name) => scenarios.get(name)();
+
 const START = Date.parse('2026-01-31T12:00:00Z');
 
 /** Timers that fire while `advance` moves their clock, in order. */
@@ -102,7 +110,7 @@ function told(world, type) {
 }
 
 /** The class of a world's sockets; a test plays the server with its `establish`, `say` and `end`. */
-function socketsOf(world) {
+export function socketsOf(world) {
   return class FakeWebSocket {
     readyState = 1;
     sent = [];

@@ -1,20 +1,12 @@
 /**
  * What realtime.js promises, one scenario each, named by a sentence.
  *
- * test_javascript_client.py finds the names by the calls of `scenario` in this file and runs each by
- * `window.runScenario(name)`.
+ * test_javascript_client.py finds the names by the calls of `scenario` in these files and runs each by
+ * `window.runScenario(name)`. bot_chat.js has the others.
  */
 
-import { chat, check, equal, makeWorld, settle } from './harness.js';
+import { chat, check, equal, makeWorld, scenario, settle } from './harness.js';
 import { connect, FAILURES, RealtimeClient, TIMINGS } from '/static/realtime.js';
-
-const scenarios = new Map();
-
-function scenario(name, run) {
-  scenarios.set(name, run);
-}
-
-window.runScenario = (name) => scenarios.get(name)();
 
 // Addresses ----------------------------------------------------------------------------------
 

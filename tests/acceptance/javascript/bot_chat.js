@@ -1,0 +1,280 @@
+/** What useBotChat shows, without React: one promise each, in a world of its own. */
+
+import { check, equal, FakeTimers, scenario, settle, socketsOf } from './harness.js';
+import { BotChat } from '/static/client/bot_chat.js';
+
+/** A BotChat that was started and is connected, unless the options say otherwise. */
+async function makeChat(options = {}) {
+  const world = { timers: new FakeTimers(), sockets: [], told: 0 };
+  const chat = new BotChat({
+    botId: 'bot',
+    token: 't',
+    timers: world.timers,
+    random: () => 0.5,
+    page: {},
+    WebSocket: socketsOf(world),
+    ...options,
+  });
+  chat.subscribe(() => (world.told += 1));
+  world.stop = chat.start();
+  await settle();
+  const last = () => world.sockets.at(-1);
+  return Object.assign(world, {
+    chat,
+    last,
+    say: (type, data) => last().say({ type, bot_id: 'bot', data }),
+    shown: async (member = 'content') => {
+      await world.timers.advance(20);
+      return chat.snapshot().messages.map((row) => row[member]);
+    },
+  });
+}
+
+const message = (id, more = {}) => ({
+  message_id: id,
+  user_id: 'other',
+  username: 'ada',
+  role: 'user',
+  content: id,
+  ...more,
+});
+
+/** An answer that the test gives when it likes. */
+function later() {
+  const one = {};
+  one.promise = new Promise((...ends) => ([one.resolve, one.reject] = ends));
+  return one;
+}
+
+scenario('a conversation that is started, stopped and started connects once', async () => {
+  let loads = 0;
+  const history = async () => ((loads += 1), { messages: [], cursor: 'c' });
+  const { chat, sockets, stop } = await makeChat({ botId: 'bot', history });
+  equal([sockets.length, loads], [1, 1]);
+  stop();
+  chat.start()();
+  chat.start();
+  await settle();
+  equal([sockets.length, loads], [2, 1], 'what is there is kept, and goes on with its cursor');
+});
+
+scenario('without a bot a conversation waits', async () => {
+  for (const botId of ['', null, undefined]) {
+    const { chat, sockets } = await makeChat({ botId, history: () => check(false, 'not asked') });
+    equal([chat.snapshot().state, chat.snapshot().isLoading, sockets.length], ['idle', false, 0]);
+  }
+});
+
+scenario('the history comes first, and the stream goes on with its cursor', async () => {
+  const history = async () => ({ messages: [message('1'), message('2')], cursor: 'loaded' });
+  const { chat, last, say, shown } = await makeChat({ history });
+  equal(last().url.searchParams.get('cursor'), 'loaded');
+  last().establish({ recovered: true });
+  say('chat_message', message('2'));
+  say('chat_message', message('3'));
+  say('chat_message_update', { ...message('1', { content: 'edited' }), action: 'edited' });
+  say('chat_message_update', { message_id: '2', session_id: null, action: 'deleted' });
+  say('chat_message_update', { ...message('old', { content: 'x' }), action: 'edited' });
+  equal(await shown(), ['edited', '3']);
+  equal([chat.snapshot().state, chat.snapshot().isLoading], ['open', false]);
+});
+
+scenario('without a cursor the history is loaded again once connected', async () => {
+  const answers = [later(), later()];
+  let loads = 0;
+  const { last, say, shown } = await makeChat({ history: () => answers[loads++].promise });
+  answers[0].resolve({ messages: [message('1')] });
+  await settle();
+  last().establish();
+  await settle();
+  equal(loads, 2);
+  say('chat_message', message('2'));
+  say('chat_message', message('3'));
+  say('chat_message_update', { message_id: '2', session_id: null, action: 'deleted' });
+  equal(await shown(), ['1', '3'], 'what is there is shown meanwhile');
+  answers[1].resolve({ messages: [message('1'), message('2')], cursor: 'c' });
+  await settle();
+  equal(await shown(), ['1', '3'], 'what came meanwhile is newer than the history');
+});
+
+scenario('after a resync the history is loaded again, and what is gone is not shown', async () => {
+  const lists = [[message('1'), message('2')], [message('2', { content: 'edited' })]];
+  const history = async () => ({ messages: lists.shift(), cursor: 'c' });
+  const { last, say, shown } = await makeChat({ history });
+  last().establish({ recovered: true });
+  say('resync', { reason: 'too_old' });
+  await settle();
+  equal(await shown(), ['edited']);
+});
+
+scenario('a history that fails is loaded again, with back-off', async () => {
+  const answers = [() => Promise.reject(new Error('503')), () => Promise.reject(new Error('503'))];
+  const history = () => (answers.shift() ?? (async () => ({ messages: [message('1')] })))();
+  const { chat, timers, last, shown } = await makeChat({ history });
+  equal(last().url.searchParams.get('cursor'), '', 'it connects all the same');
+  last().establish();
+  await settle();
+  await timers.advance(20);
+  equal([chat.snapshot().error.message, chat.snapshot().isLoading], ['503', true]);
+  await timers.advance(500);
+  equal(await shown(), ['1']);
+  equal([chat.snapshot().error, chat.snapshot().isLoading], [null, false]);
+});
+
+scenario('a new resync overtakes a history that is on its way', async () => {
+  const answers = [later(), later()];
+  let loads = 0;
+  const { last, say, shown } = await makeChat({ history: () => answers[loads++].promise });
+  answers[0].resolve({ messages: [], cursor: 'c' });
+  await settle();
+  answers[0] = null;
+  last().establish({ recovered: true });
+  answers.push(later());
+  say('resync', {});
+  await settle();
+  say('resync', {});
+  await settle();
+  answers[2].resolve({ messages: [message('new')] });
+  await settle();
+  answers[1].resolve({ messages: [message('old')] });
+  await settle();
+  equal(await shown(), ['new']);
+});
+
+// One's own messages -------------------------------------------------------------------------
+
+const mine = (id, content) => message(id, { user_id: 'me', username: 'me', content });
+
+scenario('an own message is shown at once, and the event takes its place', async () => {
+  const answer = later();
+  const { chat, last, say, shown } = await makeChat({ send: () => answer.promise });
+  last().establish();
+  const sent = chat.send('hello');
+  equal(await shown('status'), ['sending']);
+  const [key] = await shown('key');
+  say('chat_message', mine('1', 'hello'));
+  equal([await shown('message_id'), await shown('status')], [['1'], [undefined]]);
+  answer.resolve({ message_id: '1' });
+  equal([await sent, await shown('key')], [true, [key]]);
+});
+
+scenario('the answer may come before the event, or alone', async () => {
+  const { chat, last, say, shown } = await makeChat({ send: async () => ({ message_id: '1' }) });
+  last().establish();
+  await chat.send('hello');
+  equal([await shown('message_id'), await shown('status')], [['1'], ['sent']]);
+  say('chat_message', mine('1', 'HELLO'));
+  equal([await shown(), await shown('status')], [['HELLO'], [undefined]]);
+});
+
+scenario('an event with another text is told apart by the answer', async () => {
+  const answer = later();
+  const { chat, last, say, shown } = await makeChat({ send: () => answer.promise });
+  last().establish();
+  void chat.send(' hello ');
+  say('chat_message', mine('1', 'hello'));
+  equal((await shown()).length, 2);
+  answer.resolve({ message_id: '1' });
+  await settle();
+  equal(await shown(), ['hello']);
+});
+
+scenario('two own messages that are alike are two, in whichever order they are told', async () => {
+  const answers = [later(), later()];
+  let count = 0;
+  const { chat, last, say, shown } = await makeChat({ send: () => answers[count++].promise });
+  last().establish();
+  void chat.send('ok');
+  void chat.send('ok');
+  say('chat_message', mine('2', 'ok'));
+  answers[1].resolve({ message_id: '2' });
+  await settle();
+  equal((await shown()).length, 2);
+  answers[0].resolve({ message_id: '1' });
+  say('chat_message', mine('1', 'ok'));
+  await settle();
+  equal([(await shown('message_id')).sort(), await shown('status')], [
+    ['1', '2'],
+    [undefined, undefined],
+  ]);
+});
+
+scenario('an own message that fails stays, marked, until it is discarded', async () => {
+  const send = () => Promise.reject(new Error('400'));
+  const { chat, last, say, shown } = await makeChat({ send });
+  last().establish();
+  equal([await chat.send('hello'), await shown('status')], [false, ['failed']]);
+  equal(chat.snapshot().error.message, '400');
+  say('chat_message', message('1'));
+  chat.discard((await shown('key'))[0]);
+  equal(await shown(), ['1']);
+});
+
+scenario('an own message outlives a history that does not have it yet', async () => {
+  const lists = [[], [message('1')], [message('1'), mine('2', 'hello')]];
+  const history = async () => ({ messages: lists.shift(), cursor: 'c' });
+  const { chat, last, say, shown } = await makeChat({ history, send: () => later().promise });
+  last().establish({ recovered: true });
+  void chat.send('hello');
+  for (const status of ['sending', undefined]) {
+    say('resync', {});
+    await settle();
+    equal([await shown(), await shown('status')], [
+      ['1', 'hello'],
+      [undefined, status],
+    ]);
+  }
+});
+
+// Others -------------------------------------------------------------------------------------
+
+scenario('typists and people come and go, and are unknown without a connection', async () => {
+  const { chat, timers, last, say } = await makeChat();
+  const seen = async () => {
+    await timers.advance(20);
+    const { typists, people } = chat.snapshot();
+    return [typists.map(({ username }) => username), people.map(({ username }) => username)];
+  };
+  const [ada, gus] = ['ada', 'gus'].map((username) => ({ user_id: username, username }));
+  equal(last().url.searchParams.get('presence'), 'true');
+  last().establish();
+  say('presence_state', { users: [ada] });
+  say('presence_diff', { joined: [gus], left: [ada] });
+  say('typing_indicator', { ...gus, is_typing: true });
+  say('typing_indicator', { ...ada, is_typing: true });
+  equal(await seen(), [['gus', 'ada'], ['gus']]);
+  say('chat_message', message('1', gus));
+  equal(await seen(), [['ada'], ['gus']]);
+  await timers.advance(10_000);
+  equal(await seen(), [[], ['gus']], 'a stop that was lost');
+  await last().end(1006);
+  equal(await seen(), [[], []]);
+});
+
+scenario('the end is told with its meaning', async () => {
+  const { chat, timers, last } = await makeChat();
+  last().establish();
+  await last().end(4003, 'access ended');
+  await timers.advance(20);
+  const { state, closed } = chat.snapshot();
+  equal([state, closed.code, closed.final], ['closed', 4003, true]);
+});
+
+scenario('a thousand events are few pictures, and each picture stays as it was', async () => {
+  const world = await makeChat();
+  world.last().establish();
+  const before = world.chat.snapshot();
+  const { told } = world;
+  for (let id = 0; id < 1_000; id += 1) world.say('chat_message', message(`${id}`));
+  equal((await world.shown()).length, 1_000);
+  check(world.told - told < 5, `${world.told - told} pictures`);
+  equal(before.messages, []);
+});
+
+scenario('a stopped conversation leaves nothing behind', async () => {
+  const { timers, last, say, stop } = await makeChat();
+  last().establish();
+  say('typing_indicator', { user_id: 'a', username: 'ada', is_typing: true });
+  stop();
+  equal([timers.pending, last().closedWith], [0, 1000]);
+});

@@ -32,6 +32,8 @@ from realtime.web.stream import ClientStream, take_over
 
 CLOSE_SECONDS = 5.0
 """How long the rest of an answer may take after its end was decided; then the line is cut."""
+PATIENCE_SECONDS = 5.0
+"""How much longer than two pings the kernel waits. A client that is there is told why it ends."""
 RETRY_SECONDS = (1.0, 4.0)
 """How long a client waits before it comes back is between these, for each a time of its own."""
 _COMES_BACK = frozenset({CloseCode.GOING_AWAY, CloseCode.INTERNAL_ERROR, CloseCode.TRY_AGAIN_LATER})
@@ -102,7 +104,7 @@ class EventStream:
         self._has_begun = False
         self._limit: asyncio.TimerHandle | None = None
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _give_up_after(connection, 2 * services.intervals.ping)
+        _give_up_after(connection, 2 * services.intervals.ping + PATIENCE_SECONDS)
         self.stream.begin(self)
 
     def start(self) -> None:

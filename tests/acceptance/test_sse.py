@@ -390,3 +390,21 @@ async def test_who_reads_nothing_is_ended_and_comes_back(
     assert json.dumps(slow.of_type("chat_message") + back.of_type("chat_message")) == json.dumps(
         other.of_type("chat_message")
     )
+
+
+@pytest.mark.gen_test
+async def test_who_takes_nothing_is_ended_however_little_waits(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """At the second ping, as a socket is that answers none; a peer that is gone, by the kernel."""
+    server = await start_server(intervals=Intervals(ping=0.2), SEND_BUFFER_BYTES="50000000")
+    slow = await server.events(f"chat/{world.bot}", world.guest)
+    await slow.next("connection_established")
+    (subscriber,) = server.server.hub
+    slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    while subscriber.sink.is_idle:
+        await say(platform, world, "x" * 500_000)
+    await eventually(lambda: server.server.hub.open_count == 0)
+    slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
+    await slow.ended()
+    assert server.server.relaying.counters.closes == {"1013": 1}

@@ -33,10 +33,11 @@ class Chromium:
         self.browser: Browser
         self.complaints: list[str] = []
 
-    async def start(self) -> None:
+    async def start(self, **options: Any) -> None:
+        """Options are those of playwright's `launch`."""
         self.playwright = await async_playwright().start()
         self.browser = await self.playwright.chromium.launch(
-            executable_path=CHROMIUM, args=ARGUMENTS
+            executable_path=CHROMIUM, args=ARGUMENTS, **options
         )
 
     async def stop(self) -> None:

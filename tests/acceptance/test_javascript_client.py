@@ -1,7 +1,8 @@
 """The JavaScript client, run in a real browser against a clock and sockets that obey the test.
 
-The scenarios are JavaScript, in javascript/scenarios.js and bot_chat.js: one promise of the client each, in a world
-of its own. Their page is answered from the files here, so that no server and no port is needed.
+The scenarios are JavaScript, in javascript/scenarios.js and bot_chat.js: one promise of the client
+each, in a world of its own. Their page is answered from the files here, so that no server and no
+port is needed.
 """
 
 import json

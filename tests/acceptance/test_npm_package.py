@@ -127,6 +127,11 @@ def test_the_package_holds_what_it_needs_alone(application: Project) -> None:
     assert "dependencies" not in package
 
 
+def test_it_renders_on_a_server(application: Project) -> None:
+    """Without a window, and without a connection that would keep the process."""
+    assert run("node", "ssr.mjs", cwd=application.home) == "<p>connecting, 0</p>\n"
+
+
 def paths(entry: str | dict[str, str]) -> list[str]:
     return [entry] if isinstance(entry, str) else list(entry.values())
 
@@ -239,7 +244,8 @@ async def test_the_application_and_a_service_resume_over_a_kill(
     await write("before")
     environ = {
         **os.environ,
-        "URL": application.url,
+        # A proxy's own credentials do not replace the token.
+        "URL": application.url.replace("//", "//proxy:password@"),
         "BOT": world.bot,
         "TOKEN": token(world.guest, ttl=3600),
     }

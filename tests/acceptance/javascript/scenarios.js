@@ -827,6 +827,13 @@ scenario('a second greeting on a connection starts no second heartbeat', async (
   equal(timers.pending, pending);
 });
 
+scenario('in a worker the client works as in a page', async () => {
+  const worker = new Worker('/javascript/worker.js', { type: 'module' });
+  const { data } = await new Promise((resolve) => (worker.onmessage = resolve));
+  worker.terminate();
+  equal(data, { state: 'open', url: `ws://${location.host}/api/ws/chat/bot?cursor=` });
+});
+
 scenario('the states are told in order', async () => {
   const { client, timers, told, last } = await makeWorld();
   last().establish();

@@ -38,7 +38,7 @@ from realtime.runtime.control import MAX_BYTES, REPLACED, SIGNALS, Up, decode_up
 from realtime.runtime.logging import LogFormat, configure_logging
 from realtime.runtime.service_manager import ServiceManager
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("realtime.runtime.supervisor")  # run as a program, its name is another
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 # What is told to this program is not for its workers: they would tell systemd a second time.

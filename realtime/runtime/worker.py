@@ -17,7 +17,7 @@ from realtime.errors import say_and_exit
 from realtime.log_line import LogLine
 from realtime.runtime.control import SIGNALS, Up
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("realtime.runtime.worker")  # run as a program, its name is another
 
 
 def main(number: str, listening: str, control: str, beat: str) -> int:

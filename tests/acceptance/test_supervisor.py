@@ -38,7 +38,7 @@ def test_a_killed_worker_comes_back(database: str) -> None:
             wait_until(partial(server.is_replaced, number, pid))
             assert status_of(server.url("/api/health")) == 200
         assert server.all_up()
-        assert re.search(r"worker_died .*code=-9", server.running.output)
+        assert re.search(r"runtime.supervisor worker_died .*code=-9", server.running.output)
         assert server.running.stop(signal.SIGTERM) == 0
 
 

@@ -32,6 +32,7 @@ DECLARE
     at text := relay.json_now();
     actor uuid := relay.actor();
     instant text := relay.instant();
+    wrote bigint;
 BEGIN
     IF relay.is_changed('relay.documents', instant, TG_RELID) THEN
         INSERT INTO relay.events (topic, type, payload)
@@ -47,8 +48,9 @@ BEGIN
         FROM {{live.new}} AS n
         WHERE {{n.bot_id}} IS NOT NULL;
     END IF;
-    IF FOUND THEN
-        PERFORM relay.ring(TG_TABLE_NAME);
+    GET DIAGNOSTICS wrote = ROW_COUNT;
+    IF wrote > 0 THEN
+        PERFORM relay.ring_event(TG_TABLE_NAME, wrote = 1);
         instant := relay.mark_written('relay.documents', instant);
     END IF;
     RETURN NULL;
@@ -64,6 +66,7 @@ DECLARE
     at text := relay.json_now();
     actor uuid := relay.actor();
     instant text := relay.instant();
+    wrote bigint;
 BEGIN
     IF relay.is_written('relay.documents', instant, TG_RELID) THEN
         INSERT INTO relay.events (topic, type, payload)
@@ -105,8 +108,9 @@ BEGIN
         WHERE ({{o.id}}, {{o.status}}) IS DISTINCT FROM ({{n.id}}, {{n.status}})
             AND d.bot_id IS NOT NULL;
     END IF;
-    IF FOUND THEN
-        PERFORM relay.ring(TG_TABLE_NAME);
+    GET DIAGNOSTICS wrote = ROW_COUNT;
+    IF wrote > 0 THEN
+        PERFORM relay.ring_event(TG_TABLE_NAME, wrote = 1);
         instant := relay.mark_changed('relay.documents', instant);
     ELSIF EXISTS (SELECT FROM old_rows) THEN
         instant := relay.mark_changed('relay.documents', instant);
@@ -123,6 +127,7 @@ DECLARE
     at text := relay.json_now();
     actor uuid := relay.actor();
     instant text := relay.instant();
+    wrote bigint;
 BEGIN
     IF relay.is_written('relay.documents', instant, TG_RELID) THEN
         INSERT INTO relay.events (topic, type, payload)
@@ -143,8 +148,9 @@ BEGIN
         FROM {{live.old}} AS o
         WHERE (SELECT true FROM {{live.bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
     END IF;
-    IF FOUND THEN
-        PERFORM relay.ring(TG_TABLE_NAME);
+    GET DIAGNOSTICS wrote = ROW_COUNT;
+    IF wrote > 0 THEN
+        PERFORM relay.ring_event(TG_TABLE_NAME, wrote = 1);
         instant := relay.mark_changed('relay.documents', instant);
     ELSIF EXISTS (SELECT FROM old_rows) THEN
         instant := relay.mark_changed('relay.documents', instant);

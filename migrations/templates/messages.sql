@@ -62,6 +62,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
     instant text := relay.instant();
+    wrote bigint;
 BEGIN
     IF relay.is_changed('relay.messages', instant, TG_RELID) THEN
         INSERT INTO relay.events (topic, type, payload, author)
@@ -79,8 +80,9 @@ BEGIN
         FROM {{live.new}} AS n
         WHERE {{n.bot_id}} IS NOT NULL;
     END IF;
-    IF FOUND THEN
-        PERFORM relay.ring(TG_TABLE_NAME);
+    GET DIAGNOSTICS wrote = ROW_COUNT;
+    IF wrote > 0 THEN
+        PERFORM relay.ring_event(TG_TABLE_NAME, wrote = 1);
         instant := relay.mark_written('relay.messages', instant);
     END IF;
     RETURN NULL;
@@ -147,7 +149,7 @@ BEGIN
             AND coalesce({{n.bot_id}}, {{o.bot_id}}) IS NOT NULL;
     END IF;
     IF FOUND THEN
-        PERFORM relay.ring(TG_TABLE_NAME);
+        PERFORM relay.ring_event(TG_TABLE_NAME, false);  -- these have a subject
         instant := relay.mark_changed('relay.messages', instant);
     ELSIF EXISTS (SELECT FROM old_rows) THEN
         instant := relay.mark_changed('relay.messages', instant);
@@ -183,7 +185,7 @@ BEGIN
         WHERE (SELECT true FROM {{live.bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
     END IF;
     IF FOUND THEN
-        PERFORM relay.ring(TG_TABLE_NAME);
+        PERFORM relay.ring_event(TG_TABLE_NAME, false);  -- these have a subject
         instant := relay.mark_changed('relay.messages', instant);
     ELSIF EXISTS (SELECT FROM old_rows) THEN
         instant := relay.mark_changed('relay.messages', instant);

@@ -33,7 +33,7 @@ async def full_loop(deployment: Deployment) -> Sequence[Finding]:
     """Write on one connection, hear and read on another."""
     topic = f"bot:{uuid4()}"
     async with deployment.connect(direct=True) as reader, deployment.connect() as writer:
-        heard = await _hear_rings(reader)
+        heard = await _hear_rings(reader, topic)
         event_log = EventLog(reader)
         cursor = await event_log.current_cursor()
         began = time.perf_counter()
@@ -60,12 +60,12 @@ def _cannot_write(error: asyncpg.PostgresError) -> Finding:
     )
 
 
-async def _hear_rings(connection: HearingConnection) -> asyncio.Event:
-    """The event is set when `relay.emit` has rung."""
+async def _hear_rings(connection: HearingConnection, topic: str) -> asyncio.Event:
+    """The event is set when `relay.emit` has rung: bare, or with what was emitted."""
     heard = asyncio.Event()
 
     def hear(channel: str, payload: str) -> None:
-        if channel.startswith(RING_CHANNEL) and payload == "emit":
+        if channel.startswith(RING_CHANNEL) and (payload == "emit" or topic in payload):
             heard.set()
 
     connection.hear = hear

@@ -44,6 +44,7 @@ NEEDED = (
     Right("TABLE", "relay.snapshots", ("SELECT", "INSERT", "UPDATE", "DELETE")),
     Right("SEQUENCE", "relay.current_slot", ("SELECT", "UPDATE")),
     Right("SEQUENCE", "relay.bell", ("SELECT", "UPDATE")),
+    Right("SEQUENCE", "relay.epoch", ("SELECT", "UPDATE")),
 )
 _MAY = {
     "FUNCTION": "has_function_privilege(to_regprocedure($1)::oid, $2)",
@@ -60,9 +61,11 @@ SELECT DISTINCT quote_ident(pg_get_userbyid(p.proowner)) AS owner
         AND has_table_privilege(p.proowner, to_regclass('relay.events')::oid, 'INSERT')
         AND has_sequence_privilege(p.proowner, to_regclass('relay.events_id')::oid, 'USAGE')
         AND has_sequence_privilege(p.proowner, to_regclass('relay.bell')::oid, 'USAGE, SELECT')
-        AND has_function_privilege(p.proowner, to_regprocedure('relay.ring(text)')::oid, 'EXECUTE')
-        AND has_function_privilege(
-                p.proowner, to_regprocedure('relay.tell(text,text)')::oid, 'EXECUTE'))
+        AND has_sequence_privilege(p.proowner, to_regclass('relay.epoch')::oid, 'USAGE')
+        AND NOT EXISTS (
+            SELECT FROM unnest(ARRAY['relay.ring(text)', 'relay.ring_event(text,boolean)',
+                'relay.tell(text,text)', 'relay.carry(text)', 'relay.has_changed_access()']) AS f
+             WHERE NOT has_function_privilege(p.proowner, to_regprocedure(f)::oid, 'EXECUTE')))
 """
 
 
@@ -95,6 +98,6 @@ def _cannot_write(owner: str) -> Finding:
     return problem(
         f"functions of relay run as {owner}, who may not write the log: writers' statements fail",
         f"make the log's owner the owner of these functions, or grant {owner} USAGE on schema relay"
-        " and on relay.events_id and relay.bell, INSERT on relay.events, EXECUTE on relay.ring and"
-        " relay.tell",
+        " and on relay.events_id, relay.bell and relay.epoch, INSERT on relay.events, EXECUTE on"
+        " relay.ring, relay.ring_event, relay.tell, relay.carry and relay.has_changed_access",
     )

@@ -26,10 +26,7 @@ async def test_a_message_written_before_the_revoke_and_committed_after_it_is_not
     transaction = slow.connection.transaction()
     await transaction.start()
     await slow.message(world.session, world.bot, world.owner, "not for gus")
-    async with platform.connection.transaction():
-        # Held back until the message is committed too, so that one read finds both.
-        await platform.execute("SET LOCAL relay.quiet = 'on'")
-        await platform.revoke(world.bot, world.guest)
+    await platform.revoke(world.bot, world.guest)
     await transaction.commit()
     await slow.connection.close(timeout=LIMIT)
     assert await guest.closed() == 4003
@@ -69,11 +66,11 @@ async def test_a_socket_opened_after_a_grant_stays_however_late_the_revoke_is_he
     server: RunningServer, platform: Platform, world: World
 ) -> None:
     """The answer that let it in was given after both."""
-    await platform.execute("SET relay.quiet = 'on'")
+    await platform.execute("SET relay.two_phase = 'on'")
     await platform.revoke(world.bot, world.guest)
     await platform.permit(world.bot, world.guest)
     guest = await server.chat(world.bot, world.guest)
-    await platform.execute("RESET relay.quiet")
+    await platform.execute("RESET relay.two_phase")
     await platform.message(world.session, world.bot, world.owner)
     await guest.next("chat_message")
     assert types(guest) == ["chat_message"]

@@ -1,7 +1,7 @@
 """Services that write plain SQL, each transaction of another kind, through every outage.
 
 Mixed isolation, savepoints, rollbacks, long transactions, statements of many rows, contention,
-two-phase commit with `relay.quiet`, `relay.emit` and `relay.notify_user`, edits and deletions,
+two-phase commit with `relay.two_phase`, `relay.emit` and `relay.notify_user`, edits and deletions,
 documents and bot settings. Every marked event says which events of its topic its writer could see
 just before: who is shown it before one of these has been shown an effect before its cause.
 """
@@ -228,7 +228,7 @@ class Writer:
         if len(self._prepared) == MAX_PREPARED:
             return await self._end_prepared()
         await self._begin()
-        await self._connection.execute("SET LOCAL relay.quiet = 'on'")
+        await self._connection.execute("SET LOCAL relay.two_phase = 'on'")
         await self._write_some()
         # Remembered first: if the answer is lost, it is looked for.
         self._prepared.append(self._tag)

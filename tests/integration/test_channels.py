@@ -23,6 +23,8 @@ FUNCTIONS = (
     "relay.is_listening()",
     "relay.tell('ring', 'x')",
     "relay.ring('x')",
+    "relay.ring_event('x', true)",
+    "relay.carry('x')",
     "relay.rotate_channels()",
 )
 
@@ -134,7 +136,7 @@ async def test_without_a_name_nobody_rings_and_writers_go_on(
     payloads = await platform.hear(RING_CHANNEL)
     assert await platform.connection.fetchval("SELECT relay.is_listening()")
     await platform.message(world.session, world.bot, world.owner)
-    await eventually(lambda: payloads == ["messages"])
+    await eventually(lambda: len(payloads) == 1)
 
 
 @pytest.mark.gen_test

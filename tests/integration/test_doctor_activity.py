@@ -57,7 +57,7 @@ async def test_a_prepared_transaction_that_was_forgotten(
     """By its name; what it says to run ends it."""
     name = f"it's {platform.connection.get_server_pid()}"
     literal = name.replace("'", "''")
-    await platform.execute("BEGIN; SET LOCAL relay.quiet = 'on'")
+    await platform.execute("BEGIN; SET LOCAL relay.two_phase = 'on'")
     await platform.user()
     await platform.execute(f"PREPARE TRANSACTION '{literal}'")
     findings = await ask("transactions", deployment(database))

@@ -65,7 +65,7 @@ class Platforms:
         await connection.execute(f"BEGIN ISOLATION LEVEL {rng.choice(LEVELS)}")
         is_prepared = rng.random() < 0.2
         if is_prepared:
-            await connection.execute("SET LOCAL relay.quiet = 'on'")
+            await connection.execute("SET LOCAL relay.two_phase = 'on'")
         for _ in range(rng.randrange(1, 4)):
             await self.message(connection)
             if rng.random() < 0.3:

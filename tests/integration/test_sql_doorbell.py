@@ -74,7 +74,7 @@ async def test_a_silent_bell_does_not_ring(
         await insert_messages(platform, world, 1)
     assert await listener.heard(platform) == []
     await platform.execute("SELECT setval('relay.bell', 1)")
-    await insert_messages(platform, world, 1)
+    await insert_messages(platform, world, 2)
     assert await listener.heard(platform) == ["messages"]
 
 
@@ -83,6 +83,7 @@ async def test_a_quiet_transaction_is_logged_but_does_not_ring(
     platform: Platform, world: World, listener: Listener
 ) -> None:
     """So a transaction can be prepared for two-phase commit, which refuses NOTIFY."""
+    epoch = await epoch_of(platform)
     log = await Log.since_now(platform)
     await platform.execute("BEGIN")
     await platform.execute("SET LOCAL relay.quiet = 'on'")
@@ -91,3 +92,143 @@ async def test_a_quiet_transaction_is_logged_but_does_not_ring(
     await platform.execute("COMMIT PREPARED 'quiet'")
     assert len(await log.messages()) == 1
     assert await listener.heard(platform) == []
+    assert await epoch_of(platform) == epoch + 1
+
+
+async def epoch_of(platform: Platform) -> int:
+    """What a ring would carry."""
+    query = "SELECT coalesce(pg_sequence_last_value('relay.epoch'), 0)"
+    epoch: int = await platform.connection.fetchval(query)
+    return epoch
+
+
+@pytest.mark.gen_test
+async def test_a_ring_carries_one_plain_event(
+    platform: Platform, world: World, listener: Listener
+) -> None:
+    """As the log has it, with the epoch; whether a row was written or relay.emit was called."""
+    last = await platform.connection.fetchval("SELECT max(id) FROM relay.events")
+    await insert_messages(platform, world, 1)
+    await platform.execute(f"SELECT relay.emit('bot:{world.bot}', 'poll', '{{}}', '{world.guest}')")
+    await platform.execute(f"SELECT relay.notify_user('{world.guest}', 'quota', '{{}}')")
+    rows = await platform.connection.fetch(
+        "SELECT *, relay.microseconds(written_at) AS at FROM relay.events"
+        " WHERE id > $1 ORDER BY id",
+        last,
+    )
+    epoch = await epoch_of(platform)
+    assert len(rows) == 3
+    assert await listener.heard(platform) == [
+        f"{row['id']} {row['xid']} {row['at']} {epoch} {row['author'] or '-'} {row['topic']}"
+        f" {row['payload']}"
+        for row in rows
+    ]
+
+
+@pytest.mark.gen_test
+async def test_what_is_more_than_one_plain_event_rings_bare(
+    platform: Platform, world: World, listener: Listener
+) -> None:
+    """Two rows, one with a subject, a change of access, and any while the bell says 3."""
+    await insert_messages(platform, world, 2)
+    await platform.execute(
+        "UPDATE messages SET content = 'x' WHERE id = (SELECT id FROM messages LIMIT 1)"
+    )
+    assert await listener.heard(platform) == ["messages", "messages"]
+    await platform.permit(world.bot, await platform.user())
+    assert await listener.heard(platform) == ["users", "permissions"]
+    await platform.execute("SELECT setval('relay.bell', 3)")
+    await insert_messages(platform, world, 1)
+    assert await listener.heard(platform) == ["messages"]
+
+
+@pytest.mark.gen_test
+async def test_a_long_ring_is_bare(platform: Platform, world: World, listener: Listener) -> None:
+    """PostgreSQL refuses 8,000 bytes, and then the writer's transaction would fail."""
+    await platform.message(world.session, world.bot, world.owner, "")
+    (ring,) = await listener.heard(platform)
+    for length in (7997, 7999, 8001):
+        content = "\u00e9" * ((length - len(ring)) // 2) + "x" * ((length - len(ring)) % 2)
+        await platform.message(world.session, world.bot, world.owner, content)
+        (told,) = await listener.heard(platform)
+        assert len(told.encode()) == (length if length < 8000 else len("messages"))
+
+
+@pytest.mark.gen_test
+async def test_a_transaction_carries_sixteen_events(
+    platform: Platform, world: World, listener: Listener
+) -> None:
+    """What comes after them is for a read. A savepoint that is rolled back takes none."""
+    async with platform.connection.transaction():
+        await platform.execute("SAVEPOINT one")
+        await insert_messages(platform, world, 1)
+        await platform.execute("ROLLBACK TO one")
+        for _ in range(20):
+            await insert_messages(platform, world, 1)
+    heard = await listener.heard(platform)
+    assert [ring == "messages" for ring in heard] == [False] * 16 + [True]
+    await insert_messages(platform, world, 1)
+    assert await listener.heard(platform) != ["messages"]
+
+
+ACCESS = (
+    "DELETE FROM permissions",
+    "UPDATE users SET is_active = false",
+    "SELECT relay.eject(gen_random_uuid(), NULL)",
+    "SELECT relay.grant(gen_random_uuid(), NULL)",
+    "DELETE FROM bots",
+    "TRUNCATE permissions",
+)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("change", ACCESS)
+@pytest.mark.parametrize("silence", ["SELECT setval('relay.bell', 2)", "SET relay.quiet = 'on'"])
+async def test_changes_of_access_always_ring(
+    platform: Platform, world: World, listener: Listener, change: str, silence: str
+) -> None:
+    """Bare, also while the bell is silent or relay.quiet is on, and only these do."""
+    await platform.execute(silence)
+    try:
+        await insert_messages(platform, world, 1)
+        await platform.execute("UPDATE bots SET name = 'Eve'")
+        assert await listener.heard(platform) == []
+        await platform.execute(change)
+        heard = await listener.heard(platform)
+        assert heard
+        assert not any(" " in ring for ring in heard)
+    finally:
+        await platform.execute("RESET relay.quiet; SELECT setval('relay.bell', 1)")
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("change", ACCESS)
+async def test_two_phase_commit_never_rings(
+    platform: Platform, world: World, listener: Listener, change: str
+) -> None:
+    """Whatever it changes; but it advances the epoch."""
+    epoch = await epoch_of(platform)
+    await platform.execute("BEGIN; SET LOCAL relay.two_phase = 'on'")
+    await insert_messages(platform, world, 1)
+    await platform.execute(change)
+    await platform.execute("PREPARE TRANSACTION 'silent'")
+    await platform.execute("COMMIT PREPARED 'silent'")
+    assert await listener.heard(platform) == []
+    assert await epoch_of(platform) >= epoch + 2
+
+
+@pytest.mark.gen_test
+async def test_a_trigger_of_the_release_before_rings_for_access(
+    platform: Platform, world: World, listener: Listener
+) -> None:
+    """It calls relay.ring with the table's name alone, and knows nothing of the epoch."""
+    await platform.execute("SELECT setval('relay.bell', 2)")
+    row = (
+        "INSERT INTO relay.events (topic, type, payload, code) VALUES ('user:x', '{}', '{{}}', {})"
+    )
+    async with platform.connection.transaction():
+        await platform.execute(row.format("notification", "NULL") + "; SELECT relay.ring('theirs')")
+    assert await listener.heard(platform) == []
+    async with platform.connection.transaction():
+        await platform.execute(row.format("eject", 4003) + "; SELECT relay.ring('theirs')")
+    assert await listener.heard(platform) == ["theirs"]

@@ -220,7 +220,7 @@ class Writer:
         if len(self._prepared) == 2:
             return await self._end_prepared()
         await self._begin()
-        await self._connection.execute("SET LOCAL relay.quiet = 'on'")
+        await self._connection.execute("SET LOCAL relay.two_phase = 'on'")
         await self._write_some()
         name = self._new_mark()
         # Remembered first: if the answer is lost, it is looked for.

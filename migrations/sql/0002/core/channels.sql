@@ -22,18 +22,110 @@ BEGIN
 END
 $$;
 
--- What it was, on a channel that has a secret name. Not SECURITY DEFINER and without settings of its
--- own, which cost more than all the rest, each time that nobody has to be rung for. So its names are
--- qualified, and those who call it have a fixed search_path.
+-- Rings, where that is due: bare, with the name of the table. For whoever writes to the log, an access
+-- change too: that rings even while the bell is silent or relay.quiet is on, for what is committed
+-- after it must not be delivered before it. Only two-phase commit cannot ring (relay.two_phase).
+--
+-- Who writes without a ring advances the epoch, after its insert: a process that knows the number
+-- of before then delivers nothing that a ring carries, until it has read what it does not hear of.
+--
+-- Not SECURITY DEFINER and without settings of its own, which cost more than all the rest, each time
+-- that nobody has to be rung for. So its names are qualified, and those who call it have a fixed
+-- search_path. The bell is 2 while it is silent, and 3 while rings carry nothing.
 CREATE OR REPLACE FUNCTION relay.ring(source text) RETURNS void
 LANGUAGE plpgsql AS $$
+DECLARE
+    is_prepared boolean := coalesce(
+        pg_catalog.current_setting('relay.two_phase', true) OPERATOR(pg_catalog.=) 'on', false);
+    epoch bigint;
 BEGIN
-    IF pg_catalog.current_setting('relay.quiet', true) OPERATOR(pg_catalog.=) 'on' THEN
+    IF is_prepared OR pg_catalog.current_setting('relay.quiet', true) OPERATOR(pg_catalog.=) 'on' THEN
+        epoch := pg_catalog.nextval('relay.epoch');
+    ELSIF pg_catalog.pg_sequence_last_value('relay.bell') IS DISTINCT FROM 2 THEN
+        PERFORM relay.tell('ring', source);
         RETURN;
     END IF;
-    IF pg_catalog.pg_sequence_last_value('relay.bell') IS DISTINCT FROM 2 THEN
+    IF NOT is_prepared AND relay.has_changed_access() THEN
         PERFORM relay.tell('ring', source);
     END IF;
+END
+$$;
+
+-- The same for a statement that changed no access.
+--
+-- is_one: whether it wrote one row; then the ring may carry it.
+CREATE FUNCTION relay.ring_event(source text, is_one boolean) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    bell bigint;
+BEGIN
+    IF pg_catalog.current_setting('relay.quiet', true) OPERATOR(pg_catalog.=) 'on'
+        OR pg_catalog.current_setting('relay.two_phase', true) OPERATOR(pg_catalog.=) 'on'
+    THEN
+        bell := pg_catalog.nextval('relay.epoch');
+        RETURN;
+    END IF;
+    bell := pg_catalog.pg_sequence_last_value('relay.bell');
+    IF bell IS NOT DISTINCT FROM 2 THEN
+        RETURN;
+    ELSIF is_one AND bell IS DISTINCT FROM 3 THEN
+        PERFORM relay.carry(source);
+    ELSE
+        PERFORM relay.tell('ring', source);
+    END IF;
+END
+$$;
+
+-- Whether this transaction has written a row about access.
+CREATE FUNCTION relay.has_changed_access() RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+DECLARE
+    own xid8 := pg_current_xact_id();
+BEGIN
+    RETURN EXISTS (SELECT FROM relay.events AS e
+                    WHERE e.xid = own
+                      AND (e.code IS NOT NULL OR e.user_id IS NOT NULL OR e.type = 'grant'));
+END
+$$;
+
+-- Rings with the event that this session wrote last:
+--
+--     id xid written_at epoch author topic payload
+--
+-- written_at in microseconds, and "-" for no author. Bare where that is no plain event: one with a
+-- subject or about access; where it is too long for a notification; and after 16 of a transaction,
+-- which all would fill the queue of every listener. The row is read back, as it was stored. The
+-- channel's name is put together where it is used, as in relay.tell.
+CREATE FUNCTION relay.carry(source text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET trace_notify = off SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    own xid8 := pg_current_xact_id();
+    last_id bigint := currval('relay.events_id');
+    current_slot smallint := coalesce(pg_sequence_last_value('relay.current_slot'), 0);
+    carried text := coalesce(current_setting('relay.carried', true), '');
+    told text;
+BEGIN
+    IF length(carried) < 16 THEN
+        SELECT concat_ws(' ', e.id, e.xid, relay.microseconds(e.written_at),
+            coalesce(pg_sequence_last_value('relay.epoch'), 0), coalesce(e.author::text, '-'),
+            e.topic, e.payload)
+          INTO told
+          FROM relay.events AS e
+         WHERE e.xid = own AND e.id = last_id AND e.slot = current_slot
+           AND e.topic IS NOT NULL AND e.payload IS NOT NULL AND octet_length(e.payload) < 8000
+           AND e.code IS NULL AND e.user_id IS NULL AND e.subject IS NULL;
+    END IF;
+    IF octet_length(told) < 8000 THEN
+        carried := set_config('relay.carried', carried || '.', true);
+    ELSE
+        told := source;
+    END IF;
+    PERFORM pg_notify('relay_ring_' || pg_sequence_last_value('relay.ring_channel'),
+                      coalesce(told, source))
+      WHERE pg_sequence_last_value('relay.ring_channel') IS NOT NULL;
 END
 $$;
 

@@ -46,7 +46,7 @@ BEGIN
         ',"data":', coalesce(relay.json_data(data::text), '{}'),
         CASE WHEN actor IS NOT NULL THEN ',"actor":"' || actor || '"' END,
         ',"timestamp":', relay.json_now(), '}'));
-    PERFORM relay.ring('emit');
+    PERFORM relay.ring_event('emit', true);
 END
 $$;
 
@@ -64,7 +64,7 @@ BEGIN
     INSERT INTO relay.events (topic, type, payload)
     VALUES ('user:' || notify_user.user_id, 'notification', relay.notification_message(
         notification_type, coalesce(relay.json_data(data::text), '{}'), relay.json_now()));
-    PERFORM relay.ring('notify_user');
+    PERFORM relay.ring_event('notify_user', true);
 END
 $$;
 

@@ -22,7 +22,8 @@ DROP INDEX relay.events_ejections;
 -- Which release a process is of, as a number that grows: those of 0.1.0 do not say, so they are 1.
 ALTER TABLE relay.nodes ADD COLUMN release integer NOT NULL DEFAULT 1;
 
--- Advanced whenever rings stop telling all, so that a reader knows what it may have missed.
+-- Advanced whenever rings stop telling all: before the bell is silenced, and by who writes without a
+-- ring. A ring that carries an event has the number of then.
 CREATE SEQUENCE relay.epoch;
 
 -- The names of the channels, as numbers. Whoever can connect may LISTEN and NOTIFY on a channel

@@ -14,6 +14,7 @@ BEGIN
            AND a.grantee <> 0 AND a.grantee <> c.relowner
     LOOP
         EXECUTE format('GRANT SELECT ON relay.cursor_keys TO %s', role);
+        EXECUTE format('GRANT SELECT, UPDATE ON relay.epoch TO %s', role);
         EXECUTE format('GRANT UPDATE ON relay.doorbell_turn, relay.retention_turn TO %s', role);
         EXECUTE format('GRANT EXECUTE ON FUNCTION relay.timeline(), relay.this_database(), '
                        'relay.microseconds(timestamptz), relay.forget_foreign_log(), relay.readable(text), '

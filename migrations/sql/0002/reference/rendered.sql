@@ -766,6 +766,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
     instant text := relay.instant();
+    wrote bigint;
 BEGIN
     IF relay.is_changed('relay.messages', instant, TG_RELID) THEN
         INSERT INTO relay.events (topic, type, payload, author)
@@ -783,8 +784,9 @@ BEGIN
         FROM new_rows AS n
         WHERE n.bot_id IS NOT NULL;
     END IF;
-    IF FOUND THEN
-        PERFORM relay.ring(TG_TABLE_NAME);
+    GET DIAGNOSTICS wrote = ROW_COUNT;
+    IF wrote > 0 THEN
+        PERFORM relay.ring_event(TG_TABLE_NAME, wrote = 1);
         instant := relay.mark_written('relay.messages', instant);
     END IF;
     RETURN NULL;
@@ -851,7 +853,7 @@ BEGIN
             AND coalesce(n.bot_id, o.bot_id) IS NOT NULL;
     END IF;
     IF FOUND THEN
-        PERFORM relay.ring(TG_TABLE_NAME);
+        PERFORM relay.ring_event(TG_TABLE_NAME, false);  -- these have a subject
         instant := relay.mark_changed('relay.messages', instant);
     ELSIF EXISTS (SELECT FROM old_rows) THEN
         instant := relay.mark_changed('relay.messages', instant);
@@ -887,7 +889,7 @@ BEGIN
         WHERE (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id);
     END IF;
     IF FOUND THEN
-        PERFORM relay.ring(TG_TABLE_NAME);
+        PERFORM relay.ring_event(TG_TABLE_NAME, false);  -- these have a subject
         instant := relay.mark_changed('relay.messages', instant);
     ELSIF EXISTS (SELECT FROM old_rows) THEN
         instant := relay.mark_changed('relay.messages', instant);
@@ -940,6 +942,7 @@ DECLARE
     at text := relay.json_now();
     actor uuid := relay.actor();
     instant text := relay.instant();
+    wrote bigint;
 BEGIN
     IF relay.is_changed('relay.documents', instant, TG_RELID) THEN
         INSERT INTO relay.events (topic, type, payload)
@@ -955,8 +958,9 @@ BEGIN
         FROM new_rows AS n
         WHERE n.bot_id IS NOT NULL;
     END IF;
-    IF FOUND THEN
-        PERFORM relay.ring(TG_TABLE_NAME);
+    GET DIAGNOSTICS wrote = ROW_COUNT;
+    IF wrote > 0 THEN
+        PERFORM relay.ring_event(TG_TABLE_NAME, wrote = 1);
         instant := relay.mark_written('relay.documents', instant);
     END IF;
     RETURN NULL;
@@ -972,6 +976,7 @@ DECLARE
     at text := relay.json_now();
     actor uuid := relay.actor();
     instant text := relay.instant();
+    wrote bigint;
 BEGIN
     IF relay.is_written('relay.documents', instant, TG_RELID) THEN
         INSERT INTO relay.events (topic, type, payload)
@@ -1013,8 +1018,9 @@ BEGIN
         WHERE (o.id, o.status) IS DISTINCT FROM (n.id, n.status)
             AND d.bot_id IS NOT NULL;
     END IF;
-    IF FOUND THEN
-        PERFORM relay.ring(TG_TABLE_NAME);
+    GET DIAGNOSTICS wrote = ROW_COUNT;
+    IF wrote > 0 THEN
+        PERFORM relay.ring_event(TG_TABLE_NAME, wrote = 1);
         instant := relay.mark_changed('relay.documents', instant);
     ELSIF EXISTS (SELECT FROM old_rows) THEN
         instant := relay.mark_changed('relay.documents', instant);
@@ -1031,6 +1037,7 @@ DECLARE
     at text := relay.json_now();
     actor uuid := relay.actor();
     instant text := relay.instant();
+    wrote bigint;
 BEGIN
     IF relay.is_written('relay.documents', instant, TG_RELID) THEN
         INSERT INTO relay.events (topic, type, payload)
@@ -1051,8 +1058,9 @@ BEGIN
         FROM old_rows AS o
         WHERE (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id);
     END IF;
-    IF FOUND THEN
-        PERFORM relay.ring(TG_TABLE_NAME);
+    GET DIAGNOSTICS wrote = ROW_COUNT;
+    IF wrote > 0 THEN
+        PERFORM relay.ring_event(TG_TABLE_NAME, wrote = 1);
         instant := relay.mark_changed('relay.documents', instant);
     ELSIF EXISTS (SELECT FROM old_rows) THEN
         instant := relay.mark_changed('relay.documents', instant);

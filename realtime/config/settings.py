@@ -167,6 +167,11 @@ class Settings(BaseModel):
         "Maximum number of bytes that one process holds of what it reads from the log for clients"
         " that are behind.",
     )
+    carry_events: bool = _text(
+        True,
+        "Whether a notification of the database may carry the event itself, which is then sent at"
+        " once. Otherwise each event is read from the log first. The same in all processes.",
+    )
     resume_max_events: int = _number(
         10_000,
         1,

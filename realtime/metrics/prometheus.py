@@ -68,6 +68,12 @@ _COUNTERS: Final[Mapping[str, tuple[str, _Number]]] = {
         lambda one: one.read_seconds,
     ),
     "rings": ("Rings of the doorbell that were heard.", lambda one: one.rings),
+    "carried": (
+        "Events that rings carried and that were sent ahead of a read.",
+        lambda one: one.carried,
+    ),
+    "confirmed": ("How many of those a read has found since.", lambda one: one.confirmed),
+    "bare": ("Rings that asked for a read.", lambda one: one.bare),
     "silences": ("How often the process silenced the doorbell.", lambda one: one.silences),
     "database_losses": (
         "How often the listening connection was lost, or could not be made.",

@@ -103,13 +103,20 @@ class ProcessMetrics(_Model):
     """Sockets that came with a cursor, by what became of it: `recovered`, or why not."""
     closes: _Counts
     """Sockets that were closed, by close code."""
+    carried: int = 0
+    """Events that rings carried and that were sent ahead of a read."""
+    confirmed: int = 0
+    """How many of those a read has found since."""
+    bare: int = 0
+    """Rings that asked for a read."""
 
 
 def counter_fields(counters: Counters) -> dict[str, object]:
     """The fields of `ProcessMetrics` that are counted."""
     names = ("events", "deliveries", "reads", "read_seconds", "lag", "rings", "silences", "losses")
+    of_rings = ("carried", "confirmed", "bare")
     return {
-        **{name: getattr(counters, name) for name in names},
+        **{name: getattr(counters, name) for name in (*names, *of_rings)},
         "opens": counters.opens,
         "latency": Buckets.of(counters.latency),
         "batches": Buckets.of(counters.batches),

@@ -1,13 +1,15 @@
 """What wakes the relay, NOTIFY on a channel with a secret name, and how the relay silences it.
 
-The bell only says "look": what happened is in the log, so a lost or spurious ring does no harm. The
+A ring says "look", and may carry what there is to see: what happened is in the log, so a lost or
+spurious ring does no harm. `relay.carried` says when what it carries may be delivered at once. The
 same connection also hears typing, on a channel of its own. Opened by `listener`; `relay.pace` says
 what is done when.
 
-The bell is the sequence `relay.bell`, whose value writers read outside MVCC (2: do not ring). It
-may be silent only while every live process is awake: who goes to sleep and who silences take turns
-by locking one table, each in statements of their own under READ COMMITTED, so that each sees what
-the one before did. https://www.postgresql.org/docs/current/explicit-locking.html
+The bell is the sequence `relay.bell`, whose value writers read outside MVCC (2: do not ring; 3:
+carry nothing). It may be silent only while every live process is awake: who goes to sleep and who
+silences take turns by locking one table, each in statements of their own under READ COMMITTED, so
+that each sees what the one before did.
+https://www.postgresql.org/docs/current/explicit-locking.html
 """
 
 import asyncio
@@ -16,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from realtime.config.intervals import DEFAULTS, Intervals
+from realtime.relay.carried import Inbox
 from realtime.relay.counters import Counters
 
 if TYPE_CHECKING:
@@ -27,6 +30,13 @@ TYPING_CHANNEL = "relay_typing_"
 FULL = 0.5
 """So much of the queue of notifications may be used. When all of it is, every commit that rings
 fails; so above this nobody rings, and the log is polled."""
+BARE = 0.1
+"""So much of it may be used by rings that carry events."""
+RELEASE = 2
+"""Which release this is, in `relay.nodes`. Those of 1 silence the bell, and the epoch stays."""
+RENAMING = "renaming"
+"""Heard before the channels are given new names: until this process listens to these, it does not
+hear all."""
 ALIVE_SECONDS = 10.0
 """How long after its last heartbeat a process counts as running."""
 TURN_SECONDS = 2
@@ -42,31 +52,51 @@ SET LOCAL synchronous_commit = off;
 SET LOCAL lock_timeout = '{TURN_SECONDS}s';
 SET LOCAL statement_timeout = '{2 * TURN_SECONDS}s';
 {TAKE_TURN};
-INSERT INTO relay.nodes (id, awake, backend) VALUES ('{{node_id}}', {{awake}}, pg_backend_pid())
-    ON CONFLICT (id) DO UPDATE SET awake = excluded.awake, backend = excluded.backend,
-                                   heartbeat_at = clock_timestamp();
 """
-_SILENCE = f"""{_BEGIN}
-SELECT setval('relay.bell', 2) WHERE NOT EXISTS (
+_SAY = f"""
+INSERT INTO relay.nodes (id, awake, backend, release)
+VALUES ('{{node_id}}', {{awake}}, pg_backend_pid(), {RELEASE})
+    ON CONFLICT (id) DO UPDATE SET awake = excluded.awake, backend = excluded.backend,
+                                   release = excluded.release, heartbeat_at = clock_timestamp();
+"""
+# The argument is there before the call: the epoch is advanced before the bell is silent.
+_SILENT = "CASE WHEN nextval('relay.epoch') > 0 THEN 2 END"
+_SILENCE = f"""{_BEGIN}{_SAY}
+SELECT setval('relay.bell', {_SILENT}) WHERE NOT EXISTS (
     SELECT FROM relay.nodes WHERE NOT awake
        AND heartbeat_at > clock_timestamp() - make_interval(secs => {ALIVE_SECONDS}));
 COMMIT
 """
-_RING_ON = f"""{_BEGIN}
-SELECT setval('relay.bell', CASE WHEN pg_notification_queue_usage() > {{full}} THEN 2 ELSE 1 END);
+_SET_BELL = f"""
+SELECT setval('relay.bell', CASE WHEN used > {{full}} THEN {_SILENT}
+                                 WHEN used > {BARE} OR NOT {{carries}} THEN 3 ELSE 1 END)
+  FROM pg_notification_queue_usage() AS used;
+SELECT set_config('relay.epoch_before_fence',
+                  coalesce(pg_sequence_last_value('relay.epoch'), 0)::text, false);
 COMMIT
 """
+_RING_ON = f"{_BEGIN}{_SAY}{_SET_BELL}"
+_SEE_THAT_IT_RINGS = f"{_BEGIN}{_SET_BELL}"
 # The names may have been changed.
 _LISTEN_ANEW = "SELECT relay.listen() WHERE NOT relay.is_listening()"
+# Read under the lock, after the bell is on: who silences it later advances what was read. And
+# before the fence: who advances it later, without a ring, has a higher id.
+_EPOCH = f"""
+SELECT current_setting('relay.epoch_before_fence')::bigint AS epoch,
+       EXISTS (SELECT FROM relay.nodes WHERE release < {RELEASE}) AS has_older
+"""
 # Not part of the script: whoever found the bell silent must have a lower id.
 _FENCE = """
 SELECT pg_current_xact_id() AS fence,
        pg_sequence_last_value('relay.bell') IS NOT DISTINCT FROM 2 AS is_silent
 """
-_CHECK = """
-SELECT pg_sequence_last_value('relay.bell') IS NOT DISTINCT FROM 2 AS is_silent,
-       pg_notification_queue_usage() > $2 AS is_full,
-       EXISTS (SELECT FROM relay.nodes WHERE id = $1 AND NOT awake) AS is_asleep
+_CHECK = f"""
+SELECT bell = 2 AS is_silent,
+       bell = CASE WHEN used > $2 THEN 2 WHEN used > {BARE} OR NOT $3 THEN 3 ELSE 1 END AS is_right,
+       EXISTS (SELECT FROM relay.nodes WHERE id = $1 AND NOT awake) AS is_asleep,
+       EXISTS (SELECT FROM relay.nodes WHERE release < {RELEASE}) AS has_older
+  FROM pg_notification_queue_usage() AS used,
+       coalesce(pg_sequence_last_value('relay.bell'), 1) AS bell
 """
 
 
@@ -80,6 +110,7 @@ class Doorbell:
         on_typing: called with each payload heard on the typing channel.
         counters: counts rings.
         full: above which use of the queue of notifications nobody rings.
+        carries: whether rings may carry events.
     """
 
     def __init__(
@@ -90,8 +121,10 @@ class Doorbell:
         counters: Counters | None = None,
         intervals: Intervals = DEFAULTS,
         full: float = FULL,
+        carries: bool = True,
     ) -> None:
         self._full = full
+        self._carries = carries
         self._intervals = intervals
         self._counters = counters or Counters(time.monotonic)
         self._connection = connection
@@ -99,6 +132,8 @@ class Doorbell:
         self._on_typing = on_typing
         self._rung = asyncio.Event()
         self._is_silenced = False
+        self._is_renaming = False
+        self.inbox = Inbox(self._counters)
         self.can_hear = True
         """Whether other connections' rings arrive here."""
 
@@ -128,7 +163,8 @@ class Doorbell:
         self._raise_if_closed()
 
     def ring(self) -> None:
-        """Wake the relay from within this process."""
+        """Make the relay read, from within this process."""
+        self.inbox.hear("")
         self._rung.set()
 
     async def wait(self, seconds: float) -> None:
@@ -159,30 +195,56 @@ class Doorbell:
     async def ring_on(self) -> int:
         """Say that this process sleeps, switch the bell on, and return a fence for `relay.pace`."""
         await self._run(_RING_ON, awake=False)
+        return await self._take_fence()
+
+    async def fence(self) -> int:
+        """See that the bell is on, and return a fence, without a word of this process."""
+        await self._run(_SEE_THAT_IT_RINGS)
+        return await self._take_fence()
+
+    async def _take_fence(self) -> int:
+        epoch = await self._connection.fetchrow(_EPOCH)
+        assert epoch is not None
+        if self._carries and self.can_hear and not epoch["has_older"] and not self._is_renaming:
+            self.inbox.open(epoch["epoch"])
+        else:
+            self.inbox.close()
         row = await self._connection.fetchrow(_FENCE)
         assert row is not None
         self._is_silenced = row["is_silent"]
         return int(row["fence"])
 
     async def is_on(self) -> bool:
-        """Whether the bell rings and this process is known to sleep.
+        """Whether the bell rings, rings are heard, and this process is known to sleep.
 
         Also where the bell is silent because the queue of notifications is full: then `wait` polls.
         """
-        if self.can_hear:
-            await self._connection.execute(_LISTEN_ANEW)
-        found = await self._connection.fetchrow(_CHECK, self._node_id, self._full)
+        if await self._listens_anew():
+            return False
+        found = await self._connection.fetchrow(_CHECK, self._node_id, self._full, self._carries)
         assert found is not None
         self._is_silenced = found["is_silent"]
-        return bool(found["is_asleep"] and found["is_silent"] == found["is_full"])
+        if found["has_older"]:
+            self.inbox.close()
+        may_open = self._carries and self.can_hear and not found["has_older"]
+        is_open = self.inbox.is_open or self._is_renaming or not may_open
+        return bool(found["is_asleep"] and found["is_right"] and is_open)
 
     @property
     def _is_rung_for(self) -> bool:
         return self.can_hear and not self._is_silenced
 
-    async def _run(self, script: str, *, awake: bool) -> None:
-        script = script.format(node_id=self._node_id, awake=awake, full=self._full)
-        await self._connection.execute(f"{script};{_LISTEN_ANEW}" if self.can_hear else script)
+    async def _run(self, script: str, *, awake: bool = False) -> None:
+        settings = {"awake": awake, "full": self._full, "carries": self._carries}
+        await self._connection.execute(script.format(node_id=self._node_id, **settings))
+        await self._listens_anew()
+
+    async def _listens_anew(self) -> bool:
+        """Listen to the channels' names of now; return whether these are others than before."""
+        if not self.can_hear or await self._connection.fetchrow(_LISTEN_ANEW) is None:
+            return False
+        self._is_renaming = False
+        return True
 
     def _raise_if_closed(self) -> None:
         if self._connection.is_closed():
@@ -193,6 +255,10 @@ class Doorbell:
             self._on_typing(payload)
         elif channel.startswith(RING_CHANNEL):
             self._counters.rings += 1
+            if payload == RENAMING:
+                self._is_renaming = True
+                self.inbox.close()
+            self.inbox.hear(payload)
             self._rung.set()
 
     def _hear_end(self, _connection: Any) -> None:

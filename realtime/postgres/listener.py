@@ -59,6 +59,7 @@ class Listener:
         on_typing: called with each payload of the typing channel.
         on_change: called with whether Postgres is heard, whenever that changes.
         counters: counts rings and outages.
+        carries: whether rings may carry events.
     """
 
     def __init__(
@@ -72,8 +73,10 @@ class Listener:
         on_change: Callable[[bool], None],
         counters: Counters | None = None,
         intervals: Intervals = DEFAULTS,
+        carries: bool = True,
     ) -> None:
         self._intervals = intervals
+        self._carries = carries
         self._counters = counters or Counters(time.monotonic)
         self._dsn = dsn
         self._node_id = node_id
@@ -130,7 +133,12 @@ class Listener:
             event_log = EventLog(connection, wire=self._wire)
             signer = await event_log.signer()
             doorbell = Doorbell(
-                connection, self._node_id, self._on_typing, self._counters, self._intervals
+                connection,
+                self._node_id,
+                self._on_typing,
+                self._counters,
+                self._intervals,
+                carries=self._carries,
             )
             await self._try_listening(doorbell)
             if signer.database == reader.lineage.database:

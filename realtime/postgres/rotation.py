@@ -13,7 +13,7 @@ from typing import Final
 import asyncpg
 
 from realtime.errors import CommandError
-from realtime.postgres.doorbell import ALIVE_SECONDS
+from realtime.postgres.doorbell import ALIVE_SECONDS, RENAMING
 from realtime.postgres.pool import DATABASE_ERRORS, HearingConnection, connect
 from realtime.postgres.reasons import why_unreachable
 
@@ -57,6 +57,8 @@ async def rotate_channels(dsn: str) -> None:
         RotateError: the database refused, or cannot be reached.
     """
     async with _connected(dsn) as connection:
+        # Committed before: who hears it delivers nothing ahead of a read before it has the names.
+        await connection.execute("SELECT relay.tell('ring', $1)", RENAMING)
         await connection.execute("SELECT relay.rotate_channels()")
 
 

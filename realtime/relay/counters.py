@@ -50,8 +50,11 @@ class Counters:
     __slots__ = (
         "_clock_offset",
         "_monotonic",
+        "bare",
         "batches",
+        "carried",
         "closes",
+        "confirmed",
         "deliveries",
         "events",
         "lag",
@@ -69,7 +72,7 @@ class Counters:
         self._monotonic = monotonic
         self._clock_offset = 0.0
         self.events = 0
-        """Events that were read from the log."""
+        """Events that were read from the log, or came ahead of that."""
         self.deliveries = 0
         """Events times the sockets that each was sent to."""
         self.latency = Histogram(LATENCY_BOUNDS)
@@ -78,11 +81,17 @@ class Counters:
         self.read_seconds = 0.0
         """Seconds that all reads of the log took."""
         self.batches = Histogram(BATCH_BOUNDS)
-        """Events of each read that found any. Each page of a large read counts."""
+        """Events that came together: by a read, of which each page counts, or by rings."""
         self.lag = 0.0
         """Age in seconds of the oldest event of the latest read; 0 if it found none."""
         self.rings = 0
         """Rings of the doorbell that were heard."""
+        self.bare = 0
+        """Rings that asked for a read: they carried no event, or one that had to wait."""
+        self.carried = 0
+        """Events that rings carried and that were delivered ahead of a read."""
+        self.confirmed = 0
+        """How many of those a read has found since."""
         self.silences = 0
         """How often this process silenced the doorbell."""
         self.losses = 0
@@ -95,7 +104,7 @@ class Counters:
         """Sockets that have ended, by close code."""
 
     def found(self, page: Page) -> None:
-        """Count what a read found."""
+        """Count what a read found, but for what was delivered ahead of it."""
         events = page.events
         self._clock_offset = page.clock_offset
         self.reads += 1
@@ -104,6 +113,12 @@ class Counters:
         if events:
             self.events += len(events)
             self.batches.observe(len(events))
+
+    def heard(self, events: Sequence[Event]) -> None:
+        """Count what rings carried and is delivered ahead of a read."""
+        self.events += len(events)
+        self.carried += len(events)
+        self.batches.observe(len(events))
 
     def delivered(self, events: Sequence[Event], sockets: int) -> None:
         """Count events that were sent to all sockets of their topic."""

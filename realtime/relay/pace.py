@@ -17,6 +17,7 @@ three rules:
                        └──────busy──────┘
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -26,8 +27,15 @@ from enum import Enum
 class PaceLimits:
     """When a process counts as busy or as quiet, and how long it waits between reads."""
 
-    busy_transactions: int = 2
-    """A read that finds this many says that rings come faster than they are answered."""
+    busy_transactions: int = 25
+    busy_seconds: float = 0.05
+    """Who finds this many within that time is busy: the bell is silenced. Not much earlier, for
+    rings carry events, which is cheaper for a process than to read them one by one. Not much later,
+    for they cost writers more than rows in the log."""
+    confirm_seconds: float = 1.0
+    """Not longer after an event was delivered ahead of a read, the log is read."""
+    fence_seconds: float = 0.5
+    """Not more often is a fence taken because a ring had another epoch."""
     quiet_reads: int = 8
     """After this many empty reads in a row the bell is switched on again."""
     min_pause: float = 0.002
@@ -59,6 +67,8 @@ class Action(Enum):
     """Say that this process is awake, silence the bell if all are, and tell `Pace.silenced`."""
     RING = "ring"
     """Say that this process goes to sleep, switch the bell on, take a fence: `Pace.fenced`."""
+    FENCE = "fence"
+    """See that the bell is on, and take a fence anew: `Pace.fenced_anew`."""
     CHECK = "check"
     """See that the bell is on and this process known to sleep: `Pace.checked`, else as `RING`."""
 
@@ -69,6 +79,29 @@ class Step:
 
     action: Action
     seconds: float = 0.0
+
+
+class Rate:
+    """Whether transactions come fast.
+
+    Args:
+        monotonic: seconds.
+        number, seconds: so many within this time are fast.
+    """
+
+    def __init__(self, monotonic: Callable[[], float], number: int, seconds: float) -> None:
+        self._monotonic = monotonic
+        self._number, self._seconds = number, seconds
+        self._began = float("-inf")
+        self._found = 0
+
+    def is_reached(self, found: int) -> bool:
+        """Count these, and say whether they make it fast."""
+        now = self._monotonic()
+        if now - self._began >= self._seconds:
+            self._began, self._found = now, 0
+        self._found += found
+        return self._found >= self._number
 
 
 class Pace:
@@ -86,6 +119,9 @@ class Pace:
         self._empty_reads = 0
         self._fence = 0
         self._pause = self._limits.min_pause
+        self._rate = Rate(monotonic, limits.busy_transactions, limits.busy_seconds)
+        self._fence_at = 0.0
+        self._confirm_at = math.inf
 
     def begin(self) -> Step:
         """The first step over a new listening connection: the bell's state is not known."""
@@ -97,10 +133,15 @@ class Pace:
         Args:
             fence: the transaction id that was taken after it.
         """
+        self.fenced_anew(fence)
+        self.checked()
+
+    def fenced_anew(self, fence: int) -> None:
+        """Note that `Action.FENCE` was done. The check of the bell is as due as it was."""
         self.state = PaceState.FENCED
         self._fence = fence
         self._pause = self._limits.min_pause
-        self.checked()
+        self._fence_at = self._monotonic() + self._limits.fence_seconds
 
     def silenced(self) -> None:
         """Note that `Action.SILENCE` was done."""
@@ -112,22 +153,39 @@ class Pace:
         """Note that `Action.CHECK` found the bell in order."""
         self._check_at = self._monotonic() + self._limits.safety_seconds
 
-    def after_read(self, found: int, xmin: int) -> Step:
+    def after_read(self, found: int, xmin: int, is_stale: bool = False) -> Step:
         """Decide what comes next.
 
         Args:
-            found: of how many transactions the read returned something.
+            found: of how many transactions the read returned something new.
             xmin: of its snapshot: every transaction with a lower id was over.
+            is_stale: whether a ring had another epoch than the one of the fence.
         """
+        self._confirm_at = math.inf
         if self.state is PaceState.FENCED and xmin > self._fence:
             self.state = PaceState.ASLEEP
+        is_busy = self._rate.is_reached(found)
         if self.state is PaceState.AWAKE:
             return self._while_awake(found)
-        if found >= self._limits.busy_transactions:
+        if found and is_busy:
             return Step(Action.SILENCE)
         if self._is_check_due():
             return Step(Action.CHECK)
+        if is_stale and self._monotonic() >= self._fence_at:
+            return Step(Action.FENCE)
         return self._while_fenced(found) if self.state is PaceState.FENCED else self._while_asleep()
+
+    def after_carried(self, found: int) -> Step | None:
+        """Decide what comes after events were delivered ahead of a read. None: a read, at once.
+
+        Args:
+            found: of how many transactions they were.
+        """
+        now = self._monotonic()
+        self._confirm_at = min(self._confirm_at, now + self._limits.confirm_seconds)
+        if self._rate.is_reached(found):
+            return Step(Action.SILENCE)
+        return None if now >= min(self._check_at, self._confirm_at) else self._while_asleep()
 
     def _while_awake(self, found: int) -> Step:
         self._empty_reads = 0 if found else self._empty_reads + 1
@@ -147,7 +205,8 @@ class Pace:
         return Step(Action.WAIT, pause)
 
     def _while_asleep(self) -> Step:
-        return Step(Action.WAIT, max(0.0, self._check_at - self._monotonic()))
+        due_at = min(self._check_at, self._confirm_at)
+        return Step(Action.WAIT, max(0.0, due_at - self._monotonic()))
 
     def _is_check_due(self) -> bool:
         return self._monotonic() >= self._check_at

@@ -20,9 +20,14 @@ class Position:
 
     def text(self, topic: str) -> str | None:
         """The cursor's text for one topic; None where there is none (see `Signer.write`)."""
+        return self.signer.sign(self._body or "", topic) if self.has_text else None
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there is a text at all."""
         if self._body == "":
             self._body = self.signer.body(self.cursor)
-        return None if self._body is None else self.signer.sign(self._body, topic)
+        return self._body is not None
 
     def naming(self, newest: Anchor | None) -> "Position":
         """The same claim, by one who has seen that row too."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import NamedTuple, Protocol
 
+from realtime.relay.carried import Ahead, Inbox
 from realtime.relay.counters import Counters
 from realtime.relay.cursor import Anchor, Cursor, Snapshot, newer
 from realtime.relay.events import Event, Page, RowKey
@@ -76,11 +77,21 @@ class Bell(Protocol):
         after that."""
         ...
 
+    async def fence(self) -> int:
+        """See that the bell is on, and return a transaction id taken after that."""
+        ...
+
     async def is_on(self) -> bool:
         """Whether the bell rings and this process is known to sleep."""
         ...
 
+    @property
+    def inbox(self) -> Inbox:
+        """What was heard since the last read was sent."""
+        ...
 
+
+_NOTHING_SEEN = Snapshot(0, frozenset())
 PORTION_ROWS = 1000
 """How many events one portion has at most."""
 
@@ -132,6 +143,8 @@ class Reader:
         self._pace = Pace(monotonic, limits)
         self.lineage = lineage
         self._broken: list[_Delivered] = []
+        self._ahead = Ahead()
+        self._inbox = Inbox(self._counters)
         self._moved_at = monotonic()
 
     @property
@@ -143,6 +156,8 @@ class Reader:
         """Go on from another position. What lies between is missed, and every socket is told."""
         self.lineage.start_over(position)
         self._broken = []
+        self._ahead = Ahead()
+        self._inbox.close()
         self._refusals.forget_all()
         self._hub.lose_track(position, reason)
 
@@ -159,11 +174,45 @@ class Reader:
     async def run(self, log: LogSource, bell: Bell) -> None:
         """Relay until the connection is lost. Safe to cancel and to call again with another."""
         self._pace = Pace(self._monotonic, self._limits)
+        self._inbox = bell.inbox
         step = self._pace.begin()
         while True:
             await self._take(step, bell)
-            found = await self._catch_up_or_start_over(log)
-            step = self._pace.after_read(found.transactions, found.xmin)
+            step = await self._deliver_ahead() or await self._read(log)
+
+    async def _read(self, log: LogSource) -> Step:
+        found = await self._catch_up_or_start_over(log)
+        return self._pace.after_read(found.transactions, found.xmin, self._inbox.is_stale)
+
+    async def _deliver_ahead(self) -> Step | None:
+        """Deliver what rings carried, without a read. None: a read is due.
+
+        Only while it sleeps: then all is read that did not ring, or rang before the last read was
+        sent. docs/design.md ("The event in the ring") has the rules.
+        """
+        if self._pace.state is not PaceState.ASLEEP or self._hub.backlog:
+            return None
+        heard = self._inbox.take()
+        if not heard:
+            return None
+        position = self.position
+        events = tuple(
+            event
+            for event in heard
+            if not position.cursor.covers(event.xid) and event not in self._ahead
+        )
+        if events:
+            newest = max(event.anchor for event in events)
+            position = position.naming(newest)
+            if not position.has_text:
+                return None  # clients could not be told where they are
+            self.lineage.saw(newest)
+            self._counters.heard(events)
+            page = Page(_NOTHING_SEEN, (), events, is_last=False)
+            await self._hub.deliver(page, position)
+            self._ahead.add(events)
+        step = self._pace.after_carried(len({event.xid for event in events}))
+        return None if self._inbox.is_bare else step
 
     async def _take(self, step: Step, bell: Bell) -> None:
         match step.action:
@@ -175,6 +224,8 @@ class Reader:
                 await bell.silence()
                 self._counters.silences += 1
                 self._pace.silenced()
+            case Action.FENCE:
+                self._pace.fenced_anew(await bell.fence())
             case Action.CHECK if await bell.is_on():
                 self._pace.checked()
             case _:
@@ -206,15 +257,22 @@ class Reader:
         earlier = tuple(self._broken)
         found = Found(0, 0)
         newest: Anchor | None = None
+        due = self._ahead.rows()
+        self._inbox.read_is_sent()
         async with aclosing(log.read(self.position.cursor, self.lineage.newest)) as pages:
             async for page in pages:
                 self._moved_at = self._monotonic()
-                self._counters.found(page)
                 newest = newer(newest, page.newest)
+                due -= {event.anchor for event in page.events}
+                if due and page.is_last:
+                    raise Unrecoverable(GapReason.FOREIGN)  # what a ring carried was never there
                 self.lineage.saw(newest)
-                found = Found(found.transactions + len(page.xids), page.snapshot.xmin)
+                fresh = self._ahead.without(page)
+                self._counters.confirmed += len(page.events) - len(fresh.events)
+                self._counters.found(fresh)
+                found = Found(found.transactions + len(fresh.xids), page.snapshot.xmin)
                 self._refusals.forget(page.grants)
-                fresh = _without_repeats(page, earlier)
+                fresh = _without_repeats(fresh, earlier)
                 if page.is_last:
                     await self._finish_read(
                         fresh, self.position.cursor.after(page.snapshot, newest)
@@ -229,6 +287,7 @@ class Reader:
     async def _finish_read(self, page: Page, cursor: Cursor) -> None:
         await self._deliver(page, cursor)
         self._broken = []
+        self._ahead = Ahead()  # all of it was found, and the cursor has moved past it
 
     async def _deliver(self, page: Page, cursor: Cursor) -> None:
         await self._hub.deliver(page, Position(cursor, self.lineage.signer))

@@ -180,6 +180,7 @@ def make_listener(
         on_change=partial(_on_connection, relaying.presence),
         counters=relaying.counters,
         intervals=intervals,
+        carries=settings.carry_events,
     )
 
 

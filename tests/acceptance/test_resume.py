@@ -12,7 +12,7 @@ from realtime.relay.protocol import bot_topic
 from tests.clients import Message, Socket
 from tests.platform import Platform
 from tests.serving import RunningServer, StartServer, World
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, eventually
 
 
 def newest_cursor(socket: Socket) -> str:
@@ -26,7 +26,19 @@ def contents(socket: Socket) -> list[str]:
 
 
 async def leave(socket: Socket) -> str:
-    """Disconnect; returns the cursor to come back with."""
+    """Disconnect; returns the cursor to come back with.
+
+    First, a read has confirmed what came ahead of it: until then, it would come once more.
+    """
+
+    async def is_confirmed() -> bool:
+        await socket.send({"type": "ping"})
+        await socket.next("pong", len(socket.of_type("pong")) + 1)
+        _, seen = parse_cursor(newest_cursor(socket))
+        return seen.anchor is None or seen.covers(seen.anchor.xid)
+
+    if not socket.is_closed:
+        await eventually(is_confirmed)
     cursor = newest_cursor(socket)
     socket.close()
     await socket.closed()

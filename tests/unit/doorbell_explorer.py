@@ -11,7 +11,15 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tests.unit.doorbell_model import moves, relay_moves
-from tests.unit.doorbell_state import AWAKE, Rules, State, Writer, beginning, renumbered
+from tests.unit.doorbell_state import (
+    AWAKE,
+    Rules,
+    State,
+    Writer,
+    beginning,
+    renumbered,
+    without_what_is_over,
+)
 
 LONGEST = 100
 """Steps that relays may take to come to sleep."""
@@ -23,36 +31,37 @@ class Explored(NamedTuple):
     states: int
     late: int
     trace: list[str]
-    """How a wake-up was lost; nothing: none was."""
+    """How a wake-up was lost, or an event came too early; nothing: neither was so."""
 
 
 def explore(rules: Rules, check: Callable[[State], None] = lambda _: None) -> Explored:
     """Go through every state, the nearest first. Who is who makes no difference."""
     first = beginning(rules)
     parents: dict[State, tuple[State, str]] = {}
-    seen = {_anonymous(first)}
+    seen = {_anonymous(rules, first)}
     todo, late = deque([first]), 0
     while todo:
         state = todo.popleft()
         check(state)
         for said, after in moves(rules, state):
-            after = renumbered(after)
-            key = _anonymous(after)
+            after = renumbered(without_what_is_over(rules, after))
+            key = _anonymous(rules, after)
             if key in seen:
                 continue
             seen.add(key)
             parents[after] = state, said
             todo.append(after)
             missing = [relay for relay in after.relays if relay.sleeps and relay.unread]
-            if not all(relay.is_excused for relay in missing):
+            if after.has_leaked or not all(relay.is_excused for relay in missing):
                 return Explored(len(seen), late, _trace(parents, after))
             late += bool(missing)
     return Explored(len(seen), late, [])
 
 
-def _anonymous(state: State) -> State:
-    relays, writers = tuple(sorted(state.relays)), tuple(sorted(state.writers))
-    return State(state.is_silent, state.completed, relays, writers)
+def _anonymous(rules: Rules, state: State) -> State:
+    if rules.kinds:
+        return state  # each has a part of its own
+    return state._replace(relays=tuple(sorted(state.relays)), writers=tuple(sorted(state.writers)))
 
 
 def _trace(parents: dict[State, tuple[State, str]], state: State) -> list[str]:
@@ -107,7 +116,7 @@ class Settling:
             if not relay.sleeps or relay.lingering.todo:
                 steps = relay_moves(self._rules, state, number)
                 state = next((after for _, after in steps), state)
-        return renumbered(state)
+        return renumbered(without_what_is_over(self._rules, state))
 
 
 class Mending(Settling):

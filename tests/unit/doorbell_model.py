@@ -11,6 +11,13 @@ Anybody may stop between any two steps for as long as it likes.
 - A read finds all that was committed and not read: that cursors achieve this is shown elsewhere.
 - A relay may lose its connection at any step, by a crash or otherwise, and listens anew.
 
+Where rings carry events, a relay that sleeps delivers them when it wakes, without a read. It must
+not where something that has to come first was committed and is not read: a change of access that
+was committed before the event, whatever its writer had seen when it rang, or what it wrote itself.
+A read is two steps, for rings may be heard before its answer is looked at. Only a relay that may go
+to sleep before it sends another read keeps what it hears; of what it keeps, only whether it may be
+delivered makes a difference.
+
 What no one can tell apart is one step or one state: the lock is taken together with what follows,
 `silenced` and `fenced` forget what was before, a pause is a read that comes late, and a ring is
 noted only by who waits, for all others read before they do. A wait may end without a ring.
@@ -22,10 +29,18 @@ from collections.abc import Iterator
 
 from realtime.relay.pace import Action, PaceState, Step
 from tests.unit.doorbell_state import (
+    ACCESS,
     ASLEEP,
     AWAKE,
+    EVENTS,
     EXPIRED,
+    LEAKS,
+    MAX_UNREAD,
     NOT_YET,
+    NOTHING,
+    OTHERS_RING,
+    PLAIN,
+    QUIET,
     RINGS,
     SILENT,
     Backend,
@@ -35,9 +50,11 @@ from tests.unit.doorbell_state import (
     Script,
     State,
     Writer,
+    after_carried,
     after_fence,
     after_read,
     after_silence,
+    keeps,
     remember,
 )
 
@@ -54,6 +71,7 @@ def _script(rules: Rules, step: Step) -> Script:
         Action.SILENCE: rules.silence,
         Action.RING: rules.ring_on,
         Action.CHECK: ("check",),
+        Action.FENCE: rules.fence,
     }
     return (*scripts[step.action], "read")
 
@@ -69,33 +87,73 @@ def writer_moves(rules: Rules, state: State, number: int) -> Moves:
         taken = writer._replace(snapshot=SILENT if state.is_silent else RINGS)
         yield "begins at repeatable read", state.with_writer(number, taken)
     if not writer.xid and (writer.found != NOT_YET or not rules.looks_before_writing):
-        yield "writes", state.with_writer(number, writer._replace(xid=state.next_xid))
+        kind = rules.kinds[number] if rules.kinds else PLAIN
+        if kind == QUIET and rules.quiet_advances_first and writer.kind != kind:
+            early = state.with_writer(number, writer._replace(kind=kind))
+            yield "will write quietly", early._replace(epoch=state.epoch + 1)
+        else:
+            wrote = writer._replace(xid=state.next_xid, kind=kind)
+            said = ("writes", "writes about access", "writes quietly")[kind]
+            yield said, state.with_writer(number, wrote)
     if begins if rules.looks_before_writing else writer.xid:
-        found = max(writer.found, _look_at_bell(rules, state, writer))
-        if found != writer.found:
-            said = "a silent bell" if found == SILENT else "that it has to ring"
-            yield f"finds {said}", state.with_writer(number, writer._replace(found=found))
+        looked, epoch = _look_at_bell(rules, state, writer)
+        if looked != writer:
+            said = "a silent bell" if looked.found == SILENT else "that it has to ring"
+            yield f"finds {said}", state._replace(epoch=epoch).with_writer(number, looked)
     if writer.xid:
         ended = state.over(writer.xid).with_writer(number, Writer())
-        yield "rolls back", ended
+        if rules.rolls_back:
+            yield "rolls back", ended
         if writer.found != NOT_YET:
-            told = tuple(_hear(rules, relay, writer.found == RINGS) for relay in state.relays)
-            yield "commits", ended._replace(relays=told)
+            relays = tuple(
+                _hear(rules, relay, writer, other) for other, relay in enumerate(state.relays)
+            )
+            yield "commits", ended._replace(relays=relays)
 
 
-def _look_at_bell(rules: Rules, state: State, writer: Writer) -> int:
-    if rules.is_quiet:
-        return SILENT
-    if writer.snapshot != NOT_YET:
-        return writer.snapshot
-    return SILENT if state.is_silent else RINGS
+def _look_at_bell(rules: Rules, state: State, writer: Writer) -> tuple[Writer, int]:
+    """What the writer knows then, and the epoch. It looks again if it writes again."""
+    found, epoch = RINGS, state.epoch
+    if (
+        writer.kind == QUIET
+        and writer.found == NOT_YET
+        and rules.quiet_advances
+        and not rules.quiet_advances_first
+    ):
+        epoch += 1
+    if rules.is_quiet or writer.kind == QUIET:
+        found = SILENT
+    elif writer.snapshot != NOT_YET:
+        found = writer.snapshot
+    elif state.is_silent and not (writer.kind == ACCESS and rules.access_rings_in_silence):
+        found = SILENT
+    if found <= writer.found:
+        return writer, state.epoch
+    looked = writer._replace(found=found, has_hidden=rules.carries and writer.found == SILENT)
+    if rules.carries and writer.kind == PLAIN and found == RINGS:
+        saw = tuple(relay.unread > 0 for relay in state.relays)
+        looked = looked._replace(epoch=epoch, saw=saw)
+    return looked, epoch
 
 
-def _hear(rules: Rules, relay: Relay, rings: bool) -> Relay:
-    unread = min(relay.unread + 1, rules.limits.busy_transactions)
-    hears = rings and relay.backend.todo[:1] == ("wait",)
-    excused = relay.is_excused or rules.is_quiet
-    return relay._replace(unread=unread, is_rung=relay.is_rung or hears, is_excused=excused)
+def _hear(rules: Rules, relay: Relay, writer: Writer, number: int) -> Relay:
+    """What a commit comes to for a relay."""
+    rings = writer.found == RINGS
+    hears = rings and (relay.backend.todo[:1] == ("wait",) or keeps(rules, relay, number))
+    if hears and keeps(rules, relay, number) and writer.epoch and not relay.is_bare:
+        if relay.epoch == writer.epoch or not rules.heeds_epoch:
+            leaks = relay.is_behind or writer.saw[number] or writer.has_hidden
+            return relay._replace(heard=max(relay.heard, LEAKS if leaks else EVENTS), is_rung=True)
+        relay = relay._replace(is_stale=True)
+    is_quiet = rules.is_quiet or writer.kind == QUIET
+    counts = rules.carries and (bool(writer.epoch) or rules.heeds_bare)
+    return relay._replace(
+        unread=min(relay.unread + 1, MAX_UNREAD),
+        is_rung=relay.is_rung or hears,
+        is_bare=relay.is_bare or (hears and counts),
+        is_behind=relay.is_behind or (rules.carries and writer.kind == ACCESS),
+        is_excused=relay.is_excused or is_quiet,
+    )
 
 
 # Relays.
@@ -115,12 +173,18 @@ def relay_moves(rules: Rules, state: State, number: int) -> Moves:
         return
     match relay.backend.todo[0]:
         case "wait":
-            yield _wait(state, number)
+            yield _wait(rules, state, number)
         case "forget":
             left = Backend(relay.backend.todo[1:])
             yield "forgets", state.with_relay(number, relay._replace(backend=left))
+        case "read" if rules.carries and number < rules.carriers:
+            yield _send_read(rules, state, number)
         case "read":
-            yield from _read(rules, state, number)
+            xmin = state.snapshot.xmax if rules.reads_xmax_for_xmin else state.snapshot.xmin
+            sent = relay._replace(unread=0, found=relay.unread, xmin=xmin, is_behind=False)
+            yield from _answer(rules, state.with_relay(number, sent), number)
+        case "answer":
+            yield from _answer(rules, state, number)
         case "check":
             yield from _check(rules, state, number)
         case _:
@@ -129,25 +193,71 @@ def relay_moves(rules: Rules, state: State, number: int) -> Moves:
                 yield said, now.with_relay(number, _tell_pace(rules, done))
 
 
-def _wait(state: State, number: int) -> tuple[str, State]:
+def _wait(rules: Rules, state: State, number: int) -> tuple[str, State]:
     """Rung, or for too long, or because somebody rang for something else."""
     relay = state.relays[number]
+    may_deliver = relay.mood.state == PaceState.ASLEEP.value or not rules.heeds_fence
     woken = relay._replace(backend=Backend(relay.backend.todo[1:]), is_rung=False)
+    if relay.heard and may_deliver:
+        return _deliver(rules, state, number, woken)
+    if relay.heard:
+        woken = _let_go(woken)
     why = "because it is rung" if relay.is_rung else "by itself"
     return f"wakes {why}", state.with_relay(number, woken)
 
 
-def _read(rules: Rules, state: State, number: int) -> Moves:
-    relay, snapshot = state.relays[number], state.snapshot
-    xmin = snapshot.xmax if rules.reads_xmax_for_xmin else snapshot.xmin
+def _deliver(rules: Rules, state: State, number: int, woken: Relay) -> tuple[str, State]:
+    step = after_carried(rules.pace, rules.limits, woken.mood)
+    leaks, woken = woken.heard == LEAKS, woken._replace(heard=NOTHING)
+    said = "delivers what it heard"
+    if not woken.is_bare and step is not None:
+        said += f", will {step.action.value}"
+        mood = Mood() if step.action is Action.SILENCE else woken.mood
+        woken = woken._replace(backend=Backend(_script(rules, step)), mood=mood)
+    state = state.with_relay(number, woken)
+    return said, state._replace(has_leaked=state.has_leaked or leaks)
+
+
+def _let_go(relay: Relay) -> Relay:
+    """What was heard and not delivered is left for a read."""
+    unread = min(relay.unread + 1, MAX_UNREAD)
+    return relay._replace(heard=NOTHING, unread=unread, is_bare=True)
+
+
+def _send_read(rules: Rules, state: State, number: int) -> tuple[str, State]:
+    relay = state.relays[number]
+    if relay.heard:
+        relay = _let_go(relay)
+    sent = relay._replace(
+        backend=Backend(("answer",)),
+        unread=0,
+        found=relay.unread,
+        xmin=state.snapshot.xmin,
+        is_behind=False,
+        is_bare=False,
+    )
+    state = state.with_relay(number, sent)
+    for other, writer in enumerate(state.writers):
+        if writer.saw and writer.saw[number]:
+            saw = (*writer.saw[:number], False, *writer.saw[number + 1 :])
+            state = state.with_writer(other, writer._replace(saw=saw))
+    return f"sends a read that finds {relay.unread}", state
+
+
+def _answer(rules: Rules, state: State, number: int) -> Moves:
+    relay = state.relays[number]
     for is_due in (False, True):
         if is_due and not rules.is_safe and relay.mood.state != PaceState.AWAKE.value:
             continue  # it would mend what we look for
-        mood, step = after_read(rules.pace, rules.limits, relay.mood, relay.unread, xmin, is_due)
-        said = f"reads {relay.unread}, is {mood.state}, will {step.action.value}"
-        if step.action in (Action.SILENCE, Action.RING):
+        mood, step = after_read(
+            rules.pace, rules.limits, relay.mood, relay.found, relay.xmin, is_due, relay.is_stale
+        )
+        said = f"reads {relay.found}, is {mood.state}, will {step.action.value}"
+        if step.action in (Action.SILENCE, Action.RING, Action.FENCE):
             mood = Mood()
-        now = relay._replace(backend=Backend(_script(rules, step)), mood=mood, unread=0)
+        now = relay._replace(backend=Backend(_script(rules, step)), mood=mood, found=0, xmin=0)
+        if rules.forgets_bare_late:
+            now = now._replace(is_bare=False)
         yield said, state.with_relay(number, now)
 
 
@@ -197,6 +307,11 @@ def _statement(
             after = after._replace(all_awake=all_awake)
         case "suppose":
             after = after._replace(all_awake=True)
+        case "advance":
+            state = state._replace(epoch=state.epoch + after.all_awake)
+        case "read epoch" if backend is relay.backend:
+            read = relay._replace(epoch=state.epoch, is_stale=False)
+            state = state.with_relay(number, read)
         case "ring" | "silence" if rules.bell_is_a_row:
             if said == "ring" or after.all_awake:
                 after = after._replace(bell=RINGS if said == "ring" else SILENT)
@@ -220,6 +335,8 @@ def _commit(state: State, number: int, backend: Backend) -> State:
     relay = state.relays[number]
     mends = backend.mark == 0 and not relay.lingering.todo
     row, excused = AWAKE if backend.mark else ASLEEP, relay.is_excused and not mends
+    if backend.mark == NOT_YET:  # it said nothing of itself
+        row, excused = relay.row, relay.is_excused
     if backend.bell != NOT_YET:
         state = state._replace(is_silent=backend.bell == SILENT)
     now = relay._replace(row=row, is_excused=excused)
@@ -233,7 +350,10 @@ def mishaps(rules: Rules, state: State, number: int) -> Moves:
     """Lost connections (or crashes), rows that expire, and beats that renew them."""
     relay = state.relays[number]
     if relay.is_up and rules.may_crash:
-        down = relay._replace(backend=Backend(), mood=Mood(), is_rung=False, fence=0)
+        kept = _let_go(relay) if relay.heard else relay
+        down = kept._replace(
+            backend=Backend(), mood=Mood(), is_rung=False, fence=0, epoch=0, is_bare=False
+        )._replace(is_stale=False, unread=max(kept.unread, kept.found), found=0, xmin=0)
         yield "loses its connection", state.over(relay.backend.xid).with_relay(number, down)
         if rules.backends_linger and "commit" in relay.backend.todo and not relay.lingering.todo:
             end = relay.backend.todo.index("commit") + 1
@@ -249,6 +369,18 @@ def mishaps(rules: Rules, state: State, number: int) -> Moves:
         yield "has its row removed", state.with_relay(number, relay._replace(row=AWAKE))
 
 
+def others(rules: Rules, state: State, number: int) -> Moves:
+    """What a process does that counts this one as dead, in the place of a lost backend."""
+    relay = state.relays[number]
+    if relay.lingering.todo:
+        if rules.others_die:
+            yield "sees it die", state.with_relay(number, relay._replace(lingering=Backend()))
+        return
+    said, script = ("ring", OTHERS_RING) if state.is_silent else ("silence", rules.others)
+    begun = relay._replace(lingering=Backend(script), is_excused=True)
+    yield f"is counted as dead by one that will {said}", state.with_relay(number, begun)
+
+
 def moves(rules: Rules, state: State) -> Moves:
     """All that may happen next, and what is said of it."""
     for number in range(len(state.writers)):
@@ -258,4 +390,6 @@ def moves(rules: Rules, state: State) -> Moves:
         for said, after in relay_moves(rules, state, number):
             yield f"relay {number}: {said}", after
         for said, after in mishaps(rules, state, number):
+            yield f"relay {number} {said}", after
+        for said, after in others(rules, state, number) if rules.others else ():
             yield f"relay {number} {said}", after

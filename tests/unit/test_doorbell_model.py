@@ -12,6 +12,10 @@ What is held in every state that can be reached, of every relay that sleeps with
 And of every state in which no transaction is open: left to themselves, all relays come to sleep,
 with all that was committed read. So nobody stays behind a fence, awake, or before the lock.
 
+Where rings carry events, one is never delivered before something that it must come after: a change
+of access that was committed before it, what its writer had seen, or what its transaction had
+written.
+
 The rules are then broken one by one, and each time a way to lose a wake-up is found.
 """
 
@@ -23,7 +27,18 @@ import pytest
 
 from realtime.relay.pace import Action, Pace, PaceLimits, PaceState, Step
 from tests.unit.doorbell_explorer import Mending, Settling, assert_nothing_lost, explore
-from tests.unit.doorbell_state import RING_ON, SILENCE, Rules
+from tests.unit.doorbell_state import (
+    ACCESS,
+    NEVER_BUSY,
+    OTHERS,
+    PLAIN,
+    QUIET,
+    RING_ON,
+    RING_ON_AND_CARRY,
+    SILENCE,
+    SILENCE_AND_SAY,
+    Rules,
+)
 
 SOON_BUSY = PaceLimits(quiet_reads=1, busy_transactions=1)
 """One writer keeps relays busy, so that they need not be two."""
@@ -92,6 +107,44 @@ def test_the_order_under_the_lock() -> None:
     assert_nothing_lost(rules, Settling(rules), floor=4_000)
 
 
+# Rings that carry their event.
+
+_CARRYING = Rules(
+    limits=NEVER_BUSY,
+    carries=True,
+    silence=SILENCE_AND_SAY,
+    ring_on=RING_ON_AND_CARRY,
+    begins_asleep=True,
+    may_crash=False,
+    rolls_back=False,
+)
+
+
+@pytest.mark.parametrize(
+    ("other", "floor"),
+    [(PLAIN, 2_500), (ACCESS, 4_000), (QUIET, 12_000)],
+    ids=["writes", "changes access", "writes quietly"],
+)
+def test_nothing_is_delivered_too_early(other: int, floor: int) -> None:
+    """Beside a writer whose rings carry: 2,900, 4,400 and 14,000 states."""
+    assert_nothing_lost(replace(_CARRYING, kinds=(PLAIN, other)), lambda _: None, floor)
+
+
+_BESIDE_OTHERS = replace(_CARRYING, kinds=(PLAIN,), writers=1, others=OTHERS)
+
+
+@pytest.mark.parametrize("other", [PLAIN, ACCESS], ids=["writes", "changes access"])
+def test_nothing_is_delivered_too_early_by_who_is_counted_as_dead(other: int) -> None:
+    """Others silence the bell and switch it on, and it does not know."""
+    assert_nothing_lost(replace(_BESIDE_OTHERS, kinds=(PLAIN, other)), lambda _: None, 1_000)
+
+
+def test_nothing_is_delivered_too_early_after_a_crash() -> None:
+    """3,000 states."""
+    rules = replace(_CARRYING, kinds=(PLAIN,), writers=1, begins_asleep=False, may_crash=True)
+    assert_nothing_lost(replace(rules, limits=SOON_BUSY), lambda _: None, 1_000)
+
+
 # Broken on purpose.
 
 
@@ -106,8 +159,8 @@ class SleepsWithoutFence(Pace):
 class SleepsAfterOneRead(Pace):
     """Does not care who is still below the fence."""
 
-    def after_read(self, found: int, xmin: int) -> Step:
-        return super().after_read(found, self._fence + 1)
+    def after_read(self, found: int, xmin: int, is_stale: bool = False) -> Step:
+        return super().after_read(found, self._fence + 1, is_stale)
 
 
 class TrustsTheBell(Pace):
@@ -120,8 +173,8 @@ class TrustsTheBell(Pace):
 class NeverSleeps(Pace):
     """Waits for one more transaction than there was."""
 
-    def after_read(self, found: int, xmin: int) -> Step:
-        return super().after_read(found, xmin - 1)
+    def after_read(self, found: int, xmin: int, is_stale: bool = False) -> Step:
+        return super().after_read(found, xmin - 1, is_stale)
 
 
 _TWO = Rules(limits=SOON_BUSY, relays=2, writers=1, begins_asleep=True, may_crash=False)
@@ -156,6 +209,49 @@ _TOGETHER = {
         _TWO, ring_on=("lock", "mark awake", "ring", "commit", "take fence", "fenced")
     ),
 }
+
+
+_WITH_ACCESS = replace(_CARRYING, kinds=(PLAIN, ACCESS))
+_WITH_QUIET = replace(_CARRYING, kinds=(PLAIN, QUIET))
+_TOO_EARLY = {
+    "a quiet writer does not advance the epoch": replace(_WITH_QUIET, quiet_advances=False),
+    "a quiet writer advances the epoch before it writes": replace(
+        _WITH_QUIET, quiet_advances_first=True
+    ),
+    "another epoch does not matter": replace(_WITH_QUIET, heeds_epoch=False),
+    "the epoch is read after the fence": replace(
+        _WITH_QUIET, fence=("lock", "ring", "commit", "take fence", "read epoch", "fenced")
+    ),
+    "the epoch is read when the lock is given back": replace(
+        _BESIDE_OTHERS, fence=("lock", "ring", "commit", "read epoch", "take fence", "fenced")
+    ),
+    "bare rings do not matter": replace(_WITH_ACCESS, heeds_bare=False),
+    "bare rings are forgotten when the answer comes": replace(_WITH_ACCESS, forgets_bare_late=True),
+    "the fence does not matter": replace(
+        _CARRYING, kinds=(PLAIN, PLAIN), heeds_fence=False, limits=SOON_BUSY
+    ),
+    "who silences does not advance the epoch": replace(
+        _BESIDE_OTHERS, others=("lock", "suppose", "silence", "commit")
+    ),
+    "who silences advances the epoch after it": replace(
+        _BESIDE_OTHERS,
+        others=("lock", "suppose", "silence", "suppose", "advance", "commit"),
+        others_die=True,
+    ),
+    "the new fence takes no lock": replace(
+        _BESIDE_OTHERS, fence=("ring", "read epoch", "take fence", "fenced")
+    ),
+    "a change of access rings only while the bell does": replace(
+        _BESIDE_OTHERS, kinds=(PLAIN, ACCESS), writers=2, access_rings_in_silence=False
+    ),
+}
+
+
+@pytest.mark.parametrize("what", _TOO_EARLY)
+def test_broken_for_events_in_rings(what: str) -> None:
+    """An event is delivered before something that it must come after."""
+    explored = explore(_TOO_EARLY[what])
+    assert explored.trace, f"nothing came too early in {explored.states} states, though {what}"
 
 
 @pytest.mark.parametrize("what", _ALONE)

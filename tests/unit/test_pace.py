@@ -5,8 +5,6 @@ That the rules lose nothing is shown by `test_doorbell_model`.
 
 from __future__ import annotations
 
-from dataclasses import astuple
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +17,8 @@ from realtime.relay.pace import (
 )
 
 FENCE = 100
-BUSY_TRANSACTIONS, QUIET_READS, MIN_PAUSE, SAFETY_SECONDS = astuple(DEFAULT_LIMITS)
+BUSY_TRANSACTIONS, QUIET_READS = DEFAULT_LIMITS.busy_transactions, DEFAULT_LIMITS.quiet_reads
+MIN_PAUSE, SAFETY_SECONDS = DEFAULT_LIMITS.min_pause, DEFAULT_LIMITS.safety_seconds
 
 
 class Paced:
@@ -110,6 +109,41 @@ def test_a_check_that_finds_the_bell_silent_needs_a_fence() -> None:
     assert paced.state() is PaceState.ASLEEP
 
 
+def test_a_ring_of_another_epoch_needs_a_fence() -> None:
+    """At a bounded rate, and without putting the check of the bell off."""
+    paced = asleep()
+    paced.now += DEFAULT_LIMITS.fence_seconds
+    assert paced.pace.after_read(1, FENCE + 1, is_stale=True) == Step(Action.FENCE)
+    paced.pace.fenced_anew(FENCE + 7)
+    assert paced.state() is PaceState.FENCED
+    assert paced.pace.after_read(1, FENCE + 8, is_stale=True).action is Action.WAIT
+    paced.now += SAFETY_SECONDS - DEFAULT_LIMITS.fence_seconds
+    assert paced.pace.after_read(1, FENCE + 8, is_stale=True) == Step(Action.CHECK)
+
+
+def test_what_was_delivered_ahead_is_confirmed_a_second_after_the_first() -> None:
+    """Not after the latest, or a steady trickle would never be."""
+    paced, seconds = asleep(), DEFAULT_LIMITS.confirm_seconds
+    assert paced.pace.after_carried(1) == Step(Action.WAIT, seconds)
+    paced.now += seconds / 2
+    assert paced.pace.after_carried(1) == Step(Action.WAIT, seconds / 2)
+    paced.now += seconds / 2
+    assert paced.pace.after_carried(1) is None
+    assert paced.reads(0, FENCE + 1) == Step(Action.WAIT, SAFETY_SECONDS - seconds)
+
+
+def test_events_that_come_fast_wake_however_they_come() -> None:
+    """By a read, or by rings; slower ones do not, however many."""
+    paced = asleep()
+    for _ in range(10 * BUSY_TRANSACTIONS):
+        paced.now += DEFAULT_LIMITS.busy_seconds / (BUSY_TRANSACTIONS - 2)
+        step = paced.pace.after_carried(1)
+        assert step is None or step.action is Action.WAIT
+    paced.now += DEFAULT_LIMITS.busy_seconds
+    assert paced.reads(BUSY_TRANSACTIONS // 2, FENCE + 1).action is not Action.SILENCE
+    assert paced.pace.after_carried(BUSY_TRANSACTIONS) == Step(Action.SILENCE)
+
+
 # Awake.
 
 
@@ -193,7 +227,7 @@ def test_behind_a_long_transaction_pauses_grow() -> None:
 
 # Whatever happens.
 
-READS = st.tuples(st.integers(0, 3), st.integers(-5, 5), st.floats(0, 3))
+READS = st.tuples(st.integers(0, 30), st.integers(-5, 5), st.floats(0, 3))
 
 
 @given(st.lists(READS, max_size=60))

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from realtime.relay.carried import Inbox
+from realtime.relay.counters import Counters
 from realtime.relay.cursor import Anchor, Cursor, Signer, Snapshot, parse_cursor
 from realtime.relay.errors import Refused
 from realtime.relay.events import Event, Page, RowKey
@@ -167,6 +170,7 @@ class Bell:
         self.waits = waits
         self.is_ok = is_ok
         self.told: list[str] = []
+        self.inbox = Inbox(Counters(lambda: 0.0))
 
     async def wait(self, seconds: float) -> None:
         if not self.waits:
@@ -182,6 +186,10 @@ class Bell:
 
     async def ring_on(self) -> int:
         self.told.append("ring on")
+        return 8
+
+    async def fence(self) -> int:
+        self.told.append("fence")
         return 8
 
     async def is_on(self) -> bool:
@@ -210,7 +218,8 @@ class Lull(Pages):
 def test_polls_while_busy() -> None:
     """It silences the bell, reads on in short pauses, and switches it on before it sleeps."""
     bell = Bell()
-    relay = make_relay(make_hub(), at(5))
+    limits = PaceLimits(busy_transactions=2)
+    relay = make_relay(make_hub(), at(5), limits=limits)
     assert relay.state is PaceState.ASLEEP
     with pytest.raises(ConnectionResetError):
         run(relay.run(Lull(), bell))
@@ -242,6 +251,158 @@ def ends_after(times: int, act: Callable[[], Awaitable[bool]]) -> Callable[[], A
         return await act()
 
     return act_or_end
+
+
+# Delivered ahead of a read.
+
+SLEEPY = PaceLimits(confirm_seconds=0.0)
+
+
+class Carrying(Bell):
+    """Rings carry what each wait is given, after the fence."""
+
+    def __init__(self, *rings: Sequence[str], epoch: int = 3) -> None:
+        super().__init__(len(rings))
+        self.rings = list(rings)
+        self.epoch = epoch
+
+    async def ring_on(self) -> int:
+        self.inbox.open(self.epoch)
+        return await super().ring_on()
+
+    async def wait(self, seconds: float) -> None:
+        await super().wait(seconds)
+        for ring in self.rings.pop(0):
+            self.inbox.hear(ring)
+
+
+def carried(row: Event, epoch: int = 3) -> str:
+    return f"{row.id} {row.xid} {row.written_at} {epoch} - {row.topic} {row.payload}"
+
+
+def relayed(bell: Bell, *pages: Page, limits: PaceLimits = DEFAULT_LIMITS) -> tuple[Any, Pages]:
+    """What a socket is sent, while the log has those pages, one a read."""
+    hub = make_hub(asked := Asked())
+    _, sink = join(hub, knows_cursors=True)
+    log = InTurn(*pages)
+    with pytest.raises(ConnectionResetError):
+        run(make_relay(hub, at(5), limits=limits).run(log, bell))
+    sink.asked = asked
+    return sink, log
+
+
+class InTurn(Pages):
+    """A log whose reads return one page each, and then nothing more."""
+
+    async def read(self, cursor: Cursor, newest: Anchor | None) -> AsyncGenerator[Page, None]:
+        self.cursors.append(cursor)
+        self.newest = newest
+        if self.lost is not None:
+            self.lost, lost = None, self.lost
+            raise lost
+        number = len(self.cursors) - 1
+        yield self.pages[number] if number < len(self.pages) else page(seen(99))
+
+
+def test_what_a_ring_carries_comes_without_a_read_and_once() -> None:
+    """The read that confirms it does not bring it again, and names it as seen before."""
+    first, second = event(1, 20), event(2, 21)
+    bell = Carrying([carried(first)], [carried(second)], [])
+    sink, log = relayed(bell, page(seen(9)), page(seen(30), first, second))
+    assert sink.ids == [1, 2]
+    assert len(log.cursors) == 2
+    assert log.newest == second.anchor
+    assert parse_cursor(sink.cursors[0])[1].anchor == first.anchor
+
+
+@pytest.mark.parametrize(
+    "rings",
+    [
+        ["messages", carried(event(1, 20))],
+        [carried(event(1, 20), epoch=4)],
+        [carried(event(1, 20), epoch=4), carried(event(1, 20))],
+        ["1 20 0 3 - bot:b1"],
+        ["x 20 0 3 - bot:b1 {}"],
+    ],
+)
+def test_what_counts_as_bare_waits_for_a_read(rings: list[str]) -> None:
+    """After a bare ring, with another epoch, or in no form that is known."""
+    sink, log = relayed(Carrying(rings), page(seen(9)), page(seen(30), event(2, 19), event(1, 20)))
+    assert sink.ids == [2, 1]
+    assert len(log.cursors) == 2
+
+
+def test_what_was_heard_before_a_bare_ring_comes_first() -> None:
+    """And the read follows at once."""
+    rings = [carried(event(1, 20)), "permissions", carried(event(3, 22))]
+    pages = page(seen(9)), page(seen(30), event(1, 20), event(2, 21), event(3, 22))
+    sink, log = relayed(Carrying(rings), *pages)
+    assert sink.ids == [1, 2, 3]
+    assert len(log.cursors) == 2
+
+
+def test_who_is_fenced_delivers_nothing_ahead() -> None:
+    """Somebody below the fence may have written without a ring."""
+    fenced = page(seen(9, 7))
+    sink, log = relayed(Carrying([carried(event(1, 20))]), fenced, page(seen(30), event(1, 20)))
+    assert sink.ids == [1]
+    assert len(log.cursors) == 2
+
+
+def test_a_read_has_brought_what_is_heard_later() -> None:
+    """The ring of a transaction that the cursor covers says nothing new."""
+    bell = Carrying([carried(event(1, 8))], [])
+    sink, log = relayed(bell, page(seen(9), event(2, 8), event(3, 8)))
+    assert sink.ids == [2, 3]
+    assert len(log.cursors) == 2
+
+
+def test_what_was_heard_and_is_not_in_the_log_means_another_history() -> None:
+    """Also where the newest row is there: a crash may have forgotten the one and not the other."""
+    rings = [carried(event(1, 20)), carried(event(2, 21))]
+    sink, _ = relayed(Carrying(rings, [], []), page(seen(9)), page(seen(30), event(2, 21)))
+    assert sink.ids == [1, 2]
+    assert [subscriber.gap for subscriber, _ in sink.asked] == ["foreign"]
+
+
+def test_the_same_numbers_at_another_time_are_another_row() -> None:
+    """Ids of transactions that a crash forgot are given out again."""
+    forgotten, other = event(1, 20)._replace(written_at=5), event(1, 20)._replace(written_at=6)
+    sink, _ = relayed(Carrying([carried(forgotten)], []), page(seen(9)), page(seen(30), other))
+    assert [subscriber.gap for subscriber, _ in sink.asked] == ["foreign"]
+
+
+def test_confirmed_not_later_than_a_second_after_the_first() -> None:
+    """However many more come."""
+    rings = [[carried(event(number, 20 + number))] for number in range(3)]
+    pages = [page(seen(21 + number), event(number, 20 + number)) for number in range(3)]
+    sink, log = relayed(Carrying(*rings), page(seen(20)), *pages, limits=SLEEPY)
+    assert sink.ids == [0, 1, 2]
+    assert len(log.cursors) == 4
+
+
+def test_a_new_connection_has_to_pass_a_fence() -> None:
+    """What was delivered over the one before is still not brought again."""
+    hub = make_hub()
+    _, sink = join(hub)
+    relay = make_relay(hub, at(5))
+    log = InTurn(page(seen(9)), page(seen(30, 7), event(1, 20)), page(seen(30, 7)))
+    for bell in (Carrying([carried(event(1, 20))]), Carrying([carried(event(2, 31))])):
+        with pytest.raises(ConnectionResetError):
+            run(relay.run(log, bell))
+    assert sink.ids == [1]
+
+
+def test_what_is_kept_is_bounded() -> None:
+    """The rest counts as bare."""
+    inbox = Inbox(counters := Counters(lambda: 0.0), max_bytes=10)
+    inbox.open(3)
+    inbox.read_is_sent()
+    for number in range(20):
+        inbox.hear(carried(event(number, number)._replace(payload='{"a":1}')))
+    assert len(inbox.take()) == 1
+    assert inbox.is_bare
+    assert counters.bare == 19
 
 
 # Starting over.

@@ -9,6 +9,7 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 
 from realtime.config.intervals import Intervals
+from tests.clients import Message
 from tests.event_stream import EventStream
 from tests.platform import Platform
 from tests.serving import RunningServer, StartServer, World, token
@@ -361,6 +362,11 @@ async def test_who_leaves_takes_no_room(server: RunningServer, world: World) -> 
     assert server.server.web.services.room.closing_count == 0
 
 
+def without_cursors(messages: list[Message]) -> list[Message]:
+    """Missed events have one in other places than live ones."""
+    return [{key: one[key] for key in one if key != "cursor"} for one in messages]
+
+
 @pytest.mark.gen_test
 async def test_who_reads_nothing_is_ended_and_comes_back(
     start_server: StartServer, platform: Platform, world: World
@@ -387,9 +393,8 @@ async def test_who_reads_nothing_is_ended_and_comes_back(
         f"chat/{world.bot}", world.guest, headers={"Last-Event-ID": slow.last_event_id}
     )
     await back.next("chat_message", len(other.of_type("chat_message")) - seen)
-    assert json.dumps(slow.of_type("chat_message") + back.of_type("chat_message")) == json.dumps(
-        other.of_type("chat_message")
-    )
+    found = slow.of_type("chat_message") + back.of_type("chat_message")
+    assert without_cursors(found) == without_cursors(other.of_type("chat_message"))
 
 
 @pytest.mark.gen_test

@@ -6,7 +6,7 @@ an application uses it, and started again where the user has access again. The w
 (as a page has that stored it late), and breaks. Temperaments differ, by the seed: patient ones stay
 on a silent socket, others leave; stubborn ones come back from 4001 and 4003 every now and then, as
 the guide's example does, others stay away until they are called. A third of them takes events over
-HTTP, and a third from a socket that is for all bots at once. `witness` writes it all down.
+HTTP, and a third from a socket that is for several topics at once. `witness` writes it all down.
 """
 
 from __future__ import annotations
@@ -248,7 +248,11 @@ class Client:
             server = f"127.0.0.1:{port}"
             if self._is_among_many:
                 many = await open_socket(f"ws://{server}/api/ws", headers, within)
-                inner: Inner = ManySocket(many, self.seat.bot, asked or "", (*self._bots, None))
+                others = (
+                    self._random.choice(self._bots),
+                    None,
+                )  # more would keep this process busy
+                inner: Inner = ManySocket(many, self.seat.bot, asked or "", others)
             else:
                 inner = await self._connect(server, query, headers, within)
         except Closed as closed:

@@ -1,8 +1,8 @@
 """A socket for many bots (`/api/ws`), as the client of one of its subscriptions has it.
 
-It is subscribed to all bots and to the notifications. The client is told of its own topic what a
-socket of its own would tell; what comes on the others is not looked at, but it comes: they are
-revoked, missed and replayed on the same socket.
+It is subscribed to another bot and to the notifications, too. The client is told of its own topic
+what a socket of its own would tell. What comes on the others is not looked at, but it comes: they
+are revoked, missed and replayed on the same socket.
 """
 
 from __future__ import annotations

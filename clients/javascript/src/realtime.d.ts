@@ -21,7 +21,13 @@ export type Role = 'viewer' | 'editor' | 'admin' | 'owner' | (string & {});
 export type MessageRole = 'user' | 'assistant' | 'system' | (string & {});
 export type DocumentStatus = 'uploaded' | 'processing' | 'processed' | 'failed' | (string & {});
 export type NotRecoveredReason = 'invalid' | 'foreign' | 'too_old' | 'too_many' | 'access_changed';
-export type ErrorCode = 'invalid_json' | 'invalid_message' | 'unknown_type' | 'rate_limited';
+export type ErrorCode =
+  | 'invalid_json'
+  | 'invalid_message'
+  | 'unknown_type'
+  | 'rate_limited'
+  | 'already_subscribed'
+  | 'not_subscribed';
 
 /** What every event that came from a row carries. */
 export interface EventFields {

@@ -250,7 +250,7 @@ export class RealtimeClient {
     this.#openedAt = this.#timers.now();
     this.#failure = null;
     this.#returnAfter = 0;
-    this.#line.tokens.opened(message.data ?? {});
+    this.#line.tokens.opened(message.data?.expires_at);
     this.#setState('open');
     this.#heartbeat.start();
     this.#offerToken();
@@ -298,7 +298,7 @@ export class RealtimeClient {
       case 'pong':
         return this.#onPong(message);
       case 'authenticated':
-        return this.#line.tokens.authenticated(message.data ?? {});
+        return this.#line.tokens.authenticated(message.data?.expires_at);
       case 'token_expiring':
         return this.#line.tokens.warned();
       case 'going_away':

@@ -9,7 +9,7 @@
 import { RealtimeClient } from './client.js';
 import { parse } from './messages.js';
 import { OwnLine } from './own_line.js';
-import { CUT, TOKEN_REFUSED } from './rules.js';
+import { CUT, TIMINGS, TOKEN_REFUSED } from './rules.js';
 
 const NOTIFICATIONS = 'notifications';
 const OF_THE_CONNECTION = new Set([
@@ -89,11 +89,10 @@ export class SharedConnection {
     const { state = 'closed' } = this.#clients.get(target) ?? {};
     if (state !== 'closed') throw new Error(`${target} has a client on this connection`);
     const { timings, timers, random } = this.#options;
-    const options = { ...stream, timings, timers, random, page: {} };
-    const client = new RealtimeClient(options, (own, clock) => {
-      clock.timings.pingEvery *= PINGS_LESS_OFTEN;
-      return new SharedLine(this, target, own.presence);
-    });
+    const pingEvery = PINGS_LESS_OFTEN * (timings?.pingEvery ?? TIMINGS.pingEvery);
+    const options = { timings: { ...timings, pingEvery }, timers, random, page: {}, ...stream };
+    const makeLine = () => new SharedLine(this, target, stream.presence);
+    const client = new RealtimeClient(options, makeLine);
     this.#clients.set(target, client);
     return client.connect();
   }

@@ -107,5 +107,6 @@ function brief(value) {
 
 /** A close in words; the server's own reason only where it says something that the code does not. */
 export function closed({ code, reason, meaning }) {
+  if (code === null) return meaning; // no socket was made
   return CLOSE_CODES[code] || !reason ? `${code}, ${meaning}` : `${code}, ${reason}`;
 }

@@ -302,7 +302,7 @@ class Supervisor:
                     worker.control_socket.send(REPLACED)
                 self._let_end(worker)
         self._workers, self._new = self._new, []
-        log.info(LogLine("reloaded", workers=len(self._workers)))
+        log.info(LogLine("reload_finished", workers=len(self._workers)))
         self._manager.ready()
 
     def _give_up_reload(self, reason: str) -> None:

@@ -187,7 +187,7 @@ def test_new_processes_that_fail_leave_the_old_ones(database: str, checkout: Pat
         assert server.pids() == before
         settings.write_text('METRICS_TOKEN="printable"\nWEB_CONCURRENCY=1\n')
         assert status_of(server.url("/metrics")) == 404
-        reload("reloaded workers=1")
+        reload("reload_finished workers=1")
         wait_until(lambda: not any(lives(pid) for pid in before.values()))
         assert status_of(server.url("/metrics")) == 401
         assert server.running.stop(signal.SIGTERM) == 0

@@ -41,9 +41,11 @@ NOT_FOR_CLIENTS = {"poll_opened", "subscribe", "unsubscribe", "subscribed", "uns
 OFFLINE = ("ENOTFOUND", "EAI_AGAIN", "ETIMEDOUT", "ECONNREFUSED", "ECONNRESET", "ENETUNREACH")
 
 
-def run(*command: str, cwd: Path) -> str:
+def run(*command: str, cwd: Path, **more: str) -> str:
+    """Run a program to its end, with these variables; returns what it prints."""
+    environ = os.environ | more
     done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -234,7 +236,9 @@ async def test_the_application_and_a_service_resume_over_a_kill(
     chromium: Chromium,
 ) -> None:
     """A conversation in Chromium with an optimistic message, and the same in Node with ws."""
-    run("npx", "--no-install", "vite", "build", "--logLevel", "error", cwd=application.home)
+    # With React for development, whose StrictMode starts everything twice.
+    build = ("npx", "--no-install", "vite", "build", "--mode", "development", "--logLevel", "error")
+    run(*build, cwd=application.home, NODE_ENV="development")
 
     async def write(text: str) -> str:
         return await platform.message(world.session, world.bot, world.owner, text)
@@ -271,6 +275,6 @@ async def test_the_application_and_a_service_resume_over_a_kill(
             await shows(page, ["edited", "mine", "meanwhile"])
             await eventually(lambda: heard(service) == ["live", "mine", "meanwhile"])
             assert "open true" in service.output
-            assert api.loads == 1
+            assert api.loads == 1  # though StrictMode has started it twice
             await page.close()
     api.stop()

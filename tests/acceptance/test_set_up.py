@@ -139,6 +139,17 @@ def test_test_checks_everything_then_runs_pytest_with_coverage(checkout: Checkou
     assert "-m pytest -k something\n" in checkout.calls.read_text()
 
 
+@pytest.mark.parametrize("script", ["dev", "bench", "chaos", "fuzz", "test"])
+def test_help_touches_nothing(checkout: Checkout, script: str) -> None:
+    """In a fresh checkout it is the script's own comment, with an example."""
+    done = checkout.run(script, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"bin/{script}" in done.stdout
+    assert "Example" in done.stdout
+    assert checkout.calls.read_text() == ""
+    assert not (checkout.root / ".venv").exists()
+
+
 @pytest.mark.parametrize("script", ["serve", "migrate", "token", "simulate"])
 def test_production_commands_install_nothing(checkout: Checkout, script: str) -> None:
     """Without .venv they use the Python on PATH, as on a Procfile host."""

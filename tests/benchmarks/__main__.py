@@ -26,9 +26,14 @@ from tests.benchmarks.scenarios import SCENARIOS, Bench
 
 ROUNDS = 3
 SOAK_SECONDS = 240
+EXAMPLE = """\b
+Example: a smoke run of two scenarios, then whole ones for docs/performance.md.
+    bin/bench quiet burst --quick
+    bin/bench quiet burst --write-docs
+"""
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLE)
 @click.argument("scenarios", nargs=-1, type=click.Choice(list(SCENARIOS)))
 @click.option("--rounds", default=ROUNDS, show_default=True, type=click.IntRange(min=1))
 @click.option("--only", multiple=True, metavar="NAME", help="Only this server. May be repeated.")

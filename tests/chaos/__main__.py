@@ -15,8 +15,14 @@ import click
 
 from tests.chaos.run import run
 
+EXAMPLE = """\b
+Example: a minute of everything, then the same choices with a bad network alone.
+    bin/chaos --seconds 60 --seed 1
+    bin/chaos --seconds 60 --seed 1 --only network
+"""
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLE)
 @click.option(
     "--seconds",
     type=click.FloatRange(min=5),

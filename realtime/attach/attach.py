@@ -69,7 +69,11 @@ class Plan:
     @property
     def script(self) -> str:
         """For psql: all of it in one transaction."""
-        return f"BEGIN;\n\n{self.removal}{self.creation}\nCOMMIT;\n"
+        return _script(self.removal + self.creation)
+
+
+def _script(statements: str) -> str:
+    return f"BEGIN;\n\n{statements}\nCOMMIT;\n"
 
 
 async def plan(connection: Connection, mapping: PlatformMapping) -> Plan:
@@ -153,6 +157,16 @@ async def apply(
         return wanted
 
     return await _in_a_moment(connection, run, attempts)
+
+
+async def removal_script(connection: Connection) -> str:
+    """The SQL that takes everything off, for psql.
+
+    Raises:
+        AttachError: the database is not one to attach to.
+    """
+    now = await read_attached(connection, None)
+    return _script(_removal(now, now.grants))
 
 
 async def detach(connection: Connection, *, attempts: int = ATTEMPTS) -> int:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import click
 
-from realtime.attach.attach import apply, connected, detach, plan
-from realtime.attach.mapping import read_mapping
+from realtime.attach import attach
+from realtime.attach.attach import connected
+from realtime.attach.mapping import PlatformMapping, read_mapping
 
 
-def run(dsn: str, path: Path | None, action: str | None) -> None:
-    """Print the SQL for a mapping, run it (`apply`), or take everything off (`detach`).
+def run(dsn: str, path: Path | None, *, apply: bool, detach: bool) -> None:
+    """Print the SQL that attaches by a mapping, or that takes everything off; or run it.
 
     Args:
         path: of the mapping; None for the default one.
@@ -23,17 +24,27 @@ def run(dsn: str, path: Path | None, action: str | None) -> None:
     Raises:
         AttachError, MappingError: what is to be put right. Nothing was changed.
     """
-    if action == "detach":
-        count = asyncio.run(connected(dsn, detach))
+    if detach:
+        _detach(dsn, apply=apply)
+    else:
+        _attach(dsn, read_mapping(path), apply=apply)
+
+
+def _detach(dsn: str, *, apply: bool) -> None:
+    if apply:
+        count = asyncio.run(connected(dsn, attach.detach))
         click.echo(f"detached: {count} triggers removed")
-        return
-    mapping = read_mapping(path)
-    if action == "apply":
-        wanted = asyncio.run(connected(dsn, lambda connection: apply(connection, mapping)))
+    else:
+        click.echo(asyncio.run(connected(dsn, attach.removal_script)), nl=False)
+
+
+def _attach(dsn: str, mapping: PlatformMapping, *, apply: bool) -> None:
+    if apply:
+        wanted = asyncio.run(connected(dsn, lambda connection: attach.apply(connection, mapping)))
         names = ", ".join(f"{table.schema}.{table.name}" for table in mapping.tables.values())
         click.echo(f"{'already attached' if wanted.is_done else 'attached'}: {names}")
     else:
-        wanted = asyncio.run(connected(dsn, lambda connection: plan(connection, mapping)))
+        wanted = asyncio.run(connected(dsn, lambda connection: attach.plan(connection, mapping)))
         click.echo(wanted.script, nl=False)
     for warning in wanted.warnings:
         click.echo(f"warning: {warning}", err=True)

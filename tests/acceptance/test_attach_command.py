@@ -42,14 +42,18 @@ def test_it_prints_applies_and_detaches(adopted_database: str) -> None:
     assert 'ON public."bot_permissions"' in printed.stdout
     said = [
         run_script("attach", *arguments, DATABASE_URL=adopted_database).stdout
-        for arguments in ((str(MAPPING), "--apply"), (str(MAPPING), "--apply"), ("--detach",))
+        for arguments in ((str(MAPPING), "--apply"), (str(MAPPING), "--apply"))
     ]
     names = "public.users, public.bots, public.bot_permissions, public.messages, public.documents\n"
     assert said == [
         f"attached: {names}",
         f"already attached: {names}",
-        "detached: 18 triggers removed\n",
     ]
+    shown = run_script("attach", "--detach", DATABASE_URL=adopted_database)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.startswith("BEGIN;\n\nDROP TRIGGER ")
+    done = run_script("attach", "--detach", "--apply", DATABASE_URL=adopted_database)
+    assert done.stdout == "detached: 18 triggers removed\n", "and what was shown removed none"
 
 
 def test_a_mapping_is_named_from_where_one_is(adopted_database: str, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from realtime.config.settings import Settings
+from realtime.config.settings import Settings, SettingsError
 
 
 def direct_url(environ: Mapping[str, str]) -> str:
@@ -13,6 +13,10 @@ def direct_url(environ: Mapping[str, str]) -> str:
     Raises:
         SettingsError: DATABASE_URL is missing or wrong.
     """
+    if not environ.get("DATABASE_URL"):
+        from realtime.dev.database import export_line  # slow to load
+
+        raise SettingsError(f"DATABASE_URL is not set: {export_line()}")
     names = ("DATABASE_URL", "DATABASE_DIRECT_URL")
     given = {name: environ[name] for name in names if name in environ}
     settings = Settings.from_environ({"JWT_SECRET": "not used here".center(64), **given})

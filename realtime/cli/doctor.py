@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import partial
 
 import click
 
@@ -41,13 +42,19 @@ def command(as_json: bool, explain: tuple[tuple[int, int | None], str] | None) -
 
     Run it with the environment of the server. It checks the settings, the database, the triggers
     and the running processes. It also writes one event and checks that it arrives. The exit code is
-    0 if there is no problem.
+    0 if there is no problem. Without DATABASE_URL it looks at bin/dev's database.
 
     \b
     Example:
       realtime doctor
       realtime doctor --explain 4711-1790000000000000 ada    # was it for Ada?
     """
+    from realtime.dev.database import with_a_database
+    from realtime.dev.demo import subject_for
     from realtime.doctor.command import run
 
-    sys.exit(run(environment(), as_json=as_json, explain=explain))
+    with with_a_database(environment(), partial(click.echo, err=True)) as environ:
+        if explain is not None:
+            explain = (explain[0], subject_for(environ, explain[1]))
+        code = run(environ, as_json=as_json, explain=explain)
+    sys.exit(code)

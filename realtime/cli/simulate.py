@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
@@ -29,18 +30,20 @@ def command(**options: Any) -> None:
     """Write rows as the users of a busy platform would.
 
     They ask questions, answers grow word by word, documents are processed, permissions change.
-    The rows go into DATABASE_DIRECT_URL, or DATABASE_URL. It makes people and bots of its
-    own, changes no other rows, and deletes what it made when it ends.
+    The rows go into DATABASE_DIRECT_URL, or DATABASE_URL, or else bin/dev's database. It makes
+    people and bots of its own, changes no other rows, and deletes what it made when it ends.
 
     \b
     Example:
       realtime simulate --rate 20 --seconds 60
     """
     from realtime.cli.database import direct_url
+    from realtime.dev.database import with_a_database
     from realtime.simulate.command import Options, run
     from realtime.simulate.player import SimulateError
 
     try:
-        run(direct_url(environment()), Options(**options))
+        with with_a_database(environment(), partial(click.echo, err=True)) as environ:
+            run(direct_url(environ), Options(**options))
     except SimulateError as error:
         raise CommandError(str(error)) from error

@@ -11,8 +11,14 @@ from realtime.cli.environment import environment
 DEFAULT_TTL_SECONDS = 3600
 
 
+def _not_empty(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not value.strip():
+        raise click.BadParameter("it must not be empty")
+    return value
+
+
 @click.command()
-@click.argument("subject")
+@click.argument("subject", callback=_not_empty)
 @click.option(
     "--ttl",
     type=click.IntRange(min=1),
@@ -25,7 +31,8 @@ def command(subject: str, ttl: int, admin: bool) -> None:
     """Print a signed token.
 
     SUBJECT becomes its `sub`: a user's id, or a username where JWT_SUBJECT=username. It is signed
-    with JWT_SECRET, or with the secret that the command dev has made. Nothing else is printed.
+    with JWT_SECRET, or with the secret that the command dev has made; with that one, ada, grace
+    and linus stand for the demo's people. Nothing else is printed.
 
     \b
     Example:
@@ -33,5 +40,8 @@ def command(subject: str, ttl: int, admin: bool) -> None:
       curl "localhost:8000/api/ws/stats?token=$(realtime token ada)"
     """
     from realtime.auth.signing import mint
+    from realtime.dev.demo import subject_for
 
-    click.echo(mint(environment(), subject, ttl=ttl, is_admin=admin, now=time.time()))
+    environ = environment()
+    named = subject_for(environ, subject)
+    click.echo(mint(environ, named, ttl=ttl, is_admin=admin, now=time.time()))

@@ -26,24 +26,22 @@ from urllib.parse import quote, urlsplit
 import asyncpg
 import click
 
-from realtime.auth.signing import has_key, make_secret, sign
+from realtime.auth.signing import read_secret, sign
 from realtime.config.settings import Settings, SettingsError
+from realtime.dev.database import shown, with_defaults
+from realtime.dev.demo import BOT_ID, PEOPLE, SESSION_ID
 from realtime.embedded.lock import FileLock
 from realtime.embedded.server import EmbeddedPostgres
-from realtime.installation import DATA, PROJECT
-from realtime.postgres.pool import connect
+from realtime.installation import DATA
+from realtime.postgres.pool import DATABASE_ERRORS, connect
+from realtime.postgres.reasons import why_unreachable
 from realtime.postgres.release import CONNECT_SECONDS, ReleaseError, bring_up_to_date
 from realtime.runtime import process
 from realtime.runtime.launch import run_workers
 from realtime.simulate.beside import beside
 
-# What demo.sql inserts.
-BOT_ID: Final = "00000000-0000-4000-8000-0000000000b1"
-SESSION_ID: Final = "00000000-0000-4000-8000-0000000000c1"
-PEOPLE: Final = {
-    "ada": "00000000-0000-4000-8000-0000000000a1",
-    "grace": "00000000-0000-4000-8000-0000000000a2",
-}
+LINKED: Final = ("ada", "grace")
+"""Whose links are printed."""
 LINK_SECONDS: Final = 30 * 24 * 3600
 SETUP_SECONDS: Final = 120
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -54,6 +52,9 @@ INSERT: Final = (
     "SELECT id, bot_id, user_id, 'user', 'Hello from psql' "
     f"FROM sessions WHERE id = '{SESSION_ID}'"
 )
+OTHER_USERS: Final = (
+    "SELECT EXISTS (SELECT FROM users) AND NOT EXISTS (SELECT FROM users WHERE id::text = $1)"
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class DemoDatabase:
 
     dsn: str
     psql: str
+    is_ours: bool = False
 
 
 def run(environ: Mapping[str, str], *, is_simulated: bool = False) -> int:
@@ -85,9 +87,10 @@ def run(environ: Mapping[str, str], *, is_simulated: bool = False) -> int:
         check_port(settings.port)
         with open_database(environ) as database:
             settings = settings_for(environ, database.dsn)
+            direct = settings.database_direct_url.get_secret_value()
             with lock.exclusive(SETUP_SECONDS):
+                ask_before_seeding(direct)
                 say("Bringing the schema and the demo data up to date")
-                direct = settings.database_direct_url.get_secret_value()
                 bring_up_to_date(direct)
                 asyncio.run(seed(direct))
             with beside(direct, BOT_ID, SESSION_ID) as simulate:
@@ -97,14 +100,6 @@ def run(environ: Mapping[str, str], *, is_simulated: bool = False) -> int:
                     return process.run(settings, announce=say_all)
                 given = {**environ, "DATABASE_URL": database.dsn}
                 return run_workers(settings, given, announce=say_all)
-
-
-def with_defaults(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment with what development adds to it: the console, and a secret."""
-    added = {"CONSOLE": "true"} | {name: value for name, value in environ.items() if value}
-    if "DATABASE_URL" not in added:
-        added.pop("DATABASE_DIRECT_URL", None)
-    return added if has_key(added) else added | {"JWT_SECRET": make_secret()}
 
 
 def settings_for(environ: Mapping[str, str], dsn: str) -> Settings:
@@ -147,11 +142,44 @@ def open_database(environ: Mapping[str, str]) -> Iterator[DemoDatabase]:
     postgres.start()
     try:
         psql = f"{shlex.quote(str(postgres.psql))} {shlex.quote(postgres.dsn())}"
-        yield DemoDatabase(postgres.dsn(), psql)
+        yield DemoDatabase(postgres.dsn(), psql, is_ours=True)
     finally:
         for number in SIGNALS:  # a second Ctrl-C must not leave the server behind
             signal.signal(number, signal.SIG_IGN)
         postgres.stop()
+
+
+def ask_before_seeding(dsn: str) -> None:
+    """Ask whether the demo may be added beside the users of a database.
+
+    Raises:
+        ReleaseError: it may not, there is nobody to ask, or the database cannot be reached.
+    """
+    try:
+        is_used = asyncio.run(has_other_users(dsn))
+    except DATABASE_ERRORS as error:
+        raise ReleaseError(why_unreachable(error)) from error
+    if not is_used:
+        return
+    question = "This database has users already. Add the demo's people and its bot beside them?"
+    if not sys.stdin.isatty():
+        raise ReleaseError(
+            "this database has users already: bin/dev asks at a terminal before it adds the demo"
+        )
+    if not click.confirm(question):
+        raise ReleaseError("nothing was changed")
+
+
+async def has_other_users(dsn: str) -> bool:
+    """Whether there are users, and the demo was never added to them."""
+    connection = await connect(dsn, CONNECT_SECONDS)
+    try:
+        if await connection.fetchval("SELECT to_regclass('users')") is None:
+            return False
+        found: bool = await connection.fetchval(OTHER_USERS, PEOPLE["ada"])
+        return found
+    finally:
+        await connection.close(timeout=CONNECT_SECONDS)
 
 
 async def seed(dsn: str) -> None:
@@ -178,15 +206,28 @@ def announce(settings: Settings, database: DemoDatabase, then: Callable[[], None
 
 def banner(settings: Settings, database: DemoDatabase) -> str:
     """What a developer needs next, in a few lines."""
-    first, second = (link(settings, name) for name in PEOPLE)
+    first, second = (link(settings, name) for name in LINKED)
     headings = {
         "Console, as Ada, who owns the demo bot:": first,
         "A second person, Grace, for another window (each sees the other type):": second,
         "A message by plain SQL, from another terminal:": f'{database.psql} -c "{INSERT}"',
     }
+    if exports := exports_for(settings, database):
+        headings["For bin/tail, bin/doctor and the others, in another terminal:"] = exports
     parts = [f"{click.style(text, bold=True)}\n{line}" for text, line in headings.items()]
     stop = f"Ctrl-C stops it. The data stays in {shown(DATA)}; delete that to start afresh."
     return "\n" + "\n\n".join([*parts, click.style(stop, dim=True)]) + "\n"
+
+
+def exports_for(settings: Settings, database: DemoDatabase) -> str:
+    """The shell's line that tells other commands what this one made; what it was told is known."""
+    made = {}
+    if database.is_ours:
+        made["DATABASE_URL"] = database.dsn
+    if settings.jwt_secret and (secret := settings.jwt_secret.get_secret_value()) == read_secret():
+        made["JWT_SECRET"] = secret
+    words = " ".join(f"{name}={shlex.quote(value)}" for name, value in made.items())
+    return f"export {words}" if made else ""
 
 
 def link(settings: Settings, name: str) -> str:
@@ -220,11 +261,6 @@ def signals_end_the_start() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def shown(path: Path) -> str:
-    """A path of the checkout without the checkout's own."""
-    return str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path)
 
 
 def say(line: str) -> None:

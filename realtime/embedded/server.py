@@ -96,9 +96,12 @@ class EmbeddedPostgres:
         """
         if self._socket_directory is None:
             raise EmbeddedPostgresError("the embedded PostgreSQL is not started")
-        # The port is spelled out because PGPORT in the environment would change it.
-        host = quote(str(self._socket_directory), safe="/")
-        return f"postgresql://postgres@/{quote(database, safe='')}?host={host}&port={PORT}"
+        return _dsn(self._socket_directory, database)
+
+    def running_dsn(self) -> str | None:
+        """The address of the server that anybody has started; nothing is started for this."""
+        running = self._postmaster()
+        return None if running is None else _dsn(running.socket_directory, DATABASE)
 
     def start(self) -> None:
         """Make what is missing, start the server unless it runs, and hold it in use.
@@ -266,6 +269,12 @@ class EmbeddedPostgres:
         finally:
             self._in_use.release()
             self._socket_directory = None
+
+
+def _dsn(socket_directory: Path, database: str) -> str:
+    # The port is spelled out because PGPORT in the environment would change it.
+    host = quote(str(socket_directory), safe="/")
+    return f"postgresql://postgres@/{quote(database, safe='')}?host={host}&port={PORT}"
 
 
 def _socket_in(directory: Path) -> Path:

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import click
 
-from realtime.auth.signing import has_key, mint
+from realtime.auth.signing import mint
+from realtime.dev.demo import is_of_the_demo, subject_for
 from realtime.errors import CommandError
 from rowcast import Closed, Event, RealtimeClient, Reconnecting
 from rowcast.rules import CLOSE_CODES
@@ -59,7 +60,7 @@ def client_for(
     url = url or f"http://127.0.0.1:{port}{base}"
     get_token: GetToken | None = None
     if token is None:
-        subject = user or _demo_user(environ)
+        subject = subject_for(environ, user or _demo_user(environ))
         sign = partial(mint, environ, subject, ttl=TOKEN_SECONDS, is_admin=False)
         token = sign(now=time.time())
 
@@ -75,11 +76,9 @@ def client_for(
 
 
 def _demo_user(environ: Mapping[str, str]) -> str:
-    if has_key(environ):
+    if not is_of_the_demo(environ):
         raise TailError("say who is watching: --user SUBJECT, or --token TOKEN")
-    from realtime.dev.command import PEOPLE  # it knows the database, and is slow to load
-
-    return "ada" if environ.get("JWT_SUBJECT") == "username" else PEOPLE["ada"]
+    return "ada"
 
 
 def run(client: RealtimeClient, *, as_json: bool) -> None:

@@ -330,12 +330,27 @@ def test_dev_uses_the_database_that_is_named(checkout: Path, empty_database: str
     execute(empty_database, "SELECT 1 / count(*) FROM bots WHERE name = 'Demo bot'")
 
 
-def test_token_knows_the_secret_that_dev_made(checkout: Path) -> None:
-    """In the same checkout, without any setting."""
+def test_dev_asks_before_it_seeds_where_users_are(database: str) -> None:
+    """With nobody to ask it refuses, and changes nothing; a demo that is there is no question."""
+    execute(database, "INSERT INTO users (username, email) VALUES ('u', 'u@example.com')")
+    done = run_script("dev", DATABASE_URL=database, PORT=str(free_port()))
+    assert_one_line(done, "has users already", "asks at a terminal")
+    execute(database, "SELECT 1 / (count(*) = 0)::int FROM bots")
+
+
+def test_other_commands_know_what_dev_made(checkout: Path) -> None:
+    """In the same checkout, without any setting: the secret, the people's names, the database."""
     with start_dev(checkout, free_port()) as dev:
         dev.wait_for("Ctrl-C")
-        token = run_script("token", "00000000-0000-4000-8000-0000000000a1", root=checkout)
+        token = run_script("token", "ada", root=checkout)
         address = urlsplit(links(dev)[0])
         stats = f"http://{address.netloc}/api/ws/stats?token="
         assert status_of(stats + token.stdout.strip()) == 200
         assert status_of(stats + "none") == 401
+        done = run_script("simulate", "--seconds", "0", root=checkout)
+        assert done.returncode == 0, done.stderr
+        assert "taking bin/dev's database in .data/postgres" in done.stderr
+        exports = next(line for line in dev.output.splitlines() if line.startswith("export "))
+        for command in ("migrate", "attach"):
+            refused = run_script(command, root=checkout)
+            assert_one_line(refused, "DATABASE_URL is not set", exports.split(" JWT_SECRET")[0])

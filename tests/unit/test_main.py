@@ -22,6 +22,8 @@ from realtime.auth.tokens import Identity, TokenVerifier
 from realtime.cli.commands import main
 from realtime.config.settings import Settings, SettingsError
 from realtime.dev import command as dev
+from realtime.dev import database as dev_database
+from realtime.dev import demo
 from realtime.installation import PROJECT
 from tests.waiting import LIMIT
 
@@ -176,7 +178,7 @@ def test_dev_brings_the_console_and_a_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both can be overridden; an address for LISTEN alone would lead to another database."""
-    monkeypatch.setattr(dev, "make_secret", lambda: dev_tokens.make_secret(tmp_path))
+    monkeypatch.setattr(dev_database, "make_secret", lambda: dev_tokens.make_secret(tmp_path))
     added = dev.with_defaults({"PORT": "9", "DATABASE_DIRECT_URL": DSN, "METRICS_TOKEN": ""})
     assert set(added) == {"PORT", "CONSOLE", "JWT_SECRET"}
     own = {"JWT_SECRET": SECRET, "CONSOLE": "false", "DATABASE_URL": DSN}
@@ -204,12 +206,44 @@ def test_the_banner_has_links_and_a_command_on_lines_of_their_own() -> None:
     lines = dev.banner(settings_with(PORT="8123"), dev.DemoDatabase(DSN, psql)).splitlines()
     links = [urlsplit(line) for line in lines if line.startswith("http://localhost:8123/?")]
     subjects = [verify(parse_qs(link.query)["token"][0], time.time()).subject for link in links]
-    assert subjects == list(dev.PEOPLE.values())
+    assert subjects == [demo.PEOPLE[name] for name in dev.LINKED]
     assert {parse_qs(link.query)["bot"][0] for link in links} == {dev.BOT_ID}
     commands = [line for line in lines if "INSERT INTO messages" in line]
     assert [shlex.split(line) for line in commands] == [
         ["/it's a/psql", f"{DSN}?host=/tmp/x&port=5432", "-c", dev.INSERT]
     ]
+
+
+def test_the_banner_tells_other_commands_what_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line for a shell; what the environment said is not repeated."""
+    monkeypatch.setattr(dev, "read_secret", lambda: SECRET)
+    made = dev.DemoDatabase(f"{DSN}?host=/tmp/x&port=5432", "psql", is_ours=True)
+    assert shlex.split(dev.exports_for(settings_with(), made)) == [
+        "export",
+        f"DATABASE_URL={made.dsn}",
+        f"JWT_SECRET={SECRET}",
+    ]
+    monkeypatch.setattr(dev, "read_secret", lambda: None)
+    assert dev.exports_for(settings_with(), dev.DemoDatabase(DSN, "psql")) == ""
+
+
+def test_people_of_the_demo_have_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the secret is bin/dev's; elsewhere a subject is what was written."""
+    monkeypatch.setattr(demo, "read_secret", lambda: SECRET)
+    ada = demo.PEOPLE["ada"]
+    assert demo.subject_for({}, "ada") == demo.subject_for({"JWT_SECRET": SECRET}, "ada") == ada
+    assert demo.subject_for({}, "someone") == "someone"
+    assert demo.subject_for({"JWT_SUBJECT": "username"}, "ada") == "ada"
+    assert demo.subject_for({"JWT_SECRET": "another"}, "ada") == "ada"
+
+
+def test_token_refuses_nobody() -> None:
+    """An empty variable between quotes is a mistake, and such a token a riddle later."""
+    result = call("token", "", JWT_SECRET=SECRET)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "must not be empty" in result.stderr
 
 
 def test_the_pasted_statement_means_the_same_to_every_shell() -> None:

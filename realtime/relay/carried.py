@@ -33,8 +33,16 @@ def parse_ring(payload: str) -> Ring | None:
         row_id, xid, written_at, epoch = map(int, parts[:4])
     except ValueError:
         return None  # the name of a table
-    topic, message = parts[5:]
-    event = Event(row_id, xid, topic, message, written_at=written_at, size=len(message))
+    author, topic, message = parts[4:]
+    event = Event(
+        row_id,
+        xid,
+        topic,
+        message,
+        written_at=written_at,
+        size=len(message.encode()),
+        author=None if author == "-" else author,
+    )
     return Ring(event, epoch)
 
 

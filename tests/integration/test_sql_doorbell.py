@@ -9,6 +9,8 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from realtime.postgres.doorbell import RING_CHANNEL
+from realtime.postgres.event_log import EventLog
+from realtime.relay.carried import parse_ring
 from tests.integration.sql_log import Log, insert_messages
 from tests.platform import Platform
 from tests.serving import World
@@ -106,7 +108,12 @@ async def epoch_of(platform: Platform) -> int:
 async def test_a_ring_carries_one_plain_event(
     platform: Platform, world: World, listener: Listener
 ) -> None:
-    """As the log has it, with the epoch; whether a row was written or relay.emit was called."""
+    """As the log has it, with the epoch; whether a row was written or relay.emit was called.
+
+    Who reads the ring gets the event that who reads the log gets.
+    """
+    log = EventLog(platform.connection)
+    start = await log.start()
     last = await platform.connection.fetchval("SELECT max(id) FROM relay.events")
     await insert_messages(platform, world, 1)
     await platform.execute(f"SELECT relay.emit('bot:{world.bot}', 'poll', '{{}}', '{world.guest}')")
@@ -118,11 +125,14 @@ async def test_a_ring_carries_one_plain_event(
     )
     epoch = await epoch_of(platform)
     assert len(rows) == 3
-    assert await listener.heard(platform) == [
+    heard = await listener.heard(platform)
+    assert heard == [
         f"{row['id']} {row['xid']} {row['at']} {epoch} {row['author'] or '-'} {row['topic']}"
         f" {row['payload']}"
         for row in rows
     ]
+    (page,) = [one async for one in log.read(start.cursor, None)]
+    assert [ring and ring.event for ring in map(parse_ring, heard)] == list(page.events)
 
 
 @pytest.mark.gen_test

@@ -277,12 +277,18 @@ class Carrying(Bell):
 
 
 def carried(row: Event, epoch: int = 3) -> str:
-    return f"{row.id} {row.xid} {row.written_at} {epoch} - {row.topic} {row.payload}"
+    author = row.author or "-"
+    return f"{row.id} {row.xid} {row.written_at} {epoch} {author} {row.topic} {row.payload}"
 
 
-def relayed(bell: Bell, *pages: Page, limits: PaceLimits = DEFAULT_LIMITS) -> tuple[Any, Pages]:
+def relayed(
+    bell: Bell,
+    *pages: Page,
+    limits: PaceLimits = DEFAULT_LIMITS,
+    echoes_to_author: bool = True,
+) -> tuple[Any, Pages]:
     """What a socket is sent, while the log has those pages, one a read."""
-    hub = make_hub(asked := Asked())
+    hub = make_hub(asked := Asked(), echoes_to_author=echoes_to_author)
     _, sink = join(hub, knows_cursors=True)
     log = InTurn(*pages)
     with pytest.raises(ConnectionResetError):
@@ -313,6 +319,14 @@ def test_what_a_ring_carries_comes_without_a_read_and_once() -> None:
     assert len(log.cursors) == 2
     assert log.newest == second.anchor
     assert parse_cursor(sink.cursors[0])[1].anchor == first.anchor
+
+
+def test_what_a_ring_carries_is_not_echoed_to_its_author() -> None:
+    """ECHO_TO_AUTHOR=false holds ahead of a read, too."""
+    own, others = event(1, 20, author=ADA), event(2, 21, author="somebody")
+    bell = Carrying([carried(own), carried(others)], [])
+    sink, _ = relayed(bell, page(seen(9)), page(seen(30), own, others), echoes_to_author=False)
+    assert sink.ids == [2]
 
 
 @pytest.mark.parametrize(

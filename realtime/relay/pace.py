@@ -27,11 +27,16 @@ from enum import Enum
 class PaceLimits:
     """When a process counts as busy or as quiet, and how long it waits between reads."""
 
-    busy_transactions: int = 25
+    busy_transactions: int = 100
     busy_seconds: float = 0.05
     """Who finds this many within that time is busy: the bell is silenced. Not much earlier, for
     rings carry events, which is cheaper for a process than to read them one by one. Not much later,
     for they cost writers more than rows in the log."""
+    waited_seconds: float = 0.002
+    """One that is heard so much later than it was written counts as one more: where commits that
+    ring wait for each other, fewer of them come."""
+    max_waited: float = 0.02
+    """More says that its transaction took long."""
     confirm_seconds: float = 1.0
     """Not longer after an event was delivered ahead of a read, the log is read."""
     fence_seconds: float = 0.5
@@ -93,13 +98,13 @@ class Rate:
         self._monotonic = monotonic
         self._number, self._seconds = number, seconds
         self._began = float("-inf")
-        self._found = 0
+        self._found = 0.0
 
-    def is_reached(self, found: int) -> bool:
+    def is_reached(self, found: float) -> bool:
         """Count these, and say whether they make it fast."""
         now = self._monotonic()
         if now - self._began >= self._seconds:
-            self._began, self._found = now, 0
+            self._began, self._found = now, 0.0
         self._found += found
         return self._found >= self._number
 
@@ -153,18 +158,25 @@ class Pace:
         """Note that `Action.CHECK` found the bell in order."""
         self._check_at = self._monotonic() + self._limits.safety_seconds
 
-    def after_read(self, found: int, xmin: int, is_stale: bool = False) -> Step:
+    def waited(self, seconds: float) -> float:
+        """What counts of the time from the writing of a transaction until it was heard."""
+        return min(max(seconds, 0.0), self._limits.max_waited)
+
+    def after_read(
+        self, found: int, xmin: int, is_stale: bool = False, waited: float = 0.0
+    ) -> Step:
         """Decide what comes next.
 
         Args:
             found: of how many transactions the read returned something new.
             xmin: of its snapshot: every transaction with a lower id was over.
             is_stale: whether a ring had another epoch than the one of the fence.
+            waited: the sum of what each of them `waited`, in seconds.
         """
         self._confirm_at = math.inf
         if self.state is PaceState.FENCED and xmin > self._fence:
             self.state = PaceState.ASLEEP
-        is_busy = self._rate.is_reached(found)
+        is_busy = self._rate.is_reached(found + waited / self._limits.waited_seconds)
         if self.state is PaceState.AWAKE:
             return self._while_awake(found)
         if found and is_busy:
@@ -175,15 +187,16 @@ class Pace:
             return Step(Action.FENCE)
         return self._while_fenced(found) if self.state is PaceState.FENCED else self._while_asleep()
 
-    def after_carried(self, found: int) -> Step | None:
+    def after_carried(self, found: int, waited: float = 0.0) -> Step | None:
         """Decide what comes after events were delivered ahead of a read. None: a read, at once.
 
         Args:
             found: of how many transactions they were.
+            waited: as for `after_read`.
         """
         now = self._monotonic()
         self._confirm_at = min(self._confirm_at, now + self._limits.confirm_seconds)
-        if self._rate.is_reached(found):
+        if self._rate.is_reached(found + waited / self._limits.waited_seconds):
             return Step(Action.SILENCE)
         return None if now >= min(self._check_at, self._confirm_at) else self._while_asleep()
 

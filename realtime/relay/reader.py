@@ -103,6 +103,8 @@ class Found(NamedTuple):
     """The number of transactions that had written something."""
     xmin: int
     """Every transaction with a lower id had ended."""
+    waited: float = 0.0
+    """Seconds from their writing until now, in sum, as `Pace.waited` counts them."""
 
 
 class _Delivered(NamedTuple):
@@ -145,6 +147,7 @@ class Reader:
         self._broken: list[_Delivered] = []
         self._ahead = Ahead()
         self._inbox = Inbox(self._counters)
+        self._clock_offset = 0.0
         self._moved_at = monotonic()
 
     @property
@@ -182,7 +185,15 @@ class Reader:
 
     async def _read(self, log: LogSource) -> Step:
         found = await self._catch_up_or_start_over(log)
-        return self._pace.after_read(found.transactions, found.xmin, self._inbox.is_stale)
+        return self._pace.after_read(
+            found.transactions, found.xmin, self._inbox.is_stale, found.waited
+        )
+
+    def _waited(self, events: Sequence[Event]) -> float:
+        """How long their transactions waited, as `Pace` counts it."""
+        now = self._monotonic() - self._clock_offset
+        first = {event.xid: event.written_at for event in reversed(events)}
+        return sum(self._pace.waited(now - at / 1e6) for at in first.values())
 
     async def _deliver_ahead(self) -> Step | None:
         """Deliver what rings carried, without a read. None: a read is due.
@@ -201,6 +212,7 @@ class Reader:
             for event in heard
             if not position.cursor.covers(event.xid) and event not in self._ahead
         )
+        waited = self._waited(events)
         if events:
             newest = max(event.anchor for event in events)
             position = position.naming(newest)
@@ -211,7 +223,7 @@ class Reader:
             page = Page(_NOTHING_SEEN, (), events, is_last=False)
             await self._hub.deliver(page, position)
             self._ahead.add(events)
-        step = self._pace.after_carried(len({event.xid for event in events}))
+        step = self._pace.after_carried(len({event.xid for event in events}), waited)
         return None if self._inbox.is_bare else step
 
     async def _take(self, step: Step, bell: Bell) -> None:
@@ -270,7 +282,12 @@ class Reader:
                 fresh = self._ahead.without(page)
                 self._counters.confirmed += len(page.events) - len(fresh.events)
                 self._counters.found(fresh)
-                found = Found(found.transactions + len(fresh.xids), page.snapshot.xmin)
+                self._clock_offset = page.clock_offset
+                found = Found(
+                    found.transactions + len(fresh.xids),
+                    page.snapshot.xmin,
+                    found.waited + self._waited(fresh.events),
+                )
                 self._refusals.forget(page.grants)
                 fresh = _without_repeats(fresh, earlier)
                 if page.is_last:

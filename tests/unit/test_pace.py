@@ -144,6 +144,18 @@ def test_events_that_come_fast_wake_however_they_come() -> None:
     assert paced.pace.after_carried(BUSY_TRANSACTIONS) == Step(Action.SILENCE)
 
 
+def test_commits_that_wait_for_each_other_are_fast_sooner() -> None:
+    """So much sooner as they wait. A single transaction that took long is none of these."""
+    paced, limits = asleep(), DEFAULT_LIMITS
+    few = BUSY_TRANSACTIONS // 4
+    assert paced.pace.after_carried(few, few * paced.pace.waited(0.0)) != Step(Action.SILENCE)
+    paced.now += limits.busy_seconds
+    late = few * paced.pace.waited(4 * limits.waited_seconds)
+    assert paced.pace.after_carried(few, late) == Step(Action.SILENCE)
+    paced.now += limits.busy_seconds
+    assert paced.pace.after_carried(1, paced.pace.waited(3600)) != Step(Action.SILENCE)
+
+
 # Awake.
 
 
@@ -227,7 +239,7 @@ def test_behind_a_long_transaction_pauses_grow() -> None:
 
 # Whatever happens.
 
-READS = st.tuples(st.integers(0, 30), st.integers(-5, 5), st.floats(0, 3))
+READS = st.tuples(st.integers(0, 130), st.integers(-5, 5), st.floats(0, 3))
 
 
 @given(st.lists(READS, max_size=60))

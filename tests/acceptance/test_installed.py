@@ -61,8 +61,9 @@ def test_it_migrates_and_serves_from_any_directory(
     with running(command, cwd=installed.elsewhere, env=environ) as server:
         address = f"http://127.0.0.1:{ours['PORT']}"
         wait_until(lambda: status_of(f"{address}/api/health") == 200, limit=30, what=address)
-        with urllib.request.urlopen(f"{address}/static/realtime.js") as answer:
-            assert answer.read() == (ROOT / "clients/javascript/src/realtime.js").read_bytes()
+        for name in ("realtime.js", "client/client.js"):
+            with urllib.request.urlopen(f"{address}/static/{name}") as answer:
+                assert answer.read() == (ROOT / "clients/javascript/src" / name).read_bytes()
         assert status_of(f"{address}/") == 200
         assert server.stop(signal.SIGTERM) == 0
 

@@ -5,8 +5,8 @@
  * `window.runScenario(name)`. bot_chat.js has the others.
  */
 
-import { chat, check, equal, makeWorld, scenario, settle } from './harness.js';
-import { connect, FAILURES, RealtimeClient, TIMINGS } from '/static/realtime.js';
+import { chat, check, equal, FakeTimers, makeWorld, scenario, settle, socketsOf } from './harness.js';
+import { connect, FAILURES, RealtimeClient, SharedConnection, TIMINGS } from '/static/realtime.js';
 
 // Addresses ----------------------------------------------------------------------------------
 
@@ -825,6 +825,37 @@ scenario('a second greeting on a connection starts no second heartbeat', async (
   const { pending } = timers;
   last().establish();
   equal(timers.pending, pending);
+});
+
+scenario('a shared connection that is closed leaves nothing behind', async () => {
+  const world = { timers: new FakeTimers(), sockets: [] };
+  const shared = new SharedConnection({
+    token: 't',
+    timers: world.timers,
+    page: {},
+    WebSocket: socketsOf(world),
+  });
+  const [ada, gus] = ['Ada', 'gus'].map((bot) => shared.chat(bot));
+  const endings = [];
+  for (const client of [ada, gus]) client.on('close', ({ code }) => endings.push(code));
+  await settle();
+  const [socket] = world.sockets;
+  equal([world.sockets.length, socket.url.pathname], [1, '/api/ws']);
+  socket.say({ type: 'connection_established', data: { user_id: 'me' } });
+  await settle();
+  socket.say({ type: 'subscribed', bot_id: 'ada', data: { cursor: 'c' } });
+  socket.say({ type: 'unsubscribed', bot_id: 'gus', data: { code: 1013, reason: 'busy' } });
+  equal([ada.state, gus.state], ['open', 'reconnecting']);
+  let refused = null;
+  try {
+    shared.chat('ADA');
+  } catch (error) {
+    refused = error;
+  }
+  check(refused !== null, 'a bot has one client at a time');
+  shared.close();
+  equal([ada.state, gus.state, endings], ['closed', 'closed', [1013, 1000, 1000]]);
+  equal(world.timers.pending, 0);
 });
 
 scenario('in a worker the client works as in a page', async () => {

@@ -83,6 +83,7 @@ export class SharedConnection {
   /** Leave for good: all its clients are closed. */
   close() {
     this.#main.close();
+    for (const client of this.#clients.values()) client.close(); // those that wait to return
   }
 
   #client(target, stream) {

@@ -372,3 +372,104 @@ async def test_one_whose_connection_is_gone(nodes: tuple[Node, Node], platform: 
         await one.try_hearing(kill)
     with pytest.raises(ConnectionError):
         await one.wait(NEVER)
+
+
+# Rings that carry their event.
+
+
+async def bell_of(platform: Platform) -> int:
+    bell: int = await platform.connection.fetchval("SELECT pg_sequence_last_value('relay.bell')")
+    return bell
+
+
+async def has_heard(node: Node, platform: Platform, world: World) -> int:
+    """How many events a process would deliver ahead of a read, of one that is written now."""
+    await has_rung(node, platform)  # what was written before is heard
+    node.inbox.read_is_sent()
+    await platform.message(world.session, world.bot, world.owner)
+    await has_rung(node, platform)
+    return len(node.inbox.take())
+
+
+@pytest.mark.gen_test
+async def test_what_a_ring_carries_is_heard_by_who_has_a_fence(
+    nodes: tuple[Node, Node], platform: Platform, world: World
+) -> None:
+    """Nobody else; and no longer once somebody has written without a ring."""
+    node, other = nodes
+    await node.ring_on()
+    assert await has_heard(node, platform, world) == 1
+    assert not other.inbox.take()
+    await platform.execute("SET relay.quiet = 'on'")
+    await platform.message(world.session, world.bot, world.owner)
+    await platform.execute("RESET relay.quiet")
+    assert await has_heard(node, platform, world) == 0
+    assert node.inbox.is_stale
+    await node.fence()
+    assert await has_heard(node, platform, world) == 1
+
+
+@pytest.mark.gen_test
+async def test_who_silences_the_bell_makes_earlier_fences_stale(
+    nodes: tuple[Node, Node], platform: Platform, world: World
+) -> None:
+    """As where it counts a process as dead that is not."""
+    node, other = nodes
+    await node.ring_on()
+    await platform.execute("UPDATE relay.nodes SET heartbeat_at = 'epoch'")
+    await other.silence()
+    assert await is_silent(platform)
+    await other.ring_on()
+    assert await has_heard(node, platform, world) == 0
+    assert await node.is_on() is True
+    assert node.inbox.is_stale
+
+
+@pytest.mark.gen_test
+async def test_beside_a_process_of_the_release_before_nothing_is_carried(
+    nodes: tuple[Node, Node], platform: Platform, world: World
+) -> None:
+    """It silences the bell without a word. When it is gone, a fence is due."""
+    node, _ = nodes
+    await node.ring_on()
+    await platform.execute("INSERT INTO relay.nodes (id, awake) VALUES (gen_random_uuid(), true)")
+    assert await node.is_on()
+    assert await has_heard(node, platform, world) == 0
+    await node.ring_on()
+    assert await has_heard(node, platform, world) == 0
+    await platform.execute("DELETE FROM relay.nodes WHERE release = 1")
+    assert not await node.is_on()
+    await node.ring_on()
+    assert await has_heard(node, platform, world) == 1
+
+
+@pytest.mark.gen_test
+async def test_carrying_is_turned_off_for_writers_too(
+    doors: Doors, platform: Platform, world: World
+) -> None:
+    """By the setting: the bell says so, and it is in order."""
+    node = await doors.node()
+    node._carries = False
+    await node.ring_on()
+    assert await bell_of(platform) == 3
+    assert await node.is_on()
+    assert await has_heard(node, platform, world) == 0
+    node._carries = True
+    assert not await node.is_on()
+
+
+@pytest.mark.gen_test
+async def test_nothing_is_carried_between_two_names_of_the_channel(
+    nodes: tuple[Node, Node], database: str, platform: Platform, world: World
+) -> None:
+    """From the announcement until it listens to the new name, and has a fence."""
+    node, _ = nodes
+    await node.ring_on()
+    await platform.execute("SELECT relay.tell('ring', $1)", module.RENAMING)
+    assert await has_rung(node, platform)
+    await node.ring_on()
+    assert await has_heard(node, platform, world) == 0, "the names are still the old ones"
+    await platform.execute("SELECT relay.rotate_channels()")
+    assert not await node.is_on()
+    await node.ring_on()
+    assert await has_heard(node, platform, world) == 1

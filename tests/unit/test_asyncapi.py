@@ -172,5 +172,5 @@ def test_the_types_of_the_javascript_client_are_those_of_the_document() -> None:
     }
     assert names == sent - {"ownEvent"}
     for type_name, schema in (("ErrorCode", "ErrorCode"), ("NotRecoveredReason", "NotRecovered")):
-        (union,) = re.findall(rf"export type {type_name} = (.*?);", declared, re.DOTALL)
+        (union,) = re.findall(rf"export type {type_name} =\s(.*?);", declared, re.DOTALL)
         assert set(re.findall(r"'(\w+)'", union)) <= set(SCHEMAS[schema]["enum"]), type_name

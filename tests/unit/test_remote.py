@@ -16,9 +16,9 @@ def test_a_socket_has_its_subscriptions() -> None:
     unknown, _ = make_subscriber()
     found = {one.connection_id: one for one in connected([*hub, unknown], "n")}
     assert found == {
-        "chat": ConnectedSocket("chat", "n", BOT, GRACE, f"{GRACE}'s name", 0.0),
+        "chat": ConnectedSocket("chat", "n", BOT, GRACE, f"{GRACE}'s name", 0.0, False),
         "socket": found["socket"],
-        "c1": ConnectedSocket("c1", "n", BOT, "", "", 0.0),
+        "c1": ConnectedSocket("c1", "n", BOT, "", "", 0.0, False),
     }
     assert (found["socket"].user_id, found["socket"].topic) == (ADA, SOCKET_TOPIC)
     assert sorted(found["socket"].topics) == [BOT, OTHER_BOT]

@@ -125,6 +125,7 @@ async def examine(connection: AnyConnection, mapping: PlatformMapping, owner: st
                 name: columns[name]["type"] for name in sorted(set(names)) if name in columns
             }
             findings.warnings += _not_seen(key, found[key], mapping, owner)
+    findings.warnings += _nobody(mapping)
     findings.grants += _grants(mapping, list(found.values()))
     findings.grants += await _lookup_grants(connection, mapping, owner)
     return findings
@@ -304,6 +305,15 @@ def _doubtful(key: str, mapping: PlatformMapping, unique: list[set[str]]) -> Ite
         yield (
             "permissions: there is no unique index on bot and user: with several rows, which role"
             " counts is not said, and looking one up may read the whole table"
+        )
+
+
+def _nobody(mapping: PlatformMapping) -> Iterator[str]:
+    """A platform where tables that are not mapped decide writes relay.authorize itself, later."""
+    if "permissions" not in mapping.tables and not mapping.has("bots", "owner_id"):
+        yield (
+            "by this mapping nobody may watch a bot: name bots.owner_id or permissions, or write"
+            " relay.authorize yourself (docs/adopting.md, Access through other tables)"
         )
 
 

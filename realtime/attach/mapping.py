@@ -197,7 +197,7 @@ def to_mapping(default: Mapping[str, Any], given: Mapping[str, Any]) -> Platform
     """Put what a platform says over the default.
 
     Raises:
-        MappingError: a key that there is none of, a value that is no name, or too little.
+        MappingError: a key that there is none of, or a value that is no name.
     """
     _refuse_unknown(given, [*COLUMNS, "schema", "server_role"], "")
     raw = {name: _merged(name, default[name], given.get(name, {})) for name in COLUMNS}
@@ -207,7 +207,7 @@ def to_mapping(default: Mapping[str, Any], given: Mapping[str, Any]) -> Platform
     }
     permissions, bots = raw["permissions"], raw["bots"]
     assert bots is not None
-    found = PlatformMapping(
+    return PlatformMapping(
         tables=MappingProxyType(tables),
         untold=tuple(_names(bots["untold"], "bots.untold")),
         is_untold_given="untold" in given.get("bots", {}),
@@ -216,9 +216,6 @@ def to_mapping(default: Mapping[str, Any], given: Mapping[str, Any]) -> Platform
         else None,
         server_role=_name_or_none(given.get("server_role", False), "server_role"),
     )
-    if permissions is None and not found.has("bots", "owner_id"):
-        raise MappingError("nobody may watch anything: name bots.owner_id, or permissions")
-    return found
 
 
 def _merged(name: str, default: dict[str, Any], given: Any) -> dict[str, Any] | None:

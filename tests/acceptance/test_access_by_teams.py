@@ -19,7 +19,7 @@ PAGE = Path(__file__).parents[2].joinpath("docs", "adopting.md").read_text("utf-
 TABLES = """
 CREATE TABLE users (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), username text UNIQUE);
 CREATE TABLE bots (
-    id uuid PRIMARY KEY DEFAULT gen_random_uuid(), name text, owner_id uuid, team_id integer
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(), name text, team_id integer
 );
 CREATE TABLE team_members (team_id integer, user_id uuid, role text);
 """
@@ -30,6 +30,7 @@ documents = false
 [users]
 is_active = false
 [bots]
+owner_id = false
 updated_by = false
 untold = []
 """
@@ -40,7 +41,8 @@ async def test_a_team_decides_who_watches_a_bot(core_database: str) -> None:
     """Who is put into it is let in at once, though refused before; who is taken out leaves."""
     platform = Adopted(await asyncpg.connect(core_database, timeout=LIMIT))
     await platform.execute(TABLES)
-    await apply(platform.connection, mapping(MAPPING))
+    attached = await apply(platform.connection, mapping(MAPPING))
+    assert any("nobody may watch a bot" in warning for warning in attached.warnings)
     await platform.execute(AUTHORIZE)
     ada = await platform.insert("users", username="ada")
     bot = await platform.insert("bots", name="Team's", team_id=1)

@@ -75,7 +75,6 @@ def test_owners_alone_may_decide() -> None:
         ('[messages]\nrole = ""', r"messages\.role has to be a name"),
         ('[bots]\nuntold = "key"', r"bots\.untold has to be a list"),
         ("[bots]\nuntold = [1]", r"bots\.untold has to be a name"),
-        ("permissions = false\n[bots]\nowner_id = false", "nobody may watch anything"),
         ('[users]\nid = "a$$b"', r"users\.id: a name with \$\$"),
         ("[users]\nid = 'a\\b'", r"users\.id: a name with"),
         ('[users]\nid = "a\\u0000"', r"users\.id: a name with"),

@@ -35,6 +35,7 @@ These are reported to a client, by a close code or an error message:
 
 These are caught where they are raised:
 
+    DemoRefused                  the demo's platform cannot do it; its API answers with the text
     DerivedError                 a value of a mapping cannot be worked out; `MappingError` says it
 
 A `TemplateError` is a mistake in the SQL templates, which the tests find.

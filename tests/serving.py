@@ -15,6 +15,7 @@ from realtime.auth.tokens import mint_token
 from realtime.config.intervals import DEFAULTS, Intervals
 from realtime.config.settings import Settings
 from realtime.runtime.server import Server, Stop, serve
+from realtime.web.demo_platform import DemoPlatform
 from tests.asyncapi import channel_of, misfits_of
 from tests.clients import Socket
 from tests.event_stream import EventStream
@@ -43,8 +44,14 @@ def token(subject: str, *, ttl: float = 600, **more: Any) -> str:
 class RunningServer:
     """A server in this process and the ways to reach it."""
 
-    def __init__(self, settings: Settings, intervals: Intervals = DEFAULTS) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        intervals: Intervals = DEFAULTS,
+        demo: DemoPlatform | None = None,
+    ) -> None:
         self._stop = Stop()
+        self._demo = demo
         self._intervals = intervals
         self.settings = settings
         self.server: Server
@@ -52,7 +59,13 @@ class RunningServer:
 
     async def start(self) -> None:
         announced: asyncio.Future[Server] = asyncio.get_running_loop().create_future()
-        serving = serve(self.settings, self._stop, announced.set_result, intervals=self._intervals)
+        serving = serve(
+            self.settings,
+            self._stop,
+            announced.set_result,
+            intervals=self._intervals,
+            demo=self._demo,
+        )
         self._task = asyncio.create_task(serving)
         await asyncio.wait([self._task, announced], return_when=asyncio.FIRST_COMPLETED)
         if self._task.done():
@@ -138,8 +151,14 @@ def start_server(io_loop: IOLoop, database: str) -> Iterator[StartServer]:
     """Starts servers on the test's database, with other settings and intervals where given."""
     started: list[RunningServer] = []
 
-    async def start(*, intervals: Intervals = DEFAULTS, **more: str) -> RunningServer:
-        running = RunningServer(make_settings(database, **more), intervals)
+    async def start(
+        *,
+        intervals: Intervals = DEFAULTS,
+        demo: Callable[[Settings], DemoPlatform] | None = None,
+        **more: str,
+    ) -> RunningServer:
+        settings = make_settings(database, **more)
+        running = RunningServer(settings, intervals, demo(settings) if demo else None)
         await running.start()
         started.append(running)
         return running

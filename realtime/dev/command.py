@@ -30,6 +30,7 @@ from realtime.auth.signing import read_secret, sign
 from realtime.config.settings import Settings, SettingsError
 from realtime.dev.database import shown, with_defaults
 from realtime.dev.demo import BOT_ID, PEOPLE, SESSION_ID
+from realtime.dev.platform import DemoTables
 from realtime.embedded.lock import FileLock
 from realtime.embedded.server import EmbeddedPostgres
 from realtime.installation import DATA
@@ -46,6 +47,7 @@ LINK_SECONDS: Final = 30 * 24 * 3600
 SETUP_SECONDS: Final = 120
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DEMO: Final = Path(__file__).with_name("demo.sql")
+SERVICE_ROLE: Final = Path(__file__).with_name("service_role.sql")
 # No character that a shell takes for its own between double quotes.
 INSERT: Final = (
     "INSERT INTO messages (session_id, bot_id, user_id, role, content) "
@@ -64,6 +66,8 @@ class DemoDatabase:
     dsn: str
     psql: str
     is_ours: bool = False
+    service_dsn: str | None = None
+    """For a role that may do what a service may; the embedded PostgreSQL alone gets one."""
 
 
 def run(environ: Mapping[str, str], *, is_simulated: bool = False) -> int:
@@ -92,12 +96,15 @@ def run(environ: Mapping[str, str], *, is_simulated: bool = False) -> int:
                 ask_before_seeding(direct)
                 say("Bringing the schema and the demo data up to date")
                 bring_up_to_date(direct)
-                asyncio.run(seed(direct))
+                asyncio.run(seed(direct, with_role=database.is_ours))
             with beside(direct, BOT_ID, SESSION_ID) as simulate:
                 then = simulate if is_simulated else lambda: None
                 say_all = partial(announce, settings, database, then)
                 if settings.web_concurrency == 1:
-                    return process.run(settings, announce=say_all)
+                    demo = (
+                        DemoTables(settings, database.service_dsn) if settings.jwt_secret else None
+                    )
+                    return process.run(settings, announce=say_all, demo=demo)
                 given = {**environ, "DATABASE_URL": database.dsn}
                 return run_workers(settings, given, announce=say_all)
 
@@ -142,7 +149,9 @@ def open_database(environ: Mapping[str, str]) -> Iterator[DemoDatabase]:
     postgres.start()
     try:
         psql = f"{shlex.quote(str(postgres.psql))} {shlex.quote(postgres.dsn())}"
-        yield DemoDatabase(postgres.dsn(), psql, is_ours=True)
+        dsn = postgres.dsn()
+        service_dsn = dsn.replace("//postgres@", "//demo_service@", 1)
+        yield DemoDatabase(dsn, psql, is_ours=True, service_dsn=service_dsn)
     finally:
         for number in SIGNALS:  # a second Ctrl-C must not leave the server behind
             signal.signal(number, signal.SIG_IGN)
@@ -182,8 +191,8 @@ async def has_other_users(dsn: str) -> bool:
         await connection.close(timeout=CONNECT_SECONDS)
 
 
-async def seed(dsn: str) -> None:
-    """Insert what is missing of the demo.
+async def seed(dsn: str, *, with_role: bool) -> None:
+    """Insert what is missing of the demo, and make the role of a service.
 
     Raises:
         ReleaseError: Other data is in the way, or other tables are.
@@ -192,6 +201,8 @@ async def seed(dsn: str) -> None:
     try:
         async with connection.transaction():
             await connection.execute(DEMO.read_text(encoding="utf-8"))
+            if with_role:
+                await connection.execute(SERVICE_ROLE.read_text(encoding="utf-8"))
     except asyncpg.PostgresError as error:
         raise ReleaseError(f"the demo data does not fit into this database: {error}") from error
     finally:

@@ -38,6 +38,7 @@ from realtime.relay.resume import ResumeBatcher
 from realtime.relay.room import Room
 from realtime.relay.typing import TypingBroadcaster, TypingIndicators
 from realtime.web.acceptor import OpenFiles
+from realtime.web.demo_platform import DemoPlatform
 from realtime.web.metrics_source import MetricsSource
 from realtime.web.pings import Pings
 from realtime.web.services import Services
@@ -205,6 +206,7 @@ class WebParts:
         database: DatabaseParts,
         relaying: RelayParts,
         listener: Listener,
+        demo: DemoPlatform | None,
     ) -> None:
         self.vitals = Vitals(time.time, time.monotonic, seconds=intervals.loop_lag)
         self.pings = Pings(intervals.ping)
@@ -240,6 +242,7 @@ class WebParts:
             random=random.random,
             new_id=_new_id,
             status=self.status,
+            demo=demo,
         )
 
 

@@ -15,6 +15,7 @@ from realtime.log_line import LogLine
 from realtime.runtime.control import BEAT, REPLACED
 from realtime.runtime.logging import configure_logging
 from realtime.runtime.server import Stop, serve
+from realtime.web.demo_platform import DemoPlatform
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +38,13 @@ def run(
     *,
     announce: Callable[[], None],
     inherited: Inherited | None = None,
+    demo: DemoPlatform | None = None,
 ) -> int:
     """Serve until told to end, and return the exit code.
 
     Args:
         announce: called once everything is up.
+        demo: what the console of `bin/dev` may ask.
 
     Raises:
         CommandError: it could not start.
@@ -51,17 +54,20 @@ def run(
         log.info(LogLine("env_file_read", file=settings.env_file))
     # The modules stay, so the garbage collector need not look through them again.
     gc.freeze()
-    asyncio.run(_run(settings, announce, inherited))
+    asyncio.run(_run(settings, announce, inherited, demo))
     return 0
 
 
 async def _run(
-    settings: Settings, announce: Callable[[], None], inherited: Inherited | None
+    settings: Settings,
+    announce: Callable[[], None],
+    inherited: Inherited | None,
+    demo: DemoPlatform | None,
 ) -> None:
     stop = Stop()
     _stop_on_signal(stop, is_alone=inherited is None)
     if inherited is None:
-        await serve(settings, stop, lambda _server: announce())
+        await serve(settings, stop, lambda _server: announce(), demo=demo)
         return
     _obey_supervisor(stop, inherited.control_socket)
     beats = [partial(_beat, inherited.control_socket, inherited.beat)] if inherited.beat else []

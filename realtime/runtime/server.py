@@ -21,6 +21,7 @@ from realtime.runtime.listening import StartError, bind
 from realtime.runtime.parts import DatabaseParts, RelayParts, WebParts, make_listener
 from realtime.web.acceptor import Acceptor
 from realtime.web.app import make_app
+from realtime.web.demo_platform import DemoPlatform
 from realtime.web.entrance import Entrance
 from realtime.web.sockets import Sockets
 
@@ -56,6 +57,7 @@ async def serve(
     *,
     intervals: Intervals = DEFAULTS,
     beside: Sequence[Background] = (),
+    demo: DemoPlatform | None = None,
 ) -> None:
     """Serve until `stop` is set, then drain.
 
@@ -63,6 +65,7 @@ async def serve(
         announce: called once new sockets can be served.
         sockets: listening sockets to serve on; None: new ones, on the port of the settings.
         beside: what else runs for as long as the process serves.
+        demo: what the console of `bin/dev` may ask.
 
     Raises:
         CommandError: the process could not start.
@@ -76,7 +79,8 @@ async def serve(
         timeout=settings.database_timeout_seconds,
         is_pooled=settings.database_url != settings.database_direct_url,
     ) as pool:
-        await Server(settings, intervals, pool, position, sockets).run(stop, announce, beside)
+        server = Server(settings, intervals, pool, position, sockets, demo)
+        await server.run(stop, announce, beside)
 
 
 async def _read_position(settings: Settings, intervals: Intervals) -> Position:
@@ -108,6 +112,7 @@ class Server:
         pool: "Pool",
         position: Position,
         sockets: list[socket.socket],
+        demo: DemoPlatform | None = None,
     ) -> None:
         self.node_id = str(uuid4())
         self.port: int = sockets[0].getsockname()[1]
@@ -126,6 +131,7 @@ class Server:
             database=self.database,
             relaying=self.relaying,
             listener=self.listener,
+            demo=demo,
         )
         self.hub = self.relaying.hub
 

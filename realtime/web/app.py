@@ -10,7 +10,7 @@ from tornado.web import Application, RequestHandler, StaticFileHandler
 
 from realtime.installation import JAVASCRIPT_CLIENT
 from realtime.log_line import LogLine
-from realtime.web import endpoints, metrics
+from realtime.web import demo, endpoints, metrics
 from realtime.web.handlers import CarefulHandler, NotFoundHandler, log, logged_path
 from realtime.web.presence import PresenceHandler
 from realtime.web.services import Services
@@ -72,6 +72,11 @@ def make_app(services: Services, sockets: Sockets) -> Application:
         below += [
             (r"/static/(console(?:/[a-z_]+)?\.(?:js|css|svg))", StaticHandler, {"path": STATIC}),
             (r"/static/(vendor/uplot/uplot\.(?:js|css))", StaticHandler, {"path": STATIC}),
+            (r"/demo", demo.DemoHandler, given),
+            (r"/demo/sign-in", demo.DemoSignIn, given),
+            (r"/demo/bots/([^/]+)/messages", demo.DemoMessages, given),
+            (r"/demo/sql", demo.DemoSql, given),
+            (r"/demo/actions", demo.DemoAction, given),
             (r"/()", ConsoleHandler, {"path": STATIC, "default_filename": "console.html"}),
         ]
     routes = [

@@ -21,6 +21,7 @@ from realtime.relay.remote import RemoteSockets
 from realtime.relay.resume import ResumeBatcher
 from realtime.relay.room import Room
 from realtime.relay.typing import TypingBroadcaster
+from realtime.web.demo_platform import DemoPlatform
 from realtime.web.metrics_source import MetricsSource
 from realtime.web.pings import Pings
 from realtime.web.status import Status
@@ -56,6 +57,8 @@ class Services:
     new_id: Callable[[], str]
     """Makes a new id for a connection."""
     status: Status
+    demo: DemoPlatform | None
+    """What `bin/dev` has for its console; no other process has one."""
 
     def cursor_text(self, cursor: Cursor, topic: str) -> str | None:
         """A cursor for clients of a topic; None where there is none (see `Signer.write`)."""

@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tornado.ioloop import IOLoop
 
+from realtime.config.settings import Settings
+from realtime.dev.command import SERVICE_ROLE
+from realtime.dev.platform import DemoTables
 from tests.acceptance.console import ARGUMENTS, DESKTOP, MILLISECONDS, Chromium, OpenConsole, sees
 from tests.conftest import CHROMIUM
+from tests.platform import Platform
 from tests.serving import RunningServer, StartServer, World, token
 from tests.waiting import LIMIT
 
@@ -42,6 +46,22 @@ def console_server(io_loop: IOLoop, start_server: StartServer) -> RunningServer:
 
     async def start() -> RunningServer:
         return await start_server(CONSOLE="true")
+
+    running: RunningServer = io_loop.run_sync(start, timeout=LIMIT)
+    return running
+
+
+@pytest.fixture
+def demo_server(io_loop: IOLoop, start_server: StartServer, platform: Platform) -> RunningServer:
+    """A server with the console, the demo's API, and a role to run SQL as, as `bin/dev` has."""
+
+    def demo(settings: Settings) -> DemoTables:
+        dsn = settings.database_url.get_secret_value()
+        return DemoTables(settings, dsn.replace("//postgres@", "//demo_service@", 1))
+
+    async def start() -> RunningServer:
+        await platform.execute(SERVICE_ROLE.read_text("utf-8"))
+        return await start_server(CONSOLE="true", demo=demo)
 
     running: RunningServer = io_loop.run_sync(start, timeout=LIMIT)
     return running

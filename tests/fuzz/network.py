@@ -24,7 +24,7 @@ from tests.fuzz.wire import (
 
 PATHS = (
     *("/", "/api/health", "/api/ready", "/api/ws/stats", "/api/ws/connections", "/metrics"),
-    *("/static/realtime.js", "/api/ws/figures", "/api/ws/presence/x"),
+    *("/static/realtime.js", "/api/ws/figures", "/api/ws/presence/x", "/demo"),
     *("/api/sse/notifications", "/api/sse/chat/x"),
     *("/api/ws/notifications", "/api/ws/chat/x", "/api/ws", "*"),
 )

@@ -14,7 +14,12 @@ import rowcast
 
 ROOT = Path(realtime.__file__).parent
 ROOMS = {"realtime.relay", "realtime.web", "realtime.postgres"}
-COMPOSERS = {"realtime.runtime.parts", "realtime.runtime.server", "realtime.dev.command"}
+COMPOSERS = {
+    "realtime.runtime.parts",
+    "realtime.runtime.server",
+    "realtime.dev.command",
+    "realtime.dev.platform",
+}
 """They alone may know all three rooms."""
 DRIVERS = {"tornado", "asyncpg", "sqlalchemy", "alembic"}
 FORBIDDEN = {

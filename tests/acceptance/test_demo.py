@@ -1,0 +1,116 @@
+"""The demo's API: what the console of `bin/dev` may ask, and who else may not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from tornado.httpclient import AsyncHTTPClient
+
+from tests.platform import Platform
+from tests.serving import RunningServer, World, token
+
+pytestmark = pytest.mark.gen_test
+
+
+async def ask(
+    server: RunningServer, path: str, body: Any = None, *, user: str = "", **headers: str
+) -> tuple[int, Any]:
+    """As the console's page does; a body makes it a POST."""
+    ours = {"Origin": f"http://{server.base}"} if body is not None else {}
+    signed = {"Authorization": f"Bearer {token(user, is_admin=True)}"} if user else {}
+    answer = await AsyncHTTPClient().fetch(
+        f"http://{server.base}/demo{path}",
+        method="GET" if body is None else "POST",
+        body=None if body is None else json.dumps(body),
+        headers=ours | signed | headers,
+        raise_error=False,
+    )
+    return answer.code, json.loads(answer.body)
+
+
+async def test_history_and_stream_have_each_message_once(
+    demo_server: RunningServer, world: World
+) -> None:
+    """A message that is posted is in the history or follows its cursor, never both."""
+    messages = f"/bots/{world.bot}/messages"
+    assert (await ask(demo_server, messages, {"content": "one"}, user=world.guest))[0] == 201
+    _, history = await ask(demo_server, messages, user=world.owner)
+    assert [one["content"] for one in history["messages"]] == ["one"]
+    assert history["messages"][0]["username"] == "gus"
+    await ask(demo_server, messages, {"content": "two"}, user=world.owner)
+    socket = await demo_server.chat(world.bot, world.owner, cursor=history["cursor"])
+    await socket.next("chat_message")
+    await socket.caught_up()
+    assert [one["data"]["content"] for one in socket.of_type("chat_message")] == ["two"]
+    stranger = await ask(demo_server, messages, user="00000000-0000-4000-8000-000000000001")
+    assert stranger == (403, {"error": "bot not found or access denied"})
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "chat.example.org"},
+        {"Host": "127.0.0.1.example.org"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ],
+    ids=lambda headers: "-".join(headers.values()),
+)
+async def test_other_pages_get_nothing(
+    demo_server: RunningServer, world: World, headers: dict[str, str]
+) -> None:
+    """Neither those of another origin, nor those whose name only leads to this machine."""
+    found = await ask(demo_server, "", **headers)
+    assert found == (200, {"sends": False, "runs": False, "people": []})
+    for path, body in [("/sign-in", {"name": "ada"}), ("/sql", {"statements": ["SELECT 1"]})]:
+        assert (await ask(demo_server, path, body, user=world.owner, **headers))[0] == 403
+
+
+async def test_without_a_demo_there_is_nothing_to_ask(
+    console_server: RunningServer, world: World
+) -> None:
+    """A server with CONSOLE alone signs nobody in."""
+    assert (await ask(console_server, ""))[1]["sends"] is False
+    assert (await ask(console_server, "/sign-in", {"name": "ada"}))[0] == 404
+    assert (await ask(console_server, f"/bots/{world.bot}/messages", user=world.owner))[0] == 404
+
+
+async def test_sql_runs_with_the_rights_of_a_service(
+    demo_server: RunningServer, platform: Platform, world: World
+) -> None:
+    """Statement by statement; what a service may not, and what is not its own again, is refused."""
+    await platform.message(world.session, world.bot, world.owner, "old")
+    run = [
+        "UPDATE messages SET content = 'new'",
+        f"SELECT relay.emit('bot:{world.bot}', 'x', '{{}}')",
+    ]
+    done = await ask(demo_server, "/sql", {"statements": run}, user=world.guest)
+    assert done == (200, {"results": ["UPDATE 1", "SELECT 1"]})
+    for forbidden in (
+        "DROP TABLE messages",
+        "SELECT * FROM relay.cursor_keys",
+        "SET ROLE postgres",
+    ):
+        status, body = await ask(
+            demo_server, "/sql", {"statements": ["RESET ROLE", forbidden]}, user=world.guest
+        )
+        assert status == 400, forbidden
+        assert body["error"].startswith("PostgreSQL says: "), forbidden
+
+
+async def test_an_administrator_acts_by_the_contract(
+    demo_server: RunningServer, world: World
+) -> None:
+    """A test event arrives; an ejected person's sockets are closed; others may not act."""
+    guest = await demo_server.chat(world.bot, world.guest)
+    wanted = {"user_id": world.guest, "bot_id": world.bot}
+    await ask(demo_server, "/actions", {"action": "try_event", **wanted}, user=world.owner)
+    await guest.next("console_test")
+    await ask(demo_server, "/actions", {"action": "eject", **wanted}, user=world.owner)
+    assert await guest.closed() == 1013, "for access is still given"
+    plain = {"Authorization": f"Bearer {token(world.guest)}"}
+    refused = await ask(demo_server, "/actions", {"action": "eject", **wanted}, **plain)
+    assert refused[0] == 403

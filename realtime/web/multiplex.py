@@ -276,7 +276,7 @@ class MultiConversation(Conversation):
         subscription = self._make_subscription(target, message)
         self._subscriptions[target] = subscription
         subscription.start(
-            self._or_end(subscription, self._join_topic(subscription, message.cursor))
+            self._or_end(subscription, partial(self._join_topic, subscription, message.cursor))
         )
 
     def _make_subscription(self, target: Target, message: Subscribe) -> Subscription:
@@ -298,10 +298,16 @@ class MultiConversation(Conversation):
         )
         return subscription
 
-    async def _or_end(self, subscription: Subscription, work: Awaitable[None]) -> None:
-        """Do something for a subscription; whatever goes wrong ends it, and says why."""
+    async def _or_end(
+        self, subscription: Subscription, work: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Do something for a subscription; whatever goes wrong ends it, and says why.
+
+        Args:
+            work: called only here: the subscription may end before this begins.
+        """
         try:
-            await work
+            await work()
         except Refused as refused:
             subscription.close(refused.code, refused.reason)
         except Exception:
@@ -331,7 +337,7 @@ class MultiConversation(Conversation):
         await handshake.go_live(admission, missed)
 
     def _catch_up_with(self, subscription: Subscription, owed: Owed, since: Cursor) -> None:
-        work = self._make_handshake(subscription).catch_up(since, Missed(owed=owed))
+        work = partial(self._make_handshake(subscription).catch_up, since, Missed(owed=owed))
         subscription.start(self._or_end(subscription, work))
 
     def _make_handshake(self, subscription: Subscription) -> Handshake:

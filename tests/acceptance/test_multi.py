@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 from typing import Any
 
 import pytest
 
+from tests.acceptance.test_entrance import answers as answers_to
 from tests.acceptance.test_many_processes import ask
+from tests.acceptance.test_rfc6455 import BYE, TEXT, frame, handshake
 from tests.clients import Message, Socket
 from tests.platform import Platform
-from tests.serving import RunningServer, StartServer, World
+from tests.serving import RunningServer, StartServer, World, token
 from tests.waiting import eventually
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -151,6 +155,21 @@ async def test_who_subscribes_without_end_is_slowed_down_and_then_closed(
     assert await socket.closed() == 1008
     codes = [one["data"]["code"] for one in socket.of_type("unsubscribed")]
     assert (codes[:4], set(codes[5:])) == ([4003] * 4, {1013})
+
+
+@pytest.mark.gen_test
+async def test_a_subscription_may_end_before_it_has_begun(
+    server: RunningServer, world: World
+) -> None:
+    """Where all arrives at once: nothing is left over, of which Python would complain."""
+    messages = [
+        json.dumps({"type": kind, "data": {"bot_id": world.bot}}).encode()
+        for kind in ("subscribe", "unsubscribe")
+    ]
+    opening = handshake(f"/api/ws?token={token(world.guest)}")
+    frames = [frame(TEXT, message) for message in messages]
+    assert b'"code":1000' in await answers_to(server, [b"".join([opening, *frames, BYE])])
+    gc.collect()
 
 
 @pytest.mark.gen_test

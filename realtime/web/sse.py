@@ -34,6 +34,8 @@ CLOSE_SECONDS = 5.0
 """How long the rest of an answer may take after its end was decided; then the line is cut."""
 PATIENCE_SECONDS = 5.0
 """How much longer than two pings the kernel waits. A client that is there is told why it ends."""
+MAX_HEARD_BYTES = 65_536
+"""How much a client may send behind its request. Nothing has to come, and what does is discarded."""
 RETRY_SECONDS = (1.0, 4.0)
 """How long a client waits before it comes back is between these, for each a time of its own."""
 _COMES_BACK = frozenset({CloseCode.GOING_AWAY, CloseCode.INTERNAL_ERROR, CloseCode.TRY_AGAIN_LATER})
@@ -102,6 +104,7 @@ class EventStream:
         self._services = services
         self._headers = headers
         self._has_begun = False
+        self._heard_bytes = 0
         self._limit: asyncio.TimerHandle | None = None
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _give_up_after(connection, 2 * services.intervals.ping + PATIENCE_SECONDS)
@@ -111,7 +114,9 @@ class EventStream:
         """Nothing: what the client says is discarded."""
 
     def data_received(self, data: bytes) -> None:
-        pass
+        self._heard_bytes += len(data)
+        if self._heard_bytes > MAX_HEARD_BYTES:
+            self.drop()  # it would go on for ever, at the cost of the others
 
     def head(self) -> bytes:
         """The head of an answer with events. From now on there is no refusal any more."""

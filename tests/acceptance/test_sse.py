@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.clients import Message
 from tests.event_stream import EventStream
 from tests.platform import Platform
 from tests.serving import RunningServer, StartServer, World, token
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
@@ -413,3 +414,18 @@ async def test_who_takes_nothing_is_ended_however_little_waits(
     slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
     await slow.ended()
     assert server.server.relaying.counters.closes == {"1013": 1}
+
+
+@pytest.mark.gen_test
+async def test_who_goes_on_talking_is_cut_off(
+    server: RunningServer, platform: Platform, world: World
+) -> None:
+    """A little behind the request is discarded; what never ends would cost the others."""
+    quiet, loud = [await server.events(f"chat/{world.bot}", world.guest) for _ in range(2)]
+    quiet.writer.write(b"x" * 1000)
+    async with asyncio.timeout(LIMIT):
+        while not loud.is_closed:
+            loud.writer.write(b"x" * 10_000)
+            await asyncio.sleep(0)
+    await say(platform, world, "hello")
+    await quiet.next("chat_message")

@@ -38,7 +38,7 @@ class Contender:
     name: str
     label: str
     kind: Literal["ours", "python", "node", "bare"]
-    dialect: Literal["welcome", "plain", "socketio"] = "plain"
+    dialect: Literal["welcome", "plain", "socketio", "multi", "sse"] = "plain"
     directory: str = ""
 
     @property

@@ -34,6 +34,7 @@ FIGURES: Final = {
     "handshakes_per_s": Figure("handshakes/s", "{:,.0f}", "high"),
     "handshake_cpu_us": Figure("CPU of a handshake", "{:,.0f} µs", "low"),
     "return_seconds": Figure("until all are back", "{:,.2f} s", "low"),
+    "kb_per_subscription": Figure("kB per bot watched", "{:,.1f}", "low"),
     "kb_per_connection": Figure("kB per connection", "{:,.1f}", "low"),
     "storm_seconds": Figure("until all have everything", "{:,.1f} s"),
     "let_in_seconds": Figure("until all are let in", "{:,.1f} s"),
@@ -77,6 +78,7 @@ COLUMNS: Final = {
     "wide": _BURST,
     "steady": ("cpu_us", "p50_ms", "p99_ms", "generator_busy"),
     "many": ("p99_ms", "cpu_us", "p50_ms", "server_busy", "generator_busy"),
+    "ways": ("cpu_us", "p50_ms", "p99_ms", "kb_per_subscription", "generator_busy"),
     "writers": tuple(
         f"{table}_{clients}" for table in ("fk", "bare") for clients in (1, 8, 32, 64)
     ),

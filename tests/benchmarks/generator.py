@@ -34,22 +34,29 @@ class LoadGenerator:
         *,
         sampled: int = 50,
         in_flight: int = IN_FLIGHT,
+        bots: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Open a socket for each path and wait for all; how long it took, and their cursors.
+
+        Args:
+            bots: what each subscribes to, where a socket may have many.
 
         Raises:
             GeneratorError: some were not let in.
         """
-        self.begin_to_open(paths, sampled=sampled, in_flight=in_flight)
+        self.begin_to_open(paths, sampled=sampled, in_flight=in_flight, bots=bots)
         return self.opened(len(paths))
 
-    def begin_to_open(self, paths: Sequence[str], *, sampled: int, in_flight: int) -> None:
+    def begin_to_open(
+        self, paths: Sequence[str], *, sampled: int, in_flight: int, bots: Sequence[str] = ()
+    ) -> None:
         requests = [handshake(path, self._port).decode() for path in paths]
         self._order(
             do="open",
             requests=requests,
             in_flight=in_flight,
             sample_every=max(1, len(paths) // sampled),
+            bots=bots,
             limit=OPEN_LIMIT,
         )
 

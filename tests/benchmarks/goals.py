@@ -40,6 +40,7 @@ def judge(results: Results) -> list[Judged]:
         "burst": lambda measured: _burst("burst", measured, 4),
         "wide": lambda measured: _burst("wide", measured, 18, 20),
         "steady": _steady,
+        "ways": _ways,
         "writers": _writers,
         "cluster": _cluster,
         "idle": _idle,
@@ -143,6 +144,14 @@ def _steady(measured: Measured) -> Iterator[Judged]:
     ratio = _ratio(measured, "cpu_us", "bare")
     words = "CPU per delivery by a bare `send` loop's"
     yield _at_most("steady", words, " ×", f"{ratio:.2f} ×", ratio, 1.15, 1.15)
+
+
+def _ways(measured: Measured) -> Iterator[Judged]:
+    for name in ("multi", "sse"):
+        if name in measured.rounds:
+            ratio = _value(measured, name, "cpu_us") / _value(measured, OURS, "cpu_us")
+            words = f"CPU per delivery of {measured.labels[name]} by that of a socket each"
+            yield Judged("ways", words, "", "", f"{ratio:.2f} ×", None)
 
 
 def _writers(measured: Measured) -> Iterator[Judged]:

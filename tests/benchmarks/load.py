@@ -1,4 +1,4 @@
-"""The load generator: thousands of WebSocket clients in one lean process that receive and count.
+"""The load generator: thousands of clients in one lean process that receive and count.
 
 Started by `generator.py` as a process of its own, so that what it costs is not the server's, and
 told what to do by lines of JSON on standard input. It reads with epoll, walks over frame headers
@@ -28,14 +28,17 @@ TICK_SECONDS = 0.05
 STDIN = 0
 MEDIUM = 126
 """Frames of 126 to 65,535 bytes say this as their length: all events do, and little else."""
+FIRST_EVENT = b'"connection_established"'
+EVENT_LINE = b'data: {"id"'
+SUBSCRIBE = b'{"type":"subscribe","data":{"bot_id":"%s"}}'
 CURSOR = re.compile(rb'"cursor":"([^"]+)"')
 _header = struct.Struct(">BBH").unpack_from
 
 
 class Client:
-    """One WebSocket, from its handshake on."""
+    """One WebSocket, from its handshake on; or one answer with server-sent events."""
 
-    __slots__ = ("is_open", "is_sampled", "is_upgraded", "number", "rest", "sock")
+    __slots__ = ("is_open", "is_sampled", "is_upgraded", "number", "rest", "sock", "subscribed")
 
     def __init__(self, sock: socket.socket, number: int, is_sampled: bool) -> None:
         self.sock = sock
@@ -44,6 +47,8 @@ class Client:
         self.is_upgraded = False
         self.is_open = False
         self.rest = b""
+        self.subscribed = 0
+        """How many subscriptions it has, where it may have many."""
 
 
 class Opening:
@@ -55,6 +60,8 @@ class Opening:
         self.in_flight = 0
         self.most_in_flight = order["in_flight"]
         self.sample_every = order["sample_every"]
+        self.bots: list[str] = order["bots"]
+        """What each subscribes to, where it has to."""
         self.opened = 0
         self.failed = 0
         self.cursors = [""] * self.total
@@ -73,7 +80,8 @@ class Generator:
     Args:
         port: of the server, on loopback.
         dialect: what a server says first: `plain` nothing, `welcome` a `connection_established`,
-            `socketio` Engine.IO's and Socket.IO's greetings.
+            `socketio` Engine.IO's and Socket.IO's greetings. `multi`: it subscribes to many bots
+            first. `sse`: events over HTTP.
     """
 
     def __init__(self, port: int, dialect: str) -> None:
@@ -161,9 +169,13 @@ class Generator:
             head, end, data = data.partition(b"\r\n\r\n")
             if not end:
                 return head
-            if b" 101 " not in head.split(b"\r\n", 1)[0]:
+            if (b" 200 " if self._dialect == "sse" else b" 101 ") not in head.split(b"\r\n", 1)[0]:
                 raise ConnectionError(f"refused: {head[:80]!r}")
             client.is_upgraded = True
+        if self._dialect == "sse":
+            if FIRST_EVENT in data:
+                self._opened(client)
+            return data
         while not client.is_open:
             if self._dialect != "plain":
                 found = small_or_long_frame(data, 0)
@@ -177,6 +189,8 @@ class Generator:
         return data
 
     def _is_last_greeting(self, client: Client, payload: bytes) -> bool:
+        if self._dialect == "multi":
+            return self._has_all(client, payload)
         if self._dialect == "welcome":
             cursor = CURSOR.search(payload)
             if cursor is None or self._opening is None:
@@ -186,6 +200,19 @@ class Generator:
         if payload.startswith(b"0"):  # Engine.IO: open. Then Socket.IO: connect, "40".
             client.sock.send(masked(TEXT, b"40"))
         return payload.startswith(b"40")
+
+    def _has_all(self, client: Client, payload: bytes) -> bool:
+        """Subscribe to every bot as soon as that may be done; whether all are there."""
+        assert self._opening is not None
+        bots = self._opening.bots
+        if b'"connection_established"' in payload:
+            for bot in bots:
+                client.sock.send(masked(TEXT, SUBSCRIBE % bot.encode()))
+        elif b'"subscribed"' in payload:
+            client.subscribed += 1
+        else:
+            raise ConnectionError(f"refused: {payload!r}")
+        return client.subscribed == len(bots)
 
     def _opened(self, client: Client) -> None:
         client.is_open = True
@@ -215,6 +242,8 @@ class Generator:
 
     def _count(self, client: Client, data: bytes) -> bytes:
         """Count the events in the data; the incomplete frame at its end."""
+        if self._dialect == "sse":
+            return self._count_lines(client, data)
         position, end, found = 0, len(data), 0
         while position < end:
             if end - position >= 4:
@@ -231,12 +260,23 @@ class Generator:
                 break
             self._answer(client, other[0], other[2])
             position = other[1]
+        self._note(client, data, position, found)
+        return data[position:]
+
+    def _count_lines(self, client: Client, data: bytes) -> bytes:
+        """The same for server-sent events: each ends with an empty line."""
+        end = data.rfind(b"\n\n") + 2
+        if end < 2:
+            return data
+        self._note(client, data, end, data.count(EVENT_LINE, 0, end))
+        return data[end:]
+
+    def _note(self, client: Client, data: bytes, end: int, found: int) -> None:
         if found and self._tally is not None:
             self._tally.deliveries += found
             self._tally.last_received = now()
             if client.is_sampled:
-                self._tally.sample(data, position)
-        return data[position:]
+                self._tally.sample(data, end)
 
     def _answer(self, client: Client, first: int, payload: bytes) -> None:
         if first == PING:

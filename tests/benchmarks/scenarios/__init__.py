@@ -6,11 +6,12 @@ from tests.benchmarks.scenarios.delivery import DELIVERIES
 from tests.benchmarks.scenarios.soak import SOAK
 from tests.benchmarks.scenarios.sockets import CONNECT, IDLE, RETURN
 from tests.benchmarks.scenarios.storm import STORM
+from tests.benchmarks.scenarios.ways import WAYS
 from tests.benchmarks.scenarios.writers import WRITERS
 
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
-    for scenario in (*DELIVERIES, WRITERS, CLUSTER, IDLE, CONNECT, RETURN, STORM, SOAK)
+    for scenario in (*DELIVERIES, WAYS, WRITERS, CLUSTER, IDLE, CONNECT, RETURN, STORM, SOAK)
 }
 
 __all__ = ["SCENARIOS", "Bench", "Figures", "Scenario"]

@@ -50,7 +50,7 @@ def _examine(environ: Mapping[str, str]) -> Report:
     try:
         deployment = _deployment(environ)
     except SettingsError as error:
-        cure = "set it where the server gets its environment; nothing else can be looked at before"
+        cure = "set it in the server's environment or ENV_FILE; nothing else can be checked before"
         return Report([Line("settings", problem(str(error), cure))], ["everything else"])
     return asyncio.run(examine(deployment))
 

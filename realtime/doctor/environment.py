@@ -25,7 +25,7 @@ async def settings(deployment: Deployment) -> Sequence[Finding]:
         return [
             problem(
                 deployment.complaint,
-                "set it where the server gets its environment; the README's table has them all",
+                "set it in the server's environment or ENV_FILE; the README lists all settings",
             )
         ]
     return [

@@ -88,7 +88,7 @@ export class SharedConnection {
 
   #client(target, stream) {
     const { state = 'closed' } = this.#clients.get(target) ?? {};
-    if (state !== 'closed') throw new Error(`${target} has a client on this connection`);
+    if (state !== 'closed') throw new Error(`${target} has a client here already: close it first`);
     const { timings, timers, random } = this.#options;
     const pingEvery = PINGS_LESS_OFTEN * (timings?.pingEvery ?? TIMINGS.pingEvery);
     const options = { timings: { ...timings, pingEvery }, timers, random, page: {}, ...stream };

@@ -137,7 +137,8 @@ class SharedConnection:
     ) -> RealtimeClient:
         target = bot_id.lower() if bot_id is not None else None
         if target in self._clients and self._clients[target].state != "closed":
-            raise ValueError(f"{bot_id or 'notifications'} has a client on this connection")
+            name = bot_id or "notifications"
+            raise ValueError(f"{name} has a client here already: close it first")
         client = RealtimeClient(
             self._url,
             token="shared",  # not sent: the connection has its own

@@ -30,17 +30,22 @@ def _without_what_was_sent(record: logging.LogRecord) -> str:
     return _MALFORMED % (address, kind)
 
 
-class JsonFormatter(logging.Formatter):
-    """Formats each line as one JSON object."""
+class _Formatter(logging.Formatter):
+    """Times are in UTC, and each line has the worker's number, where there is one."""
 
     def __init__(self, worker: int | None) -> None:
-        super().__init__()
-        self._fixed = {} if worker is None else {"worker": worker}
+        super().__init__(datefmt="%Y-%m-%dT%H:%M:%S")
+        self.converter = time.gmtime
+        self._fixed: dict[str, Field] = {} if worker is None else {"worker": worker}
+
+
+class JsonFormatter(_Formatter):
+    """Formats each line as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = _line_of(record)
         entry = {
-            "time": self.formatTime(record),
+            "time": f"{self.formatTime(record, self.datefmt)}.{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             **self._fixed,
@@ -52,12 +57,8 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry)
 
 
-class TextFormatter(logging.Formatter):
+class TextFormatter(_Formatter):
     """`time LEVEL logger event key=value …`, and below it the traceback where there is one."""
-
-    def __init__(self, worker: int | None) -> None:
-        super().__init__()
-        self._fixed: dict[str, Field] = {} if worker is None else {"worker": worker}
 
     def format(self, record: logging.LogRecord) -> str:
         line = _line_of(record)
@@ -77,8 +78,6 @@ def configure_logging(
         worker: this process's number among those of one supervisor, for each line.
     """
     formatter = JsonFormatter(worker) if log_format == "json" else TextFormatter(worker)
-    formatter.datefmt = "%Y-%m-%dT%H:%M:%S"
-    formatter.converter = time.gmtime
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -33,8 +33,10 @@ def test_a_field_that_is_not_known_is_left_out() -> None:
 
 def test_in_json_fields_are_members() -> None:
     """With their types, beside the time, the level and the logger."""
-    entry = json.loads(JsonFormatter(3).format(record(LogLine("gone", code=1006, reason="a b"))))
-    assert entry.pop("time")
+    line = record(LogLine("gone", code=1006, reason="a b"))
+    line.created, line.msecs = 1_769_860_800.25, 250.0
+    entry = json.loads(JsonFormatter(3).format(line))
+    assert entry.pop("time") == "2026-01-31T12:00:00.250Z"
     assert entry == {
         "level": "info",
         "logger": "realtime.test",

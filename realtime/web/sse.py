@@ -35,7 +35,7 @@ CLOSE_SECONDS = 5.0
 PATIENCE_SECONDS = 5.0
 """How much longer than two pings the kernel waits. A client that is there is told why it ends."""
 MAX_HEARD_BYTES = 65_536
-"""How much a client may send after its request. It need send nothing, and all of it is discarded."""
+"""How much a client may send after its request. Nothing is needed, and all of it is discarded."""
 RETRY_SECONDS = (1.0, 4.0)
 """How long a client waits before it comes back is between these, for each a time of its own."""
 _COMES_BACK = frozenset({CloseCode.GOING_AWAY, CloseCode.INTERNAL_ERROR, CloseCode.TRY_AGAIN_LATER})

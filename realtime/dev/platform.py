@@ -113,7 +113,7 @@ class DemoTables:
             async with asyncio.timeout(SECONDS):
                 connection = await asyncpg.connect(self._service_dsn, timeout=SECONDS)
                 try:
-                    return [await connection.execute(one) for one in statements]
+                    return [await _result_of(connection, one) for one in statements]
                 finally:
                     connection.terminate()
 
@@ -133,6 +133,14 @@ class DemoTables:
                 connection.terminate()
 
 
+async def _result_of(connection: Connection, statement: str) -> str:
+    try:
+        return await connection.execute(statement)
+    except AttributeError as error:
+        # What asyncpg 0.30 makes of PostgreSQL's answer to nothing.
+        raise DemoRefused("a statement is empty, or only a comment", 400) from error
+
+
 @contextmanager
 def _refusing() -> Iterator[None]:
     """Tell the reader what PostgreSQL says: the tables are theirs."""
@@ -140,6 +148,8 @@ def _refusing() -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise DemoRefused(f"not done within {SECONDS:.0f} s", 504) from error
+    except UnicodeEncodeError as error:
+        raise DemoRefused("half of a surrogate pair is no character", 400) from error
     except asyncpg.PostgresError as error:
         raise DemoRefused(f"PostgreSQL says: {error}", 400) from error
     except DATABASE_ERRORS as error:

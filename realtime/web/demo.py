@@ -60,7 +60,7 @@ class DemoHandler(JsonHandler):
         origin, site = headers.get("Origin"), headers.get("Sec-Fetch-Site", "same-origin")
         is_writing = self.request.method not in ("GET", "HEAD")
         return (
-            _is_loopback(urlsplit(f"//{host}").hostname)
+            _is_loopback(_name_in(host))
             and _is_loopback(self.request.remote_ip)
             and site == "same-origin"
             and (origin == f"http://{host}" or (origin is None and not is_writing))
@@ -70,7 +70,7 @@ class DemoHandler(JsonHandler):
         """The request's JSON object; else the answer is 400."""
         try:
             found = json.loads(self.request.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
             self.refuse("the body must be a JSON object", 400)
@@ -163,6 +163,14 @@ class DemoAction(DemoHandler):
         with self.telling():
             await demo.act(action, user_id, bot_id)
         self.answer({})
+
+
+def _name_in(host: str) -> str | None:
+    """The header Host without its port; None: it cannot be read."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 def _is_loopback(host: str | None) -> bool:

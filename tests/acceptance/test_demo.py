@@ -69,6 +69,32 @@ async def test_other_pages_get_nothing(
         assert (await ask(demo_server, path, body, user=world.owner, **headers))[0] == 403
 
 
+async def test_a_host_that_cannot_be_read_is_nobodys(demo_server: RunningServer) -> None:
+    """It is refused as others are, and is no error of the server's."""
+    assert (await ask(demo_server, "/sign-in", {"name": "ada"}, Host="[::1"))[0] == 403
+
+
+@pytest.mark.parametrize("text", ["", "-- a comment", "\ud800", "\0", "SELECT '"])
+async def test_text_that_is_no_statement_is_refused(
+    demo_server: RunningServer, world: World, text: str
+) -> None:
+    """With the reason."""
+    status, body = await ask(demo_server, "/sql", {"statements": [text]}, user=world.guest)
+    assert (status, list(body)) == (400, ["error"])
+
+
+async def test_json_that_is_nested_too_deeply_is_refused(demo_server: RunningServer) -> None:
+    """As other bodies are that are no object."""
+    answer = await AsyncHTTPClient().fetch(
+        f"http://{demo_server.base}/demo/sign-in",
+        method="POST",
+        body="[" * 50_000,
+        headers={"Origin": f"http://{demo_server.base}"},
+        raise_error=False,
+    )
+    assert answer.code == 400
+
+
 async def test_without_a_demo_there_is_nothing_to_ask(
     console_server: RunningServer, world: World
 ) -> None:

@@ -125,6 +125,7 @@ class Reader:
         monotonic: seconds.
         counters: counts.
         limits: when to read the log next.
+        on_missed: called with the reason where events of the log can not be had any more.
     """
 
     def __init__(
@@ -136,8 +137,10 @@ class Reader:
         monotonic: Callable[[], float],
         counters: Counters | None = None,
         limits: PaceLimits = DEFAULT_LIMITS,
+        on_missed: Callable[[GapReason], None] = lambda _reason: None,
     ) -> None:
         self._limits = limits
+        self._on_missed = on_missed
         self._counters = counters or Counters(monotonic)
         self._hub = hub
         self._refusals = refusals
@@ -249,6 +252,7 @@ class Reader:
             await self.send_portion(log)
         except Unrecoverable as lost:
             # The process was away for longer than the log goes back, or the log is another one.
+            self._on_missed(lost.reason)
             self.start_over(await log.start(), lost.reason)
             return Found(0, 0)
         return found

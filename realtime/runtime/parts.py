@@ -34,7 +34,7 @@ from realtime.relay.presence import Presence, PresenceBroadcaster
 from realtime.relay.reader import Reader
 from realtime.relay.recheck import RecheckBatcher
 from realtime.relay.refusals import Refusals
-from realtime.relay.resume import ResumeBatcher
+from realtime.relay.resume import GapReason, ResumeBatcher
 from realtime.relay.room import Room
 from realtime.relay.typing import TypingBroadcaster, TypingIndicators
 from realtime.web.acceptor import OpenFiles
@@ -131,7 +131,12 @@ class RelayParts:
             lineage,
             monotonic=time.monotonic,
             counters=self.counters,
+            on_missed=_report_missed,
         )
+
+
+def _report_missed(reason: GapReason) -> None:
+    log.warning(LogLine("events_missed", reason=reason))
 
 
 def _report(error: Exception) -> None:

@@ -212,10 +212,11 @@ def make_relay(
     refusals: Refusals | None = None,
     limits: PaceLimits = DEFAULT_LIMITS,
     clock: Callable[[], float] = lambda: 0.0,
+    **given: Any,
 ) -> Reader:
     refusals = refusals or Refusals(lambda: 0.0)
     hub.position = Position(cursor, SIGNER)
-    return Reader(hub, refusals, Lineage(hub.position), monotonic=clock, limits=limits)
+    return Reader(hub, refusals, Lineage(hub.position), monotonic=clock, limits=limits, **given)
 
 
 def make_subscriber(

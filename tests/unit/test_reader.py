@@ -427,12 +427,14 @@ ELSEWHERE = Signer(HISTORY._replace(timeline=2), SIGNER.keys)
 def test_what_it_had_not_read_is_gone() -> None:
     """Where the log does not go back far enough, the relay goes on from its end, and says so."""
     hub = make_hub(asked := Asked())
-    relay = make_relay(hub, at(5))
+    reported: list[GapReason] = []
+    relay = make_relay(hub, at(5), on_missed=reported.append)
     join(hub, knows_cursors=True)
     log = Pages(page(seen(9)))
     log.lost = Unrecoverable(GapReason.TOO_OLD)
     with pytest.raises(ConnectionResetError):
         run(relay.run(log, Bell(1)))
+    assert reported == [GapReason.TOO_OLD]
     assert log.cursors == [at(5), END]
     assert cursor_of(hub) == END
     assert [subscriber.gap for subscriber, _ in asked] == ["too_old"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from typing import Any
 
@@ -37,12 +38,13 @@ class Socket:
         *,
         headers: dict[str, str] | None = None,
         subprotocols: list[str] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> Socket:
         """Connect; returns when the handshake is done (which says nothing of being let in)."""
         socket = cls()
         socket.url = url
         socket.connection = await websocket_connect(
-            HTTPRequest(url, headers=headers or {}, connect_timeout=LIMIT),
+            HTTPRequest(url, headers=headers or {}, connect_timeout=LIMIT, ssl_options=tls),
             on_message_callback=socket._on_message,
             subprotocols=subprotocols,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -44,10 +45,15 @@ class EventStream:
 
     @classmethod
     async def open(
-        cls, port: int, address: str, headers: Mapping[str, str], version: str = "1.1"
+        cls,
+        port: int,
+        address: str,
+        headers: Mapping[str, str],
+        version: str = "1.1",
+        tls: ssl.SSLContext | None = None,
     ) -> EventStream:
         """Ask; returns when the head of the answer has arrived."""
-        stream = cls(*await asyncio.open_connection("127.0.0.1", port))
+        stream = cls(*await asyncio.open_connection("127.0.0.1", port, ssl=tls))
         stream.url = address
         lines = [f"GET {address} HTTP/{version}", "Host: test"]
         lines += [f"{name}: {value}" for name, value in headers.items()]

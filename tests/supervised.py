@@ -66,6 +66,7 @@ def served(
     root: Path = ROOT,
     preexec_fn: Callable[[], None] | None = None,
     passed: socket.socket | None = None,
+    port: int = 0,
     has_tracebacks: bool = False,
     **more: str,
 ) -> Iterator[Served]:
@@ -73,8 +74,9 @@ def served(
 
     Args:
         passed: a listening socket that is handed over as systemd does it.
+        port: one of the test's choice.
     """
-    port = passed.getsockname()[1] if passed else free_port()
+    port = passed.getsockname()[1] if passed else port or free_port()
     environ = environment(DATABASE_URL=dsn, PORT=str(port), **SETTINGS | more)
     command = [str(root / "bin" / "serve")]
     options: dict[str, Any] = {"cwd": "/", "env": environ, "preexec_fn": preexec_fn}

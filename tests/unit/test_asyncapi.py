@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -151,6 +151,7 @@ said = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("channel", ["chat", "multi"])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 @given(message=said)
 def test_what_fits_is_what_the_server_takes(channel: str, message: dict[str, Any]) -> None:
     """A message of a client that the document allows is not answered with an error."""

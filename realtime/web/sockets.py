@@ -144,6 +144,14 @@ class SocketHandler(CarefulHandler):
             if connection is not None:
                 self._sockets.open(connection, upgrade, self._kind, path, early)
             return
+        self._refuse(bad)
+
+    def head(self, *path: str) -> None:
+        """What GET answers who asks for no WebSocket; nothing is opened."""
+        bad = self._check(self._upgrade())
+        self._refuse(bad or BadUpgrade(400, "a WebSocket handshake is a GET"))
+
+    def _refuse(self, bad: BadUpgrade) -> None:
         self.set_status(bad.status)
         if bad.status == 426:
             self.set_header("Upgrade", "websocket")

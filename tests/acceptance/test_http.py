@@ -142,7 +142,7 @@ async def test_head_is_answered_wherever_get_is(start_server: StartServer, world
         *("/", "/health", "/api/health", "/api/ready", "/metrics", "/static/realtime.js"),
         *(f"/api/ws/{one}?token={admin}" for one in ("stats", "connections", "figures")),
         *(f"/api/ws/presence/{world.bot}?token={admin}", "/api/ws/stats", "/nothing"),
-        "/api/sse/notifications",
+        *("/api/sse/notifications", "/api/ws", f"/api/ws/chat/{world.bot}"),
     )
     for path in paths:
         found = await get(server, path)

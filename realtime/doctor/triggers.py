@@ -192,4 +192,12 @@ async def writers(deployment: Deployment) -> Sequence[Finding]:
                     "remove it with ALTER ROLE or ALTER DATABASE … RESET relay.quiet",
                 )
             )
+        elif (name, value) == ("relay.two_phase", "on"):
+            found.append(
+                warning(
+                    f"{setting} for {who}: what they write arrives late, and so do revocations",
+                    "remove it with ALTER ROLE or ALTER DATABASE … RESET relay.two_phase, and set"
+                    " it only in transactions that are prepared",
+                )
+            )
     return found or [fine("no setting keeps triggers or rings off")]

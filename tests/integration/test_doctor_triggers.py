@@ -143,7 +143,11 @@ async def test_partitions_without_triggers_of_their_own(database: str, platform:
 @pytest.mark.gen_test
 @pytest.mark.parametrize(
     ("setting", "level"),
-    [("session_replication_role = replica", Level.PROBLEM), ("relay.quiet = 'on'", Level.WARNING)],
+    [
+        ("session_replication_role = replica", Level.PROBLEM),
+        ("relay.quiet = 'on'", Level.WARNING),
+        ("relay.two_phase = 'on'", Level.WARNING),
+    ],
 )
 async def test_settings_that_keep_triggers_or_rings_off(
     database: str, platform: Platform, setting: str, level: Level

@@ -36,17 +36,18 @@ SELECT who.user_id, may.role
   FROM relay.authenticate($1, $2) AS who
  CROSS JOIN LATERAL relay.authorize(who.user_id, $3) AS may
 """
+# Messages of one transaction have one time, and stand in the table as they were written.
 # State and cursor are of one statement, so of one moment: nothing is missed between the two.
 _HISTORY: Final = """
 SELECT relay.cursor('bot:' || $1::uuid) AS cursor,
-       (SELECT coalesce(json_agg(m.data ORDER BY m.created_at, m.id), '[]')
-          FROM (SELECT n.id, n.created_at,
+       (SELECT coalesce(json_agg(m.data ORDER BY m.created_at, m.place), '[]')
+          FROM (SELECT n.ctid AS place, n.created_at,
                        relay.message_event('chat_message', NULL, n.bot_id, n.id, n.session_id,
                            n.user_id, u.username, n.content, n.role, n.created_at,
                            n.metadata::text, relay.json_now())::json -> 'data' AS data
                   FROM messages AS n LEFT JOIN users AS u ON u.id = n.user_id
                  WHERE n.bot_id = $1
-                 ORDER BY n.created_at DESC, n.id DESC
+                 ORDER BY n.created_at DESC, n.ctid DESC
                  LIMIT $2) AS m) AS messages
 """
 _POST: Final = """
@@ -87,10 +88,14 @@ class DemoTables:
     async def history(self, subject: str, bot_id: str) -> dict[str, Any]:
         """The newest messages, oldest first, and the cursor of that very moment."""
         async with self._connected() as connection:
-            await self._user(connection, subject, bot_id)
+            user_id = await self._user(connection, subject, bot_id)
             row = await connection.fetchrow(_HISTORY, bot_id, NEWEST)
             assert row is not None
-            return {"messages": json.loads(row["messages"]), "cursor": row["cursor"]}
+            return {
+                "user_id": str(user_id),
+                "messages": json.loads(row["messages"]),
+                "cursor": row["cursor"],
+            }
 
     async def post(self, subject: str, bot_id: str, content: str) -> str:
         """Write a message; its id."""

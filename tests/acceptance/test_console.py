@@ -217,6 +217,7 @@ async def test_a_flood_does_not_fill_the_page(
         await sees(page, selector, "line 1200")
     for box in ("#conversation", "#events"):
         assert await page.locator(f"{box} > .item").count() <= 500
+    await expect(page.locator("#count-messages")).to_have_text("500 of 1,200 messages")
     # And both connection_established, and the presence_state.
     await expect(page.locator("#count-events")).to_have_text("1,203")
 
@@ -258,6 +259,28 @@ async def test_a_phone_shows_one_panel_at_a_time(
     for tab, last in [("events", ".event"), ("conversation", ".message")]:
         await page.locator(f".tabs [data-tab={tab}]").click()
         await in_view(page, f"{last} >> nth=-1")
+
+
+async def test_each_tab_shows_something_else(open_console: OpenConsole, world: World) -> None:
+    """Where two panels have room, the events are beside the conversation, and have no tab."""
+    narrower = {"width": 1180, "height": 800}
+    page = await open_console(world.owner, is_admin=True, viewport=narrower)
+    shown = []
+    for tab in await page.locator(".tabs button:visible").all():
+        await tab.click()
+        panels = await page.locator(".panel:visible h2").all_inner_texts()
+        shown.append(panels)
+    assert shown == [["Conversation", "Events"], ["The SQL to try", "Conversation"], ["Cluster"]]
+
+
+async def test_a_phone_on_its_side_shows_the_dialogs_buttons(
+    open_console: OpenConsole, world: World
+) -> None:
+    """They can be reached without a scroll that nobody would guess."""
+    page = await open_console(world.owner, viewport={"width": 740, "height": 360})
+    await page.locator("#change").click()
+    for button in ("#credentials-cancel", "#credentials-form .primary"):
+        await expect(page.locator(button)).to_be_in_viewport(ratio=1)
 
 
 async def in_view(page: Page, selector: str) -> None:

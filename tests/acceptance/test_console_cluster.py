@@ -160,6 +160,21 @@ async def test_without_the_database_it_says_whose_figures_these_are(
     await expect(page.locator("#cluster-trouble")).to_be_empty()
 
 
+async def test_the_panel_recovers_when_it_was_first_opened_without_a_server(
+    open_console: OpenConsole, chromium: Chromium, world: World
+) -> None:
+    """All that it needs came with the page; it asks until somebody answers."""
+    page = await open_console(world.owner, is_admin=True)
+    await page.context.set_offline(True)
+    await open_cluster(page)
+    await sees(page, "#cluster-trouble", "does not answer")
+    await page.context.set_offline(False)
+    await expect(page.locator("#cluster-trouble")).to_be_empty()
+    await expect(page.locator("[data-series=chats] b")).to_have_text("1")
+    assert all("ERR_INTERNET_DISCONNECTED" in one for one in chromium.complaints)
+    chromium.complaints.clear()
+
+
 async def test_a_phone_shows_the_cluster_without_scrolling_sideways(
     open_console: OpenConsole, world: World
 ) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from playwright.async_api import expect
 from tornado.httpclient import AsyncHTTPClient
 
+from tests.acceptance.console import DESKTOP, Chromium, sees
 from tests.platform import Platform
 from tests.serving import RunningServer, World, token
+
+if TYPE_CHECKING:
+    from playwright.async_api import Page
 
 pytestmark = pytest.mark.gen_test
 
@@ -140,3 +145,53 @@ async def test_an_administrator_acts_by_the_contract(
     plain = {"Authorization": f"Bearer {token(world.guest)}"}
     refused = await ask(demo_server, "/actions", {"action": "eject", **wanted}, **plain)
     assert refused[0] == 403
+
+
+async def open_demo(chromium: Chromium, server: RunningServer, world: World) -> Page:
+    page = await chromium.page(viewport=DESKTOP)
+    signed = token(world.owner, is_admin=True)
+    await page.goto(server.url("/", bot=world.bot, token=signed))
+    await sees(page, "#state-word", "Live")
+    return page
+
+
+@pytest.mark.browser
+async def test_the_console_sends_runs_and_remembers(
+    chromium: Chromium, demo_server: RunningServer, world: World
+) -> None:
+    """What was typed is sent, what SQL it shows is run, and after a reload all of it is there."""
+    page = await open_demo(chromium, demo_server, world)
+    text = 'It\'s "quoted"; $$ <b>'
+    await page.locator("#text").fill(text)
+    await page.locator("#text").press("Enter")
+    await sees(page, ".message.mine .bubble", text)
+    await expect(page.locator(".ghost")).to_have_count(0)
+    await page.locator("[data-recipe=say] .run").click()
+    await sees(page, ".message .bubble", "Hello from psql!")
+    await page.locator("[data-recipe=answer] summary").click()
+    await page.locator("[data-recipe=answer] .run").click()
+    await sees(page, ".message.assistant .bubble", "everyone who may see it does.")
+    await page.reload()
+    await sees(page, "#state-word", "Live")
+    await expect(page.locator(".message")).to_have_count(3)
+    await sees(page, ".message.mine .bubble", text)
+
+
+@pytest.mark.browser
+async def test_an_administrator_confirms_before_it_happens(
+    chromium: Chromium, demo_server: RunningServer, world: World
+) -> None:
+    """A refusal in the dialog does nothing; a test event comes to all; a socket is closed."""
+    guest = await demo_server.chat(world.bot, world.guest)
+    page = await open_demo(chromium, demo_server, world)
+    await page.locator(".tabs [data-tab=cluster]").click()
+    row = page.locator("#connections tr", has_text="gus")
+    await row.locator("[data-action=disconnect]").click()
+    await page.locator("#confirm-no").click()
+    await page.locator("#try-event").click()
+    await page.locator("#confirm-yes").click()
+    await guest.next("console_test")
+    assert not guest.is_closed
+    await row.locator("[data-action=disconnect]").click()
+    await page.locator("#confirm-yes").click()
+    assert await guest.closed() == 1013

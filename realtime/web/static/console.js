@@ -8,7 +8,8 @@ import { connect } from './realtime.js';
 import { Cluster } from './console/cluster.js';
 import { Conversation } from './console/conversation.js';
 import { askForCredentials, readCredentials } from './console/credentials.js';
-import { copy, find, flash } from './console/dom.js';
+import { Demo } from './console/demo.js';
+import { copy, find, flash, setText, short } from './console/dom.js';
 import { EventStream } from './console/event_stream.js';
 import { Inspector } from './console/inspector.js';
 import { Line } from './console/line.js';
@@ -29,13 +30,18 @@ const SWITCHES = { pong: 'show-pong', typing_indicator: 'show-typing_indicator' 
 
 /** Wide enough for the conversation, its events and the SQL side by side. */
 const WIDE = matchMedia('(min-width: 1181px)');
+/** Wide enough for the conversation and its events. */
+const MIDDLE = matchMedia('(min-width: 761px)');
 
+const names = new Map(); // user id → username, as far as messages and typing told
+const nameOf = (id) => names.get(id) ?? short(id);
 const status = new Status();
 const line = new Line();
-const stream = new EventStream(find('events'), new Inspector());
+const demo = new Demo();
+const stream = new EventStream(find('events'), new Inspector(), nameOf);
 const sql = new SqlPanel(find('recipes'));
 const resume = new Resume(line);
-const cluster = new Cluster();
+const cluster = new Cluster(demo);
 const people = new People(find('present'));
 const typists = new Typists(find('typists'));
 const toasts = new Toasts(find('toasts'));
@@ -44,26 +50,32 @@ const conversation = new Conversation({
   empty: find('conversation-empty'),
   counter: find('count-messages'),
 });
-const names = new Map(); // user id → username, as far as messages and typing told
 let me = { id: '', role: '' };
 let clients = null;
+let starts = 0; // moves with each pair of credentials
+let arrivals = null; // what came while the history was on its way
 let botId = '';
 
 // Connecting ---------------------------------------------------------------------------------
 
-function start(credentials) {
+async function start(credentials) {
+  const mine = (starts += 1);
   clients?.chat.close();
   clients?.notifications.close();
   if (credentials.botId !== botId) conversation.clear();
   botId = credentials.botId;
+  clients = null;
   resume.reset();
+  demo.use(credentials.token);
   cluster.use(credentials);
-  const common = { token: credentials.token, WebSocket: line.Socket };
-  clients = {
-    chat: connect({ ...common, url: './', botId, presence: true }),
-    notifications: connect({ ...common, url: './', notifications: true }),
-  };
   status.bot('Connecting…', botId);
+  const cursor = await loadHistory();
+  if (mine !== starts) return;
+  const common = { token: credentials.token, WebSocket: line.Socket, url: './' };
+  clients = {
+    chat: connect({ ...common, botId, presence: true, cursor }),
+    notifications: connect({ ...common, notifications: true }),
+  };
   show({ botId });
   followChat(clients.chat);
   followNotifications(clients.notifications);
@@ -71,7 +83,26 @@ function start(credentials) {
 }
 
 function ask(why) {
-  askForCredentials({ botId, why }, start);
+  askForCredentials({ botId, why, demo }, start);
+}
+
+/** Show what was said before, where the demo tells it; the cursor of that moment. */
+async function loadHistory() {
+  if (!demo.sends) return null;
+  const asked = botId;
+  arrivals = [];
+  try {
+    const { user_id: userId, messages, cursor } = await demo.history(asked);
+    if (asked !== botId) return null;
+    conversation.me = userId;
+    for (const data of messages) learnName(data);
+    conversation.load([...messages, ...arrivals]);
+    return cursor;
+  } catch {
+    return null; // the socket is refused too, and says why
+  } finally {
+    arrivals = null;
+  }
 }
 
 function followChat(chat) {
@@ -91,16 +122,14 @@ function followChat(chat) {
   chat.on('permission_change', ({ data }) => onPermission(data));
   chat.on('bot_update', ({ data }) => onBotUpdate(data));
   chat.on('document_update', ({ data }) => conversation.note(documentUpdate(data)));
-  chat.on('resync', ({ data }) =>
-    conversation.note(`Some events were lost (${data.reason ?? 'resync'})`),
-  );
+  chat.on('resync', ({ data }) => onResync(data));
 }
 
 function followNotifications(notifications) {
   notifications.on('*', (message) => hear(message, 'notifications', notifications));
   followLifecycle(notifications, 'notifications');
   notifications.on('state', ({ state }) => status.notifications(state));
-  notifications.on('connection_established', ({ data }) => cluster.connected(data.connection_id));
+  notifications.on('connection_established', ({ data }) => cluster.connected(data));
   notifications.on('notification', onNotification);
 }
 
@@ -130,7 +159,7 @@ function onEstablished(data) {
   conversation.me = people.me = me.id;
   status.bot(data.bot_name, botId);
   status.expires(data.expires_at);
-  cluster.connected(data.connection_id);
+  cluster.connected(data);
   show({ userId: me.id, role: me.role });
   showMe();
 }
@@ -146,8 +175,18 @@ function show(scene) {
   resume.update(scene);
 }
 
+async function onResync({ reason }) {
+  await loadHistory();
+  conversation.note(
+    demo.sends
+      ? `Some events were lost (${reason ?? 'resync'}): the messages were loaded again`
+      : `Some events were lost (${reason ?? 'resync'})`,
+  );
+}
+
 function onMessage(data) {
   learnName(data);
+  arrivals?.push(data);
   conversation.add(data);
   resume.heard(data);
   typists.update({ user_id: data.user_id, is_typing: false });
@@ -164,10 +203,7 @@ function onTyping(data) {
 }
 
 function onPermission(data) {
-  const whom =
-    data.target_user_id === me.id
-      ? 'you'
-      : (names.get(data.target_user_id) ?? data.target_user_id.slice(0, 8));
+  const whom = data.target_user_id === me.id ? 'you' : nameOf(data.target_user_id);
   conversation.note(permission(data, whom));
 }
 
@@ -224,10 +260,16 @@ async function compose(event) {
   if (!text) return;
   const insert = insertMessage(sql.scene, text);
   clients?.chat.typing(false);
-  conversation.ghost(text, insert);
   find('text').value = '';
   sql.update({ text: '' });
-  if (await copy(insert)) flash(find('composer').querySelector('button'), 'SQL copied');
+  if (demo.sends) return send(text);
+  conversation.ghost(text, insert);
+  if (await copy(insert)) flash(find('send'), 'SQL copied');
+}
+
+function send(text) {
+  const failed = conversation.pending(text);
+  return demo.send(botId, text).catch(({ message }) => failed(message));
 }
 
 function onInput() {
@@ -245,7 +287,9 @@ function onKey(event) {
 }
 
 function showTab(wanted) {
-  const tab = WIDE.matches && wanted !== 'cluster' ? 'conversation' : wanted;
+  // What is beside the conversation anyway needs no tab.
+  const isBeside = (WIDE.matches && wanted === 'sql') || (MIDDLE.matches && wanted === 'events');
+  const tab = isBeside ? 'conversation' : wanted;
   document.body.dataset.tab = tab;
   cluster.show(tab === 'cluster');
   for (const button of document.querySelectorAll('.tabs button')) {
@@ -272,14 +316,30 @@ function bind() {
       find('events').classList.toggle(`no-${type}`, !find(box).checked),
     );
   }
-  WIDE.addEventListener('change', () => showTab(document.body.dataset.tab));
+  for (const width of [WIDE, MIDDLE])
+    width.addEventListener('change', () => showTab(document.body.dataset.tab));
   setInterval(() => document.hidden || clients?.chat.ping(), PING_EVERY);
 }
 
-function main() {
+/** The page as it is with the demo's API: it sends, and runs. */
+function offerDemo() {
+  if (demo.sends) {
+    setText(find('send'), 'Send');
+    find('text').placeholder = 'Type a message';
+  }
+  if (!demo.runs) return;
+  document.body.dataset.runs = '';
+  setText(find('sql-how'), 'Run executes it with the rights that a service has, and no others.');
+  sql.run = (statements) => demo.run(statements);
+  resume.runsBy(sql.run);
+}
+
+async function main() {
   bind();
-  sql.update({});
   const credentials = readCredentials();
+  await demo.look();
+  offerDemo();
+  sql.update({});
   botId = credentials.botId;
   if (credentials.botId && credentials.token) start(credentials);
   else ask();

@@ -3,6 +3,8 @@
  * picture, or those under the pointer.
  */
 
+// With the page, not when it is first wanted: the server may be away then.
+import Plot from '../vendor/uplot/uplot.js';
 import { element, rounded, setText } from './dom.js';
 import { SHOWN_SECONDS } from './history.js';
 
@@ -65,10 +67,9 @@ const CHARTS = [
   },
 ];
 
-/** Make all charts in a box; their library is fetched when they are first wanted. */
-export async function makeCharts(box, history) {
-  const { default: Plot } = await import('../vendor/uplot/uplot.js');
-  const charts = CHARTS.map((chart) => new Chart(Plot, chart, history));
+/** Make all charts in a box. */
+export function makeCharts(box, history) {
+  const charts = CHARTS.map((chart) => new Chart(chart, history));
   box.prepend(...charts.map(({ card }) => card));
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () =>
     charts.forEach((chart) => chart.draw()),
@@ -83,7 +84,7 @@ class Chart {
   #values;
   #plot;
 
-  constructor(Plot, chart, history) {
+  constructor(chart, history) {
     this.#chart = chart;
     this.#history = history;
     this.#values = chart.series.map(() => element('b', { text: '—' }));

@@ -18,13 +18,15 @@ export class Cluster {
   #token = '';
   #history = new History();
   #charts = null;
-  #connections = new Connections((path) => this.#get(path));
+  #connections;
   #timer = null;
   #isShown = false;
   #turns = 0;
   #epoch = 0; // moves where answers on the way are no longer wanted
 
-  constructor() {
+  /** @param {import('./demo.js').Demo} demo */
+  constructor(demo) {
+    this.#connections = new Connections((path) => this.#get(path), demo);
     document.addEventListener('visibilitychange', () => this.#run());
   }
 
@@ -36,8 +38,8 @@ export class Cluster {
   }
 
   /** One of this page's sockets was let in. */
-  connected(connectionId) {
-    this.#connections.mine(connectionId);
+  connected({ connection_id: connectionId, user_id: userId }) {
+    this.#connections.mine(connectionId, userId);
   }
 
   show(isShown) {
@@ -65,16 +67,15 @@ export class Cluster {
   async #metrics(epoch) {
     this.#charts ??= makeCharts(find('charts'), this.#history);
     const { status, body } = await this.#get('api/ws/figures');
-    const charts = await this.#charts;
     if (epoch !== this.#epoch) return;
     setText(find('cluster-trouble'), trouble(status, body));
-    if (status === 200) this.#show(body, charts);
+    if (status === 200) this.#show(body);
   }
 
-  #show(metrics, charts) {
+  #show(metrics) {
     this.#history.add(metrics, Date.now() / 1000);
     const nodes = this.#history.nodes();
-    for (const chart of charts) chart.draw();
+    for (const chart of this.#charts) chart.draw();
     // Its own metrics are the first.
     showNodes(find('nodes'), nodes, Object.keys(metrics.nodes)[0]);
     showLog(find('log-facts'), metrics.log);

@@ -1,5 +1,6 @@
 /** The table of who is connected, for administrators: a page at a time, kept fresh while it is shown. */
 
+import { confirmed } from './confirm.js';
 import { element, find, left, setText, short } from './dom.js';
 import { head, rowOf } from './tables.js';
 
@@ -11,18 +12,40 @@ const COLUMNS = [
   ['Process', null, 'minor'],
   ['Socket', null, 'minor'],
 ];
+const ACTIONS = {
+  disconnect: {
+    label: 'Disconnect',
+    title: 'Disconnect this socket?',
+    text: (name) =>
+      `All sockets that ${name} has on the same bot are closed. Clients come back at once.`,
+  },
+  eject: {
+    label: 'Eject',
+    title: 'Eject this user?',
+    text: (name) =>
+      `relay.eject closes every socket of ${name}. Whoever still has access comes back; take the permission away first to keep them out.`,
+  },
+};
 
 export class Connections {
   #ask;
+  #demo;
   #mine = new Set();
   #botId = '';
+  #userId = '';
   #pages = [null]; // what each page up to this one began after
   #next = null;
   #isRefused = false;
 
-  /** @param {(path: string) => Promise<object>} ask  gets JSON with the reader's token */
-  constructor(ask) {
+  /**
+   * @param {(path: string) => Promise<object>} ask  gets JSON with the reader's token
+   * @param {import('./demo.js').Demo} demo  does what administrators ask for
+   */
+  constructor(ask, demo) {
     this.#ask = ask;
+    this.#demo = demo;
+    find('connections').addEventListener('click', ({ target }) => this.#act(target));
+    find('try-event').addEventListener('click', () => this.#tryEvent());
     find('connections-next').addEventListener('click', () => this.#turn(1));
     find('connections-back').addEventListener('click', () => this.#turn(-1));
   }
@@ -36,7 +59,8 @@ export class Connections {
   }
 
   /** One of this page's own sockets was let in. */
-  mine(connectionId) {
+  mine(connectionId, userId) {
+    this.#userId = userId;
     this.#mine.add(connectionId);
   }
 
@@ -63,12 +87,46 @@ export class Connections {
     find('connections-why').hidden = false;
   }
 
+  async #act(target) {
+    const { action, user, name, bot } = target.dataset;
+    if (!action) return;
+    const { title, text, label } = ACTIONS[action];
+    if (!(await confirmed({ title, text: text(name), verb: label }))) return;
+    await this.#done(() => this.#demo.act(action, user, bot || null));
+  }
+
+  async #tryEvent() {
+    const text = 'Everybody who watches this bot is sent an event of the type console_test.';
+    if (await confirmed({ title: 'Send a test event?', text, verb: 'Send' }))
+      await this.#done(() => this.#demo.act('try_event', this.#userId, this.#botId));
+  }
+
+  async #done(act) {
+    try {
+      await act();
+      setText(find('cluster-trouble'), '');
+    } catch (error) {
+      setText(find('cluster-trouble'), `Not done: ${error.message}.`);
+    }
+    await this.refresh();
+  }
+
   #show({ connection_metadata: sockets, next }) {
     this.#next = next;
+    const { connection, action } = focused();
     const rows = Object.entries(sockets).map(([id, socket]) => this.#row(id, socket));
     find('connections-box').hidden = false;
     find('connections-why').hidden = true;
-    find('connections').replaceChildren(head(COLUMNS), element('tbody', {}, ...rows));
+    find('connections').replaceChildren(
+      head(this.#demo.sends ? [...COLUMNS, ['Actions']] : COLUMNS),
+      element('tbody', {}, ...rows),
+    );
+    find('try-event').hidden = !this.#demo.sends;
+    // The rows are new, and the keyboard should still be where it was.
+    if (action)
+      find('connections')
+        .querySelector(`[data-connection="${connection}"] [data-action="${action}"]`)
+        ?.focus();
     const first = (this.#pages.length - 1) * PAGE;
     setText(
       find('connections-page'),
@@ -81,7 +139,7 @@ export class Connections {
   }
 
   #row(id, { username, user_id: userId, bot_id: bot, connected_at: since, node }) {
-    const who = element('span', { class: 'who-name', title: userId, text: username });
+    const who = element('span', { class: 'who-name', dir: 'auto', title: userId, text: username });
     const cells = [
       who,
       this.#watched(bot),
@@ -91,6 +149,7 @@ export class Connections {
     ];
     const row = rowOf(cells.map((cell, column) => [cell, COLUMNS[column][2]]));
     row.dataset.connection = id;
+    if (this.#demo.sends) row.append(actions({ user: userId, name: username, bot: bot ?? '' }));
     if (this.#mine.has(id))
       row.firstChild.append(element('span', { class: 'badge', text: 'this page' }));
     return row;
@@ -100,6 +159,22 @@ export class Connections {
     if (bot === null) return 'notifications';
     return bot === this.#botId ? 'this bot' : code(bot);
   }
+}
+
+function actions(whom) {
+  const buttons = Object.entries(ACTIONS).map(([action, { label }]) => {
+    const button = element('button', { type: 'button', text: label });
+    Object.assign(button.dataset, { action, ...whom });
+    button.setAttribute('aria-label', `${label} ${whom.name}`);
+    return button;
+  });
+  return element('td', { class: 'actions' }, ...buttons);
+}
+
+function focused() {
+  const { dataset } = document.activeElement ?? {};
+  const row = document.activeElement?.closest?.('tr');
+  return { connection: row?.dataset.connection, action: dataset?.action };
 }
 
 function code(id) {

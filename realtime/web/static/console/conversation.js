@@ -24,6 +24,7 @@ export class Conversation {
   #fresh = []; // what the next frame appends: entries and notes, in the order of their coming
   #changed = new Set();
   #ghosts = [];
+  #total = 0; // also those that had to go
   #last = null; // who spoke last, and when: what follows at once needs no name
   #draw = framed(() => this.#flush());
 
@@ -38,10 +39,17 @@ export class Conversation {
   }
 
   add(data) {
+    this.#land(data);
+    if (this.#messages.has(data.message_id)) return;
     const entry = { data, state: 'live', item: null };
     this.#remember(data.message_id, entry);
     this.#append({ entry });
-    this.#land(data);
+  }
+
+  /** What was said before, oldest first, in place of all that is shown but notes and ghosts. */
+  load(messages) {
+    this.#clearMessages();
+    for (const data of messages) this.add(data);
   }
 
   update(data) {
@@ -56,9 +64,26 @@ export class Conversation {
     this.#append({ note: text });
   }
 
-  /** Show what was typed until a row with that text is committed. */
+  /** Show what was typed until a row with that text is committed: by its SQL, or by being sent. */
   ghost(text, sql) {
     const item = ghostItem(text, sql, () => this.#dropGhost(item));
+    this.#showGhost(text, item);
+  }
+
+  /** The same where it is being sent; the function that is returned says that it was not. */
+  pending(text) {
+    const when = element('p', { class: 'when', role: 'status' }, 'Sending…');
+    const bubble = element('div', { class: 'bubble', dir: 'auto', text });
+    const item = element('article', { class: 'ghost' }, bubble, when);
+    this.#showGhost(text, item);
+    return (why) =>
+      when.replaceChildren(
+        element('span', { class: 'trouble', text: `Not sent: ${why}.` }),
+        dismissButton(() => this.#dropGhost(item)),
+      );
+  }
+
+  #showGhost(text, item) {
     this.#ghosts.push({ text, item });
     while (this.#ghosts.length > MOST_GHOSTS) this.#ghosts.shift().item.remove();
     this.#empty.hidden = true;
@@ -68,14 +93,20 @@ export class Conversation {
 
   /** For another bot. */
   clear() {
-    this.#log.clear();
+    this.#clearMessages();
     this.#ghosts = [];
+    this.#empty.hidden = false;
+    setText(this.#counter, '');
+  }
+
+  #clearMessages() {
+    this.#log.clear();
+    this.#log.change((box) => box.append(...this.#ghosts.map(({ item }) => item)));
     this.#fresh = [];
     this.#changed.clear();
     this.#messages.clear();
+    this.#total = 0;
     this.#last = null;
-    this.#empty.hidden = false;
-    setText(this.#counter, '');
   }
 
   // An edit of what was said before this page was opened.
@@ -87,6 +118,7 @@ export class Conversation {
 
   #remember(id, entry) {
     this.#messages.set(id, entry);
+    this.#total += 1;
     if (this.#messages.size > MOST_ITEMS) this.#messages.delete(this.#messages.keys().next().value);
   }
 
@@ -125,13 +157,13 @@ export class Conversation {
     });
     this.#changed.clear();
     this.#empty.hidden = true;
-    setText(this.#counter, count(this.#messages.size));
+    setText(this.#counter, count(this.#messages.size, this.#total));
   }
 
   #build({ entry, note }) {
     if (!entry) {
       this.#last = null;
-      return element('p', { class: 'item note', text: note });
+      return element('p', { class: 'item note', dir: 'auto', text: note });
     }
     entry.item = this.#bubble(entry.data);
     this.#fill(entry);
@@ -150,10 +182,14 @@ export class Conversation {
       element(
         'p',
         { class: 'by' },
-        element('strong', { text: speakerName(role, username, isMine) }),
+        element('strong', {
+          class: 'name',
+          dir: 'auto',
+          text: speakerName(role, username, isMine),
+        }),
         element('time', { datetime: timestamp, text: clock(at) }),
       ),
-      element('div', { class: 'bubble', title: at.toLocaleString() }),
+      element('div', { class: 'bubble', dir: 'auto', title: at.toLocaleString() }),
     );
     item.style.setProperty('--hue', hue(author));
     return item;
@@ -183,7 +219,7 @@ function ghostItem(text, sql, dismiss) {
   return element(
     'article',
     { class: 'ghost' },
-    element('div', { class: 'bubble', text }),
+    element('div', { class: 'bubble', dir: 'auto', text }),
     element(
       'div',
       { class: 'code' },
@@ -194,14 +230,18 @@ function ghostItem(text, sql, dismiss) {
       'p',
       { class: 'when' },
       element('span', { text: 'Paste this into psql: it turns solid when it commits.' }),
-      element('button', {
-        type: 'button',
-        class: 'plain link-like',
-        text: 'Dismiss',
-        onclick: dismiss,
-      }),
+      dismissButton(dismiss),
     ),
   );
+}
+
+function dismissButton(dismiss) {
+  return element('button', {
+    type: 'button',
+    class: 'plain link-like',
+    text: 'Dismiss',
+    onclick: dismiss,
+  });
 }
 
 function roleClass(role) {
@@ -214,6 +254,7 @@ function speakerName(role, username, isMine) {
   return isMine ? `${username} (you)` : username;
 }
 
-function count(messages) {
-  return messages === 1 ? '1 message' : `${messages} messages`;
+function count(shown, total) {
+  if (total > shown) return `${shown} of ${total.toLocaleString('en')} messages`;
+  return shown === 1 ? '1 message' : `${shown} messages`;
 }

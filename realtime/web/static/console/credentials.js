@@ -1,6 +1,6 @@
 /** Which bot and which token: from the address, from this tab's storage, or asked for in a dialog. */
 
-import { find } from './dom.js';
+import { element, find, setText } from './dom.js';
 
 const STORED = 'realtime.token';
 
@@ -27,7 +27,7 @@ function keepCredentials({ botId, token }) {
 }
 
 /** Ask in the dialog; `use` is called with the answer, and never where it is left. */
-export function askForCredentials({ botId, why }, use) {
+export function askForCredentials({ botId, why, demo }, use) {
   const dialog = find('credentials');
   const form = find('credentials-form');
   form.elements.bot.value = botId;
@@ -42,6 +42,25 @@ export function askForCredentials({ botId, why }, use) {
     keepCredentials(answer);
     use(answer);
   };
+  offerPeople(demo, (answer) => {
+    dialog.close();
+    keepCredentials(answer);
+    use(answer);
+  });
   if (!dialog.open) dialog.showModal();
   (botId ? form.elements.token : form.elements.bot).focus();
+}
+
+/** Those of the demo, who need no token: a button each. */
+function offerPeople(demo, use) {
+  find('visitors').hidden = demo.people.length === 0;
+  find('visitors')
+    .querySelectorAll('button')
+    .forEach((button) => button.remove());
+  for (const name of demo.people) {
+    const text = name[0].toUpperCase() + name.slice(1);
+    const signIn = () =>
+      demo.signIn(name).then(use, ({ message }) => setText(find('credentials-why'), message));
+    find('visitors').append(element('button', { type: 'button', text, onclick: signIn }));
+  }
 }

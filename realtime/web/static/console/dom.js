@@ -22,7 +22,11 @@ export function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }
 
-export const short = (id) => String(id ?? '').slice(0, 8);
+/** An id as short as it still tells: its beginning, or its end where that is all zeros. */
+export function short(id) {
+  const text = String(id ?? '');
+  return /^0{8}/.test(text) ? `…${text.slice(-6)}` : text.slice(0, 8);
+}
 
 /** A person's colour, the same in every window. */
 export function hue(id) {
@@ -125,6 +129,9 @@ export class Log {
   #follows = true;
   #height = 0;
 
+  /** Whether the reader looks at one item, which must stay. */
+  isHeld = () => false;
+
   constructor(box, most) {
     this.#box = box;
     this.#most = most;
@@ -145,6 +152,21 @@ export class Log {
     else this.#jump.hidden = false;
   }
 
+  /** Let `change` alter what is around; `item` stays where the reader has it, new items or not. */
+  hold(item, change) {
+    const before = item.getBoundingClientRect().top;
+    change();
+    this.#follows = false;
+    this.#height = this.#box.clientHeight;
+    this.#box.scrollTop += item.getBoundingClientRect().top - before;
+    item.scrollIntoView({ block: 'nearest' });
+  }
+
+  /** Let go of what was held. */
+  release() {
+    this.#look();
+  }
+
   clear() {
     this.#box.querySelectorAll(':scope > :not(.empty)').forEach((item) => item.remove());
     this.#toEnd();
@@ -162,6 +184,7 @@ export class Log {
   }
 
   #look() {
+    if (this.isHeld()) return;
     const { scrollTop, clientHeight, scrollHeight } = this.#box;
     this.#follows = scrollHeight - scrollTop - clientHeight < 40;
     this.#jump.hidden = this.#follows;

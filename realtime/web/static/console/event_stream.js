@@ -10,15 +10,21 @@ export class EventStream {
   #box;
   #log;
   #inspector;
+  #nameOf;
   #events = new WeakMap(); // item → event
   #selected = null;
   #fresh = [];
   #draw = framed(() => this.#flush());
 
-  /** @param {import('./inspector.js').Inspector} inspector */
-  constructor(box, inspector) {
+  /**
+   * @param {import('./inspector.js').Inspector} inspector
+   * @param {(userId: string) => string} nameOf
+   */
+  constructor(box, inspector, nameOf) {
+    this.#nameOf = nameOf;
     this.#box = box;
     this.#log = new Log(box, MOST_EVENTS);
+    this.#log.isHeld = () => inspector.isOpen;
     this.#inspector = inspector;
     inspector.onstep = (step) => this.#inspect(this.#beside(step));
     inspector.onclose = () => this.#unselect();
@@ -32,7 +38,7 @@ export class EventStream {
     this.#push({
       type: message.type,
       family: familyOf(message.type),
-      text: gist(message),
+      text: gist(message, this.#nameOf),
       message,
       source,
       bytes,
@@ -99,8 +105,7 @@ export class EventStream {
     const event = this.#events.get(item);
     if (!event?.message) return;
     this.#mark(item);
-    this.#inspector.show(event);
-    item.scrollIntoView({ block: 'nearest' });
+    this.#log.hold(item, () => this.#inspector.show(event));
   }
 
   #close() {
@@ -112,6 +117,7 @@ export class EventStream {
 
   #unselect() {
     this.#mark(null);
+    this.#log.release();
   }
 
   #mark(item) {
@@ -129,13 +135,18 @@ function isVisible(item) {
   return item.offsetParent !== null;
 }
 
+/** An id's first part: its second one, the time, is beside it anyway. */
+function number(id) {
+  return id === undefined ? '' : `#${String(id).split('-')[0]}`;
+}
+
 function eventItem(event) {
   const at = new Date(event.at);
   const line = [
     element('time', { datetime: at.toISOString(), text: preciseClock(at) }),
     element('span', { class: 'chip', text: event.type }),
-    element('span', { class: 'gist', text: event.text }),
-    element('span', { class: 'id', text: event.message?.id ? `#${event.message.id}` : '' }),
+    element('span', { class: 'gist', dir: 'auto', text: event.text }),
+    element('span', { class: 'id', text: number(event.message?.id) }),
   ];
   const attributes = {
     class: 'item event',

@@ -55,7 +55,7 @@ export class People {
       'li',
       { title: name },
       element('span', { class: 'face', 'aria-hidden': 'true', text: initial }),
-      element('span', { class: 'name', text: name }),
+      element('span', { class: 'name', dir: 'auto', text: name }),
     );
     item.style.setProperty('--hue', hue(id));
     return item;

@@ -5,6 +5,12 @@ export function quote(value) {
   return `'${String(value).replaceAll("'", "''").replaceAll('\0', '')}'`;
 }
 
+/** Statement by statement, as psql sends them; what stands between quotes ends none. */
+export function statementsOf(sql) {
+  const found = sql.match(/(?:'(?:[^']|'')*'|\$\$[^]*?\$\$|[^;])+/g) ?? [];
+  return found.map((one) => one.trim()).filter(Boolean);
+}
+
 export function insertMessage({ botId, userId }, content) {
   return `INSERT INTO messages (session_id, bot_id, user_id, role, content)
 VALUES (

@@ -5,7 +5,7 @@
 
 import { copyButton, element, find, setText } from './dom.js';
 import { insertTen } from './recipes.js';
-import { coloured } from './sql_panel.js';
+import { coloured, runButton } from './sql_panel.js';
 
 const ROWS = 10;
 
@@ -32,6 +32,11 @@ export class Resume {
     find('cut').addEventListener('click', () => this.#cut());
     find('mend').addEventListener('click', () => this.#mend());
     this.#draw();
+  }
+
+  /** Offer to run the ten rows, too. */
+  runsBy(run) {
+    find('resume-sql').append(runButton(run, () => this.#sql, find('resume-result')));
   }
 
   /** What is known of the bot or the person has changed. */
@@ -72,7 +77,7 @@ export class Resume {
     this.#mendedAt = null;
     this.#line.cut();
     this.#draw();
-    find('resume-sql').querySelector('.copy').focus();
+    (find('resume-sql').querySelector('.run') ?? find('resume-sql').querySelector('.copy')).focus();
   }
 
   #mend() {

@@ -1,7 +1,7 @@
 /** The panel of SQL to try: one card per recipe, its SQL lightly coloured and ready to copy. */
 
-import { copyButton, element, setText } from './dom.js';
-import { recipesFor } from './recipes.js';
+import { copyButton, element, flash, setText } from './dom.js';
+import { recipesFor, statementsOf } from './recipes.js';
 
 const WORDS = [
   'INSERT INTO|VALUES|SELECT|FROM|WHERE|LIMIT|UPDATE|SET|DELETE|ORDER BY|DESC|RETURNING|INTO|DO|DECLARE',
@@ -10,6 +10,8 @@ const WORDS = [
 const TOKENS = new RegExp(`('(?:[^']|'')*')|\\b(${WORDS})\\b`, 'g');
 
 export class SqlPanel {
+  /** Runs statements, where there is somebody to run them; rejects with the reason. */
+  run = null;
   #box;
   #cards = new Map();
   #scene = { botId: '', userId: '', role: '', text: '' };
@@ -54,12 +56,34 @@ export class SqlPanel {
           { class: 'code' },
           element('pre', { tabindex: '0', 'aria-label': `SQL: ${title}` }, card.code),
           copyButton(() => card.sql),
+          ...(this.run ? [runButton(this.run, () => card.sql, card.about)] : []),
         ),
       ),
     );
     this.#cards.set(key, card);
     return card;
   }
+}
+
+/** A button that runs what `sql()` gives; what went wrong is said in `about`. */
+export function runButton(run, sql, about) {
+  const button = element('button', { type: 'button', class: 'run primary', text: 'Run' });
+  button.addEventListener('click', async () => {
+    if (button.getAttribute('aria-busy') === 'true') return;
+    button.setAttribute('aria-busy', 'true');
+    try {
+      await run(statementsOf(sql()));
+      flash(button, 'Done');
+    } catch (error) {
+      flash(button, 'Failed');
+      about.replaceChildren(
+        element('span', { class: 'trouble', role: 'alert', text: error.message }),
+      );
+    } finally {
+      button.removeAttribute('aria-busy');
+    }
+  });
+  return button;
 }
 
 /** SQL as text nodes and spans; whatever it holds, it stays text. */

@@ -64,7 +64,7 @@ export class Status {
   }
 
   me({ name, id, role }) {
-    setText(find('me'), name ? `${name} · ${short(id)}` : short(id));
+    setText(find('me'), name ?? short(id));
     find('me').title = id;
     find('role').hidden = !role;
     setText(find('role'), role ?? '');

@@ -16,8 +16,8 @@ export class Toasts {
     const toast = element(
       'div',
       { class: 'toast' },
-      element('strong', { text: title }),
-      element('span', { text }),
+      element('strong', { dir: 'auto', text: title }),
+      element('span', { dir: 'auto', text }),
     );
     this.#box.append(toast);
     arrive(toast);

@@ -42,7 +42,7 @@ export class Typists {
       { class: 'dots', 'aria-hidden': 'true' },
       ...[1, 2, 3].map(() => element('i')),
     );
-    this.#box.replaceChildren(dots, element('span', { text: sentence(names) }));
+    this.#box.replaceChildren(dots, element('span', { dir: 'auto', text: sentence(names) }));
   }
 }
 

@@ -34,7 +34,7 @@ const GISTS = {
   typing_indicator: ({ data }) => `${data.username} ${data.is_typing ? 'is typing' : 'stopped'}`,
   presence_state: ({ data }) => `here: ${usernames(data.users)}`,
   presence_diff: ({ data }) => moved(data),
-  permission_change: ({ data }) => permission(data, short(data.target_user_id)),
+  permission_change: ({ data }, nameOf) => permission(data, nameOf(data.target_user_id)),
   bot_update: ({ data }) => botUpdate(data),
   document_update: ({ data }) => documentUpdate(data),
   notification: (message) => `${message.notification_type}: ${notification(message)}`,
@@ -47,9 +47,9 @@ const GISTS = {
 };
 
 /** What an event says; of one that is shaped unlike its type, its data. */
-export function gist(message) {
+export function gist(message, nameOf) {
   try {
-    return (GISTS[message.type] ?? (({ data }) => brief(data)))(message);
+    return (GISTS[message.type] ?? (({ data }) => brief(data)))(message, nameOf);
   } catch (error) {
     if (error instanceof TypeError) return brief(message.data);
     throw error;

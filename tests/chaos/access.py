@@ -102,7 +102,7 @@ class Access:
         return seat
 
     async def _revoke_with_messages(self, chance: random.Random) -> None:
-        """What is written in the same transaction, before or after, is not for the user."""
+        """What the transaction writes first may be seen or not; what it writes after may not."""
         seat = await self._viewer(chance)
         tag = self._name()
         before, after = self._message(seat, tag, "before"), self._message(seat, tag, "after")

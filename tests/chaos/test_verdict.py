@@ -193,6 +193,17 @@ def test_the_revoking_transactions_own_messages_must_not_be_seen(history: Histor
     assert history.violations() == []
 
 
+def test_what_the_revoking_transaction_wrote_first_may_be_seen_or_not(history: History) -> None:
+    """A ring may carry it, and that is heard before the revoke."""
+    history.begin(1)
+    history.revoke(20, 10)
+    history.commit(20, 10)
+    history.rows[wire(21)] = LogRow(21, 20, SEAT.topic, "eject", SEAT.user, 4003, "{}", tag="t20")
+    assert history.violations() == []
+    history.see(wire(20), wire(21))
+    assert history.violations() == []
+
+
 def test_what_nobody_committed_or_another_was_meant_for_is_foreign(history: History) -> None:
     """An event from nowhere, one of another topic, another user's final message."""
     history.begin(1)

@@ -14,7 +14,8 @@ For a client of user U on topic T, with the truth of `ledger` and the record of 
 - *twice*: no event twice after the id check, even where the ids were forgotten in between, and none
   twice on one connection even before it; nothing by an event that was in the loaded state.
 - *after revoke*: it saw nothing whose commit is proven to lie after a revoke and before the grant
-  that followed it, nor anything else of the revoking transaction itself.
+  that followed it, nor anything that the revoking transaction wrote after it took access away.
+  (What that wrote before may be seen, or withheld.)
 - *effect before cause*: whatever the writer of an event had seen on T, the client saw before it.
 - *told without cause*: `access_changed` only where U's access was taken (or, for an owner, was in
   question) in the gap; `foreign` only where the database has lost what the client, or its process,
@@ -122,7 +123,8 @@ class Verdict:
         for event in record.seen:
             if not self._is_theirs(record, event.id):
                 yield self._about_event("foreign", record, event)
-            if self._is_forbidden(record, self._truth.row(event.id)):
+            row = self._truth.row(event.id)
+            if self._is_withheld(record, row) and not self._is_earlier(record, row):
                 yield self._about_event("after revoke", record, event)
         yield from self._missing(record)
         yield from self._phantoms(record)
@@ -149,12 +151,26 @@ class Verdict:
             return row.topic == record.seat.topic
         return row.topic == record.seat.topic and row.user_id in (None, record.seat.user)
 
-    def _is_forbidden(self, record: Record, row: LogRow | None) -> bool:
+    def _is_withheld(self, record: Record, row: LogRow | None) -> bool:
         if row is None or not row.is_event:
             return False
         return any(
             self._is_within(row, absence) for absence in self._population.absences[record.seat]
         )
+
+    def _is_earlier(self, record: Record, row: LogRow | None) -> bool:
+        """Whether its own transaction took access away only after it had written this."""
+        losses = {absence.lost for absence in self._population.absences[record.seat]}
+        if row is None or row.tag not in losses:
+            return False
+        revokes = [
+            other.id
+            for other in self._truth.rows.values()
+            if other.tag == row.tag
+            and not other.is_event
+            and other.user_id in (None, record.seat.user)
+        ]
+        return row.id < min(revokes, default=0)
 
     def _is_within(self, row: LogRow, absence: Absence) -> bool:
         if row.tag == absence.lost:
@@ -172,7 +188,7 @@ class Verdict:
                 is_due = row.wire_id not in seen and self._is_due(row, episode)
                 if row.subject is not None and row.id < newest.get(row.subject, 0):
                     continue
-                if is_due and not self._is_forbidden(record, row):
+                if is_due and not self._is_withheld(record, row):
                     at = self._truth.interval(row)
                     yield self._violation("missing", record, self._words(row), at.sent)
 

@@ -83,7 +83,7 @@ async def _rings(heard: asyncio.Event) -> bool:
 
 
 async def _holds(event_log: EventLog, cursor: Cursor, topic: str) -> bool:
-    async with aclosing(event_log.read(cursor)) as pages:
+    async with aclosing(event_log.read_all(cursor)) as pages:
         async for page in pages:
             if any(event.topic == topic for event in page.events):
                 return True

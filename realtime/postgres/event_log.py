@@ -35,8 +35,10 @@ from realtime.postgres.log_rows import (
 )
 from realtime.postgres.pool import identify
 from realtime.postgres.wire import Wire
+from realtime.relay.carried import Ahead
 from realtime.relay.cursor import Anchor, Cursor, Database, Key, Signer, Snapshot
 from realtime.relay.events import AccessChange, Event, Page, RowKey
+from realtime.relay.large_read import LargeRead
 from realtime.relay.position import Position
 from realtime.relay.resume import GapReason, LogState, Unrecoverable
 
@@ -127,6 +129,37 @@ _READ_ACCESS = (
     _next_page(_FINAL, f"{_IS_ABOUT_ACCESS} AND NOT (code IS NOT NULL AND user_id IS NULL)"),
 )
 _READ_EVENTS = _next_page(HEADS, "code IS NULL AND payload IS NOT NULL")
+# The newest row of any kind that was visible in the snapshot $3.
+_READ_END = f"""{_STATE}
+UNION ALL SELECT {_Part.ROW}, newest.* FROM (
+       SELECT {HEADS} FROM relay.events
+        WHERE xid < pg_snapshot_xmax($3::text::pg_snapshot)
+          AND pg_visible_in_snapshot(xid, $3::text::pg_snapshot)
+        ORDER BY xid DESC, id DESC LIMIT 1) AS newest
+ ORDER BY part
+"""
+
+
+def _first_of_topic(which: str) -> str:
+    # The order is there for the index on topic and xid.
+    return f"""
+        (SELECT {HEADS} FROM relay.events
+          WHERE topic = asked.of_topic AND {which} AND code IS NULL AND payload IS NOT NULL
+            AND pg_visible_in_snapshot(xid, $5::text::pg_snapshot)
+          ORDER BY topic, xid LIMIT $7)"""
+
+
+# Of each topic $6 the first $7 events of a large read, as of its snapshot $5.
+_READ_FIRST = f"""{_STATE}
+UNION ALL
+SELECT {_Part.ROW}, found.* FROM unnest($6::text[]) AS asked(of_topic)
+ CROSS JOIN LATERAL (
+       SELECT either.* FROM ({
+    _first_of_topic("xid > $3::xid8 AND xid < pg_snapshot_xmax($5::text::pg_snapshot)")
+}
+        UNION ALL{_first_of_topic("xid = ANY ($4::xid8[])")}) AS either LIMIT $7) AS found
+ ORDER BY part
+"""
 _READ_PAYLOADS = f"""{_STATE}
 UNION ALL SELECT {_Part.ROW}, found.* FROM ({rows_by_key(COLUMNS, "$3", "$4")}) AS found
  ORDER BY part
@@ -196,7 +229,10 @@ class EventLog:
     async def read(
         self, cursor: Cursor, newest: Anchor | None = None
     ) -> AsyncGenerator[Page, None]:
-        """Everything that the cursor does not cover: in one round trip, or in pages when large.
+        """Everything that the cursor does not cover: in one round trip, unless it is large.
+
+        Then there are pages of rows about access, and the last page has an `end`; the events are
+        to be listed after that.
 
         Args:
             newest: a row that was seen besides, and must be there.
@@ -211,9 +247,48 @@ class EventLog:
         if len(answer.rows) <= PAGE_ROWS and all(map(_is_whole, answer.rows)):
             yield _page(answer, is_last=True)
             return
-        async with aclosing(self._read_in_pages(place, answer)) as pages:
+        async with aclosing(self._read_access(place, answer)) as pages:
             async for page in pages:
                 yield page
+
+    async def read_all(
+        self, cursor: Cursor, newest: Anchor | None = None
+    ) -> AsyncGenerator[Page, None]:
+        """As `read`, and the events of a large read follow at once. Its last page is empty."""
+        async with aclosing(self.read(cursor, newest)) as pages:
+            async for page in pages:
+                if page.end is None:
+                    yield page
+                    continue
+                large = LargeRead(0, cursor, page.snapshot, Ahead())
+                while not large.is_over:
+                    listed = large.take(await self.listing(large, newest))
+                    if listed.events:
+                        yield listed
+                yield page
+
+    async def listing(self, large: LargeRead, newest: Anchor | None = None) -> Page:
+        """The next events of a large read, without payloads; none: those were all.
+
+        Raises:
+            Unrecoverable, one of `pool.DATABASE_ERRORS`: as `read`.
+        """
+        place = _Place(large.cursor, newest)
+        answer = await self._next_page(_READ_EVENTS, place, large.snapshot, large.last)
+        return _page(answer, is_last=False)
+
+    async def first_of(
+        self, topics: Sequence[str], number: int, large: LargeRead, newest: Anchor | None = None
+    ) -> list[Event]:
+        """Of each topic some events that a large read has, so many at most, without payloads.
+
+        Raises:
+            Unrecoverable, one of `pool.DATABASE_ERRORS`: as `read`.
+        """
+        place = _Place(large.cursor, newest)
+        arguments = *place.unseen, str(large.snapshot), topics, number
+        answer = await self._ask(_READ_FIRST, place, *arguments, rows=number * len(topics))
+        return [to_event(row) for row in answer.rows]
 
     async def payloads(
         self, keys: Sequence[RowKey], cursor: Cursor, newest: Anchor | None = None
@@ -238,32 +313,29 @@ class EventLog:
         along = min(self._wire.portion_bytes, ALONG_BYTES)
         return await self._ask(_READ, place, *place.unseen, along, rows=PAGE_ROWS)
 
-    async def _read_in_pages(
+    async def _read_access(
         self, place: "_Place", first: "_LogAnswer"
     ) -> AsyncGenerator[Page, None]:
-        """What was too much for the first answer, as of its snapshot."""
+        """The rows about access of what was too much for the first answer, as of its snapshot."""
         snapshot = first.snapshot
         for query in _READ_ACCESS:
-            async with aclosing(self._pages(query, place, snapshot)) as answers:
-                async for answer in answers:
-                    yield _access_page(answer)
-        async with aclosing(self._pages(_READ_EVENTS, place, snapshot)) as answers:
-            async for answer in answers:
-                yield _page(answer, is_last=False)
-        yield Page(snapshot, (), (), is_last=True, clock_offset=first.clock_offset)
+            behind = 0, 0
+            while (answer := await self._next_page(query, place, snapshot, behind)).rows:
+                yield _access_page(answer)
+                behind = answer.rows[-1]["xid"], answer.rows[-1]["id"]
+        end = (await self._ask(_READ_END, place, str(snapshot), rows=1)).rows
+        if not end:
+            raise Unrecoverable(GapReason.TOO_OLD)
+        [newest] = to_anchors(end)
+        yield Page(snapshot, (), (), is_last=True, clock_offset=first.clock_offset, end=newest)
 
-    async def _pages(
-        self, query: str, place: "_Place", snapshot: Snapshot
-    ) -> "AsyncGenerator[_LogAnswer, None]":
-        """All rows of one kind, page by page."""
-        behind = 0, 0
-        while True:
-            arguments = *place.unseen, str(snapshot), *behind, self._wire.portion_bytes
-            answer = await self._ask(query, place, *arguments, rows=PAGE_ROWS)
-            if not answer.rows:
-                return
-            yield answer._replace(snapshot=snapshot)
-            behind = answer.rows[-1]["xid"], answer.rows[-1]["id"]
+    async def _next_page(
+        self, query: str, place: "_Place", snapshot: Snapshot, behind: tuple[int, int]
+    ) -> "_LogAnswer":
+        """The next rows of one kind that were visible in a snapshot."""
+        arguments = *place.unseen, str(snapshot), *behind, self._wire.portion_bytes
+        answer = await self._ask(query, place, *arguments, rows=PAGE_ROWS)
+        return answer._replace(snapshot=snapshot)
 
     async def _ask(
         self, query: str, place: "_Place", *arguments: object, rows: int, payloads: int = 0

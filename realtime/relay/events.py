@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from realtime.relay.cursor import Anchor, Snapshot
+from realtime.relay.cursor import Anchor, Snapshot, newer
 
 
 class RowKey(NamedTuple):
@@ -157,8 +157,8 @@ class Page(NamedTuple):
     """A part of what one read found: all its pages see one snapshot.
 
     A small read is one page, whose events come in the order of their ids, with their payloads. A
-    large one has all rows about access first, and then its events without payloads, each kind in
-    the order of (xid, id).
+    large one has rows about access only, in the order of (xid, id). Its events are listed later,
+    without payloads, in pages of their own.
     """
 
     snapshot: Snapshot
@@ -172,6 +172,8 @@ class Page(NamedTuple):
     measured with it is never too little, and too much by at most the time that the read took."""
     seconds: float = 0.0
     """How long the database took for it."""
+    end: Anchor | None = None
+    """Of the last page of a large read, whose events are still to be listed: its newest row."""
 
     @property
     def xids(self) -> set[int]:
@@ -182,7 +184,7 @@ class Page(NamedTuple):
     def newest(self) -> Anchor | None:
         """The newest row of any kind that is in the page."""
         anchors = (Anchor(row.xid, row.id, row.written_at) for row in self._rows)
-        return max(anchors, default=None)
+        return newer(max(anchors, default=None), self.end)
 
     @property
     def _rows(self) -> tuple[Event | AccessChange, ...]:

@@ -23,6 +23,7 @@ from realtime.relay.events import (
     RowKey,
     ends_first,
 )
+from realtime.relay.large_read import NOTHING_UNLISTED, Unlisted
 from realtime.relay.owed import Backlog, Owed
 from realtime.relay.position import Position
 from realtime.relay.protocol import SOCKET_TOPIC, Framer, bot_of, resync, stamp
@@ -175,6 +176,10 @@ class Hub:
         """All sockets on a topic, in any state."""
         return tuple(self._topics.get(topic, ()))
 
+    def topics(self) -> tuple[str, ...]:
+        """The topics that have a socket, as of now."""
+        return tuple(self._topics)
+
     def has_members(self, topic: str) -> bool:
         """Whether a topic has a socket."""
         return topic in self._topics
@@ -299,12 +304,15 @@ class Hub:
 
     # What a read found.
 
-    async def deliver(self, page: Page, position: Position) -> None:
+    async def deliver(
+        self, page: Page, position: Position, unlisted: Unlisted = NOTHING_UNLISTED
+    ) -> None:
         """Apply a page's changes, then hand its events to the sockets on their topics.
 
         Args:
             position: how far the read came, with its last page. With the others it claims no more
                 than before, and names the newest row that was found.
+            unlisted: what the read has found besides, which comes later.
         """
         for number, change in enumerate(ends_first(page.changes), 1):
             self.change_access(change)
@@ -320,6 +328,8 @@ class Hub:
         # Only now: a read that is cancelled within is repeated from the position before.
         for event in later:
             self.backlog.add(event, before)
+        for topic in unlisted.topics:
+            self.backlog.await_listing(topic, before, unlisted.number)
         if page.is_last:
             self.backlog.end_read()
         self.position = position
@@ -383,13 +393,24 @@ class Hub:
 
     def _due_topic(self) -> str | None:
         """The first topic that can be sent its next portion."""
-        topics = self.backlog.topics()
+        topics = tuple(filter(self._has_next, self.backlog.topics()))
         on_the_way = sum(
             map(self.backlog.sent_bytes, itertools.filterfalse(self._is_taken, topics))
         )
         if on_the_way >= self._live_bytes:
             topics = tuple(topic for topic in topics if self._has_waited(topic))
         return next(filter(self._can_take_more, topics), None)
+
+    def _has_next(self, topic: str) -> bool:
+        """Whether something is known that can be sent next.
+
+        While a topic's events are still listed, nobody can be left to go on alone with all that it
+        is owed. So then nothing is sent that not all can take.
+        """
+        first = self.backlog.first(topic, 0, 1)
+        if self.backlog.is_listed(topic):
+            return True
+        return bool(first) and first[0].size <= self._live_bytes and self._is_taken(topic)
 
     def _leave_to_themselves(self, topic: str) -> None:
         """What a topic waits for is too large to be held for all: each reads it by itself."""

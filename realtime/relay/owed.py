@@ -5,8 +5,11 @@ portion at a time when they can be sent. A key takes 20 bytes here, however larg
 """
 
 import asyncio
+import itertools
 import math
+import operator
 from array import array
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from weakref import WeakValueDictionary
 
@@ -104,11 +107,14 @@ class Owed:
         """Nobody needs that one any more."""
         self._superseded.add(event_id)
 
-    def sort_from(self, place: int) -> None:
-        """Put those that were added after the first so many in the order of their ids."""
-        order = sorted(range(place, len(self)), key=self._ids.__getitem__)
-        for column in (self._xids, self._ids, self._sizes):
-            column[place:] = array("q", map(column.__getitem__, order))
+    def extend(self, read: "Owed") -> None:
+        """Put those of a read behind, in the order of their ids, which is that of their writing."""
+        order: Iterable[int] | None = None
+        if any(map(operator.gt, read._ids, itertools.islice(read._ids, 1, None))):
+            order = sorted(range(len(read)), key=read._ids.__getitem__)
+        for name in ("_xids", "_ids", "_sizes"):
+            column = getattr(read, name)
+            getattr(self, name).extend(column if order is None else map(column.__getitem__, order))
 
     def first(self, size: int, number: int) -> list[RowKey]:
         """The next keys, whose payloads have so many bytes at most; but one, if there is any.
@@ -174,15 +180,45 @@ class Backlog:
         Args:
             before: the position from before the read that found it.
         """
-        topic = self._topics.get(event.topic)
-        if topic is None:
-            topic = self._topics[event.topic] = _Topic(before)
-        topic.add(event)
+        self._topic(event.topic, before).add(event)
 
     def end_read(self) -> None:
         """The read is over: what it added is sent in the order in which it was written."""
         for topic in self._topics.values():
-            topic.end_read()
+            topic.end_read(None)
+
+    def await_listing(self, topic: str, before: Position, number: int) -> None:
+        """A large read found events of a topic, and they come later, by `listed`.
+
+        What later reads find is put behind them.
+
+        Args:
+            before: the position from before the read.
+            number: the read's.
+        """
+        self._topic(topic, before).await_listing(number)
+
+    def listed(self, events: Iterable[Event], number: int) -> None:
+        """Add events that a large read found, on those topics that wait for them."""
+        for event in events:
+            topic = self._topics.get(event.topic)
+            if topic is not None:
+                topic.add(event, number)
+
+    def end_listing(self, number: int) -> None:
+        """All events of a large read were listed."""
+        for topic in self._topics.values():
+            topic.end_read(number)
+
+    def is_listed(self, topic: str) -> bool:
+        """Whether all is known that a topic waits for."""
+        return not self._topics[topic].reads
+
+    def _topic(self, name: str, before: Position) -> "_Topic":
+        topic = self._topics.get(name)
+        if topic is None:
+            topic = self._topics[name] = _Topic(before)
+        return topic
 
     def position_before(self, topic: str) -> Position | None:
         """The position from before what the topic waits for; None: it waits for nothing."""
@@ -212,40 +248,70 @@ class Backlog:
 
     def is_rest(self, topic: str, last: RowKey) -> bool:
         """Whether nothing is left of a topic behind that key."""
-        return self._topics[topic].owed.is_last(last)
+        return self.is_listed(topic) and self._topics[topic].owed.is_last(last)
 
     def sent(self, topic: str, keys: Sequence[RowKey], now: float) -> None:
         """Those were sent; the other topics have their turn first."""
         found = self._topics.pop(topic)
         found.owed.drop(keys[-1])
         found.sent_at, found.sent_bytes = now, sum(key.size for key in keys)
-        if found.owed:
+        if found.owed or found.reads:
             self._topics[topic] = found
 
 
 class _Topic:
     """What one topic waits for."""
 
-    __slots__ = ("_newest", "_sorted", "before", "owed", "sent_at", "sent_bytes")
+    __slots__ = ("_newest", "before", "owed", "reads", "sent_at", "sent_bytes")
 
     def __init__(self, before: Position) -> None:
         self.before = before
         self.owed = Owed()
+        self.reads: deque[_Read] = deque()
+        """What reads found that are not over, and those after them."""
         self.sent_at = -math.inf
         self.sent_bytes = 0
-        self._sorted = 0
-        """How many were added by the reads that are over."""
         self._newest: dict[str, int] = {}
         """By subject, the id of its last state."""
 
-    def add(self, event: Event) -> None:
+    def add(self, event: Event, number: int | None = None) -> None:
+        read = self._read(number)
+        if read is None:
+            return
         if event.subject is not None:
             other = self._newest.setdefault(event.subject, event.id)
             if other != event.id:
                 self.owed.supersede(min(other, event.id))
                 self._newest[event.subject] = max(other, event.id)
-        self.owed.add(event.key)
+        read.keys.add(event.key)
 
-    def end_read(self) -> None:
-        self.owed.sort_from(self._sorted)
-        self._sorted = len(self.owed)
+    def await_listing(self, number: int) -> None:
+        self.reads.append(_Read(number))
+
+    def end_read(self, number: int | None) -> None:
+        for read in self.reads:
+            read.is_over = read.is_over or read.number == number
+        while self.reads and self.reads[0].is_over:
+            self.owed.extend(self.reads.popleft().keys)
+
+    def _read(self, number: int | None) -> "_Read | None":
+        """What that large read found, or the one that is being delivered."""
+        for read in self.reads:
+            if read.number == number and not read.is_over:
+                return read
+        if number is not None:
+            return None  # it found nothing of this topic when somebody was here
+        self.reads.append(_Read(None))
+        return self.reads[-1]
+
+
+class _Read:
+    """What one read found of a topic."""
+
+    __slots__ = ("is_over", "keys", "number")
+
+    def __init__(self, number: int | None) -> None:
+        self.number = number
+        """A large read's; None: it was a small one."""
+        self.keys = Owed()
+        self.is_over = False

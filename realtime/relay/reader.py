@@ -5,7 +5,9 @@ an outage, the first read returns everything that was committed meanwhile, once.
 to read next.
 """
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+import itertools
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import NamedTuple, Protocol
 
@@ -14,6 +16,7 @@ from realtime.relay.counters import Counters
 from realtime.relay.cursor import Anchor, Cursor, Snapshot, newer
 from realtime.relay.events import Event, Page, RowKey
 from realtime.relay.hub import Hub
+from realtime.relay.large_read import NOTHING_UNLISTED, LargeLimits, LargeRead, Unlisted
 from realtime.relay.pace import DEFAULT_LIMITS, Action, Pace, PaceLimits, PaceState, Step
 from realtime.relay.position import Lineage, Position
 from realtime.relay.refusals import Refusals
@@ -26,11 +29,31 @@ class LogSource(Protocol):
     def read(self, cursor: Cursor, newest: Anchor | None) -> AsyncGenerator[Page, None]:
         """Everything that the cursor does not cover, in one snapshot, at least one page.
 
+        Where the last page has an `end`, the events are still to be listed.
+
         Args:
             newest: a row that was seen besides, and must be there.
 
         Raises:
             Unrecoverable: some of it has been removed from the log, or this is another log.
+        """
+        ...
+
+    async def listing(self, large: LargeRead, newest: Anchor | None) -> Page:
+        """The next events of a large read, without payloads; none: those were all.
+
+        Raises:
+            Unrecoverable: as `read`.
+        """
+        ...
+
+    async def first_of(
+        self, topics: Sequence[str], number: int, large: LargeRead, newest: Anchor | None
+    ) -> list[Event]:
+        """Of each topic some events that a large read has, so many at most, without payloads.
+
+        Raises:
+            Unrecoverable: as `read`.
         """
         ...
 
@@ -92,6 +115,7 @@ class Bell(Protocol):
 
 
 _NOTHING_SEEN = Snapshot(0, frozenset())
+DEFAULT_LARGE_LIMITS = LargeLimits()
 PORTION_ROWS = 1000
 """How many events one portion has at most."""
 
@@ -107,14 +131,6 @@ class Found(NamedTuple):
     """Seconds from their writing until now, in sum, as `Pace.waited` counts them."""
 
 
-class _Delivered(NamedTuple):
-    """How far a read came that failed between its pages."""
-
-    snapshot: Snapshot
-    last: tuple[int, int]
-    """The last event's (xid, id), in whose order the pages come."""
-
-
 class Reader:
     """Reads the log from a cursor on and feeds the hub.
 
@@ -126,6 +142,7 @@ class Reader:
         counters: counts.
         limits: when to read the log next.
         on_missed: called with the reason where events of the log can not be had any more.
+        large: how much of a large read is listed before anything else is read.
     """
 
     def __init__(
@@ -138,16 +155,20 @@ class Reader:
         counters: Counters | None = None,
         limits: PaceLimits = DEFAULT_LIMITS,
         on_missed: Callable[[GapReason], None] = lambda _reason: None,
+        large: LargeLimits = DEFAULT_LARGE_LIMITS,
     ) -> None:
         self._limits = limits
         self._on_missed = on_missed
+        self._large_limits = large
+        self._large: deque[LargeRead] = deque()
+        """The large reads whose events are still to be listed; it is the first one's turn."""
+        self._numbers = itertools.count(1)
         self._counters = counters or Counters(monotonic)
         self._hub = hub
         self._refusals = refusals
         self._monotonic = monotonic
         self._pace = Pace(monotonic, limits)
         self.lineage = lineage
-        self._broken: list[_Delivered] = []
         self._ahead = Ahead()
         self._inbox = Inbox(self._counters)
         self._clock_offset = 0.0
@@ -161,7 +182,7 @@ class Reader:
     def start_over(self, position: Position, reason: GapReason) -> None:
         """Go on from another position. What lies between is missed, and every socket is told."""
         self.lineage.start_over(position)
-        self._broken = []
+        self._large.clear()
         self._ahead = Ahead()
         self._inbox.close()
         self._refusals.forget_all()
@@ -171,6 +192,11 @@ class Reader:
     def stuck_seconds(self) -> float:
         """How long nothing could be read: no page and no portion, nor that there is nothing."""
         return self._monotonic() - self._moved_at
+
+    @property
+    def is_listing(self) -> bool:
+        """Whether events of a large read are still to be listed."""
+        return bool(self._large)
 
     @property
     def state(self) -> PaceState:
@@ -204,7 +230,7 @@ class Reader:
         Only while it sleeps: then all is read that did not ring, or rang before the last read was
         sent. docs/design.md ("The event in the ring") has the rules.
         """
-        if self._pace.state is not PaceState.ASLEEP or self._hub.backlog:
+        if self._pace.state is not PaceState.ASLEEP or self._is_busy:
             return None
         heard = self._inbox.take()
         if not heard:
@@ -229,12 +255,18 @@ class Reader:
         step = self._pace.after_carried(len({event.xid for event in events}), waited)
         return None if self._inbox.is_bare else step
 
+    @property
+    def _is_busy(self) -> bool:
+        """Whether something that was found is still to be delivered."""
+        return self.is_listing or bool(self._hub.backlog)
+
     async def _take(self, step: Step, bell: Bell) -> None:
         match step.action:
             case Action.WAIT:
-                await bell.wait(min(step.seconds, self._hub.due_in()))
+                due_in = 0.0 if self.is_listing else self._hub.due_in()
+                await bell.wait(min(step.seconds, due_in))
             case Action.PAUSE:
-                await bell.pause(0.0 if self._hub.backlog else step.seconds)
+                await bell.pause(0.0 if self._is_busy else step.seconds)
             case Action.SILENCE:
                 await bell.silence()
                 self._counters.silences += 1
@@ -249,6 +281,7 @@ class Reader:
     async def _catch_up_or_start_over(self, log: LogSource) -> Found:
         try:
             found = await self.catch_up(log)
+            await self.list_some(log)
             await self.send_portion(log)
         except Unrecoverable as lost:
             # The process was away for longer than the log goes back, or the log is another one.
@@ -267,10 +300,28 @@ class Reader:
         await self._hub.deliver_portion(topic, events)
         self._moved_at = self._monotonic()
 
+    async def list_some(self, log: LogSource) -> None:
+        """List a page of what a large read found. Large reads take turns."""
+        if not self._large:
+            return
+        large = self._large[0]
+        events = await self._list_page(log, large)
+        self._hub.backlog.listed(events, large.number)
+        if large.is_over:
+            self._large.popleft()
+            self._hub.backlog.end_listing(large.number)
+        self._large.rotate(-1)
+
+    async def _list_page(self, log: LogSource, large: LargeRead) -> Sequence[Event]:
+        page = await log.listing(large, self.lineage.newest)
+        self._moved_at = self._monotonic()
+        fresh = large.take(page)
+        self._count(page, fresh)
+        return fresh.events
+
     async def catch_up(self, log: LogSource) -> Found:
         """Read once and deliver what was found."""
         number = self._refusals.read_begins()
-        earlier = tuple(self._broken)
         found = Found(0, 0)
         newest: Anchor | None = None
         due = self._ahead.rows()
@@ -280,49 +331,79 @@ class Reader:
                 self._moved_at = self._monotonic()
                 newest = newer(newest, page.newest)
                 due -= {event.anchor for event in page.events}
-                if due and page.is_last:
+                if due and page.is_last and page.end is None:
                     raise Unrecoverable(GapReason.FOREIGN)  # what a ring carried was never there
                 self.lineage.saw(newest)
                 fresh = self._ahead.without(page)
-                self._counters.confirmed += len(page.events) - len(fresh.events)
-                self._counters.found(fresh)
-                self._clock_offset = page.clock_offset
-                found = Found(
-                    found.transactions + len(fresh.xids),
-                    page.snapshot.xmin,
-                    found.waited + self._waited(fresh.events),
-                )
+                self._count(page, fresh)
+                found = Found(found.transactions + len(fresh.xids), page.snapshot.xmin)
                 self._refusals.forget(page.grants)
-                fresh = _without_repeats(fresh, earlier)
                 if page.is_last:
-                    await self._finish_read(
-                        fresh, self.position.cursor.after(page.snapshot, newest)
-                    )
+                    cursor = self.position.cursor.after(page.snapshot, newest)
+                    more = await self._finish_read(log, fresh, cursor)
+                    found = found._replace(transactions=found.transactions + more)
                 else:
                     await self._deliver(fresh, self.position.cursor.naming(newest))
-                    last = (page.events[-1].xid, page.events[-1].id) if page.events else (0, 0)
-                    self._broken = [*earlier, _Delivered(page.snapshot, last)]
         self._refusals.read_ends(number)
         return found
 
-    async def _finish_read(self, page: Page, cursor: Cursor) -> None:
-        await self._deliver(page, cursor)
-        self._broken = []
-        self._ahead = Ahead()  # all of it was found, and the cursor has moved past it
+    def _count(self, page: Page, fresh: Page) -> None:
+        self._counters.confirmed += len(page.events) - len(fresh.events)
+        self._counters.found(fresh)
 
-    async def _deliver(self, page: Page, cursor: Cursor) -> None:
-        await self._hub.deliver(page, Position(cursor, self.lineage.signer))
+    async def _finish_read(self, log: LogSource, page: Page, cursor: Cursor) -> int:
+        """Deliver the last page. Returns how many transactions were found besides."""
+        listed: Sequence[Event] = ()
+        if page.end is None:
+            await self._deliver(page, cursor)
+        else:
+            listed = await self._set_aside(log, page, cursor)
+        self._ahead = Ahead()  # all of it is found, and the cursor has moved past it
+        return len({event.xid for event in listed})
+
+    async def _set_aside(self, log: LogSource, page: Page, cursor: Cursor) -> Sequence[Event]:
+        """Have the events of a large read listed while what comes after it is delivered.
+
+        Nothing is handed to the hub before all has been asked: a read that breaks is repeated.
+        Returns those events that were listed at once.
+        """
+        large = LargeRead(next(self._numbers), self.position.cursor, page.snapshot, self._ahead)
+        listed: list[Event] = []
+        for _ in range(self._large_limits.pages):
+            if not large.is_over:
+                listed += await self._list_page(log, large)
+        if large.is_over:
+            await self._deliver(page._replace(events=tuple(listed)), cursor)
+            return listed
+        events, topics = await self._look_into_topics(log, large)
+        unlisted = Unlisted(topics, large.number)
+        await self._deliver(page._replace(events=tuple(events)), cursor, unlisted)
+        self._hub.backlog.listed(listed, large.number)
+        if topics or large.has_due:
+            self._large.append(large)
+        return listed
+
+    async def _look_into_topics(
+        self, log: LogSource, large: LargeRead
+    ) -> tuple[list[Event], list[str]]:
+        """All events of the topics that have few of them, and which topics have more."""
+        events: list[Event] = []
+        unlisted: list[str] = []
+        number = self._large_limits.events
+        # Who comes to another topic now is admitted later than the read, and is owed nothing of it.
+        for topics in _batches(self._hub.topics(), self._large_limits.topics):
+            found = await log.first_of(topics, number, large, self.lineage.newest)
+            self._moved_at = self._monotonic()
+            few, more = large.split(topics, found, number)
+            events += few
+            unlisted += more
+        return events, unlisted
+
+    async def _deliver(
+        self, page: Page, cursor: Cursor, unlisted: Unlisted = NOTHING_UNLISTED
+    ) -> None:
+        await self._hub.deliver(page, Position(cursor, self.lineage.signer), unlisted)
 
 
-def _without_repeats(page: Page, earlier: Sequence[_Delivered]) -> Page:
-    """Leave out what earlier, failed reads from the same cursor have delivered."""
-    if not earlier:
-        return page
-
-    def is_new(event: Event) -> bool:
-        return not any(
-            (event.xid, event.id) <= done.last and done.snapshot.covers(event.xid)
-            for done in earlier
-        )
-
-    return page._replace(events=tuple(filter(is_new, page.events)))
+def _batches(topics: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    return (topics[start : start + size] for start in range(0, len(topics), size))

@@ -106,8 +106,12 @@ class Client:
 class Stage:
     """A server, its database, and the highest memory seen."""
 
-    def __init__(self, server: ServerProcess, platform: Platform, proxy: Proxy, log: Path) -> None:
+    def __init__(
+        self, server: ServerProcess, platform: Platform, proxy: Proxy, log: Path, dsn: str
+    ) -> None:
         self.server, self.platform, self.proxy, self.log = server, platform, proxy, log
+        self.dsn = dsn
+        """Of the database, past the proxy."""
         self.before_kb = self.peak_kb = server.memory_kb()
 
     async def watch(self) -> None:
@@ -155,7 +159,7 @@ async def stage(**settings: str) -> AsyncIterator[Stage]:
         )
         server = await asyncio.to_thread(serving.__enter__)
         try:
-            scene = Stage(server, platform, proxy, log)
+            scene = Stage(server, platform, proxy, log, postgres.dsn())
             watching = asyncio.create_task(scene.watch())
             yield scene
             watching.cancel()
@@ -183,6 +187,32 @@ async def import_over_a_slow_line() -> dict[str, object]:
             await asyncio.sleep(0.05)
         return _figures(scene, client, began=committed, worst_of_another_bot=round(worst, 3)) | {
             "write_seconds": round(committed - began, 1)
+        }
+
+
+async def a_million_rows() -> dict[str, object]:
+    """A million short rows in one transaction, while another bot has one every 50 ms."""
+    async with stage() as scene:
+        chat, other = await scene.chat(), await scene.chat()
+        client, beside = await scene.open(chat), await scene.open(other)
+        reading = asyncio.create_task(client.read(1000))
+        began = time.monotonic()
+        writing = asyncio.create_task(scene.write(chat, 1_000_000, 10))
+        writer = await Platform.connect(scene.dsn)
+        waits: list[tuple[float, float]] = []
+        while not reading.done():
+            sent = time.monotonic()
+            await writer.connection.execute(INSERT, other[2], other[0], other[1], 1, 10)
+            await beside.read(beside.messages + 1)
+            waits.append((beside.last_at - sent, sent))
+            await asyncio.sleep(0.05)
+        await writing
+        await writer.connection.close()
+        worst, at = max(waits)
+        return _figures(scene, client, began=began) | {
+            "worst_of_another_bot": round(worst, 3),
+            "at": round(at - began, 1),
+            "p99": round(sorted(wait for wait, _ in waits)[len(waits) * 99 // 100], 3),
         }
 
 
@@ -309,6 +339,7 @@ def _figures(scene: Stage, client: Client, *, began: float, **more: object) -> d
 
 SCENES: list[Callable[[], Awaitable[dict[str, object]]]] = [
     import_over_a_slow_line,
+    a_million_rows,
     large_rows,
     one_resume,
     resumes_that_never_read,

@@ -271,7 +271,7 @@ async def test_the_fence_is_above_whoever_found_the_bell_silent(
 
 async def xmin_of_a_read(node: Node) -> int:
     log = EventLog(node.connection)
-    (page,) = [page async for page in log.read(await log.current_cursor())]
+    (page,) = [page async for page in log.read_all(await log.current_cursor())]
     return page.snapshot.xmin
 
 

@@ -77,7 +77,7 @@ def other(io_loop: IOLoop, database: str) -> Iterator[Writing]:
 
 async def pages_of(log: EventLog, cursor: Cursor) -> list[Page]:
     """All pages of a read, with the payloads that did not come along."""
-    return [await whole(log, page, cursor) async for page in log.read(cursor)]
+    return [await whole(log, page, cursor) async for page in log.read_all(cursor)]
 
 
 async def whole(log: EventLog, page: Page, cursor: Cursor) -> Page:
@@ -349,7 +349,7 @@ async def test_pages_are_of_one_moment(log: EventLog, writing: Writing) -> None:
     start = await log.current_cursor()
     await writing.send_many(2 * PAGE_ROWS)
     pages: list[Page] = []
-    async for page in log.read(start):
+    async for page in log.read_all(start):
         pages.append(page)
         await writing.send("meanwhile")
         await writing.change_access()
@@ -383,7 +383,7 @@ async def test_a_read_broken_off_leaves_no_transaction_open(
     """The same connection then reads all of it again."""
     start = await log.current_cursor()
     await writing.send_many(2 * PAGE_ROWS)
-    all_of_it = cast("AsyncGenerator[Page, None]", log.read(start))
+    all_of_it = cast("AsyncGenerator[Page, None]", log.read_all(start))
     async with aclosing(all_of_it) as pages:
         async for page in pages:
             if page.events:

@@ -56,7 +56,7 @@ async def snapshot_of(connection: asyncpg.Connection[asyncpg.Record]) -> Snapsho
 
 async def marks_from(connection: asyncpg.Connection[asyncpg.Record], cursor: Cursor) -> list[str]:
     """The payloads of what a cursor has not seen."""
-    pages = [page async for page in EventLog(connection).read(cursor)]
+    pages = [page async for page in EventLog(connection).read_all(cursor)]
     return [event.payload for page in pages for event in page.events]
 
 

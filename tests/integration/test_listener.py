@@ -6,7 +6,7 @@ import asyncio
 import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, urlsplit
@@ -22,6 +22,7 @@ from realtime.postgres.pool import WrongServer
 from realtime.postgres.schema import SchemaError
 from realtime.relay.backoff import Backoff
 from realtime.relay.events import Event, Page, RowKey
+from realtime.relay.large_read import Unlisted
 from realtime.relay.pace import DEFAULT_LIMITS, PaceLimits
 from realtime.relay.position import Lineage, Position
 from realtime.relay.reader import Reader
@@ -46,32 +47,50 @@ class Collected:
         self.texts: list[str] = []
         self.lost: list[str] = []
         self.reads = 0
-        self.backlog: list[Event] = []
+        self.owed: list[Event] = []
         self.may_go_on = asyncio.Event()
         self.may_go_on.set()
 
-    async def deliver(self, page: Page, position: Position) -> None:
+    async def deliver(self, page: Page, position: Position, unlisted: Unlisted) -> None:
         self.position = position
         self.reads += page.is_last
-        self.texts += [event.payload for event in page.events if event.payload is not None]
-        self.backlog += [event for event in page.events if event.payload is None]
+        if self.owed or any(event.payload is None for event in page.events):
+            self.owed += page.events
+        else:
+            self.texts += [event.payload or "" for event in page.events]
         if page.events:
             await self.may_go_on.wait()
+
+    def topics(self) -> Sequence[str]:
+        return ["t"]
+
+    def listed(self, events: Iterable[Event], number: int) -> None:
+        self.owed += events
+
+    def end_listing(self, number: int) -> None:
+        """Portions may come before it."""
+
+    @property
+    def backlog(self) -> Collected:
+        return self
+
+    def __bool__(self) -> bool:
+        return bool(self.owed)
 
     def lose_track(self, position: Position, reason: str) -> None:
         self.position = position
         self.lost.append(reason)
 
     def next_portion(self, size: int, number: int) -> tuple[str, list[RowKey]] | None:
-        keys = [event.key for event in self.backlog[:number]]
+        keys = [event.key for event in self.owed[:number]]
         return ("t", keys) if keys else None
 
     async def deliver_portion(self, topic: str, events: list[Event]) -> None:
-        del self.backlog[: len(events)]
+        del self.owed[: len(events)]
         self.texts += [event.payload or "" for event in events]
 
     def due_in(self) -> float:
-        return 0.0 if self.backlog else math.inf
+        return 0.0 if self.owed else math.inf
 
 
 class Heard:

@@ -123,7 +123,7 @@ async def stream(connection: Connection, cursor: Cursor) -> Counter[str]:
     sent: Counter[str] = Counter()
     newest: Anchor | None = None
     log = EventLog(connection)
-    async for page in log.read(cursor):
+    async for page in log.read_all(cursor):
         newest = newer(newest, page.newest)
         events = await log.payloads([event.key for event in page.events], cursor)
         sent.update(json.loads(event.payload or "")["data"]["message_id"] for event in events)

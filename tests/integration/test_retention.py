@@ -59,7 +59,7 @@ async def emit(platform: Platform, content: str) -> None:
 
 async def read(platform: Platform, cursor: Cursor) -> list[Event]:
     log = EventLog(platform.connection)
-    return [event async for page in log.read(cursor) for event in page.events]
+    return [event async for page in log.read_all(cursor) for event in page.events]
 
 
 @pytest.mark.gen_test

@@ -345,7 +345,7 @@ class Reader:
             self._cursor = await log.current_cursor()
         found: list[Event] = []
         newest: Anchor | None = None
-        reading = cast("AsyncGenerator[Page, None]", log.read(self._cursor))
+        reading = cast("AsyncGenerator[Page, None]", log.read_all(self._cursor))
         async with aclosing(reading) as pages:
             async for page in pages:
                 found += page.events

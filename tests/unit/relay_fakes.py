@@ -24,6 +24,7 @@ from realtime.relay.cursor import (
 )
 from realtime.relay.events import AccessChange, AccessKind, Event, Page, Pending, RowKey
 from realtime.relay.hub import Hub
+from realtime.relay.large_read import LargeRead
 from realtime.relay.pace import DEFAULT_LIMITS, PaceLimits
 from realtime.relay.position import Lineage, Position
 from realtime.relay.protocol import Message
@@ -345,7 +346,9 @@ class FakeDatabase:
 
     page_rows: int = 1000
     breaks_after: int | None = None
-    """How many pages the next read yields before its connection breaks."""
+    """After how many more answers the connection breaks."""
+    meanwhile: Callable[[], object] = lambda: None
+    """What happens while the database is asked."""
     committed: list[Event | AccessChange] = field(default_factory=list)
     running: dict[int, list[Event | AccessChange]] = field(default_factory=dict)
     highest_ended: int = FIRST_XID - 1
@@ -401,11 +404,43 @@ class FakeDatabase:
     async def read(self, cursor: Cursor, newest: Anchor | None) -> AsyncGenerator[Page, None]:
         self._require(cursor.anchor)
         self._require(newest)
-        breaks_after, self.breaks_after = self.breaks_after, None
-        for number, one in enumerate(self._pages(cursor)):
-            if number == breaks_after:
-                raise ConnectionError("cut")
+        for one in self._pages(cursor):
+            self._break()
             yield one
+
+    async def listing(self, large: LargeRead, newest: Anchor | None) -> Page:
+        heads = self._heads(large, newest)
+        rest = [row for row in heads if (row.xid, row.id) > large.last]
+        return page(large.snapshot, *rest[: self.page_rows], is_last=False)
+
+    async def first_of(
+        self, topics: Sequence[str], number: int, large: LargeRead, newest: Anchor | None
+    ) -> list[Event]:
+        heads = self._heads(large, newest)
+        return [
+            row for topic in topics for row in [one for one in heads if one.topic == topic][:number]
+        ]
+
+    def _heads(self, large: LargeRead, newest: Anchor | None) -> list[Event]:
+        self._break()
+        self.meanwhile()
+        self._require(large.cursor.anchor)
+        self._require(newest)
+        heads = [
+            row._replace(payload=None)
+            for row in self.unseen(large.cursor)
+            if isinstance(row, Event) and large.snapshot.covers(row.xid)
+        ]
+        self.meanwhile()
+        return sorted(heads, key=lambda row: (row.xid, row.id))
+
+    def _break(self) -> None:
+        """Break the connection when its time has come."""
+        if self.breaks_after is not None:
+            self.breaks_after -= 1
+            if self.breaks_after < 0:
+                self.breaks_after = None
+                raise ConnectionError("cut")
 
     def _require(self, row: Anchor | None) -> None:
         rows = {Anchor(one.xid, one.id, 0) for one in self.committed} | {START.anchor, None}
@@ -437,16 +472,11 @@ class FakeDatabase:
         if len(rows) < self.page_rows:
             return [page(snapshot, *rows)]
         changes = [row for row in rows if isinstance(row, AccessChange)]
-        heads = sorted(
-            (row._replace(payload=None) for row in rows if isinstance(row, Event)),
-            key=lambda row: (row.xid, row.id),
-        )
-        starts = range(0, len(heads), self.page_rows)
-        chunks = [heads[start : start + self.page_rows] for start in starts]
+        grants = grants_of(row for row in rows if isinstance(row, Event))
+        end = max(Anchor(row.xid, row.id, 0) for row in rows)
         return [
-            page(snapshot, *changes, is_last=False),
-            *(page(snapshot, *chunk, is_last=False) for chunk in chunks),
-            page(snapshot),
+            page(snapshot, *changes, is_last=False)._replace(grants=tuple(grants)),
+            page(snapshot)._replace(end=end),
         ]
 
     def _new_id(self) -> int:

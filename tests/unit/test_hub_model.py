@@ -8,7 +8,7 @@ is sent against what was committed when (hub_model), and `HubMachine` says what 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -25,6 +25,7 @@ from realtime.relay import closing
 from realtime.relay.cursor import Cursor
 from realtime.relay.events import Event
 from realtime.relay.hub import PORTION_SECONDS
+from realtime.relay.large_read import LargeLimits
 from realtime.relay.owed import Owed
 from realtime.relay.protocol import stamp
 from realtime.relay.recheck import RecheckBatcher
@@ -62,12 +63,17 @@ SMALL = st.integers(0, 7)
 class HubMachine(RuleBasedStateMachine):
     """What may happen, in any order."""
 
-    @initialize(page_rows=st.integers(1, 4), live_bytes=st.sampled_from([10**6, 10**6, 0]))
-    def begin(self, page_rows: int, live_bytes: int) -> None:
+    @initialize(
+        page_rows=st.integers(1, 4),
+        live_bytes=st.sampled_from([10**6, 10**6, 0]),
+        large=st.builds(LargeLimits, st.integers(0, 2), st.integers(1, 2), st.integers(1, 2)),
+    )
+    def begin(self, page_rows: int, live_bytes: int, large: LargeLimits) -> None:
         self.now = 0.0
         self.loop = asyncio.new_event_loop()
         self.log = ModelLog()
         self.log.page_rows = page_rows
+        self.log.meanwhile = lambda: self.interlude()
         self.sockets: list[Watched] = []
         self.opened = 0
         self.left: list[tuple[Watched, str]] = []
@@ -85,7 +91,7 @@ class HubMachine(RuleBasedStateMachine):
             fan_out_slice=1,
             live_bytes=live_bytes,
         )
-        self.relay = make_relay(self.hub, self.log.place())
+        self.relay = make_relay(self.hub, self.log.place(), large=large)
         self.asking = self.loop.create_task(rechecks.run(self.hub, lambda: None))
         for user, knows in ((ADA, True), (ADA, False), (GRACE, True)):
             self.join(user, BOT, knows)
@@ -268,9 +274,19 @@ class HubMachine(RuleBasedStateMachine):
         self.log.breaks_after = breaks_after
         self.catch_up()
 
+    @precondition(lambda self: self.relay.is_listing)
+    @rule(data=st.data(), breaks_after=st.sampled_from([None, None, None, 0]))
+    def list_some(self, data: st.DataObject, breaks_after: int | None) -> None:
+        self.interlude = lambda: self._something(data)
+        self.log.breaks_after = breaks_after
+        self._ask_log(self.relay.list_some)
+
     def catch_up(self) -> None:
+        self._ask_log(self.relay.catch_up)
+
+    def _ask_log(self, ask: Callable[[ModelLog], Coroutine[Any, Any, object]]) -> None:
         try:
-            self.loop.run_until_complete(self.relay.catch_up(self.log))
+            self.loop.run_until_complete(ask(self.log))
         except ConnectionError:
             pass  # to be tried again, by a later read
         finally:
@@ -288,6 +304,8 @@ class HubMachine(RuleBasedStateMachine):
     def drain(self, portions: int | None = None) -> None:
         """Send portions of what was too much for one answer: so many, or all."""
         while self.hub.backlog and portions != 0:
+            if portions is None:
+                self.loop.run_until_complete(self.relay.list_some(self.log))
             self.loop.run_until_complete(self.relay.send_portion(self.log))
             portions = None if portions is None else portions - 1
             self.now += PORTION_SECONDS if portions is None else 0.0

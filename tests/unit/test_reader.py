@@ -10,22 +10,28 @@ from hypothesis import strategies as st
 
 from realtime.relay.carried import Inbox
 from realtime.relay.counters import Counters
-from realtime.relay.cursor import Anchor, Cursor, Signer, Snapshot, parse_cursor
+from realtime.relay.cursor import Anchor, Cursor, Signer, parse_cursor
 from realtime.relay.errors import Refused
 from realtime.relay.events import Event, Page, RowKey
 from realtime.relay.hub import Hub
+from realtime.relay.large_read import LargeLimits
 from realtime.relay.pace import DEFAULT_LIMITS, PaceLimits, PaceState
 from realtime.relay.position import Position
+from realtime.relay.protocol import SOCKET_TOPIC
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import GapReason, Unrecoverable
 from tests.unit.relay_fakes import (
     ADA,
     BOT,
+    GRACE,
     HISTORY,
+    OTHER_BOT,
     SIGNER,
     Asked,
     FakeDatabase,
+    RecordingSink,
+    access_change,
     at,
     event,
     grant_row,
@@ -135,32 +141,99 @@ def test_a_grant_counts() -> None:
     assert hub.cursor_of(subscriber) == SIGNER.write(at(7), BOT)
 
 
-BROKEN = page(seen(12, 8), event(1, 9), event(2, 10), is_last=False)
+NOTHING_AT_ONCE = LargeLimits(pages=0, topics=1, events=2)
 
 
-@pytest.mark.parametrize("snapshot", [seen(12, 8), seen(13)])
-def test_a_broken_read_is_not_repeated(snapshot: Snapshot) -> None:
-    """When a read is retried, sockets get the rest of it only, also where nobody wrote since."""
+def large_read(*topics: str) -> tuple[FakeDatabase, Hub, Reader, list[RecordingSink]]:
+    """A log in which one transaction has written more than one answer holds, much on one topic
+    and little on another; and a socket for each of the given topics. It was read, not listed."""
+    log = FakeDatabase(page_rows=3)
     hub = make_hub()
-    relay = make_relay(hub, at(5))
-    _, sink = join(hub)
-    with pytest.raises(ConnectionError):
-        run(relay.catch_up(Pages(BROKEN, breaks=True)))
-    retried = BROKEN._replace(snapshot=snapshot)
-    run(relay.catch_up(Pages(retried, page(retried.snapshot, event(3, 11)))))
-    assert sink.ids == [1, 2, 3]
-    assert cursor_of(hub).last == 11
+    relay = make_relay(hub, log.place(), large=NOTHING_AT_ONCE)
+    sinks = [join(hub, topic=topic)[1] for topic in topics]
+    write(log, BOT, BOT, BOT, OTHER_BOT, BOT)
+    run(relay.catch_up(log))
+    return log, hub, relay, sinks
 
 
-def test_what_committed_in_between_is_not_left_out() -> None:
-    """An event with an earlier id that the broken read could not see is delivered by the next."""
-    hub = make_hub()
-    relay = make_relay(hub, at(5))
-    _, sink = join(hub)
+def write(log: FakeDatabase, *topics: str) -> None:
+    xid = log.begin()
+    for topic in topics:
+        log.write(xid, topic)
+    log.commit(xid)
+
+
+def finish(log: FakeDatabase, hub: Hub, relay: Reader) -> None:
+    while hub.backlog:
+        run(relay.list_some(log))
+        run(relay.send_portion(log))
+    assert not relay.is_listing
+
+
+def test_a_large_read_holds_up_only_the_topics_that_it_found_much_of() -> None:
+    """What is written later to another goes out before it is even listed, and covers it."""
+    log, hub, relay, (of_large, of_few, of_none) = large_read(BOT, OTHER_BOT, SOCKET_TOPIC)
+    write(log, BOT, SOCKET_TOPIC)
+    run(relay.catch_up(log))
+    assert of_none.ids == [7]
+    assert SIGNER.read(of_none.cursors[0], SOCKET_TOPIC) == cursor_of(hub) == log.place()
+    run(relay.send_portion(log))
+    assert of_few.ids == [4]
+    assert of_large.ids == []
+    finish(log, hub, relay)
+    assert of_large.ids == [1, 2, 3, 5, 6]
+    assert SIGNER.read(of_large.cursors[-1], BOT) == cursor_of(hub)
+
+
+def test_a_listing_that_breaks_goes_on_where_it_was() -> None:
+    """Nothing is sent twice, and nothing is left out, also of what was written since."""
+    log, hub, relay, [sink] = large_read(BOT)
+    run(relay.list_some(log))
+    write(log, BOT)
+    log.breaks_after = 0
     with pytest.raises(ConnectionError):
-        run(relay.catch_up(Pages(page(seen(12, 8), event(5, 9), is_last=False), breaks=True)))
-    run(relay.catch_up(Pages(page(seen(12), event(2, 8), event(5, 9)))))
-    assert sink.ids == [5, 2]
+        run(relay.list_some(log))
+    run(relay.catch_up(log))
+    finish(log, hub, relay)
+    assert sink.ids == [1, 2, 3, 5, 6]
+
+
+def test_large_reads_take_turns() -> None:
+    """The second does not wait until all of the first is listed."""
+    log, hub, relay, (first, second) = large_read(BOT, OTHER_BOT)
+    write(log, *[BOT] * 8)
+    run(relay.catch_up(log))
+    write(log, *[OTHER_BOT] * 3)
+    run(relay.catch_up(log))
+    while len(second.ids) < 4:
+        run(relay.list_some(log))
+        run(relay.send_portion(log))
+    assert relay.is_listing
+    assert len(first.ids) < 12
+    finish(log, hub, relay)
+    assert first.ids == [1, 2, 3, 5, *range(6, 14)]
+
+
+def test_while_a_topic_is_listed_only_those_are_sent_to_who_can_take_it() -> None:
+    """Nobody can be left to go on alone with all that it is owed before that is known."""
+    log, hub, relay, [sink] = large_read(BOT)
+    while relay.is_listing:
+        run(relay.list_some(log))
+    write(log, *[BOT] * 4)
+    run(relay.catch_up(log))
+    sink.is_waiting = True
+    assert hub.next_portion(10, 10) is None
+    while relay.is_listing:
+        run(relay.list_some(log))
+    assert hub.next_portion(10, 10) is not None
+
+
+def test_a_listing_ends_with_the_history_that_it_is_of() -> None:
+    """Where the relay starts over, nothing is listed any more."""
+    log, hub, relay, _ = large_read(BOT)
+    relay.start_over(Position(log.place(), SIGNER), GapReason.TOO_OLD)
+    assert not relay.is_listing
+    assert not hub.backlog
 
 
 class Bell:
@@ -421,6 +494,7 @@ def test_what_is_kept_is_bounded() -> None:
 
 # Starting over.
 
+BROKEN = page(seen(12, 8), access_change(2, 10, user_id=GRACE), is_last=False)
 ELSEWHERE = Signer(HISTORY._replace(timeline=2), SIGNER.keys)
 
 
@@ -567,16 +641,19 @@ def take_step(log: FakeDatabase, relay: Reader, step: str, choice: int) -> None:
         except ConnectionError:
             assert step == "break"
         if choice % 2:
+            run(relay.list_some(log))
             run(relay.send_portion(log))
 
 
 BREAKS = [("begin", 0), *[("write", 0)] * 4, ("commit", 0), ("break", 2), ("read", 0)]
 
 
-@given(HISTORIES, st.integers(1, 4))
-@example([*BREAKS[:-1], ("begin", 0), ("abort", 0), BREAKS[-1]], 2).via("another snapshot")
-@example(BREAKS, 2).via("the same snapshot")
-def test_exactly_once(history: list[tuple[str, int]], page_rows: int) -> None:
+@given(HISTORIES, st.integers(1, 4), st.integers(0, 2), st.integers(1, 2))
+@example([*BREAKS[:-1], ("begin", 0), ("abort", 0), BREAKS[-1]], 2, 0, 1).via("another snapshot")
+@example(BREAKS, 2, 0, 1).via("the same snapshot")
+def test_exactly_once(
+    history: list[tuple[str, int]], page_rows: int, pages: int, events: int
+) -> None:
     """A live socket gets each committed event once, whatever is open and however reads break.
 
     And in an order consistent with commits: what a transaction saw committed comes before what it
@@ -584,12 +661,11 @@ def test_exactly_once(history: list[tuple[str, int]], page_rows: int) -> None:
     """
     log = FakeDatabase(page_rows=page_rows)
     hub = make_hub()
-    relay = make_relay(hub, log.place())
+    relay = make_relay(hub, log.place(), large=LargeLimits(pages, topics=1, events=events))
     _, sink = join(hub, topic=BOT)
     for step, choice in [*history, ("read", 0)]:
         take_step(log, relay, step, choice)
-    while hub.backlog:
-        run(relay.send_portion(log))
+    finish(log, hub, relay)
     assert sorted(sink.ids) == sorted(row.id for row in log.committed)
     committed_at = {row.id: log.committed_at[row.xid] for row in log.committed}
     for place, earlier in enumerate(sink.ids):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.schema import migrate
 from tests.acceptance.test_resume import contents, leave
 from tests.clients import Socket
+from tests.commands import ROOT
 from tests.platform import Platform
 from tests.postgres import postgres_server, restart
 from tests.serving import RunningServer, World, make_settings
@@ -330,3 +332,52 @@ async def test_a_dump_restored_under_a_running_server(postgres_bin: Path | None)
             recovered, reason = await returns(server, world, cursor)
             assert not recovered
             assert reason in ("invalid", "foreign", "too_old")
+
+
+def steps_of_the_page() -> tuple[str, str, str, str]:
+    """The statements of docs/upgrading.md, in its order."""
+    page = (ROOT / "docs" / "upgrading.md").read_text("utf-8")
+    first, second, third, fourth = re.findall(r"^   ```sql\n(.*?)^   ```", page, re.M | re.S)
+    return first, second, third, fourth
+
+
+@pytest.mark.gen_test(timeout=120)
+@pytest.mark.parametrize("source", [None, DEBIAN], ids=["same", "debian"])
+async def test_a_switch_to_a_server_that_followed_by_logical_replication(
+    postgres_bin: Path | None, source: Path | None
+) -> None:
+    """The steps of docs/upgrading.md: clients are told, and ids of events are not given twice."""
+    if source is not None and (source == postgres_bin or not IS_INSTALLED):
+        pytest.skip(f"{source} is what the tests run on, or is not installed")
+    publish, subscribe, look, go_on = steps_of_the_page()
+    with (
+        postgres_server(source or postgres_bin, wal_level="logical") as older,
+        postgres_server(postgres_bin) as newer,
+    ):
+        for one in (older, newer):
+            await asyncio.to_thread(migrate, one.dsn())
+        async with writing(older.dsn()) as platform:
+            world = await make_world(platform)
+        there = subscribe.replace("host=old.example.org dbname=chat", older.dsn())
+        older.sql(publish, "realtime")
+        newer.sql(there, "realtime")
+        async with serving(older.dsn()) as server:
+            live = await chat(server, world, world.owner)
+            await say(older.dsn(), world, "here", 3)
+            await live.next("chat_message", 3)
+            cursor = await leave(live)
+        await eventually(lambda: count_is(newer.dsn(), "here", 3))
+        newer.sql(go_on.replace("1234567", older.sql(look, "realtime")), "realtime")
+        newer.sql("DROP SUBSCRIPTION moving", "realtime")
+        async with serving(newer.dsn()) as server:
+            assert await returns(server, world, cursor) == (False, "foreign")
+            live = await chat(server, world, world.owner)
+            await say(newer.dsn(), world, "there", 3)
+            await live.next("chat_message", 3)
+            assert contents(live) == ["there 0", "there 1", "there 2"]
+        first = newer.sql("SELECT min(id) FROM relay.events", "realtime")
+        assert int(first) > int(older.sql("SELECT max(id) FROM relay.events", "realtime"))
+
+
+async def count_is(dsn: str, text: str, wanted: int) -> bool:
+    return await count(dsn, text) == wanted

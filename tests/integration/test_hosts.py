@@ -57,9 +57,20 @@ class Pair:
     def fail_over(self) -> None:
         """The primary is gone, and the standby takes its place."""
         wait_until(self._has_followed)
+        self.lose_the_primary()
+
+    def lose_the_primary(self) -> None:
+        """The same, at a moment when the standby may be behind."""
         self.primary.stop("immediate")
         self.standby.sql("SELECT pg_promote()")
         self.primary, self.standby = self.standby, self.primary
+
+    def wait_for_the_standby(self) -> None:
+        """From now on a commit is answered when the standby has it, too."""
+        self.primary.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.primary.sql("SELECT pg_reload_conf()")
+        state = "SELECT sync_state FROM pg_stat_replication"
+        wait_until(lambda: self.primary.sql(state) == "sync")
 
     def come_back(self) -> None:
         """The one that was gone stands by, at its former address."""
@@ -145,6 +156,46 @@ async def test_a_failover_needs_no_change_of_settings(pair: Pair) -> None:
     await chat.next("chat_message", 3)
     await second.next("chat_message")
     await running.stop()
+
+
+@pytest.mark.gen_test(timeout=180)
+async def test_a_synchronous_standby_has_all_that_anybody_knows_of(pair: Pair) -> None:
+    """The primary is lost while somebody writes: what was acknowledged, or delivered, is there."""
+    await asyncio.to_thread(pair.wait_for_the_standby)
+    dsn = address(pair.primary, host_of(pair.standby), host_of(pair.primary))
+    platform = await Platform.connect(pair.primary.dsn())
+    owner = await platform.user("olga")
+    bot = await platform.bot(owner)
+    world = World(owner, owner, bot, await platform.session(bot, owner))
+    running = RunningServer(make_settings(dsn))
+    await running.start()
+    chat = await running.chat(bot, owner, cursor="")
+    acknowledged: list[str] = []
+    writing = asyncio.create_task(write_on(platform, world, acknowledged))
+    await chat.next("chat_message", 20)
+    await asyncio.to_thread(pair.lose_the_primary)
+    await writing
+    await chat.next("resync")
+    there = await Platform.connect(pair.primary.dsn())
+    rows = {row["content"] for row in await there.connection.fetch("SELECT content FROM messages")}
+    delivered = {one["data"]["content"] for one in chat.of_type("chat_message")}
+    assert set(acknowledged) | delivered <= rows
+    await write(pair, world, "after")
+    await eventually(lambda: chat.messages[-1]["data"].get("content") == "after")
+    platform.connection.terminate()
+    await there.connection.close(timeout=LIMIT)
+    await running.stop()
+
+
+async def write_on(platform: Platform, world: World, acknowledged: list[str]) -> None:
+    """Write messages until the database is lost."""
+    try:
+        while True:
+            text = f"number {len(acknowledged)}"
+            await platform.message(world.session, world.bot, world.owner, text)
+            acknowledged.append(text)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        return
 
 
 async def opened(running: RunningServer, world: World) -> Socket | None:

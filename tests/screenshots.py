@@ -22,9 +22,9 @@ import asyncpg
 from playwright.async_api import async_playwright, expect
 
 from realtime.auth.tokens import mint_token
-from realtime.dev.command import BOT_ID, PEOPLE
+from realtime.dev.demo import BOT_ID, PEOPLE
 from realtime.embedded.server import EmbeddedPostgres
-from tests.acceptance.console import ARGUMENTS, DESKTOP, PHONE
+from tests.acceptance.console import ARGUMENTS, PHONE
 from tests.clients import Socket
 from tests.commands import ROOT, SECRET, environment, free_port, running
 from tests.conftest import CHROMIUM
@@ -34,7 +34,19 @@ if TYPE_CHECKING:
 
 IMAGES = ROOT / "docs" / "images"
 MAX_BYTES = 300_000
-PROCESSES = 3
+DESKTOP = {"width": 1280, "height": 800}
+LANDSCAPE = {"width": 740, "height": 360}
+MORE_PROCESSES = 2
+"""Beside that of `bin/dev`."""
+DEV = """
+import sys
+from pathlib import Path
+from realtime import installation
+installation.DATA = Path(sys.argv[1])
+from realtime.cli.commands import main
+main(["dev", "--simulate"])
+"""
+"""`bin/dev --simulate` with its data elsewhere."""
 LISTENERS = 36
 FILLED_SECONDS = 125
 """Until the charts are full."""
@@ -46,12 +58,14 @@ class Stage:
 
     dsn: str
     port: int
+    ports: tuple[int, ...]
+    """Of all processes."""
 
     def console(self, name: str) -> str:
         return f"http://localhost:{self.port}/?bot={BOT_ID}&token={token(PEOPLE[name])}"
 
     def chat(self, user_id: str) -> str:
-        host = f"ws://localhost:{self.port}"
+        host = f"ws://localhost:{random.choice(self.ports)}"
         return f"{host}/api/ws/chat/{BOT_ID}?presence=true&token={token(user_id)}"
 
 
@@ -61,25 +75,22 @@ def token(user_id: str) -> str:
 
 @contextmanager
 def stage() -> Iterator[Stage]:
-    """`bin/dev --simulate`, on a PostgreSQL that is gone afterwards."""
+    """The demo with people who talk, and more processes beside it; all is gone afterwards."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="realtime-pictures-")))
         home.chmod(0o711)
-        postgres = EmbeddedPostgres(home / "postgres", settings={"fsync": "off"})
-        postgres.start()
-        stack.callback(postgres.stop, "immediate")
-        port = free_port()
-        environ = environment(
-            DATABASE_URL=postgres.dsn(),
-            JWT_SECRET=SECRET,
-            PORT=str(port),
-            WEB_CONCURRENCY=str(PROCESSES),
-            LOG_LEVEL="ERROR",
-        )
-        command = [str(ROOT / "bin" / "dev"), "--simulate"]
-        dev = stack.enter_context(running(command, cwd="/", env=environ))
+        port, *others = (free_port() for _ in range(1 + MORE_PROCESSES))
+        environ = environment(JWT_SECRET=SECRET, PORT=str(port))
+        command = [sys.executable, "-c", DEV, str(home)]
+        dev = stack.enter_context(running(command, cwd=str(ROOT), env=environ))
         dev.wait_for("in the demo bot, too")
-        yield Stage(postgres.dsn(), port)
+        dsn = EmbeddedPostgres(home / "postgres").running_dsn()
+        assert dsn
+        for other in others:
+            environ = environment(JWT_SECRET=SECRET, DATABASE_URL=dsn, PORT=str(other))
+            serve = [str(ROOT / "bin" / "serve")]
+            stack.enter_context(running(serve, cwd="/", env=environ)).wait_for("database_connected")
+        yield Stage(dsn, port, (port, *others))
 
 
 async def people_of(dsn: str) -> list[str]:
@@ -120,14 +131,12 @@ async def picture(page: Page, directory: Path, name: str) -> None:
     assert size <= MAX_BYTES
 
 
-async def resumed(page: Page, dsn: str) -> None:
+async def resumed(page: Page) -> None:
     """The demonstration, played to its end."""
     await page.locator("#resume summary").click()
     await page.locator("#cut").click()
-    sql = await page.locator("#resume-sql code").text_content()
-    connection = await asyncpg.connect(dsn)
-    await connection.execute(sql or "")
-    await connection.close()
+    await page.locator("#resume-sql .run").click()
+    await expect(page.locator("#resume-sql .run")).to_have_text("Done")
     await page.locator("#mend").click()
     await expect(page.locator("#resume-result")).to_have_text(re.compile("^10 of 10.*recovered"))
     await asyncio.sleep(0.5)  # the bubbles come in softly
@@ -143,18 +152,26 @@ async def take(stage: Stage, browser: Browser, directory: Path) -> None:
     desktop: Any = {"viewport": DESKTOP}
     dark = {**desktop, "color_scheme": "dark"}
     phone: Any = {"viewport": PHONE, "device_scale_factor": 2}
+    aside: Any = {"viewport": LANDSCAPE, "device_scale_factor": 2}
     pages = {
         "cluster": await open_page(browser, stage.console("ada"), **desktop),
         "dark": await open_page(browser, stage.console("grace"), **dark),
         "cluster-dark": await open_page(browser, stage.console("ada"), **dark),
         "phone": await open_page(browser, stage.console("ada"), **phone),
+        "phone-dark": await open_page(
+            browser, stage.console("grace"), **{**phone, "color_scheme": "dark"}
+        ),
+        "landscape": await open_page(browser, stage.console("ada"), **aside),
+        "landscape-dark": await open_page(
+            browser, stage.console("grace"), **{**aside, "color_scheme": "dark"}
+        ),
         "phone-cluster": await open_page(browser, stage.console("ada"), **phone),
     }
     for name in ("cluster", "cluster-dark", "phone-cluster"):
         await pages[name].locator(".tabs [data-tab=cluster]").click()
     resume = await open_page(browser, stage.console("ada"), **desktop)
     await asyncio.sleep(FILLED_SECONDS)
-    await resumed(resume, stage.dsn)
+    await resumed(resume)
     await picture(resume, directory, "resume")
     await inspected(pages["dark"])
     for name, page in pages.items():

@@ -398,7 +398,8 @@ class Hub:
             map(self.backlog.sent_bytes, itertools.filterfalse(self._is_taken, topics))
         )
         if on_the_way >= self._live_bytes:
-            topics = tuple(topic for topic in topics if self._has_waited(topic))
+            # Only these make room: their slow sockets go on alone. Another's first would add to it.
+            topics = tuple(filter(self._is_late, topics))
         return next(filter(self._can_take_more, topics), None)
 
     def _has_next(self, topic: str) -> bool:
@@ -444,6 +445,10 @@ class Hub:
 
     def _has_waited(self, topic: str) -> bool:
         return self._monotonic() - self.backlog.sent_at(topic) >= PORTION_SECONDS
+
+    def _is_late(self, topic: str) -> bool:
+        """Whether its sockets were sent a portion, and had enough time for it."""
+        return self.backlog.sent_bytes(topic) > 0 and self._has_waited(topic)
 
     def _can_take_more(self, topic: str) -> bool:
         """Whether its sockets have taken what they were sent, or had enough time for it."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from realtime.relay import closing
 from realtime.relay.cursor import Anchor, Cursor
 from realtime.relay.events import AccessChange, Event
 from realtime.relay.hub import LOOK_AGAIN_SECONDS, PORTION_SECONDS, HubObserver
@@ -52,6 +53,19 @@ def test_authors_are_not_sent_their_own_messages() -> None:
     read(hub, at(13), "f", event(5, 13, author=GRACE))
     assert of_ada.ids == to_late.ids == [1, 4, 5]
     assert of_grace.ids == [1, 2, 3]
+
+
+def test_what_an_author_writes_on_another_topic_leaves_their_socket_in_the_list() -> None:
+    """Only sockets that are sent a part of it are looked at one by one."""
+    hub = make_hub(echoes_to_author=False)
+    _, here = join(hub)
+    _, there = join(hub, topic=OTHER_BOT)
+    read(hub, at(10), "c")
+    read(hub, at(11), "d", event(1, 11), event(2, 11, OTHER_BOT))
+    assert (here.is_lent, there.is_lent) == (True, True)
+    read(hub, at(12), "e", event(3, 12, author=ADA))
+    assert there.is_lent
+    assert (here.ids, there.ids) == ([1], [2])
 
 
 def test_authors_are_sent_their_own_messages_by_default() -> None:
@@ -437,6 +451,57 @@ def test_who_takes_a_portion_too_slowly_goes_on_alone() -> None:
     sink.drain()
     hub.go_live(slow, at(10))
     assert sink.ids == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("since", "expected"),
+    [(None, ([1], at(10))), (at(50), ([], at(50)))],
+)
+def test_who_goes_on_alone_is_owed_what_its_since_does_not_cover(
+    since: Cursor | None, expected: tuple[list[int], Cursor]
+) -> None:
+    """None: what is found is all for it."""
+    hub = make_hub(live_bytes=8)
+    subscriber, _ = join(hub, since=since or START)
+    if since is None:
+        read(hub, at(2), "settled")
+    left: list[tuple[list[int], Cursor]] = []
+    subscriber.catch_up = lambda owed, since: left.append(([key.id for key in owed.rest()], since))
+    read(hub, at(10), "c", large_event(1))
+    assert hub.next_portion(9, 1) is None
+    assert left == [expected]
+
+
+def test_what_is_too_large_to_be_held_for_all_is_left_to_each() -> None:
+    """Who can reads it by itself, who joins reads it later, and who can do neither is closed."""
+    hub = make_hub(live_bytes=8)
+    joining, _ = make_subscriber()
+    hub.subscribe(joining)
+    alone, to_alone = join(hub)
+    _, to_nobody = join(hub)
+    alone.catch_up = lambda *_: None
+    read(hub, at(10), "c", large_event(1))
+    assert hub.next_portion(9, 1) is None
+    assert joining.has_overflowed
+    assert (alone.is_behind, to_alone.closed) == (True, None)
+    assert to_nobody.closed == closing.TOO_SLOW
+    assert not hub.backlog
+
+
+def test_no_more_is_on_its_way_at_once_than_may_be() -> None:
+    """However many topics wait: the next has its turn when who is slow has had their time."""
+    now = 0.0
+    hub = make_hub(clock=lambda: now, live_bytes=9)
+    (subscriber, slow), _ = join(hub), join(hub, GRACE, OTHER_BOT)
+    subscriber.catch_up = lambda *_: None
+    read(hub, at(10), "c", large_event(1), rest := large_event(2), large_event(3, OTHER_BOT))
+    slow.room = 0
+    run(hub.deliver_portion(BOT, [event(1, 10)._replace(size=9)]))
+    assert hub.next_portion(9, 1) is None
+    now = PORTION_SECONDS
+    assert hub.next_portion(9, 1) == (BOT, [rest.key])
+    assert subscriber.is_behind
+    assert hub.next_portion(9, 1) == (OTHER_BOT, [large_event(3).key])
 
 
 def test_who_has_taken_a_portion_gets_the_next_at_once() -> None:

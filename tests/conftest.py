@@ -8,12 +8,16 @@ import os
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 UNIT = Path(__file__).parent / "unit"
 FIXTURES = ("tests.postgres", "tests.serving")
 CHROMIUM = Path("/usr/bin/chromium")
 pytest.register_assert_rewrite(*FIXTURES)
+# How long an example takes depends on what else the machine does: no test is about that.
+hypothesis.settings.register_profile("no_deadline", deadline=None)
+hypothesis.settings.load_profile("no_deadline")
 
 
 def pytest_configure(config: pytest.Config) -> None:

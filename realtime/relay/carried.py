@@ -125,9 +125,6 @@ class Ahead:
     def __contains__(self, event: Event) -> bool:
         return event.anchor in self._rows
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
     def add(self, events: Iterable[Event]) -> None:
         """Note that these were delivered."""
         self._rows.update(event.anchor for event in events)

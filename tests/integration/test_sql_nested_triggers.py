@@ -410,7 +410,6 @@ def with_examples(test: Callable[..., None]) -> Callable[..., None]:
 @with_examples
 @settings(
     max_examples=EXAMPLES,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(histories())

@@ -96,6 +96,28 @@ def test_no_user_holds_more_than_a_share() -> None:
     assert run(beside_one_who_takes_nothing()) == ["greedy", "greedy", "other"]
 
 
+def test_whether_there_is_room_at_once() -> None:
+    """For one who may not hold more than a share, and behind nobody who waits."""
+
+    async def asked() -> None:
+        budget = ReadBudget(SIZE)
+        assert budget.largest == 24 // COPIES
+        assert budget.has_room(budget.largest, "ada")
+        assert not budget.has_room(budget.largest + 1, "ada")
+        async with AsyncExitStack() as held:
+            for user in "abcd":
+                assert budget.has_room(12, user)
+                await held.enter_async_context(budget.reserve(12, user))
+                assert not budget.has_room(1, user)
+            assert not budget.has_room(1, "ada")
+            waiting = asyncio.create_task(budget.reserve(1, "grace").__aenter__())
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+
+    run(asked())
+
+
 def test_who_holds_what_others_wait_for() -> None:
     """Not who waits only for their own, nor anybody once that is over."""
 

@@ -351,7 +351,7 @@ async def handed_over(frames: list[str | bytes]) -> list[object]:
         return [event.raw.get("frame", event.raw) for event in played.events]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(frames=st.lists(FRAMES, max_size=5))
 def test_no_frame_is_lost_or_ends_the_client(frames: list[str | bytes]) -> None:
     """Whatever comes is handed over in its order, but for pongs; a greeting may add a resync."""

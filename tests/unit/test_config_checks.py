@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -105,7 +105,6 @@ def test_bad_database_urls(url: str, hint: str) -> None:
     assert "retpw" not in str(caught.value)
 
 
-@settings(deadline=None)
 @given(st.text() | st.text().map("postgres://u:{}@h/d".format))
 def test_any_database_url(url: str) -> None:
     """Whatever stands in the variable, it is taken or refused in one line of our own."""

@@ -398,7 +398,6 @@ class HubMachine(RuleBasedStateMachine):
 
 
 HubMachine.TestCase.settings = settings(
-    deadline=None,
     max_examples=100,
     stateful_step_count=30,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],

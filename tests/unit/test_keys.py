@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
@@ -129,7 +129,6 @@ MEMBERS = st.dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(st.sampled_from([RSA_KEY, EC_KEY, ED_KEY]), MEMBERS)
 def test_no_entry_spoils_a_key_set(key: Any, members: dict[str, object]) -> None:
     """Whatever an issuer writes into one key, the others of the set are read."""

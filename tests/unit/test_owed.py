@@ -138,3 +138,20 @@ def test_who_leaves_does_not_end_the_reading_of_the_others() -> None:
 
     asyncio.run(scenario(None))
     asyncio.run(scenario(Refused(1013, "away")))
+
+
+def test_a_reading_that_is_cancelled_tells_nobody_of_an_error() -> None:
+    """As at the end of the process, when all is cancelled."""
+
+    async def read(keys: Sequence[RowKey]) -> Sequence[Event]:
+        raise asyncio.CancelledError
+
+    async def scenario() -> None:
+        told: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        waiting = asyncio.create_task(Owed([RowKey(1, 1, 1)]).portion(1, 1).events(read))
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        assert told == []
+
+    asyncio.run(scenario())

@@ -181,7 +181,7 @@ events = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(events, max_size=40))
 def test_presence_is_never_wrong_for_long(happened: list[tuple]) -> None:  # type: ignore[type-arg]
     """Whatever happens in whatever order."""

@@ -29,6 +29,7 @@ from realtime.relay.protocol import (
     decode_multi_message,
     rfc3339,
     stamp,
+    stamp_start,
     user_topic,
 )
 
@@ -348,6 +349,15 @@ def test_stamp(payload: dict[str, Any], event_id: str, cursor: str | None) -> No
     stamped = stamp(text, event_id, cursor)
     assert same(json.loads(stamped.text), {"id": event_id, **place, **json.loads(text)})
     assert stamped.cursor == cursor
+
+
+@pytest.mark.parametrize("cursor", [None, "c"])
+def test_the_first_bytes_of_a_payload_are_stamped_alike(cursor: str | None) -> None:
+    """What follows them as it is makes the same message."""
+    payload = '{"type":"x"}'
+    begun = stamp_start(payload[:4].encode(), "3-9", cursor)
+    whole = stamp(payload, "3-9", cursor)
+    assert (begun.text + payload[4:].encode(), begun.cursor) == whole
 
 
 def same(one: object, other: object) -> bool:

@@ -343,6 +343,10 @@ class Carrying(Bell):
         self.inbox.open(self.epoch)
         return await super().ring_on()
 
+    async def fence(self) -> int:
+        self.inbox.open(self.epoch)
+        return await super().fence()
+
     async def wait(self, seconds: float) -> None:
         await super().wait(seconds)
         for ring in self.rings.pop(0):
@@ -478,6 +482,22 @@ def test_a_new_connection_has_to_pass_a_fence() -> None:
         with pytest.raises(ConnectionResetError):
             run(relay.run(log, bell))
     assert sink.ids == [1]
+
+
+def test_nothing_comes_ahead_where_clients_could_not_be_told_where_they_are() -> None:
+    """Of so many open transactions no cursor has a text: the event comes with the read."""
+    row, many_open = event(1, 5000), seen(4001, *range(9, 4001, 2))
+    bell = Carrying([carried(row)], [])
+    sink, _ = relayed(bell, page(many_open), page(seen(6000), row))
+    assert sink.ids == [1]
+    assert len(sink.cursors) == 1
+
+
+def test_a_ring_of_another_epoch_is_followed_by_another_fence() -> None:
+    """Until then rings are bare: what was written while the bell was silent comes first."""
+    bell = Carrying([carried(event(1, 20), epoch=4)], [])
+    relayed(bell, page(seen(9)), page(seen(30)), limits=PaceLimits(fence_seconds=0.0))
+    assert bell.told[:3] == ["ring on", "wait", "fence"]
 
 
 def test_what_is_kept_is_bounded() -> None:

@@ -1,6 +1,6 @@
 """Property tests of `realtime.auth.tokens`: whatever comes, only the documented errors come out."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.auth.tokens import LATEST_TIME, Identity, TokenError
@@ -33,14 +33,12 @@ def outcome(token: str) -> Identity | str:
     return results[0]
 
 
-@settings(deadline=None)
 @given(st.text() | st.from_regex(r"[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*"))
 def test_any_text(text: str) -> None:
     """No text is an identity."""
     assert outcome(text) in ("token invalid", "token missing")
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_mutated_token(data: st.DataObject) -> None:
     """A good token with one character changed is not good."""
@@ -50,7 +48,6 @@ def test_mutated_token(data: st.DataObject) -> None:
     assert outcome(good[:at] + other + good[at + 1 :]) == "token invalid"
 
 
-@settings(deadline=None)
 @given(CLAIMS)
 def test_any_claims(claims: dict[str, object]) -> None:
     """Whatever is signed is refused with a reason, or is an identity that can be used."""
@@ -62,7 +59,6 @@ def test_any_claims(claims: dict[str, object]) -> None:
         assert found.startswith("token ")
 
 
-@settings(deadline=None)
 @given(HEADERS, JSON)
 def test_any_header(header: dict[str, object], payload: object) -> None:
     """Whatever stands in the header or for the claims, nothing but a refusal comes of it."""

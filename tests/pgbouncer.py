@@ -33,12 +33,15 @@ def find_pgbouncer() -> str:
 
 
 @contextmanager
-def pgbouncer(dsn: str, *, mode: str = "transaction", passes: bool = True) -> Iterator[str]:
+def pgbouncer(
+    dsn: str, *, mode: str = "transaction", passes: bool = True, size: int = 20
+) -> Iterator[str]:
     """Runs one before the server of `dsn`; the address of the same database through it.
 
     Args:
         mode: PgBouncer's pool_mode.
         passes: it ignores settings at a connection's start that it does not know.
+        size: sessions that it has for all its clients.
     """
     program = find_pgbouncer()
     there, port = urlsplit(dsn), free_port()
@@ -48,6 +51,7 @@ def pgbouncer(dsn: str, *, mode: str = "transaction", passes: bool = True) -> It
             f"[databases]\n* = host={parse_qs(there.query)['host'][0]} port=5432 user=postgres\n"
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
             f"auth_type = any\npool_mode = {mode}\n"
+            f"default_pool_size = {size}\n"
             f"ignore_startup_parameters = {_PASSED if passes else ''}\n"
         )
         # It does not run as root, nor does the server whose socket it must reach.

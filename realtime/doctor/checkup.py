@@ -52,6 +52,7 @@ CHECKS = (
     Check("one database", server.one_database, "primary"),
     Check("listening", pooler.listening, "primary"),
     Check("connections", server.connections, "primary"),
+    Check("pool size", pooler.room, "primary"),
     Check("clock", server.clock, "primary"),
     Check("durability", server.durability, "primary"),
     Check("notify queue", activity.notify_queue, "primary"),

@@ -45,6 +45,8 @@ _IS_FOREIGN = """
 SELECT (floor.system, floor.database) IS DISTINCT FROM (here.system, here.oid)
   FROM relay.floor AS floor, relay.this_database() AS here
 """
+# What a statement sees was committed before it, so honest rows are older than its own snapshot.
+_AHEAD = "xid >= pg_snapshot_xmax(pg_current_snapshot())"
 _BELL = """
 SELECT pg_sequence_last_value('relay.bell') IS NOT DISTINCT FROM 2 AS is_silent,
        count(*) AS nodes, count(*) FILTER (WHERE awake) AS awake
@@ -88,10 +90,11 @@ async def _what_keeps_it(connection: Connection, nodes: int) -> str:
 
 
 async def restored_dump(deployment: Deployment) -> Sequence[Finding]:
-    """Whether the log came with a dump from another database."""
+    """Whether the log came with a dump from another database, or rows of it did."""
     async with deployment.connect() as connection:
         if not await connection.fetchval(_IS_FOREIGN):
-            return [fine("the log is this database's own")]
+            ahead = await connection.fetchval(f"SELECT count(*) FROM relay.events WHERE {_AHEAD}")
+            return [_judge_rows_ahead(ahead)]
     return [
         warning(
             "the log came with a dump from another database: nothing of it is delivered",
@@ -99,6 +102,16 @@ async def restored_dump(deployment: Deployment) -> Sequence[Finding]:
             " or now: SELECT relay.forget_foreign_log()",
         )
     ]
+
+
+def _judge_rows_ahead(count: int) -> Finding:
+    if not count:
+        return fine("the log is this database's own")
+    return warning(
+        f"rows of transactions that are still to come here: {count:,}. They were copied from"
+        " another server, and are delivered once this one has got so far",
+        f"remove them, as the owner: DELETE FROM relay.events WHERE {_AHEAD}",
+    )
 
 
 async def doorbell(deployment: Deployment) -> Sequence[Finding]:

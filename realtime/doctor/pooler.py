@@ -1,4 +1,6 @@
-"""Whether a ring on one connection is heard on another: behind a transaction-mode pooler it is not.
+"""What a pooler keeps from us: rings, and connections.
+
+Whether a ring on one connection is heard on another: behind a transaction-mode pooler it is not.
 
 There each transaction may run on another of the pooler's connections, so LISTEN is left behind on
 one of them, and so are prepared statements.
@@ -8,17 +10,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from realtime.doctor.deployment import Deployment
-from realtime.doctor.report import Finding, fine, problem
+from realtime.doctor.report import Finding, fine, problem, warning
+from realtime.doctor.server import LISTENERS
+from realtime.postgres.pool import DATABASE_ERRORS
 
 if TYPE_CHECKING:
     from realtime.doctor.deployment import Connection
 
 CHANNEL = "relay_doctor"
 HEARING_SECONDS = 2.0
+ROOM_SECONDS = 5.0
 
 
 async def listening(deployment: Deployment) -> Sequence[Finding]:
@@ -40,6 +46,33 @@ async def listening(deployment: Deployment) -> Sequence[Finding]:
             )
         ]
     return [await _hear(deployment, is_pooled)]
+
+
+async def room(deployment: Deployment) -> Sequence[Finding]:
+    """Whether all connections that one process wants by DATABASE_URL are served at once.
+
+    A pooler in session mode takes every client, and lets those wait for which it has no session.
+    """
+    wanted = deployment.settings.database_pool_size
+    wanted += 0 if deployment.has_direct else LISTENERS
+    served = 0
+    async with AsyncExitStack() as open_connections:
+        with suppress(*DATABASE_ERRORS):
+            async with asyncio.timeout(ROOM_SECONDS):
+                for _ in range(wanted):
+                    connection = await open_connections.enter_async_context(deployment.connect())
+                    await connection.fetchval("SELECT 1")
+                    served += 1
+    if served < wanted:
+        return [
+            warning(
+                f"of the {wanted} connections that one process may open by DATABASE_URL, {served}"
+                " are served now: with more at once, new sockets wait and are refused",
+                "raise the pooler's pool size (PgBouncer: default_pool_size) above what all"
+                " processes want, or lower DATABASE_POOL_SIZE",
+            )
+        ]
+    return [fine(f"all {wanted} connections that one more process may open are served")]
 
 
 async def shares_sessions(deployment: Deployment, *, direct: bool) -> bool:

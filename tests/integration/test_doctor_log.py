@@ -81,6 +81,21 @@ async def test_a_log_from_another_database(database: str, platform: Platform) ->
     await finds(Level.FINE, "restored dump", deployment(database))
 
 
+@pytest.mark.gen_test
+async def test_rows_from_a_server_that_is_ahead(database: str, platform: Platform) -> None:
+    """As after rows of the log alone were copied; what it says to run removes them."""
+    await platform.user()
+    await platform.execute(
+        "INSERT INTO relay.events (topic, type, payload, xid)"
+        " SELECT topic, type, payload, '1000000000' FROM relay.events"
+    )
+    await finds(Level.WARNING, "restored dump", deployment(database), "still to come here: 1")
+    (finding,) = await ask("restored dump", deployment(database))
+    await platform.execute(finding.cure.split("owner: ")[1])
+    await finds(Level.FINE, "restored dump", deployment(database))
+    assert await platform.connection.fetchval("SELECT count(*) FROM relay.events") == 1
+
+
 # The bell.
 
 

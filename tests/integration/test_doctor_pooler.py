@@ -66,6 +66,19 @@ async def test_a_session_mode_pooler_is_in_nobodys_way(database: str) -> None:
 
 
 @pytest.mark.gen_test
+async def test_a_session_mode_pooler_with_too_few_sessions(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps the others waiting; what a process may open is what counts."""
+    monkeypatch.setattr("realtime.doctor.pooler.ROOM_SECONDS", 2.0)
+    with pgbouncer(database, mode="session", size=4) as dsn:
+        told = "of the 5 connections that one process may open by DATABASE_URL, 4 are served"
+        await finds(Level.WARNING, "pool size", deployment(dsn), told, "default_pool_size")
+        fewer = deployment(dsn, DATABASE_POOL_SIZE="3")
+        await finds(Level.FINE, "pool size", fewer, "all 4 connections")
+
+
+@pytest.mark.gen_test
 async def test_a_pooler_that_takes_no_settings(database: str) -> None:
     """It refuses connections that say more at their start than it knows; the doctor's do not."""
     with pgbouncer(database, passes=False) as dsn:

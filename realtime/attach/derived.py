@@ -23,15 +23,21 @@ if TYPE_CHECKING:
 VIEW: Final = "relay.mapped_value"
 PREFIX: Final = "relay.mapped_"
 _READ: Final = """
-SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type,
-       d.refobjid = $2::text::regclass AS is_own
+SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type
   FROM pg_rewrite AS r
   JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
    AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
   JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
- WHERE r.ev_class = $1::oid AND d.refobjid <> $1::oid
+ WHERE r.ev_class = $1::oid AND d.refobjid = $2::text::regclass
  ORDER BY a.attnum
 """
+_IS_READING: Final = """
+SELECT EXISTS (
+    SELECT FROM pg_depend AS d
+    WHERE d.classid = 'pg_proc'::regclass AND d.objid = $1::text::regproc
+      AND d.refclassid = 'pg_class'::regclass)
+"""
+"""Whether a function reads a table: its own would be read as a whole, and not as the row."""
 _TYPE: Final = """
 SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = $1 AND attnum = 1
 """
@@ -88,10 +94,10 @@ async def _work_out(
     if isinstance(value, Lookup):
         return Derived(_looked_up(value, "{}"), [value.through], view)
     read = await connection.fetch(_READ, view, name)
-    if not all(row["is_own"] for row in read):
-        raise DerivedError("an expression may read the columns of its row, and no other table")
     function = _function(table, key, sql, read, await connection.fetchval(_TYPE, view))
     await connection.execute(function.replace(PREFIX, f"{PREFIX}trial_", 1))
+    if await connection.fetchval(_IS_READING, f"{PREFIX}trial_{table}_{key}"):
+        raise DerivedError("an expression may read the columns of its row, and no other table")
     columns = [row["name"] for row in read]
     arguments = ", ".join(f"{{}}.{quoted(column)}" for column in columns)
     return Derived(f"{PREFIX}{table}_{key}({arguments})", columns, view, function)

@@ -258,6 +258,14 @@ async def test_attached_again_and_detached(platform: Platform) -> None:
             "may read the columns of its row, and no other table",
         ),
         (
+            "[documents]\nstatus = { sql = '(SELECT count(*) FROM bots)::text' }",
+            "may read the columns of its row, and no other table",
+        ),
+        (
+            "[documents]\nstatus = { sql = '(SELECT max(chunk_count) FROM documents)::text' }",
+            "may read the columns of its row, and no other table",
+        ),
+        (
             '[messages]\nbot_id = { through = "chat", table = "chatz", column = "bot" }',
             'messages.bot_id: .*"public.chatz" does not exist',
         ),

@@ -40,10 +40,15 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 -- Whether something else was told of the user's access last in this transaction, or nothing. Who was
--- told of as granted has what an update to the same role would say.
+-- told of as granted has what an update to the same role would say. If they were an owner (had 2:
+-- before this statement; 1: unless it made them one), being one is no news as long as nothing was told.
+--
+-- The action 'untold' notes that the trigger of the other table may have to tell that they own it.
 --
 -- Remembers what is told now, of a few users: a transaction with many transfers may tell some twice.
-CREATE FUNCTION relay.is_news(bot_id uuid, user_id uuid, action text, role text) RETURNS boolean
+CREATE FUNCTION relay.is_news(
+    bot_id uuid, user_id uuid, action text, role text, had integer DEFAULT 0
+) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
     told text := coalesce(current_setting('relay.told', true), '');
@@ -52,7 +57,13 @@ DECLARE
     last text := CASE WHEN start > 0
         THEN split_part(substr(told, start + length(about)), ';', 1) END;
     news text := concat(action, ':', replace(role, ';', ''));
+    knows_all boolean := octet_length(told) < 4000;
 BEGIN
+    IF (action = 'untold' AND last IS NOT NULL)
+        OR (had > 0 AND last IS NULL AND knows_all)
+        OR (had > 1 AND last = 'untold:') THEN
+        RETURN false;
+    END IF;
     IF last = news OR (action = 'updated' AND last = replace(news, 'updated:', 'granted:')) THEN
         RETURN false;
     END IF;

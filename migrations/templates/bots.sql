@@ -115,7 +115,11 @@ BEGIN
             WHEN user_id = old_owner THEN 'updated'
             ELSE 'granted' END;
         is_told := (both_tables OR NOT is_owner) AND relay.is_news(bot_id, user_id, action,
-            CASE WHEN owns OR is_owner THEN 'owner' ELSE has_role END);
+            CASE WHEN owns OR is_owner THEN 'owner' ELSE has_role END,
+            CASE WHEN user_id = old_owner AND action = 'granted' THEN 2 ELSE 0 END);
+        IF owns AND is_owner AND NOT both_tables THEN
+            PERFORM relay.is_news(bot_id, user_id, 'untold', '');
+        END IF;
         effect := CASE WHEN owns THEN NULL
             WHEN has THEN 'recheck'
             WHEN is_told THEN 'eject'

@@ -27,7 +27,8 @@ BEGIN
         ELSE 'granted' END;
     IF owns OR was_owner OR is_owner THEN
         is_told := (both_tables OR NOT owns) AND relay.is_news(bot_id, user_id, action,
-            CASE WHEN owns OR is_owner THEN 'owner' ELSE new_role END);
+            CASE WHEN owns OR is_owner THEN 'owner' ELSE new_role END,
+            CASE WHEN NOT owns THEN 0 WHEN was_owner THEN 2 ELSE 1 END);
     ELSE
         is_told := true;
         IF current_setting('relay.told', true) <> '' THEN

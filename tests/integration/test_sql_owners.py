@@ -39,8 +39,16 @@ DELETE_OLD = """DELETE FROM permissions AS p USING users AS u
         pytest.param([TURN, BOT], id="the row turned, before the bot"),
         pytest.param([f"WITH b AS ({BOT}) {TURN}"], id="in one statement"),
         pytest.param([f"WITH p AS ({TURN}) {BOT}"], id="in one statement, the other way round"),
+        pytest.param(
+            [f"WITH b AS ({BOT}), d AS ({DELETE}) {INSERT}"], id="in one statement, a new row"
+        ),
         pytest.param([f"{BOT}; {DELETE}; {INSERT}"], id="in one message"),
         pytest.param([f"{DELETE}; {INSERT}; {BOT}"], id="in one message, the rows first"),
+        pytest.param([f"{INSERT}; {BOT}; {DELETE_OLD}"], id="in one message, the bot between"),
+        pytest.param([f"{BOT}; {INSERT}; {DELETE_OLD}"], id="in one message, the heir's row first"),
+        pytest.param([f"{INSERT}; {DELETE_OLD}; {BOT}"], id="in one message, the bot last"),
+        pytest.param([f"{BOT}; {TURN}"], id="in one message, the row turned after the bot"),
+        pytest.param([f"{TURN}; {BOT}"], id="in one message, the row turned before the bot"),
         pytest.param([SYNC, BOT], id="by a trigger of the platform"),
     ],
 )
@@ -85,6 +93,23 @@ async def test_an_owner_in_both_places_loses_one_of_them(platform: Platform, wor
     await platform.permit(world.bot, world.owner, "owner")
     await platform.execute("UPDATE permissions SET role = 'admin' WHERE role = 'owner'")
     assert await log.entries() == []
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("change", [DELETE, "UPDATE permissions SET role = 'admin'", "INSERT"])
+async def test_what_else_a_message_writes_makes_no_news(
+    platform: Platform, world: World, change: str
+) -> None:
+    """An owner in both places loses or gets one of them, and something else of the bot changes."""
+    await platform.revoke(world.bot, world.guest)
+    if change == "INSERT":
+        change = f"""INSERT INTO permissions (bot_id, user_id, role)
+            VALUES ('{world.bot}', '{world.owner}', 'owner')"""
+    else:
+        await platform.permit(world.bot, world.owner, "owner")
+    log = await Log.since_now(platform)
+    await platform.execute(f"UPDATE bots SET name = 'Bea'; {change}")
+    assert {entry.type for entry in await log.entries()} <= {"bot_update", "recheck", "grant"}
 
 
 @pytest.mark.gen_test

@@ -176,10 +176,15 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 -- Whether something else was told of the user's access last in this transaction, or nothing. Who was
--- told of as granted has what an update to the same role would say.
+-- told of as granted has what an update to the same role would say. If they were an owner (had 2:
+-- before this statement; 1: unless it made them one), being one is no news as long as nothing was told.
+--
+-- The action 'untold' notes that the trigger of the other table may have to tell that they own it.
 --
 -- Remembers what is told now, of a few users: a transaction with many transfers may tell some twice.
-CREATE OR REPLACE FUNCTION relay.is_news(bot_id uuid, user_id uuid, action text, role text) RETURNS boolean
+CREATE OR REPLACE FUNCTION relay.is_news(
+    bot_id uuid, user_id uuid, action text, role text, had integer DEFAULT 0
+) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
     told text := coalesce(current_setting('relay.told', true), '');
@@ -188,7 +193,13 @@ DECLARE
     last text := CASE WHEN start > 0
         THEN split_part(substr(told, start + length(about)), ';', 1) END;
     news text := concat(action, ':', replace(role, ';', ''));
+    knows_all boolean := octet_length(told) < 4000;
 BEGIN
+    IF (action = 'untold' AND last IS NOT NULL)
+        OR (had > 0 AND last IS NULL AND knows_all)
+        OR (had > 1 AND last = 'untold:') THEN
+        RETURN false;
+    END IF;
     IF last = news OR (action = 'updated' AND last = replace(news, 'updated:', 'granted:')) THEN
         RETURN false;
     END IF;
@@ -352,7 +363,11 @@ BEGIN
             WHEN user_id = old_owner THEN 'updated'
             ELSE 'granted' END;
         is_told := (both_tables OR NOT is_owner) AND relay.is_news(bot_id, user_id, action,
-            CASE WHEN owns OR is_owner THEN 'owner' ELSE has_role END);
+            CASE WHEN owns OR is_owner THEN 'owner' ELSE has_role END,
+            CASE WHEN user_id = old_owner AND action = 'granted' THEN 2 ELSE 0 END);
+        IF owns AND is_owner AND NOT both_tables THEN
+            PERFORM relay.is_news(bot_id, user_id, 'untold', '');
+        END IF;
         effect := CASE WHEN owns THEN NULL
             WHEN has THEN 'recheck'
             WHEN is_told THEN 'eject'
@@ -541,7 +556,8 @@ BEGIN
         ELSE 'granted' END;
     IF owns OR was_owner OR is_owner THEN
         is_told := (both_tables OR NOT owns) AND relay.is_news(bot_id, user_id, action,
-            CASE WHEN owns OR is_owner THEN 'owner' ELSE new_role END);
+            CASE WHEN owns OR is_owner THEN 'owner' ELSE new_role END,
+            CASE WHEN NOT owns THEN 0 WHEN was_owner THEN 2 ELSE 1 END);
     ELSE
         is_told := true;
         IF current_setting('relay.told', true) <> '' THEN

@@ -1,7 +1,7 @@
 """Which events a returning client missed, or why that is not known any more.
 
 The client's cursor says what it has seen. The missed events come from the log, up to the cursor as
-of which the client was authorized. Later events come live. `missed_events` is the rule.
+of which the client was authorized. Later events come live. `answers` is the rule.
 `ResumeBatcher` asks the log for many clients at once: a thousand that return together do not ask a
 thousand times. A few events come with their payloads; of many only the keys come, and each client
 reads its payloads by portions.
@@ -139,17 +139,6 @@ def range_for(cursors: Iterable[Cursor]) -> ReadRange:
     )
 
 
-def missed_events(request: ResumeRequest, history: TopicHistory, limit: int) -> list[Event]:
-    """The events that the client missed, in order. Of several updates of a thing, only the newest.
-
-    Raises:
-        Unrecoverable: too old, too many, or access was lost in between.
-    """
-
-    _require_access(request, history)
-    return _events_between(request.cursor, request.until, history, limit)
-
-
 def _require_access(request: ResumeRequest, history: TopicHistory) -> None:
     """See that both cursors are of this log, and that the user had access from one to the other."""
     history.state.require(request.cursor)
@@ -166,7 +155,7 @@ def _events_between(
     events = [one for one in history.events if until.covers(one.xid) and not cursor.covers(one.xid)]
     if cursor.last < history.complete_after or len(events) > limit:
         raise Unrecoverable(GapReason.TOO_MANY)
-    return newest_only(sorted(events))
+    return newest_only(sorted(events))  # of several updates of a thing
 
 
 def _changes_access(change: AccessChange, request: ResumeRequest) -> bool:
@@ -208,8 +197,12 @@ class Missed:
         return Missed(self.events, self.owed.for_another())
 
 
-class _SharedMissed:
-    """What all who have the same cursor have missed up to the same moment."""
+class SharedMissed:
+    """What all who have the same cursor have missed up to the same moment.
+
+    Args:
+        events: in order; of several updates of a thing, only the newest.
+    """
 
     __slots__ = ("events", "missed")
 
@@ -303,14 +296,14 @@ class ResumeBatcher:
         self._limit = limit
         self._echoes_to_author = echoes_to_author
         self._shared_limit = min(limit, shared_events)
-        self._shared = Batcher[ResumeRequest, _SharedMissed](
+        self._shared = Batcher[ResumeRequest, SharedMissed](
             partial(self._answer, self._shared_limit),
             size=topics_per_read,
             report=report,
             key=_topic_of,
             gather_seconds=gather_seconds,
         )
-        self._alone = Batcher[ResumeRequest, _SharedMissed](
+        self._alone = Batcher[ResumeRequest, SharedMissed](
             partial(self._answer, limit), size=1, report=report, key=_topic_of
         )
         self.reads = 0
@@ -328,7 +321,7 @@ class ResumeBatcher:
             return answer.missed.for_another()
         return answer.without(request.user_id)
 
-    async def _found(self, request: ResumeRequest) -> _SharedMissed:
+    async def _found(self, request: ResumeRequest) -> SharedMissed:
         try:
             return await self._shared.ask(request)
         except Unrecoverable as lost:
@@ -342,7 +335,7 @@ class ResumeBatcher:
 
     async def _answer(
         self, limit: int, requests: Sequence[ResumeRequest]
-    ) -> Sequence[_SharedMissed | Exception]:
+    ) -> Sequence[SharedMissed | Exception]:
         cursors: defaultdict[str, list[Cursor]] = defaultdict(list)
         for request in requests:
             cursors[request.topic].append(request.cursor)
@@ -352,25 +345,28 @@ class ResumeBatcher:
         seen = sorted(row for row in anchors if row)
         self.reads += 1
         histories = await self.log.read(ranges, users, limit, seen)
-        return _answers(requests, histories, limit)
+        return answers(requests, histories, limit)
 
 
-def _answers(
+def answers(
     requests: Iterable[ResumeRequest], histories: Mapping[str, TopicHistory], limit: int
-) -> list[_SharedMissed | Exception]:
-    """One answer for all who left and came together; after a restart that is everybody."""
-    found: dict[tuple[str, Cursor, Cursor], _SharedMissed] = {}
-    answers: list[_SharedMissed | Exception] = []
+) -> list[SharedMissed | Unrecoverable]:
+    """What each of them missed, or why it cannot be said: too old, too many, access changed.
+
+    There is one answer for all who left and came together; after a restart that is everybody.
+    """
+    found: dict[tuple[str, Cursor, Cursor], SharedMissed] = {}
+    given: list[SharedMissed | Unrecoverable] = []
     for request in requests:
         history, range_ = histories[request.topic], (request.topic, request.cursor, request.until)
         try:
             _require_access(request, history)
             if range_ not in found:
-                found[range_] = _SharedMissed(_events_between(*range_[1:], history, limit))
-            answers.append(found[range_])
+                found[range_] = SharedMissed(_events_between(*range_[1:], history, limit))
+            given.append(found[range_])
         except Unrecoverable as unrecoverable:
-            answers.append(unrecoverable)
-    return answers
+            given.append(unrecoverable)
+    return given
 
 
 def _topic_of(request: ResumeRequest) -> str:

@@ -12,9 +12,10 @@ from realtime.postgres.wire import Wire
 from realtime.relay.cursor import Anchor, Cursor
 from realtime.relay.events import RowKey
 from realtime.relay.position import Lineage
-from realtime.relay.resume import GapReason, ResumeRequest, Unrecoverable, missed_events, range_for
+from realtime.relay.resume import GapReason, ResumeRequest, Unrecoverable, range_for
 from tests.platform import Platform
 from tests.serving import World
+from tests.unit.relay_fakes import missed_events
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import Pool

@@ -30,7 +30,13 @@ from realtime.relay.position import Lineage, Position
 from realtime.relay.protocol import Message
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
-from realtime.relay.resume import GapReason, Unrecoverable
+from realtime.relay.resume import (
+    GapReason,
+    ResumeRequest,
+    TopicHistory,
+    Unrecoverable,
+    answers,
+)
 from realtime.relay.subscriber import HoldLimit, SendNow, Subscriber
 from tests.waiting import eventually
 
@@ -318,6 +324,14 @@ def access_change(
 ) -> AccessChange:
     kind = AccessKind.RECHECK if is_recheck else AccessKind.REVOKE
     return AccessChange(change_id, xid, topic, user_id, kind, 4003, final_message)
+
+
+def missed_events(request: ResumeRequest, history: TopicHistory, limit: int) -> Sequence[Event]:
+    """What one client alone is answered."""
+    [answer] = answers([request], {request.topic: history}, limit)
+    if isinstance(answer, Unrecoverable):
+        raise answer
+    return answer.events
 
 
 def grant_row(xid: int, topic: str | None, user_id: str | None) -> AccessChange:

@@ -8,7 +8,7 @@ is sent against what was committed when (hub_model), and `HubMachine` says what 
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -33,7 +33,6 @@ from realtime.relay.resume import (
     GapReason,
     ResumeRequest,
     Unrecoverable,
-    missed_events,
     read_cursor,
 )
 from realtime.relay.subscriber import State
@@ -47,6 +46,7 @@ from tests.unit.relay_fakes import (
     SIGNER,
     frame,
     make_relay,
+    missed_events,
     raise_it,
 )
 
@@ -182,7 +182,7 @@ class HubMachine(RuleBasedStateMachine):
 
     def _replay(self, one: Watched, place: Cursor) -> bool:
         """Send what is owed, if that can be said; it must be possible for one that was welcome."""
-        events: list[Event] = []
+        events: Sequence[Event] = []
         try:
             if one.owed_from is not None:
                 request = ResumeRequest(one.topic, one.user, one.owed_from, place)

@@ -14,7 +14,6 @@ from realtime.relay.resume import (
     ResumeRequest,
     TopicHistory,
     Unrecoverable,
-    missed_events,
     range_for,
     read_cursor,
 )
@@ -30,6 +29,7 @@ from tests.unit.relay_fakes import (
     cursors,
     event,
     grants_of,
+    missed_events,
     seen,
 )
 

@@ -17,9 +17,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from realtime.embedded.account import ServerAccount
 from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.schema import migrate
 from tests.acceptance.test_resume import contents, leave
@@ -381,3 +383,57 @@ async def test_a_switch_to_a_server_that_followed_by_logical_replication(
 
 async def count_is(dsn: str, text: str, wanted: int) -> bool:
     return await count(dsn, text) == wanted
+
+
+def older_programs(newer: Path) -> Path | None:
+    """The other PostgreSQL of the wheel, if it has one that is older."""
+    beside = newer.parents[1] / "pginstall" / "bin"
+    return beside if beside.exists() and beside != newer else None
+
+
+def upgrade(older: EmbeddedPostgres, newer: EmbeddedPostgres) -> None:
+    """pg_upgrade, as its manual says: both are stopped, and both have checksums or neither."""
+    account = ServerAccount.for_data_directory(newer.data_directory)
+    options: dict[str, Any] = account.for_subprocess() if account else {}
+    for server in (older, newer):
+        server.stop("fast")
+    home = newer.data_directory.parent / "upgrade"
+    home.mkdir()
+    shutil.chown(home, *_owner_of(newer.data_directory))
+    checksums = [older.bin_dir / "pg_checksums", "--enable", "-D", older.data_directory]
+    folders = ["-d", older.data_directory, "-D", newer.data_directory]
+    programs = ["-b", older.bin_dir, "-B", newer.bin_dir]
+    command = [newer.bin_dir / "pg_upgrade", "-U", "postgres", "-s", home, *folders, *programs]
+    for one in (checksums, command):
+        done = subprocess.run(
+            one, capture_output=True, cwd=home, timeout=LIMIT, check=False, **options
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.gen_test(timeout=180)
+async def test_pg_upgrade_gives_another_history(postgres_bin: Path | None) -> None:
+    """The log is copied with all else, and none of it is delivered; clients are told."""
+    with postgres_server(postgres_bin) as newer:
+        programs = older_programs(newer.bin_dir)
+        if programs is None:
+            pytest.skip("there is no older PostgreSQL")
+        with postgres_server(programs) as older:
+            await asyncio.to_thread(migrate, older.dsn())
+            async with writing(older.dsn()) as platform:
+                world = await make_world(platform)
+            async with serving(older.dsn()) as server:
+                live = await chat(server, world, world.owner)
+                await say(older.dsn(), world, "before", 3)
+                await live.next("chat_message", 3)
+                cursor = await leave(live)
+            newer.sql("DROP DATABASE realtime")
+            await asyncio.to_thread(upgrade, older, newer)
+            await asyncio.to_thread(newer.start)
+        async with serving(newer.dsn()) as server:
+            assert await returns(server, world, cursor) == (False, "foreign")
+            live = await chat(server, world, world.owner)
+            await say(newer.dsn(), world, "after", 3)
+            await live.next("chat_message", 3)
+            assert contents(live) == ["after 0", "after 1", "after 2"]
+            assert await count(newer.dsn(), "before") == 3

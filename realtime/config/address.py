@@ -44,7 +44,7 @@ def hosts_of(address: SplitResult) -> list[Host]:
     """
     query = parse_qs(address.query)
     before_path = address.netloc.rpartition("@")[2]
-    listed = [unquote(one) for one in before_path.split(",")] if before_path else []
+    listed = before_path.split(",") if before_path else []
     asked = [one for value in query.get("host", ()) for one in value.split(",")]
     if listed and asked:
         raise ValueError("must name hosts before the / or after ?host=, not both")
@@ -53,8 +53,10 @@ def hosts_of(address: SplitResult) -> list[Host]:
     if not found or not all(found) or len(ports) not in (0, 1, len(found)):
         raise ValueError("must name hosts like one:5432,two:5432, with a port for each, or none")
     shared = ports * len(found) if len(ports) == 1 else ports or [""] * len(found)
+    # Before the path, the directory of a socket is written as %2Frun, and may have a port after it.
+    name_of = unquote if listed else str
     return [
-        Host(match["host"].strip("[]"), _port(match["port"] or port))
+        Host(name_of(match["host"]).strip("[]"), _port(match["port"] or port))
         for match, port in zip(found, shared, strict=True)
         if match
     ]

@@ -43,6 +43,7 @@ def test_database_urls(url: str) -> None:
         ("postgres://u:p%40@one:5432,two:5433/n", "host=one,two&port=5432,5433"),
         ("postgres://u:p%40@one,two:5433/n", "host=one,two&port=5432,5433"),
         ("postgres://u:p%40@one,two/n?port=1", "host=one,two&port=1,1"),
+        ("postgres://u:p%40@one:1,%2Frun%2Ftwo:2/n", "host=one,/run/two&port=1,2"),
         ("postgres://u:p%40@/n?host=one,two&port=1,2", "host=one,two&port=1,2"),
         ("postgres://u:p%40@/n?host=one:1&host=two:2", "host=one,two&port=1,2"),
         ("postgres://u:p%40@/n?host=/run/one,/two", "host=/run/one,/two&port=5432,5432"),

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.relay.budget import COPIES, ReadBudget
+from realtime.relay.budget import COPIES, ReadBudget, live_bytes
 from tests.unit.relay_fakes import run
 
 SIZE = 128  # 96 of them for replays, and 24 for one user's
@@ -94,6 +94,11 @@ def test_no_user_holds_more_than_a_share() -> None:
         return await _order(ReadBudget(SIZE), *[("greedy", 6)] * 50, ("other", 12))
 
     assert run(beside_one_who_takes_nothing()) == ["greedy", "greedy", "other"]
+
+
+def test_live_events_have_what_replays_leave() -> None:
+    """Each of their bytes is held up to four times."""
+    assert 4 * live_bytes(SIZE) == SIZE - 96
 
 
 def test_whether_there_is_room_at_once() -> None:

@@ -17,6 +17,7 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 
 from tests.clients import Message, Socket
+from tests.event_stream import EventStream
 from tests.platform import Platform
 from tests.serving import RunningServer, StartServer, World, token
 from tests.waiting import LIMIT, PAUSE, eventually
@@ -148,3 +149,39 @@ async def test_a_client_that_was_there_before_shows_each_message_once(
     await asyncio.wait_for(running, LIMIT)
     assert (client.ended, client.revoked) == (4003, ("editor", None))
     assert client.shown == expected
+
+
+def shown_by(socket: Socket | EventStream) -> list[str]:
+    return [one["data"]["content"].rstrip("x") for one in socket.of_type("chat_message")]
+
+
+@pytest.mark.gen_test(timeout=2 * LIMIT)
+async def test_no_way_in_brings_back_what_its_user_wrote(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """Live, and missed: in portions, and one message in parts."""
+    server = await start_server(ECHO_TO_AUTHOR="false")
+    first = await server.chat(world.bot, world.guest)
+    cursor = (await first.established())["data"]["cursor"]
+    for author in (world.guest, world.owner):
+        for size in (*[3_000] * 60, 700_000, 1):
+            content = f"{author[:8]} {size} ".ljust(size, "x")
+            await platform.message(world.session, world.bot, author, content)
+    await first.next("chat_message", 62)
+    expected = shown_by(first)
+    assert {text[:8] for text in expected} == {world.owner[:8]}
+
+    multi = await server.multi(world.guest)
+    await multi.send({"type": "subscribe", "data": {"bot_id": world.bot, "cursor": cursor}})
+    ways: list[Socket | EventStream] = [
+        await server.chat(world.bot, world.guest, cursor=cursor),
+        await server.events(f"chat/{world.bot}", world.guest, cursor=cursor),
+        multi,
+    ]
+    for one in ways:
+        await one.next("chat_message", 62)
+    await platform.message(world.session, world.bot, world.guest, "my own")
+    await platform.message(world.session, world.bot, world.owner, "the last")
+    for one in ways:
+        await one.next("chat_message", 63)
+        assert shown_by(one) == [*expected, "the last"]

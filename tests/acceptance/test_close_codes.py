@@ -219,12 +219,19 @@ async def test_with_token_expiry_handshake_a_socket_outlives_its_token(
     path, of_guest = f"/api/ws/chat/{world.bot}", token(world.guest, ttl=1)
     guest = await lasting.connect(lasting.ws_url(path, token=of_guest))
     await guest.established()
+    multi = await lasting.connect(lasting.ws_url("/api/ws", token=of_guest))
+    events = await lasting.events(f"chat/{world.bot}", world.guest, token=of_guest)
+    await events.next("connection_established")
     assert await (await other.connect(other.ws_url(path, token=of_guest))).closed() == 4001
+    await multi.send({"type": "subscribe", "data": {"bot_id": world.bot}})
+    await multi.next("subscribed")
     await platform.message(world.session, world.bot, world.owner, "after the token's end")
-    await guest.next("chat_message")
-    assert guest.of_type("token_expiring") == []
+    for one in (guest, multi, events):
+        await one.next("chat_message")
+        assert one.of_type("token_expiring") == []
     await platform.execute("UPDATE users SET is_active = false WHERE id = $1", world.guest)
-    assert await guest.closed() == 4001
+    assert [await one.closed() for one in (guest, multi)] == [4001, 4001]
+    assert (await events.ended() or {})["code"] == 4001
 
 
 @pytest.mark.gen_test

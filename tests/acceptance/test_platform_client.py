@@ -164,7 +164,7 @@ async def test_no_way_in_brings_back_what_its_user_wrote(
     first = await server.chat(world.bot, world.guest)
     cursor = (await first.established())["data"]["cursor"]
     for author in (world.guest, world.owner):
-        for size in (*[3_000] * 60, 700_000, 1):
+        for size in (*[3_000] * 60, 3_000_000, 1):
             content = f"{author[:8]} {size} ".ljust(size, "x")
             await platform.message(world.session, world.bot, author, content)
     await first.next("chat_message", 62)

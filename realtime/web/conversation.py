@@ -142,7 +142,7 @@ class Conversation:
         assert self._subscriber is not None
         recovery, missed = await handshake.recover(request.cursor, admission)
         self._establish(handshake, admission, identity, recovery, missed)
-        go_live = partial(handshake.go_live, admission, missed)
+        go_live = partial(handshake.go_live, admission.cursor, missed)
         if missed:
             # Nothing is read from a socket that is still opening, pongs included.
             self._replaying = asyncio.create_task(self._or_close(go_live))
@@ -193,7 +193,7 @@ class Conversation:
             subject=self._token_life.subject,
             bot_id=protocol.bot_of(self._subscriber.topic),
         )
-        work = partial(handshake.catch_up, since, Missed(owed=owed))
+        work = partial(handshake.go_live, since, Missed(owed=owed))
         self._replaying = asyncio.create_task(self._or_close(work))
 
     def _establish(

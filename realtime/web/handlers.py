@@ -22,6 +22,7 @@ from realtime.relay import closing
 from realtime.relay.closing import CloseCode
 from realtime.relay.errors import Refused
 from realtime.web.services import Services
+from realtime.web.upgrade import FOREIGN_ORIGIN, is_welcome
 
 log = logging.getLogger("realtime.http")
 
@@ -102,22 +103,21 @@ class JsonHandler(CarefulHandler):
         self.set_header("Cache-Control", "no-store")
         self.set_header("X-Content-Type-Options", "nosniff")
         origin = self.request.headers.get("Origin")
-        if origin is not None and self._is_allowed(origin):
+        if origin is not None and self._is_welcome():
             # No cookies are involved: what a page may read depends on the token that it sends.
             self.set_header("Access-Control-Allow-Origin", origin)
             self.set_header("Access-Control-Allow-Headers", ALLOWED_HEADERS)
             self.set_header("Access-Control-Expose-Headers", "Retry-After")
             self.set_header("Vary", "Origin")
 
-    def _is_allowed(self, origin: str) -> bool:
+    def _is_welcome(self) -> bool:
         allowed = self._services.settings.allowed_origins
-        return allowed is None or origin in allowed
+        return is_welcome(self.request.headers.get("Origin"), allowed)
 
     def require_origin(self) -> None:
         """Answer 403 to pages that may not connect here."""
-        origin = self.request.headers.get("Origin")
-        if origin is not None and not self._is_allowed(origin):
-            self.refuse("pages of this Origin may not connect: see ALLOWED_ORIGINS", 403)
+        if not self._is_welcome():
+            self.refuse(FOREIGN_ORIGIN, 403)
 
     def head(self, *path: str) -> Awaitable[None] | None:
         """What GET answers, without the body."""

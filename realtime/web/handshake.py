@@ -119,19 +119,14 @@ class Handshake:
         resumes["recovered"] += 1
         return {"recovered": True}, missed
 
-    async def go_live(self, admission: Admission, missed: Missed) -> None:
+    async def go_live(self, cursor: Cursor, missed: Missed) -> None:
         """Send the missed events and go live; if more arrived meanwhile than may be held, repeat.
-
-        Raises:
-            Refused: access ended meanwhile, or the client reads too slowly.
-        """
-        await self.catch_up(admission.cursor, missed)
-
-    async def catch_up(self, cursor: Cursor, missed: Missed) -> None:
-        """The same for a socket that was live, and too slow for the others on its topic.
 
         Args:
             cursor: covers the missed events and all before them.
+
+        Raises:
+            Refused: access ended meanwhile, or the client reads too slowly.
         """
         await self._replay(missed, cursor)
         while self._subscriber.has_overflowed and not self._sink.is_closed:

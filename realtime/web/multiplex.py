@@ -163,8 +163,8 @@ class MultiConversation(Conversation):
 
     # The handshake.
 
-    async def open(self, socket: Connection, request: HandshakeRequest) -> None:
-        await super().open(socket, request._replace(cursor=None))
+    async def open(self, connection: Connection, request: HandshakeRequest) -> None:
+        await super().open(connection, request._replace(cursor=None))
 
     async def _topic_and_bot(self, subject: str, *path: str) -> tuple[str, str | None]:
         self._subject = subject
@@ -334,10 +334,10 @@ class MultiConversation(Conversation):
             return
         recovery, missed = await handshake.recover(cursor, admission)
         self._tell_subscribed(subscription, admission, recovery)
-        await handshake.go_live(admission, missed)
+        await handshake.go_live(admission.cursor, missed)
 
     def _catch_up_with(self, subscription: Subscription, owed: Owed, since: Cursor) -> None:
-        work = partial(self._make_handshake(subscription).catch_up, since, Missed(owed=owed))
+        work = partial(self._make_handshake(subscription).go_live, since, Missed(owed=owed))
         subscription.start(self._or_end(subscription, work))
 
     def _make_handshake(self, subscription: Subscription) -> Handshake:

@@ -19,6 +19,7 @@ VERSION = "13"
 KEY_CHARACTERS = 24
 """A key is 16 bytes in base64."""
 SUBPROTOCOL = "bearer"
+FOREIGN_ORIGIN = "pages of this Origin may not connect: see ALLOWED_ORIGINS"
 _ACCEPT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 _END = b"\r\n\r\n"
 _HEAD = re.compile(
@@ -87,6 +88,15 @@ def _parameters(query: str) -> dict[str, str]:
     return {name: values[-1].decode("utf-8", "replace") for name, values in found.items()}
 
 
+def is_welcome(origin: str | None, allowed_origins: Collection[str] | None) -> bool:
+    """Whether a page of this origin may connect; no page has None.
+
+    Args:
+        allowed_origins: whose pages may connect; None: anybody's.
+    """
+    return origin is None or allowed_origins is None or origin in allowed_origins
+
+
 class BadUpgrade(NamedTuple):
     """The HTTP answer to a request that opens no WebSocket."""
 
@@ -107,9 +117,8 @@ def check_upgrade(
         return BadUpgrade(400, "this address is a WebSocket's: send Upgrade: websocket")
     if "upgrade" not in _tokens(headers.get("connection")):
         return BadUpgrade(400, "a WebSocket handshake needs Connection: Upgrade")
-    origin = headers.get("origin")
-    if not (origin is None or allowed_origins is None or origin in allowed_origins):
-        return BadUpgrade(403, "pages of this Origin may not connect: see ALLOWED_ORIGINS")
+    if not is_welcome(headers.get("origin"), allowed_origins):
+        return BadUpgrade(403, FOREIGN_ORIGIN)
     if headers.get("sec-websocket-version") != VERSION:
         return BadUpgrade(426, f"send Sec-WebSocket-Version: {VERSION}, once")
     if not _is_key(headers.get("sec-websocket-key", "")):

@@ -317,6 +317,14 @@ def test_answers(one: str, two: str, timestamp: str | float, flag: bool, now: fl
     }
 
 
+def test_going_away() -> None:
+    """It says in how many seconds the client should come back."""
+    assert json.loads(protocol.going_away(1.5).text) == {
+        "type": "going_away",
+        "data": {"retry_after_seconds": 1.5},
+    }
+
+
 def test_notices() -> None:
     """The server's own notices have the shapes of the protocol."""
     missed = {"type": "resync", "data": {"reason": "access_changed"}}

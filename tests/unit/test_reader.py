@@ -96,7 +96,7 @@ def test_begins_where_it_is_told() -> None:
     hub = make_hub()
     relay = make_relay(hub, at(5, 3))
     assert cursor_of(hub) == at(5, 3)
-    assert relay.lineage.signer.database == HISTORY
+    assert relay.lineage.database == HISTORY
 
 
 def test_goes_on_after_what_it_read() -> None:

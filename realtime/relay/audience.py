@@ -9,6 +9,7 @@ back, when the next delivery has gone to it in the ordinary way.
 
 from collections.abc import Iterable, Iterator
 
+from realtime.relay.protocol import Framer
 from realtime.relay.subscriber import Delivery, SendNow, State, Subscriber
 
 
@@ -18,16 +19,18 @@ class Audience:
     __slots__ = ("_apart", "_direct", "_left")
 
     def __init__(self) -> None:
-        self._direct: dict[SendNow, Subscriber] = {}
+        self._direct: dict[Framer, dict[SendNow, Subscriber]] = {}
+        """By the kind of frames that they are sent."""
         self._apart: set[Subscriber] = set()
         self._left: dict[SendNow, Subscriber] | None = None
         """Who has left the list since the fan-out began that is under way, if one is."""
 
     def __len__(self) -> int:
-        return len(self._direct) + len(self._apart)
+        return sum(map(len, self._direct.values())) + len(self._apart)
 
     def __iter__(self) -> Iterator[Subscriber]:
-        yield from self._direct.values()
+        for direct in self._direct.values():
+            yield from direct.values()
         yield from self._apart
 
     def add(self, subscriber: Subscriber) -> None:
@@ -44,7 +47,7 @@ class Audience:
         """Take a socket out of the list, if it is in it: from now on, look at it before sending."""
         send, subscriber.send_now = subscriber.send_now, None
         if send is not None:
-            del self._direct[send]
+            del self._direct[subscriber.sink.frame][send]
             self._apart.add(subscriber)
             if self._left is not None:
                 self._left[send] = subscriber
@@ -56,31 +59,41 @@ class Audience:
             if send is not None:
                 subscriber.send_now = send
                 self._apart.discard(subscriber)
-                self._direct[send] = subscriber
+                self._direct.setdefault(subscriber.sink.frame, {})[send] = subscriber
 
     def fan_out(self, delivery: Delivery, size: int) -> Iterator[None]:
         """Send to all that are here now, and yield after each `size` sockets but the last.
 
         Meanwhile sockets may come, leave the list, and go. Who comes later is not sent it.
         """
-        direct, apart = list(self._direct), tuple(self._apart)
-        count = len(direct)
+        direct = [(frame, list(sends)) for frame, sends in self._direct.items() if sends]
+        apart = list(self._apart)
         self._left = {}
+        room = size
         try:
-            for start in range(0, count + len(apart), size):
-                if start:
+            for frame, sends in direct:
+                frames = delivery.framed(frame)
+                while sends:
+                    if not room:
+                        yield
+                        room = size
+                    now, sends = sends[:room], sends[room:]
+                    room -= len(now)
+                    self._send_directly(now, delivery, frames)
+            while apart:
+                if not room:
                     yield
-                end = start + size
-                self._send_directly(direct[start:end], delivery)
-                for subscriber in apart[max(0, start - count) : max(0, end - count)]:
+                    room = size
+                ones, apart = apart[:room], apart[room:]
+                room -= len(ones)
+                for subscriber in ones:
                     subscriber.deliver(delivery)
                     self._enter(subscriber)
         finally:
             self._left = None
 
-    def _send_directly(self, sends: Iterable[SendNow], delivery: Delivery) -> None:
-        frames, left = delivery.frames, self._left
-        size = len(frames)
+    def _send_directly(self, sends: Iterable[SendNow], delivery: Delivery, frames: bytes) -> None:
+        left, size = self._left, len(frames)
         assert left is not None
         for send in sends:
             if left and send in left:
@@ -96,6 +109,6 @@ class Audience:
 
     def _take_out(self, send: SendNow) -> Subscriber:
         """The kernel is full, or the connection is over: the sink itself knows what to do."""
-        subscriber = self._direct[send]
+        subscriber = next(found[send] for found in self._direct.values() if send in found)
         self.leave(subscriber)
         return subscriber

@@ -172,13 +172,16 @@ class Signer:
 
     def body(self, cursor: Cursor) -> str | None:
         """The part of the text that is the same on every topic; None where it does not fit."""
-        falling = (cursor.last, *reversed(cursor.open))
-        differences = "-".join(f"{above - below:x}" for above, below in pairwise(falling))
-        anchor = cursor.anchor or Anchor(0, 0, 0)
-        numbers = ".".join(f"{number:x}" for number in self.database)
+        # For each event that is delivered, so it is written for speed.
+        differences = ""
+        if cursor.open:
+            falling = (cursor.last, *reversed(cursor.open))
+            differences = "-".join(f"{above - below:x}" for above, below in pairwise(falling))
+        system, oid, timeline = self.database
+        xid, row_id, written_at = cursor.anchor or (0, 0, 0)
         body = (
-            f"{_VERSION}.{numbers}.{cursor.last:x}.{differences}"
-            f".{anchor.xid:x}.{anchor.id:x}.{anchor.written_at:x}."
+            f"{_VERSION}.{system:x}.{oid:x}.{timeline:x}.{cursor.last:x}.{differences}"
+            f".{xid:x}.{row_id:x}.{written_at:x}."
         )
         return body if len(body) + 2 * SIGNATURE_BYTES <= MAX_CURSOR_LENGTH else None
 

@@ -31,7 +31,7 @@ class Position:
 
     def naming(self, newest: Anchor | None) -> "Position":
         """The same claim, by one who has seen that row too."""
-        return self.claiming(self.cursor, newest)
+        return Position(self.cursor.naming(newest), self.signer)
 
     def claiming(self, cursor: Cursor, newest: Anchor | None = None) -> "Position":
         """The claim of another cursor, by one who has seen what was seen here."""

@@ -104,6 +104,9 @@ class Streams:
 
 def newest_only(events: Iterable[Event]) -> list[Event]:
     """The last update of each thing, in order."""
+    events = list(events)
+    if len(events) == 1:
+        return events
     kept: dict[object, Event] = {}
     for event in events:
         key = event.id if event.subject is None else event.subject

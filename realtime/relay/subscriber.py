@@ -51,8 +51,7 @@ class Sink(Protocol):
         """A callable that may be used until `withdraw` is called; None: not now.
 
         The sink withdraws it before anything waits on the way to the socket, and before a close:
-        the order stays, and nothing follows a close. Sinks of one kind alone lend: the kind that
-        the hub was made with.
+        the order stays, and nothing follows a close.
         """
 
     def close(self, code: int, reason: str) -> None: ...
@@ -139,6 +138,10 @@ class Delivery:
         self._position = position
         self._framed = Framed(self._messages(events, position))
         self.frames = self._framed.by(frame)
+
+    def framed(self, frame: Framer) -> bytes:
+        """The frames for all sockets of one kind that nothing is withheld from."""
+        return self._framed.by(frame)
 
     def frames_for(self, frame: Framer, user_id: str | None, since: Cursor | None) -> bytes:
         """The frames for one socket.

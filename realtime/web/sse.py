@@ -9,7 +9,7 @@ is an HTTP status, for there is no close code before the answer has begun.
 import asyncio
 import json
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
@@ -70,9 +70,6 @@ class EventSink(SocketSink):
         """A part of an event."""
         start = (_id_field(part.cursor) if part.cursor else b"") + b"data: " if is_first else b""
         return start + part.text.translate(_LINE_ENDS) + (b"\n\n" if is_last else b"")
-
-    def lend(self, withdraw: Callable[[], None]) -> None:
-        """Nothing: what is sent directly is framed for WebSockets."""
 
 
 def _id_field(cursor: str) -> bytes:

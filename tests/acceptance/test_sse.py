@@ -334,7 +334,10 @@ async def test_a_drain_tells_clients_when_to_come_back(
 async def test_a_message_that_is_cut_is_no_event(
     start_server: StartServer, platform: Platform, world: World
 ) -> None:
-    """A client that takes nothing is ended in the middle of one, and told nothing within it."""
+    """A client that takes nothing is ended in the middle of one, and told nothing within it.
+
+    As no `id` has come yet, it returns as it came, and is sent all of it.
+    """
     server = await start_server(intervals=Intervals(replay=0.3))
     first = await server.events(f"chat/{world.bot}", world.guest)
     cursor = (await first.next("connection_established"))["data"]["cursor"]
@@ -349,6 +352,9 @@ async def test_a_message_that_is_cut_is_no_event(
     assert contents(slow) == ["small"]
     assert slow.last_event_id == ""
     assert "xxx" in slow.text
+    back = await server.events(f"chat/{world.bot}", world.guest, cursor=cursor)
+    await back.next("chat_message", 2)
+    assert [len(text) for text in contents(back)] == [5, 20_000_000]
 
 
 @pytest.mark.gen_test

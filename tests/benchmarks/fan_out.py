@@ -23,30 +23,38 @@ from realtime.relay.protocol import Message, Target
 from realtime.relay.subscriber import HoldLimit, Sink, Subscriber
 from realtime.web.multiplex import SharedSocket, Subscription
 from realtime.web.sink import SocketSink
+from realtime.web.sse import EventSink
 from realtime.web.stream import ClientStream
 
 ROUNDS = 7
 EVENTS = 40
-"""Measured together: few enough that the kernel takes them all."""
+"""Measured together for a topic: few enough that the kernel takes them all."""
+MAX_EVENTS = 4000
+"""Not more for all topics, or it takes minutes."""
 REPEATS = 5
 PAYLOAD = '{"type":"message","data":{"text":"' + "x" * 160 + '"}}'
+HTTP, SHARED = "over HTTP", "shared"
+"""Clients that take events over HTTP; sockets that are the same for all topics."""
 SHAPES = (
-    *((1, 1, False), (1, 10, False), (1, 100, False), (1, 1000, False)),
-    *((250, 4, False), (500, 2, False)),
-    *((100, 10, False), (100, 10, True)),
+    *((1, 1, ""), (1, 10, ""), (1, 100, ""), (1, 1000, "")),
+    *((250, 4, ""), (500, 2, "")),
+    *((1, 100, HTTP), (500, 2, HTTP)),
+    *((100, 10, ""), (100, 10, SHARED)),
 )
-"""How many topics, how many sockets on each, and whether these are the same for all topics."""
+"""How many topics, how many sockets on each, and of which kind."""
 SIGNER = Signer(Database(7, 5, 1), (Key(b"i" * 64, b"o" * 64),))
 
 
 class Crowd:
     """A hub with sockets that are live, and their other ends."""
 
-    def __init__(self, topics: int, each: int, is_shared: bool) -> None:
+    def __init__(self, topics: int, each: int, kind: str) -> None:
         self._stack = ExitStack()
         self._others: list[socket.socket] = []
         self.sockets: list[socket.socket] = []
         self._next = 1
+        self._sink = EventSink if kind == HTTP else SocketSink
+        is_shared = kind == SHARED
         self.topics = [f"bot:{number:036}" for number in range(topics)]
         self.hub = Hub(
             self._position(0),
@@ -78,7 +86,7 @@ class Crowd:
         stream = ClientStream(ours, 1_000_000)
         self._stack.callback(stream.close)
         self.sockets.append(ours)
-        return SocketSink(stream, lambda _code, _reason: None)
+        return self._sink(stream, lambda _code, _reason: None)
 
     def _join(self, topic: str, sink: Sink) -> None:
         one = Subscriber(topic, "c", sink, opened_at=0.0, hold=HoldLimit(1_000_000))
@@ -112,8 +120,8 @@ class Crowd:
 
 
 @contextmanager
-def _crowd(topics: int, each: int, is_shared: bool) -> Iterator[Crowd]:
-    crowd = Crowd(topics, each, is_shared)
+def _crowd(topics: int, each: int, kind: str) -> Iterator[Crowd]:
+    crowd = Crowd(topics, each, kind)
     try:
         yield crowd
     finally:
@@ -145,10 +153,11 @@ async def _sending(crowd: Crowd, events: int, each: int) -> float:
     return spent
 
 
-async def measure(topics: int, each: int, is_shared: bool) -> tuple[float, float]:
+async def measure(topics: int, each: int, kind: str) -> tuple[float, float]:
     """Seconds an event, by the hub and by `send` alone."""
-    events = EVENTS if is_shared else EVENTS * topics
-    with _crowd(topics, each, is_shared) as crowd:
+    is_shared = kind == SHARED
+    events = EVENTS if is_shared else min(MAX_EVENTS, EVENTS * topics)
+    with _crowd(topics, each, kind) as crowd:
         for _ in range(topics if is_shared else 1):
             await _delivering(crowd, events)  # sockets that have just come are not like the others
         ours = [await _delivering(crowd, events) for _ in range(REPEATS)]
@@ -158,10 +167,10 @@ async def measure(topics: int, each: int, is_shared: bool) -> tuple[float, float
 
 def main(write: Callable[[str], object] = print) -> None:
     write(f"{'topics × sockets':>18} {'µs an event':>12} {'a delivery':>11} {'bare send':>10}")
-    for topics, each, is_shared in SHAPES:
-        rounds = [asyncio.run(measure(topics, each, is_shared)) for _ in range(ROUNDS)]
+    for topics, each, kind in SHAPES:
+        rounds = [asyncio.run(measure(topics, each, kind)) for _ in range(ROUNDS)]
         ours, bare = (median(column) * 1e6 for column in zip(*rounds, strict=True))
-        name = f"{topics} × {each}{' shared' if is_shared else ''}"
+        name = f"{topics} × {each} {kind}".rstrip()
         write(f"{name:>18} {ours:12.1f} {ours / each:11.2f} {bare / each:10.2f}")
 
 

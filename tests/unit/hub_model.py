@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from realtime.relay import closing
@@ -12,6 +12,7 @@ from realtime.relay.cursor import Anchor, Cursor
 from realtime.relay.events import AccessChange, Event
 from realtime.relay.hub import Hub
 from realtime.relay.owed import Owed
+from realtime.relay.protocol import Message
 from realtime.relay.recheck import RecheckResult
 from realtime.relay.resume import Floor, LogState, TopicHistory
 from realtime.relay.subscriber import HoldLimit, State, Subscriber
@@ -23,6 +24,7 @@ from tests.unit.relay_fakes import (
     SIGNER,
     FakeDatabase,
     LendingSink,
+    frame,
     grants_of,
     seen,
     unframe,
@@ -80,6 +82,11 @@ class ModelLog(FakeDatabase):
         return TopicHistory(state, [*changes, *grants_of(events)], events, 0)
 
 
+def frame_with_blanks(messages: Iterable[Message]) -> bytes:
+    """Another framing than `frame`, as clients have that are no WebSockets."""
+    return b"".join(message.text + b" \n" for message in messages)
+
+
 class Numbered(Subscriber):
     """Stands in sets where its number puts it, so that hypothesis can run a history again."""
 
@@ -95,6 +102,8 @@ class Watched(LendingSink):
     ) -> None:
         super().__init__()
         self.log, self.user, self.topic = log, user, topic
+        self.has_blanks = number % 2 == 1
+        self.frame = frame_with_blanks if self.has_blanks else frame
         self.subscriber = Numbered(
             topic, str(number), self, opened_at=0, hold=HoldLimit(hold_bytes), knows_cursors=knows
         )
@@ -121,6 +130,8 @@ class Watched(LendingSink):
     def take(self, frames: bytes) -> None:
         assert self.closed is None, "sent after its close"
         assert self.is_welcome, "sent before it was welcomed"
+        ends = {line.endswith(b" ") for line in frames.splitlines()}
+        assert ends <= {self.has_blanks}, "sent the frames of another kind"
         rows = {row.id: row for row in self.log.committed}
         for message in unframe(frames):
             assert not self.said_final_message, "sent after its final_message"

@@ -282,6 +282,9 @@ class Named(Position):
     def text(self, topic: str) -> str:
         return self.name
 
+    def naming(self, newest: Anchor | None) -> Position:
+        return self.claiming(self.cursor, newest)
+
     def claiming(self, cursor: Cursor, newest: Anchor | None = None) -> Position:
         is_same = (cursor.last, cursor.open) == (self.cursor.last, self.cursor.open)
         return Named(cursor.naming(newest), self.name if is_same else f"{self.name}+")

@@ -195,7 +195,7 @@ class HubMachine(RuleBasedStateMachine):
             self.hub.identify(one.subscriber, one.user, one.user)
             one.is_welcome = True
             one.base = one.before.base if one.before is not None else one.asked_at
-        one.send(frame(stamp(event.payload, event.wire_id, None) for event in events))
+        one.send(one.frame(stamp(event.payload, event.wire_id, None) for event in events))
         one.subscriber.cursor = SIGNER.write(place, one.topic)
         return True
 
@@ -264,7 +264,7 @@ class HubMachine(RuleBasedStateMachine):
     def _send_rows(self, one: Watched, ids: list[int]) -> None:
         rows = {row.id: row for row in self.log.committed if isinstance(row, Event)}
         events = [rows[number] for number in ids]
-        one.send(frame(stamp(event.payload or "", event.wire_id, None) for event in events))
+        one.send(one.frame(stamp(event.payload or "", event.wire_id, None) for event in events))
 
     # The relay, and the database's answers about those who were cut off.
 

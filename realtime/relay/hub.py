@@ -397,7 +397,7 @@ class Hub:
         on_the_way = sum(
             map(self.backlog.sent_bytes, itertools.filterfalse(self._is_taken, topics))
         )
-        if on_the_way >= self._live_bytes:
+        if on_the_way and on_the_way >= self._live_bytes:
             # Only these make room: their slow sockets go on alone. Another's first would add to it.
             topics = tuple(filter(self._is_late, topics))
         return next(filter(self._can_take_more, topics), None)

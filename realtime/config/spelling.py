@@ -42,7 +42,7 @@ def _slips(given: str, meant: str) -> int:
     This is the distance of optimal string alignment, row by row.
     """
     if abs(len(given) - len(meant)) > 2:
-        return len(given)
+        return len(given) + len(meant)
     before: list[int] = []
     above = list(range(len(meant) + 1))
     for row, letter in enumerate(given, 1):

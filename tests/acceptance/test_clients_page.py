@@ -137,7 +137,8 @@ async def test_the_loop_of_the_page_follows_a_bot(
     first.request_stop()
     await write("while away")
     client.server = second = await start_server()
-    await handled(2)
+    await handled(2)  # the first server may still have sent it
+    await eventually(lambda: any(one.of_type("connection_established") for one in second.sockets))
     assert client.fetched == 1  # at the beginning: all else was recovered
     await platform.execute("SELECT relay.eject($1, $2)", world.guest, f"bot:{world.bot}")
     await eventually(lambda: client.fetched == 2)  # access_changed

@@ -28,7 +28,8 @@ def test_a_slip_of_the_finger_is_found(setting: str) -> None:
 
 def test_names_of_other_programs_are_left_alone() -> None:
     """Also those that begin as a setting does, and those that hosts set."""
-    others = """PATH HOME PORT DYNO DATABASE_USER DATABASE_NAME DATABASE_URL_REPLICA JWT_SECRET_KEY
+    others = """CI X TZ LC
+        PATH HOME PORT DYNO DATABASE_USER DATABASE_NAME DATABASE_URL_REPLICA JWT_SECRET_KEY
         DATABASE_POOL HEROKU_POSTGRESQL_URL PGHOST PGPASSWORD LOG_LEVEL MAX_THREADS CONSOLE_USER
         WEB_MEMORY JWT_EXPIRY RETENTION_DAYS SECRET_KEY ALLOWED_HOSTS REDIS_URL TOKEN"""
     assert misspellings(others.split(), SETTINGS) == []

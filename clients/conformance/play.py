@@ -312,6 +312,7 @@ async def stage(command: list[str], **options: Any) -> AsyncIterator[Stage]:
             await process.wait()
         server.stop()
         await server.close_all_connections()
+        await server.close_all_connections()
 
 
 async def play_all(command: list[str], **options: Any) -> AsyncIterator[tuple[str, Failed | None]]:

@@ -164,8 +164,10 @@ class Api:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}/?bot={self._world.bot}"
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         self._server.stop()
+        # A browser that goes leaves some of these, and they warn when they are forgotten.
+        await self._server.close_all_connections()
 
     def token(self) -> dict[str, str]:
         return {"token": token(self._world.owner)}
@@ -226,6 +228,13 @@ def heard(program: Running) -> list[str]:
     return re.findall(r"^message (.*)$", program.output, re.MULTILINE)
 
 
+@pytest.fixture
+def api(io_loop: IOLoop, application: Project, platform: Platform, world: World) -> Iterator[Api]:
+    api = Api(application.home, platform, world)
+    yield api
+    io_loop.run_sync(api.stop, timeout=LIMIT)
+
+
 @pytest.mark.browser
 @pytest.mark.gen_test
 async def test_the_application_and_a_service_resume_over_a_kill(
@@ -233,6 +242,7 @@ async def test_the_application_and_a_service_resume_over_a_kill(
     database: str,
     platform: Platform,
     world: World,
+    api: Api,
     chromium: Chromium,
 ) -> None:
     """A conversation in Chromium with an optimistic message, and the same in Node with ws."""
@@ -243,7 +253,6 @@ async def test_the_application_and_a_service_resume_over_a_kill(
     async def write(text: str) -> str:
         return await platform.message(world.session, world.bot, world.owner, text)
 
-    api = Api(application.home, platform, world)
     api.page = page = await chromium.page()
     await write("before")
     environ = {
@@ -277,4 +286,3 @@ async def test_the_application_and_a_service_resume_over_a_kill(
             assert "open true" in service.output
             assert api.loads == 1  # though StrictMode has started it twice
             await page.close()
-    api.stop()

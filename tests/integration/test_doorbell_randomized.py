@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
@@ -24,6 +24,7 @@ from realtime.postgres.event_log import EventLog
 from realtime.postgres.listener import read_position
 from realtime.postgres.pool import connect
 from realtime.relay.events import Page
+from realtime.relay.large_read import NOTHING_UNLISTED, Unlisted
 from realtime.relay.pace import PaceLimits, PaceState
 from realtime.relay.position import Lineage, Position
 from realtime.relay.reader import Reader
@@ -76,8 +77,10 @@ class Collected:
     def next_portion(self, size: int, number: int) -> None:
         return None
 
-    async def deliver(self, page: Page, position: Position | None) -> None:
-        self.position = position or self.position
+    async def deliver(
+        self, page: Page, position: Position, _unlisted: Unlisted = NOTHING_UNLISTED
+    ) -> None:
+        self.position = position
         self.ids += [event.id for event in page.events]
 
     def due_in(self) -> float:
@@ -134,19 +137,24 @@ class Process:
 
     async def stop(self) -> None:
         self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
-        self._connection.terminate()
-        await asyncio.sleep(0)  # its socket closes on the next turn
+        try:
+            with suppress(asyncio.CancelledError):
+                await self._task
+        finally:
+            self._connection.terminate()
+            await asyncio.sleep(0)  # its socket closes on the next turn
 
 
 @pytest.fixture
 def processes(io_loop: IOLoop, database: str) -> Iterator[list[Process]]:
     """Two that wake for one event, sleep after one empty read, and have nothing to save them."""
-    started = [io_loop.run_sync(lambda: Process.start(database)) for _ in range(2)]
-    yield started
-    for process in started:
-        io_loop.run_sync(process.stop)
+    started = []
+    with ExitStack() as stack:
+        for _ in range(2):
+            process = io_loop.run_sync(lambda: Process.start(database))
+            started.append(process)
+            stack.callback(io_loop.run_sync, process.stop)
+        yield started
 
 
 @pytest.mark.gen_test(timeout=SECONDS + 120)

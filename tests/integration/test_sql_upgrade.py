@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 from alembic import command
 from alembic.config import Config
+from tornado.ioloop import IOLoop
 
 from realtime.embedded.server import EmbeddedPostgres
 from realtime.installation import ALEMBIC_INI
@@ -49,16 +50,28 @@ def old_database(postgres: EmbeddedPostgres) -> Iterator[tuple[str, Config]]:
         yield dsn, config
 
 
+@pytest.fixture
+def old(
+    io_loop: IOLoop, old_database: tuple[str, Config]
+) -> Iterator[asyncpg.Connection[asyncpg.Record]]:
+    """A connection that an old process opened."""
+    dsn, _ = old_database
+    connection = io_loop.run_sync(lambda: asyncpg.connect(dsn, timeout=10))
+    yield connection
+    io_loop.run_sync(lambda: connection.close(timeout=10))
+
+
 async def plan_of(connection: asyncpg.Connection[asyncpg.Record], query: str) -> str:
     rows = await connection.fetch(f"EXPLAIN {query}")
     return "\n".join(row[0] for row in rows)
 
 
 @pytest.mark.gen_test(timeout=60)
-async def test_processes_of_0_1_0_go_on(old_database: tuple[str, Config]) -> None:
+async def test_processes_of_0_1_0_go_on(
+    old_database: tuple[str, Config], old: asyncpg.Connection[asyncpg.Record]
+) -> None:
     """Their open connections read, write, beat and retain as before, on indexes."""
-    dsn, config = old_database
-    old = await asyncpg.connect(dsn, timeout=10)
+    _, config = old_database
     await old.execute("SELECT relay.emit($1, 'x', '{}')", f"bot:{BOT}")
     await old.execute("SELECT relay.eject(NULL, NULL)")
     await old.execute("UPDATE relay.floor SET last = '3', snapshot = '4:4:'")
@@ -83,14 +96,14 @@ async def test_processes_of_0_1_0_go_on(old_database: tuple[str, Config]) -> Non
     assert "events_0_xid_id_idx" in await plan_of(old, NEWER.replace("$1", "'9'"))
     ejections = EJECTIONS.replace("xid = ANY ($2)", "xid = '9'").replace("$1", "'9'")
     assert "events_0_xid_id_idx1" in await plan_of(old, ejections)
-    await old.close(timeout=10)
 
 
 @pytest.mark.gen_test(timeout=60)
-async def test_the_floor_of_0_1_0_is_named(old_database: tuple[str, Config]) -> None:
+async def test_the_floor_of_0_1_0_is_named(
+    old_database: tuple[str, Config], old: asyncpg.Connection[asyncpg.Record]
+) -> None:
     """By values that no cursor of before can name; an empty log has the fixed ones."""
-    dsn, config = old_database
-    old = await asyncpg.connect(dsn, timeout=10)
+    _, config = old_database
     await old.execute("UPDATE relay.floor SET last = '3', snapshot = '4:4:'")
     await asyncio.to_thread(command.upgrade, config, "heads")
     row = await old.fetchrow(
@@ -102,7 +115,6 @@ async def test_the_floor_of_0_1_0_is_named(old_database: tuple[str, Config]) -> 
     await asyncio.to_thread(command.downgrade, config, "core_0001")
     await asyncio.to_thread(command.upgrade, config, "heads")
     assert await old.fetchval("SELECT count(DISTINCT inner_key) FROM relay.cursor_keys") == 1
-    await old.close(timeout=10)
 
 
 @pytest.mark.gen_test(timeout=60)

@@ -106,8 +106,10 @@ class Returning:
             await asyncio.sleep(self.waits[-1])
 
     def received(self) -> list[str]:
+        """What it was sent, each event once: one that came ahead of a read may come again."""
         messages = [one for chat in self.sockets for one in chat.of_type("chat_message")]
-        return [one["data"]["content"] for one in messages]
+        by_id = {one["id"]: one["data"]["content"] for one in reversed(messages)}
+        return [*reversed(by_id.values())]
 
 
 @pytest.mark.gen_test(timeout=120)

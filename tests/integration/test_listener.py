@@ -364,23 +364,6 @@ async def test_a_killed_connection(
 
 
 @pytest.mark.gen_test
-async def test_a_connection_killed_between_pages(
-    heard: Heard, database: str, platform: Platform, reads_only_when_rung: None
-) -> None:
-    """What had been delivered of the read is not delivered again by the next."""
-    await heard.start(database)
-    heard.hub.may_go_on.clear()
-    await platform.execute(f"{SEND} FROM generate_series(1, 3500) AS n", "")
-    await ring(platform)
-    await eventually(lambda: heard.hub.texts or heard.hub.backlog)
-    await kill_listener(platform)
-    await send(platform, "meanwhile")
-    heard.hub.may_go_on.set()
-    await heard.delivers(*(str(n + 1) for n in range(3500)), "meanwhile")
-    assert heard.changes == [True, False, True]
-
-
-@pytest.mark.gen_test
 async def test_away_for_longer_than_the_log_goes_back(
     heard: Heard, database: str, platform: Platform, reads_only_when_rung: None
 ) -> None:

@@ -370,11 +370,10 @@ class Reader:
         large = LargeRead(next(self._numbers), self.position.cursor, page.snapshot, self._ahead)
         listed: list[Event] = []
         for _ in range(self._large_limits.pages):
-            if not large.is_over:
-                listed += await self._list_page(log, large)
-        if large.is_over:
-            await self._deliver(page._replace(events=tuple(listed)), cursor)
-            return listed
+            listed += await self._list_page(log, large)
+            if large.is_over:
+                await self._deliver(page._replace(events=tuple(listed)), cursor)
+                return listed
         events, topics = await self._look_into_topics(log, large)
         unlisted = Unlisted(topics, large.number)
         await self._deliver(page._replace(events=tuple(events)), cursor, unlisted)

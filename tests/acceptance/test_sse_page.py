@@ -59,11 +59,8 @@ def shell(script: str, server: MortalServer, world: World) -> Iterator[Running]:
 def printed(process: Running) -> list[str]:
     """The contents of the messages that the script has printed, each id once."""
     lines = [json.loads(line) for line in process.output.splitlines() if line.startswith("{")]
-    return list(
-        {
-            one["id"]: one["data"]["content"] for one in lines if one["type"] == "chat_message"
-        }.values()
-    )
+    chat = [one for one in lines if one["type"] == "chat_message"]
+    return [*{one["id"]: one["data"]["content"] for one in chat}.values()]
 
 
 async def open_page(chromium: Chromium, server: MortalServer, world: World) -> Page:

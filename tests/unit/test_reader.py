@@ -486,9 +486,12 @@ def test_a_new_connection_has_to_pass_a_fence() -> None:
 
 def test_nothing_comes_ahead_where_clients_could_not_be_told_where_they_are() -> None:
     """Of so many open transactions no cursor has a text: the event comes with the read."""
-    row, many_open = event(1, 5000), seen(4001, *range(9, 4001, 2))
-    bell = Carrying([carried(row)], [])
-    sink, _ = relayed(bell, page(many_open), page(seen(6000), row))
+    row, crowded = event(1, 5000), at(4000, *range(10, 4000, 2))
+    hub = make_hub()
+    _, sink = join(hub, knows_cursors=True)
+    log = InTurn(page(seen(4001, *crowded.open)), page(seen(6000), row))
+    with pytest.raises(ConnectionResetError):
+        run(make_relay(hub, crowded).run(log, Carrying([carried(row)], [])))
     assert sink.ids == [1]
     assert len(sink.cursors) == 1
 

@@ -127,7 +127,7 @@ async def test_a_crash_that_forgets_commits_is_told(fragile: EmbeddedPostgres) -
     async with writing(dsn) as platform:
         world = await make_world(platform)
     async with serving(dsn) as server:
-        for attempt in range(8):
+        for attempt in range(20):
             live = await chat(server, world, world.owner)
             revoked = await chat(server, world, world.guest)
             leaving = await chat(server, world, world.owner)

@@ -4,6 +4,7 @@ They count apart from the open ones. Else whoever opens sockets only to be refus
 answer the close, would take the room of everybody.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ class Room:
         self._max_closing = max_closing
         self._joining: Counter[str] = Counter()
         self._closing: dict[ClosingSocket, None] = {}
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
 
     @contextmanager
     def joining(self, subject: str) -> Iterator[None]:
@@ -57,6 +60,7 @@ class Room:
     def add_closing(self, socket: ClosingSocket) -> None:
         """It was sent a close frame, and its connection is still there."""
         self._closing[socket] = None
+        self._is_empty.clear()
         if len(self._closing) > self._max_closing:
             oldest = next(iter(self._closing))
             del self._closing[oldest]
@@ -65,6 +69,12 @@ class Room:
     def remove(self, socket: ClosingSocket) -> None:
         """Its connection is over, or was never counted."""
         self._closing.pop(socket, None)
+        if not self._closing:
+            self._is_empty.set()
+
+    async def emptied(self) -> None:
+        """Return as soon as none is closing."""
+        await self._is_empty.wait()
 
     @property
     def closing_count(self) -> int:

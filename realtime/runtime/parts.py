@@ -40,6 +40,7 @@ from realtime.relay.typing import TypingBroadcaster, TypingIndicators
 from realtime.web.acceptor import OpenFiles
 from realtime.web.demo_platform import DemoPlatform
 from realtime.web.metrics_source import MetricsSource
+from realtime.web.openings import Openings
 from realtime.web.pings import Pings
 from realtime.web.services import Services
 from realtime.web.sink import SocketSink
@@ -235,6 +236,7 @@ class WebParts:
             presence=relaying.presence,
             refusals=relaying.refusals,
             room=Room(settings.max_connections_per_user),
+            openings=Openings(),
             history=relaying.history,
             read_budget=ReadBudget(settings.read_buffer_bytes),
             remote_sockets=relaying.socket_table,

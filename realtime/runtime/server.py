@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -203,8 +204,14 @@ class Server:
             subscriber.sink.close(*closing.RESTARTING)
             await asyncio.sleep(delay)
         # Who connected just before has sent a request that is still to be answered.
-        await asyncio.sleep(min(self._drain_seconds, self._intervals.last_requests))
+        last = min(self._drain_seconds, self._intervals.last_requests)
+        await asyncio.sleep(last)
+        await self.web.services.openings.end(closing.RESTARTING)
         await http.close_all_connections()
+        # To end with input unread would reset connections, and destroy their close frames.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(last):
+                await self.web.services.room.emptied()
 
     async def _retry_after(self, drain: float, is_replaced: bool) -> float:
         """Seconds that a client should wait before it returns.

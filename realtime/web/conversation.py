@@ -101,8 +101,10 @@ class Conversation:
         """Let the client in, or close; what it says is read from the end of this on."""
         self._connection = connection
         self._sink = self._make_sink(connection.stream)
-        await self._or_close(partial(self._let_in, request))
-        connection.start()
+        try:
+            await self._or_close(partial(self._let_in, request))
+        finally:
+            connection.start()  # also where the process ends: the client's close is still to come
 
     def _make_sink(self, stream: ClientStream) -> SocketSink:
         return SocketSink(stream, self._on_close)

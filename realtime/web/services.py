@@ -23,6 +23,7 @@ from realtime.relay.room import Room
 from realtime.relay.typing import TypingBroadcaster
 from realtime.web.demo_platform import DemoPlatform
 from realtime.web.metrics_source import MetricsSource
+from realtime.web.openings import Openings
 from realtime.web.pings import Pings
 from realtime.web.status import Status
 
@@ -40,6 +41,7 @@ class Services:
     presence: PresenceBroadcaster
     refusals: Refusals
     room: Room
+    openings: Openings
     history: ResumeBatcher
     read_budget: ReadBudget
     remote_sockets: RemoteSockets

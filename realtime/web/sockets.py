@@ -49,7 +49,6 @@ class Sockets:
             SocketRoute(re.compile(f"{base}/api/ws/notifications"), NotificationsConversation),
             SocketRoute(re.compile(f"{base}/api/ws"), MultiConversation),
         )
-        self._tasks: set[asyncio.Task[None]] = set()
         self._corked: list[ClientStream] = []
 
     def check(self, upgrade: Upgrade) -> BadUpgrade | None:
@@ -91,9 +90,9 @@ class Sockets:
             max_message=settings.max_message_bytes,
             early=early,
         )
-        task = asyncio.create_task(conversation.open(opened, _request(upgrade, path)))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._services.openings.start(
+            conversation, conversation.open(opened, _request(upgrade, path))
+        )
 
     async def run(self) -> NoReturn:
         """Send the answers for which nothing has come to send with them, until cancelled."""

@@ -225,7 +225,7 @@ class NotificationsEvents(EventConversation, NotificationsConversation):
 
 
 class EventsHandler(JsonHandler):
-    """GET and HEAD of the addresses that send events. It lives until the client is let in."""
+    """GET and HEAD of the addresses that send events."""
 
     def __init__(
         self,
@@ -241,7 +241,7 @@ class EventsHandler(JsonHandler):
     def prepare(self) -> None:
         self.require_origin()
 
-    async def get(self, *path: str) -> None:
+    def get(self, *path: str) -> None:
         headers = dict(self._headers.get_all())
         connection, _ = take_over(self.detach())
         if connection is None:
@@ -249,9 +249,8 @@ class EventsHandler(JsonHandler):
         conversation = self._kind(self._services)
         # Its cycle would keep this handler, its request and all until the collector comes by.
         self.ui.clear()
-        await conversation.open(
-            EventStream(connection, conversation, self._services, headers), self._asked(path)
-        )
+        stream = EventStream(connection, conversation, self._services, headers)
+        self._services.openings.start(conversation, conversation.open(stream, self._asked(path)))
 
     async def head(self, *path: str) -> None:
         """Who may not come in is told so; nothing is opened."""

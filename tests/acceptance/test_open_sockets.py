@@ -31,12 +31,17 @@ async def test_1013_who_does_not_answer_pings_is_closed(
     await eventually(lambda: len(server.server.hub) == 1)
 
 
+def handlers() -> set[int]:
+    """The identities of those that are in memory."""
+    return {id(one) for one in gc.get_objects() if isinstance(one, SocketHandler)}
+
+
 @pytest.mark.gen_test
 async def test_nothing_of_the_handshake_is_kept(server: RunningServer, world: World) -> None:
     """The request's objects are larger than all that an idle socket needs."""
-    gc.collect()  # what earlier tests left behind
     gc.disable()
     try:
+        before = handlers()  # what earlier tests left behind
         guest = await server.chat(world.bot, world.guest)
         await server.notifications(world.guest)
         # Tornado reads this one, for the entrance leaves what is not plain to it.
@@ -44,10 +49,10 @@ async def test_nothing_of_the_handshake_is_kept(server: RunningServer, world: Wo
         assert await raw.close_code() == 4003
         refused = await server.open(f"/api/ws/chat/{world.bot}", "nobody")
         assert await refused.closed() == 4001
-        found = [one for one in gc.get_objects() if isinstance(one, SocketHandler)]
+        kept = handlers() - before
     finally:
         gc.enable()
-    assert found == []
+    assert not kept
     await guest.caught_up()
 
 

@@ -1,11 +1,13 @@
 """Tests of `realtime.relay.room`: sockets that join and that close."""
 
+import asyncio
 from contextlib import ExitStack
 
 import pytest
 
 from realtime.relay.errors import Refused
 from realtime.relay.room import Room
+from tests.unit.relay_fakes import run
 
 
 class FakeSocket:
@@ -46,3 +48,22 @@ def test_of_too_many_that_close_the_oldest_is_dropped() -> None:
     room.add_closing(fourth)
     assert [one.is_dropped for one in sockets] == [False, True, False, False]
     assert room.closing_count == 2
+
+
+def test_it_is_told_when_none_is_closing_any_more() -> None:
+    """At once where none is."""
+
+    async def go() -> None:
+        room = Room(1)
+        await room.emptied()
+        first, second = FakeSocket(), FakeSocket()
+        room.add_closing(first)
+        room.add_closing(second)
+        waiting = asyncio.create_task(room.emptied())
+        room.remove(first)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        room.remove(second)
+        await waiting
+
+    run(go())

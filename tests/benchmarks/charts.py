@@ -1,7 +1,8 @@
-"""The two charts, as SVG written by hand: readable on a light page and on a dark one."""
+"""The charts, as SVG written by hand: readable on a light page and on a dark one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
@@ -14,6 +15,7 @@ STYLE = """
   .quiet { fill: #57606a }
   .axis { stroke: #d0d7de }
   .bar, .dot1 { fill: #8c959f } .ours, .dot0 { fill: #0969da } .dot2 { fill: #1a7f37 }
+  .worst { opacity: 0.45 }
   .line { fill: none; stroke-width: 2.5 }
   .line0 { stroke: #0969da } .line1 { stroke: #8c959f } .line2 { stroke: #1a7f37 }
   @media (prefers-color-scheme: dark) {
@@ -34,12 +36,10 @@ def write_charts(directory: Path, results: Results) -> list[Path]:
     """Write the charts for which there are results."""
     directory.mkdir(parents=True, exist_ok=True)
     written = []
-    if "wide" in results:
-        written.append(directory / "deliveries.svg")
-        written[-1].write_text(deliveries_chart(results["wide"]), encoding="utf-8")
-    if "writers" in results:
-        written.append(directory / "commits.svg")
-        written[-1].write_text(commits_chart(results["writers"]), encoding="utf-8")
+    for scenario, (name, draw) in CHARTS.items():
+        if scenario in results:
+            written.append(directory / name)
+            written[-1].write_text(draw(results[scenario]), encoding="utf-8")
     return written
 
 
@@ -58,6 +58,32 @@ def deliveries_chart(measured: Measured) -> str:
         parts.append(f'<rect class="{kind}" x="{LABELS}" y="{top}" {size}/>')
         parts.append(_text(LABELS + width + 8, top + 18, f"{value:,.0f}"))
     return _svg(58 + len(ranked) * (BAR + 10), parts, "Deliveries per second, by server")
+
+
+def delays_chart(measured: Measured) -> str:
+    """Two bars for everybody: how long the typical and the slowest deliveries took."""
+    delays = {
+        who: [measured.median(who, figure) or 0.0 for figure in ("p50_ms", "p99_ms")]
+        for who in measured.rounds
+    }
+    most = max((max(both) for both in delays.values()), default=0.0) or 1.0
+    parts = [
+        _text(0, 18, "From INSERT to client: half of the deliveries, and 99 of 100", "title"),
+        _text(0, 38, measured.load, "quiet"),
+    ]
+    for row, (who, both) in enumerate(sorted(delays.items(), key=lambda item: item[1])):
+        top = 58 + row * (BAR + 14)
+        kind = "ours" if who == OURS else "bar"
+        parts.append(_text(LABELS - 10, top + 18, measured.labels[who], anchor="end"))
+        for place, value in enumerate(both):
+            y = top + place * BAR / 2
+            width = max(2.0, (WIDTH - LABELS - 90) * value / most)
+            fade = " worst" if place else ""
+            size = f'width="{width:.1f}" height="{BAR / 2 - 1:.1f}" rx="2"'
+            parts.append(f'<rect class="{kind}{fade}" x="{LABELS}" y="{y:.1f}" {size}/>')
+            parts.append(_text(LABELS + width + 8, y + 11, f"{value:,.1f} ms"))
+    title = "Milliseconds from INSERT to client, by server"
+    return _svg(58 + len(delays) * (BAR + 14), parts, title)
 
 
 def commits_chart(measured: Measured) -> str:
@@ -89,6 +115,15 @@ def commits_chart(measured: Measured) -> str:
         label = f"{measured.labels[who]}: {line[-1]:,.0f}"
         parts.append(_text(WIDTH - LABELS + 5, ends[number] + 4, label))
     return _svg(bottom + 30, parts, "Commits per second, by number of writers")
+
+
+CHARTS: dict[str, tuple[str, Callable[[Measured], str]]] = {
+    "quiet": ("quiet.svg", delays_chart),
+    "many": ("many.svg", delays_chart),
+    "wide": ("deliveries.svg", deliveries_chart),
+    "writers": ("commits.svg", commits_chart),
+}
+"""By scenario: a file, and what draws it."""
 
 
 def _spread(heights: list[float]) -> list[float]:

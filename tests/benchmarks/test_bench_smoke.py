@@ -59,5 +59,8 @@ def test_results_survive_a_file_and_become_tables_and_charts(
     assert read == results
     assert "this server" in section("burst", read["burst"])
     assert "Storm" in summary(read)
-    write_charts(tmp_path, {"wide": read["burst"]})
-    assert "deliveries" in (tmp_path / "deliveries.svg").read_text().lower()
+    written = write_charts(tmp_path, {"wide": read["burst"], "many": read["burst"]})
+    assert [one.name for one in written] == ["many.svg", "deliveries.svg"]
+    assert "deliveries per second" in written[1].read_text().lower()
+    p99 = read["burst"].median(THIS.name, "p99_ms")
+    assert f"{p99:,.1f} ms" in written[0].read_text()

@@ -7,7 +7,7 @@ answer the close, would take the room of everybody.
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from realtime.relay import closing
@@ -72,9 +72,13 @@ class Room:
         if not self._closing:
             self._is_empty.set()
 
-    async def emptied(self) -> None:
-        """Return as soon as none is closing."""
-        await self._is_empty.wait()
+    async def empty(self, seconds: float) -> None:
+        """Return when none is closing any more; those that take longer are dropped."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._is_empty.wait()
+        for one in tuple(self._closing):
+            one.drop()
 
     @property
     def closing_count(self) -> int:

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -209,9 +208,7 @@ class Server:
         await self.web.services.openings.end(closing.RESTARTING)
         await http.close_all_connections()
         # To end with input unread would reset connections, and destroy their close frames.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(last):
-                await self.web.services.room.emptied()
+        await self.web.services.room.empty(last)
 
     async def _retry_after(self, drain: float, is_replaced: bool) -> float:
         """Seconds that a client should wait before it returns.

@@ -8,6 +8,7 @@ import pytest
 from realtime.relay.errors import Refused
 from realtime.relay.room import Room
 from tests.unit.relay_fakes import run
+from tests.waiting import LIMIT
 
 
 class FakeSocket:
@@ -50,20 +51,30 @@ def test_of_too_many_that_close_the_oldest_is_dropped() -> None:
     assert room.closing_count == 2
 
 
-def test_it_is_told_when_none_is_closing_any_more() -> None:
-    """At once where none is."""
+def test_it_is_empty_when_none_is_closing_any_more() -> None:
+    """At once where none is; nobody is dropped who is gone in time."""
 
-    async def go() -> None:
+    async def go() -> list[FakeSocket]:
         room = Room(1)
-        await room.emptied()
-        first, second = FakeSocket(), FakeSocket()
-        room.add_closing(first)
-        room.add_closing(second)
-        waiting = asyncio.create_task(room.emptied())
+        await room.empty(LIMIT)
+        first, second = sockets = FakeSocket(), FakeSocket()
+        for one in sockets:
+            room.add_closing(one)
+        waiting = asyncio.create_task(room.empty(LIMIT))
+        await asyncio.sleep(0)
         room.remove(first)
         await asyncio.sleep(0)
         assert not waiting.done()
         room.remove(second)
         await waiting
+        return list(sockets)
 
-    run(go())
+    assert not any(one.is_dropped for one in run(go()))
+
+
+def test_who_takes_too_long_to_close_is_dropped() -> None:
+    """Nothing is left behind."""
+    room, socket = Room(1), FakeSocket()
+    room.add_closing(socket)
+    run(room.empty(0.0))
+    assert socket.is_dropped

@@ -173,13 +173,13 @@ class Doorbell:
         Raises:
             ConnectionError: the connection is gone.
         """
+        limit = seconds if self._is_rung_for else min(seconds, self._intervals.poll)
+        # Then it is time to look in any case. For each event, asyncio.timeout would cost more.
+        timer = asyncio.get_running_loop().call_later(limit, self._rung.set)
         try:
-            async with asyncio.timeout(
-                seconds if self._is_rung_for else min(seconds, self._intervals.poll)
-            ):
-                await self._rung.wait()
-        except TimeoutError:
-            pass  # time to look in any case
+            await self._rung.wait()
+        finally:
+            timer.cancel()
         self._rung.clear()
         self._raise_if_closed()
 

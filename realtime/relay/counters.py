@@ -109,7 +109,7 @@ class Counters:
         self._clock_offset = page.clock_offset
         self.reads += 1
         self.read_seconds += page.seconds
-        self.lag = self._age(events[0]) if events else 0.0
+        self.lag = self.age(events[0]) if events else 0.0
         if events:
             self.events += len(events)
             self.batches.observe(len(events))
@@ -124,9 +124,8 @@ class Counters:
         """Count events that were sent to all sockets of their topic."""
         if sockets:
             self.deliveries += len(events) * sockets
-            now = self._monotonic() - self._clock_offset
             # An answer that grows is held back on purpose: its delay says nothing of the relay.
-            ages = [now - event.written_at / 1e6 for event in events if event.subject is None]
+            ages = [self.age(event) for event in events if event.subject is None]
             self.latency.observe(*ages)
 
     def gone(self, code: int, *, is_ours: bool) -> None:
@@ -139,5 +138,6 @@ class Counters:
         is_known = has_room or code in PEER_CODES or str(code) in self.closes
         self.closes[str(code) if is_known else "other"] += 1
 
-    def _age(self, event: Event) -> float:
+    def age(self, event: Event) -> float:
+        """Seconds since the event was written, by the clocks as the latest read compared them."""
         return self._monotonic() - self._clock_offset - event.written_at / 1e6

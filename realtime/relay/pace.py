@@ -39,10 +39,17 @@ class PaceLimits:
     """More says that its transaction took long."""
     confirm_seconds: float = 1.0
     """Not longer after an event was delivered ahead of a read, the log is read."""
+    confirm_transactions: int = 32
+    """Nor after more of them. What comes during that read waits for it, so it must be a small one:
+    one answer, which brings its payloads along (`event_log.ALONG_BYTES`) if each filled a ring."""
     fence_seconds: float = 0.5
     """Not more often is a fence taken because a ring had another epoch."""
     quiet_reads: int = 8
     """After this many empty reads in a row the bell is switched on again."""
+    calm_transactions: int = 600
+    calm_seconds: float = 0.5
+    """So it is when fewer than this many were found in that time: a hiccup made them look fast, or
+    the rush is over. That is well below what counts as busy, or it would go back and forth."""
     min_pause: float = 0.002
     """Seconds between reads while busy: events gather, so that each socket gets several at once."""
     safety_seconds: float = 2.0
@@ -109,6 +116,34 @@ class Rate:
         return self._found >= self._number
 
 
+class Calm:
+    """Whether transactions come so slowly that rings may carry them again.
+
+    Args:
+        monotonic: seconds.
+        number, seconds: fewer within this time are calm.
+    """
+
+    def __init__(self, monotonic: Callable[[], float], number: int, seconds: float) -> None:
+        self._monotonic = monotonic
+        self._number, self._seconds = number, seconds
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from now on."""
+        self._began = self._monotonic()
+        self._found = 0
+
+    def is_reached(self, found: int) -> bool:
+        """Count these, and say, each time that the time is over, whether they were few."""
+        self._found += found
+        if self._monotonic() - self._began < self._seconds:
+            return False
+        is_calm = self._found < self._number
+        self.begin()
+        return is_calm
+
+
 class Pace:
     """What to do after each read, over one connection.
 
@@ -125,8 +160,10 @@ class Pace:
         self._fence = 0
         self._pause = self._limits.min_pause
         self._rate = Rate(monotonic, limits.busy_transactions, limits.busy_seconds)
+        self._calm = Calm(monotonic, limits.calm_transactions, limits.calm_seconds)
         self._fence_at = 0.0
         self._confirm_at = math.inf
+        self._unconfirmed = 0
 
     def begin(self) -> Step:
         """The first step over a new listening connection: the bell's state is not known."""
@@ -150,6 +187,8 @@ class Pace:
 
     def silenced(self) -> None:
         """Note that `Action.SILENCE` was done."""
+        if self.state is not PaceState.AWAKE:
+            self._calm.begin()
         self.state = PaceState.AWAKE
         self._empty_reads = 0
         self.checked()
@@ -173,7 +212,7 @@ class Pace:
             is_stale: whether a ring had another epoch than the one of the fence.
             waited: the sum of what each of them `waited`, in seconds.
         """
-        self._confirm_at = math.inf
+        self._confirm_at, self._unconfirmed = math.inf, 0
         if self.state is PaceState.FENCED and xmin > self._fence:
             self.state = PaceState.ASLEEP
         is_busy = self._rate.is_reached(found + waited / self._limits.waited_seconds)
@@ -198,11 +237,16 @@ class Pace:
         self._confirm_at = min(self._confirm_at, now + self._limits.confirm_seconds)
         if self._rate.is_reached(found + waited / self._limits.waited_seconds):
             return Step(Action.SILENCE)
-        return None if now >= min(self._check_at, self._confirm_at) else self._while_asleep()
+        self._unconfirmed += found
+        is_due = now >= min(self._check_at, self._confirm_at)
+        if is_due or self._unconfirmed >= self._limits.confirm_transactions:
+            return None
+        return self._while_asleep()
 
     def _while_awake(self, found: int) -> Step:
         self._empty_reads = 0 if found else self._empty_reads + 1
-        if self._empty_reads >= self._limits.quiet_reads:
+        is_calm = self._calm.is_reached(found)
+        if is_calm or self._empty_reads >= self._limits.quiet_reads:
             return Step(Action.RING)
         if self._is_check_due():
             # Once more: who slept when it was tried may be gone, or awake.

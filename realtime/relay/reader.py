@@ -171,7 +171,6 @@ class Reader:
         self.lineage = lineage
         self._ahead = Ahead()
         self._inbox = Inbox(self._counters)
-        self._clock_offset = 0.0
         self._moved_at = monotonic()
 
     @property
@@ -220,9 +219,8 @@ class Reader:
 
     def _waited(self, events: Sequence[Event]) -> float:
         """How long their transactions waited, as `Pace` counts it."""
-        now = self._monotonic() - self._clock_offset
-        first = {event.xid: event.written_at for event in reversed(events)}
-        return sum(self._pace.waited(now - at / 1e6) for at in first.values())
+        first = {event.xid: event for event in reversed(events)}
+        return sum(self._pace.waited(self._counters.age(event)) for event in first.values())
 
     async def _deliver_ahead(self) -> Step | None:
         """Deliver what rings carried, without a read. None: a read is due.
@@ -336,7 +334,11 @@ class Reader:
                 self.lineage.saw(newest)
                 fresh = self._ahead.without(page)
                 self._count(page, fresh)
-                found = Found(found.transactions + len(fresh.xids), page.snapshot.xmin)
+                found = Found(
+                    found.transactions + len(fresh.xids),
+                    page.snapshot.xmin,
+                    found.waited + self._waited(fresh.events),
+                )
                 self._refusals.forget(page.grants)
                 if page.is_last:
                     cursor = self.position.cursor.after(page.snapshot, newest)

@@ -53,6 +53,13 @@ def test_one_relay_and_three_writers() -> None:
     assert_nothing_lost(rules, Settling(rules), floor=23_000)
 
 
+def test_relays_that_go_to_sleep_while_events_come() -> None:
+    """As they do when few come: 28,800 states."""
+    limits = PaceLimits(quiet_reads=1, busy_transactions=1, calm_seconds=0.0)
+    rules = Rules(limits=limits, relays=2, writers=1)
+    assert_nothing_lost(rules, Settling(rules), floor=25_900)
+
+
 def test_two_relays_that_may_crash() -> None:
     """They silence the bell, sleep, die and come back in every order: 19,000 states."""
     rules = Rules(limits=SOON_BUSY, relays=2, writers=1)

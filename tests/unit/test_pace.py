@@ -132,6 +132,16 @@ def test_what_was_delivered_ahead_is_confirmed_a_second_after_the_first() -> Non
     assert paced.reads(0, FENCE + 1) == Step(Action.WAIT, SAFETY_SECONDS - seconds)
 
 
+def test_what_was_delivered_ahead_is_confirmed_after_so_many() -> None:
+    """However soon: a read of all that a busy second brings would hold up what comes meanwhile."""
+    paced, most = asleep(), DEFAULT_LIMITS.confirm_transactions
+    assert paced.pace.after_carried(most - 2) is not None
+    assert paced.pace.after_carried(1) is not None
+    assert paced.pace.after_carried(1) is None
+    paced.reads(0, FENCE + 1)
+    assert paced.pace.after_carried(most - 1) is not None
+
+
 def test_events_that_come_fast_wake_however_they_come() -> None:
     """By a read, or by rings; slower ones do not, however many."""
     paced = asleep()
@@ -193,6 +203,27 @@ def test_enough_empty_reads_lead_to_sleep() -> None:
     assert paced.state() is PaceState.FENCED
 
 
+def test_few_events_for_some_time_lead_to_sleep() -> None:
+    """However regularly they come: rings may carry them."""
+    paced, limits = awake(), DEFAULT_LIMITS
+    reads = limits.calm_transactions - 1
+    for _ in range(reads - 1):
+        paced.now += limits.calm_seconds / reads
+        assert paced.reads(1).action is Action.PAUSE
+    paced.now += 2 * limits.calm_seconds / reads
+    assert paced.reads(1) == Step(Action.RING)
+
+
+def test_many_events_for_any_time_keep_awake() -> None:
+    """And one slow moment does not put it to sleep, but so much time of its own."""
+    paced, limits = awake(), DEFAULT_LIMITS
+    for _ in range(10):
+        paced.now += limits.calm_seconds / 2
+        step = paced.reads(limits.calm_transactions // 2)
+        assert step.action in (Action.PAUSE, Action.SILENCE)
+        paced.take(step)
+
+
 def test_an_earlier_fence_means_nothing_to_who_is_awake() -> None:
     """However far the log was read."""
     paced = fenced()
@@ -205,7 +236,7 @@ def test_silencing_is_tried_again() -> None:
     """Who slept then may be gone; and the empty reads until then do not count."""
     paced = awake()
     paced.now += SAFETY_SECONDS
-    assert paced.reads(1) == Step(Action.SILENCE)
+    assert paced.reads(DEFAULT_LIMITS.calm_transactions) == Step(Action.SILENCE)
     paced.pace.silenced()
     assert paced.reads() == Step(Action.PAUSE, MIN_PAUSE)
 

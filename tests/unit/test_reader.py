@@ -472,6 +472,29 @@ def test_confirmed_not_later_than_a_second_after_the_first() -> None:
     assert len(log.cursors) == 4
 
 
+def silences(late: float, *, is_carried: bool) -> int:
+    """How often the bell is silenced where a quarter of a busy number is found, each so late."""
+    count = DEFAULT_LIMITS.busy_transactions // 4
+    now = 1000.0
+    written_at = round(1e6 * (now - late))
+    rows = [event(n, 20 + n)._replace(written_at=written_at) for n in range(count)]
+    rings = [carried(row) for row in rows] if is_carried else [""]
+    counters = Counters(lambda: now)
+    hub = make_hub()
+    relay = make_relay(hub, at(5), clock=lambda: now, counters=counters)
+    with pytest.raises(ConnectionResetError):
+        run(relay.run(InTurn(page(seen(9)), page(seen(99), *rows)), Carrying(rings, [])))
+    return counters.silences
+
+
+@pytest.mark.parametrize("is_carried", [True, False])
+def test_events_that_waited_for_each_other_silence_the_bell_sooner(is_carried: bool) -> None:
+    """As where commits that ring are slow, and only so many come. It matters not how they come."""
+    waited = 4 * DEFAULT_LIMITS.waited_seconds
+    assert silences(waited, is_carried=is_carried) == 1
+    assert silences(0.0, is_carried=is_carried) == 0
+
+
 def test_a_new_connection_has_to_pass_a_fence() -> None:
     """What was delivered over the one before is still not brought again."""
     hub = make_hub()

@@ -1,5 +1,6 @@
 """The Tornado application: which address leads to which handler, and the log line of a request."""
 
+import json
 import logging
 import re
 from http.client import OK
@@ -30,6 +31,15 @@ CONTENT_SECURITY_POLICY = (
 
 class StaticHandler(CarefulHandler, StaticFileHandler):
     """Serves the JavaScript client and the console's files, to pages of any origin."""
+
+    def get_content_type(self) -> str:
+        # Of `.ts`, systems say that it is video.
+        is_types = self.absolute_path is not None and self.absolute_path.endswith(".d.ts")
+        return "application/typescript; charset=utf-8" if is_types else super().get_content_type()
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(json.dumps({"error": self._reason}) + "\n")
 
     def set_extra_headers(self, path: str) -> None:
         self.set_header("Access-Control-Allow-Origin", "*")

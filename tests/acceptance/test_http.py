@@ -206,7 +206,8 @@ async def test_the_javascript_client_is_served_and_the_console_only_where_it_is_
     plain, with_console = await start_server(), await start_server(CONSOLE="true")
     script = await get(plain, "/static/realtime.js")
     assert script.headers["Content-Type"].startswith("text/javascript")
-    assert (await get(plain, "/static/realtime.d.ts")).code == 200
+    types = await get(plain, "/static/realtime.d.ts")
+    assert types.headers["Content-Type"].startswith("application/typescript")
     modules = sorted(path.name for path in (PACKAGE / "client").glob("*.js"))
     assert set(re.findall(r"from '\./client/(.*)'", script.body.decode())) <= set(modules)
     for name in ("realtime.js", *(f"client/{module}" for module in modules)):
@@ -215,6 +216,8 @@ async def test_the_javascript_client_is_served_and_the_console_only_where_it_is_
     for path in ("/", "/static/console.js", "/static/../app.py", "/nothing"):
         missing = await get(plain, path)
         assert (missing.code, body(missing)) == (404, {"error": "there is nothing at this address"})
+    missing = await get(plain, "/static/client/nothing.js")
+    assert (missing.code, body(missing)) == (404, {"error": "Not Found"})
     page = await get(with_console, "/")
     assert b"<html" in page.body
     assert "script-src 'self'" in page.headers["Content-Security-Policy"]

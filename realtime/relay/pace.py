@@ -32,7 +32,7 @@ class PaceLimits:
     """Who finds this many within that time is busy: the bell is silenced. Not much earlier, for
     rings carry events, which is cheaper for a process than to read them one by one. Not much later,
     for they cost writers more than rows in the log."""
-    waited_seconds: float = 0.002
+    waited_seconds: float = 0.005
     """One that is heard so much later than it was written counts as one more: where commits that
     ring wait for each other, fewer of them come."""
     max_waited: float = 0.02
@@ -46,8 +46,8 @@ class PaceLimits:
     """Not more often is a fence taken because a ring had another epoch."""
     quiet_reads: int = 8
     """After this many empty reads in a row the bell is switched on again."""
-    calm_transactions: int = 600
-    calm_seconds: float = 0.5
+    calm_transactions: int = 240
+    calm_seconds: float = 0.2
     """So it is when fewer than this many were found in that time: a hiccup made them look fast, or
     the rush is over. That is well below what counts as busy, or it would go back and forth."""
     min_pause: float = 0.002
@@ -215,9 +215,10 @@ class Pace:
         self._confirm_at, self._unconfirmed = math.inf, 0
         if self.state is PaceState.FENCED and xmin > self._fence:
             self.state = PaceState.ASLEEP
-        is_busy = self._rate.is_reached(found + waited / self._limits.waited_seconds)
         if self.state is PaceState.AWAKE:
+            # All that it finds has waited for the pause: that does not make it busy afterwards.
             return self._while_awake(found)
+        is_busy = self._rate.is_reached(found + waited / self._limits.waited_seconds)
         if found and is_busy:
             return Step(Action.SILENCE)
         if self._is_check_due():

@@ -218,9 +218,14 @@ class Reader:
         )
 
     def _waited(self, events: Sequence[Event]) -> float:
-        """How long their transactions waited, as `Pace` counts it."""
-        first = {event.xid: event for event in reversed(events)}
-        return sum(self._pace.waited(self._counters.age(event)) for event in first.values())
+        """How long their transactions waited, as `Pace` counts it.
+
+        None counts longer than the latest: where this process was held up, that one has not waited.
+        """
+        if not events:
+            return 0.0
+        latest = self._pace.waited(min(map(self._counters.age, events)))
+        return latest * len({event.xid for event in events})
 
     async def _deliver_ahead(self) -> Step | None:
         """Deliver what rings carried, without a read. None: a read is due.

@@ -214,6 +214,18 @@ def test_few_events_for_some_time_lead_to_sleep() -> None:
     assert paced.reads(1) == Step(Action.RING)
 
 
+def test_what_came_while_awake_does_not_wake_again() -> None:
+    """It waited for the pauses between reads, and says nothing of commits that ring."""
+    paced, limits = awake(), DEFAULT_LIMITS
+    paced.now += limits.calm_seconds
+    step = paced.pace.after_read(BUSY_TRANSACTIONS, FENCE, waited=limits.max_waited)
+    assert step == Step(Action.RING)
+    paced.take(step)
+    assert paced.reads(1).action is Action.WAIT
+    assert paced.reads(BUSY_TRANSACTIONS - 2, FENCE + 1).action is Action.WAIT
+    assert paced.state() is PaceState.ASLEEP
+
+
 def test_many_events_for_any_time_keep_awake() -> None:
     """And one slow moment does not put it to sleep, but so much time of its own."""
     paced, limits = awake(), DEFAULT_LIMITS

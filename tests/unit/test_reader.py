@@ -472,12 +472,12 @@ def test_confirmed_not_later_than_a_second_after_the_first() -> None:
     assert len(log.cursors) == 4
 
 
-def silences(late: float, *, is_carried: bool) -> int:
+def silences(late: float, latest: float, *, is_carried: bool) -> int:
     """How often the bell is silenced where a quarter of a busy number is found, each so late."""
     count = DEFAULT_LIMITS.busy_transactions // 4
     now = 1000.0
-    written_at = round(1e6 * (now - late))
-    rows = [event(n, 20 + n)._replace(written_at=written_at) for n in range(count)]
+    written = [round(1e6 * (now - ago)) for ago in [late] * (count - 1) + [latest]]
+    rows = [event(n, 20 + n)._replace(written_at=at) for n, at in enumerate(written)]
     rings = [carried(row) for row in rows] if is_carried else [""]
     counters = Counters(lambda: now)
     hub = make_hub()
@@ -491,8 +491,15 @@ def silences(late: float, *, is_carried: bool) -> int:
 def test_events_that_waited_for_each_other_silence_the_bell_sooner(is_carried: bool) -> None:
     """As where commits that ring are slow, and only so many come. It matters not how they come."""
     waited = 4 * DEFAULT_LIMITS.waited_seconds
-    assert silences(waited, is_carried=is_carried) == 1
-    assert silences(0.0, is_carried=is_carried) == 0
+    assert silences(waited, waited, is_carried=is_carried) == 1
+    assert silences(0.0, 0.0, is_carried=is_carried) == 0
+
+
+@pytest.mark.parametrize("is_carried", [True, False])
+def test_events_that_waited_for_this_process_silence_nothing(is_carried: bool) -> None:
+    """The latest of them has not waited; so commits do not wait for each other."""
+    waited = 4 * DEFAULT_LIMITS.waited_seconds
+    assert silences(waited, 0.0, is_carried=is_carried) == 0
 
 
 def test_a_new_connection_has_to_pass_a_fence() -> None:

@@ -279,3 +279,12 @@ def test_a_password_does_not_reach_the_screen() -> None:
         assert database.psql.endswith('psql "$DATABASE_URL"')
     with dev.open_database({"DATABASE_URL": DSN}) as database:
         assert database.psql.endswith(f"psql {DSN}")
+
+
+def test_serve_names_a_misspelt_setting_before_the_one_that_is_missing() -> None:
+    """It may be the reason."""
+    result = call("serve", JWT_SECRET=SECRET, DATABSE_URL=DSN)
+    hint, error = result.stderr.splitlines()
+    assert hint == "serve: DATABSE_URL is no setting and has no effect; DATABASE_URL is one"
+    assert error.startswith("error: DATABASE_URL is not set")
+    assert result.exit_code == 1

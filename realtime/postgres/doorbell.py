@@ -252,7 +252,7 @@ class Doorbell:
 
     def _hear(self, channel: str, payload: str) -> None:
         if channel.startswith(TYPING_CHANNEL):
-            self._on_typing(payload)
+            asyncio.get_running_loop().call_soon(self._on_typing, payload)
         elif channel.startswith(RING_CHANNEL):
             self._counters.rings += 1
             if payload == RENAMING:

@@ -165,7 +165,8 @@ class HearingConnection(WireConnection):
     `relay.listen` is called instead.
 
     Attributes:
-        hear: called with the channel and the payload, in order.
+        hear: called with the channel and the payload, in order, while the protocol reads: it must
+            only take note.
     """
 
     __slots__ = ("hear",)
@@ -176,8 +177,7 @@ class HearingConnection(WireConnection):
 
     def _process_notification(self, pid: int, channel: str, payload: str) -> None:
         if self.hear is not None:
-            # As asyncpg does: out of the protocol's way, and in order.
-            asyncio.get_running_loop().call_soon(self.hear, channel, payload)
+            self.hear(channel, payload)
         super()._process_notification(pid, channel, payload)  # type: ignore[misc]
 
 

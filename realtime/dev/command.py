@@ -59,6 +59,12 @@ OTHER_USERS: Final = (
 )
 
 
+MANY_PROCESSES: Final = (
+    "The console signs nobody in, sends nothing and runs no SQL: that needs a single process, so"
+    " leave WEB_CONCURRENCY out. The psql line below works."
+)
+
+
 @dataclass(frozen=True)
 class DemoDatabase:
     """Where the data is, and the start of a shell command that writes to it."""
@@ -105,6 +111,7 @@ def run(environ: Mapping[str, str], *, is_simulated: bool = False) -> int:
                         DemoTables(settings, database.service_dsn) if settings.jwt_secret else None
                     )
                     return process.run(settings, announce=say_all, demo=demo)
+                say(MANY_PROCESSES)
                 given = {**environ, "DATABASE_URL": database.dsn}
                 return run_workers(settings, given, announce=say_all)
 

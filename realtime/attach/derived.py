@@ -38,6 +38,16 @@ SELECT EXISTS (
       AND d.refclassid = 'pg_class'::regclass)
 """
 """Whether a function reads a table: its own would be read as a whole, and not as the row."""
+# Functions of PostgreSQL's own are no dependencies; but they stand in the tree of the query.
+_VOLATILE: Final = """
+SELECT p.oid::regprocedure::text
+  FROM pg_rewrite AS r
+ CROSS JOIN regexp_matches(r.ev_action::text, ':(?:funcid|opfuncid) ([0-9]+)', 'g') AS called
+  JOIN pg_proc AS p ON p.oid = called[1]::oid
+ WHERE r.ev_class = $1::oid AND p.provolatile = 'v'
+ LIMIT 1
+"""
+"""A function that may give another value each time, so that no two readers saw the same."""
 _TYPE: Final = """
 SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = $1 AND attnum = 1
 """
@@ -93,6 +103,11 @@ async def _work_out(
     view = await connection.fetchval(f"SELECT '{VIEW}'::regclass::oid")
     if isinstance(value, Lookup):
         return Derived(_looked_up(value, "{}"), [value.through], view)
+    if volatile := await connection.fetchval(_VOLATILE, view):
+        raise DerivedError(
+            f"{volatile} is volatile: it may give another value each time"
+            " (if it is yours and does not, declare it STABLE)"
+        )
     read = await connection.fetch(_READ, view, name)
     function = _function(table, key, sql, read, await connection.fetchval(_TYPE, view))
     await connection.execute(function.replace(PREFIX, f"{PREFIX}trial_", 1))

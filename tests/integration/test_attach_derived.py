@@ -261,6 +261,11 @@ async def test_attached_again_and_detached(platform: Platform) -> None:
             "[documents]\nstatus = { sql = '(SELECT count(*) FROM bots)::text' }",
             "may read the columns of its row, and no other table",
         ),
+        ("[documents]\nstatus = { sql = 'random()::text' }", r"random\(\) is volatile"),
+        (
+            "[documents]\nstatus = { sql = 'coalesce(filename, clock_timestamp()::text)' }",
+            r"clock_timestamp\(\) is volatile: it may give another value each time",
+        ),
         (
             "[documents]\nstatus = { sql = '(SELECT max(chunk_count) FROM documents)::text' }",
             "may read the columns of its row, and no other table",

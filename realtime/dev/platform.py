@@ -55,6 +55,7 @@ INSERT INTO messages (session_id, bot_id, user_id, role, content)
 SELECT (SELECT id FROM sessions WHERE bot_id = $1 LIMIT 1), $1, $2, 'user', $3
 RETURNING id::text
 """
+_END: Final = "SELECT pg_terminate_backend($1)"
 _ACTIONS: Final = {
     "disconnect": "SELECT relay.eject($1, coalesce('bot:' || $2::uuid, 'user:' || $1::uuid))",
     "eject": "SELECT relay.eject($1, NULL), $2::uuid",
@@ -68,13 +69,17 @@ class DemoTables:
 
     Args:
         service_dsn: the address for a role with a service's rights; None: there is no such role.
+        seconds: how long one request may take.
     """
 
     people: Sequence[str] = VISITORS
     bot_id: str = BOT_ID
 
-    def __init__(self, settings: Settings, service_dsn: str | None) -> None:
+    def __init__(
+        self, settings: Settings, service_dsn: str | None, *, seconds: float = SECONDS
+    ) -> None:
         self._settings = settings
+        self._seconds = seconds
         self._dsn = settings.database_direct_url.get_secret_value()
         self._service_dsn = service_dsn
         self.can_run = service_dsn is not None
@@ -115,12 +120,17 @@ class DemoTables:
         """Run statements, each in a transaction of its own, with the rights of a service."""
         assert self._service_dsn is not None
         with _refusing():
-            async with asyncio.timeout(SECONDS):
-                connection = await asyncpg.connect(self._service_dsn, timeout=SECONDS)
-                try:
+            connection = await asyncpg.connect(self._service_dsn, timeout=SECONDS)
+            try:
+                async with asyncio.timeout(self._seconds):
                     return [await _result_of(connection, one) for one in statements]
-                finally:
-                    connection.terminate()
+            except TimeoutError:
+                # The role has a time limit, which statements may lift.
+                async with self._connected() as ours:
+                    await ours.execute(_END, connection.get_server_pid())
+                raise
+            finally:
+                connection.terminate()
 
     async def _user(self, connection: Connection, subject: str, bot_id: str) -> object:
         row = await connection.fetchrow(_ROLE, subject, self._settings.jwt_subject, bot_id)
@@ -152,7 +162,7 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
-        raise DemoRefused(f"not done within {SECONDS:.0f} s", 504) from error
+        raise DemoRefused("it took too long, and was ended", 504) from error
     except UnicodeEncodeError as error:
         raise DemoRefused("half of a surrogate pair is no character", 400) from error
     except asyncpg.PostgresError as error:

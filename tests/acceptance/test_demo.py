@@ -9,9 +9,13 @@ import pytest
 from playwright.async_api import expect
 from tornado.httpclient import AsyncHTTPClient
 
+from realtime.config.settings import Settings
+from realtime.dev.command import SERVICE_ROLE
+from realtime.dev.platform import DemoTables
 from tests.acceptance.console import DESKTOP, Chromium, sees
 from tests.platform import Platform
-from tests.serving import RunningServer, World, token
+from tests.serving import RunningServer, StartServer, World, token
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
@@ -195,3 +199,27 @@ async def test_an_administrator_confirms_before_it_happens(
     await row.locator("[data-action=disconnect]").click()
     await page.locator("#confirm-yes").click()
     assert await guest.closed() == 1013
+
+
+async def test_statements_that_lift_their_time_limit_are_ended_all_the_same(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """Or four of them would keep everybody from running any: the role has so many connections."""
+
+    def demo(settings: Settings) -> DemoTables:
+        dsn = settings.database_url.get_secret_value()
+        service = dsn.replace("//postgres@", "//demo_service@", 1)
+        return DemoTables(settings, service, seconds=0.5)
+
+    await platform.execute(SERVICE_ROLE.read_text("utf-8"))
+    server = await start_server(CONSOLE="true", demo=demo)
+    endless = {"statements": ["SET statement_timeout = 0", "SELECT pg_sleep(3600)"]}
+    answer = await ask(server, "/sql", endless, user=world.owner)
+    assert answer == (504, {"error": "it took too long, and was ended"})
+
+    async def is_gone() -> bool:
+        return not await platform.connection.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE usename = 'demo_service')"
+        )
+
+    await eventually(is_gone)

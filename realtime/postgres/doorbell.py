@@ -37,8 +37,6 @@ RELEASE = 2
 RENAMING = "renaming"
 """Heard before the channels are given new names: until this process listens to these, it does not
 hear all."""
-EARLY_SECONDS = 0.01
-"""So much earlier than asked for a wait may end: an alarm anew for each event costs more."""
 ALIVE_SECONDS = 10.0
 """How long after its last heartbeat a process counts as running."""
 TURN_SECONDS = 2
@@ -133,8 +131,6 @@ class Doorbell:
         self._node_id = node_id
         self._on_typing = on_typing
         self._rung = asyncio.Event()
-        self._alarm: asyncio.TimerHandle | None = None
-        """Ends a wait: this one, or one before it. None: it has."""
         self._is_silenced = False
         self._is_renaming = False
         self.inbox = Inbox(self._counters)
@@ -178,24 +174,14 @@ class Doorbell:
             ConnectionError: the connection is gone.
         """
         limit = seconds if self._is_rung_for else min(seconds, self._intervals.poll)
-        self._set_alarm(limit)
-        await self._rung.wait()
+        # Then it is time to look in any case. For each event, asyncio.timeout would cost more.
+        timer = asyncio.get_running_loop().call_later(limit, self._rung.set)
+        try:
+            await self._rung.wait()
+        finally:
+            timer.cancel()
         self._rung.clear()
         self._raise_if_closed()
-
-    def _set_alarm(self, seconds: float) -> None:
-        """Have it seem to ring after that time, or a little earlier: then it is time to look."""
-        loop = asyncio.get_running_loop()
-        at = loop.time() + seconds
-        if self._alarm is not None and at - EARLY_SECONDS <= self._alarm.when() <= at:
-            return  # while events come, each waits until the same moment
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm = loop.call_at(at, self._on_alarm)
-
-    def _on_alarm(self) -> None:
-        self._alarm = None
-        self._rung.set()
 
     async def pause(self, seconds: float) -> None:
         """Return after that time. The next read answers the rings that came meanwhile."""

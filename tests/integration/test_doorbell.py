@@ -374,17 +374,6 @@ async def test_one_whose_connection_is_gone(nodes: tuple[Node, Node], platform: 
         await one.wait(NEVER)
 
 
-@pytest.mark.gen_test
-async def test_a_wait_ends_by_itself(nodes: tuple[Node, Node]) -> None:
-    """However long one before it was to take, and again after one that did."""
-    one = nodes[0]
-    one.ring()
-    await one.wait(NEVER)
-    async with asyncio.timeout(LIMIT):
-        for seconds in (0.02, 0.02, 0.0, 0.02):
-            await one.wait(seconds)
-
-
 # Rings that carry their event.
 
 

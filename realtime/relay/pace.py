@@ -33,8 +33,8 @@ class PaceLimits:
     rings carry events, which is cheaper for a process than to read them one by one. Not much later,
     for they cost writers more than rows in the log."""
     waited_seconds: float = 0.005
-    """One that is heard so much later than it was written counts as one more: where commits that
-    ring wait for each other, fewer of them come."""
+    """One that is heard so much later than it was written counts as one more, after twice the time
+    as four more: where commits that ring wait for each other, few of them come."""
     max_waited: float = 0.02
     """More says that its transaction took long."""
     confirm_seconds: float = 1.0
@@ -198,8 +198,12 @@ class Pace:
         self._check_at = self._monotonic() + self._limits.safety_seconds
 
     def waited(self, seconds: float) -> float:
-        """What counts of the time from the writing of a transaction until it was heard."""
-        return min(max(seconds, 0.0), self._limits.max_waited)
+        """As how many more a transaction counts that was heard so long after it was written.
+
+        By the square: a queue of commits is told from ordinary delays by its length.
+        """
+        counted = min(max(seconds, 0.0), self._limits.max_waited)
+        return (counted / self._limits.waited_seconds) ** 2
 
     def after_read(
         self, found: int, xmin: int, is_stale: bool = False, waited: float = 0.0
@@ -210,7 +214,7 @@ class Pace:
             found: of how many transactions the read returned something new.
             xmin: of its snapshot: every transaction with a lower id was over.
             is_stale: whether a ring had another epoch than the one of the fence.
-            waited: the sum of what each of them `waited`, in seconds.
+            waited: as how many more they count, all together, because they `waited`.
         """
         self._confirm_at, self._unconfirmed = math.inf, 0
         if self.state is PaceState.FENCED and xmin > self._fence:
@@ -218,7 +222,7 @@ class Pace:
         if self.state is PaceState.AWAKE:
             # All that it finds has waited for the pause: that does not make it busy afterwards.
             return self._while_awake(found)
-        is_busy = self._rate.is_reached(found + waited / self._limits.waited_seconds)
+        is_busy = self._rate.is_reached(found + waited)
         if found and is_busy:
             return Step(Action.SILENCE)
         if self._is_check_due():
@@ -236,7 +240,7 @@ class Pace:
         """
         now = self._monotonic()
         self._confirm_at = min(self._confirm_at, now + self._limits.confirm_seconds)
-        if self._rate.is_reached(found + waited / self._limits.waited_seconds):
+        if self._rate.is_reached(found + waited):
             return Step(Action.SILENCE)
         self._unconfirmed += found
         is_due = now >= min(self._check_at, self._confirm_at)

@@ -128,7 +128,7 @@ class Found(NamedTuple):
     xmin: int
     """Every transaction with a lower id had ended."""
     waited: float = 0.0
-    """Seconds from their writing until now, in sum, as `Pace.waited` counts them."""
+    """As how many more they count, all together, because they waited: see `Pace.waited`."""
 
 
 class Reader:
@@ -218,9 +218,10 @@ class Reader:
         )
 
     def _waited(self, events: Sequence[Event]) -> float:
-        """How long their transactions waited, as `Pace` counts it.
+        """As how many more their transactions count, because they waited.
 
-        None counts longer than the latest: where this process was held up, that one has not waited.
+        Each as if it had waited as long as the latest: where this process was held up, that one has
+        not waited.
         """
         if not events:
             return 0.0

@@ -6,9 +6,12 @@ too, to come back: they are not yet among the open sockets, which the drain clos
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Protocol
 
 from realtime.relay.closing import Closing
+
+END_SECONDS = 2.0
 
 
 class Opening(Protocol):
@@ -34,10 +37,12 @@ class Openings:
         task.add_done_callback(self._tasks.pop)
 
     async def end(self, why: Closing) -> None:
-        """Refuse those that are left, and return when their tasks are over."""
+        """Refuse those that are left, and return when their tasks are over, or take too long."""
         await asyncio.sleep(0)  # who came a moment ago has no way out before this
         left = dict(self._tasks)
         for task, opening in left.items():
             opening.close(*why)
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        with suppress(TimeoutError):  # whom a database that does not answer holds up
+            async with asyncio.timeout(END_SECONDS):
+                await asyncio.gather(*left, return_exceptions=True)

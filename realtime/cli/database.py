@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from realtime.config.settings import Settings, SettingsError
+from realtime.config.settings import Settings
 
 
 def direct_url(environ: Mapping[str, str]) -> str:
@@ -16,7 +16,7 @@ def direct_url(environ: Mapping[str, str]) -> str:
     if not environ.get("DATABASE_URL"):
         from realtime.dev.database import export_line  # slow to load
 
-        raise SettingsError(f"DATABASE_URL is not set: {export_line()}")
+        raise Settings.missing("database_url", environ, export_line())
     names = ("DATABASE_URL", "DATABASE_DIRECT_URL")
     given = {name: environ[name] for name in names if name in environ}
     settings = Settings.from_environ({"JWT_SECRET": "not used here".center(64), **given})

@@ -27,9 +27,9 @@ def command() -> None:
     from realtime.config.settings import Settings
 
     environ = environment()
-    for misspelling in Settings.misspelt(environ):
-        click.echo(f"serve: {misspelling}", err=True)  # first: it may be why one is missing
     settings = Settings.from_environ(environ)
+    for misspelling in Settings.misspelt(environ):
+        click.echo(f"serve: {misspelling}", err=True)
 
     from realtime.runtime.launch import become_supervisor
 

@@ -242,7 +242,23 @@ class Settings(BaseModel):
             return cls.model_validate(given)
         except PydanticError as error:
             # Not chained: what pydantic says holds the value.
-            raise SettingsError(_explain(error.errors(include_input=False)[0])) from None
+            found = error.errors(include_input=False)[0]
+            if found["type"] == "missing":
+                raise cls.missing(str(found["loc"][0]), environ) from None
+            raise SettingsError(_explain(found)) from None
+
+    @classmethod
+    def missing(cls, name: str, environ: Mapping[str, str], cure: str = "") -> SettingsError:
+        """The error that a setting is not set; a name that was probably meant for it is named.
+
+        Args:
+            name: the setting's, in small letters.
+            cure: what to do; by default what the setting is for.
+        """
+        slips = [one.given for one in cls.misspelt(environ) if one.meant == name.upper()]
+        instead = f" ({', '.join(slips)} is no setting)" if slips else ""
+        cure = cure or str(cls.model_fields[name].description)
+        return SettingsError(f"{name.upper()} is not set{instead}: {cure}")
 
     @classmethod
     def misspelt(cls, environ: Mapping[str, str]) -> list[Misspelling]:
@@ -305,8 +321,6 @@ def _explain(error: ErrorDetails) -> str:
         return said
     name = str(error["loc"][0])
     field = Settings.model_fields[name]
-    if error["type"] == "missing":
-        return f"{name.upper()} is not set: {field.description}"
     if "range" in (extra := _extra(field)):
         whole = "whole " if field.annotation is int else ""
         return f"{name.upper()} must be a {whole}number from {extra['range']}"

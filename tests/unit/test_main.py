@@ -281,10 +281,12 @@ def test_a_password_does_not_reach_the_screen() -> None:
         assert database.psql.endswith(f"psql {DSN}")
 
 
-def test_serve_names_a_misspelt_setting_before_the_one_that_is_missing() -> None:
-    """It may be the reason."""
-    result = call("serve", JWT_SECRET=SECRET, DATABSE_URL=DSN)
-    hint, error = result.stderr.splitlines()
-    assert hint == "serve: DATABSE_URL is no setting and has no effect; DATABASE_URL is one"
-    assert error.startswith("error: DATABASE_URL is not set")
+@pytest.mark.parametrize("command", ["serve", "migrate", "attach"])
+def test_a_misspelt_setting_is_named_where_the_one_that_is_meant_is_missing(command: str) -> None:
+    """It is the reason."""
+    arguments = [command, "mapping.toml"] if command == "attach" else [command]
+    result = call(*arguments, JWT_SECRET=SECRET, DATABSE_URL=DSN)
+    said = "error: DATABASE_URL is not set (DATABSE_URL is no setting): "
+    assert result.stderr.startswith(said)
+    assert result.stderr.count("\n") == 1
     assert result.exit_code == 1

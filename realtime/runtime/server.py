@@ -159,8 +159,8 @@ class Server:
             acceptor.start()
             await stop.wait()
             acceptor.stop()
-            entrance.stop()
-            await self._drain(http, is_replaced=stop.is_replaced)
+            await self._drain(is_replaced=stop.is_replaced)
+            await self._answer_the_last(entrance, http)
             for task in background:
                 task.cancel()
         await self.database.nodes.leave()
@@ -189,7 +189,7 @@ class Server:
             await asyncio.sleep(READY_STEP)
         announce(self)
 
-    async def _drain(self, http: HTTPServer, *, is_replaced: bool) -> None:
+    async def _drain(self, *, is_replaced: bool) -> None:
         """Close every socket, spread over the drain time so that they do not return at once."""
         self.web.status.is_draining = True
         leaving = [one for one in self.hub if one.is_socket]
@@ -202,10 +202,15 @@ class Server:
                 subscriber.tell(message)
             subscriber.sink.close(*closing.RESTARTING)
             await asyncio.sleep(delay)
-        # Who connected just before has sent a request that is still to be answered.
+
+    async def _answer_the_last(self, entrance: Entrance, http: HTTPServer) -> None:
+        """Answer those who connected just before, and end what is left."""
         last = min(self._drain_seconds, self._intervals.last_requests)
-        await asyncio.sleep(last)
+        await asyncio.sleep(last)  # their requests may still be on the way
+        entrance.stop()
         await self.web.services.openings.end(closing.RESTARTING)
+        for late in self.hub:  # those who were let in since the drain began
+            late.sink.close(*closing.RESTARTING)
         await http.close_all_connections()
         # To end with input unread would reset connections, and destroy their close frames.
         await self.web.services.room.empty(last)

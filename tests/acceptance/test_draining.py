@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from realtime.config.intervals import Intervals
+from tests.platform import Platform
 from tests.serving import StartServer, World
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 NOBODY = "00000000-0000-4000-8000-00000000dead"
 LATE = Intervals(refusal_step=3600.0)
@@ -31,4 +32,35 @@ async def test_who_waits_for_an_answer_is_told_to_come_back(
     events = await asking
     assert events.status == 503
     assert int(events.headers["retry-after"]) > 0
+    await server.stop()
+
+
+@pytest.mark.gen_test
+async def test_who_is_let_in_while_it_drains_is_told_to_come_back(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """The database has answered only then."""
+    server = await start_server(DRAIN_SECONDS="5")
+    openings = server.server.web.services.openings
+    async with platform.connection.transaction():
+        await platform.execute("LOCK TABLE permissions IN ACCESS EXCLUSIVE MODE")
+        socket = await server.open(f"/api/ws/chat/{world.bot}", world.guest)
+        await eventually(lambda: len(openings) == 1)
+        await asyncio.sleep(0)
+        server.request_stop()
+    assert await socket.closed() == 1001
+    await server.stop()
+
+
+@pytest.mark.gen_test
+async def test_a_request_that_was_on_its_way_is_answered(start_server: StartServer) -> None:
+    """The connection was accepted before the process was told to stop."""
+    server = await start_server(DRAIN_SECONDS="5")
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.server.port)
+    await asyncio.sleep(0)
+    server.request_stop()
+    await eventually(lambda: server.server.web.status.is_draining)
+    writer.write(b"GET /api/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert (await asyncio.wait_for(reader.read(), LIMIT)).startswith(b"HTTP/1.1 200 OK")
+    writer.close()
     await server.stop()

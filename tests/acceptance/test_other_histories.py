@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from realtime.config.intervals import DEFAULTS, Intervals
 from realtime.embedded.account import ServerAccount
 from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.schema import migrate
@@ -47,8 +48,8 @@ def fragile(postgres_bin: Path | None) -> Iterator[EmbeddedPostgres]:
 
 
 @asynccontextmanager
-async def serving(dsn: str) -> AsyncIterator[RunningServer]:
-    running = RunningServer(make_settings(dsn))
+async def serving(dsn: str, intervals: Intervals = DEFAULTS) -> AsyncIterator[RunningServer]:
+    running = RunningServer(make_settings(dsn), intervals)
     await running.start()
     try:
         yield running
@@ -120,13 +121,14 @@ async def stop_flushing(dsn: str) -> None:
         os.kill(await platform.connection.fetchval(query), signal.SIGSTOP)
 
 
-@pytest.mark.gen_test(timeout=120)
+@pytest.mark.gen_test(timeout=300)
 async def test_a_crash_that_forgets_commits_is_told(fragile: EmbeddedPostgres) -> None:
     """Durable commits get the forgotten ids: they, a revocation too, reach everybody."""
     dsn = fragile.dsn()
     async with writing(dsn) as platform:
         world = await make_world(platform)
-    async with serving(dsn) as server:
+    # What the server writes of itself flushes all that was committed before.
+    async with serving(dsn, Intervals(heartbeat=8.0, socket_table=5.0)) as server:
         for attempt in range(20):
             live = await chat(server, world, world.owner)
             revoked = await chat(server, world, world.guest)

@@ -369,11 +369,16 @@ async def test_away_for_longer_than_the_log_goes_back(
 ) -> None:
     """Then every socket is told, once, and the relay goes on from now."""
     await heard.start(database)
-    await send(platform, "removed")
-    await platform.execute(
-        "UPDATE relay.floor SET snapshot = pg_current_snapshot(),"
-        " last = (SELECT max(xid::text::bigint)::text::xid8 FROM relay.events)"
-    )
+    writer = await Platform.connect(database)
+    async with platform.connection.transaction():
+        # The first reads, which nobody rings for, may not come in between.
+        await platform.execute("LOCK TABLE relay.floor IN ACCESS EXCLUSIVE MODE")
+        await send(writer, "removed")
+        await platform.execute(
+            "UPDATE relay.floor SET snapshot = pg_current_snapshot(),"
+            " last = (SELECT max(xid::text::bigint)::text::xid8 FROM relay.events)"
+        )
+    await writer.connection.close(timeout=LIMIT)
     await ring(platform)
     await eventually(lambda: heard.hub.lost)
     await send(platform, "after")

@@ -24,7 +24,7 @@ from realtime.postgres.event_log import EventLog
 from realtime.postgres.listener import read_position
 from realtime.postgres.pool import connect
 from realtime.relay.events import Page
-from realtime.relay.large_read import NOTHING_UNLISTED, Unlisted
+from realtime.relay.large_read import NOTHING_UNLISTED, LargeLimits, Unlisted
 from realtime.relay.pace import PaceLimits, PaceState
 from realtime.relay.position import Lineage, Position
 from realtime.relay.reader import Reader
@@ -46,6 +46,8 @@ WRITERS = 4
 ENOUGH = 100
 """How often the bell must have been silenced or switched on."""
 NEVER = 1000.0
+ALL_PAGES = 10**6
+"""A read that a slow machine makes large is listed to its end at once: no topic waits here."""
 _EVENTS = """
 SELECT id FROM relay.events WHERE payload IS NOT NULL AND code IS NULL ORDER BY id
 """
@@ -123,6 +125,7 @@ class Process:
             Lineage(process.hub.position),
             monotonic=time.monotonic,
             limits=PaceLimits(busy_transactions=1, quiet_reads=1, safety_seconds=NEVER),
+            large=LargeLimits(pages=ALL_PAGES),
         )
         await process.doorbell.listen()
         log = EventLog(process._connection)

@@ -111,7 +111,6 @@ def to_event(row: "asyncpg.Record") -> Event:
         row["xid"],
         row["topic"],
         row["payload"],
-        _text(row["user_id"]),
         _text(row["subject"]),
         row["written_at"],
         row["size"],

@@ -30,8 +30,6 @@ class Event(NamedTuple):
     payload: str | None
     """The finished message without `id` and `cursor`: the text of a JSON object. None: it is large,
     or one of many, and has not been read yet."""
-    granted_to: str | None = None
-    """The user who gained access to the topic with this event."""
     subject: str | None = None
     """The thing whose whole new state this is. No client needs its earlier states."""
     written_at: int = 0

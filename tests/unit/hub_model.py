@@ -25,7 +25,6 @@ from tests.unit.relay_fakes import (
     FakeDatabase,
     LendingSink,
     frame,
-    grants_of,
     seen,
     unframe,
 )
@@ -50,8 +49,10 @@ class ModelLog(FakeDatabase):
         self.deeds.setdefault(xid, []).append((deed, user, topic))
         if deed == "recheck all":
             self.change_access(xid, None, None, is_recheck=True)
+        elif deed == "grant":
+            self.grant(xid, topic, user)
         else:
-            self.write(xid, topic, granted_to=user if deed == "grant" else None)
+            self.write(xid, topic)
         if deed in ("revoke", "drop", "recheck"):
             self.change_access(
                 xid, topic, user, final_message=FINAL_MESSAGE, is_recheck=deed != "revoke"
@@ -79,7 +80,7 @@ class ModelLog(FakeDatabase):
         changes = [row for row in self.committed if isinstance(row, AccessChange)]
         known = {Anchor(row.xid, row.id, 0) for row in self.committed}
         state = LogState(Floor(0, seen(1)), known)
-        return TopicHistory(state, [*changes, *grants_of(events)], events, 0)
+        return TopicHistory(state, [*changes, *self.grants_of(events)], events, 0)
 
 
 def frame_with_blanks(messages: Iterable[Message]) -> bytes:

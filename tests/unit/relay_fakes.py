@@ -309,11 +309,10 @@ def event(
     xid: int,
     topic: str = BOT,
     payload: str = '{"type":"x"}',
-    granted_to: str | None = None,
     subject: str | None = None,
     author: str | None = None,
 ) -> Event:
-    return Event(event_id, xid, topic, payload, granted_to, subject, author=author)
+    return Event(event_id, xid, topic, payload, subject, author=author)
 
 
 def access_change(
@@ -344,17 +343,10 @@ def grant_row(xid: int, topic: str | None, user_id: str | None) -> AccessChange:
 def page(snapshot: Snapshot, *rows: Event | AccessChange, is_last: bool = True) -> Page:
     """One page; the last of its read, if nothing else is said."""
     events = tuple(row for row in rows if isinstance(row, Event))
-    changes = tuple(row for row in rows if isinstance(row, AccessChange))
-    return Page(snapshot, changes, events, is_last, tuple(grants_of(events)))
-
-
-def grants_of(events: Iterable[Event]) -> list[AccessChange]:
-    """What the log says of access beside the events that give it."""
-    return [
-        AccessChange(one.id, one.xid, one.topic, one.granted_to, AccessKind.GRANT)
-        for one in events
-        if one.granted_to
-    ]
+    changes = [row for row in rows if isinstance(row, AccessChange)]
+    grants = tuple(row for row in changes if row.kind is AccessKind.GRANT)
+    losses = tuple(row for row in changes if row.kind is not AccessKind.GRANT)
+    return Page(snapshot, losses, events, is_last, grants)
 
 
 @dataclass
@@ -377,6 +369,8 @@ class FakeDatabase:
     """By row id."""
     committed_at: dict[int, int] = field(default_factory=dict)
     """By transaction id."""
+    granted_to: dict[int, str] = field(default_factory=dict)
+    """Which users events give access to, by row id."""
 
     def begin(self) -> int:
         self.now += 1
@@ -384,10 +378,22 @@ class FakeDatabase:
         self.running[xid] = []
         return xid
 
-    def write(self, xid: int, topic: str = BOT, granted_to: str | None = None) -> Event:
-        row = event(self._new_id(), xid, topic, granted_to=granted_to)
+    def write(self, xid: int, topic: str = BOT) -> Event:
+        row = event(self._new_id(), xid, topic)
         self.running[xid].append(row)
         return row
+
+    def grant(self, xid: int, topic: str, user_id: str) -> None:
+        """Write an event that gives access: a read finds it as both."""
+        self.granted_to[self.write(xid, topic).id] = user_id
+
+    def grants_of(self, rows: Iterable[Event | AccessChange]) -> list[AccessChange]:
+        """What the log says of access beside the events that give it."""
+        return [
+            grant_row(row.xid, row.topic, self.granted_to[row.id])._replace(id=row.id)
+            for row in rows
+            if row.id in self.granted_to
+        ]
 
     def change_access(
         self, xid: int, topic: str | None, user_id: str | None, **how: Any
@@ -487,12 +493,11 @@ class FakeDatabase:
     def _pages(self, cursor: Cursor) -> list[Page]:
         snapshot, rows = self.snapshot(), self.unseen(cursor)
         if len(rows) < self.page_rows:
-            return [page(snapshot, *rows)]
+            return [page(snapshot, *rows, *self.grants_of(rows))]
         changes = [row for row in rows if isinstance(row, AccessChange)]
-        grants = grants_of(row for row in rows if isinstance(row, Event))
         end = max(Anchor(row.xid, row.id, 0) for row in rows)
         return [
-            page(snapshot, *changes, is_last=False)._replace(grants=tuple(grants)),
+            page(snapshot, *changes, *self.grants_of(rows), is_last=False),
             page(snapshot)._replace(end=end),
         ]
 

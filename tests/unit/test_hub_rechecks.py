@@ -4,18 +4,20 @@ import pytest
 
 from realtime.relay import closing
 from realtime.relay.cursor import Cursor
-from realtime.relay.events import AccessChange, Event
+from realtime.relay.events import AccessChange
 from realtime.relay.hub import Hub
 from realtime.relay.protocol import SOCKET_TOPIC
 from realtime.relay.subscriber import State, Subscriber
 from tests.unit.relay_fakes import (
     ADA,
+    BOT,
     GRACE,
     NOWHERE,
     Asked,
     access_change,
     at,
     event,
+    grant_row,
     join,
     make_hub,
     make_subscriber,
@@ -67,9 +69,9 @@ def test_stays_with_its_since() -> None:
     assert hub.cursor_of(subscriber) == "e"
 
 
-@pytest.mark.parametrize("change", [access_change(4, 11), event(4, 11, granted_to=ADA)])
+@pytest.mark.parametrize("change", [access_change(4, 11), grant_row(11, BOT, ADA)])
 @pytest.mark.parametrize("knows_cursors", [False, True])
-def test_lost_and_regained(change: AccessChange | Event, knows_cursors: bool) -> None:
+def test_lost_and_regained(change: AccessChange, knows_cursors: bool) -> None:
     """Who was locked out in between is told to refetch, or has to come back."""
     hub = make_hub()
     subscriber, sink = join(hub, knows_cursors=knows_cursors)
@@ -146,15 +148,15 @@ def test_in_doubt_again_on_the_way_back(is_locked_out: bool) -> None:
     read(hub, at(9), "start")
     read(hub, at(10), "c", access_change(1, 10, is_recheck=True))
     if is_locked_out:
-        read(hub, at(11), "d", event(2, 11, granted_to=ADA))
+        read(hub, at(11), "d", grant_row(11, BOT, ADA))
     stay(hub, subscriber, at(11))
     read(hub, at(13), "e", access_change(3, 13, is_recheck=True), event(4, 13))
     assert (subscriber.state, sink.ids) == (State.PAUSED, [])
     assert hub.cursor_of(subscriber) == "start"
 
 
-@pytest.mark.parametrize("before", [access_change(4, 10), event(1, 10, granted_to=ADA)])
-def test_what_was_before_it_came_locks_nobody_out(before: AccessChange | Event) -> None:
+@pytest.mark.parametrize("before", [access_change(4, 10), grant_row(10, BOT, ADA)])
+def test_what_was_before_it_came_locks_nobody_out(before: AccessChange) -> None:
     """A revoke or a grant from before a socket was let in is nothing that it has missed."""
     hub = make_hub()
     subscriber, sink = join(hub, since=at(10))

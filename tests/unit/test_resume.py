@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from realtime.relay.cursor import Anchor, Cursor, Signer
-from realtime.relay.events import AccessChange, AccessKind, Event
+from realtime.relay.events import AccessChange, Event
 from realtime.relay.resume import (
     Floor,
     GapReason,
@@ -28,7 +28,7 @@ from tests.unit.relay_fakes import (
     at,
     cursors,
     event,
-    grants_of,
+    grant_row,
     missed_events,
     seen,
 )
@@ -49,7 +49,7 @@ def past(
     events = [row for row in rows if isinstance(row, Event)]
     changes = [row for row in rows if isinstance(row, AccessChange)]
     state = LogState(floor, Everything())
-    return TopicHistory(state, [*changes, *grants_of(events)], events, complete_after)
+    return TopicHistory(state, changes, events, complete_after)
 
 
 def owed(
@@ -137,24 +137,20 @@ def test_access_was_lost(row: AccessChange, is_lost: bool) -> None:
     assert owed(at(10), at(12), past(event(1, 11), row)) == expected
 
 
-GRANT = AccessKind.GRANT
-
-
 @pytest.mark.parametrize(
     ("row", "is_lost"),
     [
-        (event(2, 11, granted_to=ADA), True),
-        (event(2, 11, granted_to=GRACE), False),
-        (event(2, 10, granted_to=ADA), False),
-        (event(2, 13, granted_to=ADA), False),
-        (AccessChange(2, 11, BOT, ADA, GRANT), True),
-        (AccessChange(2, 11, None, ADA, GRANT), True),
-        (AccessChange(2, 11, OTHER_BOT, ADA, GRANT), False),
-        (AccessChange(2, 11, BOT, None, GRANT), False),
-        (AccessChange(2, 11, None, None, GRANT), False),
+        (grant_row(11, BOT, ADA), True),
+        (grant_row(11, BOT, GRACE), False),
+        (grant_row(10, BOT, ADA), False),
+        (grant_row(13, BOT, ADA), False),
+        (grant_row(11, None, ADA), True),
+        (grant_row(11, OTHER_BOT, ADA), False),
+        (grant_row(11, BOT, None), False),
+        (grant_row(11, None, None), False),
     ],
 )
-def test_access_was_given(row: Event | AccessChange, is_lost: bool) -> None:
+def test_access_was_given(row: AccessChange, is_lost: bool) -> None:
     """What came before a grant that names the user was not for them; one that names nobody
     concerns nobody who had access."""
     found = owed(at(10), at(12), past(event(1, 11), row))

@@ -147,7 +147,7 @@ class SocketTable(HubObserver):
         """Write what was collected; False if the table then proves to be wrong."""
         came, self._came = self._came, {}
         gone, self._gone = self._gone, set()
-        expected = sum(1 for _ in self._hub.joined()) if is_checked else 0
+        expected = sum(1 for _ in self._hub.subscribers.joined()) if is_checked else 0
         if came or gone:
             await self._write(connection, came.values(), gone)
         if not is_checked:
@@ -162,7 +162,7 @@ class SocketTable(HubObserver):
         self._forget_changes()
         rows = await connection.fetch(_OWN, self._node_id)
         written = {row["id"] for row in rows}
-        present = {one.connection_id: one for one in self._hub.joined()}
+        present = {one.connection_id: one for one in self._hub.subscribers.joined()}
         self._is_stale = False  # from this moment on, changes count again
         came = [one for key, one in present.items() if key not in written]
         await self._write(connection, came, written - present.keys())

@@ -4,12 +4,10 @@ The reader hands over pages; sockets subscribe, go live, and leave. All of it ru
 thread; `deliver` is the only coroutine, and gives way to others between slices.
 """
 
-import itertools
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from realtime.relay import closing
-from realtime.relay.audience import Audience
 from realtime.relay.closing import CloseCode
 from realtime.relay.counters import Counters
 from realtime.relay.cursor import Cursor
@@ -29,17 +27,11 @@ from realtime.relay.position import Position
 from realtime.relay.protocol import SOCKET_TOPIC, Framer, bot_of, resync, stamp
 from realtime.relay.streams import Streams
 from realtime.relay.subscriber import Delivery, State, Subscriber
+from realtime.relay.subscribers import Subscribers
+from realtime.relay.turns import LIVE_BYTES, Turns
 
 FAN_OUT_SLICE = 500
 """Sockets served before other tasks (pings, closes) get a turn; a few milliseconds of work."""
-PORTION_SECONDS = 2.0
-"""How long the sockets of a topic that waits for much may take for a portion. Who takes longer goes
-on at its own pace, and holds up nobody any more.
-"""
-LIVE_BYTES = 4_194_304
-"""How many bytes of such portions may be on their way to sockets at once."""
-LOOK_AGAIN_SECONDS = 0.02
-"""Seconds until it is seen whether they have taken it."""
 ACCESS_CHANGE_SLICE = 100
 """Access changes applied before other tasks get a turn."""
 
@@ -91,14 +83,7 @@ class Hub:
     ) -> None:
         self._fan_out_slice = fan_out_slice
         self._access_change_slice = access_change_slice
-        self._live_bytes = live_bytes
-        self._subscribers: set[Subscriber] = set()
-        self._topics: dict[str, Audience] = {}
-        self._users: dict[str, set[Subscriber]] = {}
-        self._unidentified: set[Subscriber] = set()
         self._echoes_to_author = echoes_to_author
-        self._open: set[Subscriber] = set()
-        """The sockets that are not closing."""
         self._counters = counters or Counters(monotonic)
         self._frame = frame
         self._pause = pause
@@ -108,6 +93,9 @@ class Hub:
         self._streams = Streams(monotonic)
         self.backlog = Backlog()
         """What was found and is too much to be sent at once."""
+        self.subscribers = Subscribers()
+        """Who is here. Only the hub adds and removes."""
+        self._turns = Turns(self.backlog, self.subscribers, monotonic, live_bytes)
         self._recent: set[Subscriber] = set()
         """The sockets that have a `since`: a read may still find events that are not for them."""
         self._returning: dict[Subscriber, Cursor] = {}
@@ -119,80 +107,15 @@ class Hub:
         """Call the observer from now on."""
         self._observers.append(observer)
 
-    # Who is here.
+    # Coming and going.
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Hold the topic's events for it from now on, until `go_live`."""
-        self._subscribers.add(subscriber)
-        if subscriber.is_socket:
-            self._open.add(subscriber)
-        audience = self._topics.get(subscriber.topic)
-        if audience is None:
-            audience = self._topics[subscriber.topic] = Audience()
-        audience.add(subscriber)
-        self._unidentified.add(subscriber)
+        self.subscribers.add(subscriber)
 
     def identify(self, subscriber: Subscriber, user_id: str, username: str) -> None:
         """Set the socket's user, as soon as it is known."""
-        subscriber.user_id = user_id
-        subscriber.username = username
-        self._unidentified.discard(subscriber)
-        self._users.setdefault(user_id, set()).add(subscriber)
-
-    def _remove(self, subscriber: Subscriber) -> None:
-        """Remove the socket; it may be removed already."""
-        self._subscribers.discard(subscriber)
-        self._unidentified.discard(subscriber)
-        _discard(self._topics, subscriber.topic, subscriber)
-        if subscriber.user_id is not None:
-            _discard(self._users, subscriber.user_id, subscriber)
-
-    def __len__(self) -> int:
-        """The number of subscribers."""
-        return len(self._subscribers)
-
-    @property
-    def open_count(self) -> int:
-        """The number of sockets that are not closing."""
-        return len(self._open)
-
-    def __iter__(self) -> Iterator[Subscriber]:
-        """All subscribers, as of now."""
-        return iter(tuple(self._subscribers))
-
-    def joined(self) -> Iterator[Subscriber]:
-        """The subscribers that were accepted and are not closing."""
-        return (one for one in self if one.is_joined)
-
-    def count_of(self, user_id: str) -> int:
-        """How many sockets the user has."""
-        return sum(one.is_socket for one in self._users.get(user_id, ()))
-
-    def on_topic(self, topic: str) -> Iterator[Subscriber]:
-        """The sockets that are live on a topic."""
-        return (one for one in self.members(topic) if one.state is State.LIVE)
-
-    def members(self, topic: str) -> tuple[Subscriber, ...]:
-        """All sockets on a topic, in any state."""
-        return tuple(self._topics.get(topic, ()))
-
-    def topics(self) -> tuple[str, ...]:
-        """The topics that have a socket, as of now."""
-        return tuple(self._topics)
-
-    def has_members(self, topic: str) -> bool:
-        """Whether a topic has a socket."""
-        return topic in self._topics
-
-    def candidates(self, change: AccessChange) -> tuple[Subscriber, ...]:
-        """The sockets that an access change may be about."""
-        if change.user_id is not None:
-            return (*self._users.get(change.user_id, ()), *self._unidentified)
-        if change.topic is not None:
-            return self.members(change.topic)
-        return tuple(self._subscribers)
-
-    # Coming and going.
+        self.subscribers.identify(subscriber, user_id, username)
 
     def go_live(self, subscriber: Subscriber, since: Cursor) -> None:
         """Send it what was held and what comes, but for what `since` covers.
@@ -269,7 +192,7 @@ class Hub:
         """Send it nothing more. It counts as gone, even if its close takes time."""
         was_joined = subscriber.is_joined
         subscriber.stop()
-        self._open.discard(subscriber)
+        self.subscribers.count_as_gone(subscriber)
         if was_joined:
             for observer in self._observers:
                 observer.left(subscriber)
@@ -279,7 +202,7 @@ class Hub:
         self.stop(subscriber)
         self._recent.discard(subscriber)
         self._returning.pop(subscriber, None)
-        self._remove(subscriber)
+        self.subscribers.remove(subscriber)
 
     def cursor_of(self, subscriber: Subscriber) -> str | None:
         """The text of a cursor that is never ahead of what the socket was sent, if there is one."""
@@ -298,9 +221,7 @@ class Hub:
 
     def due_in(self) -> float:
         """Seconds until there is something to deliver, even if nothing is found."""
-        if not self.backlog:
-            return self._streams.due_in()
-        return LOOK_AGAIN_SECONDS if self._due_topic() is None else 0.0
+        return self._turns.due_in() if self.backlog else self._streams.due_in()
 
     # What a read found.
 
@@ -319,7 +240,7 @@ class Hub:
             if number % self._access_change_slice == 0:
                 await self._pause()
         for grant in page.grants:
-            for subscriber in self.candidates(grant) if grant.user_id else ():
+            for subscriber in self.subscribers.candidates(grant) if grant.user_id else ():
                 self._hold_grant(subscriber, grant)
         now, later = self._sort_out(page.events)
         # Some sockets will have seen that row before the others are served.
@@ -340,7 +261,7 @@ class Hub:
         now: defaultdict[str, list[Event]] = defaultdict(list)
         later: list[Event] = []
         for event in events:
-            if not self.has_members(event.topic):
+            if not self.subscribers.has_topic(event.topic):
                 continue
             if event.payload is None or event.topic in self.backlog:
                 later.append(event._replace(payload=None))
@@ -378,44 +299,22 @@ class Hub:
             size: how many bytes to read, at most; but one event.
             number: how many events, at most.
         """
-        while (topic := self._due_topic()) is not None:
+        while (topic := self._turns.next_topic()) is not None:
             keys = self.backlog.first(topic, size, number)
-            if not self.has_members(topic):
+            if not self.subscribers.has_topic(topic):
                 self.backlog.drop(topic)
-            elif keys[0].size > self._live_bytes:
+            elif not self._turns.fits(keys[0].size):
                 self._leave_to_themselves(topic)
             else:
-                for slow in self.on_topic(topic):
+                for slow in self.subscribers.live_on(topic):
                     if not slow.sink.is_idle:
                         self._fall_behind(slow)
                 return topic, keys
         return None
 
-    def _due_topic(self) -> str | None:
-        """The first topic that can be sent its next portion."""
-        topics = tuple(filter(self._has_next, self.backlog.topics()))
-        on_the_way = sum(
-            map(self.backlog.sent_bytes, itertools.filterfalse(self._is_taken, topics))
-        )
-        if on_the_way and on_the_way >= self._live_bytes:
-            # Only these make room: their slow sockets go on alone. Another's first would add to it.
-            topics = tuple(filter(self._is_late, topics))
-        return next(filter(self._can_take_more, topics), None)
-
-    def _has_next(self, topic: str) -> bool:
-        """Whether something is known that can be sent next.
-
-        While a topic's events are still listed, nobody can be left to go on alone with all that it
-        is owed. So then nothing is sent that not all can take.
-        """
-        first = self.backlog.first(topic, 0, 1)
-        if self.backlog.is_listed(topic):
-            return True
-        return bool(first) and first[0].size <= self._live_bytes and self._is_taken(topic)
-
     def _leave_to_themselves(self, topic: str) -> None:
         """What a topic waits for is too large to be held for all: each reads it by itself."""
-        for one in self.members(topic):
+        for one in self.subscribers.on_topic(topic):
             if one.state is not State.LIVE:
                 one.overflow()
             elif not self._fall_behind(one):
@@ -439,21 +338,6 @@ class Hub:
         subscriber.catch_up(Owed(keys), since)
         return True
 
-    def _is_taken(self, topic: str) -> bool:
-        """Whether its sockets have taken what they were sent."""
-        return all(one.sink.is_idle for one in self.on_topic(topic))
-
-    def _has_waited(self, topic: str) -> bool:
-        return self._monotonic() - self.backlog.sent_at(topic) >= PORTION_SECONDS
-
-    def _is_late(self, topic: str) -> bool:
-        """Whether its sockets were sent a portion, and had enough time for it."""
-        return self.backlog.sent_bytes(topic) > 0 and self._has_waited(topic)
-
-    def _can_take_more(self, topic: str) -> bool:
-        """Whether its sockets have taken what they were sent, or had enough time for it."""
-        return self._has_waited(topic) or self._is_taken(topic)
-
     async def deliver_portion(self, topic: str, events: list[Event]) -> None:
         """Hand what was read for a topic that waits to its sockets."""
         before, last = self.backlog.position_before(topic), events[-1].key
@@ -469,11 +353,11 @@ class Hub:
         return frozenset(event.author for event in events if event.author is not None)
 
     async def _fan_out(self, topic: str, delivery: Delivery) -> None:
-        audience = self._topics.get(topic)
+        audience = self.subscribers.audience(topic)
         if audience is None:
             return
         for author in delivery.withheld:
-            for subscriber in self._users.get(author, ()):
+            for subscriber in self.subscribers.of_user(author):
                 if subscriber.topic == topic:
                     subscriber.leave_direct()  # it is sent only a part, or nothing
         count = len(audience)
@@ -525,7 +409,7 @@ class Hub:
             position: where the log is read from now on.
         """
         self._returning.clear()
-        for subscriber in self:
+        for subscriber in self.subscribers:
             is_reading = subscriber.state is State.JOINING or subscriber.is_behind
             if is_reading or not subscriber.knows_cursors:
                 self.dismiss(subscriber, *closing.EVENTS_MISSED)
@@ -547,7 +431,7 @@ class Hub:
 
     def change_access(self, change: AccessChange) -> None:
         """Stop the sockets that the change is about, unless they were accepted after it."""
-        for subscriber in self.candidates(change):
+        for subscriber in self.subscribers.candidates(change):
             self._change_access_of(subscriber, change)
         for observer in self._observers:
             observer.access_changed(change)
@@ -582,14 +466,3 @@ class Hub:
     def _send_final_message(self, subscriber: Subscriber, change: AccessChange) -> None:
         if change.final_message is not None:
             subscriber.tell(stamp(change.final_message, change.wire_id, None))
-
-
-def _discard(
-    index: dict[str, set[Subscriber]] | dict[str, Audience], key: str, subscriber: Subscriber
-) -> None:
-    """Remove a subscriber from an index, and its key if it was the last one."""
-    members = index.get(key)
-    if members is not None:
-        members.discard(subscriber)
-        if not members:
-            del index[key]

@@ -395,7 +395,7 @@ class PresenceBroadcaster(HubObserver):
         """Who has a live socket here, and whose access is being checked again."""
         here: dict[str, Person] = {}
         asked: set[str] = set()
-        for one in self._hub.members(topic):
+        for one in self._hub.subscribers.on_topic(topic):
             if not one.is_present:
                 continue
             user_id = one.user_id or ""

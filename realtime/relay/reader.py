@@ -398,7 +398,7 @@ class Reader:
         unlisted: list[str] = []
         number = self._large_limits.events
         # Who comes to another topic now is admitted later than the read, and is owed nothing of it.
-        for topics in _batches(self._hub.topics(), self._large_limits.topics):
+        for topics in _batches(self._hub.subscribers.topics(), self._large_limits.topics):
             found = await log.first_of(topics, number, large, self.lineage.newest)
             self._moved_at = self._monotonic()
             few, more = large.split(topics, found, number)

@@ -197,7 +197,7 @@ class TypingBroadcaster:
 
     def heard(self, bot_id: str, user_id: str, username: str, is_typing: bool) -> None:
         """Another process says that one of its users types, or stopped."""
-        if not self._hub.has_members(bot_topic(bot_id)):
+        if not self._hub.subscribers.has_topic(bot_topic(bot_id)):
             return  # nobody here would see it
         self._show(self._indicators.heard(bot_id, user_id, username, is_typing))
 
@@ -216,7 +216,7 @@ class TypingBroadcaster:
                 one.bot_id, one.user_id, one.username, one.is_typing, self._clock()
             )
             framed = Framed([message])
-            for subscriber in self._hub.on_topic(bot_topic(one.bot_id)):
+            for subscriber in self._hub.subscribers.live_on(bot_topic(one.bot_id)):
                 if subscriber.user_id != one.user_id:
                     subscriber.sink.send(framed.by(subscriber.sink.frame))
         self._tell(indicators)

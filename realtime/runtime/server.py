@@ -192,7 +192,7 @@ class Server:
     async def _drain(self, *, is_replaced: bool) -> None:
         """Close every socket, spread over the drain time so that they do not return at once."""
         self.web.status.is_draining = True
-        leaving = [one for one in self.hub if one.is_socket]
+        leaving = [one for one in self.hub.subscribers if one.is_socket]
         delay = min(self._drain_seconds / max(len(leaving), 1), self._intervals.drain_step)
         retry_after = await self._retry_after(delay * len(leaving), is_replaced)
         self.web.status.retry_after = retry_after
@@ -209,7 +209,7 @@ class Server:
         await asyncio.sleep(last)  # their requests may still be on the way
         entrance.stop()
         await self.web.services.openings.end(closing.RESTARTING)
-        for late in self.hub:  # those who were let in since the drain began
+        for late in self.hub.subscribers:  # those who were let in since the drain began
             late.sink.close(*closing.RESTARTING)
         await http.close_all_connections()
         # To end with input unread would reset connections, and destroy their close frames.

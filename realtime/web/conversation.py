@@ -168,7 +168,7 @@ class Conversation:
     def _require_room(self) -> None:
         if self._services.status.is_draining:
             raise Refused(*closing.RESTARTING)
-        if self._services.hub.open_count >= self._services.settings.max_connections:
+        if self._services.hub.subscribers.open_count >= self._services.settings.max_connections:
             raise Refused(*closing.PROCESS_FULL)
 
     def _make_subscriber(self, topic: str, request: HandshakeRequest) -> Subscriber:

@@ -75,7 +75,7 @@ class StatsHandler(ClusterHandler):
     async def get(self) -> None:
         await self.identity()
         is_for_all = self.is_for_all()
-        here = list(self._services.hub.joined())
+        here = list(self._services.hub.subscribers.joined())
         users = {one.user_id or "" for one in here}
         bots = {one.topic for one in here if bot_of(one.topic)}
         counts = {
@@ -114,7 +114,7 @@ class ConnectionsHandler(ClusterHandler):
         )
 
     def _here(self, after: str | None) -> Iterable[ConnectedSocket]:
-        here = connected(self._services.hub.joined(), self._services.node_id)
+        here = connected(self._services.hub.subscribers.joined(), self._services.node_id)
         return (one for one in here if after is None or one.connection_id > after)
 
     def _after(self) -> str | None:

@@ -63,7 +63,7 @@ class Handshake:
     def _require_few(self, admission: Admission) -> None:
         """The user may have one more socket."""
         most = self._services.settings.max_connections_per_user
-        sockets = self._services.hub.count_of(admission.user_id)
+        sockets = self._services.hub.subscribers.count_of(admission.user_id)
         if sockets >= most:
             raise Refused(*closing.TOO_MANY_CONNECTIONS)
         if sockets + admission.remote_sockets >= most:

@@ -53,7 +53,7 @@ class MetricsSource:
 
     def of_process(self) -> ProcessMetrics:
         """The metrics of this process, as of now."""
-        here = list(self._hub.joined())
+        here = list(self._hub.subscribers.joined())
         sockets = [one for one in here if one.is_socket]
         return ProcessMetrics(
             hostname=socket.gethostname(),
@@ -69,7 +69,7 @@ class MetricsSource:
             subscriptions=len(here) - len(sockets),
             over_http=sum(one.is_over_http for one in sockets),
             users=len({one.user_id for one in here}),
-            buffered_bytes=sum(one.sink.waiting_bytes for one in self._hub),
+            buffered_bytes=sum(one.sink.waiting_bytes for one in self._hub.subscribers),
             ready=self._status.is_ready,
             relay=self._status.doorbell_mode,
             **counter_fields(self._counters),

@@ -29,7 +29,7 @@ async def test_1000_a_client_that_closes_normally_is_answered_with_1000(
     guest = await server.chat(world.bot, world.guest)
     guest.close(1000)
     assert await guest.closed() == 1000
-    await eventually(lambda: len(server.server.hub) == 0)
+    await eventually(lambda: len(server.server.hub.subscribers) == 0)
 
 
 @pytest.mark.gen_test
@@ -159,7 +159,7 @@ async def test_1013_a_process_that_is_full_says_try_again_later(
     refused = await server.open(f"/api/ws/chat/{world.bot}", world.owner)
     assert await refused.closed() == 1013
     guest.close()
-    await eventually(lambda: len(server.server.hub) == 0)
+    await eventually(lambda: len(server.server.hub.subscribers) == 0)
     await server.chat(world.bot, world.owner)
 
 
@@ -271,7 +271,7 @@ async def test_4029_a_user_with_too_many_connections_is_refused(
     assert await refused.closed() == 4029
     await server.chat(world.bot, world.owner)
     first.close()
-    await eventually(lambda: server.server.hub.count_of(world.guest) == 1)
+    await eventually(lambda: server.server.hub.subscribers.count_of(world.guest) == 1)
     await server.chat(world.bot, world.guest)
 
 

@@ -225,7 +225,7 @@ async def test_the_example_disconnects(
 ) -> None:
     """A close without a code, as its `ws.close()` sends, is answered in kind: 1005, and clean."""
     await client.page.evaluate("client.disconnect()")
-    await eventually(lambda: server.server.hub.count_of(world.guest) == 0)
+    await eventually(lambda: server.server.hub.subscribers.count_of(world.guest) == 0)
 
     async def closes() -> list[list[object]]:
         found: list[list[object]] = await client.page.evaluate("seen.closes")
@@ -242,7 +242,7 @@ async def test_the_example_comes_back_and_is_served_as_before(
     await platform.execute("SELECT relay.eject($1::uuid, NULL)", world.guest)
     await client.says("WebSocket closed: 1013 access changed and is still given: connect again")
     await client.page.clock.fast_forward(2_000)
-    await eventually(lambda: server.server.hub.count_of(world.guest) == 1)
+    await eventually(lambda: server.server.hub.subscribers.count_of(world.guest) == 1)
     await platform.message(world.session, world.bot, world.owner, "again")
     assert (await client.event("ChatMessage"))["content"] == "again"
 

@@ -36,7 +36,7 @@ async def test_refused_sockets_take_no_room(
     refused = [unanswering(server, f"/api/ws/chat/{world.bot}", stranger) for _ in range(5)]
     refused += [unanswering(server, "/api/ws/chat/no-id", stranger) for _ in range(5)]
     await eventually(lambda: room.closing_count == 10)
-    assert hub.open_count == 0
+    assert hub.subscribers.open_count == 0
     await server.chat(world.bot, world.guest)
     for one in refused:
         await one.ended()

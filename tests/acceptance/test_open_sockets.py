@@ -28,7 +28,7 @@ async def test_1013_who_does_not_answer_pings_is_closed(
     silent.send(raw_frame(0xA, b"too early"))
     assert await silent.close_code() == 1013
     await good.caught_up()
-    await eventually(lambda: len(server.server.hub) == 1)
+    await eventually(lambda: len(server.server.hub.subscribers) == 1)
 
 
 def handlers() -> set[int]:
@@ -78,7 +78,7 @@ async def test_an_error_while_reading_ends_that_socket_alone(
     with caplog.at_level(logging.ERROR):
         raw.send(raw_frame(0x1, b"fail"))
         await raw.ended()
-        await eventually(lambda: len(server.server.hub) == 1)
+        await eventually(lambda: len(server.server.hub.subscribers) == 1)
     (record,) = caplog.records
     assert record.getMessage().startswith("socket_failed connection=")
     assert "nobody foresaw this" in caplog.text

@@ -52,7 +52,7 @@ async def test_what_is_committed_arrives_as_events(
         assert events.cursor == event.cursor != opened.cursor
         states = [events.state]
     assert [*states, events.state] == ["open", "closed"]
-    await eventually(lambda: len(server.server.hub) == 0)
+    await eventually(lambda: len(server.server.hub.subscribers) == 0)
 
 
 @pytest.mark.gen_test
@@ -217,7 +217,7 @@ async def test_a_slow_application_holds_up_the_socket_and_loses_nothing(
         for number in range(rows):
             text = f"{number} {filler}"
             await platform.message(world.session, world.bot, world.owner, text)
-        await eventually(lambda: len(server.server.hub) == 0)
+        await eventually(lambda: len(server.server.hub.subscribers) == 0)
         heard = [text.split()[0] for text in await contents(events, rows)]
     assert heard == [str(number) for number in range(rows)]
     assert {one.code for one in told} & {1006, 1013}

@@ -39,7 +39,7 @@ async def test_each_resumes_as_if_it_were_alone(
         for client in (one, two, notes):
             await next_of(client, "connection_established")
         await next_of(two, "presence_state")
-        assert len(first.server.hub) == 1 + 3  # the socket, and its subscriptions
+        assert len(first.server.hub.subscribers) == 1 + 3  # the socket, and its subscriptions
         await write(platform, world, world.bot, "live one")
         await write(platform, world, other, "live two")
         assert await contents(one, 1) == ["live one"]
@@ -62,7 +62,7 @@ async def test_each_resumes_as_if_it_were_alone(
         assert two.ping()
         await eventually(lambda: two.latency is not None)
     assert shared.state == "closed"
-    await eventually(lambda: len(second.server.hub) == 0)
+    await eventually(lambda: len(second.server.hub.subscribers) == 0)
 
 
 async def ends(client: RealtimeClient, code: int) -> None:

@@ -342,11 +342,11 @@ async def test_a_message_that_is_cut_is_no_event(
     first = await server.events(f"chat/{world.bot}", world.guest)
     cursor = (await first.next("connection_established"))["data"]["cursor"]
     first.close()
-    await eventually(lambda: server.server.hub.open_count == 0)
+    await eventually(lambda: server.server.hub.subscribers.open_count == 0)
     await say(platform, world, "small", "x" * 20_000_000)
     slow = await server.events(f"chat/{world.bot}", world.guest, cursor=cursor)
     slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
-    await eventually(lambda: server.server.hub.open_count == 0)
+    await eventually(lambda: server.server.hub.subscribers.open_count == 0)
     slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
     assert await slow.ended() is None
     assert contents(slow) == ["small"]
@@ -363,9 +363,9 @@ async def test_who_leaves_takes_no_room(server: RunningServer, world: World) -> 
     events = await server.events(f"chat/{world.bot}", world.guest)
     await events.next("connection_established")
     hub = server.server.hub
-    assert len(hub) == 1
+    assert len(hub.subscribers) == 1
     events.close()
-    await eventually(lambda: len(hub) == 0)
+    await eventually(lambda: len(hub.subscribers) == 0)
     assert dict(server.server.relaying.counters.closes) == {"1000": 1}
     assert server.server.web.services.room.closing_count == 0
 
@@ -389,9 +389,9 @@ async def test_who_reads_nothing_is_ended_and_comes_back(
     for number in range(1, 41):
         await say(platform, world, text)
         await other.next("chat_message", number)
-        if server.server.hub.open_count == 1:
+        if server.server.hub.subscribers.open_count == 1:
             break
-    assert server.server.hub.open_count == 1
+    assert server.server.hub.subscribers.open_count == 1
     slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
     # None: the end came within a message.
     ended = await slow.ended()
@@ -413,11 +413,11 @@ async def test_who_takes_nothing_is_ended_however_little_waits(
     server = await start_server(intervals=Intervals(ping=0.2), SEND_BUFFER_BYTES="50000000")
     slow = await server.events(f"chat/{world.bot}", world.guest)
     await slow.next("connection_established")
-    (subscriber,) = server.server.hub
+    (subscriber,) = server.server.hub.subscribers
     slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
     while subscriber.sink.is_idle:
         await say(platform, world, "x" * 500_000)
-    await eventually(lambda: server.server.hub.open_count == 0)
+    await eventually(lambda: server.server.hub.subscribers.open_count == 0)
     slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
     await slow.ended()
     assert server.server.relaying.counters.closes == {"1013": 1}

@@ -105,7 +105,7 @@ async def test_noise_on_an_open_socket_harms_nobody_else(
     )
     await platform.message(world.session, world.bot, world.owner, "still here")
     assert (await good.next("chat_message"))["data"]["content"] == "still here"
-    await eventually(lambda: len(server.server.hub) == 1)
+    await eventually(lambda: len(server.server.hub.subscribers) == 1)
     assert [record.getMessage() for record in caplog.records] == []
 
 
@@ -128,7 +128,7 @@ async def test_handshakes_that_are_none_harm_nobody(
     ]
     await asyncio.gather(*(throw(server.server.port, data) for data in attempts))
     await good.caught_up()
-    await eventually(lambda: len(server.server.hub) == 1)
+    await eventually(lambda: len(server.server.hub.subscribers) == 1)
     assert not [r for r in caplog.records if r.exc_info], caplog.text
 
 
@@ -196,7 +196,7 @@ async def test_a_client_that_does_not_read_its_missed_events_is_closed(
     writer.write(handshake(path))
     await eventually(lambda: "the client reads missed events too slowly" in caplog.text)
     await hang_up(writer)
-    await eventually(lambda: len(server.server.hub) == 0)
+    await eventually(lambda: len(server.server.hub.subscribers) == 0)
 
 
 @pytest.mark.gen_test
@@ -248,13 +248,13 @@ async def test_a_client_that_does_not_read_is_closed_and_the_others_go_on(
     path = f"/api/ws/chat/{world.bot}?token={token(world.guest)}"
     _, writer = await asyncio.open_connection("127.0.0.1", server.server.port, limit=1024)
     writer.write(handshake(path))
-    await eventually(lambda: len(server.server.hub) == 2)
+    await eventually(lambda: len(server.server.hub.subscribers) == 2)
     insert = (
         "INSERT INTO messages (session_id, bot_id, user_id, role, content)"
         " SELECT $1, $2, $3, 'user', repeat('x', 10000) FROM generate_series(1, 20)"
     )
     rounds = 0
-    while len(server.server.hub) == 2:
+    while len(server.server.hub.subscribers) == 2:
         await platform.execute(insert, world.session, world.bot, world.owner)
         rounds += 1
         await good.next("chat_message", rounds * 20)

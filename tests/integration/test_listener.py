@@ -61,6 +61,10 @@ class Collected:
         if page.events:
             await self.may_go_on.wait()
 
+    @property
+    def subscribers(self) -> Collected:
+        return self
+
     def topics(self) -> Sequence[str]:
         return ["t"]
 

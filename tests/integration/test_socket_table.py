@@ -59,7 +59,7 @@ class Process:
     @property
     def sockets(self) -> set[str]:
         """The ids of those that it has."""
-        return {one.connection_id for one in self.hub.joined()}
+        return {one.connection_id for one in self.hub.subscribers.joined()}
 
     async def beat(self, platform: Platform, *, age: float = 0.0) -> None:
         await platform.execute(

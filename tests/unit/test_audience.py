@@ -91,9 +91,9 @@ def test_a_stopped_socket_leaves_the_list_at_once() -> None:
     read(hub, at(5), "p5", access_change(4, 4), event(5, 5))
     assert (subscriber.send_now, subscriber.state) == (None, State.STOPPED)
     assert sink.ids == [2, 3]
-    assert list(hub.members(subscriber.topic)) == [subscriber]
+    assert list(hub.subscribers.on_topic(subscriber.topic)) == [subscriber]
     hub.unsubscribe(subscriber)
-    assert not hub.has_members(subscriber.topic)
+    assert not hub.subscribers.has_topic(subscriber.topic)
 
 
 def test_a_socket_that_is_removed_during_a_fan_out_is_sent_nothing_more() -> None:
@@ -110,7 +110,7 @@ def test_a_socket_that_is_removed_during_a_fan_out_is_sent_nothing_more() -> Non
     sockets.sort(key=lambda one: one[0].user_id or "")
     for number in (2, 3):
         say(hub, number)
-    order = list(hub.members(sockets[0][0].topic))
+    order = list(hub.subscribers.on_topic(sockets[0][0].topic))
     sockets.sort(key=lambda one: order.index(one[0]))
     is_removing = True
     say(hub, 4)
@@ -151,5 +151,5 @@ def test_nobody_on_a_topic_any_more_is_no_error() -> None:
 
     hub._pause = remove_all
     read(hub, at(3), "p3", event(2, 2, "bot:1"), event(3, 3, "bot:2"))
-    assert len(hub) == 0
+    assert len(hub.subscribers) == 0
     assert len(sink.ids) + len(other.ids) <= 1

@@ -1,16 +1,13 @@
 """Tests of `realtime.relay.hub` by example; `test_hub_model` tries everything at once."""
 
-import math
 from collections.abc import Callable
 
 import pytest
 
-from realtime.relay import closing
 from realtime.relay.cursor import Anchor, Cursor
-from realtime.relay.events import AccessChange, Event
-from realtime.relay.hub import LOOK_AGAIN_SECONDS, PORTION_SECONDS, HubObserver
+from realtime.relay.events import AccessChange
+from realtime.relay.hub import HubObserver
 from realtime.relay.position import Position
-from realtime.relay.protocol import SOCKET_TOPIC
 from realtime.relay.subscriber import State, Subscriber
 from tests.unit.relay_fakes import (
     ADA,
@@ -79,22 +76,6 @@ def test_authors_are_sent_their_own_messages_by_default() -> None:
 # Coming and going.
 
 
-def test_who_is_here() -> None:
-    """The hub counts every socket, lists those whose user is known, and counts a user's own."""
-    hub = make_hub()
-    unknown, _ = make_subscriber()
-    hub.subscribe(unknown)
-    first, _ = join(hub)
-    second, _ = join(hub, topic=OTHER_BOT)
-    third, _ = join(hub, GRACE)
-    assert len(hub) == 4
-    assert set(hub) == {unknown, first, second, third}
-    assert set(hub.joined()) == {first, second, third}
-    assert (hub.count_of(ADA), hub.count_of(GRACE), hub.count_of("nobody")) == (2, 1, 0)
-    assert set(hub.on_topic(BOT)) == {first, third}
-    assert set(hub.on_topic("bot:none")) == set()
-
-
 class Moves(HubObserver):
     """Notes who joins (True) and leaves."""
 
@@ -121,7 +102,7 @@ def test_comings_and_goings_are_told() -> None:
     hub.dismiss(dismissed, 1013, "come back")
     read(hub, at(10), "c", access_change(1, 10, user_id=GRACE))
     assert moves.all == [(dismissed, False), (cut_off, False)]
-    assert set(hub.joined()) == {admitted}
+    assert set(hub.subscribers.joined()) == {admitted}
     for one in (joining, admitted, dismissed, cut_off):
         hub.unsubscribe(one)
     assert moves.all[2:] == [(admitted, False)]
@@ -143,56 +124,13 @@ def test_access_changes_are_told() -> None:
     assert told == [(one, State.STOPPED) for one in changes]
 
 
-def test_who_is_closing_is_not_open() -> None:
-    """However long its close takes, it takes nobody's room."""
-    hub = make_hub()
-    staying, going = join(hub)[0], join(hub, GRACE)[0]
-    assert hub.open_count == 2
-    hub.stop(going)
-    hub.stop(going)
-    assert (hub.open_count, len(hub)) == (1, 2)
-    hub.unsubscribe(going)
-    hub.stop(going)
-    assert (hub.open_count, len(hub)) == (1, 1)
-    assert list(hub) == [staying]
-
-
-def test_subscriptions_of_one_socket_are_no_sockets() -> None:
-    """A socket counts once, however many subscriptions it has; they are sent to as all others."""
-    hub = make_hub()
-    socket, _ = join(hub, topic=SOCKET_TOPIC)
-    sinks = [
-        join(hub, topic=topic, socket_id=socket.connection_id)[1] for topic in (BOT, OTHER_BOT)
-    ]
-    assert (hub.open_count, hub.count_of(ADA), len(hub), len(set(hub.joined()))) == (1, 1, 3, 3)
-    read(hub, at(10), "c", event(1, 10), event(2, 10, OTHER_BOT))
-    assert [sink.ids for sink in sinks] == [[1], [2]]
-    hub.stop(socket)
-    assert (hub.open_count, len(hub)) == (0, 3)
-
-
-def test_who_is_gone_is_forgotten() -> None:
-    """Nothing refers to a socket that is gone, and it may be forgotten twice."""
-    hub = make_hub()
-    unknown, _ = make_subscriber()
-    hub.subscribe(unknown)
-    others = [join(hub)[0], join(hub, GRACE)[0]]
-    for one in (unknown, *others, unknown, *others):
-        hub.unsubscribe(one)
-        assert one.state is State.STOPPED
-    assert (len(hub), list(hub), hub.count_of(ADA), list(hub.on_topic(BOT))) == (0, [], 0, [])
-    indexes = [value for value in vars(hub).values() if isinstance(value, set | dict)]
-    assert len(indexes) == 7
-    assert not any(indexes)
-
-
 def test_one_of_two_goes() -> None:
     """When one of a user's sockets goes, the other goes on."""
     hub = make_hub()
     (first, _), (_, sink) = join(hub), join(hub)
     hub.unsubscribe(first)
     read(hub, at(10), "c", event(1, 10))
-    assert (hub.count_of(ADA), sink.ids) == (1, [1])
+    assert (hub.subscribers.count_of(ADA), sink.ids) == (1, [1])
 
 
 def test_admitted_too_late() -> None:
@@ -384,145 +322,3 @@ def test_many_access_changes_give_way_to_others() -> None:
     hub = make_hub(pause=pause, access_change_slice=2)
     read(hub, at(10), "c", *(access_change(number, 10) for number in range(5)))
     assert len(pauses) == 2
-
-
-# What is too much for one answer.
-
-
-def large_event(event_id: int, topic: str = BOT) -> Event:
-    """One whose payload is read later."""
-    return event(event_id, 10, topic)._replace(payload=None, size=9)
-
-
-def test_no_cursor_is_ahead_of_what_a_topic_still_waits_for() -> None:
-    """Who leaves in the middle of what was too much for one answer is sent the rest later."""
-    hub = make_hub()
-    subscriber, sink = join(hub)
-    read(hub, at(2), "before")
-    large = [large_event(number) for number in (1, 2, 3)]
-    read(hub, at(10), "after", *large)
-    for number in (1, 2, 3):
-        assert hub.cursor_of(subscriber) == "before"
-        assert hub.next_portion(9, 9) == (BOT, [large[number - 1].key])
-        run(hub.deliver_portion(BOT, [event(number, 10)]))
-    assert sink.ids == [1, 2, 3]
-    assert sink.cursors == ["before", "before", "after"]
-    assert hub.cursor_of(subscriber) == "after"
-
-
-def test_who_takes_a_portion_slowly_holds_up_only_their_topic() -> None:
-    """The next topic has its turn. The slow one gets its next portion when its time is over."""
-    now = 0.0
-    hub = make_hub(clock=lambda: now)
-    (_, slow), _ = join(hub), join(hub, GRACE, OTHER_BOT)
-    mine, rest = large_event(1), large_event(2)
-    read(hub, at(10), "c", mine, rest, large_event(3, OTHER_BOT))
-    slow.room = 0
-    assert (hub.due_in(), hub.next_portion(9, 1)) == (0.0, (BOT, [mine.key]))
-    run(hub.deliver_portion(BOT, [event(1, 10)]))
-    assert hub.next_portion(9, 1) == (OTHER_BOT, [large_event(3, OTHER_BOT).key])
-    run(hub.deliver_portion(OTHER_BOT, [event(3, 10, OTHER_BOT)]))
-    assert (hub.due_in(), hub.next_portion(9, 1)) == (LOOK_AGAIN_SECONDS, None)
-    now = PORTION_SECONDS
-    assert (hub.due_in(), hub.next_portion(9, 1)) == (0.0, (BOT, [rest.key]))
-
-
-def test_who_takes_a_portion_too_slowly_goes_on_alone() -> None:
-    """With what the others are still sent. They do not wait for it any more, and it goes live."""
-    now = [0.0]
-    hub = make_hub(clock=lambda: now[0])
-    slow, sink = join(hub)
-    _, other = join(hub)
-    left: list[tuple[list[int], Cursor]] = []
-    slow.catch_up = lambda owed, since: left.append(([key.id for key in owed.rest()], since))
-    read(hub, at(10), "c", *(large_event(number) for number in (1, 2, 3)))
-    hub.next_portion(9, 1)
-    sink.room = 0
-    run(hub.deliver_portion(BOT, [event(1, 10)]))
-    assert hub.next_portion(9, 1) is None
-    now[0] = PORTION_SECONDS
-    assert hub.next_portion(9, 1) == (BOT, [large_event(2).key])
-    run(hub.deliver_portion(BOT, [event(2, 10)]))
-    assert hub.next_portion(9, 1) == (BOT, [large_event(3).key])
-    run(hub.deliver_portion(BOT, [event(3, 10)]))
-    read(hub, at(11), "d", event(4, 11))
-    assert left == [([2, 3], at(10))]
-    assert (sink.ids, other.ids) == ([1], [1, 2, 3, 4])
-    sink.drain()
-    hub.go_live(slow, at(10))
-    assert sink.ids == [1, 4]
-
-
-@pytest.mark.parametrize(
-    ("since", "expected"),
-    [(None, ([1], at(10))), (at(50), ([], at(50)))],
-)
-def test_who_goes_on_alone_is_owed_what_its_since_does_not_cover(
-    since: Cursor | None, expected: tuple[list[int], Cursor]
-) -> None:
-    """None: what is found is all for it."""
-    hub = make_hub(live_bytes=8)
-    subscriber, _ = join(hub, since=since or START)
-    if since is None:
-        read(hub, at(2), "settled")
-    left: list[tuple[list[int], Cursor]] = []
-    subscriber.catch_up = lambda owed, since: left.append(([key.id for key in owed.rest()], since))
-    read(hub, at(10), "c", large_event(1))
-    assert hub.next_portion(9, 1) is None
-    assert left == [expected]
-
-
-def test_what_is_too_large_to_be_held_for_all_is_left_to_each() -> None:
-    """Who can reads it by itself, who joins reads it later, and who can do neither is closed."""
-    hub = make_hub(live_bytes=8)
-    joining, _ = make_subscriber()
-    hub.subscribe(joining)
-    alone, to_alone = join(hub)
-    _, to_nobody = join(hub)
-    alone.catch_up = lambda *_: None
-    read(hub, at(10), "c", large_event(1))
-    assert hub.next_portion(9, 1) is None
-    assert joining.has_overflowed
-    assert (alone.is_behind, to_alone.closed) == (True, None)
-    assert to_nobody.closed == closing.TOO_SLOW
-    assert not hub.backlog
-
-
-def test_no_more_is_on_its_way_at_once_than_may_be() -> None:
-    """However many topics wait: the next has its turn when who is slow has had their time."""
-    now = 0.0
-    hub = make_hub(clock=lambda: now, live_bytes=9)
-    (subscriber, slow), _ = join(hub), join(hub, GRACE, OTHER_BOT)
-    subscriber.catch_up = lambda *_: None
-    read(hub, at(10), "c", large_event(1), rest := large_event(2), large_event(3, OTHER_BOT))
-    slow.room = 0
-    run(hub.deliver_portion(BOT, [event(1, 10)._replace(size=9)]))
-    assert hub.next_portion(9, 1) is None
-    now = PORTION_SECONDS
-    assert hub.next_portion(9, 1) == (BOT, [rest.key])
-    assert subscriber.is_behind
-    assert hub.next_portion(9, 1) == (OTHER_BOT, [large_event(3).key])
-
-
-def test_who_has_taken_a_portion_gets_the_next_at_once() -> None:
-    """However little of their time is over."""
-    hub = make_hub()
-    _, sink = join(hub)
-    read(hub, at(10), "c", large_event(1), rest := large_event(2))
-    sink.room = 0
-    run(hub.deliver_portion(BOT, [event(1, 10)]))
-    assert hub.next_portion(9, 1) is None
-    sink.drain()
-    assert (hub.due_in(), hub.next_portion(9, 1)) == (0.0, (BOT, [rest.key]))
-
-
-def test_what_waits_for_a_topic_without_sockets_is_dropped() -> None:
-    """Nothing is read for it; the other topics have their turn, and then nothing is due."""
-    hub = make_hub()
-    leaving, _ = join(hub)
-    _, staying = join(hub, GRACE, OTHER_BOT)
-    read(hub, at(10), "c", large_event(1), large_event(2, OTHER_BOT))
-    hub.unsubscribe(leaving)
-    assert hub.next_portion(9, 1) == (OTHER_BOT, [large_event(2, OTHER_BOT).key])
-    run(hub.deliver_portion(OTHER_BOT, [event(2, 10, OTHER_BOT)]))
-    assert (staying.ids, hub.due_in()) == ([2], math.inf)

@@ -24,7 +24,6 @@ from hypothesis.stateful import (
 from realtime.relay import closing
 from realtime.relay.cursor import Cursor
 from realtime.relay.events import Event
-from realtime.relay.hub import PORTION_SECONDS
 from realtime.relay.large_read import LargeLimits
 from realtime.relay.owed import Owed
 from realtime.relay.protocol import stamp
@@ -36,6 +35,7 @@ from realtime.relay.resume import (
     read_cursor,
 )
 from realtime.relay.subscriber import State
+from realtime.relay.turns import PORTION_SECONDS
 from tests.unit.hub_model import ModelLog, SlowAccess, Watched, WatchedHub
 from tests.unit.relay_fakes import (
     ADA,

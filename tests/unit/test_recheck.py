@@ -110,7 +110,7 @@ def test_may_stay() -> None:
     rechecking = RecheckingHub(FakeAccess(ADA))
     (sink,) = cut_off(rechecking, ADA, is_recheck=True)
     run(rechecking.until(lambda: rechecking.wakes))
-    (subscriber,) = rechecking.hub
+    (subscriber,) = rechecking.hub.subscribers
     assert subscriber.state is State.PAUSED
     read(rechecking.hub, at(13), "d", event(5, 13))
     assert (subscriber.state, sink.ids, sink.closed) == (State.LIVE, [5], None)
@@ -174,7 +174,7 @@ def test_gone_meanwhile() -> None:
     """A socket that left before the answer does not come back with it."""
     rechecking = RecheckingHub(FakeAccess(ADA))
     (sink,) = cut_off(rechecking, ADA, is_recheck=True)
-    (subscriber,) = rechecking.hub
+    (subscriber,) = rechecking.hub.subscribers
     rechecking.hub.unsubscribe(subscriber)
     run(rechecking.until(lambda: rechecking.wakes))
     read(rechecking.hub, at(13), "d", event(5, 13))
@@ -185,7 +185,7 @@ def test_an_answer_from_before_a_gap() -> None:
     """When events are lost while a socket is asked about, only the next answer lets it back."""
     rechecking = RecheckingHub(FakeAccess(ADA))
     (sink,) = cut_off(rechecking, ADA, is_recheck=True)
-    (subscriber,) = rechecking.hub
+    (subscriber,) = rechecking.hub.subscribers
     subscriber.knows_cursors = True
 
     async def lose_track_meanwhile() -> None:

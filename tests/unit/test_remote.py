@@ -14,7 +14,7 @@ def test_a_socket_has_its_subscriptions() -> None:
     for topic in (OTHER_BOT, BOT):
         join(hub, topic=topic, socket_id="socket")
     unknown, _ = make_subscriber()
-    found = {one.connection_id: one for one in connected([*hub, unknown], "n")}
+    found = {one.connection_id: one for one in connected([*hub.subscribers, unknown], "n")}
     assert found == {
         "chat": ConnectedSocket("chat", "n", BOT, GRACE, f"{GRACE}'s name", 0.0, False),
         "socket": found["socket"],

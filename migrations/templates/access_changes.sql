@@ -83,9 +83,9 @@ $$;
 -- (OFFSET 0 in its callers: arguments are computed once, below it).
 --
 -- is_told: whether there are messages. on_topic: whether the bot is there, and its watchers told.
--- named: whom the message on the bot's topic gives access; a relay that has to find out whether
--- somebody lost access for a moment looks for it. effect: what else is for the user's sockets,
--- 'eject', 'recheck' or 'grant', or null for nothing.
+-- named: whom it gives access, as the message on the bot's topic says, or a row without a message; a
+-- relay that has to find out whether somebody lost access for a moment looks for it. effect: what else
+-- is for the user's sockets, 'eject' or 'recheck', or null for nothing.
 CREATE FUNCTION relay.access_rows(
     bot_id uuid, user_id uuid, action text, details text, is_told boolean, on_topic boolean,
     named uuid, effect text, at text
@@ -104,8 +104,8 @@ BEGIN ATOMIC
         (is_told, concat('user:', user_id), 'notification', relay.notification_message(
             'permission_change', concat('{"bot_id":"', bot_id, '","action":"', action,
                 '","details":', details, '}'), at), NULL, NULL),
-        (effect = 'grant', concat('bot:', bot_id), effect, NULL, user_id, NULL),
-        (effect <> 'grant', concat('bot:', bot_id), effect, m.change, user_id, 4003)
+        (named IS NOT NULL AND NOT is_told, concat('bot:', bot_id), 'grant', NULL, named, NULL),
+        (effect IS NOT NULL, concat('bot:', bot_id), effect, m.change, user_id, 4003)
     ) AS r (wanted, topic, type, payload, about, code)
     WHERE r.wanted;
 END;

@@ -124,8 +124,10 @@ BEGIN
             WHEN has THEN 'recheck'
             WHEN is_told THEN 'eject'
             ELSE 'recheck' END;  -- told by the other table's trigger, or so a writer says
-        -- A new owner who has another role by a row had access before.
-        named := CASE WHEN action = 'granted' AND NOT (owns AND has IS TRUE AND NOT is_owner)
+        -- A new owner who has another role by a row had access before; unless this statement wrote
+        -- rows, too, for then nobody can tell. One name too many costs that user a fetch.
+        named := CASE WHEN action = 'granted' AND (both_tables
+                OR (is_told AND NOT (owns AND has IS TRUE AND NOT is_owner)))
             THEN user_id END;
         -- The final message of who turns out to have lost access after all.
         action := CASE WHEN effect = 'recheck' AND NOT is_told THEN 'revoked' ELSE action END;

@@ -2,7 +2,8 @@
 
 Hypothesis makes statements and platform triggers of many kinds: before and after, for rows and for
 statements, named before and after the relay's. Two clients apply what is logged. After each
-statement they must have what the tables have. `NESTED_EXAMPLES` makes the run longer.
+statement they must have what the tables have. And the log must name each user who gained access to a
+bot, and cut off each who lost it. `NESTED_EXAMPLES` makes the run longer.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tornado.ioloop import IOLoop
 
-from tests.integration.sql_log import Log, Message
+from tests.integration.sql_log import Entry, Log, Message
 from tests.platform import Platform
 from tests.serving import World
 
@@ -82,6 +83,8 @@ ACTS = {
         "add row": "INSERT INTO permissions (bot_id, user_id, role)"
         " VALUES (r.id, r.owner_id, 'owner')"
         " ON CONFLICT (bot_id, user_id) DO UPDATE SET role = 'owner'",
+        "add lesser row": "INSERT INTO permissions (bot_id, user_id, role)"
+        " VALUES (r.id, r.owner_id, 'admin') ON CONFLICT DO NOTHING",
     },
 }
 _INSERT_MESSAGE = (
@@ -90,6 +93,7 @@ _INSERT_MESSAGE = (
     f" (VALUES ('{IDS[0]}'), ('{IDS[1]}')) AS v (id) LIMIT 2"
 )
 _TRANSFER = f"UPDATE bots SET owner_id = '{USERS[1]}'"
+_GIVE = f"UPDATE bots SET owner_id = '{USERS[2]}'"
 _DROP_OWNER = "DELETE FROM permissions WHERE role = 'owner'"
 _ADD_OWNER = (
     f"INSERT INTO permissions (bot_id, user_id, role) VALUES ('{BOT}', '{USERS[1]}', 'owner')"
@@ -138,6 +142,9 @@ STATEMENTS = {
         f"WITH b AS ({_TRANSFER}) UPDATE permissions SET user_id = '{USERS[1]}'"
         " WHERE role = 'owner'",
         f"WITH b AS ({_TRANSFER}), p AS ({_DROP_OWNER}) {_ADD_OWNER}",
+        f"WITH b AS ({_GIVE}) {_ADD_ADMIN}",
+        f"WITH p AS ({_ADD_ADMIN}) {_GIVE}",
+        f"WITH b AS ({_TRANSFER}), d AS (DELETE FROM permissions) {_ADD_ADMIN}",
     ],
     "bots": [
         "UPDATE bots SET name = 'changed'",
@@ -326,7 +333,8 @@ async def load(connection: asyncpg.Connection[asyncpg.Record], client: Client) -
 
 
 async def check(platform: Platform, clients: list[Client], log: Log, seen: str) -> None:
-    for entry in await log.entries():
+    entries, had = await log.entries(), set(clients[0].roles)
+    for entry in entries:
         for client in clients:
             if entry.message is not None and (entry.topic or "").startswith("bot:"):
                 client.apply(entry.type, entry.message)
@@ -336,6 +344,19 @@ async def check(platform: Platform, clients: list[Client], log: Log, seen: str) 
         expected._leave(bot)  # a bot that nobody is connected to
     for client in clients:
         assert client == Client(client.knows_once, **vars_of(expected)), seen
+    for bot, user in expected.roles.keys() - had:
+        assert any(is_about(entry, bot, user) and gives(entry) for entry in entries), seen
+    for bot, user in had - expected.roles.keys():
+        assert any(is_about(entry, bot, user) and entry.code for entry in entries), seen
+
+
+def is_about(entry: Entry, bot: str, user: str) -> bool:
+    return entry.topic in (None, f"bot:{bot}") and entry.user_id in (None, user)
+
+
+def gives(entry: Entry) -> bool:
+    """Whether it names somebody as one who gained access."""
+    return entry.code is None and entry.user_id is not None
 
 
 def vars_of(client: Client) -> dict[str, Any]:
@@ -396,6 +417,15 @@ FOUND = [
     (
         [OwnTrigger("documents", "fail", "INSERT")],
         ["DELETE FROM documents", STATEMENTS["documents"][0]],
+    ),
+    ([], [f"WITH b AS ({_GIVE}) {_ADD_ADMIN}"]),
+    ([OwnTrigger("bots", "add lesser row", "UPDATE")], [_TRANSFER]),
+    (
+        [
+            OwnTrigger("permissions", "own", "INSERT", is_first=False),
+            OwnTrigger("permissions", "delete", "INSERT", is_first=False),
+        ],
+        [_ADD_OWNER],
     ),
 ]
 """Histories after which clients had something else, one for each kind of event."""

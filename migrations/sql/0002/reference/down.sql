@@ -3,6 +3,7 @@
 DROP FUNCTION relay.message_now(text, text, uuid, uuid, uuid, text);
 DROP FUNCTION relay.message_author(text, uuid, uuid);
 DROP FUNCTION relay.document_now(uuid, uuid);
+DROP FUNCTION relay.owns(uuid, uuid);
 DROP FUNCTION relay.permission_now(uuid, uuid);
 DROP FUNCTION relay.permission_details(text, text, uuid, text);
 DROP FUNCTION relay.permission_change(

@@ -219,9 +219,9 @@ $$;
 -- (OFFSET 0 in its callers: arguments are computed once, below it).
 --
 -- is_told: whether there are messages. on_topic: whether the bot is there, and its watchers told.
--- named: whom the message on the bot's topic gives access; a relay that has to find out whether
--- somebody lost access for a moment looks for it. effect: what else is for the user's sockets,
--- 'eject', 'recheck' or 'grant', or null for nothing.
+-- named: whom it gives access, as the message on the bot's topic says, or a row without a message; a
+-- relay that has to find out whether somebody lost access for a moment looks for it. effect: what else
+-- is for the user's sockets, 'eject' or 'recheck', or null for nothing.
 CREATE OR REPLACE FUNCTION relay.access_rows(
     bot_id uuid, user_id uuid, action text, details text, is_told boolean, on_topic boolean,
     named uuid, effect text, at text
@@ -240,8 +240,8 @@ BEGIN ATOMIC
         (is_told, concat('user:', user_id), 'notification', relay.notification_message(
             'permission_change', concat('{"bot_id":"', bot_id, '","action":"', action,
                 '","details":', details, '}'), at), NULL, NULL),
-        (effect = 'grant', concat('bot:', bot_id), effect, NULL, user_id, NULL),
-        (effect <> 'grant', concat('bot:', bot_id), effect, m.change, user_id, 4003)
+        (named IS NOT NULL AND NOT is_told, concat('bot:', bot_id), 'grant', NULL, named, NULL),
+        (effect IS NOT NULL, concat('bot:', bot_id), effect, m.change, user_id, 4003)
     ) AS r (wanted, topic, type, payload, about, code)
     WHERE r.wanted;
 END;
@@ -372,8 +372,10 @@ BEGIN
             WHEN has THEN 'recheck'
             WHEN is_told THEN 'eject'
             ELSE 'recheck' END;  -- told by the other table's trigger, or so a writer says
-        -- A new owner who has another role by a row had access before.
-        named := CASE WHEN action = 'granted' AND NOT (owns AND has IS TRUE AND NOT is_owner)
+        -- A new owner who has another role by a row had access before; unless this statement wrote
+        -- rows, too, for then nobody can tell. One name too many costs that user a fetch.
+        named := CASE WHEN action = 'granted' AND (both_tables
+                OR (is_told AND NOT (owns AND has IS TRUE AND NOT is_owner)))
             THEN user_id END;
         -- The final message of who turns out to have lost access after all.
         action := CASE WHEN effect = 'recheck' AND NOT is_told THEN 'revoked' ELSE action END;
@@ -566,12 +568,13 @@ BEGIN
     END IF;
     effect := CASE
         WHEN owns AND NOT has THEN 'recheck'
-        WHEN owns AND NOT had AND both_tables AND NOT is_told THEN 'grant'
         WHEN is_told AND NOT has THEN relay.ejection_after_revoke(bot_id, user_id)
         -- Told by the other table's trigger, or so a writer says.
         WHEN NOT (is_told OR has OR owns) THEN 'recheck'
     END;
-    named := CASE WHEN action = 'granted' THEN user_id END;
+    -- If triggers of both tables run, nobody can tell who had access before. One name too many costs
+    -- that user a fetch.
+    named := CASE WHEN action = 'granted' AND (is_told OR both_tables) THEN user_id END;
     -- The final message of who turns out to have lost access after all.
     action := CASE WHEN effect = 'recheck' AND NOT is_told THEN 'revoked' ELSE action END;
     details := relay.permission_details(
@@ -593,8 +596,16 @@ LANGUAGE sql STABLE ROWS 1 AS $$
     LIMIT 1
 $$;
 
+-- Whether the user is the bot's owner by the bot itself.
+CREATE OR REPLACE FUNCTION relay.owns(bot_id uuid, user_id uuid) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (
+        SELECT FROM public.bots AS b
+        WHERE b.id = owns.bot_id AND b.owner_id = owns.user_id)
+$$;
+
 -- In all three: where the current row is read and is gone, though it was there after the statement,
--- another trigger has told that.
+-- another trigger has told that. Unless it found that they own the bot, too, and left it to this one.
 CREATE OR REPLACE FUNCTION relay.permissions_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -608,14 +619,16 @@ BEGIN
     SELECT r.*
     FROM (
         SELECT n.bot_id AS bot_id, n.user_id AS user_id,
+            (f.is_there IS TRUE OR NOT reads) AS has,
             CASE WHEN reads THEN f.role ELSE n.role END AS role,
             CASE WHEN reads THEN f.granted_by ELSE n.granted_by END AS granted_by
         FROM new_rows AS n
         LEFT JOIN LATERAL relay.permission_now(n.bot_id, n.user_id) AS f ON reads
-        WHERE (n.bot_id, n.user_id) IS NOT NULL AND (f.is_there OR NOT reads)
+        WHERE (n.bot_id, n.user_id) IS NOT NULL
+            AND (f.is_there OR NOT reads OR relay.owns(n.bot_id, n.user_id))
         OFFSET 0
     ) AS c
-    CROSS JOIN LATERAL relay.permission_change(c.bot_id, c.user_id, false, true, NULL, c.role,
+    CROSS JOIN LATERAL relay.permission_change(c.bot_id, c.user_id, false, c.has, NULL, c.role,
         c.granted_by, actor, instant) AS p
     CROSS JOIN LATERAL relay.access_rows(c.bot_id, c.user_id, p.action, p.details, p.is_told,
         p.on_topic, p.named, p.effect, at) AS r;
@@ -655,7 +668,8 @@ BEGIN
         LEFT JOIN LATERAL relay.permission_now(coalesce(n.bot_id, o.bot_id),
             coalesce(n.user_id, o.user_id)) AS f ON reads
         WHERE (o.user_id, o.role) IS DISTINCT FROM (n.user_id, n.role)
-            AND (f.is_there OR NOT reads OR n.user_id IS NULL)
+            AND (f.is_there OR NOT reads OR n.user_id IS NULL
+                OR relay.owns(n.bot_id, n.user_id))
         OFFSET 0
     ) AS c
     CROSS JOIN LATERAL relay.permission_change(c.bot_id, c.user_id, c.had, c.has, c.old_role,

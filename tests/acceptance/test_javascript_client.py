@@ -36,6 +36,8 @@ OUR_RULES = """async () => {
 }"""
 NUMBERS = {
     "ping_spread": "PING_SPREAD",
+    "patience_factor": "PATIENCE_FACTOR",
+    "most_patience": "MOST_PATIENCE",
     "attempts_after_rate_limit": "ATTEMPT_AFTER_RATE_LIMIT",
     "max_token_refusals": "MOST_REFUSALS",
     "max_cursor_characters": "LONGEST_CURSOR",

@@ -2,8 +2,8 @@
 
 Hypothesis makes statements and platform triggers of many kinds: before and after, for rows and for
 statements, named before and after the relay's. Two clients apply what is logged. After each
-statement they must have what the tables have. And the log must name each user who gained access to a
-bot, and cut off each who lost it. `NESTED_EXAMPLES` makes the run longer.
+statement they must have what the tables have. And the log must name each user who gained access to
+a bot, and cut off each who lost it. `NESTED_EXAMPLES` makes the run longer.
 """
 
 from __future__ import annotations

@@ -99,6 +99,37 @@ async def test_silence_ends_a_connection() -> None:
 
 
 @pytest.mark.gen_test
+async def test_each_silence_makes_the_client_more_patient() -> None:
+    """A large message on a slow line is silence, and comes anew on each connection."""
+    async with Played() as played:
+        for seconds in (10, 40, 160, 640, 2_560, 10_240, 10_240):
+            gave_up = len(played.told)
+            played.socket.greet()
+            await played.time.move(27.5)
+            await played.time.move(seconds - 0.1)
+            assert len(played.told) == gave_up
+            await played.time.move(0.2)
+            assert len(played.told) == gave_up + 1
+            await played.time.move(0.5)
+        played.socket.greet()
+        await played.time.move(27.5 + 9_000)
+        played.socket.say("chat_message", {}, id="large")
+        played.socket.say("pong")
+        await played.time.move(27.5 + 10.1)
+        assert (played.ids, len(played.told)) == (["large"], 8)
+
+
+@pytest.mark.gen_test
+async def test_a_server_that_does_not_answer_takes_no_patience() -> None:
+    """Nothing large can be on its way before the greeting."""
+    async with Played() as played:
+        await played.time.move(16)
+        played.socket.greet()
+        await played.time.move(27.5 + 10.1)
+        assert played.told[-1] == Reconnecting(1, 0.5, 4000, "no answer to a ping")
+
+
+@pytest.mark.gen_test
 async def test_silence_ends_a_connection_that_only_hears() -> None:
     """No ping can be sent. The server's comments come every 25 s; 35 s without one are enough."""
     async with Played() as played:

@@ -42,6 +42,8 @@ def test_the_waits_are_those_of_the_table() -> None:
     ("name", "value"),
     [
         ("attempts_after_rate_limit", rules.ATTEMPT_AFTER_RATE_LIMIT),
+        ("patience_factor", rules.PATIENCE_FACTOR),
+        ("most_patience", rules.MOST_PATIENCE),
         ("max_token_refusals", tokens.MAX_REFUSALS),
         ("max_cursor_characters", events.MAX_CURSOR),
         ("max_retry_after_seconds", rules.MAX_RETRY_AFTER),

@@ -275,6 +275,7 @@ export type Handler<Message> = (message: Message) => unknown;
 
 export interface Timings {
   pingEvery: number;
+  /** After a connection that was given up for want of an answer, four times as long, and so on. */
   pongWithin: number;
   connectWithin: number;
   backoffFirst: number;

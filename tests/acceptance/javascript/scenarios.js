@@ -667,6 +667,27 @@ scenario('a ping that nothing answers is the end of that socket', async () => {
   equal(sockets.length, 2);
 });
 
+scenario('after a ping that nothing answered, the next socket may take four times as long', async () => {
+  const { client, timers, sockets, last } = await makeWorld();
+  // A large message on a slow line is silence, and comes anew on each socket.
+  for (const seconds of [10, 40, 160, 640, 2_560, 10_240, 10_240]) {
+    last().establish();
+    await timers.advance(27_500);
+    await timers.advance(seconds * 1_000 - 1);
+    equal(client.state, 'open');
+    await timers.advance(1);
+    equal(client.state, 'reconnecting');
+    await timers.advance(500);
+  }
+  last().establish();
+  await timers.advance(27_500 + 9_000_000);
+  last().say(chat('large'));
+  last().say({ type: 'pong' });
+  equal(sockets.length, 8);
+  await timers.advance(27_500 + 10_000);
+  equal(sockets.length, 9);
+});
+
 scenario('any frame is a sign of life', async () => {
   const { client, timers, last } = await makeWorld();
   last().establish();

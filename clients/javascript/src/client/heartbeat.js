@@ -1,6 +1,6 @@
 /** Asks for a sign of life now and then; when none comes, the connection is dead, whatever it says. */
 
-import { PING_SPREAD } from './rules.js';
+import { MOST_PATIENCE, PATIENCE_FACTOR, PING_SPREAD } from './rules.js';
 
 export class Heartbeat {
   #timers;
@@ -10,6 +10,7 @@ export class Heartbeat {
   #asked = new Map(); // timestamp sent → when; a few at most
   #next = null;
   #limit = null;
+  #givenUp = 0; // connections in a row that did not answer
 
   constructor(timers, random, timings, calls) {
     this.#timers = timers;
@@ -37,7 +38,17 @@ export class Heartbeat {
   asked(timestamp) {
     if (this.#asked.size > 9) this.#asked.clear();
     this.#asked.set(timestamp, this.#timers.now());
-    this.#limit ??= this.#timers.setTimeout(this.#calls.dead, this.#timings.pongWithin);
+    this.#limit ??= this.#timers.setTimeout(() => this.#giveUp(), this.#patience());
+  }
+
+  #giveUp() {
+    this.#givenUp += 1;
+    this.#calls.dead();
+  }
+
+  /** A large message on a slow line is silence, and would come anew on each connection: wait longer. */
+  #patience() {
+    return this.#timings.pongWithin * PATIENCE_FACTOR ** Math.min(this.#givenUp, MOST_PATIENCE);
   }
 
   /** Any frame is a sign of life: a pong may queue behind a burst of events. */
@@ -50,6 +61,7 @@ export class Heartbeat {
   took(timestamp) {
     const sent = this.#asked.get(timestamp);
     this.#asked.clear();
+    this.#givenUp = 0;
     return sent === undefined ? null : this.#timers.now() - sent;
   }
 }

@@ -55,6 +55,9 @@ export const MOST_REFUSALS = 2;
 /** Where the back-off starts for one who was sent away for sending too much. */
 export const ATTEMPT_AFTER_RATE_LIMIT = 4;
 export const PING_SPREAD = 0.2;
+export const PATIENCE_FACTOR = 4;
+/** After so many connections that were given up, the client does not get more patient: about three hours. */
+export const MOST_PATIENCE = 5;
 /** Characters; those of this server have at most 1,000. */
 export const LONGEST_CURSOR = 4_000;
 /** What a server that goes away may ask for. */

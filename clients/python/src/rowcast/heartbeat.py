@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from rowcast.rules import Timings
+from rowcast.rules import Patience, Timings
 
 MAX_ASKED: Final = 10
 
@@ -31,6 +31,7 @@ class Heartbeat:
         ping: Callable[[], bool],
         dead: Callable[[str], None],
         timings: Timings,
+        patience: Patience,
         sleep: Callable[[float], Awaitable[None]],
         clock: Callable[[], float],
         random: Callable[[], float],
@@ -39,6 +40,7 @@ class Heartbeat:
         self._ping = ping
         self._dead = dead
         self._timings = timings
+        self._patience = patience
         self._sleep = sleep
         self._clock = clock
         self._random = random
@@ -63,8 +65,8 @@ class Heartbeat:
             await self._sleep(self._timings.ping_every * (1 + self._random() / 5))
             if not self.is_blind and not self._ping():
                 # Nothing is answered then. A server shows that it is there now and then.
-                limit = self._timings.ping_every + self._timings.pong_within
-                self.expect(limit, "nothing was heard")
+                limit = self._timings.ping_every + self._patience.seconds
+                self.expect(limit, "nothing was heard", self._patience.gave_up)
 
     def asked(self, timestamp: str) -> None:
         """A ping went out: an answer is due."""
@@ -72,15 +74,19 @@ class Heartbeat:
             self._asked.clear()
         self._asked[timestamp] = self._clock()
         if not self.is_blind:
-            self.expect(self._timings.pong_within, "no answer to a ping")
+            limit = self._patience.seconds
+            self.expect(limit, "no answer to a ping", self._patience.gave_up)
 
-    def expect(self, seconds: float, reason: str) -> None:
+    def expect(
+        self, seconds: float, reason: str, gave_up: Callable[[], None] = lambda: None
+    ) -> None:
         """Something must be heard within that time; a limit that is set is not extended."""
         if self._limit is None:
-            self._limit = self._group.create_task(self._wait(seconds, reason))
+            self._limit = self._group.create_task(self._wait(seconds, reason, gave_up))
 
-    async def _wait(self, seconds: float, reason: str) -> None:
+    async def _wait(self, seconds: float, reason: str, gave_up: Callable[[], None]) -> None:
         await self._sleep(seconds)
+        gave_up()
         self._dead(reason)
 
     def heard(self) -> None:
@@ -93,4 +99,5 @@ class Heartbeat:
         """Seconds since the ping with this timestamp went out; None for one that is not known."""
         sent = self._asked.get(timestamp) if isinstance(timestamp, str) else None
         self._asked.clear()
+        self._patience.answered()
         return None if sent is None else self._clock() - sent

@@ -29,6 +29,7 @@ from rowcast.rules import (
     TOKEN_REFUSED,
     Backoff,
     Closed,
+    Patience,
     Reconnecting,
     Timings,
     retry_after,
@@ -82,6 +83,7 @@ class Keeper:
         self._progress = Progress(handover.cursor, timings.remember_ids)
         self._backoff = Backoff(timings, world.random)
         self._ask_again = Backoff(timings, world.random)
+        self._patience = Patience(timings)
         self._typing = TypingSignal(
             say=self._say_typing, timings=timings, sleep=world.sleep, clock=world.clock
         )
@@ -229,6 +231,7 @@ class Keeper:
             # A socket that went silent may take minutes to close by itself: it is left behind.
             dead=lambda reason: socket.abort(HEARD_NOTHING, reason),
             timings=self._timings,
+            patience=self._patience,
             sleep=self._world.sleep,
             clock=self._world.clock,
             random=self._world.random,

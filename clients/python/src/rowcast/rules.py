@@ -39,6 +39,9 @@ HEARD_NOTHING: Final = 4000
 TOKEN_REFUSED: Final = 4001
 ATTEMPT_AFTER_RATE_LIMIT: Final = 4
 """Where the back-off starts for one who was sent away for sending too much."""
+PATIENCE_FACTOR: Final = 4
+MOST_PATIENCE: Final = 5
+"""After so many connections that were given up, the client does not get more patient."""
 MAX_RETRY_AFTER: Final = 3600.0
 """Seconds: a server that asks to stay away for longer is not obeyed."""
 
@@ -50,6 +53,8 @@ class Timings:
     ping_every: float = 25.0
     """Plus up to a fifth, so that pings of many clients spread out."""
     pong_within: float = 10.0
+    """After a connection that was given up for want of an answer, four times as long, and so on: a
+    large message on a slow line is silence."""
     connect_within: float = 15.0
     backoff_first: float = 1.0
     backoff_most: float = 30.0
@@ -134,6 +139,32 @@ class Backoff:
         window = self._timings.backoff_first * 2.0 ** min(self.attempts, 32)
         self.attempts += 1
         return self._random() * min(self._timings.backoff_most, window)
+
+
+class Patience:
+    """How long an answer to a ping may take.
+
+    A large message on a slow line is silence, and would come anew on each connection. So after each
+    that was given up, the next one may take longer to answer.
+    """
+
+    def __init__(self, timings: Timings) -> None:
+        self._timings = timings
+        self._given_up = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long, as things are."""
+        steps = min(self._given_up, MOST_PATIENCE)
+        return self._timings.pong_within * float(PATIENCE_FACTOR**steps)
+
+    def gave_up(self) -> None:
+        """No answer came in time."""
+        self._given_up += 1
+
+    def answered(self) -> None:
+        """An answer came."""
+        self._given_up = 0
 
 
 def retry_after(seconds: object) -> float:

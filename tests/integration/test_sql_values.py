@@ -8,6 +8,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tornado.ioloop import IOLoop
 
 from realtime.doctor.checkup import examine
@@ -97,6 +99,69 @@ async def test_a_value_that_is_nested_too_deeply_is_left_out(
             assert await data_of_last(platform, world, nested) == expected
     wide = [{"text": "[[[" * 300, "n": n} for n in range(2000)]
     assert await data_of_last(platform, world, json.dumps(wide)) == wide
+
+
+DIGITS = st.sampled_from([1, 2, 249, 250, 251, 252, 700]).map(lambda count: "7" * count)
+NUMBERS = st.builds(
+    lambda sign, digits, rest: f"{sign}{digits}{rest}",
+    st.sampled_from(["", "-"]),
+    DIGITS,
+    st.sampled_from(["", ".25", "e1"]),
+)
+STRINGS = st.lists(st.sampled_from(['\\"', "\\\\", "\\u0022", "-", "[", "{", "é"]) | DIGITS).map(
+    lambda parts: f'"{"".join(parts)}"'
+)
+JSON_TEXTS = st.recursive(
+    NUMBERS | STRINGS | st.just("null"),
+    lambda inner: (
+        st.lists(inner, max_size=4).map(lambda all_: f"[{', '.join(all_)}]")
+        | st.tuples(inner, st.integers(1, 260)).map(
+            lambda one: "[" * one[1] + one[0] + "]" * one[1]
+        )
+        | st.tuples(STRINGS, inner).map(lambda member: f"{{{member[0]}: {member[1]}}}")
+    ),
+    max_leaves=12,
+)
+
+
+def as_it_is_sent(text: str) -> Any:
+    """What a client reads of it: long numbers are strings, and what is too deep is left out."""
+
+    def number(digits: str) -> Any:
+        return digits if len(digits.lstrip("-")) > 250 else ("number", digits)
+
+    value = json.loads(text, parse_int=number, parse_float=number)
+    return TOO_DEEP if levels(value) > 500 else value
+
+
+def levels(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value
+    is_nested = isinstance(value, list | dict)
+    return 1 + max(map(levels, inner), default=0) if is_nested else 0
+
+
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
+@given(JSON_TEXTS)
+def test_any_json_is_as_every_parser_takes_it(
+    io_loop: IOLoop, platform: Platform, text: str
+) -> None:
+    """Strings stay as they are, whatever is in them; so do numbers of up to 250 characters."""
+    query = "SELECT relay.json_data($1)"
+    sent = io_loop.run_sync(lambda: platform.connection.fetchval(query, text))
+    keep = {"parse_int": lambda one: ("number", one), "parse_float": lambda one: ("number", one)}
+    assert json.loads(sent, **keep) == as_it_is_sent(text)
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_what_is_too_large_for_a_regular_expression_is_sent_as_it_is(
+    platform: Platform, world: World
+) -> None:
+    """The writer does not fail. No client reads so much, and a relay need not, either."""
+    size = await platform.connection.fetchval(
+        "SELECT octet_length(relay.json_data(jsonb_build_array(repeat(E'\\x01', $1))::text))",
+        45_000_000,
+    )
+    assert size == 6 * 45_000_000 + len('[""]')
 
 
 @pytest.mark.gen_test

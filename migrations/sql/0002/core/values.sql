@@ -17,20 +17,26 @@ LANGUAGE sql VOLATILE PARALLEL SAFE
 RETURN to_char(
     clock_timestamp() AT TIME ZONE 'UTC', E'\\"YYYY-MM-DD"T"HH24:MI:SS.US"Z"\\"');
 
--- Whether there are more than 500 levels. Only brackets are kept, and the innermost pairs are
--- taken out until none is left.
+-- Whether there are more than 500 levels. Only brackets are kept, and of these the innermost pairs
+-- are taken out a few times: most values are not deep. What is left is JSON again, of nothing but
+-- arrays, and is walked once. What is too deep for PostgreSQL's own parser is too deep. (A function
+-- that catches an error must not run in a parallel worker, nor those that call it.)
 CREATE FUNCTION relay.is_too_deep(value text) RETURNS boolean
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
-    brackets text := translate(regexp_replace(
-        regexp_replace(value, E'"(?:[^"\\\\]|\\\\.)*"', '', 'g'), '[^][{}]+', '', 'g'),
-        '{}', '[]');
+    brackets text := translate(
+        regexp_replace(value, E'"(?:[^"\\\\]|\\\\.)*"|[^][{}"]+', '', 'g'), '{}', '[]');
 BEGIN
-    FOR level IN 1..500 LOOP
+    FOR level IN 1..10 LOOP
         brackets := replace(brackets, '[]', '');
-        EXIT WHEN brackets = '';
+        IF brackets = '' THEN
+            RETURN false;
+        END IF;
     END LOOP;
-    RETURN brackets <> '';
+    RETURN jsonb_path_exists(replace(brackets, '][', '],[')::jsonb, 'strict $.**{490}');
+EXCEPTION
+    WHEN statement_too_complex THEN
+        RETURN true;
 END
 $$;
 
@@ -38,28 +44,42 @@ $$;
 -- length and thousands of levels; parsers do not, and a client that fails on a message loses it.
 -- A number of more than 250 characters becomes a string of them, and a value of more than 500
 -- levels {"omitted": "nested too deeply"}. Short texts, by far the most, can be neither.
+--
+-- No regular expression can look at 256 MB, and no client reads that much: it stays as it is.
+--
+-- A number is in a string if the quotes before it are odd: all but those that a backslash escapes.
 CREATE FUNCTION relay.json_bounded(value text) RETURNS text
-LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    long_number CONSTANT text := '-?[0-9][0-9.eE+-]{250,}';
 BEGIN
-    IF octet_length(value) - octet_length(replace(replace(value, '[', ''), '{', '')) > 500
+    IF octet_length(value) > 250000000 THEN
+        RETURN value;
+    ELSIF octet_length(value) - octet_length(replace(replace(value, '[', ''), '{', '')) > 500
         AND relay.is_too_deep(value)
     THEN
         RETURN '{"omitted":"nested too deeply"}';
-    ELSIF value ~ '[0-9][0-9.]{250}' THEN
-        -- Strings as they are, and between them the long numbers between quotes.
+    ELSIF value ~ long_number THEN
         RETURN (
-            SELECT string_agg(CASE WHEN part[1] LIKE '"%' THEN part[1]
-                ELSE regexp_replace(part[1], '(-?[0-9][0-9.eE+-]{250,})', E'"\\1"', 'g') END,
-                '' ORDER BY place)
-            FROM regexp_matches(value, E'"(?:[^"\\\\]|\\\\.)*"|[^"]+', 'g')
-                WITH ORDINALITY AS found (part, place));
+            SELECT string_agg(concat(text, CASE WHEN quotes % 2 = 0 AND number IS NOT NULL
+                THEN concat('"', number, '"') ELSE number END), '' ORDER BY place)
+            FROM (
+                SELECT text, number, place,
+                    sum(octet_length(bare) - octet_length(replace(bare, '"', '')))
+                        OVER (ORDER BY place) AS quotes
+                FROM (
+                    SELECT text, number[1] AS number, place,
+                        replace(replace(text, E'\\\\', ''), E'\\"', '') AS bare
+                    FROM ROWS FROM (regexp_split_to_table(value, long_number),
+                        regexp_matches(value, long_number, 'g'))
+                        WITH ORDINALITY AS found (text, number, place)) AS parts) AS counted);
     END IF;
     RETURN value;
 END
 $$;
 
 CREATE FUNCTION relay.json_data(value text) RETURNS text
-LANGUAGE sql STABLE PARALLEL SAFE
+LANGUAGE sql STABLE
 RETURN CASE WHEN octet_length(value) <= 250 THEN value ELSE relay.json_bounded(value) END;
 
 -- Text that can be sent: every client speaks UTF-8. A database of another encoding may hold bytes

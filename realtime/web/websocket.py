@@ -34,6 +34,7 @@ _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0
 _OPCODES = frozenset({_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG})
 _MAX_CONTROL = 125
 _LENGTH_BYTES = {126: 2, 127: 8}
+_SMALLEST = {126: 126, 127: 65536}
 _MASK_BYTES = 4
 _CLOSE_HEAD = struct.Struct("!BB")
 
@@ -227,6 +228,8 @@ class WebSocket:
             if len(data) < start:
                 return None
             length = int.from_bytes(data[place + 2 : start])
+            if length < _SMALLEST[second & ~_MASKED]:
+                raise _Violation  # it must be written in as few bytes as possible
         if opcode < _CLOSE:
             self._check_length(length)
         end = start + _MASK_BYTES + length

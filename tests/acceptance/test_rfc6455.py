@@ -79,9 +79,12 @@ def lengths() -> Iterator[Case]:
     yield "a length of 63 bits", head, ["close 1009"]
     head = struct.pack("!BBQ", FINAL | TEXT, 0xFF, 2**63)
     yield "a length of 64 bits", head, ["close 1002"]
-    payload = saying("x")
-    head = struct.pack("!BBH", FINAL | TEXT, 0xFE, len(payload))
-    yield "a length of 16 bits", head + MASK + masked(payload) + BYE, ["says x", "close 1000"]
+    for size in (0, 40, 125):
+        head = struct.pack("!BBH", FINAL | TEXT, 0xFE, size)
+        yield f"a length of {size} in 16 bits", head + MASK + b" " * size, ["close 1002"]
+    for size in (0, 40, 126, 65535):
+        head = struct.pack("!BBQ", FINAL | TEXT, 0xFF, size)
+        yield f"a length of {size} in 64 bits", head, ["close 1002"]
     for size in (0, 1, 125, 126, 65535):
         yield f"a binary frame of {size}", frame(BINARY, b"x" * size), ["close 1003"]
 

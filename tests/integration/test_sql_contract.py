@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
+from realtime.installation import JAVASCRIPT_CLIENT
 from tests.integration.sql_log import Entry, Log, bot_topic, user_topic
 from tests.platform import Platform
 from tests.serving import World
@@ -73,13 +75,32 @@ async def test_emit_refuses_the_protocols_own_types(platform: Platform) -> None:
         authenticated token_expiring resync going_away ping typing
         session_sync authenticate eject recheck grant"""
     for name in types.split():
-        for spelled in (name, name.upper(), name.title(), f" {name}", f"{name}\n", f"\t{name} "):
+        blanks = (f" {name}", f"{name}\n", f"\t{name} ", f"{name}\u00a0", f"\ufeff{name}\u2003")
+        for spelled in (name, name.upper(), name.title(), *blanks):
             text = await refuse(platform, "relay.emit($1, $2, '{}')", bot_topic(BOT), spelled)
             assert "belongs to the protocol" in text
     for empty in (None, "", " \t"):
         await refuse(platform, "relay.emit($1, $2, '{}')", bot_topic(BOT), empty)
-    for own in ("pinged", "my ping", "chat-message", " Ping me "):
+    for own in (
+        "pinged",
+        "my ping",
+        "chat-message",
+        " Ping me ",
+        "\u0437\u0432\u0443\u043a",
+        "ping\u00e9s",
+    ):
         await platform.execute("SELECT relay.emit($1, $2, '{}')", bot_topic(BOT), own)
+
+
+@pytest.mark.gen_test
+async def test_emit_refuses_what_clients_call_their_own_events(platform: Platform) -> None:
+    """The JavaScript client hands a message of such a type to no handler of that name."""
+    client = (JAVASCRIPT_CLIENT / "client" / "client.js").read_text("utf-8")
+    (names,) = re.findall(r"LIFECYCLE = new Set\((.*?)\)", client)
+    for name in (*re.findall(r"'(\w+)'", names), "*"):
+        for spelled in (name, name.upper(), f" {name}\u00a0"):
+            text = await refuse(platform, "relay.emit($1, $2, '{}')", bot_topic(BOT), spelled)
+            assert "an event of the clients themselves" in text
 
 
 @pytest.mark.gen_test

@@ -1,6 +1,6 @@
 -- What any SQL may call: relay.grant is new, and relay.emit refuses the protocol's types, of
--- which there are more, in any case and with blanks around them, which a client may read as the same,
--- and types that are no name: readers hold the type of each row, and count only what is in the payload.
+-- which there are more, in any case and with anything around them that is not printed or not ASCII,
+-- which a client may read as the same. It refuses what clients call their own events, and types that are no name: readers hold the type of each row, and count only what is in the payload.
 -- Patterns do without backslashes, which mean something else where standard_conforming_strings is
 -- off. COLLATE "C": a Turkish database lowers I to another letter.
 
@@ -25,9 +25,10 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     destination text := relay.checked_topic(topic);
     bare text := lower(
-        regexp_replace(type, '^[[:space:]]+|[[:space:]]+$', '', 'g') COLLATE "C");
+        regexp_replace(type COLLATE "C", '^[^!-~]+|[^!-~]+$', '', 'g'));
+    of_clients CONSTANT text[] := ARRAY['open', 'close', 'reconnecting', 'state', 'latency', '*'];
 BEGIN
-    IF coalesce(bare, '') = '' THEN
+    IF coalesce(type, '') !~ '[^[:space:]]' THEN
         RAISE EXCEPTION 'the event''s type is empty'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Name it, as in ''poll_opened''.';
     ELSIF length(type) > 256 THEN
@@ -38,6 +39,10 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value',
                   HINT = 'Choose a name of your own. Row changes send the protocol''s events; '
                          'relay.notify_user and relay.eject send the others.';
+    ELSIF bare = ANY (of_clients) THEN
+        RAISE EXCEPTION 'the type % is an event of the clients themselves', quote_literal(type)
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Choose a name of your own, as in ''poll_opened''.';
     END IF;
     INSERT INTO relay.events (topic, type, payload)
     VALUES (destination, emit.type, concat(

@@ -19,7 +19,7 @@ import asyncpg
 
 from realtime.attach.check import examine
 from realtime.attach.mapping import PlatformMapping
-from realtime.attach.state import MADE_BY, Attached, AttachError, read_attached
+from realtime.attach.state import MADE_BY, Attached, AttachError, digest_of, read_attached
 from realtime.attach.templates import literal, quoted, render_all, table_name
 from realtime.postgres.pool import DATABASE_ERRORS, connect
 from realtime.postgres.reasons import why_unreachable
@@ -57,6 +57,7 @@ class Plan:
         removal: takes off what was there; empty where nothing was.
         tables: what the statements will lock.
         is_done: nothing is to be done.
+        keeps_authorize: the platform's own `relay.authorize` stays.
         warnings: for the person who runs it.
     """
 
@@ -64,6 +65,7 @@ class Plan:
     creation: str
     tables: list[str]
     is_done: bool
+    keeps_authorize: bool
     warnings: list[str]
 
     @property
@@ -85,7 +87,7 @@ async def plan(connection: Connection, mapping: PlatformMapping) -> Plan:
     now = await read_attached(connection, mapping.server_role)
     if not now.has_this_core:
         raise AttachError("the log is of an older release: run bin/migrate first")
-    findings = await examine(connection, mapping, now.owner)
+    findings = await examine(connection, mapping, now.owner, asks_us=not now.has_own_authorize)
     if findings.problems:
         raise AttachError(
             "\n  ".join(["the mapping does not fit the database:", *findings.problems])
@@ -96,12 +98,21 @@ async def plan(connection: Connection, mapping: PlatformMapping) -> Plan:
     always = _kept_always(creation, now)
     digest = hashlib.sha256(creation.encode()).hexdigest()
     tables = [table_name(mapping, key) for key in mapping.tables]
-    record = {"digest": digest, "grants": grants, "columns": findings.columns}
+    authorize, body = _authorize(creation)
+    record = {
+        "digest": digest,
+        "grants": grants,
+        "columns": findings.columns,
+        "authorize": digest_of(body),
+        "lets_nobody_in": findings.lets_nobody_in,
+    }
+    made = creation.replace(authorize, "") if now.has_own_authorize else creation
     return Plan(
-        removal=_removal(now, []),
-        creation=creation + always + _comments(creation, record),
+        removal=_removal(now, [], keeps_authorize=now.has_own_authorize),
+        creation=made + always + _comments(creation, record),
         tables=sorted({*tables, *(one.table for one in now.triggers)}),
         is_done=now.digest == digest and await _has_all(connection, creation, now),
+        keeps_authorize=now.has_own_authorize,
         warnings=findings.warnings,
     )
 
@@ -220,15 +231,29 @@ def _comments(creation: str, record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _authorize(script: str) -> tuple[str, str]:
+    """The statement that makes `relay.authorize`, and the function's body."""
+    found = re.search(
+        r"^CREATE FUNCTION relay\.authorize\(.*?\$\$(.*?)\$\$;\n", script, re.MULTILINE | re.DOTALL
+    )
+    assert found is not None
+    return found[0], found[1]
+
+
 def _function_names(script: str) -> list[str]:
     return re.findall(r"^CREATE FUNCTION (relay\.\w+)\(", script, re.MULTILINE)
 
 
-def _removal(now: Attached, grants: list[str]) -> str:
+def _removal(now: Attached, grants: list[str], *, keeps_authorize: bool = False) -> str:
     lines = [f"DROP TRIGGER {one.name} ON {one.table};" for one in now.triggers]
-    if now.functions:
+    functions = [
+        name
+        for name in now.functions
+        if not (keeps_authorize and name.startswith("relay.authorize("))
+    ]
+    if functions:
         # All at once, for some are made of others.
-        lines += [f"DROP FUNCTION {', '.join(now.functions)};"]
+        lines += [f"DROP FUNCTION {', '.join(functions)};"]
     lines += [f"REVOKE {grant} FROM {quoted(now.owner)};" for grant in grants]
     return "".join(f"{line}\n" for line in lines)
 

@@ -75,6 +75,13 @@ _RELKINDS: Final = {
 }
 
 
+# A platform where tables that are not mapped decide writes relay.authorize itself, after this.
+_NOBODY = (
+    "by this mapping nobody may watch a bot: name bots.owner_id or permissions, or write"
+    " relay.authorize yourself (docs/adopting.md, Access through other tables)"
+)
+
+
 @dataclass
 class Findings:
     """What a look at the catalogue brought.
@@ -94,13 +101,18 @@ class Findings:
     functions: list[str] = field(default_factory=list)
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
     grants: list[str] = field(default_factory=list)
+    lets_nobody_in: bool = False
+    """Whether our own `relay.authorize` would let nobody watch a bot."""
 
 
-async def examine(connection: AnyConnection, mapping: PlatformMapping, owner: str) -> Findings:
+async def examine(
+    connection: AnyConnection, mapping: PlatformMapping, owner: str, *, asks_us: bool = True
+) -> Findings:
     """Look at every table and column that the mapping names.
 
     Args:
         owner: the role that the functions will run as.
+        asks_us: whether our `relay.authorize` decides who may watch a bot.
     """
     findings = Findings()
     keys = list(mapping.tables)
@@ -125,7 +137,11 @@ async def examine(connection: AnyConnection, mapping: PlatformMapping, owner: st
                 name: columns[name]["type"] for name in sorted(set(names)) if name in columns
             }
             findings.warnings += _not_seen(key, found[key], mapping, owner)
-    findings.warnings += _nobody(mapping)
+    findings.lets_nobody_in = "permissions" not in mapping.tables and not mapping.has(
+        "bots", "owner_id"
+    )
+    if findings.lets_nobody_in and asks_us:
+        findings.warnings.append(_NOBODY)
     findings.grants += _grants(mapping, list(found.values()))
     findings.grants += await _lookup_grants(connection, mapping, owner)
     return findings
@@ -305,15 +321,6 @@ def _doubtful(key: str, mapping: PlatformMapping, unique: list[set[str]]) -> Ite
         yield (
             "permissions: there is no unique index on bot and user: with several rows, which role"
             " counts is not said, and looking one up may read the whole table"
-        )
-
-
-def _nobody(mapping: PlatformMapping) -> Iterator[str]:
-    """A platform where tables that are not mapped decide writes relay.authorize itself, later."""
-    if "permissions" not in mapping.tables and not mapping.has("bots", "owner_id"):
-        yield (
-            "by this mapping nobody may watch a bot: name bots.owner_id or permissions, or write"
-            " relay.authorize yourself (docs/adopting.md, Access through other tables)"
         )
 
 

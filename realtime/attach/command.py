@@ -46,5 +46,7 @@ def _attach(dsn: str, mapping: PlatformMapping, *, apply: bool) -> None:
     else:
         wanted = asyncio.run(connected(dsn, lambda connection: attach.plan(connection, mapping)))
         click.echo(wanted.script, nl=False)
+    if wanted.keeps_authorize:
+        click.echo("relay.authorize is your own, and stays as it is", err=True)
     for warning in wanted.warnings:
         click.echo(f"warning: {warning}", err=True)

@@ -5,8 +5,10 @@ Functions of ours are told from others by their comment in the catalogue.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -26,6 +28,8 @@ SELECT to_regclass('relay.events') IS NOT NULL AS has_core,
        to_regprocedure('relay.json_data(text)') IS NOT NULL AS has_this_core,
        to_regprocedure('relay.authorize(uuid,uuid)') IS NOT NULL AS has_access,
        obj_description(to_regprocedure('relay.authorize(uuid,uuid)'), 'pg_proc') AS comment,
+       (SELECT prosrc FROM pg_proc
+         WHERE oid = to_regprocedure('relay.authorize(uuid,uuid)')) AS authorize,
        (SELECT pg_get_userbyid(relowner) FROM pg_class
          WHERE oid = to_regclass('relay.events')) AS owner,
        (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class
@@ -88,6 +92,8 @@ class Attached:
         grants: what that run gave the owner, as far as it is there to be taken back.
         owner: who owns the schema's objects, and whom the functions run as.
         has_this_core: whether the log has what this release's functions call.
+        has_own_authorize: whether the platform has put a `relay.authorize` of its own in place of
+            ours, which decides who may watch a bot, and stays.
     """
 
     digest: str | None
@@ -97,6 +103,7 @@ class Attached:
     owner: str
     us: str
     has_this_core: bool
+    has_own_authorize: bool
 
 
 async def read_attached(connection: AnyConnection, server_role: str | None) -> Attached:
@@ -109,8 +116,8 @@ async def read_attached(connection: AnyConnection, server_role: str | None) -> A
     assert state is not None
     if not state["has_core"]:
         raise AttachError("the log is not there yet: run bin/migrate --core")
-    is_attached = (state["comment"] or "").startswith(MADE_BY)
-    if state["has_access"] and not is_attached:
+    ours = await connection.fetch(_OURS, MADE_BY)
+    if state["has_access"] and not ours:
         raise AttachError(
             "relay.authorize is there, but bin/attach did not make it. This database has the"
             " reference tables (alembic downgrade reference@base drops them with their rows), or"
@@ -122,9 +129,9 @@ async def read_attached(connection: AnyConnection, server_role: str | None) -> A
         )
     if not state["has_server_role"]:
         raise AttachError(f"server_role: there is no role {server_role}")
-    ours = await connection.fetch(_OURS, MADE_BY)
     triggers = await connection.fetch(_TRIGGERS, [row["oid"] for row in ours])
-    record = read_record(state["comment"] if is_attached else None)
+    is_marked = (state["comment"] or "").startswith(MADE_BY)
+    record = read_record(state["comment"] if is_marked else None)
     grants = [one for one in record.get("grants", []) if _GRANT.fullmatch(str(one))]
     return Attached(
         digest=record.get("digest"),
@@ -134,7 +141,24 @@ async def read_attached(connection: AnyConnection, server_role: str | None) -> A
         owner=state["owner"],
         us=state["us"],
         has_this_core=state["has_this_core"],
+        has_own_authorize=is_own(record, state["authorize"])
+        or (state["has_access"] and not is_marked),
     )
+
+
+def is_own(record: Mapping[str, Any], body: str | None) -> bool:
+    """Whether the body of `relay.authorize` is another than the one that was made here last.
+
+    Args:
+        record: what that run wrote down. One of 0.1.0 does not say.
+    """
+    made = record.get("authorize")
+    return made is not None and body is not None and made != digest_of(body)
+
+
+def digest_of(body: str) -> str:
+    """What tells one function's body from another."""
+    return hashlib.sha256(body.encode()).hexdigest()
 
 
 def read_record(comment: str | None) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from uuid import uuid4
 
 import asyncpg
 
+from realtime.attach.state import MADE_BY, is_own, read_record
 from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, problem
 
 _FUNCTIONS = """
-SELECT p.oid::regprocedure::text AS name, p.provolatile::text AS volatility, p.prosecdef
+SELECT p.oid::regprocedure::text AS name, p.provolatile::text AS volatility, p.prosecdef,
+       p.prosrc AS body, obj_description(p.oid, 'pg_proc') AS comment
   FROM pg_proc AS p
  WHERE p.pronamespace = 'relay'::regnamespace AND p.proname IN ('authenticate', 'authorize')
 """
@@ -48,6 +50,16 @@ async def access(deployment: Deployment) -> Sequence[Finding]:
                 problem(
                     f"{row['name']} is VOLATILE: it does not see the snapshot of the statement",
                     f"ALTER FUNCTION {row['name']} STABLE",
+                )
+            )
+        record = read_record(row["comment"] if (row["comment"] or "").startswith(MADE_BY) else None)
+        if record.get("lets_nobody_in") and not is_own(record, row["body"]):
+            found.append(
+                problem(
+                    f"{row['name']} lets nobody watch a bot: the mapping has neither an owner nor"
+                    " permissions",
+                    "run the SQL that makes a relay.authorize of your own (docs/adopting.md,"
+                    " Access through other tables)",
                 )
             )
     return found or [fine("relay.authenticate and relay.authorize answer")]

@@ -1,5 +1,8 @@
 """Renders the templates for the reference tables: `python -m migrations.render 0002`.
 
+In a template, names of tables and columns stand in double braces. `bin/attach` fills in those of a
+platform, this those of the reference tables. `realtime/attach/templates.py` has the rules.
+
 Run it after each change of a template, with the number of the revision that is not released yet.
 It writes `sql/<number>/reference/rendered.sql`, which that revision runs.
 """

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import sys
 
+NOT_INSTALLED = (
+    "the packages are not installed: bin/dev does it, or .venv/bin/pip install -r requirements.txt"
+)
+
 try:
     from realtime.cli.commands import main
 except ModuleNotFoundError as error:
     if error.name != "click":
         raise
-    sys.exit("the packages are not installed: pip install -r requirements.txt (bin/dev does it)")
+    sys.exit(NOT_INSTALLED)
 
 __all__ = ["main"]
 
 if __name__ == "__main__":
-    main(prog_name="realtime")
+    try:
+        main(prog_name="realtime")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("realtime", "migrations"):
+            raise
+        sys.exit(f"{NOT_INSTALLED} (there is no {error.name})")

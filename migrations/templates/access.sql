@@ -1,9 +1,6 @@
 -- Who a token's subject is, and whether a user may watch a bot. No row means refused.
 --
--- In this file and those beside it, names of tables and columns stand in double braces. bin/attach
--- fills in a platform's own; python -m migrations.render fills in the reference tables' for the
--- newest migration. realtime/attach/templates.py has the rules. A column that a platform
--- does not have reads as null, so every message provides for nulls.
+-- A column that a platform does not have reads as null, so every message provides for nulls.
 --
 -- STABLE, because they must see the snapshot of the statement that calls them: a socket starts
 -- reading events where its authorization's snapshot ends. SECURITY DEFINER, so that the relay's

@@ -292,6 +292,11 @@ async def connected(dsn: str, work: Callable[[Connection], Awaitable[Result]]) -
         raise AttachError(why_unreachable(error)) from error
     try:
         return await work(connection)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise AttachError(
+            f"nothing was changed: {error}. Run bin/attach as the role that owns the schema relay,"
+            " and grant that role the role that owns the tables (docs/adopting.md, Rights)"
+        ) from error
     except DATABASE_ERRORS as error:
         raise AttachError(f"nothing was changed: {error}") from error
     finally:

@@ -163,7 +163,7 @@ def _wrong_table(key: str, row: Any, mapping: PlatformMapping, owner: str) -> st
     if not row["is_ours"]:
         return (
             f"{key}: {name} belongs to {row['owner']}, and only its owner takes triggers off again:"
-            f" run bin/attach as {row['owner']}, or as a role that was granted {row['owner']}"
+            f" GRANT {row['owner']} TO {owner}, who owns the log, and run bin/attach as {owner}"
         )
     if key in LOOKED_UP and row["is_hidden"]:
         return (
@@ -257,7 +257,8 @@ _FITTING: Final = {
 _WANTED: Final = {
     Kind.ID: "ids on the wire are UUIDs, so this has to be uuid: add a column of that type"
     " (DEFAULT gen_random_uuid(), unique where it is the row's id), fill it, and name it",
-    Kind.TEXT: "this has to be text, varchar or an enum",
+    Kind.TEXT: "this has to be text, varchar or an enum: of another type, give an expression, as"
+    " { sql = \"body ->> 'text'\" }",
     Kind.FLAG: "this has to be boolean: add a generated column, and name it",
     Kind.JSON: "this has to be json or jsonb",
     Kind.TIME: "this has to be timestamptz or timestamp (which counts as UTC)",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -277,7 +278,12 @@ def _expression(value: Any, key: str) -> str:
 def _refuse_unknown(given: Mapping[str, Any], known: list[str], prefix: str) -> None:
     for key in given:
         if key not in known:
-            raise MappingError(f"there is no {prefix}{key}; there are {', '.join(known)}")
+            near = get_close_matches(key, known, 1)
+            meant = f" (did you mean {near[0]}?)" if near else ""
+            raise MappingError(
+                f"the mapping has {prefix}{key}, which is nothing{meant}: there are"
+                f" {', '.join(known)}"
+            )
 
 
 def _name_or_none(value: Any, key: str) -> str | None:

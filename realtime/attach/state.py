@@ -120,7 +120,8 @@ async def read_attached(connection: AnyConnection, server_role: str | None) -> A
     if state["has_access"] and not ours:
         raise AttachError(
             "relay.authorize is there, but bin/attach did not make it. This database has the"
-            " reference tables (alembic downgrade reference@base drops them with their rows), or"
+            " reference tables (python -m alembic downgrade reference@base, with the project's"
+            " Python and this DATABASE_URL, drops them with their rows), or"
             " functions that you wrote: drop those first"
         )
     if not state["is_ours"]:

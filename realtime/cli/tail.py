@@ -32,6 +32,8 @@ def command(bot: str, url: str | None, given: str | None, user: str | None, as_j
     except ModuleNotFoundError as error:
         if error.name != "rowcast":
             raise
-        raise CommandError("the Python client is missing: pip install rowcast") from error
+        raise CommandError(
+            "the Python client is missing: pip install ./clients/python, from a checkout"
+        ) from error
 
     run(client_for(environment(), bot, url=url, token=given, user=user), as_json=as_json)

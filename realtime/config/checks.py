@@ -57,6 +57,8 @@ def check_database_url(given: SecretStr) -> SecretStr:
     """
     url = given.get_secret_value().strip()
     address = split_address(url)
+    if address is not None and address.scheme.startswith(("postgres+", "postgresql+")):
+        raise ValueError("must begin with postgresql://, without the name of a driver")
     if address is None or address.scheme not in ("postgres", "postgresql"):
         raise ValueError(_DATABASE_ADDRESS)
     # Each of these is a sign of a character in the password that should have been escaped.

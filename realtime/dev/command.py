@@ -211,7 +211,10 @@ async def seed(dsn: str, *, with_role: bool) -> None:
             if with_role:
                 await connection.execute(SERVICE_ROLE.read_text(encoding="utf-8"))
     except asyncpg.PostgresError as error:
-        raise ReleaseError(f"the demo data does not fit into this database: {error}") from error
+        raise ReleaseError(
+            f"the demo data does not fit into the database that DATABASE_URL names: {error}. Unset"
+            " DATABASE_URL, and bin/dev makes a database of its own"
+        ) from error
     finally:
         await connection.close(timeout=CONNECT_SECONDS)
 
@@ -233,7 +236,11 @@ def banner(settings: Settings, database: DemoDatabase) -> str:
     if exports := exports_for(settings, database):
         headings["For bin/tail, bin/doctor and the others, in another terminal:"] = exports
     parts = [f"{click.style(text, bold=True)}\n{line}" for text, line in headings.items()]
-    stop = f"Ctrl-C stops it. The data stays in {shown(DATA)}; delete that to start afresh."
+    stop = "Ctrl-C stops it."
+    if database.is_ours:
+        stop += f" The data stays in {shown(DATA)}; delete that to start afresh."
+    else:
+        stop += " The data is in the database that DATABASE_URL names."
     return "\n" + "\n\n".join([*parts, click.style(stop, dim=True)]) + "\n"
 
 
@@ -244,6 +251,8 @@ def exports_for(settings: Settings, database: DemoDatabase) -> str:
         made["DATABASE_URL"] = database.dsn
     if settings.jwt_secret and (secret := settings.jwt_secret.get_secret_value()) == read_secret():
         made["JWT_SECRET"] = secret
+    if settings.port != Settings.model_fields["port"].default:
+        made["PORT"] = str(settings.port)
     words = " ".join(f"{name}={shlex.quote(value)}" for name, value in made.items())
     return f"export {words}" if made else ""
 

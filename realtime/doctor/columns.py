@@ -20,20 +20,26 @@ from realtime.doctor.triggers import TRIGGERS
 _COMMENT: Final = """
 SELECT obj_description(to_regprocedure('relay.authorize(uuid,uuid)'), 'pg_proc')
 """
-_COLUMNS: Final = """
-SELECT to_regclass($1) IS NOT NULL AS is_there,
+# Not by to_regclass, which refuses who may not use the schema: a server's role need not.
+_TABLE: Final = """
+SELECT c.oid FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE ARRAY[n.nspname::text, c.relname::text] = parse_ident({name})
+"""
+_COLUMNS: Final = f"""
+SELECT asked.oid IS NOT NULL AS is_there,
        array(SELECT a.attname::text FROM pg_attribute AS a
-              WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
+              WHERE a.attrelid = asked.oid AND a.attnum > 0 AND NOT a.attisdropped
               ORDER BY a.attnum) AS names,
        array(SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute AS a
-              WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
+              WHERE a.attrelid = asked.oid AND a.attnum > 0 AND NOT a.attisdropped
               ORDER BY a.attnum) AS types
+  FROM (SELECT ({_TABLE.format(name="$1")}) AS oid) AS asked
 """
 _WITHOUT: Final = f"""
 SELECT asked.oid IS NOT NULL
        AND NOT EXISTS (SELECT FROM ({TRIGGERS}) AS ours WHERE ours.tgrelid = asked.oid) AS has_none
   FROM unnest($1::text[]) WITH ORDINALITY AS given (name, number),
-       LATERAL (SELECT to_regclass(given.name) AS oid) AS asked
+       LATERAL (SELECT ({_TABLE.format(name="given.name")}) AS oid) AS asked
  ORDER BY given.number
 """
 AGAIN: Final = (

@@ -19,11 +19,12 @@ class Right(NamedTuple):
 
 SCHEMA = Right("SCHEMA", "relay", ("USAGE",))
 NEEDED = (
+    SCHEMA,
     Right("FUNCTION", "relay.authenticate(text,text)", ("EXECUTE",)),
     Right("FUNCTION", "relay.authorize(uuid,uuid)", ("EXECUTE",)),
     Right("FUNCTION", "relay.this_database()", ("EXECUTE",)),
     Right("FUNCTION", "relay.timeline()", ("EXECUTE",)),
-    Right("FUNCTION", "relay.microseconds(timestamptz)", ("EXECUTE",)),
+    Right("FUNCTION", "relay.microseconds(timestamp with time zone)", ("EXECUTE",)),
     Right("FUNCTION", "relay.readable(text)", ("EXECUTE",)),
     Right("FUNCTION", "relay.forget_foreign_log()", ("EXECUTE",)),
     Right("FUNCTION", "relay.listen()", ("EXECUTE",)),
@@ -46,10 +47,21 @@ NEEDED = (
     Right("SEQUENCE", "relay.bell", ("SELECT", "UPDATE")),
     Right("SEQUENCE", "relay.epoch", ("SELECT", "UPDATE")),
 )
+# Not by to_regclass and the like: these refuse who may not use the schema.
+_FUNCTION = """
+SELECT p.oid FROM pg_proc AS p
+ WHERE p.pronamespace = 'relay'::regnamespace AND $1 = concat(
+       'relay.', p.proname, '(', replace(oidvectortypes(p.proargtypes), ', ', ','), ')')
+"""
+_RELATION = """
+SELECT c.oid FROM pg_class AS c
+ WHERE c.relnamespace = 'relay'::regnamespace AND $1 = concat('relay.', c.relname)
+"""
 _MAY = {
-    "FUNCTION": "has_function_privilege(to_regprocedure($1)::oid, $2)",
-    "TABLE": "has_table_privilege(to_regclass($1)::oid, $2)",
-    "SEQUENCE": "has_sequence_privilege(to_regclass($1)::oid, $2)",
+    "SCHEMA": "has_schema_privilege($1, $2)",
+    "FUNCTION": f"has_function_privilege(({_FUNCTION}), $2)",
+    "TABLE": f"has_table_privilege(({_RELATION}), $2)",
+    "SEQUENCE": f"has_sequence_privilege(({_RELATION}), $2)",
 }
 # Triggers and relay.emit run as their owners, who write the log.
 _OWNERS = """
@@ -74,13 +86,13 @@ async def rights(deployment: Deployment) -> Sequence[Finding]:
     found = []
     async with deployment.connect() as connection:
         role = await connection.fetchval("SELECT quote_ident(current_user)")
-        if not await connection.fetchval("SELECT has_schema_privilege('relay', 'USAGE')"):
-            return [_lacks(role, "USAGE", SCHEMA)]
         for right in NEEDED:
             for privilege in right.privileges:
                 query = f"SELECT {_MAY[right.kind]}"
                 if await connection.fetchval(query, right.name, privilege) is False:
                     found.append(_lacks(role, privilege, right))
+        if _lacks(role, "USAGE", SCHEMA) in found:
+            return found  # all else would be refused
         owners = [row["owner"] for row in await connection.fetch(_OWNERS)]
     found += [_cannot_write(owner) for owner in owners]
     return found or [fine(f"the role {role} has all that a server needs")]

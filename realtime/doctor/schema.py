@@ -28,7 +28,8 @@ async def schema(deployment: Deployment) -> Sequence[Finding]:
         return [
             problem(
                 f"the database {name} has no log: it is not migrated",
-                "run bin/migrate with this DATABASE_URL (or correct the database's name)",
+                "run bin/migrate with this DATABASE_URL, or bin/migrate --core if you have tables"
+                " of your own (or correct the database's name)",
             )
         ]
     return [fine(f"the log is there, and belongs to {owner}")]

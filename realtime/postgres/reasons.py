@@ -14,7 +14,7 @@ def why_unreachable(error: BaseException) -> str:
                 f" written %40 %3A %2F %3F %23) ({error})"
             )
         case asyncpg.InvalidCatalogNameError():
-            return f"{error}: correct the name after the last / of DATABASE_URL, or create it"
+            return f"{error}: correct the database's name in DATABASE_URL, or create it"
         case asyncpg.InvalidAuthorizationSpecificationError():
             return (
                 f"PostgreSQL lets this role not in: {error}; correct the role in DATABASE_URL, or"

@@ -88,7 +88,10 @@ async def check_schema(connection: Connection) -> set[str]:
     await check_encoding(connection)
     applied = await _applied_revisions(connection)
     if not applied:
-        raise SchemaError("the database is not migrated: run bin/migrate")
+        raise SchemaError(
+            "the database is not migrated: run bin/migrate, or, with tables of your own,"
+            " bin/migrate --core and then bin/attach (docs/adopting.md)"
+        )
     newer = await _newer_revisions(connection, applied)
     if not newer:
         _check_complete(applied)

@@ -201,6 +201,7 @@ def _named(error: Exception) -> str:
 def _refused(error: asyncpg.PostgresError) -> SimulateError:
     if isinstance(error, NO_TABLES):
         return SimulateError(
-            f"this database does not have the reference tables ({error}): bin/migrate makes them"
+            f"this database does not have the reference tables ({error}), and only these can be"
+            " played with: run it on a database of its own, where bin/migrate makes them"
         )
     return SimulateError(f"the database refused: {error}")

@@ -21,7 +21,7 @@ from realtime.auth.signing import mint
 from realtime.dev.demo import is_of_the_demo, subject_for
 from realtime.errors import CommandError
 from rowcast import Closed, Event, RealtimeClient, Reconnecting
-from rowcast.rules import CLOSE_CODES
+from rowcast.rules import CLOSE_CODES, CUT
 from rowcast.tokens import GetToken
 
 DEFAULT_PORT: Final = 8000
@@ -113,8 +113,15 @@ def say(notice: str) -> None:
 def say_reconnecting(told: Reconnecting) -> None:
     """Print that the client connects again, and when."""
     why = CLOSE_CODES.get(told.code, f"closed with code {told.code}") if told.code else "no token"
+    if is_unreachable(told):
+        why = "nothing answers there, so look at --url or PORT"
     words = f"{why} ({visible(told.reason)})" if told.reason else why
     say(f"{words}; trying again in {told.delay:.1f} s")
+
+
+def is_unreachable(told: Reconnecting) -> bool:
+    """Whether no connection could be made, in place of one that was lost."""
+    return told.code == CUT and "refused" in told.reason.lower()
 
 
 def notice_of(event: Event) -> str | None:
@@ -160,7 +167,7 @@ def _rest_of(event: Event) -> str:
 
 
 def _message(data: dict[str, Any]) -> str:
-    return f"{data.get('username')}: {data.get('content')}"
+    return f"{data.get('username') or data.get('role') or 'somebody'}: {data.get('content')}"
 
 
 def _message_update(data: dict[str, Any]) -> str:

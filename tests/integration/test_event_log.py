@@ -167,7 +167,10 @@ async def test_a_small_read_is_one_statement(
 
 @pytest.mark.gen_test
 async def test_an_event_is_what_was_written(log: EventLog, writing: Writing) -> None:
-    """Id, transaction, topic, payload, whom it grants, of which thing it tells, and its author."""
+    """Id, transaction, topic, payload, of which thing it tells, and its author.
+
+    Whom it grants comes apart from it.
+    """
     start = await log.current_cursor()
     author = "b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0003"
     user, thing = "b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0001", "b0a0c8a2-31f2-4b80-9c3c-1d0b2b7a0002"
@@ -182,7 +185,10 @@ async def test_an_event_is_what_was_written(log: EventLog, writing: Writing) -> 
     assert row is not None
     (page,) = await pages_of(log, start)
     written_at = row["written_at"]
-    assert page.events == ((row["id"], row["xid"], "t", "{}", user, thing, written_at, 2, author),)
+    assert page.events == ((row["id"], row["xid"], "t", "{}", thing, written_at, 2, author),)
+    assert [(grant.id, grant.topic, grant.user_id) for grant in page.grants] == [
+        (row["id"], "t", user)
+    ]
 
 
 @pytest.mark.gen_test

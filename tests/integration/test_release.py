@@ -122,7 +122,7 @@ def test_an_address_that_leads_nowhere(postgres: EmbeddedPostgres, empty_databas
     nowhere = f"postgresql://someone:sesame@127.0.0.1:{free_port()}/none"
     assert "the database cannot be reached; check DATABASE_URL" in refusal(nowhere)
     assert "sesame" not in refusal(nowhere)
-    assert "correct the name after the last / of DATABASE_URL" in refusal(postgres.dsn("missing"))
+    assert "correct the database's name in DATABASE_URL" in refusal(postgres.dsn("missing"))
     stranger = empty_database.replace("postgres@", "nobody_here@")
     assert "correct the role in DATABASE_URL" in refusal(stranger)
 

@@ -234,7 +234,7 @@ async def test_an_outage_is_said_and_waited_for(
 async def test_tables_that_are_not_there_are_named(empty_database: str, simulate: Simulate) -> None:
     """And what makes them."""
     simulation = simulate(empty_database)
-    with pytest.raises(SimulateError, match=r"reference tables .*users.*: bin/migrate makes them"):
+    with pytest.raises(SimulateError, match=r"reference tables .*users.*bin/migrate makes them"):
         await simulation.player.open()
 
 

@@ -80,7 +80,7 @@ def test_an_address_with_several_hosts_asks_for_the_primary(
         ("postgres://h/n?sslrootcert=system", "must have a file as its sslrootcert"),
         ("mysql://user:secretpw@host/name", "must be an address like"),
         ("secretpw", "must be an address like"),
-        ("postgres+psycopg://secretpw@host", "must be an address like"),
+        ("postgres+psycopg://secretpw@host", "must begin with postgresql://, without"),
         ("postgres://user:secretpw@host:port/name", "must be an address like"),
         ("postgres://user:secretpw@host:99999/name", "must be an address like"),
         ("postgres://user:sec/retpw@host/name", "must be an address like"),

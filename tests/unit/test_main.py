@@ -225,8 +225,12 @@ def test_the_banner_tells_other_commands_what_was_made(
         f"DATABASE_URL={made.dsn}",
         f"JWT_SECRET={SECRET}",
     ]
+    assert "PORT=8123" in shlex.split(dev.exports_for(settings_with(PORT="8123"), made))
+    assert "The data stays in .data" in dev.banner(settings_with(), made)
     monkeypatch.setattr(dev, "read_secret", lambda: None)
-    assert dev.exports_for(settings_with(), dev.DemoDatabase(DSN, "psql")) == ""
+    given = dev.DemoDatabase(DSN, "psql")
+    assert dev.exports_for(settings_with(), given) == ""
+    assert "in the database that DATABASE_URL names" in dev.banner(settings_with(), given)
 
 
 def test_people_of_the_demo_have_names(monkeypatch: pytest.MonkeyPatch) -> None:

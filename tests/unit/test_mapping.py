@@ -65,8 +65,11 @@ def test_owners_alone_may_decide() -> None:
     ("toml", "complaint"),
     [
         ("[users", "not TOML"),
-        ("[user]", r"there is no user; there are users, bots"),
-        ('[users]\nname = "x"', r"there is no users\.name; there are table, id, username"),
+        ("[user]", r"has user, which is nothing \(did you mean users\?\): there are users, bots"),
+        (
+            '[users]\nname = "x"',
+            r"has users\.name, which is nothing \(did you mean username\?\): there are table, id",
+        ),
         ("users = false", r"\[users\]"),
         ('messages = "messages"', r"\[messages\]"),
         ("[messages]\nid = false", r"messages\.id cannot be left out"),
@@ -83,7 +86,10 @@ def test_owners_alone_may_decide() -> None:
         ('[users]\nid = { sql = "id" }', r"users\.id has to be a column: rows are looked up by it"),
         ('[documents]\nstatus = { sql = " " }', r"documents\.status\.sql has to be an SQL expres"),
         ('[documents]\nstatus = { sql = "$$" }', r"documents\.status\.sql: an expression with"),
-        ('[documents]\nstatus = { sql = "1", x = 1 }', r"there is no documents\.status\.x"),
+        (
+            '[documents]\nstatus = { sql = "1", x = 1 }',
+            r"has documents\.status\.x, which is nothing: there are",
+        ),
         (
             '[messages]\nbot_id = { through = "s" }',
             r"messages\.bot_id has to be .* table is missing",

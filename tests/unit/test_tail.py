@@ -107,6 +107,11 @@ def test_the_connection_is_talked_about_elsewhere() -> None:
         ),
         (Reconnecting(1, 2, 3456, "bye"), "closed with code 3456 (bye); trying again in 2.0 s"),
         (Reconnecting(1, 2, None, "down"), "no token (down); trying again in 2.0 s"),
+        (
+            Reconnecting(1, 2, 1006, "[Errno 111] Connection refused"),
+            "nothing answers there, so look at --url or PORT ([Errno 111] Connection refused);"
+            " trying again in 2.0 s",
+        ),
     ],
 )
 def test_a_lost_connection_is_said(
@@ -174,5 +179,5 @@ def test_a_server_without_the_client_says_what_is_missing(monkeypatch: pytest.Mo
     done = call("bot", "--token", "t")
     assert (done.exit_code, done.stderr) == (
         1,
-        "error: the Python client is missing: pip install rowcast\n",
+        "error: the Python client is missing: pip install ./clients/python, from a checkout\n",
     )

@@ -32,16 +32,19 @@ def command(subject: str, ttl: int, admin: bool) -> None:
 
     SUBJECT becomes its `sub`: a user's id, or a username where JWT_SUBJECT=username. It is signed
     with JWT_SECRET, or with the secret that the command dev has made; with that one, ada, grace
-    and linus stand for the demo's people. Nothing else is printed.
+    and linus stand for the demo's people. Nothing else goes to standard output.
 
     \b
     Example:
       realtime token 00000000-0000-4000-8000-0000000000a1 --ttl 600
       curl "localhost:8000/api/ws/stats?token=$(realtime token ada)"
     """
-    from realtime.auth.signing import mint
+    from realtime.auth.signing import has_key, mint
     from realtime.dev.demo import subject_for
 
     environ = environment()
+    if environ.get("DATABASE_URL") and not has_key(environ):
+        # That database's server has a key of its own, and refuses this token.
+        click.echo("JWT_SECRET is not set: signed with the secret of bin/dev", err=True)
     named = subject_for(environ, subject)
     click.echo(mint(environ, named, ttl=ttl, is_admin=admin, now=time.time()))

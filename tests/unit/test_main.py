@@ -62,6 +62,18 @@ def test_token_prints_a_token_and_nothing_else() -> None:
     assert (identity.subject, identity.is_admin) == ("someone", False)
 
 
+def test_token_says_when_the_key_is_not_that_of_the_database(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A database was named, and no key: its server will refuse what bin/dev's secret signed."""
+    monkeypatch.setattr("realtime.auth.signing.read_secret", lambda *_: SECRET)
+    for given, said in (({"DATABASE_URL": DSN}, "signed with the secret of bin/dev"), ({}, "")):
+        result = call("token", "someone", **given)
+        assert result.exit_code == 0
+        assert said in result.stderr
+        assert bool(result.stderr) == bool(said)
+
+
 def test_token_takes_its_lifetime_and_the_admin_claim() -> None:
     """`--ttl` is in seconds, `--admin` sets the claim that the settings name."""
     before = time.time()

@@ -69,6 +69,7 @@ class Conversation:
         "_is_pinged",
         "_limit",
         "_ping_slice",
+        "_ping_way",
         "_replaying",
         "_services",
         "_sink",
@@ -92,6 +93,9 @@ class Conversation:
         self._replaying: asyncio.Task[None] | None = None
         self._is_pinged = False
         self._ping_slice = 0
+        self._ping_way: tuple[int, int] | None = None
+        """How many bytes its client had acknowledged, and with how many it has the ping; None: it
+        had all that was before the ping."""
         self._taken_bytes = 0
         """How many its client had taken at the last ping."""
 
@@ -291,11 +295,24 @@ class Conversation:
         if self._has_moved() and not self._sink.is_idle:
             return
         if self._is_pinged:
-            # Not 1000: it would tell the client to stay away.
-            self.close(*closing.PING_TIMED_OUT)
+            if not self._is_ping_on_its_way():
+                # Not 1000: it would tell the client to stay away.
+                self.close(*closing.PING_TIMED_OUT)
             return
+        end = self._sink.end_of_all_sent
+        self._ping_way = None if end is None else (self._sink.acknowledged_bytes, end)
         self._is_pinged = True
         self._sink.send_control(PING)
+
+    def _is_ping_on_its_way(self) -> bool:
+        """Whether the ping is behind much that the client is still taking, over a slow line."""
+        if self._ping_way is None:
+            return False
+        before, end = self._ping_way
+        acknowledged = self._sink.acknowledged_bytes
+        # When it has the ping, the pong is on its way: once more.
+        self._ping_way = (acknowledged, end) if acknowledged < end else None
+        return acknowledged > before
 
     def _has_moved(self) -> bool:
         """Whether the client has taken anything of what waited since the last ping."""

@@ -4,6 +4,7 @@ Bytes go straight to the kernel while nothing waits, which makes a wide fan-out 
 """
 
 import asyncio
+import socket
 import struct
 import sys
 from collections.abc import Callable, Iterable
@@ -16,6 +17,9 @@ from realtime.web.stream import BufferFull, ClientStream
 
 PING = b"\x89\x00"
 """A ping frame without a payload (RFC 6455 section 5.5.2)."""
+# Where Linux has `tcpi_bytes_acked` in its `struct tcp_info` (include/uapi/linux/tcp.h).
+_TCP_INFO = socket.TCP_INFO if sys.platform == "linux" else None
+_ACKNOWLEDGED = slice(120, 128)
 _FINAL = 0x80
 _CONTINUATION, _TEXT = 0x0, 0x1
 _FINAL_PONG = 0x8A
@@ -193,6 +197,21 @@ class SocketSink(WebSocketSink):
             )
         except OSError:
             return 0
+
+    @property
+    def acknowledged_bytes(self) -> int:
+        """How many bytes the other side has acknowledged, in all; 0 if the system does not tell."""
+        if self._stream.closed() or _TCP_INFO is None:
+            return 0
+        info = self._stream.socket.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _ACKNOWLEDGED.stop)
+        return int.from_bytes(info[_ACKNOWLEDGED], sys.byteorder)
+
+    @property
+    def end_of_all_sent(self) -> int | None:
+        """How many bytes will be acknowledged when the other side has all that the kernel has now;
+        None: it has them already."""
+        in_kernel = self._in_kernel
+        return self.acknowledged_bytes + in_kernel if in_kernel else None
 
     async def drained(self) -> None:
         """Return when the kernel has taken all that was sent (or the socket is gone)."""

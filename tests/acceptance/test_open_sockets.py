@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
+import socket
 from collections.abc import Awaitable
 
 import pytest
 
 from realtime.config.intervals import Intervals
+from realtime.web.sink import PING, SocketSink
 from realtime.web.sockets import SocketHandler
 from realtime.web.websocket import WebSocket
 from tests.acceptance.test_close_codes import RawSocket, raw_frame
+from tests.platform import Platform
 from tests.serving import RunningServer, StartServer, World, token
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
+
+EMIT = "SELECT relay.emit($1, 'large', to_jsonb(repeat('x', $2)))"
 
 
 @pytest.mark.gen_test
@@ -29,6 +35,87 @@ async def test_1013_who_does_not_answer_pings_is_closed(
     assert await silent.close_code() == 1013
     await good.caught_up()
     await eventually(lambda: len(server.server.hub.subscribers) == 1)
+
+
+class SlowReader:
+    """A client that takes what comes when it is told to, and keeps little of it in its kernel."""
+
+    def __init__(self, server: RunningServer, path: str) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self._socket.settimeout(LIMIT)
+        self._socket.connect(("127.0.0.1", server.server.port))
+        self._socket.setblocking(False)
+        self._socket.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+            "\r\n".encode()
+        )
+        self.last = b""
+
+    async def take(self, size: int) -> None:
+        """Read so many bytes, at most."""
+        data = await asyncio.get_running_loop().sock_recv(self._socket, size)
+        assert data
+        self.last = (self.last + data)[-200:]
+
+    def pong(self) -> None:
+        self._socket.sendall(raw_frame(0xA, b""))
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.mark.gen_test
+async def test_a_ping_behind_much_on_a_slow_line_is_waited_for(
+    server: RunningServer, platform: Platform, world: World
+) -> None:
+    """As long as the client goes on to take what the kernel has for it."""
+    slow = SlowReader(server, f"/api/ws/chat/{world.bot}?token={token(world.guest)}")
+    await eventually(lambda: [*server.server.hub.subscribers.joined()])
+    (subscriber,) = server.server.hub.subscribers
+    (conversation,) = [one for ring in server.server.web.services.pings._slices for one in ring]
+    sink = subscriber.sink
+    assert isinstance(sink, SocketSink)
+    await platform.execute(EMIT, f"bot:{world.bot}", 400_000)
+    await eventually(lambda: sink.end_of_all_sent)
+    while not sink.is_idle:
+        await slow.take(4096)  # until the kernel has all the rest
+    conversation.ping()
+    for _ in range(3):
+        before = sink.acknowledged_bytes
+        while sink.acknowledged_bytes == before:
+            await slow.take(4096)
+        conversation.ping()
+        assert not sink.is_closed
+    while not slow.last.endswith(PING):
+        await slow.take(4096)
+    slow.pong()
+    await eventually(lambda: not conversation._is_pinged)
+    slow.close()
+
+
+@pytest.mark.gen_test
+async def test_who_takes_nothing_of_what_is_before_a_ping_is_closed(
+    server: RunningServer, platform: Platform, world: World
+) -> None:
+    """The line is dead, however much the kernel still has."""
+    slow = SlowReader(server, f"/api/ws/chat/{world.bot}?token={token(world.guest)}")
+    await eventually(lambda: [*server.server.hub.subscribers.joined()])
+    (subscriber,) = server.server.hub.subscribers
+    (conversation,) = [one for ring in server.server.web.services.pings._slices for one in ring]
+    sink = subscriber.sink
+    assert isinstance(sink, SocketSink)
+    await platform.execute(EMIT, f"bot:{world.bot}", 100_000)
+    await eventually(lambda: sink.end_of_all_sent)
+    while not sink.is_idle:
+        await slow.take(4096)
+    await eventually(lambda: sink.end_of_all_sent)
+    conversation.ping()
+    while not sink.is_closed:  # what was acknowledged just before may count once
+        conversation.ping()
+    assert sink.close_code == 1013
+    slow.close()
 
 
 def handlers() -> set[int]:

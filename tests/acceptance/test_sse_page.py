@@ -57,10 +57,9 @@ def shell(script: str, server: MortalServer, world: World) -> Iterator[Running]:
 
 
 def printed(process: Running) -> list[str]:
-    """The contents of the messages that the script has printed, each id once."""
+    """The contents of the messages that the script has printed."""
     lines = [json.loads(line) for line in process.output.splitlines() if line.startswith("{")]
-    chat = [one for one in lines if one["type"] == "chat_message"]
-    return [*{one["id"]: one["data"]["content"] for one in chat}.values()]
+    return [one["data"]["content"] for one in lines if one["type"] == "chat_message"]
 
 
 async def open_page(chromium: Chromium, server: MortalServer, world: World) -> Page:

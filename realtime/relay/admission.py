@@ -10,6 +10,9 @@ from realtime.relay.errors import Refused
 
 MAX_BATCH = 50
 """How many are asked about in one statement, so that it does not take long."""
+AT_ONCE = 2
+"""How many statements may be under way: the database answers one while the other's sockets are let
+in."""
 
 
 class AdmissionRequest(NamedTuple):
@@ -56,7 +59,7 @@ class AdmissionBatcher:
         self._authorizer = authorizer
         self._max_batch = max_batch
         self._batcher = Batcher[AdmissionRequest, Admission](
-            self._answer, size=max_batch, report=report
+            self._answer, size=max_batch, at_once=AT_ONCE, report=report
         )
 
     async def authorize(self, subject: str, bot_id: str | None) -> Admission:
@@ -74,6 +77,8 @@ class AdmissionBatcher:
     async def _answer(self, requests: Sequence[AdmissionRequest]) -> Sequence[Admission | Refused]:
         answers = await self._authorizer.authorize(requests)
         self._batcher.size = self._next_size(answers)
+        # A database that is too slow is not asked twice at once.
+        self._batcher.at_once = AT_ONCE if self._batcher.size == self._max_batch else 1
         return answers
 
     def _next_size(self, answers: Sequence[Admission | Refused]) -> int:

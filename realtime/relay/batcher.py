@@ -1,13 +1,13 @@
 """Answers many requests with one query. Requests that come during a query are in the next one.
 
-So a thousand sockets that open together do not ask the database a thousand times. An unexpected
-error fails the requests of that batch and is reported. The loop goes on with the next batch.
+So a thousand sockets that open together do not ask the database a thousand times. While a query is
+under way, another may begin if it is full: then neither this process nor the database waits for the
+other. An unexpected error fails the requests of that batch and is reported. The others go on.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from itertools import islice
 from typing import Generic, NamedTuple, NoReturn, TypeVar
 
 from realtime.relay.errors import Refused
@@ -31,7 +31,9 @@ class Batcher(Generic[Request, Result]):
     Args:
         answer: answers a batch: for each request, in order, a result, or the exception to raise
             for it. It may raise `Refused`, which is then raised for the whole batch.
-        size: how many keys one batch may have; `answer` may change `size` between batches.
+        size: how many keys one batch may have.
+        at_once: how many batches may be under way; all but the first of them are full. `answer` may
+            change both between batches.
         report: called with an unexpected error.
         key: requests with equal keys count once, and are in the same batch. By default each
             request counts.
@@ -43,17 +45,22 @@ class Batcher(Generic[Request, Result]):
         answer: Callable[[Sequence[Request]], Awaitable[Sequence[Result | Exception]]],
         *,
         size: int,
+        at_once: int = 1,
         report: Report,
         key: Callable[[Request], object] = id,
         gather_seconds: float = 0.0,
     ) -> None:
         self.size = size
+        self.at_once = at_once
         self._answer = answer
         self._report = report
         self._key = key
         self._gather_seconds = gather_seconds
         self._waiting: list[_Waiting[Request, Result]] = []
         self._has_waiting = asyncio.Event()
+        self._under_way = 0
+        self._has_changed = asyncio.Event()
+        """Something waits that did not, or a batch is answered."""
 
     async def ask(self, request: Request) -> Result:
         """Wait for the result. The queue is as long as there are sockets: each waits once.
@@ -79,26 +86,50 @@ class Batcher(Generic[Request, Result]):
         """
         self._waiting.append(_Waiting(request, finish, has_left))
         self._has_waiting.set()
+        self._has_changed.set()
 
     async def run(self) -> NoReturn:
         """Answer batches until cancelled."""
-        while True:
-            await self._has_waiting.wait()
-            await asyncio.sleep(self._gather_seconds)
-            while batch := self._take():
-                await self._settle(batch)
-            self._has_waiting.clear()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._has_waiting.wait()
+                await asyncio.sleep(self._gather_seconds)
+                while self._waiting or self._under_way:
+                    self._has_changed.clear()
+                    while self._is_due and (batch := self._take()):
+                        self._under_way += 1
+                        group.create_task(self._settle(batch))
+                    if self._under_way:
+                        await self._has_changed.wait()
+                self._has_waiting.clear()
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether a batch may begin."""
+        if not self._under_way:
+            return True
+        return self._under_way < self.at_once and len(self._waiting) >= self.size
 
     def _take(self) -> list[_Waiting[Request, Result]]:
-        # Who has left since need not be asked about.
-        waiting = [one for one in self._waiting if not one.has_left()]
-        keys = dict.fromkeys(self._key(one.request) for one in waiting)
-        chosen = set(islice(keys, self.size))
-        self._waiting = [one for one in waiting if self._key(one.request) not in chosen]
-        return [one for one in waiting if self._key(one.request) in chosen]
+        chosen: set[object] = set()
+        batch: list[_Waiting[Request, Result]] = []
+        rest: list[_Waiting[Request, Result]] = []
+        for one in self._waiting:
+            if one.has_left():
+                continue  # nobody need be asked about them
+            key = self._key(one.request)
+            if key in chosen or len(chosen) < self.size:
+                chosen.add(key)
+                batch.append(one)
+            else:
+                rest.append(one)
+        self._waiting = rest
+        return batch
 
     async def _settle(self, batch: Sequence[_Waiting[Request, Result]]) -> None:
         results = await self._results([one.request for one in batch])
+        self._under_way -= 1
+        self._has_changed.set()
         for one, result in zip(batch, results, strict=True):
             if not one.has_left():
                 one.finish(result)

@@ -94,6 +94,29 @@ def test_a_question_is_bounded() -> None:
     run(come())
 
 
+def test_a_full_question_begins_beside_another() -> None:
+    """One that is not full waits for those who come meanwhile, and there are two at most."""
+
+    async def come() -> None:
+        access = FakeAccess()
+        access.may_answer.clear()
+        admissions = AdmissionBatcher(access, raise_it, max_batch=3)
+        loop = asyncio.create_task(admissions.run())
+        asked = [asyncio.create_task(admissions.authorize("ada", None))]
+        await eventually(lambda: access.asked)
+        for number, sizes in enumerate([[1], [1], [1, 3], [1, 3], [1, 3], [1, 3], [1, 3]]):
+            asked.append(asyncio.create_task(admissions.authorize(str(number), "b")))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert [len(one) for one in access.asked] == sizes
+        access.may_answer.set()
+        assert len(await asyncio.gather(*asked)) == 8
+        loop.cancel()
+        assert [len(one) for one in access.asked] == [1, 3, 3, 1]
+
+    run(come())
+
+
 def test_who_has_left_is_not_asked_about() -> None:
     """Or is not answered, where the question was out already."""
 
@@ -166,10 +189,10 @@ def test_a_slow_database_is_asked_for_fewer() -> None:
         access = FakeAccess()
         access.most = 2
         admissions = AdmissionBatcher(access, raise_it, max_batch=8)
-        answers = await all_of(admissions, *(str(number) for number in range(18)))
+        answers = await all_of(admissions, *(str(number) for number in range(26)))
         sizes = [len(asked) for asked in access.asked]
-        assert sizes[:3] == [8, 4, 2]
-        assert [isinstance(one, Refused) for one in answers[:14]] == [True] * 12 + [False] * 2
+        assert sizes[:4] == [8, 8, 4, 2]
+        assert [isinstance(one, Refused) for one in answers[:22]] == [True] * 20 + [False] * 2
         access.most = 1000
         access.asked.clear()
         await all_of(admissions, *(str(number) for number in range(40)))

@@ -87,9 +87,9 @@ def test_wrong_settings_are_told_and_what_can_be_is_looked_at(database: str) -> 
     assert "sesame" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("dsn", ["", "mysql://someone:sesame@localhost/x"])
-def test_without_an_address_that_is_all_that_is_told(dsn: str) -> None:
+def test_without_an_address_that_is_all_that_is_told() -> None:
     """There is nothing to look at."""
+    dsn = "mysql://someone:sesame@localhost/x"
     done = run_script("doctor", DATABASE_URL=dsn, JWT_SECRET=SECRET)
     assert (done.returncode, done.stderr) == (1, "")
     assert "DATABASE_URL" in done.stdout

@@ -297,6 +297,16 @@ def test_a_password_does_not_reach_the_screen() -> None:
         assert database.psql.endswith(f"psql {DSN}")
 
 
+def test_the_doctor_says_that_there_is_no_database_to_look_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where bin/dev never made one."""
+    monkeypatch.setattr(dev_database, "DATA", tmp_path)
+    result = call("doctor", JWT_SECRET=SECRET)
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert "DATABASE_URL" in result.stdout
+
+
 @pytest.mark.parametrize("command", ["serve", "migrate", "attach"])
 def test_a_misspelt_setting_is_named_where_the_one_that_is_meant_is_missing(command: str) -> None:
     """It is the reason."""

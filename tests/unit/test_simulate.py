@@ -6,11 +6,13 @@ import io
 import random
 from collections import Counter
 from itertools import islice, pairwise
+from pathlib import Path
 from uuid import UUID
 
 import click
 import pytest
 
+from realtime.dev import database as dev_database
 from realtime.simulate import cast, corpus
 from realtime.simulate.acts import WORDS, Act
 from realtime.simulate.cast import Cast
@@ -220,8 +222,9 @@ def test_a_pipe_gets_lines() -> None:
     assert "\x1b" not in pipe.getvalue()
 
 
-def test_without_a_database_it_is_one_line() -> None:
-    """As for the other commands; no key is needed."""
+def test_without_a_database_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for the other commands; no key is needed. Nor has bin/dev made a database."""
+    monkeypatch.setattr(dev_database, "DATA", tmp_path)
     result = call("simulate")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("error: DATABASE_URL is not set")

@@ -141,14 +141,20 @@ BEGIN
 END
 $$;
 
--- The owner of a new bot may have been refused just before, and so may others.
+-- The owner of a new bot may have been refused just before, and so may others. A bot may be back
+-- whose permissions never went: who has one gains access with the bot, and is named, too.
 CREATE FUNCTION relay.bots_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     mark text;
 BEGIN
     INSERT INTO relay.events (topic, type, user_id)
-    SELECT concat('bot:', {{n.id}}), 'grant', {{n.owner_id}} FROM {{live.new}} AS n;
+    SELECT concat('bot:', {{n.id}}), 'grant', {{n.owner_id}} FROM {{live.new}} AS n
+    UNION ALL
+    SELECT concat('bot:', {{n.id}}), 'grant', {{p.user_id}}
+    FROM {{live.new}} AS n
+    JOIN {{live.permissions}} AS p ON {{p.bot_id}} = {{n.id}}
+    WHERE {{p.user_id}} IS NOT NULL;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
         mark := relay.mark_written('relay.bots', relay.instant());
@@ -204,6 +210,10 @@ BEGIN
         UNION ALL
         SELECT concat('bot:', b.id), 'grant', NULL, b.new_owner, NULL
         WHERE b.old_id IS NULL
+        UNION ALL
+        SELECT concat('bot:', b.id), 'grant', NULL, {{p.user_id}}, NULL
+        FROM {{live.permissions}} AS p
+        WHERE b.old_id IS NULL AND {{p.bot_id}} = b.id AND {{p.user_id}} IS NOT NULL
         UNION ALL
         SELECT a.*
         FROM relay.owner_change(

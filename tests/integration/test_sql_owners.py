@@ -136,6 +136,30 @@ async def test_an_owner_who_becomes_an_editor_has_another_role(
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize("came_back", ["inserted", "with another id"])
+async def test_a_bot_that_comes_back_names_all_who_may_watch_it(
+    platform: Platform, world: World, came_back: str
+) -> None:
+    """Also those whose permissions never went: what was written in between is not for them."""
+    await platform.execute("ALTER TABLE permissions DROP CONSTRAINT permissions_bot_id_fkey")
+    bot = "b0000000-0000-4000-8000-00000000000b"
+    await platform.execute("UPDATE permissions SET bot_id = $1", bot)
+    log = await Log.since_now(platform)
+    if came_back == "inserted":
+        await platform.execute(
+            "INSERT INTO bots (id, name, owner_id) VALUES ($1, 'back', $2)", bot, world.owner
+        )
+    else:
+        await platform.execute("DELETE FROM sessions")
+        await platform.execute("UPDATE bots SET id = $1", bot)
+    grants = [entry for entry in await log.entries() if entry.type == "grant"]
+    assert {(entry.topic, entry.user_id) for entry in grants} == {
+        (bot_topic(bot), world.owner),
+        (bot_topic(bot), world.guest),
+    }
+
+
+@pytest.mark.gen_test
 async def test_everything_truncated_and_put_back_names_who_is_back(
     platform: Platform, world: World
 ) -> None:

@@ -41,3 +41,7 @@ class RateLimit:
             return RateVerdict.ACCEPT
         self._refused += 1
         return RateVerdict.REFUSE if self._refused <= self._burst else RateVerdict.DISCONNECT
+
+    def forgive(self) -> None:
+        """Do not count the message that was judged last as refused."""
+        self._refused = max(0, self._refused - 1)

@@ -196,7 +196,7 @@ class MultiConversation(Conversation):
             return None
         target, message = protocol.decode_multi_message(text)
         try:
-            if verdict is RateVerdict.ACCEPT:
+            if verdict is RateVerdict.ACCEPT or self._ends_one(target, message):
                 return self._on_message_about(target, message)
             self._on_subscribing_too_often(target, message)
         except MessageError as error:
@@ -219,6 +219,17 @@ class MultiConversation(Conversation):
         if verdict is RateVerdict.DISCONNECT:
             self.close(*closing.RATE_LIMITED)
         return verdict
+
+    def _ends_one(self, target: Target | None, message: protocol.MultiMessage) -> bool:
+        """Whether this message above the rate is obeyed: each `subscribe` has paid for its end.
+
+        Refused, it would leave a subscription of which the client knows nothing any more.
+        """
+        if not isinstance(message, protocol.Unsubscribe) or target not in self._subscriptions:
+            return False
+        assert self._subscribing_limit is not None
+        self._subscribing_limit.forgive()
+        return True
 
     def _on_subscribing_too_often(
         self, target: Target | None, message: protocol.MultiMessage

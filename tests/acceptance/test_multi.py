@@ -158,6 +158,26 @@ async def test_who_subscribes_without_end_is_slowed_down_and_then_closed(
 
 
 @pytest.mark.gen_test
+async def test_a_subscription_can_always_be_ended(
+    start_server: StartServer, platform: Platform, world: World
+) -> None:
+    """Above the rate, too: or the socket would go on with what its client has left."""
+    server = await start_server(MAX_SUBSCRIPTIONS="2", MESSAGES_PER_SECOND="1")
+    other, _ = await second_bot(platform, world)
+    socket = await server.multi(world.guest)
+    for bot in (world.bot, other):
+        assert (await subscribe(socket, bot))["type"] == "subscribed"
+    wrong = [("subscribe", "no id")] * 4
+    for kind, bot in [*wrong, ("unsubscribe", world.bot), ("unsubscribe", other)]:
+        await socket.send({"type": kind, "data": {"bot_id": bot}})
+    await socket.next("unsubscribed", 6)
+    assert [answers(socket, bot)[-1]["data"]["code"] for bot in (world.bot, other)] == [1000, 1000]
+    assert socket.of_type("error") == []
+    await socket.send({"type": "unsubscribe", "data": {"bot_id": other}})
+    assert (await socket.next("error"))["bot_id"] == other
+
+
+@pytest.mark.gen_test
 async def test_a_subscription_may_end_before_it_has_begun(
     server: RunningServer, world: World
 ) -> None:

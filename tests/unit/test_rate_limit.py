@@ -43,6 +43,16 @@ def test_an_accepted_message_forgives() -> None:
         assert [limit.judge(), limit.judge()] == [ACCEPT, REFUSE]
 
 
+def test_what_is_forgiven_does_not_count_towards_the_end() -> None:
+    """However many there are in a row; the next that is not forgiven does."""
+    limit = RateLimit(rate=1, burst=1, clock=Clock())
+    assert limit.judge() is ACCEPT
+    for _ in range(10):
+        assert limit.judge() is REFUSE
+        limit.forgive()
+    assert [limit.judge(), limit.judge()] == [REFUSE, DISCONNECT]
+
+
 STEPS = st.integers(0, 64).map(lambda n: n / 32)
 
 

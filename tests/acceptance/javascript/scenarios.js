@@ -90,6 +90,14 @@ scenario('what is no address of a server is told, and ends the client', async ()
   }
 });
 
+scenario('half a character in an address is told, and ends the client', async () => {
+  for (const options of [{ cursor: '\ud800' }, { parameters: { '\udc00': 'x' } }]) {
+    const { client, sockets, told } = await makeWorld(options);
+    equal([client.state, client.failure, sockets.length], ['closed', 'bad_address', 0]);
+    check(/half a character/.test(told('error')[0].message), told('error')[0].message);
+  }
+});
+
 scenario('the query of an address and its credentials are kept', async () => {
   const parameters = { 'a b': '&' };
   const { sockets } = await makeWorld({ url: 'https://ada:pw@example.org/x?y=1#z', parameters });
@@ -774,6 +782,33 @@ scenario('handlers come and go: on, once and the wildcard', async () => {
   equal(calls, ['on 1', 'once 1', '* wave 1', '* wave 2']);
 });
 
+scenario('a handler that another has ended is not called any more', async () => {
+  const { client, last } = await makeWorld();
+  const calls = [];
+  const offs = [
+    client.on('wave', () => (calls.push('first'), offs[1]())),
+    client.on('wave', () => calls.push('second')),
+    client.on('wave', () => calls.push('third')),
+  ];
+  last().establish();
+  last().say({ type: 'wave', id: '1' });
+  equal(calls, ['first', 'third']);
+});
+
+scenario('what a handler brings about is told after what it was called for', async () => {
+  const { client, last } = await makeWorld();
+  const seen = [];
+  for (const name of ['a', 'b']) {
+    client.on('state', ({ state }) => {
+      seen.push(`${name} ${state}`);
+      if (name === 'a' && state === 'open') client.close();
+    });
+  }
+  last().establish();
+  equal(seen, ['a open', 'b open', 'a closed', 'b closed']);
+  equal(client.state, 'closed');
+});
+
 scenario('an emitted event cannot pose as one of the client’s own', async () => {
   const { client, told, last } = await makeWorld();
   const seen = [];
@@ -821,9 +856,9 @@ scenario('members of a message that are of the wrong type cost no message', asyn
   last().establish();
   const odd = [null, 7, true, [], {}, ''];
   for (const id of odd) for (const _ of [1, 2]) last().say({ ...chat('1'), id, cursor: id });
-  last().say({ ...chat('2'), cursor: 'x'.repeat(5000) });
+  for (const cursor of ['x'.repeat(5000), '\ud800', 'ü']) last().say({ ...chat(cursor), cursor });
   last().say({ type: 'chat_message' });
-  equal([told('chat_message').length, client.cursor], [14, 'c0']);
+  equal([told('chat_message').length, client.cursor], [16, 'c0']);
   equal([told('error'), told('resync')], [[], []]);
 });
 
@@ -846,6 +881,76 @@ scenario('a second greeting on a connection starts no second heartbeat', async (
   const { pending } = timers;
   last().establish();
   equal(timers.pending, pending);
+});
+
+/** A shared connection that is open, without clients yet. */
+async function makeShared() {
+  const world = { timers: new FakeTimers(), sockets: [] };
+  const shared = new SharedConnection({
+    token: 't',
+    timers: world.timers,
+    random: () => 0.5,
+    page: {},
+    WebSocket: socketsOf(world),
+  });
+  return Object.assign(world, {
+    shared,
+    socket: async () => {
+      await settle();
+      return world.sockets.at(-1);
+    },
+  });
+}
+
+/** The types of what was said of subscriptions, in order. */
+const asked = (socket) => socket.sent.map(({ type }) => type).filter((type) => type !== 'ping');
+
+scenario('a bot that is left where the server is too busy to hear it comes back', async () => {
+  const { shared, timers, socket: opened } = await makeShared();
+  const old = shared.chat('ada');
+  const socket = await opened();
+  socket.say({ type: 'connection_established', data: { user_id: 'me' } });
+  await settle();
+  socket.say({ type: 'subscribed', bot_id: 'ada', data: { cursor: 'c' } });
+  old.close();
+  const client = shared.chat('ada', { cursor: 'c' });
+  await settle();
+  // Neither was done: the server has the old one still, and then refuses another.
+  socket.say({ type: 'error', code: 'rate_limited', message: 'too many', bot_id: 'ada' });
+  socket.say({ type: 'chat_message', id: '1', bot_id: 'ada', data: {}, cursor: 'old' });
+  socket.say({ type: 'error', code: 'already_subscribed', message: 'again', bot_id: 'ada' });
+  equal([client.state, client.cursor], ['reconnecting', 'c']);
+  equal(asked(socket), ['subscribe', 'unsubscribe', 'subscribe', 'unsubscribe']);
+  socket.say({ type: 'unsubscribed', bot_id: 'ada', data: { code: 1000 } });
+  await timers.advance(500);
+  socket.say({ type: 'subscribed', bot_id: 'ada', data: { cursor: 'c', recovered: true } });
+  socket.say({ type: 'chat_message', id: '1', bot_id: 'ada', data: {}, cursor: 'c1' });
+  equal([client.state, client.cursor], ['open', 'c1']);
+  equal(asked(socket).slice(4), ['subscribe']);
+});
+
+scenario('an old client of a bot does not push out the newer one', async () => {
+  const { shared, socket: opened } = await makeShared();
+  const old = shared.chat('ada');
+  old.close();
+  const client = shared.chat('Ada');
+  const socket = await opened();
+  socket.say({ type: 'connection_established', data: { user_id: 'me' } });
+  await settle();
+  socket.say({ type: 'subscribed', bot_id: 'ada', data: { cursor: 'c' } });
+  let refused = null;
+  try {
+    old.connect();
+  } catch (error) {
+    refused = error;
+  }
+  check(/close it first/.test(refused?.message), 'it says what to do');
+  equal([old.state, client.state, asked(socket)], ['closed', 'open', ['subscribe']]);
+  client.close();
+  old.connect();
+  await settle();
+  equal(old.state, 'connecting');
+  equal(asked(socket), ['subscribe', 'unsubscribe', 'subscribe']);
 });
 
 scenario('a shared connection that is closed leaves nothing behind', async () => {
@@ -884,6 +989,66 @@ scenario('in a worker the client works as in a page', async () => {
   const { data } = await new Promise((resolve) => (worker.onmessage = resolve));
   worker.terminate();
   equal(data, { state: 'open', url: `ws://${location.host}/api/ws/chat/bot?cursor=` });
+});
+
+scenario('a client that is closed by a handler says nothing more, and leaves nothing behind', async () => {
+  const leavers = {
+    connecting: ['state', ({ state }) => state === 'connecting'],
+    'open, as a state': ['state', ({ state }) => state === 'open'],
+    open: ['open', () => true],
+    resync: ['resync', () => true],
+    lost: ['close', () => true],
+    reconnecting: ['state', ({ state }) => state === 'reconnecting'],
+    'an attempt that is planned': ['reconnecting', () => true],
+  };
+  for (const [name, [type, isTheTime]] of Object.entries(leavers)) {
+    const { client, timers, sockets, heard, last } = await makeWorld({ cursor: 'saved' });
+    client.on('*', (message) => heard.push({ event: message.type, ...message }));
+    let isLeft = false;
+    client.on(type, (event) => {
+      if (isLeft || !isTheTime(event)) return;
+      isLeft = true;
+      client.close();
+    });
+    last().establish({ recovered: false, reason: 'too_old' });
+    if (!isLeft) await last().end(1006);
+    await timers.advance(60_000);
+    const { event, code, final } = heard.at(-1);
+    equal([client.state, event, code, final], ['closed', 'close', 1000, true], name);
+    equal([timers.pending, sockets.length], [0, 1], name);
+  }
+});
+
+scenario('a loss of which a handler kept the app from being told is told the next time', async () => {
+  for (const type of ['state', 'open']) {
+    const { client, told, last } = await makeWorld({ cursor: 'saved' });
+    client.once(type, () => client.close());
+    last().establish({ recovered: false, reason: 'too_old' });
+    equal([client.state, client.cursor, told('resync')], ['closed', 'saved', []], type);
+    client.connect();
+    await settle();
+    equal(last().url.searchParams.get('cursor'), 'saved', type);
+    last().establish({ recovered: false, reason: 'too_old' });
+    equal([client.cursor, told('resync').length], ['c0', 1], type);
+  }
+});
+
+scenario('what is asked of a client while it is told of a lost connection does no harm', async () => {
+  const { client, timers, sockets, told, last } = await makeWorld();
+  const answers = [];
+  client.on('close', ({ final }) => {
+    if (final) return;
+    client.typing(true);
+    client.refresh('second');
+    client.wake();
+    answers.push(client.ping(), client.sessionSync('s'), client.connect() === client);
+  });
+  last().establish();
+  await last().end(1006);
+  equal([answers, told('error')], [[false, false, true], []]);
+  equal([client.state, timers.pending], ['reconnecting', 1]);
+  await timers.advance(500);
+  equal([sockets.length, last().token], [2, 'second']);
 });
 
 scenario('the states are told in order', async () => {

@@ -18,10 +18,19 @@ export class Failure extends Error {
 export function address(url, path, query) {
   const [, s, host, folder, given] = PARTS.exec(absolute(url)) ?? [];
   if (!host) throw new Failure('bad_address', `This is no address of a server: ${url}`);
-  const pairs = query.map(([name, value]) => `${encodeURIComponent(name)}=${encodeURIComponent(value)}`);
+  const pairs = query.map((pair) => pair.map(encoded).join('='));
   const search = [...(given ? [given] : []), ...pairs].join('&');
   const base = `ws${s.toLowerCase()}://${host}${folder.replace(/\/+$/, '')}/api/ws`;
   return `${base}${path ? `/${path}` : ''}${search ? `?${search}` : ''}`;
+}
+
+function encoded(text) {
+  try {
+    return encodeURIComponent(text);
+  } catch (cause) {
+    const message = 'The cursor or a parameter holds half a character (a lone surrogate)';
+    throw new Failure('bad_address', message, cause);
+  }
 }
 
 function absolute(url) {

@@ -158,7 +158,7 @@ export class RealtimeClient {
 
   /** Call with true at every keystroke and false when the text was sent or cleared; the rest is done here. */
   typing(isTyping) {
-    if (this.#state === 'open') this.#typing.set(isTyping);
+    if (this.#isSendable()) this.#typing.set(isTyping);
   }
 
   /** Tell the server which session is on screen. False when there is no connection to say it on. */
@@ -168,7 +168,7 @@ export class RealtimeClient {
 
   /** Ask for a sign of life now, besides the regular ones. */
   ping() {
-    if (this.#state !== 'open') return false;
+    if (!this.#isConnected()) return false;
     const timestamp = new Date().toISOString();
     const isSent = this.#send({ type: 'ping', timestamp });
     // A socket that is closing and never closed is dead, too.
@@ -184,8 +184,8 @@ export class RealtimeClient {
 
   /** The network or the person is back: do not sit out a wait, and do not trust an old socket. */
   wake() {
-    if (this.#state === 'open' && this.#socket.readyState === OPEN) this.ping();
-    else if (this.#state === 'open') this.#abandon('the connection had ended');
+    if (this.#isSendable()) this.ping();
+    else if (this.#isConnected()) this.#abandon('the connection had ended');
     if (this.#state !== 'reconnecting') return;
     this.#timers.clearTimeout(this.#retryTimer);
     this.#dial();
@@ -195,7 +195,7 @@ export class RealtimeClient {
 
   async #dial() {
     const epoch = ++this.#epoch;
-    this.#setState('connecting');
+    if (!this.#setState('connecting')) return;
     try {
       const ending = await this.#line.ready();
       if (epoch !== this.#epoch) return;
@@ -239,11 +239,13 @@ export class RealtimeClient {
     if (target === this.#socket && this.#line.failure === 'blocked') this.#onClose(CUT, '');
   }
 
+  /** The server's greeting. False where a handler has left. */
   #onEstablished(message) {
     const { cursor, reason, recovered: said } = message.data ?? {};
     // A server that says nothing of a cursor that it was sent has recovered nothing.
     const isLost = said !== true && (this.#isResuming || (said ?? null) !== null);
     const recovered = isLost ? false : said === true || undefined;
+    const before = this.#cursor;
     // A replay may be cut short too: until its own cursors arrive, the old one is what holds.
     if (!recovered) this.#cursor = isCursor(cursor) ? cursor : null;
     this.#timers.clearTimeout(this.#connectTimer);
@@ -251,11 +253,17 @@ export class RealtimeClient {
     this.#failure = null;
     this.#returnAfter = 0;
     this.#line.tokens.opened(message.data?.expires_at);
-    this.#setState('open');
     this.#heartbeat.start();
+    if (this.#setState('open') && this.#tellOpen({ recovered, reason, message }))
+      return recovered !== false || this.#startOver({ type: 'resync', data: { reason } });
+    // A handler has left before the app was told of a loss: the next connection tells of it again.
+    if (recovered === false) this.#cursor = before;
+    return false;
+  }
+
+  #tellOpen(opened) {
     this.#offerToken();
-    this.#handlers.dispatch('open', { recovered, reason, message });
-    if (recovered === false) this.#startOver({ type: 'resync', data: { reason } });
+    return this.#dispatch('open', opened);
   }
 
   #offerToken() {
@@ -267,7 +275,7 @@ export class RealtimeClient {
   /** Events were lost: the app must refetch, and ids of another database may mean other events. */
   #startOver(message) {
     this.#seen.forget();
-    this.#handlers.dispatch('resync', message);
+    return this.#dispatch('resync', message);
   }
 
   // Messages ---------------------------------------------------------------------------------
@@ -279,6 +287,7 @@ export class RealtimeClient {
     if (message === null) return this.#missed(text);
     if (isCursor(message.cursor)) this.#cursor = message.cursor;
     if (isText(message.id) && !this.#seen.add(message.id)) return;
+    if (message.type === 'connection_established' && !this.#onEstablished(message)) return;
     this.#follow(message);
     if (!LIFECYCLE.has(message.type) && message.type !== '*') this.#deliver(message);
     this.#handlers.dispatch('*', message);
@@ -293,8 +302,6 @@ export class RealtimeClient {
   /** What a message means to the client itself. */
   #follow(message) {
     switch (message.type) {
-      case 'connection_established':
-        return this.#onEstablished(message);
       case 'pong':
         return this.#onPong(message);
       case 'authenticated':
@@ -318,8 +325,13 @@ export class RealtimeClient {
     this.#handlers.dispatch('latency', { milliseconds: took });
   }
 
+  /** Not where a `close` handler is being told of the end: then the state is `open` still. */
+  #isConnected() {
+    return this.#state === 'open' && this.#socket !== null;
+  }
+
   #isSendable() {
-    return this.#state === 'open' && this.#socket.readyState === OPEN;
+    return this.#isConnected() && this.#socket.readyState === OPEN;
   }
 
   #send(message) {
@@ -339,9 +351,7 @@ export class RealtimeClient {
     if (closed.final) return this.#end(closed);
     if (code === RATE_LIMITED) this.#attempt = Math.max(this.#attempt, ATTEMPT_AFTER_RATE_LIMIT);
     this.#failure = closed.failure ?? null;
-    const epoch = this.#epoch;
-    this.#handlers.dispatch('close', closed);
-    if (epoch === this.#epoch) this.#retry({ code, reason: closed.reason }); // else a handler called close()
+    if (this.#dispatch('close', closed)) this.#retry({ code, reason: closed.reason });
   }
 
   #closed(code, reason) {
@@ -362,8 +372,8 @@ export class RealtimeClient {
     this.#attempt += 1;
     this.#returnAfter = 0;
     this.#retryTimer = this.#timers.setTimeout(() => this.#dial(), delay);
-    this.#setState('reconnecting');
-    this.#handlers.dispatch('reconnecting', { attempt: this.#attempt, delay, code, reason });
+    const told = { attempt: this.#attempt, delay, code, reason };
+    if (this.#setState('reconnecting')) this.#dispatch('reconnecting', told);
   }
 
   /** A socket that went silent may take minutes to close by itself: leave it behind. */
@@ -415,10 +425,18 @@ export class RealtimeClient {
     for (const unlisten of this.#page.splice(0)) unlisten();
   }
 
+  /** False where a handler has called close(), connect() or wake(): what was under way is over. */
   #setState(state) {
     const previous = this.#state;
     this.#state = state;
-    if (state !== previous) this.#handlers.dispatch('state', { state, previous });
+    return state === previous || this.#dispatch('state', { state, previous });
+  }
+
+  /** As #setState, for another event. */
+  #dispatch(type, event) {
+    const epoch = this.#epoch;
+    this.#handlers.dispatch(type, event);
+    return epoch === this.#epoch;
   }
 }
 

@@ -2,6 +2,7 @@
 
 export class Handlers {
   #handlers = new Map();
+  #queue = []; // what is to be told, the first of it just now
 
   /** Returns the function that ends it. */
   on(type, handler) {
@@ -19,10 +20,22 @@ export class Handlers {
     return off;
   }
 
+  /** What a handler brings about is told once all have been told of what it was called for. */
   dispatch(type, payload) {
-    for (const { handler } of [...(this.#handlers.get(type) ?? [])]) {
+    this.#queue.push([type, payload]);
+    if (this.#queue.length > 1) return;
+    while (this.#queue.length > 0) {
+      this.#tell(...this.#queue[0]);
+      this.#queue.shift();
+    }
+  }
+
+  #tell(type, payload) {
+    const entries = this.#handlers.get(type) ?? new Set();
+    for (const entry of [...entries]) {
+      if (!entries.has(entry)) continue; // one before it has ended it
       try {
-        handler(payload)?.catch?.((cause) => this.#failed(type, cause));
+        entry.handler(payload)?.catch?.((cause) => this.#failed(type, cause));
       } catch (cause) {
         this.#failed(type, cause);
       }

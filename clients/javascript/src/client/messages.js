@@ -2,6 +2,8 @@
 
 import { LONGEST_CURSOR, MOST_RETRY_AFTER_SECONDS } from './rules.js';
 
+const IS_ASCII = /^[\x00-\x7f]*$/;
+
 /** A message is a text, an object with a type; null for all else. */
 export function parse(text) {
   if (typeof text !== 'string') return null;
@@ -17,9 +19,9 @@ export function isText(value) {
   return typeof value === 'string' && value !== '';
 }
 
-/** One that is longer than any of this server's might be refused for ever. */
+/** What may stand in an address. One that is longer than any of this server's might be refused for ever. */
 export function isCursor(value) {
-  return isText(value) && value.length <= LONGEST_CURSOR;
+  return isText(value) && value.length <= LONGEST_CURSOR && IS_ASCII.test(value);
 }
 
 /** Milliseconds after which a server that goes away wants its clients back; 0 where it does not say. */

@@ -87,14 +87,12 @@ export class SharedConnection {
   }
 
   #client(target, stream) {
-    const { state = 'closed' } = this.#clients.get(target) ?? {};
-    if (state !== 'closed') throw new Error(`${target} has a client here already: close it first`);
     const { timings, timers, random } = this.#options;
     const pingEvery = PINGS_LESS_OFTEN * (timings?.pingEvery ?? TIMINGS.pingEvery);
     const options = { timings: { ...timings, pingEvery }, timers, random, page: {}, ...stream };
-    const makeLine = () => new SharedLine(this, target, stream.presence);
+    const begin = () => this.#begin(target, client);
+    const makeLine = () => new SharedLine(this, target, stream.presence, begin);
     const client = new RealtimeClient(options, makeLine);
-    this.#clients.set(target, client);
     return client.connect();
   }
 
@@ -153,17 +151,26 @@ export class SharedConnection {
   }
 
   #tell(target, message, frame) {
-    const isEnd = message.type === 'unsubscribed';
-    const leaving = this.#leaving.get(target) ?? 0;
-    if (isEnd && leaving > 0) return void this.#leaving.set(target, leaving - 1);
     const subscription = this.#subscriptions.get(target);
-    // Of one that was left.
-    if (!subscription || leaving > 0 || message.code === 'not_subscribed') return;
-    if (isEnd || (message.type === 'error' && !subscription.isGreeted)) {
+    if (this.#isOfOneThatWasLeft(target, message) || !subscription) return;
+    const isRefused = message.type === 'error' && !subscription.isGreeted;
+    if (isRefused || message.type === 'unsubscribed') {
       this.#subscriptions.delete(target);
+      // The server has one of which nobody here knows.
+      if (isRefused && message.code === 'already_subscribed') this.#unsubscribe(target);
       subscription.end(endingOf(message));
     } else if (message.type === 'subscribed') subscription.greet(this.#greetingOf(target, message));
     else subscription.take(frame);
+  }
+
+  /** Counts the answers to `unsubscribe`, too: `rate_limited` is one. */
+  #isOfOneThatWasLeft(target, { type, code }) {
+    if (type === 'error' && code === 'not_subscribed') return true;
+    const leaving = this.#leaving.get(target) ?? 0;
+    const isAnswer = type === 'unsubscribed' || (type === 'error' && code === 'rate_limited');
+    if (isAnswer && leaving > 1) this.#leaving.set(target, leaving - 1);
+    else if (isAnswer) this.#leaving.delete(target);
+    return leaving > 0;
   }
 
   /** As the server of a socket of its own would greet. */
@@ -175,8 +182,13 @@ export class SharedConnection {
 
   // Its clients --------------------------------------------------------------------------------
 
-  /** Start, or start again after the end. */
-  begin() {
+  /** A client starts, or starts again after the end. */
+  #begin(target, client) {
+    for (const [name, { state }] of this.#clients)
+      if (state === 'closed') this.#clients.delete(name);
+    if (this.#clients.has(target))
+      throw new Error(`${target} has a client here already: close it first`);
+    this.#clients.set(target, client);
     if (this.#main.state !== 'idle' && this.#main.state !== 'closed') return;
     this.#ending = null;
     this.#main.connect();
@@ -208,6 +220,10 @@ export class SharedConnection {
   left(target, subscription) {
     if (this.#subscriptions.get(target) !== subscription) return;
     this.#subscriptions.delete(target);
+    this.#unsubscribe(target);
+  }
+
+  #unsubscribe(target) {
     if (this.say(target, { type: 'unsubscribe' }))
       this.#leaving.set(target, (this.#leaving.get(target) ?? 0) + 1);
   }
@@ -268,12 +284,12 @@ class SharedLine {
   #target;
   #presence;
 
-  constructor(shared, target, presence) {
+  constructor(shared, target, presence, begin) {
     this.#shared = shared;
     this.#target = target;
     this.#presence = presence;
     this.tokens = {
-      begin: () => shared.begin(),
+      begin,
       put: (token) => shared.refresh(token),
       offer: () => null,
       opened() {},

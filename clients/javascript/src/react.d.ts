@@ -39,7 +39,7 @@ export interface BotChatOptions<Custom extends object = {}> extends LineOptions 
   /** Gives a new message to your API. With its id in the answer, it is told apart from one that is alike. */
   send?: ((content: string) => Promise<{ message_id?: Uuid } | void>) | undefined;
   /** Share this connection with other bots. All of LineOptions is then the connection's. */
-  shared?: SharedConnection | undefined;
+  shared?: SharedConnection<any, any> | undefined;
   /** Whether to be told who else is there; true by default. */
   presence?: boolean | undefined;
   /** Where to begin, if you have loaded the state yourself. */

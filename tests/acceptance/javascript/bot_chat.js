@@ -121,6 +121,48 @@ scenario('a history that fails is loaded again, with back-off', async () => {
   equal([chat.snapshot().error, chat.snapshot().isLoading], [null, false]);
 });
 
+scenario('a history that fails is loaded again, although there is a cursor', async () => {
+  const answers = [() => Promise.reject(new Error('503'))];
+  const history = () => (answers.shift() ?? (async () => ({ messages: [message('1')] })))();
+  const { last, shown } = await makeChat({ history, cursor: 'kept' });
+  equal(last().url.searchParams.get('cursor'), '');
+  last().establish();
+  await settle();
+  equal(await shown(), ['1']);
+});
+
+scenario('a conversation that is stopped before it has what was lost loads it when started', async () => {
+  const gone = [message('1'), message('2')];
+  const answers = [async () => ({ messages: gone, cursor: 'c' }), () => later().promise];
+  const again = async () => ({ messages: [message('3')], cursor: 'c3' });
+  const history = () => (answers.shift() ?? again)();
+  const { chat, last, say, stop, shown } = await makeChat({ history });
+  last().establish({ recovered: true });
+  say('resync', { reason: 'too_old' });
+  await settle();
+  stop();
+  chat.start();
+  await settle();
+  equal(last().url.searchParams.get('cursor'), 'c3');
+  equal(await shown(), ['3']);
+});
+
+scenario('a conversation that is stopped while the history fails loads it when started', async () => {
+  let loads = 0;
+  const fails = () => Promise.reject(new Error('503'));
+  const history = () => ((loads += 1) < 4 ? fails() : Promise.resolve({ messages: [message('1')] }));
+  const { chat, last, stop, shown } = await makeChat({ history });
+  last().establish();
+  await settle();
+  stop();
+  chat.start();
+  await settle();
+  equal([loads, last().url.searchParams.get('cursor')], [3, '']);
+  last().establish();
+  await settle();
+  equal(await shown(), ['1']);
+});
+
 scenario('a new resync overtakes a history that is on its way', async () => {
   const answers = [later(), later()];
   let loads = 0;

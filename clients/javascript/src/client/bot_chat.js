@@ -110,9 +110,9 @@ export class BotChat {
         this.#cursor = cursor || null;
         this.#show(messages);
       } catch (cause) {
-        // The connection says when to load again: it begins without a cursor.
         if (life !== this.#life) return;
         this.#error = cause;
+        this.#cursor = null; // so that it is loaded again once connected
       }
     }
     try {
@@ -135,6 +135,7 @@ export class BotChat {
     this.#cursor = this.#client?.cursor ?? this.#cursor;
     this.#client?.close();
     this.#client = null;
+    if (this.#live !== null) this.#isLoaded = false; // what was lost is not here yet
     this.#live = null;
     this.#forgetOthers();
     this.#timers.clearTimeout(this.#loadTimer);

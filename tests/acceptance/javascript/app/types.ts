@@ -43,3 +43,14 @@ connect({ botId: 'b', notifications: true });
 export const latest = (messages: ServerMessages['chat_message'][]) => messages.at(-1)?.data;
 export const first = (botId: string | null): BotMessage | undefined =>
   useBotChat({ botId, shared: new SharedConnection({ token }) }).messages[0];
+
+type Mine = { order_shipped: { order_id: string } };
+const shared = new SharedConnection<Mine, { poll: { answers: number } }>({ token });
+export const named = (botId: string): BotMessage | undefined =>
+  useBotChat<Mine>({
+    botId,
+    shared,
+    onEvent: (message) => {
+      if (message.type === 'order_shipped') message.data.order_id satisfies string;
+    },
+  }).messages[0];

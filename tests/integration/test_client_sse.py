@@ -54,6 +54,7 @@ async def all_of(url: str) -> tuple[list[object], Closed]:
 
 EVENTS = b'retry: 1000\n\nid: c1\ndata: {"a":1}\n\n:\n\n:\nid: c2\n\ndata: \xff\n\n'
 HEARD: list[object] = [PONG, {"a": 1}, PONG, {"type": "pong", "cursor": "c2"}, b"\xff"]
+DEEP = b"[" * 50_000
 CLOSE = b'event: close\ndata: {"code": 4003, "reason": "access ended"}\n\n'
 
 
@@ -84,6 +85,11 @@ async def test_events_are_heard_however_they_are_cut(
         ([chunk(b'data: {"a":1}\n\n'), b"no size"], b"Transfer-Encoding: chunked\r\n"),
         ([b'data: {"a":1}\n\n', b"event: close\ndata: [7]\n\n"], b""),
         ([b'data: {"a":1}\n\n', b"event: close\ndata: {\n\n"], b""),
+        ([b'data: {"a":1}\n\n', b'event: close\ndata: {"code":1e999}\n\n'], b""),
+        ([b'data: {"a":1}\n\n', b'event: close\ndata: {"code":Infinity}\n\n'], b""),
+        ([b'data: {"a":1}\n\n', b'event: close\ndata: {"code":true}\n\n'], b""),
+        ([b'data: {"a":1}\n\n', b"event: close\ndata: " + DEEP + b"\n\n"], b""),
+        ([chunk(b'data: {"a":1}\n\n'), b"-5\r\n"], b"Transfer-Encoding: chunked\r\n"),
     ],
 )
 async def test_a_stream_that_breaks_is_a_cut(parts: list[bytes], more: bytes) -> None:
@@ -106,6 +112,19 @@ async def test_a_refusal_is_the_code_of_a_socket(status: int, code: int) -> None
             await opened(url)
     closed = refused.value
     assert (closed.code, closed.reason, closed.retry_after) == (code, "why", 7)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"error"', b"[7]", b'{"other": 1}', DEEP])
+@pytest.mark.parametrize("after", ["", "soon", "-1", "9" * 5000, "3601"])
+async def test_a_refusal_that_cannot_be_read_is_its_status(body: bytes, after: str) -> None:
+    """Whatever a proxy writes; a time that is none is not waited for."""
+    head = f"HTTP/1.1 503 No\r\nRetry-After: {after}\r\nContent-Length: {len(body)}\r\n\r\n"
+    async with plain(raw(head.encode() + body)) as url:
+        with pytest.raises(Closed) as refused:
+            await opened(url)
+    closed = refused.value
+    assert (closed.code, closed.reason, closed.retry_after) == (1013, "HTTP 503", 0)
 
 
 def raw(answer: bytes) -> Answer:
@@ -152,6 +171,15 @@ async def test_a_line_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("rowcast.sse.MAX_MESSAGE_BYTES", 100_000)
     assert transport.MAX_MESSAGE_BYTES > 100_000
     async with plain(saying(b"data: ", b"x" * 1_000_000)) as url:
+        heard, closed = await all_of(url)
+    assert (heard, closed.code, closed.reason) == ([], 1006, "a message is too large")
+
+
+@pytest.mark.gen_test
+async def test_an_event_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where each of its lines is short."""
+    monkeypatch.setattr("rowcast.sse.MAX_MESSAGE_BYTES", 100_000)
+    async with plain(saying(*[b"data: 1\n" * 10_000] * 3)) as url:
         heard, closed = await all_of(url)
     assert (heard, closed.code, closed.reason) == ([], 1006, "a message is too large")
 

@@ -308,6 +308,7 @@ async def test_a_client_that_was_not_entered_says_how() -> None:
     with pytest.raises(RuntimeError, match="async with"):
         await anext(client)
     await client.close()
+    assert client.state == "closed"
 
 
 def fail(_told: Reconnecting) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from rowcast import Closed
 from tests.unit.client_fakes import Played, settle
 
-Answer = str | None | Exception
+Answer = object
 
 
 class Issuer:
@@ -20,10 +21,10 @@ class Issuer:
         self.answers = [*answers]
         self.asked = 0
 
-    async def __call__(self) -> str | None:
+    async def __call__(self) -> Any:
         self.asked += 1
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise type(answer)(*answer.args)
         return answer
 
@@ -82,10 +83,20 @@ async def test_tokens_of_a_minute_are_asked_for_twice_a_minute(
         assert all(later - first >= 29 for first, later in pairwise(asked))
 
 
-BAD: list[Answer] = [OSError("down"), "<html>502</html>", "a b", "one"]
+BAD: list[Answer] = [
+    OSError("down"),
+    "<html>502</html>",
+    "a b",
+    b"two",
+    {"token": "two"},
+    {},
+    0,
+    False,
+    asyncio.CancelledError(),
+]
 
 
-@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("bad", [*BAD, "one"])
 @pytest.mark.gen_test
 async def test_a_bad_answer_is_asked_for_again_on_the_open_connection(bad: Answer) -> None:
     """After waits that double; the old token's connection goes on, and nothing bad is sent."""
@@ -99,7 +110,7 @@ async def test_a_bad_answer_is_asked_for_again_on_the_open_connection(bad: Answe
         assert (issuer.asked, said(played), played.told) == (4, ["two"], [])
 
 
-@pytest.mark.parametrize("bad", BAD[:3])
+@pytest.mark.parametrize("bad", BAD)
 @pytest.mark.gen_test
 async def test_a_bad_answer_is_asked_for_again_after_the_old_tokens_end(bad: Answer) -> None:
     """The server closes with 4001, and the issuer is down for an hour more."""
@@ -188,6 +199,28 @@ async def test_a_token_of_the_applications_wins_over_an_older_question() -> None
         played.socket.say("authenticated", {})
         await settle()
         assert issuer.asked == 1
+
+
+@pytest.mark.parametrize("answer", ["late", OSError("down"), asyncio.CancelledError()])
+@pytest.mark.gen_test
+async def test_what_an_issuer_makes_of_being_overtaken_does_not_count(answer: Answer) -> None:
+    """It may answer all the same, or raise what it likes."""
+
+    async def get_token() -> Any:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if isinstance(answer, BaseException):
+                raise answer from None
+            return answer
+
+    async with Played(token=None, get_token=get_token) as played:
+        played.client.refresh("newer")
+        await settle()
+        assert (used(played), played.told) == (["newer"], [])
+        played.socket.greet()
+        await settle()
+        assert said(played) == []
 
 
 @pytest.mark.gen_test

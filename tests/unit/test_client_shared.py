@@ -266,17 +266,109 @@ async def test_leaving_and_coming_again() -> None:
 
 @pytest.mark.gen_test
 async def test_an_error_in_answer_to_subscribing_is_tried_again() -> None:
-    """Where there is such a subscription still, or too much was said."""
+    """Where too much was said. Once it is accepted, an error is for the application."""
     async with staged() as stage:
         await stage.greet()
         ada = await stage.read("a")
-        stage.socket.say("error", code="already_subscribed", message="again", bot_id="a")
+        stage.socket.say("error", code="rate_limited", message="too much", bot_id="a")
         await stage.time.move(1)
         assert len(stage.asked()) == 2
         await stage.admit("a")
         stage.socket.say("error", code="rate_limited", message="too much", bot_id="a")
         await settle()
         assert ada.types == ["connection_established", "error"]
+
+
+@pytest.mark.gen_test
+async def test_a_bot_that_is_left_where_the_server_is_too_busy_to_hear_it_comes_back() -> None:
+    """Neither was done: the server has the old subscription still, and then refuses another."""
+    async with staged() as stage:
+        await stage.greet()
+        old = await stage.read("a")
+        await stage.admit("a", "c1")
+        await old.client.close()
+        new = await stage.read("a", cursor="c1")
+        stage.socket.say("error", code="rate_limited", message="too much", bot_id="a")
+        stage.socket.say("chat_message", {}, id="1", bot_id="a", cursor="old")
+        stage.socket.say("error", code="already_subscribed", message="again", bot_id="a")
+        await settle()
+        assert (new.client.state, new.client.cursor) == ("reconnecting", "c1")
+        assert len(stage.socket.of_type("unsubscribe")) == 2
+        stage.socket.say("unsubscribed", {"code": 1000}, bot_id="a")
+        await stage.time.move(1)
+        assert len(stage.asked()) == 3
+        await stage.admit("a", "c1", recovered=True)
+        stage.socket.say("chat_message", {}, id="1", bot_id="a", cursor="c2")
+        await settle()
+        assert (new.ids, new.client.cursor) == (["1"], "c2")
+
+
+@pytest.mark.gen_test
+async def test_an_old_client_of_a_bot_does_not_push_out_the_newer_one() -> None:
+    """It is refused as it starts, and may start when the newer one is closed."""
+    async with staged() as stage:
+        await stage.greet()
+        old = stage.shared.chat("a")
+        new = await stage.read("A")
+        await stage.admit("a")
+        with pytest.raises(ValueError, match="close it first"):
+            await old.__aenter__()
+        assert (old.state, new.client.state, len(stage.asked())) == ("idle", "open", 1)
+        await new.client.close()
+        stage.readers.append(Reader(old))
+        await settle()
+        assert len(stage.asked()) == 2
+
+
+@pytest.mark.gen_test
+async def test_a_client_that_was_never_started_is_in_nobodys_way() -> None:
+    """Whether it is closed or forgotten."""
+    async with staged() as stage:
+        forgotten, closed = stage.shared.chat("a"), stage.shared.chat("a")
+        await closed.close()
+        assert (forgotten.state, closed.state) == ("idle", "closed")
+        await stage.greet()
+        reader = await stage.read("a")
+        await stage.admit("a")
+        assert reader.types == ["connection_established"]
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+@pytest.mark.gen_test
+async def test_a_token_that_a_client_is_given_is_the_connections(is_open: bool) -> None:
+    """Also while there is no connection."""
+    async with staged() as stage:
+        await stage.greet()
+        ada = await stage.read("a")
+        if is_open:
+            await stage.admit("a")
+        stage.socket.end(1006)
+        await settle()
+        ada.client.refresh("two")
+        await stage.time.move(5)
+        assert stage.socket.headers["Authorization"] == "Bearer two"
+
+
+@pytest.mark.gen_test
+async def test_one_that_takes_too_little_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seconds are for half of what may wait, not for each event."""
+    monkeypatch.setattr("rowcast.shared.ROOM_WITHIN", 0.05)
+    async with staged(timings=Timings(queue_events=50)) as stage:
+        await stage.greet()
+        bob = await stage.read("b")
+        await stage.admit("b")
+        async with stage.shared.chat("a") as events:
+            await settle()
+            await stage.admit("a")
+            for number in range(300):
+                stage.socket.say("chat_message", {}, id=f"a{number}", bot_id="a", cursor="c")
+            stage.socket.say("chat_message", {}, id="b1", bot_id="b")
+            while not bob.ids:
+                await anext(events)
+                await asyncio.sleep(0.01)
+            assert stage.socket.of_type("unsubscribe") == [
+                {"type": "unsubscribe", "data": {"bot_id": "a"}}
+            ]
 
 
 @pytest.mark.gen_test

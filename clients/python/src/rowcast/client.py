@@ -104,6 +104,11 @@ class RealtimeClient:
         return self._keeper.state
 
     @property
+    def is_running(self) -> bool:
+        """Whether it was started, and has not ended."""
+        return self._life is not None and not self._life.done()
+
+    @property
     def cursor(self) -> str | None:
         """The newest cursor up to which everything was handed over. Keep it to resume later."""
         return self._handover.cursor
@@ -115,7 +120,7 @@ class RealtimeClient:
 
     async def __aenter__(self) -> Self:
         """Start; the connection is not waited for. After an end it goes on where it was."""
-        if self._life is not None and not self._life.done():
+        if self.is_running:
             raise RuntimeError("this client is running already")
         self._life = asyncio.create_task(self._keeper.live())
         self._life.add_done_callback(self._handover.wake)
@@ -183,11 +188,11 @@ class RealtimeClient:
         It takes up to two seconds where the server does not answer. Cancelled, it leaves all the
         same, in the background.
         """
-        if self._life is None:
-            return
-        self._life.cancel()
-        await asyncio.wait([self._life])
-        if self._life.cancelled():
+        if self._life is not None:
+            self._life.cancel()
+            await asyncio.wait([self._life])
+        self._keeper.state = "closed"  # also where it had not begun
+        if self._life is None or self._life.cancelled():
             return
         error = self._life.exception()
         if error is not None and not isinstance(error, Closed):

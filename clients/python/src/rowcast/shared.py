@@ -35,7 +35,7 @@ OF_THE_CONNECTION: Final = frozenset(
 )
 TRY_AGAIN_LATER: Final = 1013
 ROOM_WITHIN: Final = 2.0
-"""Seconds for which all wait for one client that takes nothing; then it is left."""
+"""Seconds for which all wait for one client that takes too little; then it is left."""
 PONG: Final = '{"type": "pong"}'
 """What the connection's own keeper hears of a message that is not for it: a sign of life."""
 
@@ -136,10 +136,10 @@ class SharedConnection:
         on_reconnecting: Callable[[Reconnecting], None] | None,
     ) -> RealtimeClient:
         target = bot_id.lower() if bot_id is not None else None
-        if target in self._clients and self._clients[target].state != "closed":
-            name = bot_id or "notifications"
-            raise ValueError(f"{name} has a client here already: close it first")
-        client = RealtimeClient(
+        self.check_free(target)
+        return SharedClient(
+            self,
+            target,
             self._url,
             token="shared",  # not sent: the connection has its own
             bot_id=bot_id,
@@ -154,8 +154,21 @@ class SharedConnection:
             now=self._world.now,
             random=self._world.random,
         )
+
+    def check_free(self, target: Target) -> None:
+        """A bot has one client at a time.
+
+        Raises:
+            ValueError: there is another.
+        """
+        if target in self._clients and self._clients[target].is_running:
+            name = target or "notifications"
+            raise ValueError(f"{name} has a client here already: close it first")
+
+    def began(self, target: Target, client: RealtimeClient) -> None:
+        """A client was started. Those that have ended are forgotten."""
+        self._clients = {t: one for t, one in self._clients.items() if one.is_running}
         self._clients[target] = client
-        return client
 
     async def __aenter__(self) -> Self:
         """Start; the connection is not waited for."""
@@ -231,21 +244,33 @@ class SharedConnection:
             subscription.take(frame)
 
     def _tell(self, target: Target, event: Event, frame: str | bytes) -> None:
-        is_end = event.type == "unsubscribed"
-        if is_end and self._leaving[target] > 0:
-            self._leaving[target] -= 1
+        code = event.raw.get("code") if event.type == "error" else None
+        if self._is_of_one_that_was_left(target, event.type, code):
             return
         subscription = self._subscriptions.get(target)
-        if subscription is None or event.raw.get("code") == "not_subscribed":
-            return  # of one that was left
+        if subscription is None:
+            return
         is_refused = event.type == "error" and not subscription.is_greeted
-        if is_end or is_refused:
+        if is_refused or event.type == "unsubscribed":
             del self._subscriptions[target]
+            if is_refused and code == "already_subscribed":
+                self._unsubscribe(target)  # the server has one of which nobody here knows
             subscription.end(ending_of(event))
         elif event.type == "subscribed":
             subscription.greet(json.dumps(self._greeting_of(target, event)))
         else:
             subscription.take(frame)
+
+    def _is_of_one_that_was_left(self, target: Target, kind: str, code: object) -> bool:
+        """Counts the answers to `unsubscribe`, too: `rate_limited` is one."""
+        if code == "not_subscribed":
+            return True
+        leaving = self._leaving[target]
+        if leaving > 0 and (kind == "unsubscribed" or code == "rate_limited"):
+            self._leaving[target] -= 1
+            if leaving == 1:
+                del self._leaving[target]
+        return leaving > 0
 
     def _greeting_of(self, target: Target, event: Event) -> Mapping[str, Any]:
         """As the server of a socket of its own would greet."""
@@ -303,9 +328,6 @@ class SharedConnection:
 
     def say(self, target: Target, message: dict[str, Any]) -> bool:
         """Send what a client says, with the name of what it is about."""
-        if message["type"] == "authenticate":
-            self.refresh(message["data"]["token"])
-            return True
         data = {**message.get("data", {}), **named(target)}
         return self._socket is not None and self._socket.send(json.dumps({**message, "data": data}))
 
@@ -314,8 +336,36 @@ class SharedConnection:
         target = subscription.target
         if self._subscriptions.get(target) is subscription:
             del self._subscriptions[target]
-            if self.say(target, {"type": "unsubscribe"}):
-                self._leaving[target] += 1
+            self._unsubscribe(target)
+
+    def _unsubscribe(self, target: Target) -> None:
+        if self.say(target, {"type": "unsubscribe"}):
+            self._leaving[target] += 1
+
+
+class SharedClient(RealtimeClient):
+    """A client of a shared connection, which has the token."""
+
+    def __init__(self, shared: SharedConnection, target: Target, url: str, **options: Any) -> None:
+        super().__init__(url, **options)
+        self._shared = shared
+        self._target = target
+
+    async def __aenter__(self) -> Self:
+        """As of any client.
+
+        Raises:
+            ValueError: the bot has another client here by now.
+        """
+        if not self.is_running:
+            self._shared.check_free(self._target)
+        await super().__aenter__()
+        self._shared.began(self._target, self)
+        return self
+
+    def refresh(self, token: str) -> None:
+        """Take a new token, for all clients of the connection."""
+        self._shared.refresh(token)
 
 
 class Unheard(Handover):
@@ -385,7 +435,7 @@ class Subscription:
             self._shared.crowded.add(self)
 
     async def make_room(self) -> None:
-        """Wait until it has taken something. It is left if it does not."""
+        """Wait until it has taken half of what may wait. It is left if that takes long."""
         try:
             async with asyncio.timeout(ROOM_WITHIN):
                 await self._has_room.wait()
@@ -404,8 +454,10 @@ class Subscription:
                 raise self._ending
             self._has_news.clear()
             await self._has_news.wait()
-        self._has_room.set()
-        return self._frames.popleft()
+        frame = self._frames.popleft()
+        if len(self._frames) <= self._most // 2:
+            self._has_room.set()
+        return frame
 
     def send(self, text: str) -> bool:
         return self._ending is None and self._shared.say(self.target, json.loads(text))

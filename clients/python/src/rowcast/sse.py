@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from email.message import Message
 from http.client import HTTPException, parse_headers
 from io import BytesIO
-from typing import Final
+from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
 from rowcast.rules import CUT, TOKEN_REFUSED, Closed, retry_after
@@ -23,6 +23,8 @@ from rowcast.transport import MAX_MESSAGE_BYTES
 CODES: Final = {401: TOKEN_REFUSED, 403: 4003, 429: 4029, 500: 1011, 503: 1013}
 """The close code that a socket would have been sent in place of an HTTP status."""
 PORTS: Final = {"http": 80, "https": 443}
+MOST_DIGITS: Final = 10
+"""Of a number of seconds; a longer one is no time to wait."""
 PORTION_BYTES: Final = 64 * 1024
 """What is read ahead is at most twice as much."""
 
@@ -83,13 +85,21 @@ async def _head(reader: asyncio.StreamReader) -> tuple[int, Message]:
 
 async def _refusal(reader: asyncio.StreamReader, status: int, fields: Message) -> Closed:
     """What the server says against it, in its JSON or by the status alone."""
-    try:
-        reason = json.loads(await reader.read(PORTION_BYTES))["error"]
-    except (ValueError, KeyError, TypeError):
-        reason = f"HTTP {status}"
+    told = _members(await reader.read(PORTION_BYTES))
     seconds = fields.get("Retry-After", "")
-    stay_away = retry_after(int(seconds)) if seconds.isdecimal() else 0.0
-    return Closed(CODES.get(status, CUT), str(reason), stay_away)
+    is_number = seconds.isdecimal() and len(seconds) <= MOST_DIGITS
+    stay_away = retry_after(int(seconds)) if is_number else 0.0
+    reason = str(told.get("error", f"HTTP {status}"))
+    return Closed(CODES.get(status, CUT), reason, stay_away)
+
+
+def _members(text: bytes) -> dict[str, Any]:
+    """What a JSON object holds; nothing where this is none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class EventSocket:
@@ -111,15 +121,18 @@ class EventSocket:
     async def receive(self) -> str | bytes:
         try:
             return await self._event()
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, ValueError) as error:
             self.abort(CUT, str(error) or type(error).__name__)
         assert self._ending is not None
         raise self._ending
 
     async def _event(self) -> str | bytes:
         """The next event's data, or a pong."""
-        kind, cursor, data = "", "", list[bytes]()
+        kind, cursor, data, size = "", "", list[bytes](), 0
         while line := await self._line():
+            size += len(line)
+            if size > MAX_MESSAGE_BYTES:
+                raise ValueError("a message is too large")
             name, _, value = line.partition(b":")
             value = value.removeprefix(b" ")
             match name:
@@ -132,8 +145,11 @@ class EventSocket:
         if not data:
             return json.dumps({"type": "pong", "cursor": cursor})
         if kind == "close":
-            ending = json.loads(b"".join(data))
-            self.abort(int(ending["code"]), str(ending["reason"]))
+            ending = _members(b"".join(data))
+            code = ending.get("code")
+            if not isinstance(code, int) or isinstance(code, bool):
+                code = CUT
+            self.abort(code, str(ending.get("reason", "")))
             raise EOFError
         return _text(b"\n".join(data))
 
@@ -158,6 +174,8 @@ class EventSocket:
         if self._left_of_chunk == 0:
             size = await self._reader.readline()
             self._left_of_chunk = int(size.partition(b";")[0], 16)
+            if self._left_of_chunk < 0:
+                raise ValueError("a chunk has no such size")
             if self._left_of_chunk == 0:
                 return b""
         more = await self._reader.read(min(self._left_of_chunk, PORTION_BYTES))

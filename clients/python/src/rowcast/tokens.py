@@ -139,19 +139,22 @@ class Tokens:
         assert self._get_token is not None
         try:
             async with asyncio.timeout(self._timings.connect_within):
-                answer = await self._get_token() or None
+                answer = await self._get_token()
         except TimeoutError as error:
             raise TokenUnavailable("get_token did not answer in time") from error
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            _end_if_cancelled()
             # The application's own code: whatever it raises, the client goes on.
             log.warning("get_token_failed", exc_info=True)
             raise TokenUnavailable(f"get_token failed: {type(error).__name__}") from error
-        if answer is not None and not _BEARER.fullmatch(answer):
+        _end_if_cancelled()
+        if answer is None or answer == "":
+            return None
+        if not isinstance(answer, str) or not _BEARER.fullmatch(answer):
             log.warning("get_token_failed reason=malformed")
             raise TokenUnavailable("get_token gave what is no token")
-        if answer is not None:
-            self._token = answer
-            self._answered_at = self._clocks.monotonic()
+        self._token = answer
+        self._answered_at = self._clocks.monotonic()
         return answer
 
     def put(self, token: str) -> None:
@@ -230,6 +233,16 @@ class Tokens:
         """Whether it makes sense to come back after a refusal."""
         is_any = self.can_ask or any(map(self._can_use, (self._token, self._doubted)))
         return is_any and self._refusals < MAX_REFUSALS
+
+
+def _end_if_cancelled() -> None:
+    """The question itself was cancelled, whatever `get_token` made of it.
+
+    It may also raise a `CancelledError` that is its own: of something that it waited for.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling() > 0:
+        raise asyncio.CancelledError
 
 
 def _look_at(question: asyncio.Task[str | None]) -> None:

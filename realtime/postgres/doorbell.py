@@ -130,6 +130,7 @@ class Doorbell:
         self._connection = connection
         self._node_id = node_id
         self._on_typing = on_typing
+        self._loop = asyncio.get_running_loop()
         self._rung = asyncio.Event()
         self._is_silenced = False
         self._is_renaming = False
@@ -175,7 +176,7 @@ class Doorbell:
         """
         limit = seconds if self._is_rung_for else min(seconds, self._intervals.poll)
         # Then it is time to look in any case. For each event, asyncio.timeout would cost more.
-        timer = asyncio.get_running_loop().call_later(limit, self._rung.set)
+        timer = self._loop.call_later(limit, self._rung.set)
         try:
             await self._rung.wait()
         finally:

@@ -57,10 +57,11 @@ class Batcher(Generic[Request, Result]):
         self._key = key
         self._gather_seconds = gather_seconds
         self._waiting: list[_Waiting[Request, Result]] = []
-        self._has_waiting = asyncio.Event()
         self._under_way = 0
         self._has_changed = asyncio.Event()
         """Something waits that did not, or a batch is answered."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """To ask which loop runs is a system call, each time."""
 
     async def ask(self, request: Request) -> Result:
         """Wait for the result. The queue is as long as there are sockets: each waits once.
@@ -68,7 +69,8 @@ class Batcher(Generic[Request, Result]):
         Raises:
             Exception: what `answer` gave as the result, or raised.
         """
-        result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._loop = self._loop or asyncio.get_running_loop()
+        result: asyncio.Future[Result] = self._loop.create_future()
         self.add(request, partial(_finish, result), result.done)
         return await result
 
@@ -85,14 +87,15 @@ class Batcher(Generic[Request, Result]):
             has_left: whether nobody wants the result any more.
         """
         self._waiting.append(_Waiting(request, finish, has_left))
-        self._has_waiting.set()
         self._has_changed.set()
 
     async def run(self) -> NoReturn:
         """Answer batches until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
-                await self._has_waiting.wait()
+                while not self._waiting:
+                    self._has_changed.clear()
+                    await self._has_changed.wait()
                 await asyncio.sleep(self._gather_seconds)
                 while self._waiting or self._under_way:
                     self._has_changed.clear()
@@ -101,7 +104,6 @@ class Batcher(Generic[Request, Result]):
                         group.create_task(self._settle(batch))
                     if self._under_way:
                         await self._has_changed.wait()
-                self._has_waiting.clear()
 
     @property
     def _is_due(self) -> bool:
@@ -127,9 +129,11 @@ class Batcher(Generic[Request, Result]):
         return batch
 
     async def _settle(self, batch: Sequence[_Waiting[Request, Result]]) -> None:
-        results = await self._results([one.request for one in batch])
-        self._under_way -= 1
-        self._has_changed.set()
+        try:
+            results = await self._results([one.request for one in batch])
+        finally:
+            self._under_way -= 1
+            self._has_changed.set()
         for one, result in zip(batch, results, strict=True):
             if not one.has_left():
                 one.finish(result)

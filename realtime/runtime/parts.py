@@ -214,6 +214,7 @@ class WebParts:
         listener: Listener,
         demo: DemoPlatform | None,
     ) -> None:
+        loop = asyncio.get_running_loop()
         self.vitals = Vitals(time.time, time.monotonic, seconds=intervals.loop_lag)
         self.pings = Pings(intervals.ping)
         self.files = OpenFiles(settings.database_pool_size + SPARE_FILES, time.monotonic)
@@ -236,7 +237,7 @@ class WebParts:
             presence=relaying.presence,
             refusals=relaying.refusals,
             room=Room(settings.max_connections_per_user),
-            openings=Openings(),
+            openings=Openings(loop),
             history=relaying.history,
             read_budget=ReadBudget(settings.read_buffer_bytes),
             remote_sockets=relaying.socket_table,
@@ -248,6 +249,7 @@ class WebParts:
             monotonic=time.monotonic,
             random=random.random,
             new_id=_new_id,
+            loop=loop,
             status=self.status,
             demo=demo,
         )

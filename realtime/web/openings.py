@@ -22,9 +22,14 @@ class Opening(Protocol):
 
 
 class Openings:
-    """The handshakes that are still to be answered."""
+    """The handshakes that are still to be answered.
 
-    def __init__(self) -> None:
+    Args:
+        loop: where their tasks run.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._tasks: dict[asyncio.Task[None], Opening] = {}
 
     def __len__(self) -> int:
@@ -32,7 +37,7 @@ class Openings:
 
     def start(self, opening: Opening, work: Coroutine[None, None, None]) -> None:
         """Let a client in, or refuse it, in a task of its own."""
-        task = asyncio.create_task(work)
+        task = self._loop.create_task(work)
         self._tasks[task] = opening
         task.add_done_callback(self._tasks.pop)
 

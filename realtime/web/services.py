@@ -58,6 +58,8 @@ class Services:
     """A number from 0 to 1, another one each time."""
     new_id: Callable[[], str]
     """Makes a new id for a connection."""
+    loop: asyncio.AbstractEventLoop
+    """That of all requests. To ask which loop runs is a system call, each time."""
     status: Status
     demo: DemoPlatform | None
     """What `bin/dev` has for its console; no other process has one."""

@@ -79,7 +79,7 @@ class Sockets:
         """
         settings = self._services.settings
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        stream = ClientStream(connection, settings.send_buffer_bytes)
+        stream = ClientStream(connection, settings.send_buffer_bytes, self._services.loop)
         stream.cork(upgrade.answer())
         self._corked.append(stream)
         conversation = kind(self._services)

@@ -96,7 +96,7 @@ class EventStream:
         services: Services,
         headers: Mapping[str, str],
     ) -> None:
-        self.stream = ClientStream(connection, services.settings.send_buffer_bytes)
+        self.stream = ClientStream(connection, services.settings.send_buffer_bytes, services.loop)
         self._conversation = conversation
         self._services = services
         self._headers = headers

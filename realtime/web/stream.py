@@ -43,6 +43,7 @@ class ClientStream:
     Args:
         connection: non-blocking.
         max_waiting: how many bytes may wait for the kernel; None: any number.
+        loop: tells what arrives.
     """
 
     __slots__ = (
@@ -60,14 +61,19 @@ class ClientStream:
         "waiting_bytes",
     )
 
-    def __init__(self, connection: socket.socket, max_waiting: int | None) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        max_waiting: int | None,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         self.socket = connection
         self.max_waiting = max_waiting
         self.waiting_bytes = 0
         """How many bytes the kernel has not taken yet."""
         self.taken_bytes = 0
         """How many bytes it has taken, of those that had to wait."""
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._receiver: Receiver | None = None
         self._queue: deque[bytes | memoryview] | None = None
         """What waits; None: nothing does."""

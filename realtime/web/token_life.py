@@ -71,7 +71,7 @@ class TokenLife:
     def _schedule(self) -> None:
         due = self._expires_at if self._warn_at is None else self._warn_at
         delay = min(max(due - self._services.clock(), 0.0), self._services.intervals.timer)
-        self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
+        self._timer = self._services.loop.call_later(delay, self._on_timer)
 
     def _on_timer(self) -> None:
         now = self._services.clock()

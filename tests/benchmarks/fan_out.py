@@ -83,7 +83,7 @@ class Crowd:
         theirs.setblocking(False)
         self._others.append(self._stack.enter_context(theirs))
         ours.setblocking(False)
-        stream = ClientStream(ours, 1_000_000)
+        stream = ClientStream(ours, 1_000_000, asyncio.get_running_loop())
         self._stack.callback(stream.close)
         self.sockets.append(ours)
         return self._sink(stream, lambda _code, _reason: None)

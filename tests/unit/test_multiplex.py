@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ class Shared:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         ours.setblocking(False)
         self.theirs = theirs
-        self.stream = ClientStream(ours, 1_000_000)
+        self.stream = ClientStream(ours, 1_000_000, asyncio.get_running_loop())
         self.ended: list[tuple[Target, int]] = []
         self.closed: list[int] = []
         self.sink = SocketSink(self.stream, lambda code, _reason: self.closed.append(code))

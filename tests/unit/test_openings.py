@@ -29,7 +29,7 @@ def test_who_is_left_is_refused_at_the_end() -> None:
     """Also one that came a moment ago, and none that was let in before."""
 
     async def go() -> list[Socket]:
-        openings = Openings()
+        openings = Openings(asyncio.get_running_loop())
         early, late, last = sockets = Socket(), Socket(), Socket()
         for one in (early, late):
             openings.start(one, one.open())

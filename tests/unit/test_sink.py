@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from contextlib import suppress
 
@@ -16,7 +17,7 @@ from tests.waiting import eventually
 
 def _stream(connection: socket.socket, max_waiting: int | None = None) -> ClientStream:
     connection.setblocking(False)
-    return ClientStream(connection, max_waiting)
+    return ClientStream(connection, max_waiting, asyncio.get_running_loop())
 
 
 @pytest.mark.gen_test

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
@@ -63,7 +64,7 @@ async def test_a_message_in_parts_is_one_event() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         ours.setblocking(False)
-        stream = ClientStream(ours, None)
+        stream = ClientStream(ours, None, asyncio.get_running_loop())
         sink = EventSink(stream, lambda _code, _reason: None)
         sink.send_part(Message(b'{"a":\r\n', "c1"), is_first=True, is_last=False)
         assert sink.is_within_message

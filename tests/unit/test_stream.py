@@ -38,7 +38,7 @@ def pair(max_waiting: int | None = None) -> Iterator[tuple[ClientStream, socket.
     ours.setblocking(False)
     theirs.setblocking(False)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    stream = ClientStream(ours, max_waiting)
+    stream = ClientStream(ours, max_waiting, asyncio.get_running_loop())
     with theirs:
         yield stream, theirs
         stream.close()

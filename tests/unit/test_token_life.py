@@ -36,6 +36,7 @@ class Socket:
             # The clock is read at each turn of the timer.
             intervals=Intervals(timer=0.0),
             verifier=self,
+            loop=asyncio.get_running_loop(),
         )
         self.life = TokenLife(self._next(), cast(Services, services), cast(Any, self))
 

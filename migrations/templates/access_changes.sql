@@ -25,18 +25,19 @@ RETURN concat('{"role":', to_json(coalesce(role, 'viewer')),
             ',"revoked_by":', relay.json_id(granted_by))
     END, '}');
 
--- What a revoke does to the user's sockets, seen after it. An owner keeps access, as far as can
--- be seen here, so they are only asked again. Null, nothing: a bot that is gone has ejected
--- everyone already, and a user who is gone was ejected from everything, with another code.
+-- What a revoke does to the user's sockets, seen after it. An owner keeps access, as far as can be
+-- seen here, so they are only asked again. So is everybody whose bot or user is not seen here:
+-- another transaction may have brought them back before this one commits, and let the user in.
 CREATE FUNCTION relay.ejection_after_revoke(bot_id uuid, user_id uuid) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT CASE
-        WHEN {{b.owner_id}} = ejection_after_revoke.user_id THEN 'recheck'
-        WHEN (SELECT true FROM {{live.users}} AS u WHERE {{u.id}} = ejection_after_revoke.user_id)
-            THEN 'eject'
+        WHEN (SELECT {{b.owner_id}} IS DISTINCT FROM ejection_after_revoke.user_id
+                FROM {{live.bots}} AS b WHERE {{b.id}} = ejection_after_revoke.bot_id)
+            AND (SELECT true FROM {{live.users}} AS u
+                WHERE {{u.id}} = ejection_after_revoke.user_id)
+        THEN 'eject'
+        ELSE 'recheck'
     END
-    FROM {{live.bots}} AS b
-    WHERE {{b.id}} = ejection_after_revoke.bot_id
 $$;
 
 -- Whether something else was told of the user's access last in this transaction, or nothing. Who was

@@ -15,14 +15,18 @@ RETURN concat('{"type":"bot_update","bot_id":"', bot_id, '","data":{"update_type
 --
 -- newer is what the old rows are compared with: new_rows, or the table. A value that lies outside of
 -- its row, where it did before, is the same and is not fetched. (Before PostgreSQL 17 nobody can
--- tell, and both are compared.) Not every type has equality, so most are compared as JSON; but text
--- and bytea may be too long for that, and json may hold what jsonb cannot. Any other type may be too
--- long, too, as an array is or a domain over a domain: what is large as it is stored is compared
--- byte by byte. A column that is computed when it is read has no value in a trigger, and is left out.
+-- tell, and both are compared.) Not every type has equality, and json may hold what jsonb cannot, also
+-- within an array or a composite. So types that are not named here are compared byte by byte, and
+-- become JSON only where they differ. A column that is computed when it is read has no value in a
+-- trigger, and is left out.
+--
+-- A column that is to stay untold, and is gone, has another name now, under which it would be told.
 CREATE FUNCTION relay.bot_changes(relation oid, newer text) RETURNS text
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     details text;
+    names text[];
+    secret text[] := {{secret}};
     unmoved text := CASE WHEN current_setting('server_version_num')::int >= 170000
         THEN 'CASE WHEN pg_column_toast_chunk_id(o.%1$I) = pg_column_toast_chunk_id(n.%1$I)'
             ' THEN NULL '
@@ -51,20 +55,23 @@ BEGIN
             WHEN t.base IN ('uuid'::regtype, 'bool'::regtype, 'int4'::regtype, 'int8'::regtype)
                 THEN 'WHEN o.%1$I IS DISTINCT FROM n.%1$I'
                     ' THEN %2$L || coalesce(to_json(n.%1$I)::text, ''null'') END'
-            ELSE 'WHEN greatest(pg_column_size(o.%1$I), pg_column_size(n.%1$I)) > 524288'
-                ' THEN CASE WHEN record_image_ne(ROW(o.%1$I), ROW(n.%1$I)) THEN %2$L || CASE'
+            ELSE 'WHEN record_image_ne(ROW(o.%1$I), ROW(n.%1$I)) THEN %2$L || CASE'
                 ' WHEN pg_column_size(n.%1$I) > 16777216 THEN ''{"omitted":"too large"}'''
                 ' WHEN octet_length(n.%1$I::text) > 16777216 THEN ''{"omitted":"too large"}'''
-                ' ELSE coalesce(relay.json_data(to_jsonb(n.%1$I)::text), ''null'') END END'
-                ' WHEN to_jsonb(o.%1$I) IS DISTINCT FROM to_jsonb(n.%1$I)'
-                ' THEN %2$L || coalesce(relay.json_data(to_jsonb(n.%1$I)::text), ''null'') END'
+                ' ELSE coalesce(relay.json_data(to_json(n.%1$I)::text), ''null'') END END'
         END, a.attname, to_json(a.attname)::text || ':'), ', ' ORDER BY a.attnum)
-    INTO details
+        FILTER (WHERE a.attgenerated <> 'v' AND a.attname <> ALL ({{untold}})),
+        array_agg(a.attname)
+    INTO details, names
     FROM pg_attribute AS a
     JOIN (SELECT y.oid, coalesce(nullif(y.typbasetype, 0), y.oid) AS base FROM pg_type AS y) AS t
         ON t.oid = a.atttypid
-    WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
-        AND a.attgenerated <> 'v' AND a.attname <> ALL ({{untold}});
+    WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped;
+    IF NOT secret <@ names THEN
+        RAISE EXCEPTION 'rowcast: bots.untold names a column that is gone: %',
+            (SELECT string_agg(s, ', ') FROM unnest(secret) AS s WHERE s <> ALL (names))
+            USING HINT = 'Run bin/attach again, with its new name in the mapping.';
+    END IF;
     RETURN concat($query$
         SELECT c.id, c.updated_by, c.details
         FROM (
@@ -96,7 +103,19 @@ DECLARE
         := coalesce(rtrim(current_setting('relay.permissions', true), '!') = instant, false);
 BEGIN
     SELECT {{b.owner_id}} INTO owner FROM {{live.bots}} AS b WHERE {{b.id}} = owner_change.bot_id;
-    IF NOT FOUND OR (owner IS NOT DISTINCT FROM old_owner AND NOT both_tables) THEN
+    IF NOT FOUND THEN
+        -- Gone again by another trigger, or hidden by row security: whose it was is asked again.
+        IF old_owner IS NOT NULL AND old_owner IS DISTINCT FROM new_owner THEN
+            user_id := old_owner;
+            action := 'revoked';
+            details := relay.permission_details(action, 'owner', actor, 'owner');
+            is_told := false;
+            effect := 'recheck';
+            RETURN NEXT;
+        END IF;
+        RETURN;
+    END IF;
+    IF owner IS NOT DISTINCT FROM old_owner AND NOT both_tables THEN
         RETURN;
     END IF;
     FOR user_id IN

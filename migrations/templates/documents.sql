@@ -119,7 +119,8 @@ BEGIN
 END
 $$;
 
--- In a cascade from bots the bot is gone already: its sockets are closed, so nothing is sent.
+-- In a cascade from bots the bot's row is gone already: its sockets are closed, so nothing is sent. Only
+-- then: a bot that is not seen here otherwise may be back, for all others, before this commits.
 CREATE FUNCTION relay.documents_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -127,6 +128,7 @@ DECLARE
     at text := relay.json_now();
     actor uuid := relay.actor();
     instant text := relay.instant();
+    cascades boolean := coalesce(rtrim(current_setting('relay.bots', true), '!') = instant, false);
     wrote bigint;
 BEGIN
     IF relay.is_written('relay.documents', instant, TG_RELID) THEN
@@ -139,14 +141,16 @@ BEGIN
         END
         FROM {{live.old}} AS o
         LEFT JOIN LATERAL relay.document_now({{o.bot_id}}, {{o.id}}) AS d ON true
-        WHERE (SELECT true FROM {{live.bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
+        WHERE {{o.bot_id}} IS NOT NULL AND (NOT cascades
+            OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}}));
     ELSE
         INSERT INTO relay.events (topic, type, payload)
         SELECT concat('bot:', {{o.bot_id}}), 'document_update', relay.document_event({{o.bot_id}},
             'deleted', {{o.id}}, {{o.filename}}, {{o.status}}, {{o.error}},
             coalesce(actor, {{o.uploaded_by}}), at)
         FROM {{live.old}} AS o
-        WHERE (SELECT true FROM {{live.bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
+        WHERE {{o.bot_id}} IS NOT NULL AND (NOT cascades
+            OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}}));
     END IF;
     GET DIAGNOSTICS wrote = ROW_COUNT;
     IF wrote > 0 THEN

@@ -158,7 +158,8 @@ BEGIN
 END
 $$;
 
--- In a cascade from bots the bot is gone already: its sockets are closed, so nothing is sent.
+-- In a cascade from bots the bot's row is gone already: its sockets are closed, so nothing is sent. Only
+-- then: a bot that is not seen here otherwise may be back, for all others, before this commits.
 CREATE FUNCTION relay.messages_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -166,6 +167,7 @@ DECLARE
     at text := relay.json_now();
     actor uuid := relay.actor();
     instant text := relay.instant();
+    cascades boolean := coalesce(rtrim(current_setting('relay.bots', true), '!') = instant, false);
 BEGIN
     IF relay.is_written('relay.messages', instant, TG_RELID) THEN
         INSERT INTO relay.events (topic, type, payload, subject, author)
@@ -175,14 +177,16 @@ BEGIN
         FROM {{live.old}} AS o
         LEFT JOIN LATERAL relay.message_now('chat_message_update', ',"action":"edited"',
             {{o.bot_id}}, {{o.id}}, actor, at) AS m ON true
-        WHERE (SELECT true FROM {{live.bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
+        WHERE {{o.bot_id}} IS NOT NULL AND (NOT cascades
+            OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}}));
     ELSE
         INSERT INTO relay.events (topic, type, payload, subject, author)
         SELECT concat('bot:', {{o.bot_id}}), 'chat_message_update',
             relay.message_deleted_event({{o.bot_id}}, {{o.id}}, {{o.session_id}}, at), {{o.id}},
             relay.message_author({{o.role}}, {{o.user_id}}, actor)
         FROM {{live.old}} AS o
-        WHERE (SELECT true FROM {{live.bots}} AS b WHERE {{b.id}} = {{o.bot_id}});
+        WHERE {{o.bot_id}} IS NOT NULL AND (NOT cascades
+            OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}}));
     END IF;
     IF FOUND THEN
         PERFORM relay.ring_event(TG_TABLE_NAME, false);  -- these have a subject

@@ -133,6 +133,8 @@ async def examine(
             columns = await _examine_columns(connection, found[key], mapping, findings)
             names = [*mapping.tables[key].columns.values()]
             names += await _examine_derived(connection, key, mapping, findings)
+            if key == "bots" and mapping.is_untold_given:
+                names += mapping.untold
             findings.columns[table_name(mapping, key)] = {
                 name: columns[name]["type"] for name in sorted(set(names)) if name in columns
             }

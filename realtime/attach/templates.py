@@ -10,7 +10,7 @@ default mapping, for the migration of the reference tables. In a template
 * `{{n.content}}` is a column of the row `n`. `u` is of users, `b` of bots, `p` of permissions, and
   `n` and `o`, new and old rows, are of the table that the file is named after. A column that there
   is none of is a null, or what `WITHOUT` says;
-* `{{untold}}` and `{{owner_role}}` are literals.
+* `{{untold}}`, `{{secret}}` and `{{owner_role}}` are literals.
 
 The names that a mapping holds end up between quotes, so they cannot be read as SQL. Its expressions
 are SQL: each is the body of a function of its own, of which the columns are the arguments.
@@ -19,7 +19,7 @@ are SQL: each is the body of a function of its own, of which the columns are the
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from realtime.attach.mapping import (
@@ -87,7 +87,11 @@ def _filled(
         return _column(alias, table, word, mapping, readings)
     if word in COLUMNS:
         return table_name(mapping, word)
-    literals = {"untold": untold_columns(mapping), "owner_role": literal(mapping.owner_role)}
+    literals = {
+        "untold": untold_columns(mapping),
+        "secret": _array(mapping.untold if mapping.is_untold_given else ()),
+        "owner_role": literal(mapping.owner_role),
+    }
     if word not in literals:
         raise TemplateError(f"{found[0]} is no table that a mapping has")
     return literals[word]
@@ -128,6 +132,10 @@ def untold_columns(mapping: PlatformMapping) -> str:
     updated_by = mapping.column("bots", "updated_by")
     names = [updated_by] if updated_by else []
     names += [name for name in mapping.untold if name not in names]
+    return _array(names)
+
+
+def _array(names: Sequence[str]) -> str:
     return f"ARRAY[{', '.join(map(literal, names))}]" if names else "'{}'::text[]"
 
 

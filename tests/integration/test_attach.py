@@ -720,6 +720,61 @@ async def test_json_that_jsonb_cannot_hold(adopted: Adopted) -> None:
     assert "api_key" not in made
 
 
+@pytest.mark.parametrize(
+    ("type_", "value", "told"),
+    [
+        ("json[]", """ARRAY['{"a": "\\u0000"}']::json[]""", [{"a": "\0"}]),
+        ("json[]", """ARRAY['"\\ud800"']::json[]""", ["\ud800"]),
+        ("json[]", "ARRAY['1e400000']::json[]", None),
+        ("pair", """ROW(1, '{"a": "\\u0000"}')""", {"number": 1, "more": {"a": "\0"}}),
+        ("deeper", """'{"a": "\\u0000"}'""", {"a": "\0"}),
+        ("numeric", "'NaN'", "NaN"),
+        ("float8", "'-Infinity'", "-Infinity"),
+        ("point", "'(1,2)'", "(1,2)"),
+        ("tsvector", "'a:1'", "'a':1"),
+        ("text[]", "ARRAY['a', NULL]", ["a", None]),
+    ],
+)
+@pytest.mark.gen_test
+async def test_a_value_of_any_type_stops_no_update(
+    adopted: Adopted, type_: str, value: str, told: object
+) -> None:
+    """Neither of that column, nor later of another."""
+    await adopted.execute(
+        "CREATE TYPE pair AS (number int, more json); CREATE DOMAIN deep AS json;"
+        f" CREATE DOMAIN deeper AS deep; ALTER TABLE bots ADD more {type_}"
+    )
+    await apply(adopted.connection, adopted_mapping())
+    user = await adopted.insert("users", username="olga")
+    await adopted.insert("bots", name="Ada", owner_id=user)
+    await adopted.execute(f"UPDATE bots SET more = {value}")
+    details = (await last_message(adopted))["data"]["details"]
+    if told is not None:
+        assert details == {"more": told}
+    await adopted.execute(f"UPDATE bots SET name = 'Bea', more = {value}")
+    assert (await last_message(adopted))["data"]["details"] == {"name": "Bea"}
+    await adopted.execute("UPDATE bots SET owner_id = NULL")
+    last = "SELECT type FROM relay.events ORDER BY id DESC LIMIT 1"
+    assert await adopted.connection.fetchval(last) == "eject"
+
+
+@pytest.mark.gen_test
+async def test_a_secret_column_that_has_another_name_now_stops_the_update(
+    adopted: Adopted,
+) -> None:
+    """Under that name it would be told to everybody who watches; the writer is told what to do."""
+    await apply(adopted.connection, adopted_mapping())
+    user = await adopted.insert("users", username="olga")
+    await adopted.insert("bots", name="Ada", owner_id=user)
+    await adopted.execute("ALTER TABLE bots RENAME api_key TO secret_key")
+    with pytest.raises(asyncpg.RaiseError, match=r"untold names a column that is gone: api_key"):
+        await adopted.execute("UPDATE bots SET secret_key = 'sk-live'")
+    renamed = ADOPTED.replace('"api_key"', '"secret_key"')
+    await apply(adopted.connection, mapping(renamed))
+    await adopted.execute("UPDATE bots SET secret_key = 'sk-live', name = 'Bea'")
+    assert (await last_message(adopted))["data"]["details"] == {"name": "Bea"}
+
+
 @pytest.mark.gen_test
 async def test_a_table_in_the_place_of_another_gets_the_triggers(adopted: Adopted) -> None:
     """After a swap by renaming; the table that was put away has none any more."""

@@ -309,3 +309,70 @@ def _without(section: str, key: str) -> str:
         skips = line.startswith(f"{key} =") or (skips and line.startswith(" "))
         lines += [] if skips else [line]
     return "\n".join(lines)
+
+
+async def began(url: str, isolation: str) -> asyncpg.Connection[asyncpg.Record]:
+    """Another connection in a transaction that, where it keeps one, has its snapshot."""
+    other = await asyncpg.connect(url, timeout=LIMIT)
+    await other.execute(f"BEGIN ISOLATION LEVEL {isolation}")
+    await other.fetchval("SELECT count(*) FROM users")
+    return other
+
+
+async def granted(platform: Platform) -> str:
+    grace = await platform.insert("users", username="grace")
+    await platform.execute("INSERT INTO permissions VALUES ($1, $2, 'viewer')", platform.bot, grace)
+    return grace
+
+
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
+@pytest.mark.parametrize("table", ["bots", "users"])
+@pytest.mark.parametrize(
+    "revoke", ["DELETE FROM permissions", "UPDATE permissions SET deleted_at = now()"]
+)
+@pytest.mark.gen_test
+async def test_a_revoke_that_does_not_see_what_was_restored_has_its_user_asked_again(
+    platform: Platform, core_database: str, isolation: str, table: str, revoke: str
+) -> None:
+    """By the time it commits, that user may be watching: it was right to let them in."""
+    grace = await granted(platform)
+    row = platform.bot if table == "bots" else grace
+    await platform.execute(f"UPDATE {table} SET deleted_at = now() WHERE id = $1", row)
+    other = await began(core_database, isolation)
+    if isolation == "READ COMMITTED":
+        await other.execute(f"{revoke} WHERE user_id = '{grace}'")
+    await platform.execute(f"UPDATE {table} SET deleted_at = NULL WHERE id = $1", row)
+    assert await platform.may_watch(grace)
+    if isolation == "REPEATABLE READ":
+        await other.execute(f"{revoke} WHERE user_id = '{grace}'")
+    await platform.execute("DELETE FROM relay.events")
+    await other.execute("COMMIT")
+    await other.close(timeout=LIMIT)
+    effects = await platform.connection.fetch(
+        "SELECT type, topic FROM relay.events WHERE user_id = $1 AND code = 4003", grace
+    )
+    assert [tuple(one) for one in effects] == [("recheck", f"bot:{platform.bot}")]
+    assert not await platform.may_watch(grace)
+
+
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
+@pytest.mark.parametrize("table", ["messages", "documents"])
+@pytest.mark.gen_test
+async def test_what_is_deleted_is_told_although_its_bot_counted_as_deleted(
+    platform: Platform, core_database: str, isolation: str, table: str
+) -> None:
+    """It may be back when that commits."""
+    more = {"chat": platform.chat} if table == "messages" else {"bot_id": platform.bot}
+    await platform.insert(table, **more)
+    await platform.execute("UPDATE bots SET deleted_at = now()")
+    other = await began(core_database, isolation)
+    if isolation == "READ COMMITTED":
+        await other.execute(f"DELETE FROM {table}")
+    await platform.execute("UPDATE bots SET deleted_at = NULL")
+    await platform.execute("DELETE FROM relay.events")
+    if isolation == "REPEATABLE READ":
+        await other.execute(f"DELETE FROM {table}")
+    await other.execute("COMMIT")
+    await other.close(timeout=LIMIT)
+    payloads = await platform.connection.fetch("SELECT payload FROM relay.events")
+    assert [_said(row["payload"]) for row in payloads] == ["deleted"]

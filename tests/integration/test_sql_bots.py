@@ -143,12 +143,14 @@ async def test_a_deleted_bot_ejects_everyone_and_tells_users_who_had_a_permissio
     log = await Log.since_now(platform)
     await platform.execute("DELETE FROM bots WHERE id = $1", world.bot)
     deleted = bot_update(world.bot, "deleted", world.guest)
-    _, notification = permission_entries(
+    change, notification = permission_entries(
         world.bot, world.guest, "revoked", role="viewer", granted_by=world.guest
     )
     assert await log.entries() == [
         Entry(bot_topic(world.bot), "eject", deleted, None, 4003),
         notification,
+        # Nobody is there by then; see test_attach_derived for who may be.
+        Entry(bot_topic(world.bot), "recheck", change.message, world.guest, 4003),
     ]
 
 
@@ -164,6 +166,7 @@ async def test_a_deleted_owner_takes_the_bots_along(platform: Platform, world: W
             ("eject", "", 4001),
             *[("eject", bot_topic(bot), 4003) for bot in (world.bot, *others)],
             ("notification", user_topic(world.guest), 0),
+            ("recheck", bot_topic(world.bot), 4003),
         ]
     )
 

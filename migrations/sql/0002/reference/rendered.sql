@@ -158,18 +158,19 @@ RETURN concat('{"role":', to_json(coalesce(role, 'viewer')),
             ',"revoked_by":', relay.json_id(granted_by))
     END, '}');
 
--- What a revoke does to the user's sockets, seen after it. An owner keeps access, as far as can
--- be seen here, so they are only asked again. Null, nothing: a bot that is gone has ejected
--- everyone already, and a user who is gone was ejected from everything, with another code.
+-- What a revoke does to the user's sockets, seen after it. An owner keeps access, as far as can be
+-- seen here, so they are only asked again. So is everybody whose bot or user is not seen here:
+-- another transaction may have brought them back before this one commits, and let the user in.
 CREATE OR REPLACE FUNCTION relay.ejection_after_revoke(bot_id uuid, user_id uuid) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT CASE
-        WHEN b.owner_id = ejection_after_revoke.user_id THEN 'recheck'
-        WHEN (SELECT true FROM public.users AS u WHERE u.id = ejection_after_revoke.user_id)
-            THEN 'eject'
+        WHEN (SELECT b.owner_id IS DISTINCT FROM ejection_after_revoke.user_id
+                FROM public.bots AS b WHERE b.id = ejection_after_revoke.bot_id)
+            AND (SELECT true FROM public.users AS u
+                WHERE u.id = ejection_after_revoke.user_id)
+        THEN 'eject'
+        ELSE 'recheck'
     END
-    FROM public.bots AS b
-    WHERE b.id = ejection_after_revoke.bot_id
 $$;
 
 -- Whether something else was told of the user's access last in this transaction, or nothing. Who was
@@ -260,14 +261,18 @@ RETURN concat('{"type":"bot_update","bot_id":"', bot_id, '","data":{"update_type
 --
 -- newer is what the old rows are compared with: new_rows, or the table. A value that lies outside of
 -- its row, where it did before, is the same and is not fetched. (Before PostgreSQL 17 nobody can
--- tell, and both are compared.) Not every type has equality, so most are compared as JSON; but text
--- and bytea may be too long for that, and json may hold what jsonb cannot. Any other type may be too
--- long, too, as an array is or a domain over a domain: what is large as it is stored is compared
--- byte by byte. A column that is computed when it is read has no value in a trigger, and is left out.
+-- tell, and both are compared.) Not every type has equality, and json may hold what jsonb cannot, also
+-- within an array or a composite. So types that are not named here are compared byte by byte, and
+-- become JSON only where they differ. A column that is computed when it is read has no value in a
+-- trigger, and is left out.
+--
+-- A column that is to stay untold, and is gone, has another name now, under which it would be told.
 CREATE OR REPLACE FUNCTION relay.bot_changes(relation oid, newer text) RETURNS text
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     details text;
+    names text[];
+    secret text[] := '{}'::text[];
     unmoved text := CASE WHEN current_setting('server_version_num')::int >= 170000
         THEN 'CASE WHEN pg_column_toast_chunk_id(o.%1$I) = pg_column_toast_chunk_id(n.%1$I)'
             ' THEN NULL '
@@ -296,20 +301,23 @@ BEGIN
             WHEN t.base IN ('uuid'::regtype, 'bool'::regtype, 'int4'::regtype, 'int8'::regtype)
                 THEN 'WHEN o.%1$I IS DISTINCT FROM n.%1$I'
                     ' THEN %2$L || coalesce(to_json(n.%1$I)::text, ''null'') END'
-            ELSE 'WHEN greatest(pg_column_size(o.%1$I), pg_column_size(n.%1$I)) > 524288'
-                ' THEN CASE WHEN record_image_ne(ROW(o.%1$I), ROW(n.%1$I)) THEN %2$L || CASE'
+            ELSE 'WHEN record_image_ne(ROW(o.%1$I), ROW(n.%1$I)) THEN %2$L || CASE'
                 ' WHEN pg_column_size(n.%1$I) > 16777216 THEN ''{"omitted":"too large"}'''
                 ' WHEN octet_length(n.%1$I::text) > 16777216 THEN ''{"omitted":"too large"}'''
-                ' ELSE coalesce(relay.json_data(to_jsonb(n.%1$I)::text), ''null'') END END'
-                ' WHEN to_jsonb(o.%1$I) IS DISTINCT FROM to_jsonb(n.%1$I)'
-                ' THEN %2$L || coalesce(relay.json_data(to_jsonb(n.%1$I)::text), ''null'') END'
+                ' ELSE coalesce(relay.json_data(to_json(n.%1$I)::text), ''null'') END END'
         END, a.attname, to_json(a.attname)::text || ':'), ', ' ORDER BY a.attnum)
-    INTO details
+        FILTER (WHERE a.attgenerated <> 'v' AND a.attname <> ALL (ARRAY['updated_by', 'updated_at'])),
+        array_agg(a.attname)
+    INTO details, names
     FROM pg_attribute AS a
     JOIN (SELECT y.oid, coalesce(nullif(y.typbasetype, 0), y.oid) AS base FROM pg_type AS y) AS t
         ON t.oid = a.atttypid
-    WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
-        AND a.attgenerated <> 'v' AND a.attname <> ALL (ARRAY['updated_by', 'updated_at']);
+    WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped;
+    IF NOT secret <@ names THEN
+        RAISE EXCEPTION 'rowcast: bots.untold names a column that is gone: %',
+            (SELECT string_agg(s, ', ') FROM unnest(secret) AS s WHERE s <> ALL (names))
+            USING HINT = 'Run bin/attach again, with its new name in the mapping.';
+    END IF;
     RETURN concat($query$
         SELECT c.id, c.updated_by, c.details
         FROM (
@@ -341,7 +349,19 @@ DECLARE
         := coalesce(rtrim(current_setting('relay.permissions', true), '!') = instant, false);
 BEGIN
     SELECT b.owner_id INTO owner FROM public.bots AS b WHERE b.id = owner_change.bot_id;
-    IF NOT FOUND OR (owner IS NOT DISTINCT FROM old_owner AND NOT both_tables) THEN
+    IF NOT FOUND THEN
+        -- Gone again by another trigger, or hidden by row security: whose it was is asked again.
+        IF old_owner IS NOT NULL AND old_owner IS DISTINCT FROM new_owner THEN
+            user_id := old_owner;
+            action := 'revoked';
+            details := relay.permission_details(action, 'owner', actor, 'owner');
+            is_told := false;
+            effect := 'recheck';
+            RETURN NEXT;
+        END IF;
+        RETURN;
+    END IF;
+    IF owner IS NOT DISTINCT FROM old_owner AND NOT both_tables THEN
         RETURN;
     END IF;
     FOR user_id IN
@@ -899,7 +919,8 @@ BEGIN
 END
 $$;
 
--- In a cascade from bots the bot is gone already: its sockets are closed, so nothing is sent.
+-- In a cascade from bots the bot's row is gone already: its sockets are closed, so nothing is sent. Only
+-- then: a bot that is not seen here otherwise may be back, for all others, before this commits.
 CREATE OR REPLACE FUNCTION relay.messages_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -907,6 +928,7 @@ DECLARE
     at text := relay.json_now();
     actor uuid := relay.actor();
     instant text := relay.instant();
+    cascades boolean := coalesce(rtrim(current_setting('relay.bots', true), '!') = instant, false);
 BEGIN
     IF relay.is_written('relay.messages', instant, TG_RELID) THEN
         INSERT INTO relay.events (topic, type, payload, subject, author)
@@ -916,14 +938,16 @@ BEGIN
         FROM old_rows AS o
         LEFT JOIN LATERAL relay.message_now('chat_message_update', ',"action":"edited"',
             o.bot_id, o.id, actor, at) AS m ON true
-        WHERE (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id);
+        WHERE o.bot_id IS NOT NULL AND (NOT cascades
+            OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id));
     ELSE
         INSERT INTO relay.events (topic, type, payload, subject, author)
         SELECT concat('bot:', o.bot_id), 'chat_message_update',
             relay.message_deleted_event(o.bot_id, o.id, o.session_id, at), o.id,
             relay.message_author(o.role, o.user_id, actor)
         FROM old_rows AS o
-        WHERE (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id);
+        WHERE o.bot_id IS NOT NULL AND (NOT cascades
+            OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id));
     END IF;
     IF FOUND THEN
         PERFORM relay.ring_event(TG_TABLE_NAME, false);  -- these have a subject
@@ -1066,7 +1090,8 @@ BEGIN
 END
 $$;
 
--- In a cascade from bots the bot is gone already: its sockets are closed, so nothing is sent.
+-- In a cascade from bots the bot's row is gone already: its sockets are closed, so nothing is sent. Only
+-- then: a bot that is not seen here otherwise may be back, for all others, before this commits.
 CREATE OR REPLACE FUNCTION relay.documents_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -1074,6 +1099,7 @@ DECLARE
     at text := relay.json_now();
     actor uuid := relay.actor();
     instant text := relay.instant();
+    cascades boolean := coalesce(rtrim(current_setting('relay.bots', true), '!') = instant, false);
     wrote bigint;
 BEGIN
     IF relay.is_written('relay.documents', instant, TG_RELID) THEN
@@ -1086,14 +1112,16 @@ BEGIN
         END
         FROM old_rows AS o
         LEFT JOIN LATERAL relay.document_now(o.bot_id, o.id) AS d ON true
-        WHERE (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id);
+        WHERE o.bot_id IS NOT NULL AND (NOT cascades
+            OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id));
     ELSE
         INSERT INTO relay.events (topic, type, payload)
         SELECT concat('bot:', o.bot_id), 'document_update', relay.document_event(o.bot_id,
             'deleted', o.id, o.filename, o.status, o.error,
             coalesce(actor, o.uploaded_by), at)
         FROM old_rows AS o
-        WHERE (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id);
+        WHERE o.bot_id IS NOT NULL AND (NOT cascades
+            OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id));
     END IF;
     GET DIAGNOSTICS wrote = ROW_COUNT;
     IF wrote > 0 THEN

@@ -60,34 +60,50 @@ DELETE FROM relay.snapshots
                        WHERE recorded_at < clock_timestamp() - make_interval(secs => $1))
 """
 _OLD_SNAPSHOT = """
-SELECT snapshot::text FROM relay.snapshots
- WHERE recorded_at < clock_timestamp() - make_interval(secs => $1)
+SELECT snapshot FROM relay.snapshots
+ WHERE recorded_at < clock_timestamp() - make_interval(secs => {seconds})
    AND pg_snapshot_xmax(snapshot) <= pg_snapshot_xmax(pg_current_snapshot())
  ORDER BY recorded_at DESC LIMIT 1
 """
 _SLOT = "SELECT coalesce(pg_sequence_last_value('relay.current_slot'), 0)"
-# Both use the index on xid. A row from a restored dump, with an id in the future, keeps nothing.
-_HIGHEST = """
-SELECT xid FROM relay.events_{slot} WHERE xid < pg_snapshot_xmax(pg_current_snapshot())
- ORDER BY xid DESC LIMIT 1
-"""
-_HAS_UNSEEN = """
-SELECT EXISTS (SELECT FROM relay.events_{slot}
-                WHERE xid >= pg_snapshot_xmax($1::text::pg_snapshot)
-                  AND xid < pg_snapshot_xmax(pg_current_snapshot()))
-    OR EXISTS (SELECT FROM relay.events_{slot}
-                WHERE xid IN (SELECT pg_snapshot_xip($1::text::pg_snapshot)))
-"""
 _IS_EMPTY = "SELECT NOT EXISTS (SELECT FROM relay.events_{slot})"
 _OLDEST_AGE = """
 SELECT extract(epoch FROM clock_timestamp() - written_at)::float8 FROM relay.events_{slot}
  ORDER BY xid LIMIT 1
 """
-_RAISE_FLOOR = """
-UPDATE relay.floor SET last = greatest(
-           CASE WHEN last < pg_snapshot_xmax(pg_current_snapshot()) THEN last ELSE '0' END,
-           $1::xid8),
-       snapshot = $2::text::pg_snapshot
+# One message to PostgreSQL, with its own commit: a process that stops for a while, or its line,
+# never does so while it holds the lock that all writers and readers wait for. That lock itself is
+# not waited for, or every later session would wait behind it. The queries use the index on xid. A
+# row from a restored dump, with an id in the future, keeps nothing.
+_EMPTY = """
+SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+{take_turn};
+LOCK TABLE relay.events_{slot} IN ACCESS EXCLUSIVE MODE NOWAIT;
+DO $do$
+DECLARE
+    old pg_snapshot := ({old_snapshot});
+    highest xid8;
+BEGIN
+    IF old IS NULL
+        OR EXISTS (SELECT FROM relay.events_{slot}
+                    WHERE xid >= pg_snapshot_xmax(old)
+                      AND xid < pg_snapshot_xmax(pg_current_snapshot()))
+        OR EXISTS (SELECT FROM relay.events_{slot}
+                    WHERE xid IN (SELECT pg_snapshot_xip(old))) THEN
+        RETURN;
+    END IF;
+    SELECT xid INTO highest
+      FROM relay.events_{slot} WHERE xid < pg_snapshot_xmax(pg_current_snapshot())
+     ORDER BY xid DESC LIMIT 1;
+    IF FOUND THEN
+        UPDATE relay.floor SET last = greatest(
+                   CASE WHEN last < pg_snapshot_xmax(pg_current_snapshot()) THEN last ELSE '0' END,
+                   highest),
+               snapshot = old;
+    END IF;
+    TRUNCATE relay.events_{slot};
+END
+$do$
 """
 
 
@@ -137,29 +153,20 @@ class Retention:
 
     async def _empty(self, connection: "AnyConnection", slot: int) -> None:
         """Empty one partition, unless somebody may still need a row of it."""
-        if await connection.fetchval(_IS_EMPTY.format(slot=slot)):
+        is_empty = _IS_EMPTY.format(slot=slot)
+        if await connection.fetchval(is_empty):
             return
+        old = _OLD_SNAPSHOT.format(seconds=self._seconds)
         try:
-            async with _turn(connection):
-                # Never wait for the lock: every later session would wait behind it.
-                await connection.execute(
-                    f"LOCK TABLE relay.events_{slot} IN ACCESS EXCLUSIVE MODE NOWAIT"
-                )
-                await self._truncate_if_seen(connection, slot)
+            await connection.execute(
+                _EMPTY.format(take_turn=_TAKE_TURN, slot=slot, old_snapshot=old)
+            )
         except LockNotAvailableError:
             log.debug(LogLine("partition_busy", partition=slot))
-
-    async def _truncate_if_seen(self, connection: "AnyConnection", slot: int) -> None:
-        snapshot = await connection.fetchval(_OLD_SNAPSHOT, self._seconds)
-        if snapshot is None:
             return
-        if await connection.fetchval(_HAS_UNSEEN.format(slot=slot), snapshot):
-            return
-        highest = await connection.fetchval(_HIGHEST.format(slot=slot))
-        if highest is not None:
-            await connection.execute(_RAISE_FLOOR, highest, snapshot)
-        await connection.execute(f"TRUNCATE relay.events_{slot}")
-        log.info(LogLine("partition_emptied", partition=slot, last_xid=str(highest)))
+        if await connection.fetchval(is_empty):
+            floor = await connection.fetchval("SELECT last::text FROM relay.floor")
+            log.info(LogLine("partition_emptied", partition=slot, last_xid=floor))
 
     async def _move_on(self, connection: "AnyConnection") -> None:
         """Write to the next partition when the current one is old enough and the next is empty."""

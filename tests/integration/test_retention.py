@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
 import asyncpg
 import pytest
 from tornado.ioloop import IOLoop
@@ -165,6 +169,55 @@ async def test_a_snapshot_from_another_server_is_not_believed(
     await platform.execute("SELECT setval('relay.current_slot', 1)")
     await retention.step()
     assert await platform.connection.fetchval(KEPT) == 1
+
+
+class Watched:
+    """A pool of one connection; whenever that waits for its process, the held locks are noted."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], platform: Platform) -> None:
+        self._pool = pool
+        self._platform = platform
+        self._connection: Any = None
+        self.held: list[str] = []
+
+    @asynccontextmanager
+    async def acquire(self, **options: Any) -> AsyncIterator[Watched]:
+        async with self._pool.acquire(**options) as self._connection:
+            yield self
+
+    def transaction(self, **options: Any) -> Any:
+        return self._connection.transaction(**options)
+
+    async def execute(self, *statement: Any) -> Any:
+        return await self._noting(self._connection.execute(*statement))
+
+    async def fetchval(self, *statement: Any) -> Any:
+        return await self._noting(self._connection.fetchval(*statement))
+
+    async def _noting(self, asking: Awaitable[Any]) -> Any:
+        try:
+            return await asking
+        finally:
+            locks = await self._platform.connection.fetch(
+                "SELECT mode FROM pg_locks WHERE relation IN (SELECT inhrelid FROM pg_inherits"
+                " WHERE inhparent = 'relay.events'::regclass) AND pid <> pg_backend_pid()"
+            )
+            self.held += [row["mode"] for row in locks if "Exclusive" in row["mode"]]
+
+
+@pytest.mark.gen_test
+async def test_a_process_that_is_stopped_never_holds_what_writers_need(
+    pool: asyncpg.Pool[asyncpg.Record], platform: Platform, clock: Clock
+) -> None:
+    """Wherever it is stopped: between two statements it has no lock on the log that excludes."""
+    watched = Watched(pool, platform)
+    retention = Retention(cast(Any, watched), seconds=100)
+    for turn in range(2 * PARTITIONS):
+        await emit(platform, f"event_{turn}")
+        await retention.step()
+        await clock.advance(60)
+    assert 2 <= await platform.connection.fetchval(KEPT) <= PARTITIONS
+    assert watched.held == []
 
 
 @pytest.mark.gen_test

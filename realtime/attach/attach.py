@@ -45,6 +45,11 @@ BEGIN
 END
 $$
 """
+# Where other tables or rows decide from now on, no trigger has told who lost access by that.
+RECHECK: Final = """\
+INSERT INTO relay.events (type, code) VALUES ('recheck', 4003);
+SELECT relay.ring('attach');
+"""
 ATTEMPTS: Final = 60
 PAUSE_SECONDS: Final = 0.5
 
@@ -103,13 +108,14 @@ async def plan(connection: Connection, mapping: PlatformMapping) -> Plan:
         "digest": digest,
         "grants": grants,
         "columns": findings.columns,
+        "lookups": findings.lookups,
         "authorize": digest_of(body),
         "lets_nobody_in": findings.lets_nobody_in,
     }
     made = creation.replace(authorize, "") if now.has_own_authorize else creation
     return Plan(
         removal=_removal(now, [], keeps_authorize=now.has_own_authorize),
-        creation=made + always + _comments(creation, record),
+        creation=made + always + _comments(creation, record) + (RECHECK if now.triggers else ""),
         tables=sorted({*tables, *(one.table for one in now.triggers)}),
         is_done=now.digest == digest and await _has_all(connection, creation, now),
         keeps_authorize=now.has_own_authorize,

@@ -21,11 +21,28 @@ LOOKED_UP: Final = ("users", "bots", "permissions")
 """The tables that functions cannot do without. Of the others they see the rows that are being
 written, and read them only where another trigger of the platform may have changed them."""
 
-_TABLES: Final = """
+# Whether row security may hide rows: no policy shows all of them, or another takes some away.
+_IS_HIDDEN: Final = """
+c.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls
+    AND (c.relforcerowsecurity OR NOT pg_has_role(r.oid, c.relowner, 'USAGE'))
+    AND (SELECT bool_or(p.polpermissive AND s.all_rows) IS NOT TRUE
+             OR bool_or(NOT p.polpermissive AND NOT s.all_rows)
+           FROM pg_policy AS p
+          CROSS JOIN LATERAL (
+                SELECT coalesce(pg_get_expr(p.polqual, p.polrelid) = 'true', true) AS all_rows
+          ) AS s
+          WHERE p.polrelid = c.oid AND p.polcmd IN ('*', 'r')
+            AND (0 = ANY (p.polroles) OR EXISTS (
+                SELECT FROM pg_roles AS o
+                 WHERE o.oid = ANY (p.polroles) AND pg_has_role(r.oid, o.oid, 'USAGE'))))"""
+_TABLES: Final = f"""
 SELECT k.key, c.oid, c.relkind, c.relispartition, pg_get_userbyid(c.relowner) AS owner,
        pg_has_role(c.relowner, 'USAGE') AS is_ours,
-       c.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls
-           AND (c.relforcerowsecurity OR NOT pg_has_role(r.oid, c.relowner, 'USAGE')) AS is_hidden,
+       {_IS_HIDDEN} AS is_hidden,
+       (SELECT i.inhparent::regclass::text FROM pg_inherits AS i
+         WHERE i.inhrelid = c.oid AND NOT c.relispartition LIMIT 1) AS parent,
+       (SELECT i.inhrelid::regclass::text FROM pg_inherits AS i
+         WHERE i.inhparent = c.oid AND c.relkind = 'r' LIMIT 1) AS child,
        has_schema_privilege(r.oid, n.oid, 'USAGE') AS has_schema,
        has_table_privilege(r.oid, c.oid, 'SELECT') AS has_select
   FROM unnest($1::text[], $2::text[], $3::text[]) AS k (key, schema, name)
@@ -59,14 +76,13 @@ SELECT array(SELECT a.attname::text FROM pg_attribute AS a
  WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid
    AND i.indpred IS NULL AND i.indexprs IS NULL
 """
-_LOOKUP_RIGHTS: Final = """
-SELECT n.nspname AS schema, c.relname AS name,
-       has_schema_privilege($3, n.oid, 'USAGE') AS has_schema,
-       has_table_privilege($3, c.oid, 'SELECT') AS has_select
-  FROM unnest($1::text[], $2::text[]) AS k (schema, name)
-  JOIN pg_namespace AS n ON n.nspname = k.schema
-  JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = k.name
- ORDER BY 1, 2
+_LOOKUP: Final = f"""
+SELECT c.oid, has_schema_privilege(r.oid, n.oid, 'USAGE') AS has_schema,
+       has_table_privilege(r.oid, c.oid, 'SELECT') AS has_select, {_IS_HIDDEN} AS is_hidden
+  FROM pg_namespace AS n
+  JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = $2
+  JOIN pg_roles AS r ON r.rolname = $3
+ WHERE n.nspname = $1
 """
 _RELKINDS: Final = {
     "v": "a view: only tables have triggers that see what a statement wrote; name the table behind",
@@ -92,6 +108,7 @@ class Findings:
         readings: how values are read that are not simply columns of the reference types.
         functions: the SQL of the functions that these readings call.
         columns: the columns that are read and their types, by table, as SQL names it.
+        lookups: as `columns`, of the tables that values are looked up in.
         grants: what the functions' owner lacks, as `privilege ON object`.
     """
 
@@ -100,6 +117,7 @@ class Findings:
     readings: dict[tuple[str, str], str] = field(default_factory=dict)
     functions: list[str] = field(default_factory=list)
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
+    lookups: dict[str, dict[str, str]] = field(default_factory=dict)
     grants: list[str] = field(default_factory=list)
     lets_nobody_in: bool = False
     """Whether our own `relay.authorize` would let nobody watch a bot."""
@@ -145,7 +163,8 @@ async def examine(
     if findings.lets_nobody_in and asks_us:
         findings.warnings.append(_NOBODY)
     findings.grants += _grants(mapping, list(found.values()))
-    findings.grants += await _lookup_grants(connection, mapping, owner)
+    for lookup in _lookups(mapping):
+        await _examine_lookup(connection, *lookup, owner, findings)
     return findings
 
 
@@ -162,6 +181,11 @@ def _wrong_table(key: str, row: Any, mapping: PlatformMapping, owner: str) -> st
         return f"{key}: {name} is {_RELKINDS.get(kind, 'no table')}"
     if row["relispartition"]:
         return f"{key}: {name} is a partition: name the table that it is a partition of"
+    if row["parent"]:
+        return (
+            f"{key}: {name} inherits from {row['parent']}: what writes to that table changes rows"
+            f" of this one, and no trigger of it fires"
+        )
     if not row["is_ours"]:
         return (
             f"{key}: {name} belongs to {row['owner']}, and only its owner takes triggers off again:"
@@ -170,20 +194,32 @@ def _wrong_table(key: str, row: Any, mapping: PlatformMapping, owner: str) -> st
     if key in LOOKED_UP and row["is_hidden"]:
         return (
             f"{key}: row security hides rows of {name} from {owner}, as whom the functions run:"
-            f" ALTER ROLE {quoted(owner)} BYPASSRLS, or make {owner} the table's owner, not forced"
+            f" {_shown(name, owner)}"
         )
     return None
 
 
+def _shown(table: str, owner: str) -> str:
+    """How all rows of a table are shown to a role."""
+    return (
+        f"ALTER ROLE {quoted(owner)} BYPASSRLS, or CREATE POLICY relay ON {table} FOR SELECT TO"
+        f" {quoted(owner)} USING (true)"
+    )
+
+
 def _not_seen(key: str, row: Any, mapping: PlatformMapping, owner: str) -> Iterator[str]:
     """Rows that are hidden look like rows that are gone, so such a table is never read."""
-    if row["is_hidden"]:
-        name = table_name(mapping, key)
+    name = table_name(mapping, key)
+    if row["child"]:
+        yield (
+            f"{key}: {row['child']} inherits from {name}: what writes to it directly fires no"
+            f" trigger of {name}"
+        )
+    if row["is_hidden"] and key not in LOOKED_UP:
         yield (
             f"{key}: row security hides rows of {name} from {owner}, as whom the functions run:"
             " where a trigger of your own changes a row that was just written, clients are shown"
-            f" it as it was written: ALTER ROLE {quoted(owner)} BYPASSRLS, or CREATE POLICY relay"
-            f" ON {name} FOR SELECT TO {quoted(owner)} USING (true)"
+            f" it as it was written: {_shown(name, owner)}"
         )
 
 
@@ -231,6 +267,11 @@ async def _examine_derived(
         if not _is_fitting(COLUMNS[key][word].kind, value):
             findings.problems.append(
                 f"{key}.{word}: the value is {value['type']}; {_not(key, word)}"
+            )
+        if derived.is_of_time and COLUMNS[key][word].kind is Kind.FLAG:
+            findings.warnings.append(
+                f"{key}.{word}: the value follows the time, and no trigger fires when it changes by"
+                " itself: open sockets stay until you call relay.eject(user_id, NULL, 4001)"
             )
         reading = _reading(COLUMNS[key][word].kind, value) or "{}"
         # Of a row that is not there, as an outer join has them, nothing is worked out.
@@ -327,27 +368,40 @@ def _doubtful(key: str, mapping: PlatformMapping, unique: list[set[str]]) -> Ite
         )
 
 
-async def _lookup_grants(
-    connection: AnyConnection, mapping: PlatformMapping, owner: str
-) -> list[str]:
-    """What the functions' owner needs to read other tables."""
-    lookups = {
-        (one.schema, one.table)
-        for table in mapping.tables.values()
-        for one in table.derived.values()
-        if isinstance(one, Lookup)
-    }
-    rows = await connection.fetch(
-        _LOOKUP_RIGHTS, [one for one, _ in lookups], [one for _, one in lookups], owner
-    )
-    needed = []
-    for row in rows:
-        schema = quoted(row["schema"])
-        if not row["has_schema"]:
-            needed.append(f"USAGE ON SCHEMA {schema}")
-        if not row["has_select"]:
-            needed.append(f"SELECT ON TABLE {schema}.{quoted(row['name'])}")
-    return needed
+def _lookups(mapping: PlatformMapping) -> list[tuple[str, str, list[str]]]:
+    """The tables that values are looked up in: schema, name, and the columns that are read."""
+    read: dict[tuple[str, str], set[str]] = {}
+    for table in mapping.tables.values():
+        for one in table.derived.values():
+            if isinstance(one, Lookup):
+                read.setdefault((one.schema, one.table), set()).update((one.key, one.column))
+    return [(schema, name, sorted(columns)) for (schema, name), columns in sorted(read.items())]
+
+
+async def _examine_lookup(
+    connection: AnyConnection,
+    schema: str,
+    name: str,
+    columns: list[str],
+    owner: str,
+    findings: Findings,
+) -> None:
+    """Look at a table that values are looked up in. That it is there was seen with the value."""
+    row = await connection.fetchrow(_LOOKUP, schema, name, owner)
+    if row is None:
+        return
+    table = f"{quoted(schema)}.{quoted(name)}"
+    if row["is_hidden"]:
+        findings.problems.append(
+            f"{table}: row security hides its rows from {owner}, as whom the functions look them"
+            f" up, and what is not found sends nothing: {_shown(table, owner)}"
+        )
+    if not row["has_schema"]:
+        findings.grants.append(f"USAGE ON SCHEMA {quoted(schema)}")
+    if not row["has_select"]:
+        findings.grants.append(f"SELECT ON TABLE {table}")
+    types = {one["attname"]: one["type"] for one in await connection.fetch(_COLUMNS, row["oid"])}
+    findings.lookups[table] = {column: types[column] for column in columns if column in types}
 
 
 def _grants(mapping: PlatformMapping, rows: list[Any]) -> list[str]:

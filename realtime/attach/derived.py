@@ -48,6 +48,15 @@ SELECT p.oid::regprocedure::text
  LIMIT 1
 """
 """A function that may give another value each time, so that no two readers saw the same."""
+_IS_OF_TIME: Final = """
+SELECT r.ev_action::text LIKE '%{SQLVALUEFUNCTION %' OR EXISTS (
+    SELECT FROM regexp_matches(r.ev_action::text, ':funcid ([0-9]+)', 'g') AS called
+      JOIN pg_proc AS p ON p.oid = called[1]::oid
+     WHERE p.proname IN ('now', 'transaction_timestamp', 'statement_timestamp')
+       AND p.pronamespace = 'pg_catalog'::regnamespace)
+  FROM pg_rewrite AS r WHERE r.ev_class = $1::oid
+"""
+"""Whether the value changes by itself as time goes by."""
 _TYPE: Final = """
 SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = $1 AND attnum = 1
 """
@@ -66,12 +75,14 @@ class Derived:
         columns: the columns of its table that it reads.
         view: the oid of the view that has the value as its column.
         function: the SQL that makes the function that it calls; empty: none.
+        is_of_time: whether it changes by itself as time goes by.
     """
 
     reading: str
     columns: Sequence[str]
     view: int
     function: str = ""
+    is_of_time: bool = False
 
 
 @asynccontextmanager
@@ -115,7 +126,8 @@ async def _work_out(
         raise DerivedError("an expression may read the columns of its row, and no other table")
     columns = [row["name"] for row in read]
     arguments = ", ".join(f"{{}}.{quoted(column)}" for column in columns)
-    return Derived(f"{PREFIX}{table}_{key}({arguments})", columns, view, function)
+    is_of_time = await connection.fetchval(_IS_OF_TIME, view)
+    return Derived(f"{PREFIX}{table}_{key}({arguments})", columns, view, function, is_of_time)
 
 
 def _looked_up(value: Lookup, row: str) -> str:

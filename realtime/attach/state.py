@@ -132,7 +132,7 @@ async def read_attached(connection: AnyConnection, server_role: str | None) -> A
         raise AttachError(f"server_role: there is no role {server_role}")
     triggers = await connection.fetch(_TRIGGERS, [row["oid"] for row in ours])
     is_marked = (state["comment"] or "").startswith(MADE_BY)
-    record = read_record(state["comment"] if is_marked else None)
+    record = read_record(state["comment"])
     grants = [one for one in record.get("grants", []) if _GRANT.fullmatch(str(one))]
     return Attached(
         digest=record.get("digest"),
@@ -163,7 +163,9 @@ def digest_of(body: str) -> str:
 
 
 def read_record(comment: str | None) -> dict[str, Any]:
-    """What the last run wrote down, in the comment on `relay.authorize`."""
-    text = (comment or "").partition("\n")[2]
+    """What the last run wrote down, in the comment on `relay.authorize`, if that is ours."""
+    first, _, text = (comment or "").partition("\n")
+    if first != MADE_BY:
+        return {}
     found: dict[str, Any] = json.loads(text) if text else {}
     return found

@@ -17,7 +17,7 @@ from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, problem
 from realtime.doctor.triggers import TRIGGERS
 
-_COMMENT: Final = """
+COMMENT: Final = """
 SELECT obj_description(to_regprocedure('relay.authorize(uuid,uuid)'), 'pg_proc')
 """
 # Not by to_regclass, which refuses who may not use the schema: a server's role need not.
@@ -53,11 +53,13 @@ Columns = Mapping[str, Mapping[str, str | None]]
 async def columns(deployment: Deployment) -> Sequence[Finding]:
     """Look for each column that a function reads, and for each table its triggers."""
     async with deployment.connect() as connection:
-        comment = await connection.fetchval(_COMMENT) or ""
+        comment = await connection.fetchval(COMMENT) or ""
         is_attached = comment.startswith(MADE_BY)
-        wanted = read_record(comment).get("columns", {}) if is_attached else _reference()
+        record = read_record(comment) if is_attached else {}
+        attached: Columns = record.get("columns", {}) if is_attached else _reference()
+        wanted = {**record.get("lookups", {}), **attached}
         rows = [await connection.fetchrow(_COLUMNS, table) for table in wanted]
-        bare = [row["has_none"] for row in await connection.fetch(_WITHOUT, list(wanted))]
+        bare = [row["has_none"] for row in await connection.fetch(_WITHOUT, list(attached))]
     there = {
         table: dict(zip(row["names"], row["types"], strict=True)) if row["is_there"] else None
         for table, row in zip(wanted, rows, strict=True)
@@ -71,7 +73,7 @@ async def columns(deployment: Deployment) -> Sequence[Finding]:
             f"{table} has none of our triggers: it took the place of the table that has them",
             AGAIN,
         )
-        for table, has_none in zip(wanted, bare, strict=True)
+        for table, has_none in zip(attached, bare, strict=True)
         if has_none
     ]
     return found or [fine(f"{len(wanted)} tables are as the triggers need them")]
@@ -94,6 +96,6 @@ def _misfits(wanted: Columns, there: Mapping[str, Mapping[str, str] | None]) -> 
             continue
         for name, of_type in names.items():
             if name not in found:
-                yield f"{table} has lost its column {name}: what writes to it fails"
+                yield f"{table} has lost its column {name}: what needs it fails"
             elif of_type not in (None, found[name]):
                 yield f"{table}.{name} was {of_type} and is {found[name]} now: what writes may fail"

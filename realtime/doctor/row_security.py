@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from realtime.attach.state import read_record
+from realtime.doctor.columns import COMMENT
 from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, problem, warning
 from realtime.doctor.triggers import TRIGGERS
@@ -41,7 +43,9 @@ SELECT DISTINCT format('%I.%I', n.nspname, c.relname) AS table, quote_ident(r.ro
                     WHERE o.oid = ANY (p.polroles) AND pg_has_role(r.oid, o.oid, 'USAGE')))
  WHERE c.relrowsecurity
    AND (n.nspname = 'relay'
-        OR NOT r.is_server AND c.oid IN (SELECT o.tgrelid FROM ({TRIGGERS}) AS o))
+        OR NOT r.is_server AND (c.oid IN (SELECT o.tgrelid FROM ({TRIGGERS}) AS o)
+            OR EXISTS (SELECT FROM unnest($1::text[]) AS looked_up (name)
+                        WHERE ARRAY[n.nspname::text, c.relname::text] = parse_ident(name))))
    AND (c.relforcerowsecurity OR NOT pg_has_role(r.oid, c.relowner, 'USAGE'))
  GROUP BY 1, 2
  ORDER BY 1, 2
@@ -51,7 +55,8 @@ SELECT DISTINCT format('%I.%I', n.nspname, c.relname) AS table, quote_ident(r.ro
 async def row_security(deployment: Deployment) -> Sequence[Finding]:
     """Name each table whose rows may be hidden, and from whom."""
     async with deployment.connect() as connection:
-        rows = await connection.fetch(_HIDDEN)
+        record = read_record(await connection.fetchval(COMMENT))
+        rows = await connection.fetch(_HIDDEN, list(record.get("lookups", {})))
     found = [_judge(row) for row in rows if not row["sees_all"]]
     return found or [fine("it hides nothing from the functions that decide about access")]
 

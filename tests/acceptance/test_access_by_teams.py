@@ -58,6 +58,16 @@ async def test_a_team_decides_who_watches_a_bot(core_database: str) -> None:
         await socket.next("poll_opened")
         await platform.execute("DELETE FROM team_members")
         assert await socket.closed() == 4003
+        await platform.execute("INSERT INTO team_members VALUES (1, $1, 'editor')", ada)
+        leaving = await asyncpg.connect(core_database, timeout=LIMIT)
+        await leaving.execute("BEGIN; DELETE FROM team_members")
+        # A bot that the one who takes her out does not see; nobody can know yet that she leaves.
+        other = await platform.insert("bots", name="New", team_id=1)
+        socket = await server.chat(other, ada)
+        await socket.established()
+        await leaving.execute("COMMIT")
+        await leaving.close(timeout=LIMIT)
+        assert await socket.closed() == 4003
     finally:
         await server.stop()
         await platform.connection.close(timeout=LIMIT)

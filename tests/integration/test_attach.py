@@ -614,6 +614,12 @@ async def test_row_security_that_hides_rows_is_refused(
     await adopted.execute(f'ALTER TABLE relay.events OWNER TO "{roles[0]}"')
     said = await problems(adopted, adopted_mapping())
     assert "users: row security hides rows of public.users" in said
+    cure = said[said.index("CREATE POLICY relay ON public.users") :].splitlines()[0]
+    await adopted.execute(cure)
+    await adopted.execute("CREATE POLICY few ON users AS RESTRICTIVE USING (is_active)")
+    assert "users: row security" in await problems(adopted, adopted_mapping())
+    await adopted.execute("DROP POLICY few ON users")
+    await plan(adopted.connection, adopted_mapping())
 
 
 @pytest.mark.gen_test

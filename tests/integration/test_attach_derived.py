@@ -12,7 +12,9 @@ from tornado.ioloop import IOLoop
 
 from realtime.attach.attach import apply, detach, plan
 from realtime.attach.state import AttachError
+from realtime.doctor.report import Level
 from tests.adopted import Adopted
+from tests.doctor import deployment, finds
 from tests.unit.test_mapping import mapping
 from tests.waiting import LIMIT
 
@@ -376,3 +378,73 @@ async def test_what_is_deleted_is_told_although_its_bot_counted_as_deleted(
     await other.close(timeout=LIMIT)
     payloads = await platform.connection.fetch("SELECT payload FROM relay.events")
     assert [_said(row["payload"]) for row in payloads] == ["deleted"]
+
+
+LOOKUP_ROLE = "Relay of lookups"
+
+
+@pytest.mark.gen_test
+async def test_a_table_that_is_looked_up_may_not_hide_its_rows(platform: Platform) -> None:
+    """What is not found sends nothing, so events would be lost without a word."""
+    await platform.execute(
+        f'CREATE ROLE "{LOOKUP_ROLE}"; ALTER TABLE relay.events OWNER TO "{LOOKUP_ROLE}";'
+        " ALTER TABLE chats ENABLE ROW LEVEL SECURITY"
+    )
+    try:
+        with pytest.raises(AttachError, match=r'public."chats": row security hides its rows'):
+            await plan(platform.connection, mapping(MAPPING))
+    finally:
+        await platform.execute(
+            "ALTER TABLE relay.events OWNER TO CURRENT_USER;"
+            f' DROP OWNED BY "{LOOKUP_ROLE}"; DROP ROLE "{LOOKUP_ROLE}"'
+        )
+
+
+@pytest.mark.gen_test
+async def test_the_doctor_looks_at_tables_that_are_looked_up(
+    platform: Platform, core_database: str
+) -> None:
+    """Nothing else notices, until somebody writes a message."""
+    await platform.execute("ALTER TABLE chats RENAME bot TO bot_id")
+    await finds(Level.PROBLEM, "columns", deployment(core_database), "lost its column bot")
+
+
+@pytest.mark.gen_test
+async def test_a_table_that_inherits_is_refused(platform: Platform) -> None:
+    """Statements about its parent change its rows, and fire no trigger of it."""
+    await platform.execute("CREATE TABLE child () INHERITS (permissions)")
+    warned = (await plan(platform.connection, mapping(MAPPING))).warnings
+    assert any("child inherits from public.permissions" in warning for warning in warned)
+    child = MAPPING.replace("[permissions]", '[permissions]\ntable = "child"')
+    with pytest.raises(AttachError, match="inherits from permissions"):
+        await plan(platform.connection, mapping(child))
+
+
+@pytest.mark.parametrize("moment", ["now()", "CURRENT_TIMESTAMP"])
+@pytest.mark.gen_test
+async def test_a_flag_that_follows_the_time_is_a_warning(platform: Platform, moment: str) -> None:
+    """Nobody is told when it changes by itself. A time of a flag's own, as here, is no matter."""
+    of_time = MAPPING.replace("state <> 'blocked'", f"deleted_at > {moment}")
+    warned, others = [
+        [
+            one
+            for one in (await plan(platform.connection, mapping(wanted))).warnings
+            if "time" in one
+        ]
+        for wanted in (of_time, MAPPING)
+    ]
+    assert ([one.partition(":")[0] for one in warned], others) == (["users.is_active"], [])
+
+
+@pytest.mark.gen_test
+async def test_attaching_anew_has_everybody_asked_again(platform: Platform) -> None:
+    """Another table may decide from now on, of which no trigger has told."""
+    await platform.execute("DELETE FROM relay.events")
+    await apply(platform.connection, mapping(MAPPING))
+    rows = "SELECT type, code FROM relay.events"
+    assert await platform.connection.fetch(rows) == []
+    await platform.execute(
+        "ALTER TABLE permissions RENAME TO old; CREATE TABLE permissions (LIKE old INCLUDING ALL)"
+    )
+    await apply(platform.connection, mapping(MAPPING))
+    assert [tuple(row) for row in await platform.connection.fetch(rows)] == [("recheck", 4003)]

@@ -141,6 +141,21 @@ async def test_each_client_is_told_what_concerns_it() -> None:
 
 
 @pytest.mark.gen_test
+async def test_what_is_of_the_notifications_is_for_nobody_else() -> None:
+    """Also once they are left, while some is on its way."""
+    async with staged() as stage:
+        await stage.greet()
+        ada, notes = await stage.read("a"), await stage.read(None)
+        await stage.admit("a", "a0")
+        await stage.admit(None, "n0")
+        await notes.client.close()
+        stage.socket.say("notification", {}, id="1", cursor="n1")
+        stage.socket.say("resync", {}, cursor="n2")
+        await settle()
+        assert (ada.types, ada.client.cursor) == (["connection_established"], "a0")
+
+
+@pytest.mark.gen_test
 async def test_what_a_client_says_names_its_bot() -> None:
     """A ping too, whose pong brings the cursor; a token is the connection's."""
     async with staged() as stage:

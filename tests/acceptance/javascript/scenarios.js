@@ -6,6 +6,7 @@
  */
 
 import { chat, check, equal, FakeTimers, makeWorld, scenario, settle, socketsOf } from './harness.js';
+import { PAGE_TIMERS } from '/static/client/timers.js';
 import { connect, FAILURES, RealtimeClient, SharedConnection, TIMINGS } from '/static/realtime.js';
 
 // Addresses ----------------------------------------------------------------------------------
@@ -47,6 +48,28 @@ scenario('presence is asked for at every connection, and its messages are handed
     await redial();
   }
   equal(heard, [state, diff, state, diff]);
+});
+
+scenario('timings that are left out are the usual ones, and what is no time is a mistake', () => {
+  const options = { botId: 'b', token: 't', page: {} };
+  new RealtimeClient({ ...options, timings: { pingEvery: undefined, backoffMost: Infinity } });
+  for (const timings of [{ pingEvery: NaN }, { pongWithin: -1 }, { backoffFirst: '1000' }]) {
+    let thrown = null;
+    try {
+      new RealtimeClient({ ...options, timings });
+    } catch (error) {
+      thrown = error;
+    }
+    check(thrown instanceof TypeError && /timings\./.test(thrown.message), thrown?.message);
+  }
+});
+
+scenario('a wait that no timer can hold is a long one', async () => {
+  let fired = false;
+  const timer = PAGE_TIMERS.setTimeout(() => (fired = true), Infinity);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  PAGE_TIMERS.clearTimeout(timer);
+  check(!fired, 'not at once');
 });
 
 scenario('neither or both endpoints is a mistake told at once', () => {
@@ -884,7 +907,7 @@ scenario('a second greeting on a connection starts no second heartbeat', async (
 });
 
 /** A shared connection that is open, without clients yet. */
-async function makeShared() {
+async function makeShared(options = {}) {
   const world = { timers: new FakeTimers(), sockets: [] };
   const shared = new SharedConnection({
     token: 't',
@@ -892,6 +915,7 @@ async function makeShared() {
     random: () => 0.5,
     page: {},
     WebSocket: socketsOf(world),
+    ...options,
   });
   return Object.assign(world, {
     shared,
@@ -927,6 +951,117 @@ scenario('a bot that is left where the server is too busy to hear it comes back'
   socket.say({ type: 'chat_message', id: '1', bot_id: 'ada', data: {}, cursor: 'c1' });
   equal([client.state, client.cursor], ['open', 'c1']);
   equal(asked(socket).slice(4), ['subscribe']);
+});
+
+scenario('what is of the notifications is for nobody else, also once they are left', async () => {
+  const { shared, socket: opened } = await makeShared();
+  const heard = [];
+  const [ada, bell] = [shared.chat('ada'), shared.notifications()];
+  for (const type of ['notification', 'resync']) ada.on(type, () => heard.push(type));
+  const socket = await opened();
+  socket.say({ type: 'connection_established', data: { user_id: 'me' } });
+  await settle();
+  socket.say({ type: 'subscribed', bot_id: 'ada', data: { cursor: 'a' } });
+  socket.say({ type: 'subscribed', notifications: true, data: { cursor: 'n' } });
+  bell.close();
+  socket.say({ type: 'notification', id: '1', data: {}, cursor: 'n2' });
+  socket.say({ type: 'resync', data: {}, cursor: 'n3' });
+  equal([heard, ada.cursor], [[], 'a']);
+});
+
+scenario('a shared connection may be closed and used again in any handler', async () => {
+  const places = {
+    'a client that was cut': (shared, ada, act) => ada.on('close', act),
+    'its end': (shared, ada, act) => shared.on('close', act),
+    'its states': (shared, ada, act) => shared.on('state', ({ state }) => state === 'open' || act()),
+    'its return': (shared, ada, act) => shared.on('reconnecting', act),
+  };
+  for (const [name, on] of Object.entries(places)) {
+    const { shared, sockets, timers, socket: opened } = await makeShared();
+    const ada = shared.chat('ada');
+    const socket = await opened();
+    socket.say({ type: 'connection_established', data: { user_id: 'me' } });
+    await settle();
+    socket.say({ type: 'subscribed', bot_id: 'ada', data: { cursor: 'a' } });
+    let gus = null;
+    on(shared, ada, () => {
+      if (gus !== null) return;
+      gus = 'not yet';
+      shared.close();
+      gus = shared.chat('gus');
+    });
+    await socket.end(1006);
+    await timers.advance(1);
+    equal([sockets.length, ada.state, gus.state], [2, 'closed', 'connecting'], name);
+    sockets[1].say({ type: 'connection_established', data: { user_id: 'me' } });
+    await settle();
+    equal(asked(sockets[1]), ['subscribe'], name);
+    sockets[1].say({ type: 'subscribed', bot_id: 'gus', data: { cursor: 'g' } });
+    equal([gus.state, shared.state], ['open', 'open'], name);
+    shared.close();
+    equal(timers.pending, 0, name);
+  }
+});
+
+scenario('the clients of a shared connection return as soon as it does', async () => {
+  const { shared, sockets, timers, socket: opened } = await makeShared();
+  const ada = shared.chat('ada');
+  const greet = async (socket) => {
+    socket.say({ type: 'connection_established', data: { user_id: 'me' } });
+    await settle();
+  };
+  await greet(await opened());
+  sockets[0].say({ type: 'subscribed', bot_id: 'ada', data: { cursor: 'a' } });
+  for (let cut = 1; cut < 7; cut += 1) {
+    await sockets.at(-1).end(1006);
+    shared.wake();
+    await settle();
+    equal([sockets.length, ada.state], [cut + 1, cut === 1 ? 'connecting' : ada.state]);
+    await greet(sockets.at(-1));
+    equal(asked(sockets.at(-1)), ['subscribe']);
+  }
+  sockets.at(-1).say({ type: 'unsubscribed', bot_id: 'ada', data: { code: 1013 } });
+  equal(ada.state, 'reconnecting');
+  shared.wake();
+  await settle();
+  equal(asked(sockets.at(-1)), ['subscribe', 'subscribe']);
+  shared.close();
+  equal(timers.pending, 0);
+});
+
+scenario('a client that comes while the connection is found dead subscribes on the next one', async () => {
+  const { shared, sockets, socket: opened } = await makeShared();
+  shared.chat('ada');
+  const socket = await opened();
+  socket.say({ type: 'connection_established', data: { user_id: 'me' } });
+  await settle();
+  socket.readyState = 3;
+  const gus = shared.chat('gus');
+  shared.wake();
+  await settle();
+  shared.wake();
+  await settle();
+  sockets.at(-1).say({ type: 'connection_established', data: { user_id: 'me' } });
+  await settle();
+  equal([sockets.length, asked(sockets.at(-1))], [2, ['subscribe', 'subscribe']]);
+  sockets.at(-1).say({ type: 'subscribed', bot_id: 'gus', data: { cursor: 'g' } });
+  equal(gus.state, 'open');
+});
+
+scenario('a token that was announced to expire is not asked for once a client has closed all', async () => {
+  let questions = 0;
+  const { shared, timers, socket: opened } = await makeShared({
+    getToken: async () => `t${(questions += 1)}`,
+  });
+  const ada = shared.chat('ada');
+  const socket = await opened();
+  socket.say({ type: 'connection_established', data: { user_id: 'me' } });
+  await settle();
+  socket.say({ type: 'subscribed', bot_id: 'ada', data: { cursor: 'a' } });
+  ada.on('token_expiring', () => shared.close());
+  socket.say({ type: 'token_expiring', data: {} });
+  await timers.advance(60_000);
+  equal([questions, timers.pending], [0, 0]);
 });
 
 scenario('an old client of a bot does not push out the newer one', async () => {
@@ -1016,6 +1151,24 @@ scenario('a client that is closed by a handler says nothing more, and leaves not
     const { event, code, final } = heard.at(-1);
     equal([client.state, event, code, final], ['closed', 'close', 1000, true], name);
     equal([timers.pending, sockets.length], [0, 1], name);
+  }
+});
+
+scenario('a first connection of which a handler kept the app from being told is told the next time', async () => {
+  for (const type of ['state', 'open']) {
+    const { client, told, last } = await makeWorld();
+    let isLeft = false;
+    client.on(type, ({ state = 'open' }) => {
+      if (isLeft || state !== 'open') return;
+      isLeft = true;
+      client.close();
+      client.connect();
+    });
+    last().establish();
+    await settle();
+    equal(last().url.searchParams.get('cursor'), '', type);
+    last().establish();
+    equal(told('open').at(-1).recovered, undefined, type);
   }
 });
 

@@ -8,7 +8,7 @@
 
 import { connect } from './client.js';
 import { MessageList } from './message_list.js';
-import { backOff, TIMINGS } from './rules.js';
+import { backOff, timingsOf, TOKEN_REFUSED } from './rules.js';
 import { PAGE_TIMERS, within } from './timers.js';
 
 /** The history may take so long. */
@@ -46,7 +46,7 @@ export class BotChat {
   constructor(options) {
     this.#options = options;
     this.#timers = options.timers ?? PAGE_TIMERS;
-    this.#timings = { ...TIMINGS, ...options.timings };
+    this.#timings = timingsOf(options.timings);
     this.#cursor = options.cursor ?? null;
     this.#snapshot = this.#picture();
   }

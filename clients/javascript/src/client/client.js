@@ -21,7 +21,7 @@ import {
   meaningOf,
   NORMAL,
   RATE_LIMITED,
-  TIMINGS,
+  timingsOf,
   TOKEN_REFUSED,
 } from './rules.js';
 import { SeenIds } from './seen_ids.js';
@@ -74,7 +74,7 @@ export class RealtimeClient {
     this.#options = options;
     this.#timers = options.timers ?? PAGE_TIMERS;
     this.#random = options.random ?? Math.random;
-    this.#timings = { ...TIMINGS, ...options.timings };
+    this.#timings = timingsOf(options.timings);
     this.#line = this.#makeLine(makeLine);
     this.#cursor = options.cursor ?? null;
     this.#seen = new SeenIds(this.#timings.rememberIds);
@@ -184,6 +184,7 @@ export class RealtimeClient {
 
   /** The network or the person is back: do not sit out a wait, and do not trust an old socket. */
   wake() {
+    this.#line.woken();
     if (this.#isSendable()) this.ping();
     else if (this.#isConnected()) this.#abandon('the connection had ended');
     if (this.#state !== 'reconnecting') return;
@@ -256,8 +257,8 @@ export class RealtimeClient {
     this.#heartbeat.start();
     if (this.#setState('open') && this.#tellOpen({ recovered, reason, message }))
       return recovered !== false || this.#startOver({ type: 'resync', data: { reason } });
-    // A handler has left before the app was told of a loss: the next connection tells of it again.
-    if (recovered === false) this.#cursor = before;
+    // A handler has left before the app was told to load its state: the next connection tells it again.
+    if (!recovered) this.#cursor = before;
     return false;
   }
 
@@ -351,7 +352,10 @@ export class RealtimeClient {
     if (closed.final) return this.#end(closed);
     if (code === RATE_LIMITED) this.#attempt = Math.max(this.#attempt, ATTEMPT_AFTER_RATE_LIMIT);
     this.#failure = closed.failure ?? null;
-    if (this.#dispatch('close', closed)) this.#retry({ code, reason: closed.reason });
+    const epoch = this.#epoch;
+    this.#line.closed(closed);
+    if (epoch === this.#epoch && this.#dispatch('close', closed))
+      this.#retry({ code, reason: closed.reason });
   }
 
   #closed(code, reason) {
@@ -400,8 +404,12 @@ export class RealtimeClient {
   #end(closed) {
     this.#unwatchPage();
     this.#failure = closed.failure ?? null;
-    this.#setState('closed');
-    this.#handlers.dispatch('close', told({ ...closed, final: true }));
+    const previous = this.#state;
+    const ended = told({ ...closed, final: true });
+    this.#state = 'closed';
+    this.#line.closed(ended);
+    if (previous !== 'closed') this.#handlers.dispatch('state', { state: 'closed', previous });
+    this.#handlers.dispatch('close', ended);
   }
 
   // The page ---------------------------------------------------------------------------------

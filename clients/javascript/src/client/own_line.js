@@ -68,6 +68,12 @@ export class OwnLine {
     return this.#isBlocked ? 'blocked' : 'unreachable';
   }
 
+  /** The client was told to be quick. */
+  woken() {}
+
+  /** The connection is over, for now or, where `final`, for good. */
+  closed() {}
+
   /** The socket is gone. */
   disconnected() {
     this.#unwatch?.();

@@ -63,6 +63,18 @@ export const LONGEST_CURSOR = 4_000;
 /** What a server that goes away may ask for. */
 export const MOST_RETRY_AFTER_SECONDS = 3_600;
 
+/** The timings that are given, and the others by default. Throws for what is no time. */
+export function timingsOf(given) {
+  const timings = { ...TIMINGS };
+  for (const [name, value] of Object.entries(given ?? {})) {
+    if (value === undefined) continue;
+    if (typeof value !== 'number' || !(value >= 0))
+      throw new TypeError(`timings.${name} has to be a number, not ${value}`);
+    timings[name] = value;
+  }
+  return timings;
+}
+
 /** Full jitter: anywhere from nothing to a window that doubles, so that a crowd does not return at once. */
 export function backOff(attempt, { backoffFirst, backoffMost }, random) {
   return random() * Math.min(backoffMost, backoffFirst * 2 ** attempt);

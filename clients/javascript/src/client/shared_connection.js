@@ -9,7 +9,7 @@
 import { RealtimeClient } from './client.js';
 import { parse } from './messages.js';
 import { OwnLine } from './own_line.js';
-import { CUT, TIMINGS, TOKEN_REFUSED } from './rules.js';
+import { CUT, timingsOf, TOKEN_REFUSED } from './rules.js';
 
 const NOTIFICATIONS = 'notifications';
 const OF_THE_CONNECTION = new Set([
@@ -34,14 +34,13 @@ export class SharedConnection {
   #waiting = []; // clients that wait for one of the two
   #clients = new Map(); // target → client
   #subscriptions = new Map(); // target → what its client takes for a socket
+  #cut = new Set(); // clients whose connection was lost, and which return with it
   #leaving = new Map(); // target → how many `unsubscribe`s the server has not answered
 
   /** @param {import('../realtime.js').LineOptions} options */
   constructor(options) {
     this.#options = options;
     this.#main = new RealtimeClient(options, (...known) => new MainLine(this, ...known));
-    this.#main.on('open', ({ message }) => this.#onOpen(message.data ?? {}));
-    this.#main.on('close', (closed) => this.#onClose(closed));
   }
 
   get state() {
@@ -87,9 +86,10 @@ export class SharedConnection {
   }
 
   #client(target, stream) {
-    const { timings, timers, random } = this.#options;
-    const pingEvery = PINGS_LESS_OFTEN * (timings?.pingEvery ?? TIMINGS.pingEvery);
-    const options = { timings: { ...timings, pingEvery }, timers, random, page: {}, ...stream };
+    const { timers, random } = this.#options;
+    const timings = timingsOf(this.#options.timings);
+    timings.pingEvery *= PINGS_LESS_OFTEN;
+    const options = { timings, timers, random, page: {}, ...stream };
     const begin = () => this.#begin(target, client);
     const makeLine = () => new SharedLine(this, target, stream.presence, begin);
     const client = new RealtimeClient(options, makeLine);
@@ -103,22 +103,33 @@ export class SharedConnection {
     this.#socket = socket;
   }
 
-  #onOpen(greeting) {
+  #onGreeting(greeting) {
     this.#greeting = greeting;
     this.#settle(null);
+    // They need not wait any longer: the connection has done so.
+    const returning = [...this.#cut];
+    this.#cut.clear();
+    wakeThoseWhoWait(returning);
   }
 
-  #onClose({ code, reason, failure, final }) {
+  /** Its own client was told to be quick. */
+  woken() {
+    wakeThoseWhoWait(this.#clients.values());
+  }
+
+  /** It is over, for now or, where `final`, for good. */
+  closed({ code, reason, failure, final }) {
     this.#greeting = null;
     this.#socket = null;
     this.#leaving.clear();
     // Whether another token helps is decided by the connection: the others need not know of it.
     const isCut = code === TOKEN_REFUSED && !final;
     const ending = { code: isCut ? CUT : code, reason, ...(failure && { failure }) };
-    const subscriptions = [...this.#subscriptions.values()];
+    const subscriptions = [...this.#subscriptions];
     this.#subscriptions.clear();
     if (final) this.#settle(ending);
-    for (const subscription of subscriptions) subscription.end(ending);
+    if (!final) for (const [target] of subscriptions) this.#cut.add(this.#clients.get(target));
+    for (const [, subscription] of subscriptions) subscription.end(ending);
   }
 
   #settle(ending) {
@@ -131,7 +142,8 @@ export class SharedConnection {
     const message = parse(frame);
     if (message === null) this.#tellAll(frame);
     else if (!OF_THE_CONNECTION.has(message.type)) return this.#route(message, frame);
-    else if (message.type !== 'connection_established') this.#tellAll(frame);
+    else if (message.type === 'connection_established') this.#onGreeting(message.data ?? {});
+    else this.#tellAll(frame);
     return message === null ? SIGN_OF_LIFE : frame;
   }
 
@@ -139,10 +151,9 @@ export class SharedConnection {
     const target = targetOf(message);
     if (target !== null) this.#tell(target, message, frame);
     else if (message.type === 'pong') return frame;
+    else if (message.type === 'error') this.#tellAll(frame);
     // Of the notifications, most messages do not say so.
-    else if (message.type !== 'error' && this.#subscriptions.has(NOTIFICATIONS))
-      this.#tell(NOTIFICATIONS, message, frame);
-    else this.#tellAll(frame);
+    else this.#tell(NOTIFICATIONS, message, frame);
     return SIGN_OF_LIFE;
   }
 
@@ -205,8 +216,17 @@ export class SharedConnection {
     const subscription = new Subscription(this, target);
     this.#subscriptions.set(target, subscription);
     const data = { cursor: cursor ?? '', ...(presence && { presence }) };
-    this.say(target, { type: 'subscribe', data });
+    if (!this.say(target, { type: 'subscribe', data }))
+      queueMicrotask(() => this.#endUnsaid(target, subscription));
     return subscription;
+  }
+
+  /** The connection was lost after the client had waited for it. */
+  #endUnsaid(target, subscription) {
+    if (this.#subscriptions.get(target) !== subscription) return;
+    this.#subscriptions.delete(target);
+    this.#cut.add(this.#clients.get(target));
+    subscription.end({ code: CUT, reason: '' });
   }
 
   /** Send what a client says, with the name of what it is about. */
@@ -229,6 +249,10 @@ export class SharedConnection {
   }
 }
 
+function wakeThoseWhoWait(clients) {
+  for (const client of [...clients]) if (client?.state === 'reconnecting') client.wake();
+}
+
 /** What the connection hears of a frame that was for others: any frame is a sign of life. */
 const SIGN_OF_LIFE = '{"type":"pong"}';
 
@@ -246,6 +270,14 @@ class MainLine extends OwnLine {
     this.#shared.opened(socket);
     return socket;
   }
+
+  woken() {
+    this.#shared.woken();
+  }
+
+  closed(closed) {
+    this.#shared.closed(closed);
+  }
 }
 
 /** The socket of the connection, of which only what concerns the connection itself is heard. */
@@ -261,7 +293,11 @@ class MainSocket {
     socket.onopen = (event) => this.onopen?.(event);
     socket.onclose = (event) => this.onclose?.(event);
     socket.onerror = (event) => this.onerror?.({ target: this, message: event?.message });
-    socket.onmessage = ({ data }) => this.onmessage?.({ data: shared.heard(data) });
+    socket.onmessage = ({ data }) => {
+      if (this.onmessage === null) return;
+      const own = shared.heard(data);
+      this.onmessage?.({ data: own }); // unless somebody who heard it has closed the connection
+    };
   }
 
   get readyState() {
@@ -310,6 +346,10 @@ class SharedLine {
   open(cursor) {
     return this.#shared.subscribe(this.#target, cursor, this.#presence);
   }
+
+  woken() {}
+
+  closed() {}
 
   disconnected() {}
 }

@@ -1,8 +1,11 @@
 /** The clock of the page, and a limit for what others are asked. */
 
+/** Milliseconds; a timer that is set for longer fires at once. */
+const LONGEST = 2 ** 31 - 1;
+
 /** Looked up at each call, so that a page may replace them. */
 export const PAGE_TIMERS = {
-  setTimeout: (run, wait) => globalThis.setTimeout(run, wait),
+  setTimeout: (run, wait) => globalThis.setTimeout(run, Math.min(wait, LONGEST)),
   clearTimeout: (timer) => globalThis.clearTimeout(timer),
   now: () => globalThis.performance.now(),
   wallClock: () => Date.now(),

@@ -224,11 +224,10 @@ class SharedConnection:
             return PONG
         if event.type == "pong":
             return frame
-        # Of the notifications, most messages do not say so.
-        if None in self._subscriptions and event.type != "error":
-            self._tell(None, event, frame)
-        else:
+        if event.type == "error":
             self._tell_all(frame)
+        else:  # of the notifications, most messages do not say so
+            self._tell(None, event, frame)
         return PONG
 
     def _on_own(self, socket: Socket, event: Event, frame: str | bytes) -> None:

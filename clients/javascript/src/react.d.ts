@@ -45,7 +45,7 @@ export interface BotChatOptions<Custom extends object = {}> extends LineOptions 
   /** Where to begin, if you have loaded the state yourself. */
   cursor?: Cursor | null | undefined;
   /** Every message of the server, after it was applied. */
-  onEvent?: ((message: AnyMessage<Custom>) => void) | undefined;
+  onEvent?: ((message: AnyMessage<Custom>) => unknown) | undefined;
 }
 
 export interface Typist {
@@ -71,6 +71,8 @@ export interface BotChat {
   send(content: string): Promise<boolean>;
   /** Takes away a message that could not be sent. */
   discard(key: string): void;
+  /** Starts again after the end (`closed`). A new token does so by itself after 4001. */
+  connect(): void;
   /** As the client's `typing`. */
   typing(isTyping: boolean): void;
 }

@@ -2,6 +2,7 @@
 
 import { check, equal, FakeTimers, scenario, settle, socketsOf } from './harness.js';
 import { BotChat } from '/static/client/bot_chat.js';
+import { SharedConnection } from '/static/realtime.js';
 
 /** A BotChat that was started and is connected, unless the options say otherwise. */
 async function makeChat(options = {}) {
@@ -266,6 +267,176 @@ scenario('an own message outlives a history that does not have it yet', async ()
       [undefined, status],
     ]);
   }
+});
+
+scenario('an own message that failed is not taken for the next one that is alike', async () => {
+  const answers = [later(), later()];
+  let count = 0;
+  const { chat, last, say, shown } = await makeChat({ send: () => answers[count++].promise });
+  last().establish();
+  for (const order of ['failed first', 'told first']) {
+    const both = [chat.send(order), chat.send(order)];
+    if (order === 'failed first') answers[count - 2].reject(new Error('400'));
+    await settle();
+    say('chat_message', mine(`${order} 2`, order));
+    if (order === 'told first') answers[count - 2].reject(new Error('400'));
+    answers[count - 1].resolve({ message_id: `${order} 2` });
+    equal(await Promise.all(both), [false, true]);
+    answers.push(later(), later());
+  }
+  equal(await shown('status'), ['failed', undefined, 'failed', undefined]);
+  equal((await shown('message_id')).filter((id) => !id.startsWith('own')), [
+    'failed first 2',
+    'told first 2',
+  ]);
+});
+
+scenario('an own message that turns out to be another stays, and the other is shown, too', async () => {
+  const answer = later();
+  const { chat, last, say, shown } = await makeChat({ send: () => answer.promise });
+  last().establish();
+  void chat.send('ok');
+  say('chat_message', mine('from the phone', 'ok'));
+  answer.resolve({ message_id: '2' });
+  await settle();
+  equal([await shown('message_id'), await shown('status')], [
+    ['from the phone', '2'],
+    [undefined, 'sent'],
+  ]);
+  say('chat_message', mine('2', 'ok'));
+  equal([await shown('message_id'), await shown('status')], [
+    ['from the phone', '2'],
+    [undefined, undefined],
+  ]);
+});
+
+scenario('a message that is sent while the first history is loaded is shown once', async () => {
+  const loading = later();
+  const { chat, last, say, shown } = await makeChat({
+    history: () => loading.promise,
+    send: async () => {},
+  });
+  await chat.send('hello');
+  loading.resolve({ messages: [message('1'), mine('2', 'hello')], cursor: 'c' });
+  await settle();
+  last().establish({ recovered: true, user_id: 'me' });
+  equal([await shown(), await shown('status')], [
+    ['1', 'hello'],
+    [undefined, undefined],
+  ]);
+  say('chat_message', mine('2', 'hello'));
+  equal((await shown()).length, 2);
+});
+
+scenario('the history’s older messages are not taken for an own one that is alike', async () => {
+  for (const more of [{ user_id: 'me' }, { user_id: undefined }]) {
+    const lists = [[message('1')], [{ ...message('0', more), content: 'ok' }, message('1')]];
+    const history = async () => ({ messages: lists.shift(), cursor: 'c' });
+    const answer = later();
+    const { chat, last, say, shown } = await makeChat({ history, send: () => answer.promise });
+    last().establish({ recovered: true });
+    const sent = chat.send('ok');
+    say('resync', {});
+    await settle();
+    equal([await shown(), await shown('status')], [
+      ['ok', '1', 'ok'],
+      [undefined, undefined, 'sending'],
+    ]);
+    answer.reject(new Error('400'));
+    equal([await sent, await shown('status')], [false, [undefined, undefined, 'failed']]);
+  }
+});
+
+scenario('a history that is none changes nothing, and is asked for again', async () => {
+  const answers = [{ messages: [message('1')], cursor: 'c' }, { error: 'busy' }, undefined, 7];
+  const history = async () =>
+    answers.length > 0 ? answers.shift() : { messages: [message('1'), message('2')] };
+  const { chat, timers, last, say, shown } = await makeChat({ history });
+  last().establish({ recovered: true });
+  say('resync', {});
+  await settle();
+  equal([await shown(), chat.snapshot().error.name], [['1'], 'TypeError']);
+  for (const wait of [500, 1_000, 2_000]) await timers.advance(wait);
+  equal([await shown(), chat.snapshot().error], [['1', '2'], null]);
+});
+
+scenario('an own message that was sent, and is gone from the history, is not shown', async () => {
+  const lists = [[], [message('1')], [message('1')]];
+  const loading = [later(), later(), later()];
+  let loads = 0;
+  const history = () => loading[loads++].promise;
+  const { chat, last, say, shown } = await makeChat({ history, send: async () => ({ message_id: '2' }) });
+  loading[0].resolve({ messages: lists[0], cursor: 'c' });
+  await settle();
+  last().establish({ recovered: true });
+  say('resync', {});
+  await settle();
+  await chat.send('secret');
+  loading[1].resolve({ messages: lists[1], cursor: 'c' });
+  await settle();
+  equal(await shown(), ['1', 'secret'], 'it was sent after the history was asked for');
+  say('resync', {});
+  await settle();
+  loading[2].resolve({ messages: lists[2], cursor: 'c' });
+  await settle();
+  equal(await shown(), ['1']);
+});
+
+// Its end ------------------------------------------------------------------------------------
+
+scenario('a new token brings a conversation back that ended for want of one', async () => {
+  const { chat, timers, sockets, last } = await makeChat({ token: undefined });
+  await timers.advance(20);
+  equal([chat.snapshot().state, sockets.length], ['closed', 0]);
+  chat.refresh('good');
+  await settle();
+  equal([sockets.length, last().token], [1, 'good']);
+  last().establish();
+  await last().end(4003, 'access ended');
+  chat.refresh('other');
+  await settle();
+  equal(sockets.length, 1, 'access does not come with a token');
+  chat.connect();
+  await settle();
+  equal(sockets.length, 2);
+});
+
+scenario('of two conversations about one bot on a shared connection the second waits', async () => {
+  const world = { timers: new FakeTimers(), sockets: [] };
+  const options = { timers: world.timers, random: () => 0.5, page: {} };
+  const shared = new SharedConnection({ token: 't', WebSocket: socketsOf(world), ...options });
+  const first = await makeChat({ ...options, shared });
+  const second = await makeChat({ ...options, shared });
+  await world.timers.advance(20);
+  check(/close it first/.test(second.chat.snapshot().error?.message), 'it says why');
+  first.stop();
+  await world.timers.advance(600);
+  equal([second.chat.snapshot().error, second.chat.snapshot().state], [null, 'connecting']);
+  world.sockets[0].say({ type: 'connection_established', data: { user_id: 'me' } });
+  await settle();
+  world.sockets[0].say({ type: 'subscribed', bot_id: 'bot', data: { cursor: 'c' } });
+  await world.timers.advance(20);
+  equal(second.chat.snapshot().state, 'open');
+  second.stop();
+  shared.close();
+  equal(world.timers.pending, 0);
+});
+
+scenario('an onEvent that fails is told to nobody else, and is no unhandled rejection', async () => {
+  const unhandled = [];
+  const note = (event) => unhandled.push(event.reason);
+  window.addEventListener('unhandledrejection', note);
+  const { last, say, shown } = await makeChat({
+    onEvent: async () => {
+      throw new Error('mine');
+    },
+  });
+  last().establish();
+  say('chat_message', message('1'));
+  equal(await shown(), ['1']);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  window.removeEventListener('unhandledrejection', note);
+  equal(unhandled, []);
 });
 
 // Others -------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ export class BotChat {
   #live = null; // what came while the history is loaded
   #load = 0;
   #loadTimer = null;
+  #beginTimer = null;
   #error = null;
 
   #typists = new Map(); // user id → { typist, timer }
@@ -97,18 +98,24 @@ export class BotChat {
   refresh = (token) => {
     this.#options = { ...this.#options, token };
     this.#client?.refresh(token);
+    if (this.#closed?.code === TOKEN_REFUSED) this.connect();
+  };
+
+  /** Start again after the end. */
+  connect = () => {
+    if (this.#client?.state === 'closed') this.#client.connect();
   };
 
   // Its life -----------------------------------------------------------------------------------
 
-  async #begin(life) {
+  async #begin(life, attempt = 0) {
     if (this.#options.history && !this.#isLoaded) {
       this.#tell();
       try {
-        const { messages, cursor } = await this.#ask();
+        const answer = await this.#ask();
         if (life !== this.#life) return;
-        this.#cursor = cursor || null;
-        this.#show(messages);
+        this.#show(answer);
+        this.#cursor = answer.cursor || null;
       } catch (cause) {
         if (life !== this.#life) return;
         this.#error = cause;
@@ -117,10 +124,17 @@ export class BotChat {
     }
     try {
       this.#follow(this.#makeClient());
+      if (attempt > 0) this.#error = null;
     } catch (cause) {
-      this.#error = cause; // two of one bot on a shared connection
+      this.#error = cause; // two of one bot on a shared connection: the other may leave
+      const again = () => this.#begin(life, attempt + 1);
+      this.#beginTimer = this.#timers.setTimeout(again, this.#backOff(attempt));
     }
     this.#tell();
+  }
+
+  #backOff(attempt) {
+    return backOff(attempt, this.#timings, this.#options.random ?? Math.random);
   }
 
   #makeClient() {
@@ -138,8 +152,8 @@ export class BotChat {
     if (this.#live !== null) this.#isLoaded = false; // what was lost is not here yet
     this.#live = null;
     this.#forgetOthers();
-    this.#timers.clearTimeout(this.#loadTimer);
-    this.#timers.clearTimeout(this.#tellTimer);
+    for (const timer of [this.#loadTimer, this.#beginTimer, this.#tellTimer])
+      this.#timers.clearTimeout(timer);
     this.#tellTimer = null;
   }
 
@@ -147,9 +161,10 @@ export class BotChat {
     this.#client = client;
     const on = (type, handler) =>
       client.on(type, (message) => {
-        if (client !== this.#client) return;
-        handler(message);
+        if (client !== this.#client) return undefined;
+        const answer = handler(message);
         this.#tell();
+        return answer; // so that the client is told where it is a promise that fails
       });
     on('open', ({ recovered, message }) => this.#onOpen(recovered, message.data ?? {}));
     on('resync', () => this.#reload());
@@ -164,7 +179,7 @@ export class BotChat {
   }
 
   #onOpen(recovered, { user_id: me }) {
-    this.#list.me = me ?? null;
+    this.#list.identify(me ?? null);
     this.#closed = null;
     if (recovered === undefined) this.#reload();
   }
@@ -203,24 +218,25 @@ export class BotChat {
   async #tryToLoad(load, attempt) {
     this.#timers.clearTimeout(this.#loadTimer);
     try {
-      const { messages } = await this.#ask();
-      if (load === this.#load) this.#show(messages);
+      const answer = await this.#ask();
+      if (load === this.#load) this.#show(answer);
     } catch (cause) {
       if (load !== this.#load) return;
       this.#error = cause;
-      const wait = backOff(attempt, this.#timings, this.#options.random ?? Math.random);
       const again = () => this.#tryToLoad(load, attempt + 1);
-      this.#loadTimer = this.#timers.setTimeout(again, wait);
+      this.#loadTimer = this.#timers.setTimeout(again, this.#backOff(attempt));
     }
     this.#tell();
   }
 
-  #ask() {
-    return within(this.#timers, LOAD_WITHIN, () => this.#options.history());
+  async #ask() {
+    const settled = this.#list.settled();
+    const answer = await within(this.#timers, LOAD_WITHIN, () => this.#options.history());
+    return { ...answer, settled };
   }
 
-  #show(messages) {
-    this.#list.load(messages);
+  #show({ messages, settled }) {
+    this.#list.load(messages, settled);
     for (const [change, data] of this.#live ?? []) this.#list[change](data);
     this.#live = null;
     this.#isLoaded = true;

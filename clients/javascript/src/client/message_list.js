@@ -2,7 +2,8 @@
  * The messages of a bot, each once: from the history, from events, and one's own that are on their way.
  *
  * A row is the `data` of a chat_message with a `key`, which stays the same while an own message becomes
- * the server's. An own message has a `status` until the server has told of it.
+ * the server's. An own message has a `status` until the server has told of it. Where the API does not
+ * say its id, it is known by its author and text; what turns out to be another's is given back.
  */
 
 const UNKNOWN = {
@@ -15,10 +16,10 @@ const UNKNOWN = {
 };
 
 export class MessageList {
-  /** The user whose messages may be one's own. */
-  me = null;
+  #me = null;
   #rows = new Map(); // key → row, in the order of the screen
   #keys = new Map(); // message id → key
+  #mine = new Map(); // key → one's own message: { row, status, after: the newest id that was shown then }
   #most;
   #own = 0;
 
@@ -30,7 +31,20 @@ export class MessageList {
     return [...this.#rows.values()];
   }
 
-  /** The data of a chat_message, or a row of the history. */
+  /** The user whose messages may be one's own; null: not known yet. */
+  get me() {
+    return this.#me;
+  }
+
+  /** Now it is known; the history may have come before. */
+  identify(me) {
+    if (me === this.#me) return;
+    this.#me = me;
+    this.#keys = new Map([...this.#keys].filter(([id, key]) => key !== id));
+    this.load(this.rows.filter(({ status }) => !status));
+  }
+
+  /** The data of a chat_message. */
   add(data) {
     const key = this.#keys.get(data.message_id) ?? this.#ownKeyOf(data) ?? data.message_id;
     this.#put(key, complete(data));
@@ -45,21 +59,38 @@ export class MessageList {
     else this.#put(key, complete(data));
   }
 
-  /** Show a history in place of all else, but one's own messages that the server has not told of. */
-  load(messages) {
-    const own = this.rows.filter(({ status }) => status);
-    const keys = this.#keys;
-    this.#rows = new Map(own.map((row) => [row.key, row]));
-    this.#keys = new Map([...keys].filter(([, key]) => this.#rows.has(key)));
-    const shown = messages.map((data) => {
-      const key = keys.get(data.message_id) ?? this.#ownKeyOf(data) ?? data.message_id;
-      this.#rows.delete(key);
-      return [key, data];
+  /** The keys of own messages that were sent: a history that is asked for now has them, or they are gone. */
+  settled() {
+    return new Set(this.rows.filter(({ status }) => status === 'sent').map(({ key }) => key));
+  }
+
+  /**
+   * Show a history in place of all else, but one's own messages that the server has not told of.
+   *
+   * @param settled what `settled` gave when the history was asked for.
+   */
+  load(messages, settled = new Set()) {
+    if (!Array.isArray(messages)) throw new TypeError('history gave no list of messages');
+    const places = new Map(messages.map(({ message_id: id }, place) => [id, place]));
+    const left = new Map(this.rows.filter(({ status }) => status).map((row) => [row.key, row]));
+    const shown = messages.map((data, place) => {
+      const isLater = (key) => this.#isLater(this.#mine.get(key), data, place, places);
+      const key = this.#keys.get(data.message_id) ?? this.#ownKeyOf(data, left, isLater);
+      left.delete(key);
+      return [key ?? data.message_id, data];
     });
-    const left = this.rows;
+    for (const key of settled) if (left.get(key)?.status === 'sent') left.delete(key);
     this.#rows = new Map();
+    this.#keys = new Map();
     for (const [key, data] of shown) this.#put(key, complete(data));
-    for (const row of left) this.#rows.set(row.key, row);
+    for (const [key, row] of left) this.#put(key, row);
+    for (const key of this.#mine.keys()) if (!this.#rows.has(key)) this.#mine.delete(key);
+  }
+
+  /** Whether a message of the history may be the own one: one that was there before is another. */
+  #isLater({ after }, { user_id: author }, place, places) {
+    if (after === null) return author === this.#me && author !== null;
+    return !places.has(after) || places.get(after) < place;
   }
 
   // One's own ----------------------------------------------------------------------------------
@@ -67,26 +98,36 @@ export class MessageList {
   /** A message that is being sent; returns its key. */
   send(content, username) {
     const key = `own-${(this.#own += 1)}`;
-    const row = { ...complete({ message_id: key, content }), user_id: this.me, username };
-    this.#rows.set(key, { ...row, key, status: 'sending' });
+    const row = { ...complete({ message_id: key, content }), user_id: this.#me, username, key };
+    const told = this.rows.filter(({ status }) => !status);
+    const after = told.length > 0 ? told[told.length - 1].message_id : null;
+    this.#mine.set(key, { row, status: 'sending', after });
+    this.#giveBack(key);
     return key;
   }
 
   /** It was sent, and has this id where the API says so. */
   sent(key, id) {
-    const row = this.#rows.get(key);
-    if (!row?.status) return; // the server has told of it already
+    const own = this.#mine.get(key);
+    if (!own) return; // it is gone
+    own.status = 'sent';
     const shown = id === undefined ? undefined : this.#keys.get(id);
+    const isTold = !this.#rows.get(key).status;
+    if (shown === key || (isTold && (id === undefined || shown !== undefined))) return;
+    if (isTold) this.#handOver(key); // what was told was about another message
+    if (this.#mine.has(shown)) return this.#handOver(shown, key);
     // The event came first and its text was another, so that it was not taken for this one.
-    if (shown === id && id !== undefined) return this.#remove(key);
-    const isNamed = id !== undefined && shown === undefined;
-    if (isNamed) this.#keys.set(id, key);
-    this.#rows.set(key, { ...row, ...(isNamed && { message_id: id }), status: 'sent' });
+    if (shown !== undefined) return this.#remove(key);
+    if (id !== undefined) own.row = { ...own.row, message_id: id };
+    this.#giveBack(key);
   }
 
   failed(key) {
-    const row = this.#rows.get(key);
-    if (row?.status) this.#rows.set(key, { ...row, status: 'failed' });
+    const own = this.#mine.get(key);
+    if (!own) return;
+    own.status = 'failed';
+    if (this.#rows.get(key).status) this.#giveBack(key);
+    else this.#handOver(key); // what was told was about another message
   }
 
   /** Remove an own message that was not sent. */
@@ -94,11 +135,32 @@ export class MessageList {
     if (this.#rows.get(key)?.status) this.#remove(key);
   }
 
-  /** The oldest own message that this may be, of those that have no id yet. */
-  #ownKeyOf({ user_id: author = null, content, role = 'user' }) {
-    if (role !== 'user' || (author !== null && author !== this.me)) return undefined;
-    for (const row of this.#rows.values()) {
-      if (row.status && row.message_id === row.key && row.content === content) return row.key;
+  /** Show an own message as it is without the server. */
+  #giveBack(key) {
+    const { row, status } = this.#mine.get(key);
+    this.#put(key, { ...row, status });
+  }
+
+  /** The message that was taken for an own one is another's: of one that is alike, or of nobody here. */
+  #handOver(from, to = this.#ownKeyOf(this.#rows.get(from))) {
+    const told = this.#rows.get(from);
+    const entries = [...this.#rows];
+    if (to === undefined) {
+      // It stays where it is; what was not told is the newest.
+      const place = entries.findIndex(([key]) => key === from);
+      entries[place] = [told.message_id, told];
+      this.#rows = new Map(entries);
+    }
+    this.#put(to ?? told.message_id, told);
+    this.#giveBack(from);
+  }
+
+  /** The oldest own message that this may be, of those that have no id and did not fail. */
+  #ownKeyOf({ user_id: author = null, content, role = 'user' }, rows = this.#rows, may = () => true) {
+    if (role !== 'user' || (author !== null && author !== this.#me)) return undefined;
+    for (const row of rows.values()) {
+      const isOpen = row.status && row.status !== 'failed' && row.message_id === row.key;
+      if (isOpen && row.content === content && may(row.key)) return row.key;
     }
     return undefined;
   }
@@ -111,6 +173,7 @@ export class MessageList {
   #remove(key) {
     this.#keys.delete(this.#rows.get(key).message_id);
     this.#rows.delete(key);
+    this.#mine.delete(key);
   }
 }
 

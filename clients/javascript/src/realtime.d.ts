@@ -167,6 +167,9 @@ export interface Pong {
   type: 'pong';
   timestamp: string | number;
   cursor?: Cursor;
+  /** On a shared connection: whose cursor it is. */
+  bot_id?: Uuid;
+  notifications?: true;
 }
 
 export interface SessionSynced {
@@ -190,6 +193,9 @@ export interface ErrorMessage {
   message: string;
   code?: ErrorCode | ClientErrorCode;
   cause?: unknown;
+  /** On a shared connection: which subscription it is about. */
+  bot_id?: Uuid;
+  notifications?: true;
 }
 
 /** Why there is no connection at all. */

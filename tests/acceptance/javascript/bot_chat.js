@@ -422,11 +422,25 @@ scenario('of two conversations about one bot on a shared connection the second w
   equal(world.timers.pending, 0);
 });
 
-scenario('an onEvent that fails is told to nobody else, and is no unhandled rejection', async () => {
+scenario('a getToken that fails is told, and is forgotten once there is a token', async () => {
+  const answers = [() => Promise.reject(new Error('401')), () => 'good'];
+  const { chat, timers, last } = await makeChat({
+    token: undefined,
+    getToken: async () => answers.shift()(),
+  });
+  await timers.advance(20);
+  equal([chat.snapshot().error.message, chat.snapshot().state], ['401', 'reconnecting']);
+  await timers.advance(500);
+  last().establish();
+  await timers.advance(20);
+  equal([chat.snapshot().error, chat.snapshot().state], [null, 'open']);
+});
+
+scenario('an onEvent that fails is told, and is no unhandled rejection', async () => {
   const unhandled = [];
   const note = (event) => unhandled.push(event.reason);
   window.addEventListener('unhandledrejection', note);
-  const { last, say, shown } = await makeChat({
+  const { chat, timers, last, say, shown } = await makeChat({
     onEvent: async () => {
       throw new Error('mine');
     },
@@ -436,7 +450,8 @@ scenario('an onEvent that fails is told to nobody else, and is no unhandled reje
   equal(await shown(), ['1']);
   await new Promise((resolve) => setTimeout(resolve, 50));
   window.removeEventListener('unhandledrejection', note);
-  equal(unhandled, []);
+  await timers.advance(20);
+  equal([unhandled, chat.snapshot().error.message], [[], 'mine']);
 });
 
 // Others -------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ export class BotChat {
   #loadTimer = null;
   #beginTimer = null;
   #error = null;
+  #clientError = null;
 
   #typists = new Map(); // user id → { typist, timer }
   #people = new Map();
@@ -170,6 +171,7 @@ export class BotChat {
     on('resync', () => this.#reload());
     on('close', (closed) => this.#onClose(closed));
     on('state', () => {});
+    on('error', ({ message, cause }) => (this.#error = this.#clientError = cause ?? new Error(message)));
     on('chat_message', ({ data }) => this.#onMessage(data));
     on('chat_message_update', ({ data }) => this.#apply('update', data));
     on('typing_indicator', ({ data }) => this.#onTyping(data));
@@ -179,6 +181,7 @@ export class BotChat {
   }
 
   #onOpen(recovered, { user_id: me }) {
+    if (this.#error === this.#clientError) this.#error = null; // it has a token now
     this.#list.identify(me ?? null);
     this.#closed = null;
     if (recovered === undefined) this.#reload();

@@ -70,6 +70,7 @@ export class Cluster {
     if (epoch !== this.#epoch) return;
     setText(find('cluster-trouble'), trouble(status, body));
     if (status === 200) this.#show(body);
+    if (status === 401) this.#epoch += 1; // until there is another token
   }
 
   #show(metrics) {

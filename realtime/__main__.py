@@ -9,7 +9,7 @@ NOT_INSTALLED = (
 )
 
 try:
-    from realtime.cli.commands import main
+    from realtime.cli.commands import CHECKOUT, main
 except ModuleNotFoundError as error:
     if error.name != "click":
         raise
@@ -19,7 +19,7 @@ __all__ = ["main"]
 
 if __name__ == "__main__":
     try:
-        main(prog_name="realtime")
+        main(prog_name=CHECKOUT)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("realtime", "migrations"):
             raise

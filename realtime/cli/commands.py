@@ -38,11 +38,35 @@ CLOSING: Final = """\
 environment: README.md lists them. In a checkout, `bin/COMMAND` does the same."""
 
 
+CHECKOUT: Final = "bin"
+"""How the program is called in a checkout, where its commands are `bin/serve` and so on."""
+
+
+class _Context(click.Context):
+    """In a checkout, a command's own name is all of its path."""
+
+    @property
+    def command_path(self) -> str:
+        return "" if self.info_name == CHECKOUT else super().command_path
+
+
 class Commands(click.Group):
     """Commands in sections, each in a module of its own.
 
     A `CommandError` in any of them is one line on standard error, and exit code 1.
     """
+
+    context_class = _Context
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and ctx.info_name == CHECKOUT:
+            name = f"{CHECKOUT}/{name}"
+            for one in (command, *getattr(command, "commands", {}).values()):
+                one.help = (one.help or "").replace("realtime ", f"{CHECKOUT}/")
+        return name, command, rest
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(NAMES)
@@ -59,7 +83,8 @@ class Commands(click.Group):
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(map(len, NAMES))
-        formatter.write(f"{self.help}\n\nUsage: {ctx.command_path} COMMAND [OPTIONS]\n")
+        usage = f"{ctx.command_path} " if ctx.command_path else f"{CHECKOUT}/"
+        formatter.write(f"{self.help}\n\nUsage: {usage}COMMAND [OPTIONS]\n")
         for heading, section in SECTIONS.items():
             formatter.write(f"\n{click.style(heading, bold=True)}\n")
             for name, summary in section.items():

@@ -69,7 +69,11 @@ def client_for(
 
     try:
         return RealtimeClient(
-            url, token=token, get_token=get_token, bot_id=bot, on_reconnecting=say_reconnecting
+            url,
+            token=token,
+            get_token=get_token,
+            bot_id=bot,
+            on_reconnecting=partial(say_reconnecting, url),
         )
     except ValueError as error:
         raise TailError(str(error)) from error
@@ -110,11 +114,11 @@ def say(notice: str) -> None:
     click.echo(click.style(f"• {notice}", dim=True), err=True)
 
 
-def say_reconnecting(told: Reconnecting) -> None:
+def say_reconnecting(url: str, told: Reconnecting) -> None:
     """Print that the client connects again, and when."""
     why = CLOSE_CODES.get(told.code, f"closed with code {told.code}") if told.code else "no token"
     if is_unreachable(told):
-        why = "nothing answers there, so look at --url or PORT"
+        why = f"nothing answers at {url}, so look at --url or PORT"
     words = f"{why} ({visible(told.reason)})" if told.reason else why
     say(f"{words}; trying again in {told.delay:.1f} s")
 

@@ -47,7 +47,11 @@ class DemoHandler(JsonHandler):
         if (demo := self._services.demo) is None:
             self.refuse("there is nothing at this address", 404)
         if not self._is_neighbour():
-            self.refuse("the demo is for pages of this server, in a browser on this machine", 403)
+            self.refuse(
+                "the demo is for pages of this server, in a browser on this machine: a development"
+                " server has to pass requests on with this server's Origin (docs/protocol.md)",
+                403,
+            )
         return demo
 
     def _is_neighbour(self) -> bool:

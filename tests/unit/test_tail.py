@@ -109,8 +109,8 @@ def test_the_connection_is_talked_about_elsewhere() -> None:
         (Reconnecting(1, 2, None, "down"), "no token (down); trying again in 2.0 s"),
         (
             Reconnecting(1, 2, 1006, "[Errno 111] Connection refused"),
-            "nothing answers there, so look at --url or PORT ([Errno 111] Connection refused);"
-            " trying again in 2.0 s",
+            "nothing answers at http://localhost:1, so look at --url or PORT"
+            " ([Errno 111] Connection refused); trying again in 2.0 s",
         ),
     ],
 )
@@ -118,7 +118,7 @@ def test_a_lost_connection_is_said(
     told: Reconnecting, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On standard error, so that a pipe gets events alone."""
-    tail.say_reconnecting(told)
+    tail.say_reconnecting("http://localhost:1", told)
     printed = capsys.readouterr()
     assert (printed.out, click.unstyle(printed.err)) == ("", f"• {words}\n")
 

@@ -55,6 +55,20 @@ async def test_waits_double_up_to_a_limit() -> None:
 
 
 @pytest.mark.gen_test
+async def test_a_client_that_is_woken_does_not_sit_out_its_wait() -> None:
+    """And one that waits for nothing goes on as it is."""
+    async with Played() as played:
+        played.socket.greet()
+        await settle()
+        played.client.wake()
+        await played.lose(1006, wait=0)
+        assert (played.client.state, len(played.server.sockets)) == ("reconnecting", 1)
+        played.client.wake()
+        await settle()
+        assert len(played.server.sockets) == 2
+
+
+@pytest.mark.gen_test
 async def test_only_a_connection_that_held_starts_anew() -> None:
     """A handshake alone does not: refusals complete it too."""
     async with Played() as played:

@@ -225,6 +225,30 @@ async def test_all_resume_when_the_connection_is_back(code: int) -> None:
 
 
 @pytest.mark.gen_test
+async def test_the_clients_return_as_soon_as_the_connection_does() -> None:
+    """However often it was lost: none sits out a wait of its own."""
+    async with staged() as stage:
+        await stage.greet()
+        ada = await stage.read("a")
+        await stage.admit("a", "a0")
+        for cut in range(1, 8):
+            stage.socket.end(1006)
+            await settle()
+            stage.shared.wake()
+            await settle()
+            assert len(stage.server.sockets) == cut + 1
+            await stage.greet()
+            assert stage.asked() == [{"bot_id": "a", "cursor": "a0"}]
+        await stage.admit("a", "a0", recovered=True)
+        stage.socket.say("unsubscribed", {"code": 1013, "reason": "busy"}, bot_id="a")
+        await settle()
+        assert ada.client.state == "reconnecting"
+        stage.shared.wake()
+        await settle()
+        assert len(stage.asked()) == 2
+
+
+@pytest.mark.gen_test
 async def test_the_issuer_is_asked_once_for_all() -> None:
     """And a refusal that another token mends is not the end of any client."""
     asked: list[float] = []

@@ -213,6 +213,10 @@ class RealtimeClient:
         """Ask for a sign of life now, besides the regular ones; `latency` will tell."""
         return self._keeper.ping()
 
+    def wake(self) -> None:
+        """The network is back: if it waits to connect again, do so now."""
+        self._keeper.wake()
+
     def refresh(self, token: str) -> None:
         """Take a new token: into the open connection, and for every connection after it."""
         self._keeper.refresh(token)

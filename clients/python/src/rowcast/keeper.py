@@ -93,6 +93,7 @@ class Keeper:
         self._heartbeat: Heartbeat | None = None
         self._opened_at: float | None = None
         self._stay_away = 0.0
+        self._is_woken = asyncio.Event()
         self.state: State = "idle"
         self.latency: float | None = None
 
@@ -188,7 +189,22 @@ class Keeper:
         )
         if self._on_reconnecting is not None:
             self._on_reconnecting(told)
-        await self._world.sleep(delay)
+        await self._wait(delay)
+
+    async def _wait(self, delay: float) -> None:
+        """Until then, or `wake`."""
+        self._is_woken.clear()
+        sleeping = asyncio.ensure_future(self._world.sleep(delay))
+        woken = asyncio.create_task(self._is_woken.wait())
+        try:
+            await asyncio.wait([sleeping, woken], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            woken.cancel()
+
+    def wake(self) -> None:
+        """Do not sit out a wait."""
+        self._is_woken.set()
 
     async def _visit(self, token: str) -> Closed:
         """Run one connection, from its start to its end."""

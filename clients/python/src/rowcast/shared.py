@@ -89,6 +89,8 @@ class SharedConnection:
         self._greeting: Mapping[str, Any] = {}
         self._clients: dict[Target, RealtimeClient] = {}
         self._subscriptions: dict[Target, Subscription] = {}
+        self._cut: list[RealtimeClient] = []
+        """Those whose connection was lost, and that return with it."""
         self._leaving: Counter[Target] = Counter()
         """How many `unsubscribe`s the server has not answered."""
         self.crowded: set[Subscription] = set()
@@ -204,6 +206,12 @@ class SharedConnection:
         """Take a new token: into the open connection, and for every connection after it."""
         self._keeper.refresh(token)
 
+    def wake(self) -> None:
+        """The network is back: if it waits to connect again, do so now, and so do its clients."""
+        self._keeper.wake()
+        for client in self._clients.values():
+            client.wake()
+
     # The connection's own keeper.
 
     async def _open(self, url: str, headers: Mapping[str, str], within: float) -> Socket:
@@ -235,6 +243,9 @@ class SharedConnection:
             self._socket = socket
             self._greeting = event.data if isinstance(event.data, dict) else {}
             self._is_settled.set()
+            cut, self._cut = self._cut, []
+            for client in cut:
+                client.wake()  # it need not wait any longer: the connection has done so
         else:
             self._tell_all(frame)
 
@@ -285,6 +296,7 @@ class SharedConnection:
 
     def lost(self, closed: Closed) -> None:
         """The connection is gone. Whether another token helps is decided by its own keeper."""
+        self._cut += [self._clients[t] for t in self._subscriptions if t in self._clients]
         is_open = closed.code == TOKEN_REFUSED
         self._end_all(Closed(CUT, closed.reason) if is_open else closed)
 

@@ -282,7 +282,8 @@ async def _in_a_moment(
             await asyncio.sleep(PAUSE_SECONDS)
     raise AttachError(
         "nothing was changed: a transaction has one of the tables in use all the time. Look for an"
-        " old xact_start in pg_stat_activity (a report, a dump), and run this again after it"
+        " old xact_start in pg_stat_activity (a report, a dump), or in pg_prepared_xacts, and run"
+        " this again after it"
     )
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -266,12 +267,17 @@ def _to_derived(value: dict[str, Any], where: str, schema: str) -> Expression | 
     return Lookup(**{key: _name(one, f"{where}.{key}") for key, one in given.items()})
 
 
+_DOLLAR_QUOTE: Final = re.compile(r"\$\w*\$")
+
+
 def _expression(value: Any, key: str) -> str:
     """SQL as it stands; PostgreSQL says later whether it is an expression."""
     if not isinstance(value, str) or not value.strip():
         raise MappingError(f"{key} has to be an SQL expression in quotes")
-    if "$$" in value or "\0" in value:
-        raise MappingError(f"{key}: an expression with $$ cannot be attached")
+    if (quote := _DOLLAR_QUOTE.search(value)) or "\0" in value:
+        raise MappingError(
+            f"{key}: an expression with {quote[0] if quote else 'NUL'} cannot be attached"
+        )
     return value.strip()
 
 
@@ -300,13 +306,16 @@ def _names(values: Any, key: str) -> Iterator[str]:
 def _name(value: Any, key: str) -> str:
     """A name as the catalogue has it, without quotes of its own: any that quoting makes safe.
 
-    Function bodies stand between `$$`, which quoting does not keep a name from ending; and what a
-    backslash means in a literal depends on a setting of whoever writes.
+    Function bodies stand between `$$`, and queries within them between `$rows$` and `$query$`,
+    which quoting does not keep a name from ending; and what a backslash means in a literal depends
+    on a setting of whoever writes.
     """
     if not isinstance(value, str) or not value:
         raise MappingError(f"{key} has to be a name in quotes, or false where there is none")
-    if "$$" in value or "\\" in value or not value.isprintable():
-        raise MappingError(f"{key}: a name with $$, \\ or control characters cannot be attached")
+    if _DOLLAR_QUOTE.search(value) or "\\" in value or not value.isprintable():
+        raise MappingError(
+            f"{key}: a name with $$, $word$, \\ or control characters cannot be attached"
+        )
     if len(value.encode("utf-8")) > MAX_NAME_BYTES:
         raise MappingError(f"{key}: PostgreSQL's names have at most {MAX_NAME_BYTES} bytes")
     return value

@@ -32,7 +32,8 @@ _HOLDERS = """
 SELECT DISTINCT ON (begun_at, holder) holder
   FROM (SELECT coalesce(xact_start, prepared) AS begun_at,
                CASE WHEN a.pid IS NULL
-                    THEN format('the prepared transaction %L', p.gid)
+                    THEN format('the prepared transaction %L (end it with COMMIT PREPARED or'
+                        ' ROLLBACK PREPARED)', p.gid)
                     ELSE format('process %s (%s%s), %s, since %s UTC', a.pid, a.usename,
                                 ', ' || nullif(a.application_name, ''), a.state,
                                 to_char(a.xact_start AT TIME ZONE 'UTC', 'HH24:MI:SS'))
@@ -115,7 +116,7 @@ async def _why_locked(dsn: str) -> str:
     holders = "; ".join(row["holder"] for row in rows) or "nobody any more"
     return (
         "nothing was changed: a lock on one of the tables could not be had. Tables are held by"
-        f" {holders}. Run this again after that, or end it with pg_terminate_backend"
+        f" {holders}. Run this again after that; a process can be ended with pg_terminate_backend"
     )
 
 

@@ -79,6 +79,7 @@ def test_owners_alone_may_decide() -> None:
         ('[bots]\nuntold = "key"', r"bots\.untold has to be a list"),
         ("[bots]\nuntold = [1]", r"bots\.untold has to be a name"),
         ('[users]\nid = "a$$b"', r"users\.id: a name with \$\$"),
+        ('[users]\nid = "a$rows$b"', r"users\.id: a name with \$\$"),
         ("[users]\nid = 'a\\b'", r"users\.id: a name with"),
         ('[users]\nid = "a\\u0000"', r"users\.id: a name with"),
         ('[users]\nid = "a\\nb"', r"users\.id: a name with"),

@@ -80,6 +80,25 @@ def test_who_comes_during_a_question_is_in_the_next_one() -> None:
     run(come())
 
 
+def test_a_loop_that_was_cancelled_within_a_question_may_run_again() -> None:
+    """What was under way is over with it."""
+
+    async def come() -> None:
+        access = FakeAccess()
+        access.may_answer.clear()
+        admissions = AdmissionBatcher(access, raise_it)
+        loop = asyncio.create_task(admissions.run())
+        lost = asyncio.create_task(admissions.authorize("ada", None))
+        await eventually(lambda: access.asked)
+        for task in (loop, lost):
+            task.cancel()
+        await asyncio.wait([loop, lost])
+        access.may_answer.set()
+        assert await all_of(admissions, "grace") == ["grace on b"]
+
+    run(come())
+
+
 def test_a_question_is_bounded() -> None:
     """Whoever is above it is in the next one."""
 

@@ -499,6 +499,13 @@ scenario('a thousand events are few pictures, and each picture stays as it was',
   equal(before.messages, []);
 });
 
+scenario('a conversation that is stopped while its history hangs leaves nothing behind', async () => {
+  const { timers, stop } = await makeChat({ history: () => new Promise(() => {}) });
+  stop();
+  await settle();
+  equal(timers.pending, 0);
+});
+
 scenario('a stopped conversation leaves nothing behind', async () => {
   const { timers, last, say, stop } = await makeChat();
   last().establish();

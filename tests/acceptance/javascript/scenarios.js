@@ -630,6 +630,26 @@ scenario('refresh wins over a question that was asked before', async () => {
   equal(last().token, 'newest');
 });
 
+scenario('a client that is closed waits for no token, and asks anew when it is started', async () => {
+  let questions = 0;
+  const getToken = () => ((questions += 1), new Promise(() => {}));
+  const { client, timers, told } = await makeWorld({ token: undefined, getToken });
+  client.close();
+  await settle();
+  equal([timers.pending, told('error')], [0, []]);
+  client.connect();
+  await settle();
+  equal(questions, 2);
+  client.close();
+  const open = await makeWorld({ getToken });
+  open.last().establish();
+  open.last().say({ type: 'token_expiring', data: {} });
+  await settle();
+  open.client.close();
+  await settle();
+  equal([open.timers.pending, open.told('error')], [0, []]);
+});
+
 scenario('a getToken that fails or hangs is asked again later', async () => {
   const answers = [
     () => Promise.reject(new Error('down')),

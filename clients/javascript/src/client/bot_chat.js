@@ -9,7 +9,7 @@
 import { connect } from './client.js';
 import { MessageList } from './message_list.js';
 import { backOff, timingsOf, TOKEN_REFUSED } from './rules.js';
-import { PAGE_TIMERS, within } from './timers.js';
+import { PAGE_TIMERS, Question } from './timers.js';
 
 /** The history may take so long. */
 const LOAD_WITHIN = 30_000;
@@ -31,6 +31,7 @@ export class BotChat {
   #isLoaded = false;
   #live = null; // what came while the history is loaded
   #load = 0;
+  #loading;
   #loadTimer = null;
   #beginTimer = null;
   #error = null;
@@ -49,6 +50,7 @@ export class BotChat {
     this.#options = options;
     this.#timers = options.timers ?? PAGE_TIMERS;
     this.#timings = timingsOf(options.timings);
+    this.#loading = new Question(this.#timers, LOAD_WITHIN);
     this.#cursor = options.cursor ?? null;
     this.#snapshot = this.#picture();
   }
@@ -147,6 +149,7 @@ export class BotChat {
   #stop() {
     this.#life += 1;
     this.#load += 1;
+    this.#loading.stop();
     this.#cursor = this.#client?.cursor ?? this.#cursor;
     this.#client?.close();
     this.#client = null;
@@ -234,7 +237,7 @@ export class BotChat {
 
   async #ask() {
     const settled = this.#list.settled();
-    const answer = await within(this.#timers, LOAD_WITHIN, () => this.#options.history());
+    const answer = await this.#loading.put(() => this.#options.history());
     return { ...answer, settled };
   }
 

@@ -72,7 +72,9 @@ export class OwnLine {
   woken() {}
 
   /** The connection is over, for now or, where `final`, for good. */
-  closed() {}
+  closed({ final }) {
+    if (final) this.tokens.end();
+  }
 
   /** The socket is gone. */
   disconnected() {

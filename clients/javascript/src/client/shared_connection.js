@@ -276,6 +276,7 @@ class MainLine extends OwnLine {
   }
 
   closed(closed) {
+    super.closed(closed);
     this.#shared.closed(closed);
   }
 }

@@ -11,12 +11,38 @@ export const PAGE_TIMERS = {
   wallClock: () => Date.now(),
 };
 
-/** What `ask` answers. Throws where it takes longer than the limit. */
-export function within(timers, limit, ask) {
-  return new Promise((resolve, reject) => {
-    const tooLate = () => reject(new Error('there was no answer in time'));
-    const timer = timers.setTimeout(tooLate, limit);
-    const asked = Promise.resolve().then(() => ask());
-    asked.then(resolve, reject).finally(() => timers.clearTimeout(timer));
-  });
+/** Nobody waits for the answer any more. */
+export class Stopped extends Error {}
+
+/** One question at a time to somebody who may never answer. */
+export class Question {
+  #timers;
+  #limit;
+  #stop = () => {};
+
+  /** @param limit milliseconds that an answer may take. */
+  constructor(timers, limit) {
+    this.#timers = timers;
+    this.#limit = limit;
+  }
+
+  /** What `ask` answers. Throws where it takes too long, and `Stopped` after `stop`. */
+  put(ask) {
+    return new Promise((resolve, reject) => {
+      const tooLate = () => reject(new Error('there was no answer in time'));
+      const timer = this.#timers.setTimeout(tooLate, this.#limit);
+      const end = () => this.#timers.clearTimeout(timer);
+      this.#stop = () => {
+        end();
+        reject(new Stopped());
+      };
+      const asked = Promise.resolve().then(() => ask());
+      asked.then(resolve, reject).finally(end);
+    });
+  }
+
+  /** Wait no longer. */
+  stop() {
+    this.#stop();
+  }
 }

@@ -6,7 +6,7 @@
  */
 
 import { backOff, MOST_REFUSALS } from './rules.js';
-import { within } from './timers.js';
+import { Question, Stopped } from './timers.js';
 
 /** What may stand in a list of subprotocols, as JSON Web Tokens do. The page of a proxy may not. */
 const SENDABLE = /^[\w.~+-]+$/;
@@ -17,6 +17,7 @@ class Refused extends Error {}
 
 export class Tokens {
   #getToken;
+  #issuer; // who is asked
   #timers;
   #timings;
   #random;
@@ -50,6 +51,7 @@ export class Tokens {
     this.#timings = timings;
     this.#random = random;
     this.#tell = tell;
+    this.#issuer = new Question(timers, timings.connectWithin);
   }
 
   /** A new life: old refusals count no more. */
@@ -172,6 +174,11 @@ export class Tokens {
     this.#stopAsking();
   }
 
+  /** The client has ended: no answer is waited for. */
+  end() {
+    this.#issuer.stop();
+  }
+
   #renewIfDue() {
     if (this.#isDue && !this.#asking && this.#timer === null) void this.#renew();
   }
@@ -198,6 +205,7 @@ export class Tokens {
       this.#isDue = false;
       this.#tell.renewed();
     } catch (cause) {
+      if (cause instanceof Stopped) return;
       this.#tell.failed(cause);
       if (about !== this.#inUse || this.#isAnswered || !this.#isOpen) return;
       this.#renewIn(backOff(this.#failures, this.#timings, this.#random));
@@ -215,7 +223,7 @@ export class Tokens {
 
   async #question() {
     const generation = this.#generation;
-    const token = await within(this.#timers, this.#timings.connectWithin, this.#getToken);
+    const token = await this.#issuer.put(this.#getToken);
     const isSignedOut = token === null || token === undefined || token === '';
     if (isSignedOut || generation !== this.#generation) return;
     if (!isSendable(token)) throw new TypeError('getToken gave what is no bearer token');

@@ -115,6 +115,38 @@ async def test_a_refusal_is_the_code_of_a_socket(status: int, code: int) -> None
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"Content-Length: 0\r\n", b""),
+        (b"Content-Length: 17\r\n", b'{"error": "why?"}'),
+        (b"Transfer-Encoding: chunked\r\n", b'11\r\n{"error": "why?"}\r\n0\r\n\r\n'),
+    ],
+)
+async def test_a_refusal_on_a_connection_that_stays_open_is_read(head: bytes, body: bytes) -> None:
+    """Its end is where its head says, not where the connection ends."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await raw(b"HTTP/1.1 401 No\r\n" + head + b"\r\n" + body)(reader, writer)
+        await reader.read()
+
+    async with plain(answer) as url:
+        with pytest.raises(Closed) as refused:
+            await opened(url)
+    assert refused.value.code == 4001
+    assert refused.value.reason == ("why?" if body else "HTTP 401")
+
+
+@pytest.mark.gen_test
+async def test_what_comes_before_the_answer_itself_is_passed_over() -> None:
+    """As a proxy may say that it has understood."""
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+    async with plain(raw(early + HEAD + b"\r\n:\n\n" + CLOSE)) as url:
+        heard, closed = await all_of(url)
+    assert (heard, closed.code) == ([PONG], 4003)
+
+
+@pytest.mark.gen_test
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"error"', b"[7]", b'{"other": 1}', DEEP])
 @pytest.mark.parametrize("after", ["", "soon", "-1", "9" * 5000, "3601"])
 async def test_a_refusal_that_cannot_be_read_is_its_status(body: bytes, after: str) -> None:

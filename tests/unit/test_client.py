@@ -122,6 +122,22 @@ async def test_a_server_that_says_nothing_of_a_cursor_has_recovered_nothing() ->
 
 
 @pytest.mark.gen_test
+async def test_a_connection_after_one_that_gave_no_cursor_has_lost_what_came_between() -> None:
+    """With hundreds of open transactions there is none."""
+    async with Played() as played:
+        played.socket.greet(cursor=None)
+        await played.lose(1006)
+        played.socket.greet()
+        await settle()
+        assert played.asked == ["", ""]
+        assert played.types == [
+            "connection_established",
+            "resync",
+            "connection_established",
+        ]
+
+
+@pytest.mark.gen_test
 async def test_a_resync_on_the_open_connection_keeps_the_cursor() -> None:
     """Where the connection ends before there is a newer one, the gap must be told again."""
     async with Played() as played:

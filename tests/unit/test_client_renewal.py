@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -221,6 +222,58 @@ async def test_what_an_issuer_makes_of_being_overtaken_does_not_count(answer: An
         played.socket.greet()
         await settle()
         assert said(played) == []
+
+
+@pytest.mark.gen_test
+async def test_an_issuer_that_cancels_itself_is_believed() -> None:
+    """As old libraries do, for a time-out of their own: its answer counts, and it is asked once."""
+    asked = 0
+
+    async def get_token() -> str:
+        nonlocal asked
+        asked += 1
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return "two"
+
+    async with Played(token=None, get_token=get_token) as played:
+        await settle()
+        assert (asked, used(played)) == (1, ["two"])
+
+
+@pytest.mark.gen_test
+async def test_a_refused_token_within_get_token_is_no_haste() -> None:
+    """The question is put again with the usual waits."""
+    asked = 0
+
+    async def get_token() -> str:
+        nonlocal asked
+        asked += 1
+        played.client.refresh("one")
+        await asyncio.sleep(0)
+        return "never"
+
+    async with Played(get_token=get_token) as played:
+        await played.lose(4001, wait=60)
+        assert asked < 10
+
+
+@pytest.mark.parametrize(
+    ("token", "error"), [("a b", ValueError), ("", ValueError), (b"x", ValueError)]
+)
+@pytest.mark.gen_test
+async def test_a_token_that_is_none_is_refused_at_once(token: Any, error: type[Exception]) -> None:
+    """And the good one stays in use."""
+    async with Played() as played:
+        played.socket.greet()
+        await settle()
+        with pytest.raises(error, match="no bearer token"):
+            played.client.refresh(token)
+        await played.lose(1001)
+        assert (said(played), used(played)) == ([], ["one", "one"])
 
 
 @pytest.mark.gen_test

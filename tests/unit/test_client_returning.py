@@ -99,6 +99,20 @@ async def test_a_server_that_does_not_answer_is_left() -> None:
         assert played.told == [Reconnecting(1, 0.5, 4000, "the server did not answer")]
 
 
+@pytest.mark.parametrize("frame", ['{"type": "pong"}', "{", '{"type": "error", "code": "x"}'])
+@pytest.mark.gen_test
+async def test_a_server_that_says_anything_but_its_greeting_is_left(frame: str) -> None:
+    """As one that says nothing."""
+    async with Played() as played:
+        played.socket.frame(frame)
+        await played.time.move(14)
+        played.socket.frame(frame)
+        await played.time.move(0.9)
+        assert (played.client.state, played.told) == ("connecting", [])
+        await played.time.move(0.2)
+        assert [told.code for told in played.told] == [4000]
+
+
 @pytest.mark.gen_test
 async def test_silence_ends_a_connection() -> None:
     """It pings after 25 to 30 s, and what is not heard of for 10 s more is left behind."""

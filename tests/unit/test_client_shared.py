@@ -433,6 +433,188 @@ async def test_one_that_takes_nothing_holds_up_nobody(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.gen_test
+async def test_many_that_take_nothing_hold_up_all_together_no_longer_than_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The time of each runs from when it took too little, not from when it is its turn."""
+    monkeypatch.setattr("rowcast.shared.ROOM_WITHIN", 1000.0)
+    bots = [f"a{number}" for number in range(8)]
+    async with staged(timings=Timings(queue_events=2)) as stage, AsyncExitStack() as stack:
+        await stage.greet()
+        bob = await stage.read("b")
+        await stage.admit("b")
+        for bot in bots:
+            await stack.enter_async_context(stage.shared.chat(bot))
+            await settle()
+            await stage.admit(bot)
+            for number in range(4):
+                stage.socket.say("chat_message", {}, id=f"{bot}{number}", bot_id=bot)
+        await settle()
+        assert stage.socket.of_type("unsubscribe") == []
+        stage.time.now += 1000
+        for bot in bots:
+            stage.socket.say("chat_message", {}, id=f"{bot}4", bot_id=bot)
+        stage.socket.say("chat_message", {}, id="b1", bot_id="b")
+        await eventually(lambda: bob.ids == ["b1"])
+        assert len(stage.socket.of_type("unsubscribe")) == 8
+
+
+@pytest.mark.gen_test
+async def test_what_is_for_its_clients_is_no_answer_to_a_ping() -> None:
+    """So the connection's patience grows, and its latency is that of its own pings."""
+    async with staged() as stage:
+        await stage.greet()
+        await stage.read("a")
+        for seconds in (10, 40, 160):
+            await stage.admit("a", recovered=True)
+            await stage.time.move(27.5)
+            await stage.time.move(seconds - 0.1)
+            assert stage.shared.state == "open"
+            await stage.time.move(0.2)
+            assert stage.shared.state == "reconnecting"
+            await stage.time.move(1)
+            await stage.greet()
+        await stage.admit("a", recovered=True)
+        await stage.time.move(27.5)
+        stamp = stage.socket.of_type("ping")[0]["timestamp"]
+        stage.socket.say("chat_message", {}, id="1", bot_id="a")
+        stage.socket.say("pong", timestamp=stamp)
+        await settle()
+        assert stage.shared.latency is not None
+
+
+@pytest.mark.gen_test
+async def test_what_the_server_ends_by_itself_is_no_answer_to_an_unsubscribe() -> None:
+    """The first ended as it was being left; the second was let in, and left; the third stays."""
+    async with staged() as stage:
+        await stage.greet()
+        for _ in range(2):
+            left = await stage.read("a")
+            await left.client.close()
+        third = await stage.read("a")
+        stage.socket.say("unsubscribed", {"code": 1013, "reason": "busy"}, bot_id="a")
+        stage.socket.say("error", code="not_subscribed", message="", bot_id="a")
+        await stage.admit("a", "second")
+        stage.socket.say("unsubscribed", {"code": 1000}, bot_id="a")
+        await settle()
+        assert (third.types, third.client.cursor) == ([], None)
+        await stage.admit("a", "third")
+        assert (third.types, third.client.cursor) == (["connection_established"], "third")
+
+
+@pytest.mark.gen_test
+async def test_an_error_about_something_else_is_no_answer_to_an_unsubscribe() -> None:
+    """It comes before that, and the answer itself ends nothing that was begun after it."""
+    async with staged() as stage:
+        await stage.greet()
+        old = await stage.read("a")
+        await stage.admit("a", "c1")
+        old.client.session_sync("too often")
+        await old.client.close()
+        new = await stage.read("a", cursor="c1")
+        stage.socket.say("error", code="rate_limited", message="too often", bot_id="a")
+        stage.socket.say("unsubscribed", {"code": 1000}, bot_id="a")
+        await stage.admit("a", "c1", recovered=True)
+        assert (new.types, new.raised) == (["connection_established"], None)
+
+
+@pytest.mark.gen_test
+async def test_an_issuer_that_ends_the_connections_task_is_told_to_all() -> None:
+    """Whatever it raises."""
+
+    class Odd(BaseException):
+        pass
+
+    async def get_token() -> str:
+        raise Odd
+
+    stage = Stage(get_token=get_token)
+    await stage.shared.__aenter__()
+    await settle()
+    await stage.greet()
+    ada = await stage.read("a")
+    await stage.admit("a")
+    stage.socket.say("token_expiring", {})
+    await settle()
+    assert (ada.code, stage.shared.state) == (1000, "closed")
+    assert "Odd" in str(ada.raised)
+    with pytest.raises(BaseExceptionGroup):
+        await stage.shared.close()
+
+
+@pytest.mark.gen_test
+async def test_a_number_that_json_cannot_write_ends_nothing() -> None:
+    """It is in what the server says of a subscription."""
+    async with staged() as stage:
+        await stage.greet()
+        ada = await stage.read("a")
+        digits = "9" * 5000
+        stage.socket.frame(
+            f'{{"type": "subscribed", "bot_id": "a", "data": {{"cursor": "c", "odd": {digits}}}}}'
+        )
+        await settle()
+        assert (ada.types, ada.client.cursor) == (["connection_established"], "c")
+
+
+@pytest.mark.gen_test
+async def test_an_end_that_is_cancelled_is_told_to_all() -> None:
+    """Whoever waits to return is told at once, too."""
+    async with staged() as stage:
+        await stage.greet()
+        ada, bob = await stage.read("a"), await stage.read("b")
+        await stage.admit("a")
+        await stage.admit("b")
+        stage.socket.say("unsubscribed", {"code": 1013, "reason": "busy"}, bot_id="b")
+        await settle()
+        assert bob.client.state == "reconnecting"
+        closing = asyncio.create_task(stage.shared.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await settle()
+        assert (ada.code, bob.code) == (1000, 1000)
+
+
+@pytest.mark.gen_test
+async def test_a_get_token_that_closes_the_connection_ends_it() -> None:
+    """As for a sign-out. It may be entered again."""
+
+    async def get_token() -> str:
+        await stage.shared.close()
+        return "never"
+
+    stage = Stage(get_token=get_token)
+    async with stage.shared:
+        await settle()
+        await stage.greet()
+        ada = await stage.read("a")
+        await stage.admit("a")
+        stage.socket.say("token_expiring", {})
+        await settle()
+        assert (ada.code, stage.shared.state) == (1000, "closed")
+        async with stage.shared:
+            await settle()
+            bob = await stage.read("b")
+            await stage.greet()
+            await stage.admit("b")
+            assert bob.types == ["connection_established"]
+            await bob.client.close()
+
+
+@pytest.mark.gen_test
+async def test_a_subscription_that_cannot_be_asked_for_is_tried_again() -> None:
+    """Nothing is sent twice, and nobody waits for an answer."""
+    async with staged() as stage:
+        await stage.greet()
+        stage.socket.hears_only = True
+        ada = await stage.read("a")
+        stage.socket.hears_only = False
+        await stage.time.move(1)
+        await stage.admit("a")
+        assert ada.types == ["connection_established"]
+        assert stage.socket.of_type("unsubscribe") == []
+
+
+@pytest.mark.gen_test
 async def test_a_burst_is_no_slowness() -> None:
     """A thousand frames are read at once, and each is handed over."""
     async with staged(timings=Timings(queue_events=2)) as stage:

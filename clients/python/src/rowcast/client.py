@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from inspect import isawaitable
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from rowcast import transport
 from rowcast.address import Address, of
@@ -25,6 +25,7 @@ from rowcast.transport import OpenSocket
 
 Handler = Callable[[Event], object]
 """A function for an event, plain or async."""
+AnyHandler = TypeVar("AnyHandler", bound=Handler)
 EVERY: Final = "*"
 """The type under which a handler gets all events."""
 
@@ -149,7 +150,7 @@ class RealtimeClient:
             raise RuntimeError("it has not begun: async with connect(…) as events")
         return await self._handover.take(self._life)
 
-    def on(self, kind: str = EVERY) -> Callable[[Handler], Handler]:
+    def on(self, kind: str = EVERY) -> Callable[[AnyHandler], AnyHandler]:
         """Have a function called for each event of a type, in place of iterating: see `run`.
 
             @client.on("chat_message")
@@ -159,7 +160,7 @@ class RealtimeClient:
             kind: the type; `*`, or nothing: all types.
         """
 
-        def add(handler: Handler) -> Handler:
+        def add(handler: AnyHandler) -> AnyHandler:
             self._handlers.setdefault(kind, []).append(handler)
             return handler
 
@@ -218,7 +219,11 @@ class RealtimeClient:
         self._keeper.wake()
 
     def refresh(self, token: str) -> None:
-        """Take a new token: into the open connection, and for every connection after it."""
+        """Take a new token: into the open connection, and for every connection after it.
+
+        Raises:
+            ValueError: it is no bearer token.
+        """
         self._keeper.refresh(token)
 
 

@@ -110,6 +110,7 @@ class Keeper:
             # Returned and not raised in there: the group would wrap it.
             async with asyncio.TaskGroup() as self._group:
                 closed = await self._keep_up()
+                self.state = "closed"  # nothing is begun in the group any more
                 self._end_renewal()
         finally:
             self._tokens.end()
@@ -137,8 +138,8 @@ class Keeper:
             self._typing.set(is_typing, self._group)
 
     def refresh(self, token: str) -> None:
-        self._end_renewal()
         self._tokens.put(token)
+        self._end_renewal()
         self._say_token()
 
     def _say_token(self) -> None:
@@ -259,12 +260,14 @@ class Keeper:
                 frame = await socket.receive()
             except Closed as closed:
                 return closed
-            heartbeat.heard()
             event = parse(frame)
             if event is None:
                 log.warning("server_message_unreadable")
                 event = unreadable(frame)
-            for one in self._meaning_of(event, heartbeat):
+            meanings = self._meaning_of(event, heartbeat)
+            if self.state == "open":  # before, only the greeting counts
+                heartbeat.heard()
+            for one in meanings:
                 await self._hand_over(one, heartbeat)
 
     def _enter(self, heartbeat: Heartbeat, expires_at: object) -> None:

@@ -24,10 +24,12 @@ class Progress:
         self._most = remember_ids
         self._ids: dict[str, None] = {}  # a set that knows its order
         self._is_resuming = False
+        self._has_begun = False
 
     def begin(self) -> str:
         """A connection is being opened: the cursor to send, empty where there is none."""
-        self._is_resuming = bool(self.cursor)
+        # What came since the last connection is lost where that had no cursor.
+        self._is_resuming = bool(self.cursor) or self._has_begun
         return self.cursor or ""
 
     def greeted(self, event: Event) -> list[Event]:
@@ -35,6 +37,7 @@ class Progress:
 
         `resync` comes first: if the second is never handed over, the old cursor brings both again.
         """
+        self._has_begun = True
         data = event.data if isinstance(event.data, dict) else {}
         if data.get("recovered") is True:
             # A replay may be cut short: until its own cursors arrive, the old one is what holds.

@@ -36,8 +36,9 @@ OF_THE_CONNECTION: Final = frozenset(
 TRY_AGAIN_LATER: Final = 1013
 ROOM_WITHIN: Final = 2.0
 """Seconds for which all wait for one client that takes too little; then it is left."""
-PONG: Final = '{"type": "pong"}'
-"""What the connection's own keeper hears of a message that is not for it: a sign of life."""
+NEWS: Final = '{"type": "news"}'
+"""What the connection's own keeper hears of a message that is not for it: a sign of life, but no
+answer to a ping."""
 
 
 class SharedConnection:
@@ -95,6 +96,10 @@ class SharedConnection:
         """How many `unsubscribe`s the server has not answered."""
         self.crowded: set[Subscription] = set()
         """Those for which more waits than should."""
+
+    def clock(self) -> float:
+        """Monotonic seconds."""
+        return self._world.clock()
 
     @property
     def state(self) -> State:
@@ -176,10 +181,21 @@ class SharedConnection:
         """Start; the connection is not waited for."""
         if self._life is not None and not self._life.done():
             raise RuntimeError("this connection is running already")
+        if self._life is not None:
+            self._on_end(self._life)  # where it has only just ended
         self._is_settled.clear()
         self._life = asyncio.create_task(self._keeper.live())
-        self._life.add_done_callback(lambda _life: self._is_settled.set())
+        self._life.add_done_callback(self._on_end)
         return self
+
+    def _on_end(self, life: asyncio.Task[None]) -> None:
+        """It is over for good, whatever ended it: nobody waits for it any more."""
+        if life is not self._life:
+            return
+        self._end_all(_ending_of_life(life))
+        self._is_settled.set()
+        for client in self._clients.values():
+            client.wake()
 
     async def __aexit__(
         self,
@@ -195,7 +211,7 @@ class SharedConnection:
             return
         self._life.cancel()
         await asyncio.wait([self._life])
-        self._end_all(Closed(NORMAL, "the shared connection was closed"))
+        self._on_end(self._life)
         if self._life.cancelled():
             return
         error = self._life.exception()
@@ -222,21 +238,21 @@ class SharedConnection:
         event = parse(frame)
         if event is None:
             self._tell_all(frame)  # whose it was cannot be known
-            return PONG
+            return NEWS
         if event.type in OF_THE_CONNECTION:
             self._on_own(socket, event, frame)
             return frame
         is_named, target = target_of(event)
         if is_named:
             self._tell(target, event, frame)
-            return PONG
+            return NEWS
         if event.type == "pong":
             return frame
         if event.type == "error":
             self._tell_all(frame)
         else:  # of the notifications, most messages do not say so
             self._tell(None, event, frame)
-        return PONG
+        return NEWS
 
     def _on_own(self, socket: Socket, event: Event, frame: str | bytes) -> None:
         if event.type == "connection_established":
@@ -254,12 +270,14 @@ class SharedConnection:
             subscription.take(frame)
 
     def _tell(self, target: Target, event: Event, frame: str | bytes) -> None:
-        code = event.raw.get("code") if event.type == "error" else None
+        code = event.raw.get("code") if event.type == "error" else event.field("code")
         if self._is_of_one_that_was_left(target, event.type, code):
             return
         subscription = self._subscriptions.get(target)
         if subscription is None:
             return
+        if event.type == "unsubscribed" and code == NORMAL and not subscription.is_greeted:
+            return  # that was asked for before this one was
         is_refused = event.type == "error" and not subscription.is_greeted
         if is_refused or event.type == "unsubscribed":
             del self._subscriptions[target]
@@ -267,20 +285,24 @@ class SharedConnection:
                 self._unsubscribe(target)  # the server has one of which nobody here knows
             subscription.end(ending_of(event))
         elif event.type == "subscribed":
-            subscription.greet(json.dumps(self._greeting_of(target, event)))
+            # What json cannot write is a number that is longer than Python's.
+            subscription.greet(json.dumps(self._greeting_of(target, event), default=str))
         else:
             subscription.take(frame)
 
     def _is_of_one_that_was_left(self, target: Target, kind: str, code: object) -> bool:
-        """Counts the answers to `unsubscribe`, too: `rate_limited` is one."""
-        if code == "not_subscribed":
-            return True
+        """Counts the answers to `unsubscribe`, too.
+
+        With another code, `unsubscribed` is the server's own: what was said of it meanwhile is
+        answered with `not_subscribed`.
+        """
         leaving = self._leaving[target]
-        if leaving > 0 and (kind == "unsubscribed" or code == "rate_limited"):
+        is_answer = kind == "unsubscribed" and code == NORMAL
+        if leaving > 0 and (is_answer or code in ("not_subscribed", "rate_limited")):
             self._leaving[target] -= 1
             if leaving == 1:
                 del self._leaving[target]
-        return leaving > 0
+        return leaving > 0 or code == "not_subscribed"
 
     def _greeting_of(self, target: Target, event: Event) -> Mapping[str, Any]:
         """As the server of a socket of its own would greet."""
@@ -290,9 +312,13 @@ class SharedConnection:
         return {"type": "connection_established", "data": {**common, **own, **data}}
 
     async def make_room(self) -> None:
-        """Wait for those who take too little, but not for long."""
-        while self.crowded:
-            await self.crowded.pop().make_room()
+        """Wait for those who take too little, all together, but not for long."""
+        if not self.crowded:
+            return
+        crowded, self.crowded = self.crowded, set()
+        async with asyncio.TaskGroup() as group:
+            for subscription in crowded:
+                group.create_task(subscription.make_room())
 
     def lost(self, closed: Closed) -> None:
         """The connection is gone. Whether another token helps is decided by its own keeper."""
@@ -323,8 +349,9 @@ class SharedConnection:
         (cursor,) = parse_qs(urlsplit(url).query, keep_blank_values=True)["cursor"]
         data = {**named(target), "cursor": cursor, **({"presence": True} if presence else {})}
         subscription = Subscription(target, self, self._timings.queue_events)
+        if not socket.send(json.dumps({"type": "subscribe", "data": data})):
+            raise Closed(CUT, "the shared connection takes nothing")
         self._subscriptions[target] = subscription
-        socket.send(json.dumps({"type": "subscribe", "data": data}))
         return subscription
 
     async def _until_open(self) -> Socket:
@@ -332,8 +359,7 @@ class SharedConnection:
             raise RuntimeError("it has not begun: async with SharedConnection(…) as shared")
         while self._socket is None:
             if self._life.done():
-                error = None if self._life.cancelled() else self._life.exception()
-                raise error or Closed(NORMAL, "the shared connection was closed")
+                raise _ending_of_life(self._life)
             await self._is_settled.wait()
         return self._socket
 
@@ -427,6 +453,8 @@ class Subscription:
         self._ending: Closed | None = None
         self._has_news = asyncio.Event()
         self._has_room = asyncio.Event()
+        self._crowded_at: float | None = None
+        """Since when more than half of what may wait does so."""
         self.is_greeted = False
         """Whether the server has accepted it. What comes before is for the one before it."""
 
@@ -441,14 +469,18 @@ class Subscription:
             return
         self._frames.append(frame)
         self._has_news.set()
+        if len(self._frames) > self._most // 2 and self._crowded_at is None:
+            self._crowded_at = self._shared.clock()
         if len(self._frames) > self._most:
             self._has_room.clear()
             self._shared.crowded.add(self)
 
     async def make_room(self) -> None:
-        """Wait until it has taken half of what may wait. It is left if that takes long."""
+        """Wait until it has taken half of what may wait. It is left if that takes long, or has."""
+        since = self._crowded_at
+        waited = 0.0 if since is None else self._shared.clock() - since
         try:
-            async with asyncio.timeout(ROOM_WITHIN):
+            async with asyncio.timeout(ROOM_WITHIN - waited):
                 await self._has_room.wait()
         except TimeoutError:
             self.abort(TRY_AGAIN_LATER, "the application takes too little")
@@ -467,6 +499,7 @@ class Subscription:
             await self._has_news.wait()
         frame = self._frames.popleft()
         if len(self._frames) <= self._most // 2:
+            self._crowded_at = None
             self._has_room.set()
         return frame
 
@@ -479,6 +512,16 @@ class Subscription:
     def abort(self, code: int = CUT, reason: str = "") -> None:
         self._shared.leave(self)
         self.end(Closed(code, reason))
+
+
+def _ending_of_life(life: asyncio.Task[None]) -> Closed:
+    """How the connection has ended for good."""
+    error = None if life.cancelled() else life.exception()
+    if error is None:
+        return Closed(NORMAL, "the shared connection was closed")
+    if isinstance(error, Closed):
+        return error
+    return Closed(NORMAL, f"the shared connection failed: {error!r}")
 
 
 def named(target: Target) -> dict[str, Any]:

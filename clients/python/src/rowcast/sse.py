@@ -47,6 +47,8 @@ async def open_events(url: str, headers: Mapping[str, str], within: float) -> Ev
             )
             writer.write(_request(parts, headers))
             status, fields = await _head(reader)
+            while 100 <= status < 200 and status != 101:
+                status, fields = await _head(reader)  # the answer itself follows
             if status != 200:
                 raise await _refusal(reader, status, fields)
             if fields.get_content_type() != "text/event-stream":
@@ -85,12 +87,25 @@ async def _head(reader: asyncio.StreamReader) -> tuple[int, Message]:
 
 async def _refusal(reader: asyncio.StreamReader, status: int, fields: Message) -> Closed:
     """What the server says against it, in its JSON or by the status alone."""
-    told = _members(await reader.read(PORTION_BYTES))
+    told = _members(await _body(reader, fields))
     seconds = fields.get("Retry-After", "")
     is_number = seconds.isdecimal() and len(seconds) <= MOST_DIGITS
     stay_away = retry_after(int(seconds)) if is_number else 0.0
     reason = str(told.get("error", f"HTTP {status}"))
     return Closed(CODES.get(status, CUT), reason, stay_away)
+
+
+async def _body(reader: asyncio.StreamReader, fields: Message) -> bytes:
+    """A short body; empty where it is none. A connection that stays open has no other end."""
+    length = fields.get("Content-Length", "")
+    try:
+        if fields.get("Transfer-Encoding", "").lower() == "chunked":
+            return await reader.readexactly(int(await reader.readline(), 16))
+        if length.isdecimal() and len(length) <= MOST_DIGITS:
+            return await reader.readexactly(min(int(length), PORTION_BYTES))
+    except (EOFError, ValueError):
+        return b""
+    return await reader.read(PORTION_BYTES)
 
 
 def _members(text: bytes) -> dict[str, Any]:

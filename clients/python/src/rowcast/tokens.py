@@ -53,6 +53,8 @@ class Tokens:
         self._timings = timings
         self._clocks = clocks
         self._question: asyncio.Task[str | None] | None = None
+        self._withdrawn: asyncio.Task[str | None] | None = None
+        """A question whose answer does not count any more."""
         self._in_use: str | None = None
         self._said: list[str] = []  # by `authenticate`, and not answered yet
         self._refused: str | None = None
@@ -72,8 +74,7 @@ class Tokens:
 
     def end(self) -> None:
         """Nobody waits for an answer any more."""
-        if self._question is not None:
-            self._question.cancel()
+        self._withdraw()
 
     # What the application and `get_token` give.
 
@@ -91,7 +92,9 @@ class Tokens:
             try:
                 answer = await self._answer()
             except Superseded:
-                continue
+                if self._can_use(self._token):
+                    continue
+                raise TokenUnavailable("refresh gave a token that was refused") from None
             if answer is None or answer == self._refused:
                 raise Closed(TOKEN_REFUSED, "no new token")
         assert self._token is not None
@@ -143,11 +146,11 @@ class Tokens:
         except TimeoutError as error:
             raise TokenUnavailable("get_token did not answer in time") from error
         except (Exception, asyncio.CancelledError) as error:
-            _end_if_cancelled()
+            self._end_if_withdrawn()
             # The application's own code: whatever it raises, the client goes on.
             log.warning("get_token_failed", exc_info=True)
             raise TokenUnavailable(f"get_token failed: {type(error).__name__}") from error
-        _end_if_cancelled()
+        self._end_if_withdrawn()
         if answer is None or answer == "":
             return None
         if not isinstance(answer, str) or not _BEARER.fullmatch(answer):
@@ -157,9 +160,24 @@ class Tokens:
         self._answered_at = self._clocks.monotonic()
         return answer
 
+    def _end_if_withdrawn(self) -> None:
+        """Whatever `get_token` made of it. What it called may have been cancelled, too."""
+        if self._withdrawn is asyncio.current_task():
+            raise asyncio.CancelledError
+
     def put(self, token: str) -> None:
-        """The application gives one: it counts more than the answer to an older question."""
+        """The application gives one: it counts more than the answer to an older question.
+
+        Raises:
+            ValueError: it is no bearer token, and nothing has changed.
+        """
+        if not isinstance(token, str) or not _BEARER.fullmatch(token):
+            raise ValueError("this is no bearer token")
         self._token = token
+        self._withdraw()
+
+    def _withdraw(self) -> None:
+        self._withdrawn = self._question
         if self._question is not None:
             self._question.cancel()
 
@@ -233,16 +251,6 @@ class Tokens:
         """Whether it makes sense to come back after a refusal."""
         is_any = self.can_ask or any(map(self._can_use, (self._token, self._doubted)))
         return is_any and self._refusals < MAX_REFUSALS
-
-
-def _end_if_cancelled() -> None:
-    """The question itself was cancelled, whatever `get_token` made of it.
-
-    It may also raise a `CancelledError` that is its own: of something that it waited for.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling() > 0:
-        raise asyncio.CancelledError
 
 
 def _look_at(question: asyncio.Task[str | None]) -> None:

@@ -905,6 +905,17 @@ scenario('members of a message that are of the wrong type cost no message', asyn
   equal([told('error'), told('resync')], [[], []]);
 });
 
+scenario('a connection after one that gave no cursor has lost what came between', async () => {
+  const { client, told, last, redial } = await makeWorld();
+  last().establish({ cursor: null });
+  equal([client.cursor, told('resync'), told('open')[0].recovered], [null, [], undefined]);
+  await last().end(1006);
+  await redial();
+  equal(last().url.searchParams.get('cursor'), '');
+  last().establish();
+  equal([client.cursor, told('resync').length, told('open')[1].recovered], ['c0', 1, false]);
+});
+
 scenario('a greeting that lacks its members is one all the same', async () => {
   for (const data of [undefined, null, 7, 'text', [], { cursor: 7, recovered: null }]) {
     const { client, told, last } = await makeWorld({ cursor: 'saved' });
@@ -1082,6 +1093,77 @@ scenario('a token that was announced to expire is not asked for once a client ha
   socket.say({ type: 'token_expiring', data: {} });
   await timers.advance(60_000);
   equal([questions, timers.pending], [0, 0]);
+});
+
+scenario('what is for its clients is no answer to a ping of a shared connection', async () => {
+  const { shared, sockets, timers, socket: opened } = await makeShared();
+  const ada = shared.chat('ada');
+  await opened();
+  for (const seconds of [10, 40, 160]) {
+    const socket = sockets.at(-1);
+    socket.say({ type: 'connection_established', data: { user_id: 'me' } });
+    await settle();
+    socket.say({ type: 'subscribed', bot_id: 'ada', data: { cursor: 'a', recovered: true } });
+    await timers.advance(27_501);
+    equal(socket.sentOf('ping').length, 1);
+    await timers.advance(seconds * 1_000 - 2);
+    equal(shared.state, 'open', `${seconds} s`);
+    await timers.advance(2);
+    equal(shared.state, 'reconnecting', `${seconds} s`);
+    await timers.advance(500);
+  }
+  const socket = sockets.at(-1);
+  socket.say({ type: 'connection_established', data: { user_id: 'me' } });
+  await settle();
+  socket.say({ type: 'subscribed', bot_id: 'ada', data: { cursor: 'a', recovered: true } });
+  await timers.advance(27_501);
+  await timers.advance(40);
+  socket.say({ type: 'chat_message', id: '1', bot_id: 'ada', data: {} });
+  socket.say({ type: 'pong', timestamp: socket.sentOf('ping')[0].timestamp });
+  equal([Math.round(shared.latency), ada.state], [41, 'open']);
+});
+
+scenario('what the server ends by itself is not taken for the answer to an unsubscribe', async () => {
+  const { shared, socket: opened } = await makeShared();
+  shared.chat('ada').close();
+  const socket = await opened();
+  socket.say({ type: 'connection_established', data: { user_id: 'me' } });
+  await settle();
+  const first = shared.chat('ada');
+  await settle();
+  first.close();
+  const second = shared.chat('ada');
+  await settle();
+  second.close();
+  const third = shared.chat('ada');
+  await settle();
+  const about = { bot_id: 'ada' };
+  // The first ended as it was being left; the second was let in, and left.
+  socket.say({ type: 'unsubscribed', ...about, data: { code: 1013, reason: 'busy' } });
+  socket.say({ type: 'error', ...about, code: 'not_subscribed', message: '' });
+  socket.say({ type: 'subscribed', ...about, data: { cursor: 'second' } });
+  socket.say({ type: 'unsubscribed', ...about, data: { code: 1000 } });
+  equal([third.state, third.cursor], ['connecting', null]);
+  socket.say({ type: 'subscribed', ...about, data: { cursor: 'third' } });
+  equal([third.state, third.cursor], ['open', 'third']);
+});
+
+scenario('an error about something else is no answer to an unsubscribe', async () => {
+  const { shared, socket: opened } = await makeShared();
+  const old = shared.chat('ada');
+  const socket = await opened();
+  const about = { bot_id: 'ada' };
+  socket.say({ type: 'connection_established', data: { user_id: 'me' } });
+  await settle();
+  socket.say({ type: 'subscribed', ...about, data: { cursor: 'c' } });
+  old.sessionSync('too often');
+  old.close();
+  const client = shared.chat('ada', { cursor: 'c' });
+  await settle();
+  socket.say({ type: 'error', code: 'rate_limited', message: 'too often', ...about });
+  socket.say({ type: 'unsubscribed', ...about, data: { code: 1000 } });
+  socket.say({ type: 'subscribed', ...about, data: { cursor: 'c', recovered: true } });
+  equal(client.state, 'open');
 });
 
 scenario('an old client of a bot does not push out the newer one', async () => {

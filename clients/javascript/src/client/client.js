@@ -60,7 +60,8 @@ export class RealtimeClient {
   #failure = null;
 
   #cursor;
-  #isResuming = false; // whether the present socket was opened with a cursor
+  #isResuming = false; // whether the present socket goes on where another was, or with a cursor
+  #hasBegun = false; // whether the app was told of a connection
   #seen;
   #heartbeat;
   #typing;
@@ -210,7 +211,7 @@ export class RealtimeClient {
   }
 
   #openSocket() {
-    this.#isResuming = Boolean(this.#cursor);
+    this.#isResuming = Boolean(this.#cursor) || this.#hasBegun;
     this.#wasOpen = false;
     this.#whyNot = '';
     try {
@@ -227,6 +228,7 @@ export class RealtimeClient {
       this.#wasOpen = true;
     };
     this.#socket.onmessage = (frame) => this.#onFrame(frame.data);
+    this.#socket.onnews = () => this.#heartbeat.heard();
     this.#socket.onclose = ({ code, reason }) => this.#onClose(code, reason);
     // Stays when the socket is left: an `error` that nobody hears would end a process of Node.
     this.#socket.onerror = (event) => this.#onError(event);
@@ -264,7 +266,9 @@ export class RealtimeClient {
 
   #tellOpen(opened) {
     this.#offerToken();
-    return this.#dispatch('open', opened);
+    if (!this.#dispatch('open', opened)) return false;
+    this.#hasBegun = true;
+    return true;
   }
 
   #offerToken() {

@@ -9,7 +9,7 @@
 import { RealtimeClient } from './client.js';
 import { parse } from './messages.js';
 import { OwnLine } from './own_line.js';
-import { CUT, timingsOf, TOKEN_REFUSED } from './rules.js';
+import { CUT, NORMAL, timingsOf, TOKEN_REFUSED } from './rules.js';
 
 const NOTIFICATIONS = 'notifications';
 const OF_THE_CONNECTION = new Set([
@@ -137,14 +137,14 @@ export class SharedConnection {
     for (const resolve of this.#waiting.splice(0)) resolve(ending);
   }
 
-  /** Give a frame to whom it concerns; returns what the connection itself hears of it. */
+  /** Give a frame to whom it concerns; returns it where it concerns the connection itself, else null. */
   heard(frame) {
     const message = parse(frame);
     if (message === null) this.#tellAll(frame);
     else if (!OF_THE_CONNECTION.has(message.type)) return this.#route(message, frame);
     else if (message.type === 'connection_established') this.#onGreeting(message.data ?? {});
     else this.#tellAll(frame);
-    return message === null ? SIGN_OF_LIFE : frame;
+    return message === null ? null : frame;
   }
 
   #route(message, frame) {
@@ -154,7 +154,7 @@ export class SharedConnection {
     else if (message.type === 'error') this.#tellAll(frame);
     // Of the notifications, most messages do not say so.
     else this.#tell(NOTIFICATIONS, message, frame);
-    return SIGN_OF_LIFE;
+    return null;
   }
 
   #tellAll(frame) {
@@ -164,8 +164,11 @@ export class SharedConnection {
   #tell(target, message, frame) {
     const subscription = this.#subscriptions.get(target);
     if (this.#isOfOneThatWasLeft(target, message) || !subscription) return;
+    const isEnd = message.type === 'unsubscribed';
+    // That was asked for before this one was.
+    if (isEnd && message.data?.code === NORMAL && !subscription.isGreeted) return;
     const isRefused = message.type === 'error' && !subscription.isGreeted;
-    if (isRefused || message.type === 'unsubscribed') {
+    if (isRefused || isEnd) {
       this.#subscriptions.delete(target);
       // The server has one of which nobody here knows.
       if (isRefused && message.code === 'already_subscribed') this.#unsubscribe(target);
@@ -174,14 +177,20 @@ export class SharedConnection {
     else subscription.take(frame);
   }
 
-  /** Counts the answers to `unsubscribe`, too: `rate_limited` is one. */
-  #isOfOneThatWasLeft(target, { type, code }) {
-    if (type === 'error' && code === 'not_subscribed') return true;
+  /**
+   * Counts the answers to `unsubscribe`, too. With another code, `unsubscribed` is the server's own: what
+   * was said of it meanwhile is answered with `not_subscribed`.
+   */
+  #isOfOneThatWasLeft(target, { type, code, data }) {
     const leaving = this.#leaving.get(target) ?? 0;
-    const isAnswer = type === 'unsubscribed' || (type === 'error' && code === 'rate_limited');
+    const isUnknown = type === 'error' && code === 'not_subscribed';
+    const isAnswer =
+      isUnknown ||
+      (type === 'error' && code === 'rate_limited') ||
+      (type === 'unsubscribed' && data?.code === NORMAL);
     if (isAnswer && leaving > 1) this.#leaving.set(target, leaving - 1);
     else if (isAnswer) this.#leaving.delete(target);
-    return leaving > 0;
+    return leaving > 0 || isUnknown;
   }
 
   /** As the server of a socket of its own would greet. */
@@ -253,9 +262,6 @@ function wakeThoseWhoWait(clients) {
   for (const client of [...clients]) if (client?.state === 'reconnecting') client.wake();
 }
 
-/** What the connection hears of a frame that was for others: any frame is a sign of life. */
-const SIGN_OF_LIFE = '{"type":"pong"}';
-
 /** The line of the connection itself. */
 class MainLine extends OwnLine {
   #shared;
@@ -285,6 +291,7 @@ class MainLine extends OwnLine {
 class MainSocket {
   onopen = null;
   onmessage = null;
+  onnews = null; // something came that was for others
   onclose = null;
   onerror = null;
   #socket;
@@ -297,7 +304,10 @@ class MainSocket {
     socket.onmessage = ({ data }) => {
       if (this.onmessage === null) return;
       const own = shared.heard(data);
-      this.onmessage?.({ data: own }); // unless somebody who heard it has closed the connection
+      // Whoever heard it may have closed the connection.
+      if (this.onmessage === null) return;
+      if (own === null) this.onnews();
+      else this.onmessage({ data: own });
     };
   }
 

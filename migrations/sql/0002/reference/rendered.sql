@@ -578,7 +578,9 @@ DECLARE
 BEGIN
     SELECT true, b.owner_id INTO on_topic, owner
     FROM public.bots AS b WHERE b.id = permission_change.bot_id;
-    on_topic := has OR coalesce(on_topic, false);  -- in a cascade from bots nobody is left to tell
+    -- In a cascade from bots nobody is left to tell. Else a bot that is not seen may be back by the commit.
+    on_topic := has OR coalesce(on_topic, false)
+        OR rtrim(coalesce(current_setting('relay.bots', true), ''), '!') <> instant;
     owns := coalesce(owner = user_id, false);
     action := CASE WHEN NOT (has OR owns) THEN 'revoked'
         WHEN had AND has AND NOT owns THEN 'updated'

@@ -143,10 +143,9 @@ BEGIN
             WHEN has THEN 'recheck'
             WHEN is_told THEN 'eject'
             ELSE 'recheck' END;  -- told by the other table's trigger, or so a writer says
-        -- A new owner who has another role by a row had access before; unless this statement wrote
-        -- rows, too, for then nobody can tell. One name too many costs that user a fetch.
-        named := CASE WHEN action = 'granted' AND (both_tables
-                OR (is_told AND NOT (owns AND has IS TRUE AND NOT is_owner)))
+        -- Also a new owner who has a row, as far as can be seen here: it may be gone by the commit.
+        -- One name too many costs that user a fetch.
+        named := CASE WHEN action = 'granted' AND (both_tables OR owns OR is_told)
             THEN user_id END;
         -- The final message of who turns out to have lost access after all.
         action := CASE WHEN effect = 'recheck' AND NOT is_told THEN 'revoked' ELSE action END;
@@ -293,6 +292,8 @@ BEGIN
             true, c.named, c.effect, at) AS a;
     END IF;
     PERFORM relay.ring(TG_TABLE_NAME);
+    -- What is deleted in a cascade has its triggers after this one.
+    PERFORM set_config('relay.bots_gone', instant, true);
     instant := relay.mark_changed('relay.bots', instant);
     RETURN NULL;
 END

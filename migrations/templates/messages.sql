@@ -167,7 +167,7 @@ DECLARE
     at text := relay.json_now();
     actor uuid := relay.actor();
     instant text := relay.instant();
-    cascades boolean := coalesce(rtrim(current_setting('relay.bots', true), '!') = instant, false);
+    cascades boolean := coalesce(current_setting('relay.bots_gone', true) = instant, false);
 BEGIN
     IF relay.is_written('relay.messages', instant, TG_RELID) THEN
         INSERT INTO relay.events (topic, type, payload, subject, author)

@@ -22,7 +22,7 @@ BEGIN
     FROM {{live.bots}} AS b WHERE {{b.id}} = permission_change.bot_id;
     -- In a cascade from bots nobody is left to tell. Else a bot that is not seen may be back by the commit.
     on_topic := has OR coalesce(on_topic, false)
-        OR rtrim(coalesce(current_setting('relay.bots', true), ''), '!') <> instant;
+        OR coalesce(current_setting('relay.bots_gone', true), '') <> instant;
     owns := coalesce(owner = user_id, false);
     action := CASE WHEN NOT (has OR owns) THEN 'revoked'
         WHEN had AND has AND NOT owns THEN 'updated'
@@ -43,9 +43,11 @@ BEGIN
         -- Told by the other table's trigger, or so a writer says.
         WHEN NOT (is_told OR has OR owns) THEN 'recheck'
     END;
-    -- If triggers of both tables run, nobody can tell who had access before. One name too many costs
-    -- that user a fetch.
-    named := CASE WHEN action = 'granted' AND (is_told OR both_tables) THEN user_id END;
+    -- If triggers of both tables run, nobody can tell who had access before. And who has it by the other
+    -- table, as far as can be seen here, may have lost that by the commit. One name too many costs that
+    -- user a fetch.
+    named := CASE WHEN action = 'granted' AND (is_told OR both_tables OR (has AND NOT had))
+        THEN user_id END;
     -- The final message of who turns out to have lost access after all.
     action := CASE WHEN effect = 'recheck' AND NOT is_told THEN 'revoked' ELSE action END;
     details := relay.permission_details(

@@ -109,6 +109,11 @@ class AccessChange(NamedTuple):
         """Whether access probably remains, so that the sockets are only paused."""
         return self.kind is AccessKind.RECHECK
 
+    @property
+    def asks_everybody(self) -> bool:
+        """Whether it is about all users and topics: other tables or rows decide from now on."""
+        return self.is_recheck and self.topic is None and self.user_id is None
+
 
 def ends_first(changes: Sequence[AccessChange]) -> Sequence[AccessChange]:
     """Put the end of a topic before the revokes of single users by the same transaction.

@@ -162,10 +162,13 @@ def _changes_access(change: AccessChange, request: ResumeRequest) -> bool:
     """Whether the user gained or lost access to the topic by it.
 
     A recheck alone is neither, nor is a grant that names nobody: or every new user would be a
-    reason to refuse everybody who returns.
+    reason to refuse everybody who returns. But where everybody is asked again, other tables or rows
+    decide from then on, and nothing has said who gained or lost access by that.
     """
     if change.topic not in (None, request.topic):
         return False
+    if change.asks_everybody:
+        return True
     if change.kind is AccessKind.REVOKE:
         return change.user_id in (None, request.user_id)
     return change.kind is AccessKind.GRANT and change.user_id == request.user_id

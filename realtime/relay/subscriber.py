@@ -19,7 +19,7 @@ from enum import Enum
 from typing import Protocol
 
 from realtime.relay.cursor import Cursor
-from realtime.relay.events import AccessChange, AccessKind, Event, Pending
+from realtime.relay.events import AccessChange, Event, Pending
 from realtime.relay.owed import Owed
 from realtime.relay.position import Position
 from realtime.relay.protocol import Framer, Message, stamp
@@ -363,7 +363,8 @@ class Subscriber:
         """
         changes = [item for item in self._held if isinstance(item, AccessChange)]
         return any(
-            one.kind is not AccessKind.RECHECK
+            (one.asks_everybody or not one.is_recheck)
+            and one != self.pending  # which a read that broke off has brought again
             and self.is_concerned_by(one)
             and self._is_since(one, until)
             for one in changes

@@ -91,6 +91,8 @@ async def test_an_owner_in_both_places_loses_one_of_them(platform: Platform, wor
         )[-1]
     )
     await platform.permit(world.bot, world.owner, "owner")
+    # Named, since they may have lost what they are the owner by when this commits.
+    assert await log.only() == Entry(f"bot:{world.bot}", "grant", None, world.owner)
     await platform.execute("UPDATE permissions SET role = 'admin' WHERE role = 'owner'")
     assert await log.entries() == []
 

@@ -47,7 +47,7 @@ class ModelLog(FakeDatabase):
     def do(self, xid: int, deed: str, user: str, topic: str) -> None:
         """Write what the triggers would write, and remember what it means."""
         self.deeds.setdefault(xid, []).append((deed, user, topic))
-        if deed == "recheck all":
+        if deed in ("recheck all", "remap"):
             self.change_access(xid, None, None, is_recheck=True)
         elif deed == "grant":
             self.grant(xid, topic, user)
@@ -65,8 +65,12 @@ class ModelLog(FakeDatabase):
         for deed, user, topic in deeds:
             if deed in ("revoke", "drop", "grant"):
                 self.access[user, topic] = deed == "grant"
+            elif deed == "remap":  # other tables decide: nothing else tells of it
+                self.access[user, topic] = not self.access[user, topic]
         time = self.committed_at[xid]
         self.changes += [(time, user, topic) for _, user, topic in deeds]
+        if any(deed in ("recheck all", "remap") for deed, _, _ in deeds):
+            self.changes += [(time, user, topic) for user, topic in self.access]
         self.losses += [(time, user, topic) for deed, user, topic in deeds if deed == "revoke"]
         lost = [key for key, had in before.items() if had and not self.access[key]]
         self.losses += [(time, user, topic) for user, topic in lost]

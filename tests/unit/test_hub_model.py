@@ -53,7 +53,9 @@ from tests.unit.relay_fakes import (
 USERS = st.sampled_from([ADA, GRACE])
 TOPICS = st.sampled_from([BOT, BOT, OTHER_BOT])
 DEEDS = st.tuples(
-    st.sampled_from(["say"] * 6 + ["grant"] * 2 + ["recheck", "recheck all", "revoke", "drop"]),
+    st.sampled_from(
+        ["say"] * 6 + ["grant"] * 2 + ["recheck", "recheck all", "remap", "revoke", "drop"]
+    ),
     USERS,
     TOPICS,
 )

@@ -389,10 +389,9 @@ BEGIN
             WHEN has THEN 'recheck'
             WHEN is_told THEN 'eject'
             ELSE 'recheck' END;  -- told by the other table's trigger, or so a writer says
-        -- A new owner who has another role by a row had access before; unless this statement wrote
-        -- rows, too, for then nobody can tell. One name too many costs that user a fetch.
-        named := CASE WHEN action = 'granted' AND (both_tables
-                OR (is_told AND NOT (owns AND has IS TRUE AND NOT is_owner)))
+        -- Also a new owner who has a row, as far as can be seen here: it may be gone by the commit.
+        -- One name too many costs that user a fetch.
+        named := CASE WHEN action = 'granted' AND (both_tables OR owns OR is_told)
             THEN user_id END;
         -- The final message of who turns out to have lost access after all.
         action := CASE WHEN effect = 'recheck' AND NOT is_told THEN 'revoked' ELSE action END;
@@ -539,6 +538,8 @@ BEGIN
             true, c.named, c.effect, at) AS a;
     END IF;
     PERFORM relay.ring(TG_TABLE_NAME);
+    -- What is deleted in a cascade has its triggers after this one.
+    PERFORM set_config('relay.bots_gone', instant, true);
     instant := relay.mark_changed('relay.bots', instant);
     RETURN NULL;
 END
@@ -580,7 +581,7 @@ BEGIN
     FROM public.bots AS b WHERE b.id = permission_change.bot_id;
     -- In a cascade from bots nobody is left to tell. Else a bot that is not seen may be back by the commit.
     on_topic := has OR coalesce(on_topic, false)
-        OR rtrim(coalesce(current_setting('relay.bots', true), ''), '!') <> instant;
+        OR coalesce(current_setting('relay.bots_gone', true), '') <> instant;
     owns := coalesce(owner = user_id, false);
     action := CASE WHEN NOT (has OR owns) THEN 'revoked'
         WHEN had AND has AND NOT owns THEN 'updated'
@@ -601,9 +602,11 @@ BEGIN
         -- Told by the other table's trigger, or so a writer says.
         WHEN NOT (is_told OR has OR owns) THEN 'recheck'
     END;
-    -- If triggers of both tables run, nobody can tell who had access before. One name too many costs
-    -- that user a fetch.
-    named := CASE WHEN action = 'granted' AND (is_told OR both_tables) THEN user_id END;
+    -- If triggers of both tables run, nobody can tell who had access before. And who has it by the other
+    -- table, as far as can be seen here, may have lost that by the commit. One name too many costs that
+    -- user a fetch.
+    named := CASE WHEN action = 'granted' AND (is_told OR both_tables OR (has AND NOT had))
+        THEN user_id END;
     -- The final message of who turns out to have lost access after all.
     action := CASE WHEN effect = 'recheck' AND NOT is_told THEN 'revoked' ELSE action END;
     details := relay.permission_details(
@@ -930,7 +933,7 @@ DECLARE
     at text := relay.json_now();
     actor uuid := relay.actor();
     instant text := relay.instant();
-    cascades boolean := coalesce(rtrim(current_setting('relay.bots', true), '!') = instant, false);
+    cascades boolean := coalesce(current_setting('relay.bots_gone', true) = instant, false);
 BEGIN
     IF relay.is_written('relay.messages', instant, TG_RELID) THEN
         INSERT INTO relay.events (topic, type, payload, subject, author)
@@ -1101,7 +1104,7 @@ DECLARE
     at text := relay.json_now();
     actor uuid := relay.actor();
     instant text := relay.instant();
-    cascades boolean := coalesce(rtrim(current_setting('relay.bots', true), '!') = instant, false);
+    cascades boolean := coalesce(current_setting('relay.bots_gone', true) = instant, false);
     wrote bigint;
 BEGIN
     IF relay.is_written('relay.documents', instant, TG_RELID) THEN

@@ -80,7 +80,8 @@ UNION ALL
 }
 UNION ALL
 SELECT 'change', {HEADS} FROM relay.events
- WHERE (code IS NOT NULL OR user_id IS NOT NULL) AND type <> '{AccessKind.RECHECK}'
+ WHERE (code IS NOT NULL OR user_id IS NOT NULL)
+   AND (type <> '{AccessKind.RECHECK}' OR topic IS NULL AND user_id IS NULL)
    AND (xid > $5::xid8 OR xid = ANY ($4::xid8[]))
    AND (topic IS NULL OR topic = ANY ($1::text[]))
    AND (user_id IS NULL OR user_id = ANY ($6::uuid[]))

@@ -363,12 +363,20 @@ class Subscriber:
         """
         changes = [item for item in self._held if isinstance(item, AccessChange)]
         return any(
-            (one.asks_everybody or not one.is_recheck)
-            and one != self.pending  # which a read that broke off has brought again
+            (not one.is_recheck or self._is_another(one))
             and self.is_concerned_by(one)
             and self._is_since(one, until)
             for one in changes
         )
+
+    def _is_another(self, change: AccessChange) -> bool:
+        """Whether everybody is asked again by another transaction than the one that is pending.
+
+        So the user may have lost access by the first, and got it back by the second.
+        """
+        pending = self.pending
+        is_same = isinstance(pending, AccessChange) and pending.xid == change.xid
+        return change.asks_everybody and not is_same
 
     def _is_since(self, row: AccessChange, until: Cursor) -> bool:
         """Whether the row came after the socket was accepted, and before the answer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -241,7 +242,11 @@ async def test_a_client_that_does_not_read_is_closed_and_the_others_go_on(
     world: World,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Its buffer is bounded in bytes: that is what ends it, not its silence."""
+    """Its buffer is bounded in bytes: that is what ends it, not its silence.
+
+    Unless a read finds several of these at once. Then it is left to catch up alone, and is closed
+    because it does not.
+    """
     caplog.set_level(logging.INFO)
     server = await start_server(SEND_BUFFER_BYTES="65536")
     good = await server.chat(world.bot, world.owner)
@@ -259,5 +264,5 @@ async def test_a_client_that_does_not_read_is_closed_and_the_others_go_on(
         rounds += 1
         await good.next("chat_message", rounds * 20)
     assert not good.is_closed
-    assert 'code=1013 reason="the client reads too slowly' in caplog.text
     await hang_up(writer)
+    assert re.search(r'code=1013 reason="the client reads (missed events )?too slow', caplog.text)

@@ -542,6 +542,19 @@ async def test_an_issuer_that_ends_the_connections_task_is_told_to_all() -> None
         await stage.shared.close()
 
 
+@pytest.mark.parametrize("code", ["not_subscribed", "rate_limited", 1000])
+@pytest.mark.gen_test
+async def test_what_an_event_says_itself_is_no_word_of_the_servers(code: object) -> None:
+    """An application's own event may hold a member of any name."""
+    async with staged() as stage:
+        await stage.greet()
+        ada = await stage.read("a")
+        await stage.admit("a")
+        stage.socket.say("poll_closed", {"code": code}, id="1", bot_id="a")
+        await settle()
+        assert ada.ids == ["1"]
+
+
 @pytest.mark.gen_test
 async def test_a_number_that_json_cannot_write_ends_nothing() -> None:
     """It is in what the server says of a subscription."""

@@ -270,18 +270,20 @@ class SharedConnection:
             subscription.take(frame)
 
     def _tell(self, target: Target, event: Event, frame: str | bytes) -> None:
-        code = event.raw.get("code") if event.type == "error" else event.field("code")
-        if self._is_of_one_that_was_left(target, event.type, code):
+        error = event.raw.get("code") if event.type == "error" else None
+        is_end = event.type == "unsubscribed"
+        is_answer = is_end and event.field("code") == NORMAL  # to an `unsubscribe`
+        if self._is_of_one_that_was_left(target, error, is_answer=is_answer):
             return
         subscription = self._subscriptions.get(target)
         if subscription is None:
             return
-        if event.type == "unsubscribed" and code == NORMAL and not subscription.is_greeted:
+        if is_answer and not subscription.is_greeted:
             return  # that was asked for before this one was
         is_refused = event.type == "error" and not subscription.is_greeted
-        if is_refused or event.type == "unsubscribed":
+        if is_refused or is_end:
             del self._subscriptions[target]
-            if is_refused and code == "already_subscribed":
+            if is_refused and error == "already_subscribed":
                 self._unsubscribe(target)  # the server has one of which nobody here knows
             subscription.end(ending_of(event))
         elif event.type == "subscribed":
@@ -290,19 +292,18 @@ class SharedConnection:
         else:
             subscription.take(frame)
 
-    def _is_of_one_that_was_left(self, target: Target, kind: str, code: object) -> bool:
+    def _is_of_one_that_was_left(self, target: Target, error: object, *, is_answer: bool) -> bool:
         """Counts the answers to `unsubscribe`, too.
 
         With another code, `unsubscribed` is the server's own: what was said of it meanwhile is
-        answered with `not_subscribed`.
+        answered with the error `not_subscribed`.
         """
         leaving = self._leaving[target]
-        is_answer = kind == "unsubscribed" and code == NORMAL
-        if leaving > 0 and (is_answer or code in ("not_subscribed", "rate_limited")):
+        if leaving > 0 and (is_answer or error in ("not_subscribed", "rate_limited")):
             self._leaving[target] -= 1
             if leaving == 1:
                 del self._leaving[target]
-        return leaving > 0 or code == "not_subscribed"
+        return leaving > 0 or error == "not_subscribed"
 
     def _greeting_of(self, target: Target, event: Event) -> Mapping[str, Any]:
         """As the server of a socket of its own would greet."""

@@ -121,6 +121,7 @@ async def test_a_refusal_is_the_code_of_a_socket(status: int, code: int) -> None
         (b"Content-Length: 0\r\n", b""),
         (b"Content-Length: 17\r\n", b'{"error": "why?"}'),
         (b"Transfer-Encoding: chunked\r\n", b'11\r\n{"error": "why?"}\r\n0\r\n\r\n'),
+        (b"Transfer-Encoding: chunked\r\n", b'11;x=y\r\n{"error": "why?"}\r\n0\r\n\r\n'),
     ],
 )
 async def test_a_refusal_on_a_connection_that_stays_open_is_read(head: bytes, body: bytes) -> None:

@@ -128,7 +128,7 @@ export class SharedConnection {
     const subscriptions = [...this.#subscriptions];
     this.#subscriptions.clear();
     if (final) this.#settle(ending);
-    if (!final) for (const [target] of subscriptions) this.#cut.add(this.#clients.get(target));
+    else for (const [target] of subscriptions) this.#cut.add(this.#clients.get(target));
     for (const [, subscription] of subscriptions) subscription.end(ending);
   }
 
@@ -140,9 +140,9 @@ export class SharedConnection {
   /** Give a frame to whom it concerns; returns it where it concerns the connection itself, else null. */
   heard(frame) {
     const message = parse(frame);
-    if (message === null) this.#tellAll(frame);
-    else if (!OF_THE_CONNECTION.has(message.type)) return this.#route(message, frame);
-    else if (message.type === 'connection_established') this.#onGreeting(message.data ?? {});
+    const isOwn = message === null || OF_THE_CONNECTION.has(message.type);
+    if (!isOwn) return this.#route(message, frame);
+    if (message?.type === 'connection_established') this.#onGreeting(message.data ?? {});
     else this.#tellAll(frame);
     return message === null ? null : frame;
   }

@@ -100,12 +100,24 @@ async def _body(reader: asyncio.StreamReader, fields: Message) -> bytes:
     length = fields.get("Content-Length", "")
     try:
         if fields.get("Transfer-Encoding", "").lower() == "chunked":
-            return await reader.readexactly(int(await reader.readline(), 16))
+            return await reader.readexactly(min(await _chunk_size(reader), PORTION_BYTES))
         if length.isdecimal() and len(length) <= MOST_DIGITS:
             return await reader.readexactly(min(int(length), PORTION_BYTES))
     except (EOFError, ValueError):
         return b""
     return await reader.read(PORTION_BYTES)
+
+
+async def _chunk_size(reader: asyncio.StreamReader) -> int:
+    """How many bytes the next chunk has; 0: that was the last.
+
+    Raises:
+        ValueError: this is no chunk.
+    """
+    size = int((await reader.readline()).partition(b";")[0], 16)
+    if size < 0:
+        raise ValueError("a chunk has no such size")
+    return size
 
 
 def _members(text: bytes) -> dict[str, Any]:
@@ -187,10 +199,7 @@ class EventSocket:
         if not self._is_chunked:
             return await self._reader.read(PORTION_BYTES)
         if self._left_of_chunk == 0:
-            size = await self._reader.readline()
-            self._left_of_chunk = int(size.partition(b";")[0], 16)
-            if self._left_of_chunk < 0:
-                raise ValueError("a chunk has no such size")
+            self._left_of_chunk = await _chunk_size(self._reader)
             if self._left_of_chunk == 0:
                 return b""
         more = await self._reader.read(min(self._left_of_chunk, PORTION_BYTES))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from playwright.async_api import expect
 from tornado.ioloop import IOLoop
 
 from realtime.config.settings import Settings
@@ -92,6 +93,8 @@ def open_console(console_server: RunningServer, chromium: Chromium, world: World
         signed = token(user_id, is_admin=is_admin)
         await page.goto(console_server.url("/", bot=world.bot, token=signed))
         await sees(page, "#state-word", "Live")
+        # On a socket of its own; a phone does not show it.
+        await expect(page.locator("#notifications-state")).to_have_text("live")
         return page
 
     return open_console

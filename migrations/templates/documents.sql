@@ -32,25 +32,35 @@ DECLARE
     at text := relay.json_now();
     actor uuid := relay.actor();
     instant text := relay.instant();
-    wrote bigint;
+    told text;
+    wrote bigint;  -- 2 stands for more, too
 BEGIN
     IF relay.is_changed('relay.documents', instant, TG_RELID) THEN
-        INSERT INTO relay.events (topic, type, payload)
-        SELECT concat('bot:', {{n.bot_id}}), 'document_update', relay.document_event({{n.bot_id}},
-            'uploaded', {{n.id}}, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
-        FROM {{live.new}} AS n
-        CROSS JOIN LATERAL relay.document_now({{n.bot_id}}, {{n.id}}) AS d;
+        WITH written AS (
+            INSERT INTO relay.events AS e (topic, type, payload)
+            SELECT concat('bot:', {{n.bot_id}}), 'document_update', relay.document_event({{n.bot_id}},
+                'uploaded', {{n.id}}, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
+            FROM {{live.new}} AS n
+            CROSS JOIN LATERAL relay.document_now({{n.bot_id}}, {{n.id}}) AS d
+            RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
+        )
+        SELECT count(*), min(few.told) INTO wrote, told
+        FROM (SELECT w.told FROM written AS w LIMIT 2) AS few;
     ELSE
-        INSERT INTO relay.events (topic, type, payload)
-        SELECT concat('bot:', {{n.bot_id}}), 'document_update', relay.document_event({{n.bot_id}},
-            'uploaded', {{n.id}}, {{n.filename}}, {{n.status}}, {{n.error}},
-            coalesce(actor, {{n.uploaded_by}}), at)
-        FROM {{live.new}} AS n
-        WHERE {{n.bot_id}} IS NOT NULL;
+        WITH written AS (
+            INSERT INTO relay.events AS e (topic, type, payload)
+            SELECT concat('bot:', {{n.bot_id}}), 'document_update', relay.document_event({{n.bot_id}},
+                'uploaded', {{n.id}}, {{n.filename}}, {{n.status}}, {{n.error}},
+                coalesce(actor, {{n.uploaded_by}}), at)
+            FROM {{live.new}} AS n
+            WHERE {{n.bot_id}} IS NOT NULL
+            RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
+        )
+        SELECT count(*), min(few.told) INTO wrote, told
+        FROM (SELECT w.told FROM written AS w LIMIT 2) AS few;
     END IF;
-    GET DIAGNOSTICS wrote = ROW_COUNT;
     IF wrote > 0 THEN
-        PERFORM relay.ring_event(TG_TABLE_NAME, wrote = 1);
+        told := relay.ring_event(TG_TABLE_NAME, CASE WHEN wrote = 1 THEN told END);
         instant := relay.mark_written('relay.documents', instant);
     END IF;
     RETURN NULL;
@@ -66,51 +76,61 @@ DECLARE
     at text := relay.json_now();
     actor uuid := relay.actor();
     instant text := relay.instant();
-    wrote bigint;
+    told text;
+    wrote bigint;  -- 2 stands for more, too
 BEGIN
     IF relay.is_written('relay.documents', instant, TG_RELID) THEN
-        INSERT INTO relay.events (topic, type, payload)
-        SELECT concat('bot:', c.bot_id), 'document_update', CASE WHEN d.is_there
-            THEN relay.document_event(c.bot_id, CASE WHEN c.is_new THEN 'uploaded' ELSE d.status END,
-                c.id, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
-            ELSE relay.document_event(c.bot_id, 'deleted', c.id, c.filename, c.status, c.error,
-                coalesce(actor, c.uploaded_by), at)
-        END
-        FROM (
-            SELECT coalesce({{n.bot_id}}, {{o.bot_id}}) AS bot_id,
-                coalesce({{n.id}}, {{o.id}}) AS id, {{o.id}} IS NULL AS is_new,
-                {{n.id}} IS NULL AS is_gone, {{o.filename}} AS filename, {{o.status}} AS status,
-                {{o.error}} AS error, {{o.uploaded_by}} AS uploaded_by
+        WITH written AS (
+            INSERT INTO relay.events AS e (topic, type, payload)
+            SELECT concat('bot:', c.bot_id), 'document_update', CASE WHEN d.is_there
+                THEN relay.document_event(c.bot_id, CASE WHEN c.is_new THEN 'uploaded' ELSE d.status END,
+                    c.id, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
+                ELSE relay.document_event(c.bot_id, 'deleted', c.id, c.filename, c.status, c.error,
+                    coalesce(actor, c.uploaded_by), at)
+            END
+            FROM (
+                SELECT coalesce({{n.bot_id}}, {{o.bot_id}}) AS bot_id,
+                    coalesce({{n.id}}, {{o.id}}) AS id, {{o.id}} IS NULL AS is_new,
+                    {{n.id}} IS NULL AS is_gone, {{o.filename}} AS filename, {{o.status}} AS status,
+                    {{o.error}} AS error, {{o.uploaded_by}} AS uploaded_by
+                FROM {{live.old}} AS o
+                FULL JOIN {{live.new}} AS n ON {{n.id}} = {{o.id}} AND {{n.bot_id}} = {{o.bot_id}}
+                WHERE ({{o.id}}, {{o.status}}) IS DISTINCT FROM ({{n.id}}, {{n.status}})
+                OFFSET 0
+            ) AS c
+            LEFT JOIN LATERAL relay.document_now(c.bot_id, c.id) AS d ON true
+            WHERE d.is_there OR (c.is_gone AND c.bot_id IS NOT NULL)
+            RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
+        )
+        SELECT count(*), min(few.told) INTO wrote, told
+        FROM (SELECT w.told FROM written AS w LIMIT 2) AS few;
+    ELSE
+        WITH written AS (
+            INSERT INTO relay.events AS e (topic, type, payload)
+            SELECT concat('bot:', d.bot_id), 'document_update', relay.document_event(d.bot_id,
+                CASE WHEN {{n.id}} IS NULL THEN 'deleted' WHEN {{o.id}} IS NULL THEN 'uploaded'
+                    ELSE d.status END,
+                d.id, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
             FROM {{live.old}} AS o
             FULL JOIN {{live.new}} AS n ON {{n.id}} = {{o.id}} AND {{n.bot_id}} = {{o.bot_id}}
+            CROSS JOIN LATERAL (
+                SELECT {{n.id}}, {{n.bot_id}}, {{n.filename}}, {{n.status}}, {{n.error}},
+                    {{n.uploaded_by}}
+                WHERE {{n.id}} IS NOT NULL
+                UNION ALL
+                SELECT {{o.id}}, {{o.bot_id}}, {{o.filename}}, {{o.status}}, {{o.error}},
+                    {{o.uploaded_by}}
+                WHERE {{n.id}} IS NULL
+            ) AS d (id, bot_id, filename, status, error, uploaded_by)
             WHERE ({{o.id}}, {{o.status}}) IS DISTINCT FROM ({{n.id}}, {{n.status}})
-            OFFSET 0
-        ) AS c
-        LEFT JOIN LATERAL relay.document_now(c.bot_id, c.id) AS d ON true
-        WHERE d.is_there OR (c.is_gone AND c.bot_id IS NOT NULL);
-    ELSE
-        INSERT INTO relay.events (topic, type, payload)
-        SELECT concat('bot:', d.bot_id), 'document_update', relay.document_event(d.bot_id,
-            CASE WHEN {{n.id}} IS NULL THEN 'deleted' WHEN {{o.id}} IS NULL THEN 'uploaded'
-                ELSE d.status END,
-            d.id, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
-        FROM {{live.old}} AS o
-        FULL JOIN {{live.new}} AS n ON {{n.id}} = {{o.id}} AND {{n.bot_id}} = {{o.bot_id}}
-        CROSS JOIN LATERAL (
-            SELECT {{n.id}}, {{n.bot_id}}, {{n.filename}}, {{n.status}}, {{n.error}},
-                {{n.uploaded_by}}
-            WHERE {{n.id}} IS NOT NULL
-            UNION ALL
-            SELECT {{o.id}}, {{o.bot_id}}, {{o.filename}}, {{o.status}}, {{o.error}},
-                {{o.uploaded_by}}
-            WHERE {{n.id}} IS NULL
-        ) AS d (id, bot_id, filename, status, error, uploaded_by)
-        WHERE ({{o.id}}, {{o.status}}) IS DISTINCT FROM ({{n.id}}, {{n.status}})
-            AND d.bot_id IS NOT NULL;
+                AND d.bot_id IS NOT NULL
+            RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
+        )
+        SELECT count(*), min(few.told) INTO wrote, told
+        FROM (SELECT w.told FROM written AS w LIMIT 2) AS few;
     END IF;
-    GET DIAGNOSTICS wrote = ROW_COUNT;
     IF wrote > 0 THEN
-        PERFORM relay.ring_event(TG_TABLE_NAME, wrote = 1);
+        told := relay.ring_event(TG_TABLE_NAME, CASE WHEN wrote = 1 THEN told END);
         instant := relay.mark_changed('relay.documents', instant);
     ELSIF EXISTS (SELECT FROM old_rows) THEN
         instant := relay.mark_changed('relay.documents', instant);
@@ -129,32 +149,42 @@ DECLARE
     actor uuid := relay.actor();
     instant text := relay.instant();
     cascades boolean := coalesce(current_setting('relay.bots_gone', true) = instant, false);
-    wrote bigint;
+    told text;
+    wrote bigint;  -- 2 stands for more, too
 BEGIN
     IF relay.is_written('relay.documents', instant, TG_RELID) THEN
-        INSERT INTO relay.events (topic, type, payload)
-        SELECT concat('bot:', {{o.bot_id}}), 'document_update', CASE WHEN d.is_there
-            THEN relay.document_event({{o.bot_id}}, d.status, {{o.id}}, d.filename, d.status,
-                d.error, coalesce(actor, d.uploaded_by), at)
-            ELSE relay.document_event({{o.bot_id}}, 'deleted', {{o.id}}, {{o.filename}},
-                {{o.status}}, {{o.error}}, coalesce(actor, {{o.uploaded_by}}), at)
-        END
-        FROM {{live.old}} AS o
-        LEFT JOIN LATERAL relay.document_now({{o.bot_id}}, {{o.id}}) AS d ON true
-        WHERE {{o.bot_id}} IS NOT NULL AND (NOT cascades
-            OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}}));
+        WITH written AS (
+            INSERT INTO relay.events AS e (topic, type, payload)
+            SELECT concat('bot:', {{o.bot_id}}), 'document_update', CASE WHEN d.is_there
+                THEN relay.document_event({{o.bot_id}}, d.status, {{o.id}}, d.filename, d.status,
+                    d.error, coalesce(actor, d.uploaded_by), at)
+                ELSE relay.document_event({{o.bot_id}}, 'deleted', {{o.id}}, {{o.filename}},
+                    {{o.status}}, {{o.error}}, coalesce(actor, {{o.uploaded_by}}), at)
+            END
+            FROM {{live.old}} AS o
+            LEFT JOIN LATERAL relay.document_now({{o.bot_id}}, {{o.id}}) AS d ON true
+            WHERE {{o.bot_id}} IS NOT NULL AND (NOT cascades
+                OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}}))
+            RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
+        )
+        SELECT count(*), min(few.told) INTO wrote, told
+        FROM (SELECT w.told FROM written AS w LIMIT 2) AS few;
     ELSE
-        INSERT INTO relay.events (topic, type, payload)
-        SELECT concat('bot:', {{o.bot_id}}), 'document_update', relay.document_event({{o.bot_id}},
-            'deleted', {{o.id}}, {{o.filename}}, {{o.status}}, {{o.error}},
-            coalesce(actor, {{o.uploaded_by}}), at)
-        FROM {{live.old}} AS o
-        WHERE {{o.bot_id}} IS NOT NULL AND (NOT cascades
-            OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}}));
+        WITH written AS (
+            INSERT INTO relay.events AS e (topic, type, payload)
+            SELECT concat('bot:', {{o.bot_id}}), 'document_update', relay.document_event({{o.bot_id}},
+                'deleted', {{o.id}}, {{o.filename}}, {{o.status}}, {{o.error}},
+                coalesce(actor, {{o.uploaded_by}}), at)
+            FROM {{live.old}} AS o
+            WHERE {{o.bot_id}} IS NOT NULL AND (NOT cascades
+                OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}}))
+            RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
+        )
+        SELECT count(*), min(few.told) INTO wrote, told
+        FROM (SELECT w.told FROM written AS w LIMIT 2) AS few;
     END IF;
-    GET DIAGNOSTICS wrote = ROW_COUNT;
     IF wrote > 0 THEN
-        PERFORM relay.ring_event(TG_TABLE_NAME, wrote = 1);
+        told := relay.ring_event(TG_TABLE_NAME, CASE WHEN wrote = 1 THEN told END);
         instant := relay.mark_changed('relay.documents', instant);
     ELSIF EXISTS (SELECT FROM old_rows) THEN
         instant := relay.mark_changed('relay.documents', instant);

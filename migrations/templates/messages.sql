@@ -56,12 +56,14 @@ LANGUAGE sql STABLE ROWS 1 AS $$
 $$;
 
 -- The hot path: one row, most of the time. Its insert has no variable in it, since a statement
--- with parameters may be planned anew each time, which costs more than running it.
+-- with parameters may be planned anew each time, which costs more than running it. What is written
+-- as one row is told by the ring. To have all rows returned would keep a large import twice.
 CREATE FUNCTION relay.messages_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
     instant text := relay.instant();
+    told text;
     wrote bigint;
 BEGIN
     IF relay.is_changed('relay.messages', instant, TG_RELID) THEN
@@ -70,6 +72,18 @@ BEGIN
         FROM {{live.new}} AS n
         CROSS JOIN LATERAL relay.message_now(
             'chat_message', NULL, {{n.bot_id}}, {{n.id}}, NULL, relay.json_now()) AS m;
+    ELSIF relay.carries()
+        AND (SELECT count(*) = 1 FROM (SELECT FROM {{live.new}} AS n LIMIT 2) AS few)
+    THEN
+        INSERT INTO relay.events AS e (topic, type, payload, author)
+        SELECT concat('bot:', {{n.bot_id}}), 'chat_message', relay.message_event(
+            'chat_message', NULL, {{n.bot_id}}, {{n.id}}, {{n.session_id}}, {{n.user_id}},
+            (SELECT {{u.username}} FROM {{live.users}} AS u WHERE {{u.id}} = {{n.user_id}}),
+            {{n.content}}, {{n.role}}, {{n.created_at}}, {{n.metadata}}::text, relay.json_now()),
+            relay.message_author({{n.role}}, {{n.user_id}}, NULL)
+        FROM {{live.new}} AS n
+        WHERE {{n.bot_id}} IS NOT NULL
+        RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) INTO told;
     ELSE
         INSERT INTO relay.events (topic, type, payload, author)
         SELECT concat('bot:', {{n.bot_id}}), 'chat_message', relay.message_event(
@@ -82,7 +96,7 @@ BEGIN
     END IF;
     GET DIAGNOSTICS wrote = ROW_COUNT;
     IF wrote > 0 THEN
-        PERFORM relay.ring_event(TG_TABLE_NAME, wrote = 1);
+        told := relay.ring_event(TG_TABLE_NAME, told);
         instant := relay.mark_written('relay.messages', instant);
     END IF;
     RETURN NULL;
@@ -149,7 +163,7 @@ BEGIN
             AND coalesce({{n.bot_id}}, {{o.bot_id}}) IS NOT NULL;
     END IF;
     IF FOUND THEN
-        PERFORM relay.ring_event(TG_TABLE_NAME, false);  -- these have a subject
+        PERFORM relay.ring_event(TG_TABLE_NAME, NULL);  -- these have a subject
         instant := relay.mark_changed('relay.messages', instant);
     ELSIF EXISTS (SELECT FROM old_rows) THEN
         instant := relay.mark_changed('relay.messages', instant);
@@ -189,7 +203,7 @@ BEGIN
             OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}}));
     END IF;
     IF FOUND THEN
-        PERFORM relay.ring_event(TG_TABLE_NAME, false);  -- these have a subject
+        PERFORM relay.ring_event(TG_TABLE_NAME, NULL);  -- these have a subject
         instant := relay.mark_changed('relay.messages', instant);
     ELSIF EXISTS (SELECT FROM old_rows) THEN
         instant := relay.mark_changed('relay.messages', instant);

@@ -75,8 +75,10 @@ SELECT DISTINCT quote_ident(pg_get_userbyid(p.proowner)) AS owner
         AND has_sequence_privilege(p.proowner, to_regclass('relay.bell')::oid, 'USAGE, SELECT')
         AND has_sequence_privilege(p.proowner, to_regclass('relay.epoch')::oid, 'USAGE')
         AND NOT EXISTS (
-            SELECT FROM unnest(ARRAY['relay.ring(text)', 'relay.ring_event(text,boolean)',
-                'relay.tell(text,text)', 'relay.carry(text)', 'relay.has_changed_access()']) AS f
+            SELECT FROM unnest(ARRAY['relay.ring(text)', 'relay.ring_event(text,text)',
+                'relay.tell(text,text)', 'relay.carry(text,text)', 'relay.carries()',
+                'relay.ring_text(bigint,xid8,timestamptz,uuid,text,text)',
+                'relay.microseconds(timestamptz)', 'relay.has_changed_access()']) AS f
              WHERE NOT has_function_privilege(p.proowner, to_regprocedure(f)::oid, 'EXECUTE')))
 """
 
@@ -111,5 +113,6 @@ def _cannot_write(owner: str) -> Finding:
         f"functions of relay run as {owner}, who may not write the log: writers' statements fail",
         f"make the log's owner the owner of these functions, or grant {owner} USAGE on schema relay"
         " and on relay.events_id, relay.bell and relay.epoch, INSERT on relay.events, EXECUTE on"
-        " relay.ring, relay.ring_event, relay.tell, relay.carry and relay.has_changed_access",
+        " relay.ring, relay.ring_event, relay.ring_text, relay.carries, relay.carry, relay.tell,"
+        " relay.microseconds and relay.has_changed_access",
     )

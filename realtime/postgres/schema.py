@@ -20,7 +20,7 @@ from realtime.postgres.pool import connect
 
 NEEDED = (
     "relay.ring(text)",
-    "relay.ring_event(text,boolean)",
+    "relay.ring_event(text,text)",
     "relay.actor()",
     "relay.emit(text,text,jsonb,uuid)",
     "relay.notify_user(uuid,text,jsonb)",

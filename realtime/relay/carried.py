@@ -25,12 +25,12 @@ class Ring(NamedTuple):
 
 
 def parse_ring(payload: str) -> Ring | None:
-    """Read `id xid written_at epoch author topic payload`; None: it is bare."""
+    """Read `epoch id xid written_at author topic payload`; None: it is bare."""
     parts = payload.split(" ", 6)
     if len(parts) < 7 or not parts[6].startswith("{"):
         return None
     try:
-        row_id, xid, written_at, epoch = map(int, parts[:4])
+        epoch, row_id, xid, written_at = map(int, parts[:4])
     except ValueError:
         return None  # the name of a table
     author, topic, message = parts[4:]

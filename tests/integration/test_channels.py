@@ -23,8 +23,8 @@ FUNCTIONS = (
     "relay.is_listening()",
     "relay.tell('ring', 'x')",
     "relay.ring('x')",
-    "relay.ring_event('x', true)",
-    "relay.carry('x')",
+    "relay.ring_event('x', 'x')",
+    "relay.carry('x', 'x')",
     "relay.rotate_channels()",
 )
 

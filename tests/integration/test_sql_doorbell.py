@@ -127,7 +127,7 @@ async def test_a_ring_carries_one_plain_event(
     assert len(rows) == 3
     heard = await listener.heard(platform)
     assert heard == [
-        f"{row['id']} {row['xid']} {row['at']} {epoch} {row['author'] or '-'} {row['topic']}"
+        f"{epoch} {row['id']} {row['xid']} {row['at']} {row['author'] or '-'} {row['topic']}"
         f" {row['payload']}"
         for row in rows
     ]

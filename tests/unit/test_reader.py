@@ -355,7 +355,7 @@ class Carrying(Bell):
 
 def carried(row: Event, epoch: int = 3) -> str:
     author = row.author or "-"
-    return f"{row.id} {row.xid} {row.written_at} {epoch} {author} {row.topic} {row.payload}"
+    return f"{epoch} {row.id} {row.xid} {row.written_at} {author} {row.topic} {row.payload}"
 
 
 def relayed(

@@ -51,30 +51,62 @@ BEGIN
 END
 $$;
 
--- The same for a statement that changed no access.
---
--- is_one: whether it wrote one row; then the ring may carry it.
-CREATE FUNCTION relay.ring_event(source text, is_one boolean) RETURNS void
-LANGUAGE plpgsql AS $$
+-- Rings with the text of an event, after the epoch as it is now. Bare where that is null or too long
+-- for a notification, and after 16 of a transaction, which all would fill the queue of every listener.
+-- The channel's name is put together where it is used, as in relay.tell.
+CREATE FUNCTION relay.carry(source text, told text) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET trace_notify = off AS $$
 DECLARE
-    bell bigint;
+    ring text := concat(coalesce(pg_sequence_last_value('relay.epoch'), 0), ' ' || told);
+    carried text := coalesce(current_setting('relay.carried', true), '');
 BEGIN
-    IF pg_catalog.current_setting('relay.quiet', true) OPERATOR(pg_catalog.=) 'on'
-        OR pg_catalog.current_setting('relay.two_phase', true) OPERATOR(pg_catalog.=) 'on'
-    THEN
-        bell := pg_catalog.nextval('relay.epoch');
-        RETURN;
-    END IF;
-    bell := pg_catalog.pg_sequence_last_value('relay.bell');
-    IF bell IS NOT DISTINCT FROM 2 THEN
-        RETURN;
-    ELSIF is_one AND bell IS DISTINCT FROM 3 THEN
-        PERFORM relay.carry(source);
+    IF told IS NULL OR octet_length(ring) >= 8000 OR length(carried) >= 16 THEN
+        ring := source;
     ELSE
-        PERFORM relay.tell('ring', source);
+        carried := set_config('relay.carried', carried || '.', true);
     END IF;
+    RETURN CASE WHEN pg_sequence_last_value('relay.ring_channel') IS NOT NULL THEN
+        pg_notify('relay_ring_' || pg_sequence_last_value('relay.ring_channel'), ring)::text END;
 END
 $$;
+
+-- Rings for a statement that changed no access, where that is due.
+--
+-- told: the text of the one event that it wrote, which the ring may carry. Null: it rings bare.
+--
+-- Plain SQL, and a value: so in a trigger it is a part of the caller's expression, for which neither
+-- a call nor a query is begun.
+CREATE FUNCTION relay.ring_event(source text, told text) RETURNS text
+LANGUAGE sql VOLATILE
+RETURN CASE
+    WHEN current_setting('relay.quiet', true) = 'on' OR current_setting('relay.two_phase', true) = 'on'
+        THEN nextval('relay.epoch')::text
+    ELSE CASE pg_sequence_last_value('relay.bell')
+        WHEN 2 THEN NULL
+        WHEN 3 THEN relay.carry(source, NULL)
+        ELSE relay.carry(source, told)
+    END
+END;
+
+-- Whether a ring may carry its event now. If not, nobody need make the text of one.
+CREATE FUNCTION relay.carries() RETURNS boolean
+LANGUAGE sql VOLATILE
+RETURN coalesce(pg_sequence_last_value('relay.bell'), 1) = 1;
+
+-- A row of the log that is a plain event (it changes no access, and no later one replaces it), as a
+-- ring tells it; null where it is too long for a notification:
+--
+--     id xid written_at author topic payload
+--
+-- written_at in microseconds, and "-" for no author.
+CREATE FUNCTION relay.ring_text(
+    id bigint, xid xid8, written_at timestamptz, author uuid, topic text, payload text
+) RETURNS text
+LANGUAGE sql STABLE
+RETURN CASE WHEN octet_length(payload) < 8000 THEN
+    concat_ws(' ', id, xid, relay.microseconds(written_at), coalesce(author::text, '-'), topic, payload)
+END;
 
 -- Whether this transaction has written a row about access.
 CREATE FUNCTION relay.has_changed_access() RETURNS boolean
@@ -86,46 +118,6 @@ BEGIN
     RETURN EXISTS (SELECT FROM relay.events AS e
                     WHERE e.xid = own
                       AND (e.code IS NOT NULL OR e.user_id IS NOT NULL OR e.type = 'grant'));
-END
-$$;
-
--- Rings with the event that this session wrote last:
---
---     id xid written_at epoch author topic payload
---
--- written_at in microseconds, and "-" for no author. Bare where that is no plain event: one with a
--- subject or about access; where it is too long for a notification; and after 16 of a transaction,
--- which all would fill the queue of every listener. The row is read back, as it was stored. The
--- channel's name is put together where it is used, as in relay.tell.
-CREATE FUNCTION relay.carry(source text) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET trace_notify = off SET enable_seqscan = off
-SET plan_cache_mode = force_generic_plan AS $$
-DECLARE
-    own xid8 := pg_current_xact_id();
-    last_id bigint := currval('relay.events_id');
-    current_slot smallint := coalesce(pg_sequence_last_value('relay.current_slot'), 0);
-    carried text := coalesce(current_setting('relay.carried', true), '');
-    told text;
-BEGIN
-    IF length(carried) < 16 THEN
-        SELECT concat_ws(' ', e.id, e.xid, relay.microseconds(e.written_at),
-            coalesce(pg_sequence_last_value('relay.epoch'), 0), coalesce(e.author::text, '-'),
-            e.topic, e.payload)
-          INTO told
-          FROM relay.events AS e
-         WHERE e.xid = own AND e.id = last_id AND e.slot = current_slot
-           AND e.topic IS NOT NULL AND e.payload IS NOT NULL AND octet_length(e.payload) < 8000
-           AND e.code IS NULL AND e.user_id IS NULL AND e.subject IS NULL;
-    END IF;
-    IF octet_length(told) < 8000 THEN
-        carried := set_config('relay.carried', carried || '.', true);
-    ELSE
-        told := source;
-    END IF;
-    PERFORM pg_notify('relay_ring_' || pg_sequence_last_value('relay.ring_channel'),
-                      coalesce(told, source))
-      WHERE pg_sequence_last_value('relay.ring_channel') IS NOT NULL;
 END
 $$;
 

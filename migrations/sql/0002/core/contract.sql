@@ -27,6 +27,7 @@ DECLARE
     bare text := lower(
         regexp_replace(type COLLATE "C", '^[^!-~]+|[^!-~]+$', '', 'g'));
     of_clients CONSTANT text[] := ARRAY['open', 'close', 'reconnecting', 'state', 'latency', '*'];
+    told text;
 BEGIN
     IF coalesce(type, '') !~ '[^[:space:]]' THEN
         RAISE EXCEPTION 'the event''s type is empty'
@@ -44,20 +45,23 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value',
                   HINT = 'Choose a name of your own, as in ''poll_opened''.';
     END IF;
-    INSERT INTO relay.events (topic, type, payload)
+    INSERT INTO relay.events AS e (topic, type, payload)
     VALUES (destination, emit.type, concat(
         '{"type":', to_json(emit.type),
         CASE WHEN destination LIKE 'bot:%' THEN ',"bot_id":"' || substr(destination, 5) || '"' END,
         ',"data":', coalesce(relay.json_data(data::text), '{}'),
         CASE WHEN actor IS NOT NULL THEN ',"actor":"' || actor || '"' END,
-        ',"timestamp":', relay.json_now(), '}'));
-    PERFORM relay.ring_event('emit', true);
+        ',"timestamp":', relay.json_now(), '}'))
+    RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) INTO told;
+    told := relay.ring_event('emit', told);
 END
 $$;
 
 CREATE OR REPLACE FUNCTION relay.notify_user(user_id uuid, notification_type text, data jsonb)
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    told text;
 BEGIN
     IF user_id IS NULL THEN
         RAISE EXCEPTION 'there is no user to notify: user_id is null'
@@ -66,10 +70,11 @@ BEGIN
         RAISE EXCEPTION 'the notification_type is empty'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Name it, as in ''quota_reached''.';
     END IF;
-    INSERT INTO relay.events (topic, type, payload)
+    INSERT INTO relay.events AS e (topic, type, payload)
     VALUES ('user:' || notify_user.user_id, 'notification', relay.notification_message(
-        notification_type, coalesce(relay.json_data(data::text), '{}'), relay.json_now()));
-    PERFORM relay.ring_event('notify_user', true);
+        notification_type, coalesce(relay.json_data(data::text), '{}'), relay.json_now()))
+    RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) INTO told;
+    told := relay.ring_event('notify_user', told);
 END
 $$;
 

@@ -47,8 +47,9 @@ END
 $$;
 
 -- Microseconds since 1970. A row that was written by hand may be of any time, infinity included.
+-- STABLE, as what it calls is: else it would be a call of its own each time.
 CREATE FUNCTION relay.microseconds(value timestamptz) RETURNS bigint
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
+LANGUAGE sql STABLE PARALLEL SAFE
 RETURN least(greatest(extract(epoch FROM value) * 1000000, 0), 4e18)::bigint;
 
 -- The cursor of the snapshot in which the calling statement reads: whoever selects the state and

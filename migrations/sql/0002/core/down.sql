@@ -8,6 +8,7 @@ DROP TABLE relay.doorbell_turn;
 DROP FUNCTION relay.grant(uuid, text);
 DROP FUNCTION relay.forget_foreign_log();
 DROP FUNCTION relay.cursor(text);
+DROP FUNCTION relay.ring_text(bigint, xid8, timestamptz, uuid, text, text);
 DROP FUNCTION relay.microseconds(timestamptz);
 DROP FUNCTION relay.timeline();
 DROP FUNCTION relay.make_cursor_key();
@@ -25,6 +26,9 @@ DROP FUNCTION relay.tell(text, text);
 DROP FUNCTION relay.strong_random();
 DROP SEQUENCE relay.typing_channel;
 DROP SEQUENCE relay.ring_channel;
+DROP FUNCTION relay.ring_event(text, text);
+DROP FUNCTION relay.carries();
+DROP FUNCTION relay.carry(text, text);
 DROP SEQUENCE relay.epoch;
 ALTER TABLE relay.nodes DROP COLUMN release;
 CREATE INDEX events_xid ON relay.events (xid);
@@ -110,8 +114,6 @@ LANGUAGE sql STABLE PARALLEL SAFE
 RETURN coalesce(
     to_char(value AT TIME ZONE 'UTC', '\"YYYY-MM-DD"T"HH24:MI:SS.US"Z"\"'), 'null');
 
-DROP FUNCTION relay.ring_event(text, boolean);
-DROP FUNCTION relay.carry(text);
 DROP FUNCTION relay.has_changed_access();
 DROP FUNCTION relay.mark_changed(text, text);
 DROP FUNCTION relay.mark_written(text, text);

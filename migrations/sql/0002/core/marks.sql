@@ -17,7 +17,7 @@
 -- Text that is the same for the same time under any settings.
 CREATE FUNCTION relay.instant() RETURNS text
 LANGUAGE sql STABLE
-RETURN extract(epoch FROM statement_timestamp())::text;
+RETURN encode(timestamptz_send(statement_timestamp()), 'hex');
 
 -- Whether row security may hide rows from whom the trigger runs as: it does not where a policy shows
 -- them all. Not SQL, or a trigger's condition would be a query, which costs it more than its marks.

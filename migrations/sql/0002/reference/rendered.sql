@@ -822,12 +822,14 @@ LANGUAGE sql STABLE ROWS 1 AS $$
 $$;
 
 -- The hot path: one row, most of the time. Its insert has no variable in it, since a statement
--- with parameters may be planned anew each time, which costs more than running it.
+-- with parameters may be planned anew each time, which costs more than running it. What is written
+-- as one row is told by the ring. To have all rows returned would keep a large import twice.
 CREATE OR REPLACE FUNCTION relay.messages_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
     instant text := relay.instant();
+    told text;
     wrote bigint;
 BEGIN
     IF relay.is_changed('relay.messages', instant, TG_RELID) THEN
@@ -836,6 +838,18 @@ BEGIN
         FROM new_rows AS n
         CROSS JOIN LATERAL relay.message_now(
             'chat_message', NULL, n.bot_id, n.id, NULL, relay.json_now()) AS m;
+    ELSIF relay.carries()
+        AND (SELECT count(*) = 1 FROM (SELECT FROM new_rows AS n LIMIT 2) AS few)
+    THEN
+        INSERT INTO relay.events AS e (topic, type, payload, author)
+        SELECT concat('bot:', n.bot_id), 'chat_message', relay.message_event(
+            'chat_message', NULL, n.bot_id, n.id, n.session_id, n.user_id,
+            (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id),
+            n.content, n.role, n.created_at, n.metadata::text, relay.json_now()),
+            relay.message_author(n.role, n.user_id, NULL)
+        FROM new_rows AS n
+        WHERE n.bot_id IS NOT NULL
+        RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) INTO told;
     ELSE
         INSERT INTO relay.events (topic, type, payload, author)
         SELECT concat('bot:', n.bot_id), 'chat_message', relay.message_event(
@@ -848,7 +862,7 @@ BEGIN
     END IF;
     GET DIAGNOSTICS wrote = ROW_COUNT;
     IF wrote > 0 THEN
-        PERFORM relay.ring_event(TG_TABLE_NAME, wrote = 1);
+        told := relay.ring_event(TG_TABLE_NAME, told);
         instant := relay.mark_written('relay.messages', instant);
     END IF;
     RETURN NULL;
@@ -915,7 +929,7 @@ BEGIN
             AND coalesce(n.bot_id, o.bot_id) IS NOT NULL;
     END IF;
     IF FOUND THEN
-        PERFORM relay.ring_event(TG_TABLE_NAME, false);  -- these have a subject
+        PERFORM relay.ring_event(TG_TABLE_NAME, NULL);  -- these have a subject
         instant := relay.mark_changed('relay.messages', instant);
     ELSIF EXISTS (SELECT FROM old_rows) THEN
         instant := relay.mark_changed('relay.messages', instant);
@@ -955,7 +969,7 @@ BEGIN
             OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id));
     END IF;
     IF FOUND THEN
-        PERFORM relay.ring_event(TG_TABLE_NAME, false);  -- these have a subject
+        PERFORM relay.ring_event(TG_TABLE_NAME, NULL);  -- these have a subject
         instant := relay.mark_changed('relay.messages', instant);
     ELSIF EXISTS (SELECT FROM old_rows) THEN
         instant := relay.mark_changed('relay.messages', instant);
@@ -1008,25 +1022,35 @@ DECLARE
     at text := relay.json_now();
     actor uuid := relay.actor();
     instant text := relay.instant();
-    wrote bigint;
+    told text;
+    wrote bigint;  -- 2 stands for more, too
 BEGIN
     IF relay.is_changed('relay.documents', instant, TG_RELID) THEN
-        INSERT INTO relay.events (topic, type, payload)
-        SELECT concat('bot:', n.bot_id), 'document_update', relay.document_event(n.bot_id,
-            'uploaded', n.id, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
-        FROM new_rows AS n
-        CROSS JOIN LATERAL relay.document_now(n.bot_id, n.id) AS d;
+        WITH written AS (
+            INSERT INTO relay.events AS e (topic, type, payload)
+            SELECT concat('bot:', n.bot_id), 'document_update', relay.document_event(n.bot_id,
+                'uploaded', n.id, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
+            FROM new_rows AS n
+            CROSS JOIN LATERAL relay.document_now(n.bot_id, n.id) AS d
+            RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
+        )
+        SELECT count(*), min(few.told) INTO wrote, told
+        FROM (SELECT w.told FROM written AS w LIMIT 2) AS few;
     ELSE
-        INSERT INTO relay.events (topic, type, payload)
-        SELECT concat('bot:', n.bot_id), 'document_update', relay.document_event(n.bot_id,
-            'uploaded', n.id, n.filename, n.status, n.error,
-            coalesce(actor, n.uploaded_by), at)
-        FROM new_rows AS n
-        WHERE n.bot_id IS NOT NULL;
+        WITH written AS (
+            INSERT INTO relay.events AS e (topic, type, payload)
+            SELECT concat('bot:', n.bot_id), 'document_update', relay.document_event(n.bot_id,
+                'uploaded', n.id, n.filename, n.status, n.error,
+                coalesce(actor, n.uploaded_by), at)
+            FROM new_rows AS n
+            WHERE n.bot_id IS NOT NULL
+            RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
+        )
+        SELECT count(*), min(few.told) INTO wrote, told
+        FROM (SELECT w.told FROM written AS w LIMIT 2) AS few;
     END IF;
-    GET DIAGNOSTICS wrote = ROW_COUNT;
     IF wrote > 0 THEN
-        PERFORM relay.ring_event(TG_TABLE_NAME, wrote = 1);
+        told := relay.ring_event(TG_TABLE_NAME, CASE WHEN wrote = 1 THEN told END);
         instant := relay.mark_written('relay.documents', instant);
     END IF;
     RETURN NULL;
@@ -1042,51 +1066,61 @@ DECLARE
     at text := relay.json_now();
     actor uuid := relay.actor();
     instant text := relay.instant();
-    wrote bigint;
+    told text;
+    wrote bigint;  -- 2 stands for more, too
 BEGIN
     IF relay.is_written('relay.documents', instant, TG_RELID) THEN
-        INSERT INTO relay.events (topic, type, payload)
-        SELECT concat('bot:', c.bot_id), 'document_update', CASE WHEN d.is_there
-            THEN relay.document_event(c.bot_id, CASE WHEN c.is_new THEN 'uploaded' ELSE d.status END,
-                c.id, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
-            ELSE relay.document_event(c.bot_id, 'deleted', c.id, c.filename, c.status, c.error,
-                coalesce(actor, c.uploaded_by), at)
-        END
-        FROM (
-            SELECT coalesce(n.bot_id, o.bot_id) AS bot_id,
-                coalesce(n.id, o.id) AS id, o.id IS NULL AS is_new,
-                n.id IS NULL AS is_gone, o.filename AS filename, o.status AS status,
-                o.error AS error, o.uploaded_by AS uploaded_by
+        WITH written AS (
+            INSERT INTO relay.events AS e (topic, type, payload)
+            SELECT concat('bot:', c.bot_id), 'document_update', CASE WHEN d.is_there
+                THEN relay.document_event(c.bot_id, CASE WHEN c.is_new THEN 'uploaded' ELSE d.status END,
+                    c.id, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
+                ELSE relay.document_event(c.bot_id, 'deleted', c.id, c.filename, c.status, c.error,
+                    coalesce(actor, c.uploaded_by), at)
+            END
+            FROM (
+                SELECT coalesce(n.bot_id, o.bot_id) AS bot_id,
+                    coalesce(n.id, o.id) AS id, o.id IS NULL AS is_new,
+                    n.id IS NULL AS is_gone, o.filename AS filename, o.status AS status,
+                    o.error AS error, o.uploaded_by AS uploaded_by
+                FROM old_rows AS o
+                FULL JOIN new_rows AS n ON n.id = o.id AND n.bot_id = o.bot_id
+                WHERE (o.id, o.status) IS DISTINCT FROM (n.id, n.status)
+                OFFSET 0
+            ) AS c
+            LEFT JOIN LATERAL relay.document_now(c.bot_id, c.id) AS d ON true
+            WHERE d.is_there OR (c.is_gone AND c.bot_id IS NOT NULL)
+            RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
+        )
+        SELECT count(*), min(few.told) INTO wrote, told
+        FROM (SELECT w.told FROM written AS w LIMIT 2) AS few;
+    ELSE
+        WITH written AS (
+            INSERT INTO relay.events AS e (topic, type, payload)
+            SELECT concat('bot:', d.bot_id), 'document_update', relay.document_event(d.bot_id,
+                CASE WHEN n.id IS NULL THEN 'deleted' WHEN o.id IS NULL THEN 'uploaded'
+                    ELSE d.status END,
+                d.id, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
             FROM old_rows AS o
             FULL JOIN new_rows AS n ON n.id = o.id AND n.bot_id = o.bot_id
+            CROSS JOIN LATERAL (
+                SELECT n.id, n.bot_id, n.filename, n.status, n.error,
+                    n.uploaded_by
+                WHERE n.id IS NOT NULL
+                UNION ALL
+                SELECT o.id, o.bot_id, o.filename, o.status, o.error,
+                    o.uploaded_by
+                WHERE n.id IS NULL
+            ) AS d (id, bot_id, filename, status, error, uploaded_by)
             WHERE (o.id, o.status) IS DISTINCT FROM (n.id, n.status)
-            OFFSET 0
-        ) AS c
-        LEFT JOIN LATERAL relay.document_now(c.bot_id, c.id) AS d ON true
-        WHERE d.is_there OR (c.is_gone AND c.bot_id IS NOT NULL);
-    ELSE
-        INSERT INTO relay.events (topic, type, payload)
-        SELECT concat('bot:', d.bot_id), 'document_update', relay.document_event(d.bot_id,
-            CASE WHEN n.id IS NULL THEN 'deleted' WHEN o.id IS NULL THEN 'uploaded'
-                ELSE d.status END,
-            d.id, d.filename, d.status, d.error, coalesce(actor, d.uploaded_by), at)
-        FROM old_rows AS o
-        FULL JOIN new_rows AS n ON n.id = o.id AND n.bot_id = o.bot_id
-        CROSS JOIN LATERAL (
-            SELECT n.id, n.bot_id, n.filename, n.status, n.error,
-                n.uploaded_by
-            WHERE n.id IS NOT NULL
-            UNION ALL
-            SELECT o.id, o.bot_id, o.filename, o.status, o.error,
-                o.uploaded_by
-            WHERE n.id IS NULL
-        ) AS d (id, bot_id, filename, status, error, uploaded_by)
-        WHERE (o.id, o.status) IS DISTINCT FROM (n.id, n.status)
-            AND d.bot_id IS NOT NULL;
+                AND d.bot_id IS NOT NULL
+            RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
+        )
+        SELECT count(*), min(few.told) INTO wrote, told
+        FROM (SELECT w.told FROM written AS w LIMIT 2) AS few;
     END IF;
-    GET DIAGNOSTICS wrote = ROW_COUNT;
     IF wrote > 0 THEN
-        PERFORM relay.ring_event(TG_TABLE_NAME, wrote = 1);
+        told := relay.ring_event(TG_TABLE_NAME, CASE WHEN wrote = 1 THEN told END);
         instant := relay.mark_changed('relay.documents', instant);
     ELSIF EXISTS (SELECT FROM old_rows) THEN
         instant := relay.mark_changed('relay.documents', instant);
@@ -1105,32 +1139,42 @@ DECLARE
     actor uuid := relay.actor();
     instant text := relay.instant();
     cascades boolean := coalesce(current_setting('relay.bots_gone', true) = instant, false);
-    wrote bigint;
+    told text;
+    wrote bigint;  -- 2 stands for more, too
 BEGIN
     IF relay.is_written('relay.documents', instant, TG_RELID) THEN
-        INSERT INTO relay.events (topic, type, payload)
-        SELECT concat('bot:', o.bot_id), 'document_update', CASE WHEN d.is_there
-            THEN relay.document_event(o.bot_id, d.status, o.id, d.filename, d.status,
-                d.error, coalesce(actor, d.uploaded_by), at)
-            ELSE relay.document_event(o.bot_id, 'deleted', o.id, o.filename,
-                o.status, o.error, coalesce(actor, o.uploaded_by), at)
-        END
-        FROM old_rows AS o
-        LEFT JOIN LATERAL relay.document_now(o.bot_id, o.id) AS d ON true
-        WHERE o.bot_id IS NOT NULL AND (NOT cascades
-            OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id));
+        WITH written AS (
+            INSERT INTO relay.events AS e (topic, type, payload)
+            SELECT concat('bot:', o.bot_id), 'document_update', CASE WHEN d.is_there
+                THEN relay.document_event(o.bot_id, d.status, o.id, d.filename, d.status,
+                    d.error, coalesce(actor, d.uploaded_by), at)
+                ELSE relay.document_event(o.bot_id, 'deleted', o.id, o.filename,
+                    o.status, o.error, coalesce(actor, o.uploaded_by), at)
+            END
+            FROM old_rows AS o
+            LEFT JOIN LATERAL relay.document_now(o.bot_id, o.id) AS d ON true
+            WHERE o.bot_id IS NOT NULL AND (NOT cascades
+                OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id))
+            RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
+        )
+        SELECT count(*), min(few.told) INTO wrote, told
+        FROM (SELECT w.told FROM written AS w LIMIT 2) AS few;
     ELSE
-        INSERT INTO relay.events (topic, type, payload)
-        SELECT concat('bot:', o.bot_id), 'document_update', relay.document_event(o.bot_id,
-            'deleted', o.id, o.filename, o.status, o.error,
-            coalesce(actor, o.uploaded_by), at)
-        FROM old_rows AS o
-        WHERE o.bot_id IS NOT NULL AND (NOT cascades
-            OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id));
+        WITH written AS (
+            INSERT INTO relay.events AS e (topic, type, payload)
+            SELECT concat('bot:', o.bot_id), 'document_update', relay.document_event(o.bot_id,
+                'deleted', o.id, o.filename, o.status, o.error,
+                coalesce(actor, o.uploaded_by), at)
+            FROM old_rows AS o
+            WHERE o.bot_id IS NOT NULL AND (NOT cascades
+                OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id))
+            RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
+        )
+        SELECT count(*), min(few.told) INTO wrote, told
+        FROM (SELECT w.told FROM written AS w LIMIT 2) AS few;
     END IF;
-    GET DIAGNOSTICS wrote = ROW_COUNT;
     IF wrote > 0 THEN
-        PERFORM relay.ring_event(TG_TABLE_NAME, wrote = 1);
+        told := relay.ring_event(TG_TABLE_NAME, CASE WHEN wrote = 1 THEN told END);
         instant := relay.mark_changed('relay.documents', instant);
     ELSIF EXISTS (SELECT FROM old_rows) THEN
         instant := relay.mark_changed('relay.documents', instant);

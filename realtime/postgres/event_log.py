@@ -11,7 +11,7 @@ held in the database meanwhile. Each answer says whether the log is still the on
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence, Set
 from contextlib import aclosing
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
@@ -62,6 +62,7 @@ class _Part(IntEnum):
     FLOOR = 1
     KNOWN = 2
     ROW = 3
+    COUNT = 4
 
 
 # Likewise the snapshot, once, and also when there is nothing else; and the database's time.
@@ -85,13 +86,19 @@ _UNSEEN = f"""
         (SELECT {COLUMNS} FROM relay.events
           WHERE xid = ANY ($4::xid8[])
           ORDER BY xid LIMIT {PAGE_ROWS + 1})"""
-# The payloads come along where all of them together have no more than $5 bytes.
-_READ = f"""{_STATE}
+# The payloads come along where all of them together have no more than $5 bytes. What was delivered
+# ahead of this read is only counted: the rows $6, $7, $8.
+_READ = f"""WITH unseen AS MATERIALIZED ({_UNSEEN})
+{_STATE}
 UNION ALL
 SELECT {_Part.ROW}, id, xid, topic, type,
        CASE WHEN sum(size) OVER () <= $5::bigint THEN payload END,
        user_id, code, subject, author, written_at, size
-  FROM ({_UNSEEN}) AS unseen
+  FROM unseen
+ WHERE (xid, id, written_at) NOT IN (
+       SELECT ahead.* FROM unnest($6::xid8[], $7::bigint[], $8::bigint[]) AS ahead)
+UNION ALL
+SELECT {_Part.COUNT}, count(*), '0', NULL, '', NULL, NULL, NULL, NULL, NULL, 0, NULL FROM unseen
  ORDER BY part, id
 """
 
@@ -227,7 +234,7 @@ class EventLog:
         return to_cursor(row)
 
     async def read(
-        self, cursor: Cursor, newest: Anchor | None = None
+        self, cursor: Cursor, newest: Anchor | None = None, ahead: Set[Anchor] = frozenset()
     ) -> AsyncGenerator[Page, None]:
         """Everything that the cursor does not cover: in one round trip, unless it is large.
 
@@ -236,6 +243,8 @@ class EventLog:
 
         Args:
             newest: a row that was seen besides, and must be there.
+            ahead: events that were delivered already, and must be there, too. A page has
+                `confirmed` all of them, or none.
 
         Raises:
             Unrecoverable: retention has removed what the cursor has not seen; or the log is not
@@ -243,9 +252,11 @@ class EventLog:
             One of `pool.DATABASE_ERRORS`; pages returned before that were good.
         """
         place = _Place(cursor, newest)
-        answer = await self._read_all(place)
-        if len(answer.rows) <= PAGE_ROWS and all(map(_is_whole, answer.rows)):
-            yield _page(answer, is_last=True)
+        answer, count = await self._read_all(place, ahead)
+        if count <= PAGE_ROWS and all(map(_is_whole, answer.rows)):
+            if count - len(answer.rows) != len(ahead):
+                raise Unrecoverable(GapReason.FOREIGN)  # what a ring carried was never there
+            yield _page(answer, is_last=True)._replace(confirmed=ahead)
             return
         async with aclosing(self._read_access(place, answer)) as pages:
             async for page in pages:
@@ -308,10 +319,15 @@ class EventLog:
         answer = await self._ask(_READ_PAYLOADS, place, *arguments, payloads=size, rows=len(keys))
         return in_order(keys, answer.rows)
 
-    async def _read_all(self, place: "_Place") -> "_LogAnswer":
-        """What is unseen, with its payloads if it is not too much."""
+    async def _read_all(self, place: "_Place", ahead: Set[Anchor]) -> tuple["_LogAnswer", int]:
+        """What is unseen, with its payloads if it is not too much; and how many rows, also of those
+        that are left out because they were delivered ahead."""
         along = min(self._wire.portion_bytes, ALONG_BYTES)
-        return await self._ask(_READ, place, *place.unseen, along, rows=PAGE_ROWS)
+        answer = await self._ask(
+            _READ, place, *place.unseen, along, *_columns_of(ahead), rows=PAGE_ROWS
+        )
+        *rows, counted = answer.rows
+        return answer._replace(rows=rows), counted["id"]
 
     async def _read_access(
         self, place: "_Place", first: "_LogAnswer"
@@ -357,7 +373,7 @@ class EventLog:
     ) -> "_LogAnswer":
         """An answer, without the rows that say whether it may be used."""
         now, floor, *others = rows
-        count = next((n for n, row in enumerate(others) if row["part"] == _Part.ROW), len(others))
+        count = next((n for n, row in enumerate(others) if row["part"] >= _Part.ROW), len(others))
         state = LogState(to_floor(floor, self._database), to_anchors(others[:count]))
         state.require(place.cursor)
         if not state.holds(place.newest):
@@ -396,6 +412,12 @@ class _LogAnswer(NamedTuple):
     clock_offset: float
     """As in `Page`."""
     seconds: float
+
+
+def _columns_of(rows: Iterable[Anchor]) -> tuple[list[int], list[int], list[int]]:
+    """The parameters that name rows: their xid, id and time."""
+    rows = list(rows)
+    return [row.xid for row in rows], [row.id for row in rows], [row.written_at for row in rows]
 
 
 def _is_whole(row: "asyncpg.Record") -> bool:

@@ -117,24 +117,25 @@ class Inbox:
 
 
 class Ahead:
-    """Which events were delivered and not found by a read yet."""
+    """Which events were delivered and not found by a read yet, by their rows."""
 
     def __init__(self) -> None:
         self._rows: set[Anchor] = set()
 
-    def __contains__(self, event: Event) -> bool:
-        return event.anchor in self._rows
+    def __contains__(self, row: Anchor) -> bool:
+        return row in self._rows
 
-    def add(self, events: Iterable[Event]) -> None:
+    def add(self, rows: Iterable[Anchor]) -> None:
         """Note that these were delivered."""
-        self._rows.update(event.anchor for event in events)
+        self._rows.update(rows)
 
-    def rows(self) -> set[Anchor]:
+    def rows(self) -> frozenset[Anchor]:
         """What a read that is sent now has to find; otherwise this is another history."""
-        return set(self._rows)
+        return frozenset(self._rows)
 
     def without(self, page: Page) -> Page:
         """What of a page is still to be delivered."""
         if not self._rows:
             return page
-        return page._replace(events=tuple(event for event in page.events if event not in self))
+        fresh = tuple(event for event in page.events if event.anchor not in self._rows)
+        return page._replace(events=fresh)

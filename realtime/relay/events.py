@@ -1,6 +1,6 @@
 """What a read of the log returns: events, changes, and the pages they come in."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -177,6 +177,8 @@ class Page(NamedTuple):
     """How long the database took for it."""
     end: Anchor | None = None
     """Of the last page of a large read, whose events are still to be listed: its newest row."""
+    confirmed: Set[Anchor] = frozenset()
+    """Events that were delivered ahead of the read. It found them, but does not bring them."""
 
     @property
     def xids(self) -> set[int]:

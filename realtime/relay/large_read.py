@@ -5,7 +5,7 @@ position moves past it, and what comes later is read and delivered meanwhile: on
 that it found something of. `reader` lists its events, a page between two reads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -52,7 +52,7 @@ class LargeRead:
     last: tuple[int, int] = (0, 0)
     """The last event listed: (xid, id), in whose order they come."""
     is_over: bool = False
-    _due: set[Anchor] = field(init=False)
+    _due: Set[Anchor] = field(init=False)
 
     def __post_init__(self) -> None:
         self._due = self.ahead.rows()
@@ -92,6 +92,6 @@ class LargeRead:
             for those in found.values()
             if len(those) < number
             for event in those
-            if event not in self.ahead
+            if event.anchor not in self.ahead
         ]
         return few, [topic for topic, those in found.items() if len(those) >= number]

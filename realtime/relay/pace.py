@@ -39,9 +39,9 @@ class PaceLimits:
     """More says that its transaction took long."""
     confirm_seconds: float = 1.0
     """Not longer after an event was delivered ahead of a read, the log is read."""
-    confirm_transactions: int = 32
+    confirm_transactions: int = 250
     """Nor after more of them. What comes during that read waits for it, so it must be a small one:
-    one answer, which brings its payloads along (`event_log.ALONG_BYTES`) if each filled a ring."""
+    one answer (`event_log.PAGE_ROWS`), in which they are only counted."""
     fence_seconds: float = 0.5
     """Not more often is a fence taken because a ring had another epoch."""
     quiet_reads: int = 8
@@ -97,19 +97,20 @@ class Rate:
     """Whether transactions come fast.
 
     Args:
-        monotonic: seconds.
         number, seconds: so many within this time are fast.
     """
 
-    def __init__(self, monotonic: Callable[[], float], number: int, seconds: float) -> None:
-        self._monotonic = monotonic
+    def __init__(self, number: int, seconds: float) -> None:
         self._number, self._seconds = number, seconds
         self._began = float("-inf")
         self._found = 0.0
 
-    def is_reached(self, found: float) -> bool:
-        """Count these, and say whether they make it fast."""
-        now = self._monotonic()
+    def is_reached(self, found: float, now: float) -> bool:
+        """Count these, and say whether they make it fast.
+
+        Args:
+            now: monotonic, in seconds.
+        """
         if now - self._began >= self._seconds:
             self._began, self._found = now, 0.0
         self._found += found
@@ -159,7 +160,7 @@ class Pace:
         self._empty_reads = 0
         self._fence = 0
         self._pause = self._limits.min_pause
-        self._rate = Rate(monotonic, limits.busy_transactions, limits.busy_seconds)
+        self._rate = Rate(limits.busy_transactions, limits.busy_seconds)
         self._calm = Calm(monotonic, limits.calm_transactions, limits.calm_seconds)
         self._fence_at = 0.0
         self._confirm_at = math.inf
@@ -222,7 +223,7 @@ class Pace:
         if self.state is PaceState.AWAKE:
             # All that it finds has waited for the pause: that does not make it busy afterwards.
             return self._while_awake(found)
-        is_busy = self._rate.is_reached(found + waited)
+        is_busy = self._rate.is_reached(found + waited, self._monotonic())
         if found and is_busy:
             return Step(Action.SILENCE)
         if self._is_check_due():
@@ -239,14 +240,15 @@ class Pace:
             waited: as for `after_read`.
         """
         now = self._monotonic()
-        self._confirm_at = min(self._confirm_at, now + self._limits.confirm_seconds)
-        if self._rate.is_reached(found + waited):
+        if self._rate.is_reached(found + waited, now):
             return Step(Action.SILENCE)
+        if not self._unconfirmed:
+            self._confirm_at = now + self._limits.confirm_seconds
         self._unconfirmed += found
-        is_due = now >= min(self._check_at, self._confirm_at)
-        if is_due or self._unconfirmed >= self._limits.confirm_transactions:
+        due_in = min(self._check_at, self._confirm_at) - now
+        if due_in <= 0 or self._unconfirmed >= self._limits.confirm_transactions:
             return None
-        return self._while_asleep()
+        return Step(Action.WAIT, due_in)
 
     def _while_awake(self, found: int) -> Step:
         self._empty_reads = 0 if found else self._empty_reads + 1

@@ -7,7 +7,7 @@ to read next.
 
 import itertools
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence, Set
 from contextlib import aclosing
 from typing import NamedTuple, Protocol
 
@@ -26,13 +26,17 @@ from realtime.relay.resume import GapReason, Unrecoverable
 class LogSource(Protocol):
     """Where events are read from; implemented by `postgres.event_log`."""
 
-    def read(self, cursor: Cursor, newest: Anchor | None) -> AsyncGenerator[Page, None]:
+    def read(
+        self, cursor: Cursor, newest: Anchor | None, ahead: Set[Anchor]
+    ) -> AsyncGenerator[Page, None]:
         """Everything that the cursor does not cover, in one snapshot, at least one page.
 
         Where the last page has an `end`, the events are still to be listed.
 
         Args:
             newest: a row that was seen besides, and must be there.
+            ahead: events that were delivered ahead of this read. Those that a page has `confirmed`
+                it does not have among its events.
 
         Raises:
             Unrecoverable: some of it has been removed from the log, or this is another log.
@@ -217,7 +221,7 @@ class Reader:
             found.transactions, found.xmin, self._inbox.is_stale, found.waited
         )
 
-    def _waited(self, events: Sequence[Event]) -> float:
+    def _waited(self, events: Collection[Event], transactions: int) -> float:
         """As how many more their transactions count, because they waited.
 
         Each as if it had waited as long as the latest: where this process was held up, that one has
@@ -225,8 +229,7 @@ class Reader:
         """
         if not events:
             return 0.0
-        latest = self._pace.waited(min(map(self._counters.age, events)))
-        return latest * len({event.xid for event in events})
+        return self._pace.waited(min(map(self._counters.age, events))) * transactions
 
     async def _deliver_ahead(self) -> Step | None:
         """Deliver what rings carried, without a read. None: a read is due.
@@ -240,23 +243,24 @@ class Reader:
         if not heard:
             return None
         position = self.position
-        events = tuple(
-            event
+        fresh = {
+            anchor: event
             for event in heard
-            if not position.cursor.covers(event.xid) and event not in self._ahead
-        )
-        waited = self._waited(events)
-        if events:
-            newest = max(event.anchor for event in events)
+            if (anchor := event.anchor) not in self._ahead and not position.cursor.covers(event.xid)
+        }
+        transactions = len({anchor.xid for anchor in fresh})
+        waited = self._waited(fresh.values(), transactions)
+        if fresh:
+            newest = max(fresh)
             position = position.naming(newest)
             if not position.has_text:
                 return None  # clients could not be told where they are
             self.lineage.saw(newest)
+            events = tuple(fresh.values())
             self._counters.heard(events)
-            page = Page(_NOTHING_SEEN, (), events, is_last=False)
-            await self._hub.deliver(page, position)
-            self._ahead.add(events)
-        step = self._pace.after_carried(len({event.xid for event in events}), waited)
+            await self._hub.deliver(Page(_NOTHING_SEEN, (), events, is_last=False), position)
+            self._ahead.add(fresh)
+        step = self._pace.after_carried(transactions, waited)
         return None if self._inbox.is_bare else step
 
     @property
@@ -330,11 +334,11 @@ class Reader:
         newest: Anchor | None = None
         due = self._ahead.rows()
         self._inbox.read_is_sent()
-        async with aclosing(log.read(self.position.cursor, self.lineage.newest)) as pages:
+        async with aclosing(log.read(self.position.cursor, self.lineage.newest, due)) as pages:
             async for page in pages:
                 self._moved_at = self._monotonic()
                 newest = newer(newest, page.newest)
-                due -= {event.anchor for event in page.events}
+                due = due - page.confirmed - {event.anchor for event in page.events}
                 if due and page.is_last and page.end is None:
                     raise Unrecoverable(GapReason.FOREIGN)  # what a ring carried was never there
                 self.lineage.saw(newest)
@@ -343,7 +347,7 @@ class Reader:
                 found = Found(
                     found.transactions + len(fresh.xids),
                     page.snapshot.xmin,
-                    found.waited + self._waited(fresh.events),
+                    found.waited + self._waited(fresh.events, len(fresh.xids)),
                 )
                 self._refusals.forget(page.grants)
                 if page.is_last:
@@ -356,7 +360,7 @@ class Reader:
         return found
 
     def _count(self, page: Page, fresh: Page) -> None:
-        self._counters.confirmed += len(page.events) - len(fresh.events)
+        self._counters.confirmed += len(page.confirmed) + len(page.events) - len(fresh.events)
         self._counters.found(fresh)
 
     async def _finish_read(self, log: LogSource, page: Page, cursor: Cursor) -> int:

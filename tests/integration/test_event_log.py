@@ -133,6 +133,52 @@ async def test_a_read_that_finds_nothing_still_tells_its_snapshot(
 
 
 @pytest.mark.gen_test
+async def test_what_was_delivered_ahead_is_found_and_not_brought(
+    log: EventLog, writing: Writing
+) -> None:
+    """Only the rest comes; and the read says so, or it is another history."""
+    start = await log.current_cursor()
+    await writing.send("first", "second", "third")
+    await writing.change_access()
+    (page,) = await pages_of(log, start)
+    first, second, third = (event.anchor for event in page.events)
+    (rest,) = [one async for one in log.read(start, None, {first, third})]
+    assert [event.anchor for event in rest.events] == [second]
+    assert (rest.confirmed, rest.changes) == ({first, third}, page.changes)
+    (nothing,) = [one async for one in log.read(start, None, {first, second, third})]
+    assert (nothing.events, len(nothing.changes)) == ((), 1)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("field", ["xid", "id", "written_at"])
+async def test_what_was_delivered_ahead_and_is_not_there_is_another_history(
+    log: EventLog, writing: Writing, field: str
+) -> None:
+    """After a crash, an id may be given again: nothing of such a log is delivered."""
+    start = await log.current_cursor()
+    await writing.send("first", "second")
+    (page,) = await pages_of(log, start)
+    first, second = (event.anchor for event in page.events)
+    forgotten = first._replace(**{field: getattr(first, field) - 1})
+    with pytest.raises(Unrecoverable) as failure:
+        [one async for one in log.read(start, None, {forgotten, second})]
+    assert failure.value.reason is GapReason.FOREIGN
+
+
+@pytest.mark.gen_test
+async def test_a_large_read_lists_what_was_delivered_ahead(log: EventLog, writing: Writing) -> None:
+    """It is looked for where the events are listed: here, some of it may not be in sight."""
+    start = await log.current_cursor()
+    await writing.send("first")
+    (page,) = await pages_of(log, start)
+    ahead = {event.anchor for event in page.events}
+    await writing.send_many(PAGE_ROWS)
+    (last,) = [one async for one in log.read(start, None, ahead)]
+    assert (last.end is not None, last.confirmed) == (True, frozenset())
+    assert texts(await pages_of(log, start))[0] == "first"
+
+
+@pytest.mark.gen_test
 async def test_the_age_of_an_event_is_told_by_the_databases_own_clock(
     log: EventLog, writing: Writing
 ) -> None:
@@ -571,10 +617,12 @@ async def fill(writing: Writing, number: int) -> Cursor:
 
 async def plan_of(connection: Connection, query: str, cursor: Cursor, mode: str) -> str:
     await connection.execute(f"SET plan_cache_mode = {mode}")
-    await connection.execute(f"PREPARE read (xid8[], bigint[], xid8, xid8[], bigint) AS {query}")
+    types = "xid8[], bigint[], xid8, xid8[], bigint, xid8[], bigint[], bigint[]"
+    await connection.execute(f"PREPARE read ({types}) AS {query}")
     opened = ",".join(map(str, cursor.open))
     rows = await connection.fetch(
-        f"EXPLAIN EXECUTE read ('{{5}}', '{{5}}', '{cursor.last}', '{{{opened}}}', 9)"
+        f"EXPLAIN EXECUTE read ('{{5}}', '{{5}}', '{cursor.last}', '{{{opened}}}', 9,"
+        " '{7}', '{7}', '{7}')"
     )
     return "\n".join(row[0] for row in rows)
 

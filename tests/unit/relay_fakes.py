@@ -7,7 +7,7 @@ has ended.
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
@@ -424,7 +424,9 @@ class FakeDatabase:
         """The cursor of one who begins now, as in `EventLog.end`."""
         return Cursor.at(self.snapshot(), self.newest())
 
-    async def read(self, cursor: Cursor, newest: Anchor | None) -> AsyncGenerator[Page, None]:
+    async def read(
+        self, cursor: Cursor, newest: Anchor | None, ahead: Set[Anchor]
+    ) -> AsyncGenerator[Page, None]:
         self._require(cursor.anchor)
         self._require(newest)
         for one in self._pages(cursor):

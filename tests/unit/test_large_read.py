@@ -13,7 +13,7 @@ CARRIED, LATER = event(1, 20), event(2, 21)
 def make_read() -> LargeRead:
     """A read before which a ring had carried an event."""
     ahead = Ahead()
-    ahead.add([CARRIED])
+    ahead.add([CARRIED.anchor])
     return LargeRead(1, at(5), seen(30), ahead)
 
 

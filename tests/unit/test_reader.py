@@ -1,7 +1,7 @@
 """Tests of `realtime.relay.reader`: reading a log through everything that may break it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence, Set
 from typing import Any
 
 import pytest
@@ -75,7 +75,9 @@ class Pages:
     def portion_bytes(self) -> int:
         return 0
 
-    async def read(self, cursor: Cursor, newest: Anchor | None) -> AsyncGenerator[Page, None]:
+    async def read(
+        self, cursor: Cursor, newest: Anchor | None, ahead: Set[Anchor]
+    ) -> AsyncGenerator[Page, None]:
         self.cursors.append(cursor)
         self.newest = newest
         if self.lost is not None:
@@ -282,7 +284,9 @@ def test_runs_until_nothing_is_heard() -> None:
 class Lull(Pages):
     """Two transactions at once, and then nothing more."""
 
-    async def read(self, cursor: Cursor, newest: Anchor | None) -> AsyncGenerator[Page, None]:
+    async def read(
+        self, cursor: Cursor, newest: Anchor | None, ahead: Set[Anchor]
+    ) -> AsyncGenerator[Page, None]:
         self.cursors.append(cursor)
         is_first = len(self.cursors) == 1
         yield page(seen(9), event(1, 6), event(2, 7)) if is_first else page(seen(9))
@@ -377,7 +381,9 @@ def relayed(
 class InTurn(Pages):
     """A log whose reads return one page each, and then nothing more."""
 
-    async def read(self, cursor: Cursor, newest: Anchor | None) -> AsyncGenerator[Page, None]:
+    async def read(
+        self, cursor: Cursor, newest: Anchor | None, ahead: Set[Anchor]
+    ) -> AsyncGenerator[Page, None]:
         self.cursors.append(cursor)
         self.newest = newest
         if self.lost is not None:

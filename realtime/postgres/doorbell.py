@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from realtime.config.intervals import DEFAULTS, Intervals
+from realtime.postgres.alarm import Alarm
 from realtime.relay.carried import Inbox
 from realtime.relay.counters import Counters
 
@@ -130,8 +131,8 @@ class Doorbell:
         self._connection = connection
         self._node_id = node_id
         self._on_typing = on_typing
-        self._loop = asyncio.get_running_loop()
         self._rung = asyncio.Event()
+        self._alarm = Alarm(asyncio.get_running_loop(), self._rung.set)
         self._is_silenced = False
         self._is_renaming = False
         self.inbox = Inbox(self._counters)
@@ -175,12 +176,11 @@ class Doorbell:
             ConnectionError: the connection is gone.
         """
         limit = seconds if self._is_rung_for else min(seconds, self._intervals.poll)
-        # Then it is time to look in any case. For each event, asyncio.timeout would cost more.
-        timer = self._loop.call_later(limit, self._rung.set)
+        self._alarm.set(limit)
         try:
             await self._rung.wait()
         finally:
-            timer.cancel()
+            self._alarm.clear()
         self._rung.clear()
         self._raise_if_closed()
 

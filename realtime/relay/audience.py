@@ -89,6 +89,8 @@ class Audience:
                 for subscriber in ones:
                     subscriber.deliver(delivery)
                     self._enter(subscriber)
+            if not self._apart:
+                self._apart.clear()  # or it stays as large as it was, and is walked each time
         finally:
             self._left = None
 

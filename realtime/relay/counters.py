@@ -125,8 +125,9 @@ class Counters:
         if sockets:
             self.deliveries += len(events) * sockets
             # An answer that grows is held back on purpose: its delay says nothing of the relay.
-            ages = [self.age(event) for event in events if event.subject is None]
-            self.latency.observe(*ages)
+            for event in events:
+                if event.subject is None:
+                    self.latency.observe(self.age(event))
 
     def gone(self, code: int, *, is_ours: bool) -> None:
         """Count a socket that has ended.

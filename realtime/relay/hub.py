@@ -235,13 +235,8 @@ class Hub:
                 than before, and names the newest row that was found.
             unlisted: what the read has found besides, which comes later.
         """
-        for number, change in enumerate(ends_first(page.changes), 1):
-            self.change_access(change)
-            if number % self._access_change_slice == 0:
-                await self._pause()
-        for grant in page.grants:
-            for subscriber in self.subscribers.candidates(grant) if grant.user_id else ():
-                self._hold_grant(subscriber, grant)
+        if page.changes or page.grants:
+            await self._apply(page)
         now, later = self._sort_out(page.events)
         # Some sockets will have seen that row before the others are served.
         before = self.position = self.position.naming(position.cursor.anchor)
@@ -251,10 +246,20 @@ class Hub:
             self.backlog.add(event, before)
         for topic in unlisted.topics:
             self.backlog.await_listing(topic, before, unlisted.number)
+        self.position = position
         if page.is_last:
             self.backlog.end_read()
-        self.position = position
-        self._settle(position.cursor)
+            self._settle(position.cursor)
+
+    async def _apply(self, page: Page) -> None:
+        """Apply a page's changes of access."""
+        for number, change in enumerate(ends_first(page.changes), 1):
+            self.change_access(change)
+            if number % self._access_change_slice == 0:
+                await self._pause()
+        for grant in page.grants:
+            for subscriber in self.subscribers.candidates(grant) if grant.user_id else ():
+                self._hold_grant(subscriber, grant)
 
     def _sort_out(self, events: Iterable[Event]) -> tuple[dict[str, list[Event]], list[Event]]:
         """What can be sent now, by topic, and what has to wait for its payload or its turn."""
@@ -375,6 +380,8 @@ class Hub:
                 continue
             if seen.includes(subscriber.since):
                 self._set_since(subscriber, None)
+        if not self._recent:
+            self._recent.clear()  # or it stays as large as it was, and is walked each time
         for subscriber, until in tuple(self._returning.items()):
             if seen.includes(until):
                 del self._returning[subscriber]

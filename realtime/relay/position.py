@@ -20,14 +20,18 @@ class Position:
 
     def text(self, topic: str) -> str | None:
         """The cursor's text for one topic; None where there is none (see `Signer.write`)."""
-        return self.signer.sign(self._body or "", topic) if self.has_text else None
+        body = self._body_of_text()
+        return None if body is None else self.signer.sign(body, topic)
 
     @property
     def has_text(self) -> bool:
         """Whether there is a text at all."""
+        return self._body_of_text() is not None
+
+    def _body_of_text(self) -> str | None:
         if self._body == "":
             self._body = self.signer.body(self.cursor)
-        return self._body is not None
+        return self._body
 
     def naming(self, newest: Anchor | None) -> "Position":
         """The same claim, by one who has seen that row too."""

@@ -55,6 +55,8 @@ class Streams:
             position: from before that read.
         """
         self._expire()
+        if not self._held and not self._not_before:
+            return {topic: newest_only(events) for topic, events in found.items()}
         selected = {}
         for topic in found.keys() | self._held.keys():
             events = newest_only([*self._held.get(topic, ()), *found.get(topic, ())])
@@ -67,14 +69,13 @@ class Streams:
 
     def sent(self, topic: str, events: Iterable[Event]) -> None:
         """What was selected for a topic was sent. Until this is called, it is selected again."""
-        not_before = self._monotonic() + SEND_EVERY
         for event in events:
             if event.subject is not None:
                 self._not_before.pop((topic, event.subject), None)
                 if len(self._not_before) < self._max_remembered:
-                    self._not_before[topic, event.subject] = not_before
-        self._held.pop(topic, None)
-        self._positions.pop(topic, None)
+                    self._not_before[topic, event.subject] = self._monotonic() + SEND_EVERY
+        if topic in self._held:
+            del self._held[topic], self._positions[topic]
 
     def held(self, topic: str) -> Iterable[Event]:
         """What is held on a topic."""
@@ -86,14 +87,18 @@ class Streams:
 
     def due_in(self) -> float:
         """Seconds until something that is held is to be sent; infinite: nothing is held."""
+        if not self._held:
+            return math.inf
         times = (
             self._not_before.get((topic, event.subject), 0.0)
             for topic, events in self._held.items()
             for event in events
         )
-        return max(0.0, min(times, default=math.inf) - self._monotonic())
+        return max(0.0, min(times) - self._monotonic())
 
     def _expire(self) -> None:
+        if not self._not_before:
+            return
         now = self._monotonic()
         while self._not_before:
             thing, not_before = next(iter(self._not_before.items()))

@@ -14,7 +14,7 @@ it *paused*: access is checked again, and it holds what arrives. The hub calls e
                        paused
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Protocol
 
@@ -165,11 +165,13 @@ class Delivery:
             return self._framed.by(frame)
         return frame(self._messages(events, position))
 
-    def _messages(self, events: list[Event], position: Position) -> Iterator[Message]:
-        last = len(events) - 1
-        cursor = position.text(self.topic) if events else None
-        for index, event in enumerate(events):
-            yield stamp(event.payload or "", event.wire_id, cursor if index == last else None)
+    def _messages(self, events: list[Event], position: Position) -> list[Message]:
+        if not events:
+            return []
+        *others, last = events
+        messages = [stamp(event.payload or "", event.wire_id, None) for event in others]
+        messages.append(stamp(last.payload or "", last.wire_id, position.text(self.topic)))
+        return messages
 
 
 class State(Enum):

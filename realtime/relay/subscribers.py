@@ -36,6 +36,8 @@ class Subscribers:
         subscriber.user_id = user_id
         subscriber.username = username
         self._unidentified.discard(subscriber)
+        if not self._unidentified:
+            self._unidentified.clear()  # or it stays as large as it was
         self._users.setdefault(user_id, set()).add(subscriber)
 
     def count_as_gone(self, subscriber: Subscriber) -> None:

@@ -46,10 +46,12 @@ class PaceLimits:
     """Not more often is a fence taken because a ring had another epoch."""
     quiet_reads: int = 8
     """After this many empty reads in a row the bell is switched on again."""
-    calm_transactions: int = 240
-    calm_seconds: float = 0.2
+    calm_transactions: int = 60
+    calm_seconds: float = 0.05
     """So it is when fewer than this many were found in that time: a hiccup made them look fast, or
     the rush is over. That is well below what counts as busy, or it would go back and forth."""
+    calm_times: int = 8
+    """Who has to silence the bell again soon looks twice as long as before, up to so many times."""
     min_pause: float = 0.002
     """Seconds between reads while busy: events gather, so that each socket gets several at once."""
     safety_seconds: float = 2.0
@@ -123,26 +125,40 @@ class Calm:
     Args:
         monotonic: seconds.
         number, seconds: fewer within this time are calm.
+        most: how many times as long it looks where calm did not last.
     """
 
-    def __init__(self, monotonic: Callable[[], float], number: int, seconds: float) -> None:
+    def __init__(
+        self, monotonic: Callable[[], float], number: int, seconds: float, most: int
+    ) -> None:
         self._monotonic = monotonic
-        self._number, self._seconds = number, seconds
-        self.begin()
+        self._number, self._seconds, self._most = number, seconds, most
+        self._times = 1
+        self._calm_since = float("-inf")
+        self._count_anew()
 
     def begin(self) -> None:
-        """Count from now on."""
-        self._began = self._monotonic()
-        self._found = 0
+        """Transactions come fast: count from now on."""
+        lasted = self._monotonic() - self._calm_since
+        is_soon = lasted < 2 * self._times * self._seconds
+        self._times = min(2 * self._times, self._most) if is_soon else 1
+        self._count_anew()
 
     def is_reached(self, found: int) -> bool:
         """Count these, and say, each time that the time is over, whether they were few."""
         self._found += found
-        if self._monotonic() - self._began < self._seconds:
+        now = self._monotonic()
+        if now - self._began < self._times * self._seconds:
             return False
-        is_calm = self._found < self._number
-        self.begin()
+        is_calm = self._found < self._times * self._number
+        self._count_anew()
+        if is_calm:
+            self._calm_since = now
         return is_calm
+
+    def _count_anew(self) -> None:
+        self._began = self._monotonic()
+        self._found = 0
 
 
 class Pace:
@@ -161,7 +177,9 @@ class Pace:
         self._fence = 0
         self._pause = self._limits.min_pause
         self._rate = Rate(limits.busy_transactions, limits.busy_seconds)
-        self._calm = Calm(monotonic, limits.calm_transactions, limits.calm_seconds)
+        self._calm = Calm(
+            monotonic, limits.calm_transactions, limits.calm_seconds, limits.calm_times
+        )
         self._fence_at = 0.0
         self._confirm_at = math.inf
         self._unconfirmed = 0

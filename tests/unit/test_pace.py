@@ -226,8 +226,9 @@ def test_few_events_for_some_time_lead_to_sleep() -> None:
 def test_what_came_while_awake_does_not_wake_again() -> None:
     """It waited for the pauses between reads, and says nothing of commits that ring."""
     paced, limits = awake(), DEFAULT_LIMITS
-    paced.now += limits.calm_seconds
-    step = paced.pace.after_read(BUSY_TRANSACTIONS, FENCE, waited=limits.max_waited)
+    paced.now += 2 * limits.calm_seconds  # no rounding makes it less than the time
+    few = limits.calm_transactions - 1
+    step = paced.pace.after_read(few, FENCE, waited=BUSY_TRANSACTIONS)
     assert step == Step(Action.RING)
     paced.take(step)
     assert paced.reads(1).action is Action.WAIT
@@ -243,6 +244,33 @@ def test_many_events_for_any_time_keep_awake() -> None:
         step = paced.reads(limits.calm_transactions // 2)
         assert step.action in (Action.PAUSE, Action.SILENCE)
         paced.take(step)
+
+
+def stays_awake(paced: Paced) -> float:
+    """Wake it, and say how long it takes to find out that nearly nothing comes."""
+    paced.take(paced.reads(BUSY_TRANSACTIONS, FENCE))
+    woken = paced.now
+    while (step := paced.reads(1)).action is not Action.RING:
+        paced.take(step)
+    paced.take(step)
+    paced.reads(xmin=FENCE + 1)
+    assert paced.state() is PaceState.ASLEEP
+    return paced.now - woken
+
+
+def test_calm_that_does_not_last_is_looked_for_longer() -> None:
+    """A hiccup costs a moment; commits that queue behind rings do not go back and forth.
+
+    The time is that of one pause off, at most.
+    """
+    paced, shortest = asleep(), DEFAULT_LIMITS.calm_seconds
+    times = []
+    for _ in range(6):
+        times.append(round(stays_awake(paced) / shortest))
+        paced.now += shortest
+    assert times == [1, 2, 4, 8, 8, 8]
+    paced.now += 2 * DEFAULT_LIMITS.calm_times * shortest
+    assert round(stays_awake(paced) / shortest) == 1
 
 
 def test_an_earlier_fence_means_nothing_to_who_is_awake() -> None:

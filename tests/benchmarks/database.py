@@ -23,7 +23,7 @@ TABLES = ROOT / "migrations" / "sql" / "0001" / "reference" / "tables.sql"
 SETTINGS = {"max_connections": "200"}
 """All else is PostgreSQL's default: fsync and synchronous_commit are on."""
 PGBENCH_LIMIT = 900
-NICENESS = 10
+NICENESS = 19
 """Of PostgreSQL and the writers. In life they are other machines than the servers and their
 clients; 32 of them on the same few cores would measure how the scheduler deals out slices."""
 _RATE = re.compile(r"^tps = ([\d.]+)", re.MULTILINE)

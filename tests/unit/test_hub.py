@@ -1,5 +1,6 @@
 """Tests of `realtime.relay.hub` by example; `test_hub_model` tries everything at once."""
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -154,6 +155,20 @@ def test_to_the_topic_only() -> None:
     read(hub, at(10), "c", *rows)
     assert (here.ids, there.ids) == ([1, 3], [2])
     assert [message.get("cursor") for message in here.messages] == [None, "c"]
+
+
+def test_what_was_large_once_is_small_when_it_is_empty() -> None:
+    """Python walks all places of a set, however few are taken; some are walked for each event."""
+    hub = make_hub()
+    for number in range(1000):
+        join(hub, f"user {number}")
+    assert sys.getsizeof(hub._recent) > sys.getsizeof(set())
+    read(hub, at(9), "far", event(1, 9))
+    read(hub, at(10), "farther", event(2, 10))
+    audience = hub.subscribers.audience(BOT)
+    assert audience is not None
+    walked = (hub._recent, hub.subscribers._unidentified, audience._apart)
+    assert [sys.getsizeof(one) for one in walked] == [sys.getsizeof(set())] * 3
 
 
 def test_joining_in_between() -> None:

@@ -823,24 +823,27 @@ $$;
 
 -- The hot path: one row, most of the time. Its insert has no variable in it, since a statement
 -- with parameters may be planned anew each time, which costs more than running it. What is written
--- as one row is told by the ring. To have all rows returned would keep a large import twice.
+-- as one row is told by the ring. To have all rows returned would keep a large import twice. (Of
+-- the rows that were written, for which of them count as live may be another answer a moment later.)
 CREATE OR REPLACE FUNCTION relay.messages_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
     instant text := relay.instant();
+    is_carried boolean := relay.carries();
     told text;
     wrote bigint;
 BEGIN
+    IF is_carried THEN
+        is_carried := (SELECT count(*) = 1 FROM (SELECT FROM new_rows LIMIT 2) AS few);
+    END IF;
     IF relay.is_changed('relay.messages', instant, TG_RELID) THEN
         INSERT INTO relay.events (topic, type, payload, author)
         SELECT concat('bot:', n.bot_id), 'chat_message', m.payload, m.author
         FROM new_rows AS n
         CROSS JOIN LATERAL relay.message_now(
             'chat_message', NULL, n.bot_id, n.id, NULL, relay.json_now()) AS m;
-    ELSIF relay.carries()
-        AND (SELECT count(*) = 1 FROM (SELECT FROM new_rows AS n LIMIT 2) AS few)
-    THEN
+    ELSIF is_carried THEN
         INSERT INTO relay.events AS e (topic, type, payload, author)
         SELECT concat('bot:', n.bot_id), 'chat_message', relay.message_event(
             'chat_message', NULL, n.bot_id, n.id, n.session_id, n.user_id,

@@ -63,7 +63,7 @@ _MAY = {
     "TABLE": f"has_table_privilege(({_RELATION}), $2)",
     "SEQUENCE": f"has_sequence_privilege(({_RELATION}), $2)",
 }
-# Triggers and relay.emit run as their owners, who write the log.
+# Triggers and relay.emit run as their owners, who write the log and have it returned.
 _OWNERS = """
 SELECT DISTINCT quote_ident(pg_get_userbyid(p.proowner)) AS owner
   FROM pg_proc AS p
@@ -71,15 +71,14 @@ SELECT DISTINCT quote_ident(pg_get_userbyid(p.proowner)) AS owner
    AND (p.prorettype = 'trigger'::regtype OR p.proname IN ('emit', 'notify_user', 'eject'))
    AND NOT (has_schema_privilege(p.proowner, 'relay', 'USAGE')
         AND has_table_privilege(p.proowner, to_regclass('relay.events')::oid, 'INSERT')
+        AND has_table_privilege(p.proowner, to_regclass('relay.events')::oid, 'SELECT')
         AND has_sequence_privilege(p.proowner, to_regclass('relay.events_id')::oid, 'USAGE')
         AND has_sequence_privilege(p.proowner, to_regclass('relay.bell')::oid, 'USAGE, SELECT')
         AND has_sequence_privilege(p.proowner, to_regclass('relay.epoch')::oid, 'USAGE')
         AND NOT EXISTS (
-            SELECT FROM unnest(ARRAY['relay.ring(text)', 'relay.ring_event(text,text)',
-                'relay.tell(text,text)', 'relay.carry(text,text)', 'relay.carries()',
-                'relay.ring_text(bigint,xid8,timestamptz,uuid,text,text)',
-                'relay.microseconds(timestamptz)', 'relay.has_changed_access()']) AS f
-             WHERE NOT has_function_privilege(p.proowner, to_regprocedure(f)::oid, 'EXECUTE')))
+            SELECT FROM pg_proc AS f
+             WHERE f.pronamespace = 'relay'::regnamespace AND f.prorettype <> 'trigger'::regtype
+               AND NOT has_function_privilege(p.proowner, f.oid, 'EXECUTE')))
 """
 
 
@@ -111,8 +110,5 @@ def _lacks(role: str, privilege: str, right: Right) -> Finding:
 def _cannot_write(owner: str) -> Finding:
     return problem(
         f"functions of relay run as {owner}, who may not write the log: writers' statements fail",
-        f"make the log's owner the owner of these functions, or grant {owner} USAGE on schema relay"
-        " and on relay.events_id, relay.bell and relay.epoch, INSERT on relay.events, EXECUTE on"
-        " relay.ring, relay.ring_event, relay.ring_text, relay.carries, relay.carry, relay.tell,"
-        " relay.microseconds and relay.has_changed_access",
+        "make the log's owner the owner of these functions again: ALTER FUNCTION … OWNER TO …",
     )

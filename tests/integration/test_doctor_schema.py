@@ -187,8 +187,15 @@ async def test_triggers_whose_owner_may_not_write_the_log(
     role = make_role("NOLOGIN")
     await platform.execute(
         f"GRANT CREATE, USAGE ON SCHEMA relay TO {role};"
+        f"GRANT INSERT ON relay.events TO {role};"
+        f"GRANT ALL ON ALL SEQUENCES IN SCHEMA relay TO {role};"
+        f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA relay TO {role};"
         f"ALTER FUNCTION relay.messages_inserted OWNER TO {role}"
     )
+    await finds(Level.PROBLEM, "rights", deployment(database), f"run as {role}")
+    await platform.execute(f"GRANT SELECT ON relay.events TO {role}")
+    await finds(Level.FINE, "rights", deployment(database))
+    await platform.execute(f"REVOKE EXECUTE ON FUNCTION relay.json_now() FROM {role}")
     await finds(Level.PROBLEM, "rights", deployment(database), f"run as {role}")
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,9 +24,14 @@ TABLES = ROOT / "migrations" / "sql" / "0001" / "reference" / "tables.sql"
 SETTINGS = {"max_connections": "200"}
 """All else is PostgreSQL's default: fsync and synchronous_commit are on."""
 PGBENCH_LIMIT = 900
-NICENESS = 19
-"""Of PostgreSQL and the writers. In life they are other machines than the servers and their
-clients; 32 of them on the same few cores would measure how the scheduler deals out slices."""
+CONNECT_LIMIT = 2.0
+"""Seconds that the writers are given to connect. Few who write little may be gone before."""
+NICENESS = 10
+"""Of PostgreSQL. In life it is another machine than the servers and their clients."""
+WRITERS_NICENESS = 19
+"""Of the writers and their sessions. 32 that run leave others on the same cores little time, and
+the load generator would read late: that would count as the server's delay."""
+_WRITERS_SESSIONS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgbench'"
 _RATE = re.compile(r"^tps = ([\d.]+)", re.MULTILINE)
 
 
@@ -126,11 +132,22 @@ class Database:
             stderr=subprocess.STDOUT,
             text=True,
         ) as process:
-            os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
+            os.setpriority(os.PRIO_PROCESS, process.pid, WRITERS_NICENESS)
             try:
+                self._hold_back(clients, database)
                 yield Writers(process)
             finally:
                 process.kill()
+
+    def _hold_back(self, clients: int, database: str) -> None:
+        """Give the writers' sessions their priority, as soon as all are there."""
+        ends = time.monotonic() + CONNECT_LIMIT
+        sessions: list[str] = []
+        while len(sessions) < clients and time.monotonic() < ends:
+            sessions = self.sql(_WRITERS_SESSIONS, database).split()
+        for session in sessions:
+            with suppress(ProcessLookupError):  # it has written everything already
+                os.setpriority(os.PRIO_PROCESS, int(session), WRITERS_NICENESS)
 
 
 class Writers:

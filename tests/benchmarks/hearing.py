@@ -11,24 +11,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
 import time
-from statistics import median, quantiles
 from typing import Any, Final
 
 import asyncpg
 
+from realtime.postgres.doorbell import RING_CHANNEL
 from tests.benchmarks.__main__ import database
 from tests.benchmarks.database import NOTIFY, OURS, Database
 from tests.benchmarks.processes import cpu_seconds
+from tests.benchmarks.tally import STAMP, now, percentile
 
 RATES: Final = (20, 200, 1000)
 SECONDS: Final = 5
-STAMP: Final = re.compile(r"\^at=(\d+)")
-RING: Final = "SELECT 'relay_ring_' || pg_sequence_last_value('relay.ring_channel')"
+RING: Final = f"SELECT '{RING_CHANNEL}' || pg_sequence_last_value('relay.ring_channel')"
 SETTLE_SECONDS: Final = 0.5
 """What was written last is heard by then, and who begins does nothing more."""
 
@@ -36,15 +35,16 @@ SETTLE_SECONDS: Final = 0.5
 async def hear(dsn: str, base: str) -> None:
     """Hear until standard input ends; then say how late everything came."""
     connection = await asyncpg.connect(dsn)
-    delays: list[float] = []
+    delays: list[int] = []
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
 
     def heard(_connection: Any, _pid: int, _channel: str, payload: Any) -> None:
-        stamp = STAMP.search(payload)
+        message = payload.encode()
+        stamp = STAMP.search(message)
         if stamp is not None:
-            delays.append(time.time() * 1000 - int(stamp[1]) / 1000)
-        ours.send(payload.encode())
+            delays.append(now() - int(stamp[1]))
+        ours.send(message)
         theirs.recv(65_536)
 
     channel = "messages"
@@ -77,9 +77,8 @@ def measure(made: Database, base: str, rate: int) -> str:
         time.sleep(SETTLE_SECONDS)
         spent = (cpu_seconds(pid) - before) / number * 1e6
         hearing.stdin.close()
-        delays = json.loads(hearing.stdout.readline())
-    last = quantiles(delays, n=100)[-1]
-    late = f"heard after {median(delays):.2f} ms, p99 {last:.2f}"
+        delays = sorted(json.loads(hearing.stdout.readline()))
+    late = f"heard after {percentile(delays, 0.5):.2f} ms, p99 {percentile(delays, 0.99):.2f}"
     return f"{rate:5} a second: {spent:4.0f} µs of CPU, {late}"
 
 

@@ -117,15 +117,20 @@ async def test_what_a_plain_snapshot_would_lose(late_flushing_postgres: Embedded
         )
         return connection
 
-    connection = await send("before")
-    cursor = await EventLog(connection).current_cursor()
-    connection.terminate()
-    seen = await roll_back(dsn, NOTHING_WRITTEN)
-    await restart(late_flushing_postgres)
-    connection = await send("after")
+    for _ in range(CRASHES):
+        connection = await send("before")
+        cursor = await EventLog(connection).current_cursor()
+        connection.terminate()
+        seen = await roll_back(dsn, NOTHING_WRITTEN)
+        await restart(late_flushing_postgres)
+        connection = await send("after")
+        # The server's own work (its background writer, a vacuum) may have flushed the log in time.
+        if (await snapshot_of(connection)).xmax < seen.xmax:
+            break
+        await connection.close(timeout=LIMIT)
+    else:
+        pytest.fail("no id was handed out again: this shows nothing")
     try:
-        now = await snapshot_of(connection)
-        assert now.xmax < seen.xmax, "no id was handed out again: this shows nothing"
         plain = replace(Cursor.at(seen, Anchor(seen.xmax - 1, 0, 0)), anchor=cursor.anchor)
         assert await marks_from(connection, plain) == []
         assert await marks_from(connection, cursor) == ["after"]

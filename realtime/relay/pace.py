@@ -54,6 +54,10 @@ class PaceLimits:
     """Who has to silence the bell again soon looks twice as long as before, up to so many times."""
     min_pause: float = 0.002
     """Seconds between reads while busy: events gather, so that each socket gets several at once."""
+    max_pause: float = 0.01
+    pause_times: float = 2.0
+    """A pause is so many times as long as the read before it took, with its delivery, up to
+    `max_pause`: what takes long shows that machines are busy, and reads take time from writers."""
     safety_seconds: float = 2.0
     """The log is read, and the bell checked, at least this often. It finds what was written with
     `relay.quiet`, a ring that nobody heard, and a bell that somebody else silenced. It is also the
@@ -176,6 +180,8 @@ class Pace:
         self._empty_reads = 0
         self._fence = 0
         self._pause = self._limits.min_pause
+        self._read_at = math.inf
+        """When the pause is over and a read begins, while awake."""
         self._rate = Rate(limits.busy_transactions, limits.busy_seconds)
         self._calm = Calm(
             monotonic, limits.calm_transactions, limits.calm_seconds, limits.calm_times
@@ -209,6 +215,7 @@ class Pace:
         if self.state is not PaceState.AWAKE:
             self._calm.begin()
         self.state = PaceState.AWAKE
+        self._read_at = math.inf
         self._empty_reads = 0
         self.checked()
 
@@ -276,8 +283,16 @@ class Pace:
         if self._is_check_due():
             # Once more: who slept when it was tried may be gone, or awake.
             return Step(Action.SILENCE)
+        return Step(Action.PAUSE, self._next_pause())
+
+    def _next_pause(self) -> float:
+        now = self._monotonic()
+        took = max(0.0, now - self._read_at)
         # The longer nothing comes, the longer it may take: 2, 2, 4, 6, 8 … ms.
-        return Step(Action.PAUSE, self._limits.min_pause * max(1, self._empty_reads))
+        pause = self._limits.min_pause * max(1, self._empty_reads)
+        pause = max(pause, min(self._limits.pause_times * took, self._limits.max_pause))
+        self._read_at = now + pause
+        return pause
 
     def _while_fenced(self, found: int) -> Step:
         # The longer nothing comes; a ring that brought something says nothing of the fence.

@@ -297,7 +297,7 @@ def _renumber_relay(relay: Relay, new: dict[int, int]) -> Relay:
 def remember(kind: MakePace, limits: PaceLimits, mood: Mood, is_due: bool = False) -> Pace:
     one = kind(lambda: 0.0, limits)
     known = {"state", "_limits", "_monotonic", "_check_at", "_empty_reads", "_fence", "_pause"}
-    known |= {"_rate", "_calm", "_fence_at", "_confirm_at", "_unconfirmed"}
+    known |= {"_rate", "_calm", "_fence_at", "_confirm_at", "_unconfirmed", "_read_at"}
     assert set(vars(one)) == known, "a mood is not all that a Pace remembers"
     one.state, one._fence, one._empty_reads = PaceState(mood.state), mood.fence, mood.empty_reads
     one._check_at = 0.0 if is_due else 3.0

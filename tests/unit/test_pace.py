@@ -201,6 +201,24 @@ def test_pauses_grow_while_nothing_comes() -> None:
     assert paced.reads(0) == Step(Action.PAUSE, MIN_PAUSE)
 
 
+def test_a_pause_is_longer_after_a_read_that_took_long() -> None:
+    """By what that one took, and not by what an earlier rush took; and it is never very long."""
+    paced = awake()
+    limits = DEFAULT_LIMITS
+    paced.take(paced.reads(BUSY_TRANSACTIONS))
+    for took in (0.003, 0.004, 1.0, 0.0):
+        paced.now += took
+        step = paced.reads(BUSY_TRANSACTIONS)
+        expected = min(max(limits.pause_times * took, MIN_PAUSE), limits.max_pause)
+        assert step.action is Action.PAUSE
+        assert abs(step.seconds - expected) < ROUNDING
+        paced.take(step)
+    paced.take(paced.reads(BUSY_TRANSACTIONS))
+    paced.now += 60.0
+    paced.pace.silenced()
+    assert paced.reads(BUSY_TRANSACTIONS) == Step(Action.PAUSE, MIN_PAUSE)
+
+
 def test_enough_empty_reads_lead_to_sleep() -> None:
     """By way of the bell and a fence, never at once."""
     paced = awake()

@@ -21,6 +21,7 @@ from realtime.attach.check import examine
 from realtime.attach.mapping import PlatformMapping
 from realtime.attach.state import MADE_BY, Attached, AttachError, digest_of, read_attached
 from realtime.attach.templates import literal, quoted, render_all, table_name
+from realtime.postgres.holders import HOW_TO_END, LOCKED, holders_of
 from realtime.postgres.pool import DATABASE_ERRORS, connect
 from realtime.postgres.reasons import why_unreachable
 
@@ -52,6 +53,24 @@ SELECT relay.ring('attach');
 """
 ATTEMPTS: Final = 60
 PAUSE_SECONDS: Final = 0.5
+READERS_TOO: Final = "ACCESS EXCLUSIVE"
+"""The mode of a lock that has to wait for those who only read, too."""
+
+Say = Callable[[str], None]
+"""Tells the person who runs it why it takes long."""
+
+
+class _InUse(Exception):
+    """A table could not be locked in a moment."""
+
+    def __init__(self, table: str, mode: str) -> None:
+        super().__init__(table)
+        self.table = table
+        self.mode = mode
+
+
+def _silent(_line: str) -> None:
+    """Say nothing."""
 
 
 @dataclass(frozen=True)
@@ -156,9 +175,16 @@ def _kept_always(creation: str, now: Attached) -> str:
 
 
 async def apply(
-    connection: Connection, mapping: PlatformMapping, *, attempts: int = ATTEMPTS
+    connection: Connection,
+    mapping: PlatformMapping,
+    *,
+    attempts: int = ATTEMPTS,
+    say: Say = _silent,
 ) -> Plan:
     """Attach, in one transaction: afterwards everything is there, or nothing was changed.
+
+    Args:
+        say: told once whom it waits for.
 
     Raises:
         AttachError: it does not fit, or a table stayed locked.
@@ -168,12 +194,12 @@ async def apply(
         wanted = await plan(connection, mapping)
         if not wanted.is_done:
             # Only a trigger that is dropped has to wait for readers, too.
-            mode = "ACCESS EXCLUSIVE" if wanted.removal else "SHARE ROW EXCLUSIVE"
+            mode = READERS_TOO if wanted.removal else "SHARE ROW EXCLUSIVE"
             await _lock(connection, wanted.tables, mode)
             await connection.execute(wanted.removal + wanted.creation)
         return wanted
 
-    return await _in_a_moment(connection, run, attempts)
+    return await _in_a_moment(connection, run, attempts, say)
 
 
 async def removal_script(connection: Connection) -> str:
@@ -186,8 +212,11 @@ async def removal_script(connection: Connection) -> str:
     return _script(_removal(now, now.grants))
 
 
-async def detach(connection: Connection, *, attempts: int = ATTEMPTS) -> int:
+async def detach(connection: Connection, *, attempts: int = ATTEMPTS, say: Say = _silent) -> int:
     """Take everything off, and say how many triggers that were.
+
+    Args:
+        say: told once whom it waits for.
 
     Raises:
         AttachError: a table stayed locked, or belongs to somebody else.
@@ -196,18 +225,21 @@ async def detach(connection: Connection, *, attempts: int = ATTEMPTS) -> int:
     async def run() -> int:
         now = await read_attached(connection, None)
         tables = sorted({one.table for one in now.triggers})
-        await _lock(connection, tables, "ACCESS EXCLUSIVE")
+        await _lock(connection, tables, READERS_TOO)
         if removal := _removal(now, now.grants):
             await connection.execute(removal)
         return len(now.triggers)
 
-    return await _in_a_moment(connection, run, attempts)
+    return await _in_a_moment(connection, run, attempts, say)
 
 
 async def _lock(connection: Connection, tables: list[str], mode: str) -> None:
     # A partitioned table's own lock is enough: the triggers are on it, not on its partitions.
     for table in tables:
-        await connection.execute(f"LOCK TABLE ONLY {table} IN {mode} MODE")
+        try:
+            await connection.execute(f"LOCK TABLE ONLY {table} IN {mode} MODE")
+        except LOCKED as error:
+            raise _InUse(table, mode) from error
 
 
 def _creation(mapping: PlatformMapping, rendered: str, now: Attached, grants: list[str]) -> str:
@@ -265,26 +297,45 @@ def _removal(now: Attached, grants: list[str], *, keeps_authorize: bool = False)
 
 
 async def _in_a_moment(
-    connection: Connection, run: Callable[[], Awaitable[Result]], attempts: int
+    connection: Connection, run: Callable[[], Awaitable[Result]], attempts: int, say: Say
 ) -> Result:
     """Run in a transaction that gives up and starts again rather than hold writers up.
 
     Raises:
         AttachError: a table was in use all the time, or PostgreSQL refused.
     """
+    by = ""
     for _attempt in range(attempts):
         try:
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}")
                 await connection.execute(TAKE_TURN)
                 return await run()
-        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
-            await asyncio.sleep(PAUSE_SECONDS)
+        except _InUse as in_use:
+            found = await _by_whom(connection, in_use)
+            if found and not by:
+                say(f"waiting for {found}")
+            by = found or by
+        except LOCKED:
+            pass  # something else of the log's
+        await asyncio.sleep(PAUSE_SECONDS)
+    if by:
+        raise AttachError(
+            f"nothing was changed: a table is in use all the time. Last it was {by}. Run this again"
+            f" after that; {HOW_TO_END}"
+        )
     raise AttachError(
-        "nothing was changed: a transaction has one of the tables in use all the time. Look for an"
-        " old xact_start in pg_stat_activity (a report, a dump), or in pg_prepared_xacts, and run"
-        " this again after it"
+        "nothing was changed: a transaction has the log or one of the tables in use all the time."
+        " Look for an old xact_start in pg_stat_activity (a report, a dump), and run this again"
+        " after it"
     )
+
+
+async def _by_whom(connection: Connection, in_use: _InUse) -> str:
+    """Which table is in use, and by whom; empty: nobody has it any more."""
+    with_readers = in_use.mode == READERS_TOO
+    holders = await holders_of(connection, [in_use.table], with_readers=with_readers)
+    return f"{in_use.table}, which is in use by {holders}" if holders else ""
 
 
 async def connected(dsn: str, work: Callable[[Connection], Awaitable[Result]]) -> Result:

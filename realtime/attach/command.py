@@ -32,7 +32,7 @@ def run(dsn: str, path: Path | None, *, apply: bool, detach: bool) -> None:
 
 def _detach(dsn: str, *, apply: bool) -> None:
     if apply:
-        count = asyncio.run(connected(dsn, attach.detach))
+        count = asyncio.run(connected(dsn, lambda connection: attach.detach(connection, say=_say)))
         click.echo(f"detached: {count} triggers removed")
     else:
         click.echo(asyncio.run(connected(dsn, attach.removal_script)), nl=False)
@@ -40,13 +40,20 @@ def _detach(dsn: str, *, apply: bool) -> None:
 
 def _attach(dsn: str, mapping: PlatformMapping, *, apply: bool) -> None:
     if apply:
-        wanted = asyncio.run(connected(dsn, lambda connection: attach.apply(connection, mapping)))
+        wanted = asyncio.run(
+            connected(dsn, lambda connection: attach.apply(connection, mapping, say=_say))
+        )
         names = ", ".join(f"{table.schema}.{table.name}" for table in mapping.tables.values())
         click.echo(f"{'already attached' if wanted.is_done else 'attached'}: {names}")
     else:
         wanted = asyncio.run(connected(dsn, lambda connection: attach.plan(connection, mapping)))
         click.echo(wanted.script, nl=False)
     if wanted.keeps_authorize:
-        click.echo("relay.authorize is your own, and stays as it is", err=True)
+        _say("relay.authorize is your own, and stays as it is")
     for warning in wanted.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        _say(f"warning: {warning}")
+
+
+def _say(line: str) -> None:
+    """On standard error: standard output has the result."""
+    click.echo(line, err=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
-import asyncpg
 from sqlalchemy.exc import DBAPIError
 
 from realtime.errors import CommandError
+from realtime.postgres.holders import HOW_TO_END, LOCKED, holders_of
 from realtime.postgres.pool import DATABASE_ERRORS, connect
 from realtime.postgres.reasons import why_refused, why_unreachable
 from realtime.postgres.schema import migrate
@@ -16,7 +16,6 @@ from realtime.postgres.schema import migrate
 CONNECT_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0
 """How long a lock is tried for."""
-LOCKED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 _LOOK = """
 SELECT pg_is_in_recovery() AS is_standby, current_user::text AS role,
@@ -27,26 +26,10 @@ SELECT pg_is_in_recovery() AS is_standby, current_user::text AS role,
            AND relname IN ('users', 'bots', 'permissions', 'sessions', 'messages', 'documents')
        ) AS tables
 """
-# A prepared transaction has no process.
-_HOLDERS = """
-SELECT DISTINCT ON (begun_at, holder) holder
-  FROM (SELECT coalesce(xact_start, prepared) AS begun_at,
-               CASE WHEN a.pid IS NULL
-                    THEN format('the prepared transaction %L (end it with COMMIT PREPARED or'
-                        ' ROLLBACK PREPARED)', p.gid)
-                    ELSE format('process %s (%s%s), %s, since %s UTC', a.pid, a.usename,
-                                ', ' || nullif(a.application_name, ''), a.state,
-                                to_char(a.xact_start AT TIME ZONE 'UTC', 'HH24:MI:SS'))
-               END AS holder
-          FROM pg_locks AS l
-          JOIN pg_class AS c ON c.oid = l.relation
-          LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
-          LEFT JOIN pg_prepared_xacts AS p
-            ON l.pid IS NULL AND p.database = current_database()
-         WHERE l.granted AND c.relkind IN ('r', 'p') AND l.pid IS DISTINCT FROM pg_backend_pid()
-           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-           AND c.relnamespace IN (to_regnamespace('relay'), to_regnamespace('public'))) AS held
- ORDER BY begun_at, holder LIMIT 3
+_TABLES = """
+SELECT oid::regclass::text AS name FROM pg_class
+ WHERE relkind IN ('r', 'p')
+   AND relnamespace IN (to_regnamespace('relay'), to_regnamespace('public'))
 """
 
 
@@ -110,13 +93,13 @@ async def _why_locked(dsn: str) -> str:
     """Who holds a table all the time."""
     connection = await connect(dsn, CONNECT_SECONDS)
     try:
-        rows = await connection.fetch(_HOLDERS)
+        tables = [row["name"] for row in await connection.fetch(_TABLES)]
+        holders = await holders_of(connection, tables) or "nobody any more"
     finally:
         await connection.close(timeout=CONNECT_SECONDS)
-    holders = "; ".join(row["holder"] for row in rows) or "nobody any more"
     return (
         "nothing was changed: a lock on one of the tables could not be had. Tables are held by"
-        f" {holders}. Run this again after that; a process can be ended with pg_terminate_backend"
+        f" {holders}. Run this again after that; {HOW_TO_END}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -485,18 +486,27 @@ async def test_a_server_wants_the_tables_attached(adopted: Adopted) -> None:
 
 @pytest.mark.gen_test
 async def test_a_table_in_use_is_not_waited_for(adopted: Adopted, core_database: str) -> None:
-    """Attaching gives up after a moment, nothing half done, and writers were not held up."""
+    """Attaching gives up after a moment, nothing half done, and writers were not held up.
+
+    Whoever runs it is told whom it waits for: once, and at the end.
+    """
     other = await asyncpg.connect(core_database)
+    said: list[str] = []
+    by = rf"\S+, which is in use by process {other.get_server_pid()} \(.*, idle in transaction"
+    failure = f"in use all the time. Last it was {by}"
     try:
         async with other.transaction():
             await other.execute("INSERT INTO users (username) VALUES ('olga')")
-            with pytest.raises(AttachError, match="in use all the time"):
-                await apply(adopted.connection, adopted_mapping(), attempts=1)
-        await apply(adopted.connection, adopted_mapping(), attempts=1)
+            with pytest.raises(AttachError, match=failure):
+                await apply(adopted.connection, adopted_mapping(), attempts=2, say=said.append)
+        assert len(said) == 1
+        assert re.match(f"waiting for {by}", said[0])
+        await apply(adopted.connection, adopted_mapping(), attempts=1, say=said.append)
         async with other.transaction():
             await other.execute("SELECT count(*) FROM messages")
-            with pytest.raises(AttachError, match="in use all the time"):
-                await detach(adopted.connection, attempts=1)
+            with pytest.raises(AttachError, match=failure):
+                await detach(adopted.connection, attempts=1, say=said.append)
+        assert len(said) == 2
         assert await triggers(adopted) == 18
         async with other.transaction():
             await other.execute("SELECT count(*) FROM messages")

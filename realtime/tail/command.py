@@ -171,7 +171,10 @@ def _rest_of(event: Event) -> str:
 
 
 def _message(data: dict[str, Any]) -> str:
-    return f"{data.get('username') or data.get('role') or 'somebody'}: {data.get('content')}"
+    role = data.get("role") or "user"
+    # An assistant's message may have the user whom it answers.
+    who = (data.get("username") or "somebody") if role == "user" else role
+    return f"{who}: {data.get('content')}"
 
 
 def _message_update(data: dict[str, Any]) -> str:

@@ -44,6 +44,8 @@ def call(*arguments: str, **environ: str) -> Result:
     ("kind", "data", "text"),
     [
         ("chat_message", DATA, "ada: Hello"),
+        ("chat_message", {**DATA, "role": "assistant"}, "assistant: Hello"),
+        ("chat_message", {"role": "user", "content": "Hello"}, "somebody: Hello"),
         ("chat_message_update", {**DATA, "action": "edited"}, "edited, ada: Hello"),
         ("chat_message_update", {"action": "deleted", "message_id": "m"}, "deleted m"),
         ("typing_indicator", {"username": "ada", "is_typing": True}, "ada is typing"),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from tests.benchmarks.contenders import PEERS_MEASURED, THIS, Contender
 from tests.benchmarks.database import NONE, NOTIFY, OURS
 from tests.benchmarks.scenarios.base import Bench, Figures
+from tests.benchmarks.triggers import trigger_of
 
 SECONDS = 4
 NO_TRIGGER: Final = Contender("none", "no trigger", "bare")
+FORMER_TRIGGER: Final = Contender("former", "the trigger of 0.1.0", "bare")
 NOTIFY_TRIGGER: Final = Contender("notify", "NOTIFY with the payload", "python")
 LISTENER: Final = PEERS_MEASURED[0]
 """Who listens to the NOTIFY trigger: the platform's present server."""
@@ -25,7 +29,7 @@ class WritersScenario:
 
     name: str = "writers"
     title: str = "Writers"
-    contenders: tuple[Contender, ...] = (THIS, NOTIFY_TRIGGER, NO_TRIGGER)
+    contenders: tuple[Contender, ...] = (THIS, FORMER_TRIGGER, NOTIFY_TRIGGER, NO_TRIGGER)
     rounds: int | None = None
 
     def describe(self, is_quick: bool) -> str:
@@ -36,9 +40,24 @@ class WritersScenario:
         if contender is NO_TRIGGER:
             bench.database.rest()
             return _write(bench, NONE)
-        is_ours = contender is THIS
-        with bench.contest(THIS if is_ours else LISTENER):
-            return _write(bench, OURS if is_ours else NOTIFY)
+        if contender is NOTIFY_TRIGGER:
+            with bench.contest(LISTENER):
+                return _write(bench, NOTIFY)
+        with (
+            _trigger(bench, "0001" if contender is FORMER_TRIGGER else "0002"),
+            bench.contest(THIS),
+        ):
+            return _write(bench, OURS)
+
+
+@contextmanager
+def _trigger(bench: Bench, release: str) -> Iterator[None]:
+    """The trigger on messages of a revision, for as long as this lasts."""
+    bench.database.sql(trigger_of(release), OURS)
+    try:
+        yield
+    finally:
+        bench.database.sql(trigger_of("0002"), OURS)
 
 
 def _write(bench: Bench, database: str) -> Figures:

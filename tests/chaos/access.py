@@ -158,7 +158,10 @@ class Access:
         self._gain([seat], tag)
 
     async def _transfer(self, chance: random.Random) -> None:
-        """The old owner is out, unless a permission keeps them in; then back."""
+        """The old owner is out, unless a permission keeps them in; then back.
+
+        The other one has access all the time. But the log names each new owner as one who gains it.
+        """
         bot = chance.choice(self._population.bots)
         viewer = next(
             s.user for s in self._population.seats if s.bot == bot.id and s.user != bot.owner
@@ -168,7 +171,9 @@ class Access:
         if chance.random() < 0.5:
             await self._transfer_with_permission(bot, owner, Seat(viewer, bot.id), chance)
         else:
-            await self._lose([owner], (_OWN, (bot.id, viewer)))
+            tag = self._name()
+            await self._lose([owner], (_OWN, (bot.id, viewer)), tag=tag)
+            self._population.shaken[Seat(viewer, bot.id)].append(tag)
             await self._wait(chance)
             tag = await self._write((_OWN, (bot.id, bot.owner)))
             self._population.shaken[Seat(viewer, bot.id)].append(tag)
@@ -180,6 +185,7 @@ class Access:
     ) -> None:
         tag = await self._write(self._grant(owner, "admin"), (_OWN, (bot.id, viewer.user)))
         self._population.shaken[owner].append(tag)
+        self._population.shaken[viewer].append(tag)
         await self._wait(chance)
         tag = await self._write((_OWN, (bot.id, bot.owner)))
         self._population.shaken[viewer].append(tag)

@@ -365,4 +365,16 @@ class Verdict:
             for a in self._population.absences[record.seat]
         ]
         who = f"{record.name}, {record.seat.topic}, user {record.seat.user}"
-        return Violation(rule, who, what, (*record.around(at), *history))
+        return Violation(rule, who, what, (*record.around(at), *history, *self._told_of(record)))
+
+    def _told_of(self, record: Record) -> list[str]:
+        """The rows of the log about access that concern the client."""
+        user, topic = record.seat.user, record.seat.topic
+        rows = [
+            row
+            for row in sorted(self._truth.rows.values(), key=lambda row: row.written_at)
+            if (row.code is not None or row.user_id is not None or row.type == "grant")
+            and row.user_id in (None, user)
+            and row.topic in (None, topic)
+        ]
+        return [f"about access: {self._words(row)}, user {row.user_id}" for row in rows[-EVIDENCE:]]

@@ -2,12 +2,11 @@
 
 Everything of ours bears a comment in the catalogue (`MADE_BY`), so what is taken off is exactly
 what was put on, by whatever release and mapping. The platform's tables are locked for the blink of
-an eye, and never waited for long: see `_in_a_moment`.
+an eye, and never waited for long: see `locks`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import re
@@ -18,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import asyncpg
 
 from realtime.attach.check import examine
+from realtime.attach.locks import ATTEMPTS, READERS_TOO, Say, in_a_moment, lock, say_nothing
 from realtime.attach.mapping import PlatformMapping
 from realtime.attach.state import MADE_BY, Attached, AttachError, digest_of, read_attached
 from realtime.attach.templates import literal, quoted, render_all, table_name
-from realtime.postgres.holders import HOW_TO_END, LOCKED, holders_of
 from realtime.postgres.pool import DATABASE_ERRORS, connect
 from realtime.postgres.reasons import why_unreachable
 
@@ -31,46 +30,11 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 CONNECT_SECONDS: Final = 10.0
-LOCK_MILLISECONDS: Final = 150
-"""How long writers may queue behind us for one table. All tables together stay below PostgreSQL's
-deadlock_timeout (1 s), so that a deadlock with a writer costs us the attempt, never the writer."""
-# One attaches or detaches at a time. Not by an advisory lock: any role can take those. Nobody who
-# writes or reads the log has to wait for this one. Without the right to it, or without a log, there
-# is nothing to wait for: what is wrong is said below.
-TAKE_TURN: Final = """
-DO $$
-BEGIN
-    IF has_table_privilege(to_regclass('relay.events'), 'UPDATE') THEN
-        LOCK TABLE ONLY relay.events IN SHARE UPDATE EXCLUSIVE MODE;
-    END IF;
-END
-$$
-"""
 # Where other tables or rows decide from now on, no trigger has told who lost access by that.
 RECHECK: Final = """\
 INSERT INTO relay.events (type, code) VALUES ('recheck', 4003);
 SELECT relay.ring('attach');
 """
-ATTEMPTS: Final = 60
-PAUSE_SECONDS: Final = 0.5
-READERS_TOO: Final = "ACCESS EXCLUSIVE"
-"""The mode of a lock that has to wait for those who only read, too."""
-
-Say = Callable[[str], None]
-"""Tells the person who runs it why it takes long."""
-
-
-class _InUse(Exception):
-    """A table could not be locked in a moment."""
-
-    def __init__(self, table: str, mode: str) -> None:
-        super().__init__(table)
-        self.table = table
-        self.mode = mode
-
-
-def _silent(_line: str) -> None:
-    """Say nothing."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +143,7 @@ async def apply(
     mapping: PlatformMapping,
     *,
     attempts: int = ATTEMPTS,
-    say: Say = _silent,
+    say: Say = say_nothing,
 ) -> Plan:
     """Attach, in one transaction: afterwards everything is there, or nothing was changed.
 
@@ -195,11 +159,11 @@ async def apply(
         if not wanted.is_done:
             # Only a trigger that is dropped has to wait for readers, too.
             mode = READERS_TOO if wanted.removal else "SHARE ROW EXCLUSIVE"
-            await _lock(connection, wanted.tables, mode)
+            await lock(connection, wanted.tables, mode)
             await connection.execute(wanted.removal + wanted.creation)
         return wanted
 
-    return await _in_a_moment(connection, run, attempts, say)
+    return await in_a_moment(connection, run, attempts, say)
 
 
 async def removal_script(connection: Connection) -> str:
@@ -212,7 +176,9 @@ async def removal_script(connection: Connection) -> str:
     return _script(_removal(now, now.grants))
 
 
-async def detach(connection: Connection, *, attempts: int = ATTEMPTS, say: Say = _silent) -> int:
+async def detach(
+    connection: Connection, *, attempts: int = ATTEMPTS, say: Say = say_nothing
+) -> int:
     """Take everything off, and say how many triggers that were.
 
     Args:
@@ -225,21 +191,12 @@ async def detach(connection: Connection, *, attempts: int = ATTEMPTS, say: Say =
     async def run() -> int:
         now = await read_attached(connection, None)
         tables = sorted({one.table for one in now.triggers})
-        await _lock(connection, tables, READERS_TOO)
+        await lock(connection, tables, READERS_TOO)
         if removal := _removal(now, now.grants):
             await connection.execute(removal)
         return len(now.triggers)
 
-    return await _in_a_moment(connection, run, attempts, say)
-
-
-async def _lock(connection: Connection, tables: list[str], mode: str) -> None:
-    # A partitioned table's own lock is enough: the triggers are on it, not on its partitions.
-    for table in tables:
-        try:
-            await connection.execute(f"LOCK TABLE ONLY {table} IN {mode} MODE")
-        except LOCKED as error:
-            raise _InUse(table, mode) from error
+    return await in_a_moment(connection, run, attempts, say)
 
 
 def _creation(mapping: PlatformMapping, rendered: str, now: Attached, grants: list[str]) -> str:
@@ -294,48 +251,6 @@ def _removal(now: Attached, grants: list[str], *, keeps_authorize: bool = False)
         lines += [f"DROP FUNCTION {', '.join(functions)};"]
     lines += [f"REVOKE {grant} FROM {quoted(now.owner)};" for grant in grants]
     return "".join(f"{line}\n" for line in lines)
-
-
-async def _in_a_moment(
-    connection: Connection, run: Callable[[], Awaitable[Result]], attempts: int, say: Say
-) -> Result:
-    """Run in a transaction that gives up and starts again rather than hold writers up.
-
-    Raises:
-        AttachError: a table was in use all the time, or PostgreSQL refused.
-    """
-    by = ""
-    for _attempt in range(attempts):
-        try:
-            async with connection.transaction():
-                await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}")
-                await connection.execute(TAKE_TURN)
-                return await run()
-        except _InUse as in_use:
-            found = await _by_whom(connection, in_use)
-            if found and not by:
-                say(f"waiting for {found}")
-            by = found or by
-        except LOCKED:
-            pass  # something else of the log's
-        await asyncio.sleep(PAUSE_SECONDS)
-    if by:
-        raise AttachError(
-            f"nothing was changed: a table is in use all the time. Last it was {by}. Run this again"
-            f" after that; {HOW_TO_END}"
-        )
-    raise AttachError(
-        "nothing was changed: a transaction has the log or one of the tables in use all the time."
-        " Look for an old xact_start in pg_stat_activity (a report, a dump), and run this again"
-        " after it"
-    )
-
-
-async def _by_whom(connection: Connection, in_use: _InUse) -> str:
-    """Which table is in use, and by whom; empty: nobody has it any more."""
-    with_readers = in_use.mode == READERS_TOO
-    holders = await holders_of(connection, [in_use.table], with_readers=with_readers)
-    return f"{in_use.table}, which is in use by {holders}" if holders else ""
 
 
 async def connected(dsn: str, work: Callable[[Connection], Awaitable[Result]]) -> Result:

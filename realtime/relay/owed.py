@@ -122,6 +122,8 @@ class Owed:
         Args:
             number: the most keys.
         """
+        while self._next < len(self) and self._ids[self._next] in self._superseded:
+            self._next += 1  # or each call walks them
         found: list[RowKey] = []
         for place in range(self._next, len(self)):
             key = RowKey(self._xids[place], self._ids[place], self._sizes[place])
@@ -207,8 +209,10 @@ class Backlog:
 
     def end_listing(self, number: int) -> None:
         """All events of a large read were listed."""
-        for topic in self._topics.values():
+        for name, topic in tuple(self._topics.items()):
             topic.end_read(number)
+            if not topic:
+                del self._topics[name]  # all that it was found to have, rings had carried
 
     def is_listed(self, topic: str) -> bool:
         """Whether all is known that a topic waits for."""
@@ -255,7 +259,7 @@ class Backlog:
         found = self._topics.pop(topic)
         found.owed.drop(keys[-1])
         found.sent_at, found.sent_bytes = now, sum(key.size for key in keys)
-        if found.owed or found.reads:
+        if found:
             self._topics[topic] = found
 
 
@@ -273,6 +277,10 @@ class _Topic:
         self.sent_bytes = 0
         self._newest: dict[str, int] = {}
         """By subject, the id of its last state."""
+
+    def __bool__(self) -> bool:
+        """Whether it waits for anything."""
+        return bool(self.owed or self.reads)
 
     def add(self, event: Event, number: int | None = None) -> None:
         read = self._read(number)

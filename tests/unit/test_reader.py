@@ -404,6 +404,41 @@ def test_what_a_ring_carries_comes_without_a_read_and_once() -> None:
     assert parse_cursor(sink.cursors[0])[1].anchor == first.anchor
 
 
+class Writing(Carrying):
+    """Something is written while it is waited for."""
+
+    def __init__(self, *acts: Callable[[], Sequence[str]]) -> None:
+        super().__init__(*[[] for _ in acts])
+        self.acts = list(acts)
+
+    async def wait(self, seconds: float) -> None:
+        await super().wait(seconds)
+        for ring in self.acts.pop(0)():
+            self.inbox.hear(ring)
+
+
+def test_a_topic_of_which_rings_carried_all_waits_for_no_large_read() -> None:
+    """The read finds as many of its rows as of one that has more; listed, none is to be sent."""
+    log, hub = FakeDatabase(page_rows=3), make_hub()
+    relay = make_relay(hub, log.place(), large=NOTHING_AT_ONCE)
+    of_carried, of_large = (join(hub, topic=topic)[1] for topic in (BOT, OTHER_BOT))
+
+    def single() -> list[str]:
+        write(log, BOT)
+        row = log.committed[-1]
+        assert isinstance(row, Event)
+        return [carried(row)]
+
+    def many() -> list[str]:
+        write(log, *[OTHER_BOT] * 9)
+        return ["messages"]
+
+    with pytest.raises(ConnectionResetError):
+        run(relay.run(log, Writing(single, single, single, many, *[lambda: []] * 9)))
+    finish(log, hub, relay)
+    assert (of_carried.ids, of_large.ids) == ([1, 2, 3], list(range(4, 13)))
+
+
 def test_what_a_ring_carries_is_not_echoed_to_its_author() -> None:
     """ECHO_TO_AUTHOR=false holds ahead of a read, too."""
     own, others = event(1, 20, author=ADA), event(2, 21, author="somebody")

@@ -91,6 +91,18 @@ async def test_the_newest_row_is_the_anchor(database: str) -> None:
 
 
 @pytest.mark.gen_test
+async def test_a_row_of_the_future_was_not_seen(database: str) -> None:
+    """It came with a dump, or was written by hand: to claim it would hide all that comes now."""
+    async with connections(database, 2) as [writer, reader]:
+        newest = await write(writer)
+        future = "INSERT INTO relay.events (xid, topic, type, payload) VALUES ($1, $2, 'x', 'm')"
+        await writer.execute(future, newest.xid + 1_000_000, TOPIC)
+        cursor = await cursor_of(reader)
+        assert cursor.anchor == newest
+        assert not cursor.covers((await write(writer)).xid)
+
+
+@pytest.mark.gen_test
 async def test_a_cursor_is_of_one_topic(database: str) -> None:
     """Borrowed for another it is refused, as is one whose text was edited."""
     async with connections(database, 1) as [reader]:

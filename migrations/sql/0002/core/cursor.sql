@@ -66,6 +66,7 @@ SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS 
 DECLARE
     destination text := relay.checked_topic(topic);
     own xid8 := coalesce(pg_current_xact_id_if_assigned(), '18446744073709551615');
+    beyond xid8 := pg_snapshot_xmax(pg_current_snapshot());
     anchor record;
     open text;
     head text;
@@ -81,12 +82,15 @@ BEGIN
       INTO head
       FROM relay.this_database() AS d
       JOIN relay.floor AS f ON f.is_only AND (f.system, f.database) = (d.system, d.oid);
-    -- One branch for each side of the transaction's own rows, however many there are.
+    -- One branch for each side of the transaction's own rows, however many there are. A row of the
+    -- future, which came with a dump or was written by hand, is nothing that was seen.
     SELECT newest.* INTO anchor
-      FROM ((SELECT e.xid, e.id, e.written_at FROM relay.events AS e WHERE e.xid > own
+      FROM ((SELECT e.xid, e.id, e.written_at FROM relay.events AS e
+              WHERE e.xid > own AND e.xid < beyond
               ORDER BY e.xid DESC, e.id DESC LIMIT 1)
             UNION ALL
-            (SELECT e.xid, e.id, e.written_at FROM relay.events AS e WHERE e.xid < own
+            (SELECT e.xid, e.id, e.written_at FROM relay.events AS e
+              WHERE e.xid < least(own, beyond)
               ORDER BY e.xid DESC, e.id DESC LIMIT 1)
             UNION ALL
             SELECT f.last, f.last_id, f.last_written_at FROM relay.floor AS f WHERE f.is_only

@@ -8,7 +8,7 @@ from uuid import uuid4
 import asyncpg
 
 from realtime.attach.state import MADE_BY, is_own, read_record
-from realtime.doctor.deployment import Deployment
+from realtime.doctor.deployment import Deployment, words
 from realtime.doctor.report import Finding, fine, problem
 
 _FUNCTIONS = """
@@ -38,7 +38,7 @@ async def access(deployment: Deployment) -> Sequence[Finding]:
             except asyncpg.PostgresError as error:
                 found.append(
                     problem(
-                        f"{name} fails: {error}; every handshake would be refused",
+                        f"{name} fails: {words(error)}; every handshake would be refused",
                         "give its owner the rights on the tables that it reads, or bring it up to"
                         " date: bin/migrate, or bin/attach for the platform's own tables",
                     )

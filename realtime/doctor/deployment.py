@@ -108,7 +108,7 @@ async def _close(connection: Connection) -> None:
 def words(error: BaseException) -> str:
     """The text of an error. It never contains an address or a password."""
     if isinstance(error, asyncpg.PostgresError):
-        return f"the server says: {error}"
+        return f"the server says: {' '.join(str(error).split())}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return type(error).__name__ if isinstance(error, TimeoutError) else str(error)

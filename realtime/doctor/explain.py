@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from realtime.doctor.deployment import Deployment
+from realtime.relay.events import AccessKind
 from realtime.relay.protocol import bot_of
 
 if TYPE_CHECKING:
@@ -106,12 +107,14 @@ async def explain(
         if event["is_foreign"]:
             reasons.append("It came with a dump from another server, and is not delivered here.")
             return Explanation(Verdict.NO, reasons)
-        if not event["is_message"] or event["code"] is not None:
+        if not event["is_message"]:
             reasons.append("It is a note to the servers about access, and not sent as an event.")
             return Explanation(Verdict.NO, reasons)
         who = await _identify(connection, user, deployment.settings.jwt_subject, reasons)
         if who is None:
             return Explanation(Verdict.UNKNOWN, reasons)
+        if event["code"] is not None:
+            return await _of_end(connection, event, who, reasons)
         if bot_of(event["topic"]) is None:
             return _of_own_topic(event["topic"], who, reasons)
         return await _of_bot(connection, event, who, reasons)
@@ -166,15 +169,38 @@ def _of_own_topic(topic: str, who: str, reasons: list[str]) -> Explanation:
     return Explanation(Verdict.NO, reasons)
 
 
+async def _of_end(
+    connection: Connection, event: asyncpg.Record, who: str, reasons: list[str]
+) -> Explanation:
+    """Of what ends access, which is a socket's last message."""
+    if event["user_id"] not in (None, who):
+        reasons.append("It is the last message to another user, whose access it ends.")
+        return Explanation(Verdict.NO, reasons)
+    reasons.append("It is the last message to those whose access it ends, on sockets open then.")
+    if event["type"] == AccessKind.RECHECK:
+        reasons.append("It asks whether they still have access, and is sent only if they do not.")
+        return Explanation(Verdict.PERHAPS, reasons)
+    changes = await _changes_of(connection, event["topic"], who)
+    earlier = [one for one in changes if one.id < event["id"] and one.kind != AccessKind.RECHECK]
+    reasons += [_tell(one, event) for one in earlier]
+    if earlier:
+        return Explanation(Verdict.NO if earlier[-1].is_ejection else Verdict.YES, reasons)
+    return Explanation(Verdict.YES if event["user_id"] else Verdict.PERHAPS, reasons)
+
+
+async def _changes_of(connection: Connection, topic: str | None, who: str) -> list[_Change]:
+    rows = await connection.fetch(_CHANGES, topic, who, timeout=SEARCH_SECONDS)
+    return [
+        _Change(row["id"], row["xid"], row["type"] if row["code"] else "grant", _time(row))
+        for row in rows
+    ]
+
+
 async def _of_bot(
     connection: Connection, event: asyncpg.Record, who: str, reasons: list[str]
 ) -> Explanation:
     role = await connection.fetchval(_MAY, who, bot_of(event["topic"]))
-    rows = await connection.fetch(_CHANGES, event["topic"], who, timeout=SEARCH_SECONDS)
-    changes = [
-        _Change(row["id"], row["xid"], row["type"] if row["code"] else "grant", _time(row))
-        for row in rows
-    ]
+    changes = await _changes_of(connection, event["topic"], who)
     now = f"may watch the bot now, as {role}" if role is not None else "may not watch the bot now"
     reasons.append(f"The user {now}.")
     reasons += [_tell(change, event) for change in changes]

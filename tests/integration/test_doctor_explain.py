@@ -132,6 +132,38 @@ async def test_notifications(database: str, platform: Platform, world: World) ->
     says(await ask(database, event, world.owner), Verdict.NO, "another user's notifications")
 
 
+async def final_message(platform: Platform) -> int:
+    """The row of the latest change of access."""
+    query = "SELECT max(id) FROM relay.events WHERE code IS NOT NULL"
+    return int(await platform.connection.fetchval(query))
+
+
+@pytest.mark.gen_test
+async def test_the_message_that_ends_access(
+    database: str, platform: Platform, world: World
+) -> None:
+    """It is for whom it is about, and for nobody else."""
+    await platform.revoke(world.bot, world.guest)
+    first = await final_message(platform)
+    says(await ask(database, first, world.guest), Verdict.YES, "last message to those whose access")
+    says(await ask(database, first, world.owner), Verdict.NO, "last message to another user")
+    await platform.execute("DELETE FROM bots WHERE id = $1", world.bot)
+    last = await final_message(platform)
+    says(await ask(database, last, world.guest), Verdict.NO, "ended before it")
+    says(await ask(database, last, world.owner), Verdict.YES, "on sockets open then")
+
+
+@pytest.mark.gen_test
+async def test_a_message_for_those_who_turn_out_to_have_no_access(
+    database: str, platform: Platform, world: World
+) -> None:
+    """They are asked about first."""
+    await platform.permit(world.bot, world.owner)
+    await platform.revoke(world.bot, world.owner)
+    asked = await final_message(platform)
+    says(await ask(database, asked, world.owner), Verdict.PERHAPS, "only if they do not")
+
+
 @pytest.mark.gen_test
 async def test_a_note_to_the_servers(database: str, platform: Platform, world: World) -> None:
     """Rows of the log that nobody is sent."""

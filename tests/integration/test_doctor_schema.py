@@ -301,3 +301,16 @@ async def test_a_volatile_function(database: str, platform: Platform) -> None:
     assert "is VOLATILE" in said([finding])
     await platform.execute(finding.cure)
     await finds(Level.FINE, "access", deployment(database))
+
+
+@pytest.mark.gen_test
+async def test_a_database_that_has_only_the_log(core_database: str) -> None:
+    """It says so once, and nothing of tables that happen to have the reference tables' names."""
+    platform = await Platform.connect(core_database)
+    await platform.execute("CREATE TABLE users (id uuid PRIMARY KEY)")
+    await platform.connection.close()
+    report = await examine(deployment(core_database))
+    problems = [line for line in report.lines if line.finding.level is Level.PROBLEM]
+    assert [line.check for line in problems] == ["migrations"], report.text()
+    assert "run bin/attach --apply" in report.text()
+    assert {"access", "triggers", "columns", "full loop"} <= set(report.skipped)

@@ -30,8 +30,9 @@ class Up(NamedTuple):
 
 
 def decode_up(said: bytes) -> Up | None:
-    """What a worker says when it is up; None: it says something else."""
-    if not said.startswith(_UP):
-        return None
-    workers, patience = said.split()[1:3]
-    return Up(int(workers), float(patience))
+    """What a worker says when it is up, maybe after signs of life; None: it says nothing else."""
+    for line in said.splitlines():
+        if line.startswith(_UP):
+            workers, patience = line.split()[1:3]
+            return Up(int(workers), float(patience))
+    return None

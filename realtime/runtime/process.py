@@ -110,7 +110,10 @@ def _obey_supervisor(stop: Stop, control_socket: socket.socket) -> None:
     loop = asyncio.get_running_loop()
 
     def on_readable() -> None:
-        if control_socket.recv(64) == REPLACED:
+        said = b""
+        with suppress(ConnectionResetError):  # it was killed, and had not read the last beat
+            said = control_socket.recv(64)
+        if said == REPLACED:
             stop.is_replaced = True
             log.info(LogLine("worker_replaced"))
         else:

@@ -36,6 +36,10 @@ ACCESS_CHANGE_SLICE = 100
 """Access changes applied before other tasks get a turn."""
 
 
+_OwedSince = dict[Cursor | None, Owed]
+"""What sockets of a topic are owed, by their `since`."""
+
+
 class HubObserver:
     """Is called when something happens to the hub's sockets. Override what you need."""
 
@@ -91,7 +95,7 @@ class Hub:
         self._observers: list[HubObserver] = []
         self._monotonic = monotonic
         self._streams = Streams(monotonic)
-        self.backlog = Backlog()
+        self.backlog = Backlog(monotonic)
         """What was found and is too much to be sent at once."""
         self.subscribers = Subscribers()
         """Who is here. Only the hub adds and removes."""
@@ -297,8 +301,10 @@ class Hub:
             await self._fan_out(topic, Delivery(topic, events, claim, self._frame, withheld))
             self._streams.sent(topic, events)
 
-    def next_portion(self, size: int, number: int) -> tuple[str, list[RowKey]] | None:
+    async def next_portion(self, size: int, number: int) -> tuple[str, list[RowKey]] | None:
         """What is to be read next, for one of the topics that wait; None: nothing yet.
+
+        Who did not take the one before in time goes on alone.
 
         Args:
             size: how many bytes to read, at most; but one event.
@@ -309,38 +315,45 @@ class Hub:
             if not self.subscribers.has_topic(topic):
                 self.backlog.drop(topic)
             elif not self._turns.fits(keys[0].size):
-                self._leave_to_themselves(topic)
+                await self._leave_to_themselves(topic)
             else:
-                for slow in self.subscribers.live_on(topic):
-                    if not slow.sink.is_idle:
-                        self._fall_behind(slow)
+                owed: _OwedSince = {}
+                for one in self.subscribers.live_on(topic):
+                    if not one.sink.is_idle:
+                        self._fall_behind(one, owed)
+                        await self._pause()
                 return topic, keys
         return None
 
-    def _leave_to_themselves(self, topic: str) -> None:
+    async def _leave_to_themselves(self, topic: str) -> None:
         """What a topic waits for is too large to be held for all: each reads it by itself."""
+        owed: _OwedSince = {}
         for one in self.subscribers.on_topic(topic):
-            if one.state is not State.LIVE:
+            if one.is_holding:
                 one.overflow()
-            elif not self._fall_behind(one):
+            elif one.state is State.LIVE and not self._fall_behind(one, owed):
                 self.dismiss(one, *closing.TOO_SLOW)
+            await self._pause()
         self.backlog.drop(topic)
 
-    def _fall_behind(self, subscriber: Subscriber) -> bool:
-        """Have a live socket catch up by itself, if it can; the others do not wait for it."""
+    def _fall_behind(self, subscriber: Subscriber, owed: "_OwedSince") -> bool:
+        """Have a live socket catch up by itself, if it can; the others do not wait for it.
+
+        Args:
+            owed: what others of its topic are owed now. It can be much, so they share it.
+        """
         if subscriber.catch_up is None:
             return False
         topic, since = subscriber.topic, subscriber.since
-        held = [event.key for event in self._streams.held(topic)]
-        keys = [*held, *self.backlog.rest(topic)]
-        if since is not None:
-            keys = [key for key in keys if not since.covers(key.xid)]
-        if since is None or self.position.cursor.includes(since):
-            since = self.position.cursor
+        if since not in owed:
+            held = [event.key for event in self._streams.held(topic)]
+            owed[since] = self.backlog.rest(topic, since, held)
         subscriber.pause(self.cursor_of(subscriber))
         subscriber.is_behind = True
-        self._set_since(subscriber, since)
-        subscriber.catch_up(Owed(keys), since)
+        if since is None or self.position.cursor.includes(since):
+            self._set_since(subscriber, self.position.cursor)
+        assert subscriber.since is not None
+        subscriber.catch_up(owed[since].for_another(), subscriber.since)
         return True
 
     async def deliver_portion(self, topic: str, events: list[Event]) -> None:
@@ -349,7 +362,7 @@ class Hub:
         assert before is not None
         ended = topic if self.backlog.is_rest(topic, last) else None
         await self._send({topic: events}, before, self.position, ended)
-        self.backlog.sent(topic, [event.key for event in events], self._monotonic())
+        self.backlog.sent(topic, [event.key for event in events])
 
     def _withheld_from(self, events: Iterable[Event]) -> frozenset[str]:
         """The authors who are not sent their own events."""

@@ -6,13 +6,13 @@ portion at a time when they can be sent. A key takes 20 bytes here, however larg
 
 import asyncio
 import itertools
-import math
 import operator
 from array import array
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from weakref import WeakValueDictionary
 
+from realtime.relay.cursor import Cursor
 from realtime.relay.events import Event, RowKey
 from realtime.relay.position import Position
 from realtime.relay.protocol import Framer, stamp
@@ -135,9 +135,28 @@ class Owed:
             found.append(key)
         return found
 
-    def rest(self) -> list[RowKey]:
-        """All keys that are still to be sent."""
-        return self.first(sum(self._sizes), len(self))
+    def rest(self, since: Cursor | None = None, ahead: Iterable[RowKey] = ()) -> "Owed":
+        """What is still to be sent, for somebody who takes it at a pace of their own.
+
+        Args:
+            since: what this covers is not for them.
+            ahead: keys that they are sent before it.
+        """
+        rest = Owed(key for key in ahead if since is None or not since.covers(key.xid))
+        places: Iterable[int] | None = None
+        if since is not None or self._superseded:
+            places = [
+                place
+                for place in range(self._next, len(self))
+                if self._ids[place] not in self._superseded
+                and (since is None or not since.covers(self._xids[place]))
+            ]
+        for name in ("_xids", "_ids", "_sizes"):
+            column = getattr(self, name)
+            getattr(rest, name).extend(
+                column[self._next :] if places is None else map(column.__getitem__, places)
+            )
+        return rest
 
     def is_last(self, key: RowKey) -> bool:
         """Whether nothing is to be sent after that key."""
@@ -158,7 +177,8 @@ class Backlog:
     been sent all of it, no cursor may be given out there that covers it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
         self._topics: dict[str, _Topic] = {}
         """The topic whose turn it is comes first."""
 
@@ -221,7 +241,7 @@ class Backlog:
     def _topic(self, name: str, before: Position) -> "_Topic":
         topic = self._topics.get(name)
         if topic is None:
-            topic = self._topics[name] = _Topic(before)
+            topic = self._topics[name] = _Topic(before, self._monotonic())
         return topic
 
     def position_before(self, topic: str) -> Position | None:
@@ -234,17 +254,17 @@ class Backlog:
         return tuple(self._topics)
 
     def sent_at(self, topic: str) -> float:
-        """When the latest portion was sent."""
+        """When the latest portion was sent; before the first one: since when the topic waits."""
         return self._topics[topic].sent_at
 
     def sent_bytes(self, topic: str) -> int:
         """How many bytes of payloads the latest portion had."""
         return self._topics[topic].sent_bytes
 
-    def rest(self, topic: str) -> list[RowKey]:
-        """All that a topic still waits for."""
+    def rest(self, topic: str, since: Cursor | None, ahead: Iterable[RowKey]) -> Owed:
+        """All that a topic still waits for (see `Owed.rest`)."""
         found = self._topics.get(topic)
-        return [] if found is None else found.owed.rest()
+        return (Owed() if found is None else found.owed).rest(since, ahead)
 
     def first(self, topic: str, size: int, number: int) -> list[RowKey]:
         """A topic's next portion (see `Owed.first`)."""
@@ -254,11 +274,11 @@ class Backlog:
         """Whether nothing is left of a topic behind that key."""
         return self.is_listed(topic) and self._topics[topic].owed.is_last(last)
 
-    def sent(self, topic: str, keys: Sequence[RowKey], now: float) -> None:
+    def sent(self, topic: str, keys: Sequence[RowKey]) -> None:
         """Those were sent; the other topics have their turn first."""
         found = self._topics.pop(topic)
         found.owed.drop(keys[-1])
-        found.sent_at, found.sent_bytes = now, sum(key.size for key in keys)
+        found.sent_at, found.sent_bytes = self._monotonic(), sum(key.size for key in keys)
         if found:
             self._topics[topic] = found
 
@@ -268,12 +288,12 @@ class _Topic:
 
     __slots__ = ("_newest", "before", "owed", "reads", "sent_at", "sent_bytes")
 
-    def __init__(self, before: Position) -> None:
+    def __init__(self, before: Position, now: float) -> None:
         self.before = before
         self.owed = Owed()
         self.reads: deque[_Read] = deque()
         """What reads found that are not over, and those after them."""
-        self.sent_at = -math.inf
+        self.sent_at = now
         self.sent_bytes = 0
         self._newest: dict[str, int] = {}
         """By subject, the id of its last state."""

@@ -300,7 +300,7 @@ class Reader:
 
     async def send_portion(self, log: LogSource) -> None:
         """Deliver some of what was too much for one answer: no other topic waits for all of it."""
-        portion = self._hub.next_portion(log.portion_bytes, PORTION_ROWS)
+        portion = await self._hub.next_portion(log.portion_bytes, PORTION_ROWS)
         if portion is None:
             return
         topic, keys = portion

@@ -350,6 +350,7 @@ class Subscriber:
     def stop(self) -> None:
         """Send nothing more, even if something still refers to this subscriber."""
         self.state = State.STOPPED
+        self.is_behind = False
         self.hold_anew()
         self.leave_direct()
 

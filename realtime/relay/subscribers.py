@@ -73,8 +73,8 @@ class Subscribers:
         return (one for one in self if one.is_joined)
 
     def count_of(self, user_id: str) -> int:
-        """How many sockets the user has."""
-        return sum(one.is_socket for one in self.of_user(user_id))
+        """How many sockets the user has that are not closing."""
+        return sum(one in self._open for one in self.of_user(user_id))
 
     def of_user(self, user_id: str) -> Set[Subscriber]:
         """Those of a user."""

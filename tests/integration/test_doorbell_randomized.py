@@ -76,7 +76,7 @@ class Collected:
         self.backlog = ()
         """Events count when they are found: nobody here needs their payloads."""
 
-    def next_portion(self, size: int, number: int) -> None:
+    async def next_portion(self, size: int, number: int) -> None:
         return None
 
     async def deliver(

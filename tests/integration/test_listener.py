@@ -85,7 +85,7 @@ class Collected:
         self.position = position
         self.lost.append(reason)
 
-    def next_portion(self, size: int, number: int) -> tuple[str, list[RowKey]] | None:
+    async def next_portion(self, size: int, number: int) -> tuple[str, list[RowKey]] | None:
         keys = [event.key for event in self.owed[:number]]
         return ("t", keys) if keys else None
 

@@ -43,7 +43,7 @@ def test_portions(sizes: list[int], size: int, number: int, data: st.DataObject)
 
 def test_each_read_is_sent_in_the_order_of_its_writing() -> None:
     """However it was found; but behind the reads before it."""
-    backlog = Backlog()
+    backlog = Backlog(lambda: 0.0)
     for ids in ([7, 9, 8], [1, 3, 2]):
         for number in ids:
             backlog.add(event(number, 10), BEFORE)
@@ -54,7 +54,7 @@ def test_each_read_is_sent_in_the_order_of_its_writing() -> None:
 
 def test_of_one_thing_only_the_newest_is_sent() -> None:
     """Of a read, and of reads that follow each other."""
-    backlog = Backlog()
+    backlog = Backlog(lambda: 0.0)
     for number in (1, 3, 2):
         backlog.add(event(number, 10, subject="s"), BEFORE)
     backlog.end_read()
@@ -66,16 +66,16 @@ def test_of_one_thing_only_the_newest_is_sent() -> None:
 
 def test_topics_take_turns() -> None:
     """And each keeps the position from before what it waits for."""
-    backlog = Backlog()
+    backlog = Backlog(lambda: 0.0)
     for number in (1, 2):
         backlog.add(event(number, 10, BOT), BEFORE)
     backlog.add(event(3, 10, OTHER_BOT), Position(at(9), SIGNER))
     backlog.end_read()
     assert backlog.topics() == (BOT, OTHER_BOT)
-    backlog.sent(BOT, backlog.first(BOT, 0, 1), 1.0)
+    backlog.sent(BOT, backlog.first(BOT, 0, 1))
     assert backlog.topics() == (OTHER_BOT, BOT)
     assert backlog.position_before(BOT) is BEFORE
-    backlog.sent(OTHER_BOT, backlog.first(OTHER_BOT, 0, 1), 2.0)
+    backlog.sent(OTHER_BOT, backlog.first(OTHER_BOT, 0, 1))
     assert backlog.position_before(OTHER_BOT) is None
     assert backlog.topics() == (BOT,)
 

@@ -21,6 +21,7 @@ from realtime.relay.protocol import SOCKET_TOPIC
 from realtime.relay.reader import Reader
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import GapReason, Unrecoverable
+from realtime.relay.turns import PORTION_SECONDS
 from tests.unit.relay_fakes import (
     ADA,
     BOT,
@@ -146,11 +147,13 @@ def test_a_grant_counts() -> None:
 NOTHING_AT_ONCE = LargeLimits(pages=0, topics=1, events=2)
 
 
-def large_read(*topics: str) -> tuple[FakeDatabase, Hub, Reader, list[RecordingSink]]:
+def large_read(
+    *topics: str, clock: Callable[[], float] = lambda: 0.0
+) -> tuple[FakeDatabase, Hub, Reader, list[RecordingSink]]:
     """A log in which one transaction has written more than one answer holds, much on one topic
     and little on another; and a socket for each of the given topics. It was read, not listed."""
     log = FakeDatabase(page_rows=3)
-    hub = make_hub()
+    hub = make_hub(clock=clock)
     relay = make_relay(hub, log.place(), large=NOTHING_AT_ONCE)
     sinks = [join(hub, topic=topic)[1] for topic in topics]
     write(log, BOT, BOT, BOT, OTHER_BOT, BOT)
@@ -218,16 +221,18 @@ def test_large_reads_take_turns() -> None:
 
 def test_while_a_topic_is_listed_only_those_are_sent_to_who_can_take_it() -> None:
     """Nobody can be left to go on alone with all that it is owed before that is known."""
-    log, hub, relay, [sink] = large_read(BOT)
+    now = [0.0]
+    log, hub, relay, [sink] = large_read(BOT, clock=lambda: now[0])
     while relay.is_listing:
         run(relay.list_some(log))
     write(log, *[BOT] * 4)
     run(relay.catch_up(log))
     sink.is_waiting = True
-    assert hub.next_portion(10, 10) is None
+    now[0] = PORTION_SECONDS
+    assert run(hub.next_portion(10, 10)) is None
     while relay.is_listing:
         run(relay.list_some(log))
-    assert hub.next_portion(10, 10) is not None
+    assert run(hub.next_portion(10, 10)) is not None
 
 
 def test_a_listing_ends_with_the_history_that_it_is_of() -> None:

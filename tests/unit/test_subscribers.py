@@ -64,6 +64,15 @@ def test_subscriptions_of_one_socket_are_no_sockets() -> None:
     assert (here.open_count, len(here)) == (0, 3)
 
 
+def test_who_is_closing_is_not_counted() -> None:
+    """A client that was told to come back is not refused because its close takes time."""
+    hub = make_hub()
+    closing, _ = join(hub)
+    join(hub)
+    hub.dismiss(closing, 1013, "connect again")
+    assert (hub.subscribers.count_of(ADA), len(hub.subscribers)) == (1, 2)
+
+
 def test_who_is_gone_is_forgotten() -> None:
     """Nothing refers to a socket that is gone, and it may be forgotten twice."""
     hub = make_hub()

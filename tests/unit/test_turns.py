@@ -7,6 +7,8 @@ import pytest
 from realtime.relay import closing
 from realtime.relay.cursor import Cursor
 from realtime.relay.events import Event
+from realtime.relay.owed import Owed
+from realtime.relay.subscriber import State
 from realtime.relay.turns import LOOK_AGAIN_SECONDS, PORTION_SECONDS
 from tests.unit.relay_fakes import (
     BOT,
@@ -37,7 +39,7 @@ def test_no_cursor_is_ahead_of_what_a_topic_still_waits_for() -> None:
     read(hub, at(10), "after", *large)
     for number in (1, 2, 3):
         assert hub.cursor_of(subscriber) == "before"
-        assert hub.next_portion(9, 9) == (BOT, [large[number - 1].key])
+        assert run(hub.next_portion(9, 9)) == (BOT, [large[number - 1].key])
         run(hub.deliver_portion(BOT, [event(number, 10)]))
     assert sink.ids == [1, 2, 3]
     assert sink.cursors == ["before", "before", "after"]
@@ -52,13 +54,13 @@ def test_who_takes_a_portion_slowly_holds_up_only_their_topic() -> None:
     mine, rest = large_event(1), large_event(2)
     read(hub, at(10), "c", mine, rest, large_event(3, OTHER_BOT))
     slow.room = 0
-    assert (hub.due_in(), hub.next_portion(9, 1)) == (0.0, (BOT, [mine.key]))
+    assert (hub.due_in(), run(hub.next_portion(9, 1))) == (0.0, (BOT, [mine.key]))
     run(hub.deliver_portion(BOT, [event(1, 10)]))
-    assert hub.next_portion(9, 1) == (OTHER_BOT, [large_event(3, OTHER_BOT).key])
+    assert run(hub.next_portion(9, 1)) == (OTHER_BOT, [large_event(3, OTHER_BOT).key])
     run(hub.deliver_portion(OTHER_BOT, [event(3, 10, OTHER_BOT)]))
-    assert (hub.due_in(), hub.next_portion(9, 1)) == (LOOK_AGAIN_SECONDS, None)
+    assert (hub.due_in(), run(hub.next_portion(9, 1))) == (LOOK_AGAIN_SECONDS, None)
     now = PORTION_SECONDS
-    assert (hub.due_in(), hub.next_portion(9, 1)) == (0.0, (BOT, [rest.key]))
+    assert (hub.due_in(), run(hub.next_portion(9, 1))) == (0.0, (BOT, [rest.key]))
 
 
 def test_who_takes_a_portion_too_slowly_goes_on_alone() -> None:
@@ -68,16 +70,16 @@ def test_who_takes_a_portion_too_slowly_goes_on_alone() -> None:
     slow, sink = join(hub)
     _, other = join(hub)
     left: list[tuple[list[int], Cursor]] = []
-    slow.catch_up = lambda owed, since: left.append(([key.id for key in owed.rest()], since))
+    slow.catch_up = lambda owed, since: left.append(([key.id for key in owed.first(99, 99)], since))
     read(hub, at(10), "c", *(large_event(number) for number in (1, 2, 3)))
-    hub.next_portion(9, 1)
+    run(hub.next_portion(9, 1))
     sink.room = 0
     run(hub.deliver_portion(BOT, [event(1, 10)]))
-    assert hub.next_portion(9, 1) is None
+    assert run(hub.next_portion(9, 1)) is None
     now[0] = PORTION_SECONDS
-    assert hub.next_portion(9, 1) == (BOT, [large_event(2).key])
+    assert run(hub.next_portion(9, 1)) == (BOT, [large_event(2).key])
     run(hub.deliver_portion(BOT, [event(2, 10)]))
-    assert hub.next_portion(9, 1) == (BOT, [large_event(3).key])
+    assert run(hub.next_portion(9, 1)) == (BOT, [large_event(3).key])
     run(hub.deliver_portion(BOT, [event(3, 10)]))
     read(hub, at(11), "d", event(4, 11))
     assert left == [([2, 3], at(10))]
@@ -85,6 +87,43 @@ def test_who_takes_a_portion_too_slowly_goes_on_alone() -> None:
     sink.drain()
     hub.go_live(slow, at(10))
     assert sink.ids == [1, 4]
+
+
+def test_who_is_busy_when_a_topic_begins_to_wait_has_time_as_well() -> None:
+    """And those who are too slow in the end share one list of what they are owed."""
+    now = [5.0]
+    hub = make_hub(clock=lambda: now[0])
+    owed: list[Owed] = []
+    for _ in range(2):
+        slow, sink = join(hub)
+        read(hub, at(2), "settled")
+        slow.catch_up = lambda mine, _since: owed.append(mine)
+        sink.is_waiting = True
+    read(hub, at(10), "c", *(large_event(number) for number in (1, 2, 3)))
+    assert run(hub.next_portion(9, 1)) is None
+    now[0] += PORTION_SECONDS
+    assert run(hub.next_portion(9, 1)) == (BOT, [large_event(1).key])
+    first, second = owed
+    assert [key.id for key in first.first(99, 99)] == [1, 2, 3]
+    assert first.portion(9, 1) is second.portion(9, 1)
+
+
+def test_who_is_closed_while_it_catches_up_does_not_go_live_again() -> None:
+    """Nor is it removed twice for those who look on."""
+    now = [0.0]
+    hub = make_hub(clock=lambda: now[0])
+    slow, sink = join(hub)
+    slow.catch_up = lambda _owed, _since: None
+    sink.is_waiting = True
+    read(hub, at(10), "c", large_event(1))
+    now[0] = PORTION_SECONDS
+    run(hub.next_portion(9, 1))
+    assert slow.is_behind
+    hub.dismiss(slow, 4001, "token expired")
+    hub.go_live(slow, at(10))
+    assert slow.state is State.STOPPED
+    hub.unsubscribe(slow)
+    assert len(hub.subscribers) == 0
 
 
 @pytest.mark.parametrize(
@@ -100,9 +139,11 @@ def test_who_goes_on_alone_is_owed_what_its_since_does_not_cover(
     if since is None:
         read(hub, at(2), "settled")
     left: list[tuple[list[int], Cursor]] = []
-    subscriber.catch_up = lambda owed, since: left.append(([key.id for key in owed.rest()], since))
+    subscriber.catch_up = lambda owed, since: left.append(
+        ([key.id for key in owed.first(99, 99)], since)
+    )
     read(hub, at(10), "c", large_event(1))
-    assert hub.next_portion(9, 1) is None
+    assert run(hub.next_portion(9, 1)) is None
     assert left == [expected]
 
 
@@ -115,7 +156,7 @@ def test_what_is_too_large_to_be_held_for_all_is_left_to_each() -> None:
     _, to_nobody = join(hub)
     alone.catch_up = lambda *_: None
     read(hub, at(10), "c", large_event(1))
-    assert hub.next_portion(9, 1) is None
+    assert run(hub.next_portion(9, 1)) is None
     assert joining.has_overflowed
     assert (alone.is_behind, to_alone.closed) == (True, None)
     assert to_nobody.closed == closing.TOO_SLOW
@@ -131,11 +172,11 @@ def test_no_more_is_on_its_way_at_once_than_may_be() -> None:
     read(hub, at(10), "c", large_event(1), rest := large_event(2), large_event(3, OTHER_BOT))
     slow.room = 0
     run(hub.deliver_portion(BOT, [event(1, 10)._replace(size=9)]))
-    assert hub.next_portion(9, 1) is None
+    assert run(hub.next_portion(9, 1)) is None
     now = PORTION_SECONDS
-    assert hub.next_portion(9, 1) == (BOT, [rest.key])
+    assert run(hub.next_portion(9, 1)) == (BOT, [rest.key])
     assert subscriber.is_behind
-    assert hub.next_portion(9, 1) == (OTHER_BOT, [large_event(3).key])
+    assert run(hub.next_portion(9, 1)) == (OTHER_BOT, [large_event(3).key])
 
 
 def test_who_has_taken_a_portion_gets_the_next_at_once() -> None:
@@ -145,9 +186,9 @@ def test_who_has_taken_a_portion_gets_the_next_at_once() -> None:
     read(hub, at(10), "c", large_event(1), rest := large_event(2))
     sink.room = 0
     run(hub.deliver_portion(BOT, [event(1, 10)]))
-    assert hub.next_portion(9, 1) is None
+    assert run(hub.next_portion(9, 1)) is None
     sink.drain()
-    assert (hub.due_in(), hub.next_portion(9, 1)) == (0.0, (BOT, [rest.key]))
+    assert (hub.due_in(), run(hub.next_portion(9, 1))) == (0.0, (BOT, [rest.key]))
 
 
 def test_what_waits_for_a_topic_without_sockets_is_dropped() -> None:
@@ -157,6 +198,6 @@ def test_what_waits_for_a_topic_without_sockets_is_dropped() -> None:
     _, staying = join(hub, GRACE, OTHER_BOT)
     read(hub, at(10), "c", large_event(1), large_event(2, OTHER_BOT))
     hub.unsubscribe(leaving)
-    assert hub.next_portion(9, 1) == (OTHER_BOT, [large_event(2, OTHER_BOT).key])
+    assert run(hub.next_portion(9, 1)) == (OTHER_BOT, [large_event(2, OTHER_BOT).key])
     run(hub.deliver_portion(OTHER_BOT, [event(2, 10, OTHER_BOT)]))
     assert (staying.ids, hub.due_in()) == ([2], math.inf)

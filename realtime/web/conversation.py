@@ -6,7 +6,7 @@ whose names begin with `on_`.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -101,10 +101,19 @@ class Conversation:
 
     # The handshake.
 
-    async def open(self, connection: Connection, request: HandshakeRequest) -> None:
-        """Let the client in, or close; what it says is read from the end of this on."""
+    def open(
+        self, connection: Connection, request: HandshakeRequest
+    ) -> Coroutine[None, None, None]:
+        """Let the client in, or close; what it says is read from the end of this on.
+
+        It can be closed as soon as this was called, before what this returns has begun.
+        """
         self._connection = connection
         self._sink = self._make_sink(connection.stream)
+        return self._open(request)
+
+    async def _open(self, request: HandshakeRequest) -> None:
+        connection = self._connection
         try:
             await self._or_close(partial(self._let_in, request))
         finally:
@@ -147,6 +156,8 @@ class Conversation:
             return
         assert self._subscriber is not None
         recovery, missed = await handshake.recover(request.cursor, admission)
+        if self._sink.is_closed:
+            return  # the client has left: nobody would stop what begins here
         self._establish(handshake, admission, identity, recovery, missed)
         go_live = partial(handshake.go_live, admission.cursor, missed)
         if missed:

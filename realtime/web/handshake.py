@@ -50,15 +50,20 @@ class Handshake:
         Raises:
             Refused: with the close code.
         """
+        if self._has_left():
+            return None  # nobody would remove it
         self._services.hub.subscribe(self._subscriber)
         admission = await self._ask()
-        if self._sink.is_closed:
+        if self._has_left():
             return None
         if self._subscriber.is_socket:
             self._require_few(admission)
         self._services.hub.identify(self._subscriber, admission.user_id, admission.username)
         self._subscriber.cursor = self.cursor_text(admission)
         return admission
+
+    def _has_left(self) -> bool:
+        return self._sink.is_closed
 
     def _require_few(self, admission: Admission) -> None:
         """The user may have one more socket."""
@@ -133,6 +138,8 @@ class Handshake:
             seen = cursor
             self._subscriber.hold_anew()
             admission = await self._services.access.authorize(self._subject, self._bot_id)
+            if admission.user_id != self._subscriber.user_id:
+                raise Refused(*closing.USER_RENAMED)  # the name is somebody else's now
             try:
                 missed = await self._since(seen, admission)
             except Unrecoverable as lost:

@@ -163,8 +163,10 @@ class MultiConversation(Conversation):
 
     # The handshake.
 
-    async def open(self, connection: Connection, request: HandshakeRequest) -> None:
-        await super().open(connection, request._replace(cursor=None))
+    def open(
+        self, connection: Connection, request: HandshakeRequest
+    ) -> Coroutine[None, None, None]:
+        return super().open(connection, request._replace(cursor=None))
 
     async def _topic_and_bot(self, subject: str, *path: str) -> tuple[str, str | None]:
         self._subject = subject
@@ -253,7 +255,9 @@ class MultiConversation(Conversation):
             case protocol.Typing(is_typing) if target is not None and target.bot_id is not None:
                 subscriber = self._named(target).subscriber
                 self._services.typing.said(subscriber, target.bot_id, is_typing)
-            case protocol.SessionSync(session_id) if target is not None and target.bot_id:
+            case protocol.SessionSync(session_id) if (
+                target is not None and target.bot_id is not None
+            ):
                 self._named(target)
                 now = self._services.clock()
                 self._send(protocol.session_synced(session_id, target.bot_id, now, target))

@@ -43,7 +43,7 @@ class Openings:
 
     async def end(self, why: Closing) -> None:
         """Refuse those that are left, and return when their tasks are over, or take too long."""
-        await asyncio.sleep(0)  # who came a moment ago has no way out before this
+        await asyncio.sleep(0)  # who came a moment ago begins: it is to be read to its end
         left = dict(self._tasks)
         for task, opening in left.items():
             opening.close(*why)

@@ -83,6 +83,8 @@ class Replay:
         self._sink = sink
         self._user_id = user_id
         self._portion_bytes = FIRST_BYTES
+        self._is_within_message = False
+        """Whether a part of a message was sent that is not the last."""
 
     async def send(self, missed: Missed, cursor: str | None) -> None:
         """Send everything, and return when the client has taken it, or is gone.
@@ -157,12 +159,16 @@ class Replay:
             try:
                 await self._send_parts(key, cursor)
             except Refused as refused:
-                # What is begun can only be ended, though other topics may be on the socket, too.
-                self._sink.break_off(refused.code, refused.reason)
+                self._break_off(refused.code, refused.reason)
                 raise
             except asyncio.CancelledError:
-                self._sink.break_off(*closing.EVENTS_MISSED)
+                self._break_off(*closing.EVENTS_MISSED)
                 raise
+
+    def _break_off(self, code: int, reason: str) -> None:
+        """What is begun can only be ended, though other topics may be on the socket, too."""
+        if self._is_within_message:
+            self._sink.break_off(code, reason)
 
     async def _send_parts(self, key: RowKey, cursor: str | None) -> None:
         start, is_last = 0, False
@@ -179,6 +185,7 @@ class Replay:
                     is_first=not start,
                     is_last=is_last,
                 )
+                self._is_within_message = not is_last
                 del part
                 await self._taken_in_time(size)
             start += size

@@ -22,12 +22,13 @@ from realtime.web.services import Services
 class TokenLife:
     """Watches one socket's token from the moment it was accepted."""
 
-    __slots__ = ("_expires_at", "_services", "_sink", "_timer", "_warn_at", "subject")
+    __slots__ = ("_expires_at", "_is_over", "_services", "_sink", "_timer", "_warn_at", "subject")
 
     def __init__(self, identity: Identity, services: Services, sink: Sink) -> None:
         self.subject = identity.subject
         self._services = services
         self._sink = sink
+        self._is_over = False
         self._timer: asyncio.TimerHandle | None = None
         self._expires_at = 0.0
         self._warn_at: float | None = None  # None: the client was warned
@@ -43,6 +44,8 @@ class TokenLife:
         except KeysUnavailable:
             self._sink.close(*closing.KEYS_AWAY)
             return
+        if self._is_over:
+            return
         if identity.subject != self.subject:
             self._sink.close(*closing.OTHER_USER)
             return
@@ -51,13 +54,17 @@ class TokenLife:
 
     def stop(self) -> None:
         """Stop watching: the socket is gone."""
+        self._is_over = True
+        self._unschedule()
+
+    def _unschedule(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
     def _watch(self, expires_at: float) -> None:
         if expires_at == self._expires_at:
             return  # the token that it has
-        self.stop()
+        self._unschedule()
         now, settings = self._services.clock(), self._services.settings
         if settings.token_expiry == "handshake":
             return

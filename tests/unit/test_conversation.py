@@ -1,0 +1,148 @@
+"""Tests of `realtime.web.conversation`: clients that leave in the middle of their handshake."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from realtime.auth.tokens import Identity
+from realtime.config.intervals import DEFAULTS
+from realtime.config.settings import Settings
+from realtime.relay import closing
+from realtime.relay.admission import Admission
+from realtime.relay.counters import Counters
+from realtime.relay.refusals import Refusals
+from realtime.relay.resume import Missed
+from realtime.relay.room import Room
+from realtime.web.openings import Openings
+from realtime.web.sockets import ChatConversation, Sockets
+from realtime.web.upgrade import Upgrade
+from tests.unit.relay_fakes import ADA, SIGNER, START, make_hub
+from tests.waiting import eventually
+
+BOT_ID = "00000000-0000-4000-8000-0000000000b1"
+TOPIC = f"bot:{BOT_ID}"
+SETTINGS = Settings.from_environ({"DATABASE_URL": "postgres://a/b", "JWT_SECRET": "x" * 32})
+
+
+class Slow:
+    """The verifier, the database and the log; each is held up where it is told to be."""
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+        self.is_asked = asyncio.Event()
+        self.goes_on = asyncio.Event()
+
+    async def _wait(self, at: str) -> None:
+        if at == self.at:
+            self.is_asked.set()
+            await self.goes_on.wait()
+
+    async def verify(self, _token: str, *, leeway: bool = True) -> Identity:
+        await self._wait("token")
+        return Identity("ada", time.time() + 3600, is_admin=False)
+
+    async def authorize(self, _subject: str, _bot_id: str | None) -> Admission:
+        await self._wait("access")
+        return Admission(ADA, "ada", "Bot", "viewer", START)
+
+    async def since(self, _request: object) -> Missed:
+        await self._wait("missed events")
+        return Missed()
+
+
+class Pings:
+    """Who is pinged."""
+
+    def __init__(self) -> None:
+        self.added: set[object] = set()
+
+    def add(self, one: object) -> int:
+        self.added.add(one)
+        return 0
+
+    def remove(self, one: object, _slice: int) -> None:
+        self.added.discard(one)
+
+
+def make_services(slow: Slow) -> Any:
+    loop = asyncio.get_running_loop()
+    return SimpleNamespace(
+        settings=SETTINGS,
+        intervals=DEFAULTS,
+        hub=make_hub(),
+        access=slow,
+        verifier=slow,
+        history=SimpleNamespace(since=slow.since, log=None),
+        typing=SimpleNamespace(left=lambda *_: None),
+        refusals=Refusals(time.monotonic),
+        room=Room(100),
+        openings=Openings(loop),
+        read_budget=None,
+        pings=Pings(),
+        counters=Counters(time.monotonic),
+        clock=time.time,
+        monotonic=time.monotonic,
+        random=random.random,
+        new_id=lambda: str(uuid4()),
+        loop=loop,
+        status=SimpleNamespace(is_draining=False),
+        cursor_text=SIGNER.write,
+    )
+
+
+def connect() -> tuple[socket.socket, socket.socket]:
+    """A connection over TCP: our end, and the client's."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        theirs = socket.create_connection(listening.getsockname())
+        ours, _ = listening.accept()
+    ours.setblocking(False)
+    return ours, theirs
+
+
+def upgrade() -> Upgrade:
+    query = {"token": "t", "cursor": SIGNER.write(START, TOPIC) or ""}
+    return Upgrade("/", query, {"sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="})
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("at", ["token", "access", "missed events"])
+async def test_of_who_leaves_during_the_handshake_nothing_stays(at: str) -> None:
+    """Whatever was asked then: nobody would remove the socket, ping it or watch its token."""
+    slow = Slow(at)
+    services = make_services(slow)
+    ours, theirs = connect()
+    Sockets(services).open(ours, upgrade(), ChatConversation, (BOT_ID,))
+    await asyncio.wait_for(slow.is_asked.wait(), 10)
+    theirs.close()
+    await eventually(lambda: services.counters.closes)
+    slow.goes_on.set()
+    await eventually(lambda: not services.openings)
+    assert len(services.hub.subscribers) == 0
+    assert services.counters.opens == 0
+    assert services.pings.added == set()
+
+
+@pytest.mark.gen_test
+async def test_who_came_a_moment_ago_can_be_refused() -> None:
+    """Before its task has begun, as where the process ends in that moment."""
+    services = make_services(Slow("token"))
+    ours, theirs = connect()
+    sockets = Sockets(services)
+    ending: list[Callable[[], object]] = []
+    services.openings.start = lambda opening, work: ending.append(
+        lambda: (opening.close(*closing.RESTARTING), work.close())
+    )
+    sockets.open(ours, upgrade(), ChatConversation, (BOT_ID,))
+    ending[0]()
+    with theirs:
+        answer = await asyncio.to_thread(theirs.recv, 4096)
+    assert answer.startswith(b"HTTP/1.1 101 ")

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, listed, problem, span, warning
+from realtime.postgres.holders import HOW_TO_END, holders_of
 
 LONG_SECONDS = 300.0
+LOCKED_SECONDS = 5.0
 QUEUE_WARNING, QUEUE_PROBLEM = 0.1, 0.5
 
 # Of other roles' sessions the age is hidden from who is not in pg_read_all_stats.
@@ -28,6 +30,21 @@ SELECT gid, owner, extract(epoch FROM clock_timestamp() - prepared)::float8 AS a
   FROM pg_prepared_xacts
  WHERE prepared < clock_timestamp() - make_interval(secs => $1)
  ORDER BY prepared
+"""
+# Whatever waits for these longer than a handshake does; a server's own locks last milliseconds.
+_LOCKED = """
+SELECT DISTINCT l.relation::regclass::text AS name
+  FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
+  LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+ WHERE l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+   AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND coalesce(a.xact_start < clock_timestamp() - make_interval(secs => $1), true)
+   AND c.relkind IN ('r', 'p')
+   AND (c.relnamespace = to_regnamespace('relay')
+        OR EXISTS (SELECT FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+                    WHERE t.tgrelid = c.oid AND p.pronamespace = to_regnamespace('relay')))
+ ORDER BY 1
 """
 _SEES_ALL = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')"
 # What is LISTENed to is nobody else's to see, so: who might be holding the queue.
@@ -77,3 +94,18 @@ async def notify_queue(deployment: Deployment) -> Sequence[Finding]:
     suspects = listed([f"{row['pid']} ({row['usename']})" for row in holders])
     cure = f"end the session that LISTENs inside an open transaction: {suspects or 'none in sight'}"
     return [problem(said, cure) if usage > QUEUE_PROBLEM else warning(said, cure)]
+
+
+async def locks(deployment: Deployment) -> Sequence[Finding]:
+    """Name whoever keeps a table of ours, or one with our triggers, from being read or written."""
+    async with deployment.connect() as connection:
+        names = [row["name"] for row in await connection.fetch(_LOCKED, LOCKED_SECONDS)]
+        holders = await holders_of(connection, names, with_readers=False) if names else ""
+    if not holders:
+        return [fine("no table is locked for long")]
+    return [
+        problem(
+            f"{listed(names)} stay locked by {holders}: events, writers or new sockets wait",
+            f"end that transaction where it comes from; {HOW_TO_END}",
+        )
+    ]

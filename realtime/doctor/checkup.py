@@ -57,6 +57,7 @@ CHECKS = (
     Check("durability", server.durability, "primary"),
     Check("notify queue", activity.notify_queue, "primary"),
     Check("transactions", activity.transactions, "primary"),
+    Check("locks", activity.locks, "primary"),
     Check("schema", schema.schema, "primary"),
     Check("migrations", schema.migrations, "schema"),
     Check("rights", rights.rights, "schema"),

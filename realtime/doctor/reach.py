@@ -15,6 +15,7 @@ from realtime.config.address import hosts_of
 from realtime.doctor.deployment import Deployment, words
 from realtime.doctor.report import Finding, fine, problem
 from realtime.postgres.pool import DATABASE_ERRORS
+from realtime.postgres.reasons import room_for_connections
 
 _NO_TLS = "rejected SSL upgrade"
 _TLS_WANTED = ("no encryption", "SSL off", "SSL required", "encryption required")
@@ -88,7 +89,8 @@ def _cure(error: Exception, name: str) -> str:
         case asyncpg.TargetServerAttributeNotMatched():
             return f"name the primary in {name} too, or promote a standby"
         case asyncpg.TooManyConnectionsError():
-            return "close what holds connections (pg_stat_activity), or raise max_connections"
+            limit = room_for_connections(error)
+            return f"close what holds connections (pg_stat_activity), or {limit}"
         case asyncpg.CannotConnectNowError():
             return "wait until the server has started, then run this again"
         case _ if _NO_TLS in str(error):

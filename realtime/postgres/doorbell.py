@@ -13,17 +13,23 @@ https://www.postgresql.org/docs/current/explicit-locking.html
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
+
 from realtime.config.intervals import DEFAULTS, Intervals
+from realtime.log_line import LogLine
 from realtime.postgres.alarm import Alarm
 from realtime.relay.carried import Inbox
 from realtime.relay.counters import Counters
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import HearingConnection
+
+log = logging.getLogger(__name__)
 
 RING_CHANNEL = "relay_ring_"
 TYPING_CHANNEL = "relay_typing_"
@@ -134,6 +140,8 @@ class Doorbell:
         self._rung = asyncio.Event()
         self._alarm = Alarm(asyncio.get_running_loop(), self._rung.set)
         self._is_silenced = False
+        self._is_said = True
+        """Whether the others know if this process sleeps. If not, the bell may stay silent."""
         self._is_renaming = False
         self.inbox = Inbox(self._counters)
         self.can_hear = True
@@ -204,12 +212,12 @@ class Doorbell:
         return await self._take_fence()
 
     async def _take_fence(self) -> int:
-        epoch = await self._connection.fetchrow(_EPOCH)
-        assert epoch is not None
-        if self._carries and self.can_hear and not epoch["has_older"] and not self._is_renaming:
-            self.inbox.open(epoch["epoch"])
-        else:
-            self.inbox.close()
+        self.inbox.close()
+        if self._is_said:
+            epoch = await self._connection.fetchrow(_EPOCH)
+            assert epoch is not None
+            if self._carries and self.can_hear and not epoch["has_older"] and not self._is_renaming:
+                self.inbox.open(epoch["epoch"])
         row = await self._connection.fetchrow(_FENCE)
         assert row is not None
         self._is_silenced = row["is_silent"]
@@ -220,7 +228,7 @@ class Doorbell:
 
         Also where the bell is silent because the queue of notifications is full: then `wait` polls.
         """
-        if await self._listens_anew():
+        if not self._is_said or await self._listens_anew():
             return False
         found = await self._connection.fetchrow(_CHECK, self._node_id, self._full, self._carries)
         assert found is not None
@@ -233,12 +241,22 @@ class Doorbell:
 
     @property
     def _is_rung_for(self) -> bool:
-        return self.can_hear and not self._is_silenced
+        return self.can_hear and self._is_said and not self._is_silenced
 
     async def _run(self, script: str, *, awake: bool = False) -> None:
         settings = {"awake": awake, "full": self._full, "carries": self._carries}
-        await self._connection.execute(script.format(node_id=self._node_id, **settings))
-        await self._listens_anew()
+        try:
+            await self._connection.execute(script.format(node_id=self._node_id, **settings))
+        except asyncpg.InsufficientResourcesError as error:
+            # As where the disk is full. What there is can be read all the same.
+            await self._connection.execute("ROLLBACK")
+            if self._is_said:
+                poll = self._intervals.poll
+                log.warning(LogLine("listen_failed", error=error, poll_seconds=poll))
+            self._is_said = False
+        else:
+            self._is_said = True
+            await self._listens_anew()
 
     async def _listens_anew(self) -> bool:
         """Listen to the channels' names of now; return whether these are others than before."""

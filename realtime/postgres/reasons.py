@@ -17,15 +17,28 @@ def why_unreachable(error: BaseException) -> str:
             return f"{error}: correct the database's name in DATABASE_URL, or create it"
         case asyncpg.InvalidAuthorizationSpecificationError():
             return (
-                f"PostgreSQL lets this role not in: {error}; correct the role in DATABASE_URL, or"
-                " pg_hba.conf at the server"
+                f"PostgreSQL does not let this role in: {error}; correct the role in"
+                " DATABASE_URL, or pg_hba.conf at the server"
             )
         case asyncpg.TooManyConnectionsError():
-            return f"{error}: close what holds connections, or raise max_connections"
+            return f"{error}: close what holds connections, or {room_for_connections(error)}"
         case asyncpg.TargetServerAttributeNotMatched():
             return f"{error}: name the primary in DATABASE_URL, or promote a standby"
+        case asyncpg.LockNotAvailableError() | asyncpg.QueryCanceledError():
+            return (
+                f"the database was reached, but a table stayed locked ({error}): bin/doctor names"
+                " who holds it"
+            )
     said = f"{type(error).__name__}: {error}".rstrip(": ")
     return f"the database cannot be reached; check DATABASE_URL, and that the server is up ({said})"
+
+
+def room_for_connections(error: BaseException) -> str:
+    """What to raise where PostgreSQL has too many connections, by what it said."""
+    for kind in ("role", "database"):
+        if f"for {kind}" in str(error):
+            return f"raise that {kind}'s limit (ALTER {kind.upper()} ... CONNECTION LIMIT)"
+    return "raise max_connections"
 
 
 def why_refused(error: BaseException, role: str) -> str:

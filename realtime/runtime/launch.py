@@ -28,7 +28,8 @@ def become_supervisor(settings: Settings, environ: Mapping[str, str]) -> None:
     for one in sockets:
         one.set_inheritable(True)
     numbers = ",".join(str(one.fileno()) for one in sockets)
-    sys.stdout.flush()
+    if sys.stdout is not None:  # it may be closed
+        sys.stdout.flush()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     command = [*python_of("realtime.runtime.supervisor"), numbers, settings.log_format]
     os.execve(command[0], command, {**environ})

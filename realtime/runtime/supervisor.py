@@ -45,6 +45,8 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _NOT_HANDED_ON = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID")
 _BEATS = 4
 """How many signs of life a worker gives within the time after which it counts as hung."""
+_HUNG_SECONDS = 60.0
+"""That time, where no watchdog says another. Other workers on the port would answer every probe."""
 
 
 @dataclass(eq=False)
@@ -91,6 +93,8 @@ class Supervisor:
         environ: the workers' environment.
         manager: is told how the service is.
         announce: called once everything is up.
+        hung_after: seconds without a sign of life after which a worker is killed; None: it may be
+            stopped for as long as one likes, as in a debugger.
     """
 
     def __init__(
@@ -100,8 +104,10 @@ class Supervisor:
         manager: ServiceManager,
         *,
         announce: Callable[[], None] = lambda: None,
+        hung_after: float | None = None,
         intervals: Intervals = DEFAULTS,
     ) -> None:
+        self._hung_after = hung_after
         self._sockets = sockets
         for one in sockets:
             one.set_inheritable(True)
@@ -163,6 +169,9 @@ class Supervisor:
 
     def _seconds_to_wait(self) -> float | None:
         times = [one.ends_by for one in self._living() if one.ends_by is not None]
+        if self._hung_after is not None:
+            heard = [one.heard_at for one in self._workers if one.is_alive]
+            times += [each + self._hung_after for each in heard if each is not None]
         if self._manager.watchdog is not None:
             times.append(self._alive_at)
         if self._stop_count:
@@ -202,13 +211,13 @@ class Supervisor:
         with suppress(OSError):
             # By its name, which may lead to another release than at the start.
             os.chdir(self._directory)
-        watchdog = self._manager.watchdog
+        hung_after = self._hung_after
         command = [
             *python_of("realtime.runtime.worker"),
             str(number),
             ",".join(str(one.fileno()) for one in self._sockets),
             str(control_socket.fileno()),
-            str(watchdog / _BEATS if watchdog else 0),
+            str(hung_after / _BEATS if hung_after else 0),
         ]
         return os.posix_spawn(
             command[0], command, self._environ, setsigmask=SIGNALS, setsigdef=SIGNALS
@@ -350,8 +359,8 @@ class Supervisor:
             worker.heard_at = now
 
     def _stuck(self, now: float) -> list[Worker]:
-        """Those whose event loop has given no sign of life for as long as the watchdog waits."""
-        limit = self._manager.watchdog
+        """Those whose event loop has given no sign of life for too long."""
+        limit = self._hung_after
         if limit is None or self._stop_count:
             return []
         return [
@@ -427,8 +436,9 @@ def main(listening: str, log_format: str) -> int:
     """
     configure_logging(cast("LogFormat", log_format))
     sockets = [socket.socket(fileno=int(number)) for number in listening.split(",")]
-    supervisor = Supervisor(sockets, os.environ, ServiceManager.from_environ(os.environ))
-    return supervisor.run()
+    manager = ServiceManager.from_environ(os.environ)
+    hung_after = manager.watchdog or _HUNG_SECONDS
+    return Supervisor(sockets, os.environ, manager, hung_after=hung_after).run()
 
 
 if __name__ == "__main__":

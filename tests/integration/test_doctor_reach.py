@@ -191,7 +191,7 @@ async def test_no_connection_left(tcp_postgres: Networked) -> None:
     """The role has as many as it may have."""
     tcp_postgres.server.sql("ALTER ROLE someone CONNECTION LIMIT 0")
     try:
-        await unreachable(tcp_postgres.dsn(), "too many connections", "max_connections")
+        await unreachable(tcp_postgres.dsn(), "too many connections", "ALTER ROLE")
     finally:
         tcp_postgres.server.sql("ALTER ROLE someone CONNECTION LIMIT -1")
 

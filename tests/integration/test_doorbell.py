@@ -374,6 +374,31 @@ async def test_one_whose_connection_is_gone(nodes: tuple[Node, Node], platform: 
         await one.wait(NEVER)
 
 
+FULL_DISK = """
+CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
+CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON relay.nodes
+    FOR EACH ROW EXECUTE FUNCTION full_disk()
+"""
+
+
+@pytest.mark.gen_test
+async def test_one_that_cannot_say_that_it_sleeps(
+    nodes: tuple[Node, Node], platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where the disk is full: the log can be read, so it polls, and says so once."""
+    one = nodes[0]
+    await platform.execute(FULL_DISK)
+    for _ in range(2):
+        assert await one.ring_on() > 0
+        assert not await one.is_on()
+        await one.wait(NEVER)
+    assert [str(record.msg).split()[0] for record in caplog.records] == ["listen_failed"]
+    await platform.execute("DROP TRIGGER full_disk ON relay.nodes")
+    await one.ring_on()
+    assert await one.is_on()
+
+
 # Rings that carry their event.
 
 

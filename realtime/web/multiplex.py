@@ -74,7 +74,15 @@ class Subscription(WebSocketSink):
         on_close: called once, where it ends before the socket does.
     """
 
-    __slots__ = ("_is_closed", "_joining", "_on_close", "_shared", "subscriber", "target")
+    __slots__ = (
+        "_is_closed",
+        "_is_within_message",
+        "_joining",
+        "_on_close",
+        "_shared",
+        "subscriber",
+        "target",
+    )
     subscriber: Subscriber
 
     def __init__(
@@ -87,6 +95,8 @@ class Subscription(WebSocketSink):
         self._shared = shared
         self._on_close = on_close
         self._is_closed = False
+        self._is_within_message = False
+        """Whether it has begun a message that is sent in parts, and not ended it."""
         self._joining: asyncio.Task[None] | None = None
 
     def start(self, joining: Coroutine[Any, Any, None]) -> None:
@@ -94,10 +104,11 @@ class Subscription(WebSocketSink):
         self._joining = asyncio.create_task(joining)
 
     def end(self) -> None:
-        """Nothing more is sent to it."""
+        """Nothing more is sent to it, but the rest of a message: nothing else can follow half."""
         self._is_closed = True
         self._shared.forget(self)
-        if self._joining is not None and self._joining is not asyncio.current_task():
+        is_own_task = self._joining is asyncio.current_task()
+        if self._joining is not None and not is_own_task and not self._is_within_message:
             self._joining.cancel()
 
     # As a sink.
@@ -110,6 +121,7 @@ class Subscription(WebSocketSink):
         self._shared.sink.send_rest(frames, sent)
 
     def send_part(self, part: Message, *, is_first: bool, is_last: bool) -> None:
+        self._is_within_message = not is_last
         self._shared.sink.send_part(part, is_first=is_first, is_last=is_last)
 
     def break_off(self, code: int, reason: str) -> None:
@@ -131,6 +143,10 @@ class Subscription(WebSocketSink):
     @property
     def is_closed(self) -> bool:
         return self._is_closed or self._shared.sink.is_closed
+
+    @property
+    def is_cut(self) -> bool:
+        return self._shared.sink.is_closed
 
     @property
     def is_idle(self) -> bool:

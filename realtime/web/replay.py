@@ -56,6 +56,11 @@ class ReplaySink(Protocol):
     def is_closed(self) -> bool: ...
 
     @property
+    def is_cut(self) -> bool:
+        """Whether nothing can be sent any more, not even the rest of a message."""
+        ...
+
+    @property
     def waiting_bytes(self) -> int:
         """How many bytes the kernel has not taken yet; 0 where they count elsewhere."""
         ...
@@ -172,7 +177,7 @@ class Replay:
 
     async def _send_parts(self, key: RowKey, cursor: str | None) -> None:
         start, is_last = 0, False
-        while not is_last and not self._sink.is_closed:
+        while not is_last and not self._is_over():
             size = min(max(self._size(), key.size // MAX_PARTS), MAX_PART_BYTES)
             size = min(size, self._budget.largest)
             async with self._budget.reserve(size, self._user_id):
@@ -189,6 +194,10 @@ class Replay:
                 del part
                 await self._taken_in_time(size)
             start += size
+
+    def _is_over(self) -> bool:
+        """Whether no further part is sent: what is begun is ended, also for who leaves."""
+        return self._sink.is_cut if self._is_within_message else self._sink.is_closed
 
     async def _part(self, key: RowKey, start: int, size: int) -> Part:
         try:

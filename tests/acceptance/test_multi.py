@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+from socket import SO_RCVBUF, SOL_SOCKET
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from tests.acceptance.test_rfc6455 import BYE, TEXT, frame, handshake
 from tests.clients import Message, Socket
 from tests.platform import Platform
 from tests.serving import RunningServer, StartServer, World, token
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
@@ -319,3 +320,37 @@ async def test_what_many_subscriptions_missed_comes_in_turns(
 
 def of_bot(socket: Socket, bot_id: str) -> list[str]:
     return [one["id"] for one in socket.of_type("chat_message") if one["bot_id"] == bot_id]
+
+
+@pytest.mark.gen_test
+async def test_who_unsubscribes_in_the_middle_of_a_large_message_keeps_the_socket(
+    server: RunningServer, platform: Platform, world: World
+) -> None:
+    """Its rest comes first, for nothing else can follow half of it; then the others go on."""
+    bot, session = await second_bot(platform, world)
+    cursor = (await (await server.chat(world.bot, world.guest)).established())["data"]["cursor"]
+    await platform.message(world.session, world.bot, world.owner, "x" * 8_000_000)
+    path = f"/api/ws?token={token(world.guest)}"
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.server.port, limit=65_536)
+    line = writer.get_extra_info("socket")
+    line.setsockopt(SOL_SOCKET, SO_RCVBUF, 65_536)
+
+    def say(kind: str, bot_id: str, **more: str) -> None:
+        data = {"bot_id": bot_id, **more}
+        writer.write(frame(TEXT, json.dumps({"type": kind, "data": data}).encode()))
+
+    writer.write(handshake(path))
+    say("subscribe", bot)
+    say("subscribe", world.bot, cursor=cursor)
+    sent = await reader.readuntil(b'"content":"xxx')  # and then it takes nothing more
+    say("unsubscribe", world.bot)
+    await writer.drain()
+    here, topic = server.server.hub.subscribers, f"bot:{world.bot}"
+    await eventually(lambda: len(here.on_topic(topic)) == 1)  # the chat's
+    await platform.message(session, bot, world.owner, "later")
+    while b'"later"' not in sent[-1000:]:
+        sent += await asyncio.wait_for(reader.read(65_536), LIMIT)
+    places = [sent.index(part) for part in (b'"unsubscribed"', b'"code":1000', b'"later"')]
+    assert places == sorted(places)
+    assert sent[: places[0]].count(b"x") > 8_000_000
+    writer.transport.abort()

@@ -3,7 +3,8 @@
     python -m tests.benchmarks.hearing
 
 No server that hears with asyncpg can need less CPU for an event, or have it earlier. It is fed by
-the peers' trigger, and then by this server's.
+the peers' trigger, by this server's, and by one that writes a fixed text into the log and rings
+with it: the least that a trigger with a log can do.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import socket
 import subprocess
 import sys
 import time
-from typing import Any, Final
+from collections import defaultdict
+from statistics import median
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 
@@ -24,12 +27,54 @@ from tests.benchmarks.__main__ import database
 from tests.benchmarks.database import NOTIFY, OURS, Database
 from tests.benchmarks.processes import cpu_seconds
 from tests.benchmarks.tally import STAMP, now, percentile
+from tests.benchmarks.triggers import trigger_of
 
-RATES: Final = (20, 200, 1000)
 SECONDS: Final = 5
+ROUNDS: Final = 5
 RING: Final = f"SELECT '{RING_CHANNEL}' || pg_sequence_last_value('relay.ring_channel')"
 SETTLE_SECONDS: Final = 0.5
 """What was written last is heard by then, and who begins does nothing more."""
+STAMPED: Final = "substring(content FROM '\\^at=[0-9]+ ')"
+LEAST: Final = f"""
+CREATE OR REPLACE FUNCTION relay.messages_inserted() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    told text;
+BEGIN
+    INSERT INTO relay.events (topic, type, payload)
+    SELECT concat('bot:', bot_id), 'chat_message', repeat('x', 420) FROM new_rows;
+    told := relay.ring_event(
+        TG_TABLE_NAME, (SELECT concat({STAMPED}, repeat('x', 420)) FROM new_rows));
+    RETURN NULL;
+END
+$$
+"""
+
+
+class Load(NamedTuple):
+    """How many sessions write, how many messages a second in all, and to how many bots."""
+
+    writers: int
+    rate: int
+    bots: int
+
+
+LOADS: Final = (Load(1, 20, 1), Load(1, 200, 1), Load(1, 1000, 1), Load(8, 1000, 500))
+
+
+class Fed(NamedTuple):
+    """By whose trigger the notifications are."""
+
+    name: str
+    base: str
+    trigger: str | None = None
+
+
+FED: Final = (
+    Fed("the peers' trigger", NOTIFY),
+    Fed("this server's trigger", OURS, trigger_of("0002")),
+    Fed("the least with a log", OURS, LEAST),
+)
 
 
 async def hear(dsn: str, base: str) -> None:
@@ -59,10 +104,12 @@ async def hear(dsn: str, base: str) -> None:
     print(json.dumps(delays), flush=True)
 
 
-def measure(made: Database, base: str, rate: int) -> str:
-    """A line about one rate."""
+def measure(made: Database, fed: Fed, load: Load) -> tuple[float, float, float]:
+    """Microseconds of CPU for each, and after how many milliseconds it was heard: p50, p99."""
+    if fed.trigger is not None:
+        made.sql(fed.trigger, fed.base)
     made.rest()
-    command = [sys.executable, "-m", "tests.benchmarks.hearing", made.dsn(base), base]
+    command = [sys.executable, "-m", "tests.benchmarks.hearing", made.dsn(fed.base), fed.base]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as hearing:
@@ -71,24 +118,31 @@ def measure(made: Database, base: str, rate: int) -> str:
         pid = int(hearing.stdout.readline())
         time.sleep(SETTLE_SECONDS)
         before = cpu_seconds(pid)
-        number = rate * SECONDS
-        with made.writing(base, "write_messages", clients=1, each=number, rate=rate) as writers:
+        each = load.rate * SECONDS // load.writers
+        with made.writing(
+            fed.base, "write_many", clients=load.writers, each=each, rate=load.rate, bots=load.bots
+        ) as writers:
             writers.finish()
         time.sleep(SETTLE_SECONDS)
-        spent = (cpu_seconds(pid) - before) / number * 1e6
+        spent = (cpu_seconds(pid) - before) / (each * load.writers) * 1e6
         hearing.stdin.close()
         delays = sorted(json.loads(hearing.stdout.readline()))
-    late = f"heard after {percentile(delays, 0.5):.2f} ms, p99 {percentile(delays, 0.99):.2f}"
-    return f"{rate:5} a second: {spent:4.0f} µs of CPU, {late}"
+    return spent, percentile(delays, 0.5), percentile(delays, 0.99)
 
 
 def main() -> None:
-    """Print what each rate costs, by whose trigger the notifications are."""
+    """Print what each load costs by whose trigger, as medians of rounds that take turns."""
     with database() as made:
-        for base, trigger in ((NOTIFY, "the peers' trigger"), (OURS, "this server's trigger")):
-            print(trigger)
-            for rate in RATES:
-                print(measure(made, base, rate), flush=True)
+        for load in LOADS:
+            found: dict[Fed, list[tuple[float, float, float]]] = defaultdict(list)
+            for _ in range(ROUNDS):
+                for fed in FED:
+                    found[fed].append(measure(made, fed, load))
+            print(f"{load.writers} writers, {load.rate} a second, {load.bots} bots")
+            for fed, figures in found.items():
+                spent, half, most = (median(column) for column in zip(*figures, strict=True))
+                late = f"heard after {half:.2f} ms, p99 {most:.2f}"
+                print(f"    {fed.name:22} {spent:4.0f} µs of CPU, {late}", flush=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class Sink:
     """Notes what it is sent."""
 
     waiting_bytes = taken_bytes = 0
-    is_closed = False
+    is_closed = is_cut = False
 
     def __init__(self) -> None:
         self.turn = asyncio.Lock()

@@ -295,8 +295,8 @@ class _Topic:
         """What reads found that are not over, and those after them."""
         self.sent_at = now
         self.sent_bytes = 0
-        self._newest: dict[str, int] = {}
-        """By subject, the id of its last state."""
+        self._newest: dict[tuple[str, str | None], int] = {}
+        """By subject and author, the id of its last state."""
 
     def __bool__(self) -> bool:
         """Whether it waits for anything."""
@@ -307,10 +307,11 @@ class _Topic:
         if read is None:
             return
         if event.subject is not None:
-            other = self._newest.setdefault(event.subject, event.id)
+            thing = event.subject, event.author  # as in `streams.newest_only`
+            other = self._newest.setdefault(thing, event.id)
             if other != event.id:
                 self.owed.supersede(min(other, event.id))
-                self._newest[event.subject] = max(other, event.id)
+                self._newest[thing] = max(other, event.id)
         read.keys.add(event.key)
 
     def await_listing(self, number: int) -> None:

@@ -108,13 +108,16 @@ class Streams:
 
 
 def newest_only(events: Iterable[Event]) -> list[Event]:
-    """The last update of each thing, in order."""
+    """The last update of each thing by each author, in order.
+
+    An author may not be sent their own. What somebody else wrote must not give way to that.
+    """
     events = list(events)
     if len(events) == 1:
         return events
     kept: dict[object, Event] = {}
     for event in events:
-        key = event.id if event.subject is None else event.subject
+        key = event.id if event.subject is None else (event.subject, event.author)
         kept.pop(key, None)
         kept[key] = event
     return list(kept.values())

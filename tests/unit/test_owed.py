@@ -64,6 +64,15 @@ def test_of_one_thing_only_the_newest_is_sent() -> None:
     assert [key.id for key in backlog.first(BOT, 10, 9)] == [4]
 
 
+def test_of_what_several_wrote_the_newest_of_each_is_sent() -> None:
+    """One of them may not be sent their own."""
+    backlog = Backlog(lambda: 0.0)
+    for number, author in enumerate("abab"):
+        backlog.add(event(number, 10, subject="s", author=author), BEFORE)
+    backlog.end_read()
+    assert [key.id for key in backlog.first(BOT, 10, 9)] == [2, 3]
+
+
 def test_topics_take_turns() -> None:
     """And each keeps the position from before what it waits for."""
     backlog = Backlog(lambda: 0.0)

@@ -256,3 +256,9 @@ def test_the_last_state_is_never_missed(steps: list[tuple[str | None, str]]) -> 
     for topic, (_, sink) in clients.items():
         newest = newest_only(row for row in written if row.topic == topic)
         assert {row.id for row in newest} <= set(sink.ids)
+
+
+def test_what_somebody_else_wrote_does_not_give_way_to_the_authors_own() -> None:
+    """The author may not be sent the newest, and has to learn of the other one."""
+    edits = [event(number, 10, subject="m", author=author) for number, author in enumerate("abab")]
+    assert [one.id for one in newest_only(edits)] == [2, 3]

@@ -215,6 +215,11 @@ def _not_seen(key: str, row: Any, mapping: PlatformMapping, owner: str) -> Itera
             f"{key}: {row['child']} inherits from {name}: what writes to it directly fires no"
             f" trigger of {name}"
         )
+    if row["relkind"] == b"p":
+        yield (
+            f"{key}: {name} is partitioned: a MERGE that moves a row to another partition sends"
+            " nothing and ends no access, for PostgreSQL shows it to no trigger. Use UPDATE there"
+        )
     if row["is_hidden"] and key not in LOOKED_UP:
         yield (
             f"{key}: row security hides rows of {name} from {owner}, as whom the functions run:"

@@ -441,3 +441,21 @@ async def test_a_standby_is_not_asked(stoppable_postgres: EmbeddedPostgres) -> N
         history = HistoryLog(pool, lineage, Wire(10))
         found = await history.read({topic: ReadRange(0, ())}, [user], 10, [])
         assert not found[topic].state.floor.is_ours
+
+
+@pytest.mark.gen_test
+async def test_a_username_is_compared_exactly(
+    access_by_username: Access, platform: Platform
+) -> None:
+    """Also where the column's collation ignores case: else a token of one would be another's."""
+    try:
+        await platform.execute(
+            "CREATE COLLATION ignoring (provider = icu, locale = 'und-u-ks-level1',"
+            " deterministic = false); ALTER TABLE users ALTER username TYPE text COLLATE ignoring"
+        )
+    except asyncpg.FeatureNotSupportedError:
+        pytest.skip("this PostgreSQL was built without ICU")
+    user = await platform.user("rené")
+    assert (await admit(access_by_username, "rené")).user_id == user
+    for other in ("RENÉ", "rene"):
+        assert await refusal_of(access_by_username, other) == CloseCode.UNAUTHENTICATED

@@ -348,6 +348,8 @@ async def test_a_partitioned_table(adopted: Adopted) -> None:
         CREATE TABLE old PARTITION OF messages FOR VALUES FROM (MINVALUE) TO ('2020-01-01');
         CREATE TABLE new PARTITION OF messages FOR VALUES FROM ('2020-01-01') TO (MAXVALUE)"""
     )
+    [warning] = (await plan(adopted.connection, adopted_mapping())).warnings
+    assert "MERGE" in warning
     await apply(adopted.connection, adopted_mapping())
     await adopted.execute(
         "INSERT INTO messages (bot_id, content, created_at)"

@@ -12,6 +12,8 @@
 -- kind is 'id' or 'username', as the setting JWT_SUBJECT says. It is never guessed: a user who
 -- takes another's id as a username must not become them. A malformed id is no row, never an error.
 --
+-- A username is compared exactly, also where the column's collation ignores case or accents.
+--
 -- A query for each kind: one for both could use no index, for its plan is made for any kind.
 CREATE OR REPLACE FUNCTION relay.authenticate(subject text, kind text)
 RETURNS TABLE (user_id uuid, username text)
@@ -24,6 +26,7 @@ LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_tem
     SELECT u.id, u.username
     FROM public.users AS u
     WHERE authenticate.kind = 'username' AND u.username = authenticate.subject
+        AND (u.username)::text COLLATE "C" = authenticate.subject
         AND u.is_active
 $$;
 

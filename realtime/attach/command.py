@@ -14,6 +14,8 @@ from realtime.attach import attach
 from realtime.attach.attach import connected
 from realtime.attach.mapping import PlatformMapping, read_mapping
 
+_NOTHING = "-- Already attached by this mapping and this release: nothing would change.\n"
+
 
 def run(dsn: str, path: Path | None, *, apply: bool, detach: bool) -> None:
     """Print the SQL that attaches by a mapping, or that takes everything off; or run it.
@@ -47,7 +49,7 @@ def _attach(dsn: str, mapping: PlatformMapping, *, apply: bool) -> None:
         click.echo(f"{'already attached' if wanted.is_done else 'attached'}: {names}")
     else:
         wanted = asyncio.run(connected(dsn, lambda connection: attach.plan(connection, mapping)))
-        click.echo(wanted.script, nl=False)
+        click.echo(_NOTHING if wanted.is_done else wanted.script, nl=False)
     if wanted.keeps_authorize:
         _say("relay.authorize is your own, and stays as it is")
     for warning in wanted.warnings:

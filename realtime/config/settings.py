@@ -245,7 +245,9 @@ class Settings(BaseModel):
             found = error.errors(include_input=False)[0]
             if found["type"] == "missing":
                 raise cls.missing(str(found["loc"][0]), environ) from None
-            raise SettingsError(_explain(found)) from None
+            said = _explain(found)
+            slips = [str(one) for one in cls.misspelt(environ) if one.meant in said]
+            raise SettingsError("; ".join([said, *slips])) from None
 
     @classmethod
     def missing(cls, name: str, environ: Mapping[str, str], cure: str = "") -> SettingsError:

@@ -22,9 +22,9 @@ class LargeLimits:
     pages: int = 4
     """So many pages. Where that is all, nothing has to be set aside."""
     topics: int = 50
-    """Of so many topics at once is asked what they have."""
+    """How many topics one statement asks about."""
     events: int = 20
-    """Of which a topic that has fewer need not wait until all is listed."""
+    """A topic with fewer events than this need not wait until all is listed."""
 
 
 class Unlisted(NamedTuple):
@@ -44,9 +44,9 @@ class LargeRead:
     number: int
     """Tells it from others."""
     cursor: Cursor
-    """It finds what this does not cover,"""
+    """What this covers is no part of it."""
     snapshot: Snapshot
-    """and what was visible here."""
+    """What was visible in this is a part of it."""
     ahead: Ahead
     """What was delivered ahead of it, and must be found."""
     last: tuple[int, int] = (0, 0)

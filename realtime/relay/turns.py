@@ -1,4 +1,4 @@
-"""Whose turn it is, of the topics that were found too much for to send it at once.
+"""Which topic is sent its next portion, of those that have too much to be sent at once.
 
 A topic has its turn when its sockets have taken what they were sent, or have had enough time for
 it. All of them together may have only so much on the way.

@@ -117,7 +117,7 @@ def log_request(handler: RequestHandler) -> None:
         logging.INFO if is_news else logging.DEBUG,
         LogLine(
             "request_answered",
-            method=request.method,
+            method=logged_path(request.method or ""),
             path=logged_path(request.path),
             status=status,
             ms=took,

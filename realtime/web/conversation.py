@@ -23,7 +23,7 @@ from realtime.relay.owed import Owed
 from realtime.relay.rate_limit import RateLimit, RateVerdict
 from realtime.relay.resume import Missed
 from realtime.relay.subscriber import HoldLimit, Subscriber
-from realtime.web.handshake import Handshake
+from realtime.web.handshake import Handshake, require_room
 from realtime.web.services import Services
 from realtime.web.sink import PING, SocketSink, pong_frame
 from realtime.web.socket_log import log_gone, log_unfit_subject, socket_line
@@ -170,7 +170,7 @@ class Conversation:
         self, request: HandshakeRequest, subject: str
     ) -> tuple[Handshake, Admission | None]:
         topic, bot_id = await self._topic_and_bot(subject, *request.path)
-        self._require_room()
+        require_room(self._services)
         self._subscriber = self._make_subscriber(topic, request)
         handshake = Handshake(
             self._services, self._subscriber, self._sink, subject=subject, bot_id=bot_id
@@ -179,12 +179,6 @@ class Conversation:
         if admission and protocol.user_of(topic) not in (None, admission.user_id):
             raise Refused(*closing.USER_RENAMED)
         return handshake, admission
-
-    def _require_room(self) -> None:
-        if self._services.status.is_draining:
-            raise Refused(*closing.RESTARTING)
-        if self._services.hub.subscribers.open_count >= self._services.settings.max_connections:
-            raise Refused(*closing.PROCESS_FULL)
 
     def _make_subscriber(self, topic: str, request: HandshakeRequest) -> Subscriber:
         return Subscriber(

@@ -30,7 +30,9 @@ log = logging.getLogger("realtime.http")
 ALLOWED_HEADERS = "Authorization, Content-Type, Last-Event-ID"
 """The headers that a page's script may send."""
 RETRY_AFTER_SECONDS = "2"
-_TOKEN = re.compile(r"eyJ[^/]*")  # how the head of every JSON Web Token begins
+_TOKEN = re.compile(r"ey[\w-]{6,}[^/]*", re.ASCII)  # how the head of a JSON Web Token begins
+LOGGED_CHARACTERS = 200
+"""So much is logged of what a client has sent."""
 _STATUSES: Mapping[int, HTTPStatus] = {
     CloseCode.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
     CloseCode.ACCESS_DENIED: HTTPStatus.FORBIDDEN,
@@ -57,7 +59,13 @@ def refusal_headers(status: int) -> dict[str, str]:
 
 def logged_path(path: str) -> str:
     """The path of a request for the log; who leaves out the question mark has a token in it."""
-    return _TOKEN.sub("...", path)
+    return _TOKEN.sub("...", path)[:LOGGED_CHARACTERS]
+
+
+def log_foreign_origin(origin: str | None) -> None:
+    """Say whose page may not connect: a browser shows its script no more than that it failed."""
+    said = (origin or "")[:LOGGED_CHARACTERS]
+    log.warning(LogLine("origin_refused", origin=said, setting="ALLOWED_ORIGINS"))
 
 
 class CarefulHandler(RequestHandler):
@@ -117,6 +125,7 @@ class JsonHandler(CarefulHandler):
     def require_origin(self) -> None:
         """Answer 403 to pages that may not connect here."""
         if not self._is_welcome():
+            log_foreign_origin(self.request.headers.get("Origin"))
             self.refuse(FOREIGN_ORIGIN, 403)
 
     def head(self, *path: str) -> Awaitable[None] | None:

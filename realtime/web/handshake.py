@@ -18,6 +18,32 @@ from realtime.web.replay import Replay, ReplaySink
 from realtime.web.services import Services
 
 
+def require_room(services: Services) -> None:
+    """The process takes new sockets.
+
+    Raises:
+        Refused: it does not.
+    """
+    if services.status.is_draining:
+        raise Refused(*closing.RESTARTING)
+    if services.hub.subscribers.open_count >= services.settings.max_connections:
+        raise Refused(*closing.PROCESS_FULL)
+
+
+def require_few(services: Services, admission: Admission) -> None:
+    """The user may have one more socket.
+
+    Raises:
+        Refused: they may not.
+    """
+    most = services.settings.max_connections_per_user
+    sockets = services.hub.subscribers.count_of(admission.user_id)
+    if sockets >= most:
+        raise Refused(*closing.TOO_MANY_CONNECTIONS)
+    if sockets + admission.remote_sockets >= most:
+        raise Refused(*closing.TOO_MANY_IN_ALL)
+
+
 class Handshake:
     """One subscription that asks to be accepted.
 
@@ -57,22 +83,13 @@ class Handshake:
         if self._has_left():
             return None
         if self._subscriber.is_socket:
-            self._require_few(admission)
+            require_few(self._services, admission)
         self._services.hub.identify(self._subscriber, admission.user_id, admission.username)
         self._subscriber.cursor = self.cursor_text(admission)
         return admission
 
     def _has_left(self) -> bool:
         return self._sink.is_closed
-
-    def _require_few(self, admission: Admission) -> None:
-        """The user may have one more socket."""
-        most = self._services.settings.max_connections_per_user
-        sockets = self._services.hub.subscribers.count_of(admission.user_id)
-        if sockets >= most:
-            raise Refused(*closing.TOO_MANY_CONNECTIONS)
-        if sockets + admission.remote_sockets >= most:
-            raise Refused(*closing.TOO_MANY_IN_ALL)
 
     async def _ask(self) -> Admission:
         refusals, topic = self._services.refusals, self._subscriber.topic

@@ -20,11 +20,11 @@ from realtime.relay.admission import Admission
 from realtime.relay.errors import Refused
 from realtime.relay.subscriber import Subscriber
 from realtime.web.conversation import Conversation, HandshakeRequest
-from realtime.web.handlers import CarefulHandler
+from realtime.web.handlers import CarefulHandler, log_foreign_origin
 from realtime.web.multiplex import MultiConversation
 from realtime.web.services import Services
 from realtime.web.stream import ClientStream, take_over
-from realtime.web.upgrade import VERSION, BadUpgrade, Upgrade, check_upgrade
+from realtime.web.upgrade import FOREIGN_ORIGIN, VERSION, BadUpgrade, Upgrade, check_upgrade
 from realtime.web.websocket import WebSocket
 
 CORKED_SECONDS = 0.5
@@ -152,6 +152,8 @@ class SocketHandler(CarefulHandler):
 
     def _refuse(self, bad: BadUpgrade) -> None:
         self.set_status(bad.status)
+        if bad.error == FOREIGN_ORIGIN:
+            log_foreign_origin(self.request.headers.get("Origin"))
         if bad.status == 426:
             self.set_header("Upgrade", "websocket")
             self.set_header("Sec-WebSocket-Version", VERSION)

@@ -25,6 +25,7 @@ from realtime.relay.errors import Refused
 from realtime.relay.protocol import Message, canonical_uuid
 from realtime.web.conversation import Conversation, HandshakeRequest
 from realtime.web.handlers import JsonHandler, http_status, refusal_headers
+from realtime.web.handshake import require_few, require_room
 from realtime.web.services import Services
 from realtime.web.sink import SocketSink
 from realtime.web.sockets import ChatConversation, NotificationsConversation
@@ -259,7 +260,10 @@ class EventsHandler(JsonHandler):
         async with self.refusing():
             if path and bot_id is None:
                 raise Refused(*closing.ACCESS_DENIED)
-            await self._services.access.authorize(subject, bot_id)
+            require_room(self._services)
+            with self._services.room.joining(subject):
+                admission = await self._services.access.authorize(subject, bot_id)
+            require_few(self._services, admission)
         headers = {**dict(self._headers.get_all()), **STREAM_HEADERS}
         stream = self.detach()
         with suppress(StreamClosedError):

@@ -49,6 +49,8 @@ def test_it_prints_applies_and_detaches(adopted_database: str) -> None:
         f"attached: {names}",
         f"already attached: {names}",
     ]
+    again = run_script("attach", str(MAPPING), DATABASE_URL=adopted_database)
+    assert again.stdout.startswith("-- Already attached"), "what is piped into psql does nothing"
     shown = run_script("attach", "--detach", DATABASE_URL=adopted_database)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert shown.stdout.startswith("BEGIN;\n\nDROP TRIGGER ")

@@ -294,7 +294,7 @@ async def test_tokens_are_taken_from_all_three_places(server: RunningServer, wor
 
 @pytest.mark.gen_test
 async def test_an_origin_that_is_not_allowed_is_a_403(
-    start_server: StartServer, world: World
+    start_server: StartServer, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The exception to close codes; no Origin at all is allowed, for browsers always send one."""
     server = await start_server(ALLOWED_ORIGINS="https://app.example.org")
@@ -302,6 +302,7 @@ async def test_an_origin_that_is_not_allowed_is_a_403(
     with pytest.raises(HTTPClientError) as refused:
         await server.connect(url, headers={"Origin": "https://evil.example.org"})
     assert refused.value.code == 403
+    assert "origin=https://evil.example.org setting=ALLOWED_ORIGINS" in caplog.text
     for headers in ({"Origin": "https://app.example.org"}, {}):
         await (await server.connect(url, headers=headers)).established()
 

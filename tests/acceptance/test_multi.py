@@ -179,6 +179,17 @@ async def test_a_subscription_can_always_be_ended(
 
 
 @pytest.mark.gen_test
+async def test_what_is_no_id_is_refused_like_an_unknown_bot(
+    server: RunningServer, world: World
+) -> None:
+    """With the same words; an empty one is an answer, too."""
+    socket = await server.multi(world.guest)
+    answers = [(await subscribe(socket, bot))["data"] for bot in (NOBODY, "no-id", "")]
+    assert {one["code"] for one in answers} == {4003}
+    assert len({one["reason"] for one in answers}) == 1
+
+
+@pytest.mark.gen_test
 async def test_a_subscription_may_end_before_it_has_begun(
     server: RunningServer, world: World
 ) -> None:

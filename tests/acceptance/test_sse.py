@@ -157,6 +157,7 @@ async def test_refusals_are_http(
     full = await server.events("notifications", world.guest)
     assert await refused(full) == (429, "this user has too many connections: close one first")
     assert "retry-after" not in full.headers
+    assert (await head(server, "notifications", world.guest)).code == 429
 
 
 @pytest.mark.gen_test

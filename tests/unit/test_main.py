@@ -316,3 +316,10 @@ def test_a_misspelt_setting_is_named_where_the_one_that_is_meant_is_missing(comm
     assert result.stderr.startswith(said)
     assert result.stderr.count("\n") == 1
     assert result.exit_code == 1
+
+
+def test_a_misspelt_setting_is_named_where_one_of_several_is_missing() -> None:
+    """None of them is there by its name."""
+    result = call("serve", JWT_SECERT=SECRET, DATABASE_URL=DSN)
+    assert "(now: none); JWT_SECERT is no setting and has no effect; JWT_SECRET is" in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -50,6 +50,7 @@ STALE_SECONDS: Final = 3600.0
 REFETCH_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = 10.0
 FETCH_SECONDS: Final = 5.0
+LATE_SECONDS: Final = 0.5
 MAX_KEY_SET_BYTES: Final = 262_144
 # Anybody can send a token without `kid`, and each key that is tried costs a verification.
 MAX_KEYS_TRIED: Final = 8
@@ -203,8 +204,10 @@ class RemoteKeys:
         fetch: Fetch = fetch_key_set,
         *,
         timeout: float = FETCH_SECONDS,
+        late: float = LATE_SECONDS,
     ) -> None:
         self._timeout = timeout
+        self._late = late
         self._url = url
         self._algorithms = frozenset(algorithms)
         self._clock = clock
@@ -229,7 +232,8 @@ class RemoteKeys:
         if algorithm not in self._algorithms:
             return ()
         if not 0 <= self._clock() - self._fetched_at <= FRESH_SECONDS:
-            await self._refresh()
+            # An issuer that hangs holds up nobody for long whose key is known.
+            await self._refresh(self._late if self._known(kid, algorithm) else None)
         found = self._known(kid, algorithm)
         if not found:
             await self._refresh()
@@ -250,13 +254,18 @@ class RemoteKeys:
                 break
         return tuple(found)
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, seconds: float | None = None) -> None:
+        """Fetch the keys, or wait for who does already.
+
+        Args:
+            seconds: the most to wait; the fetch goes on. None: until it is over.
+        """
         if self._fetching is None:
             # The lower bound is for a clock that was set back: then try, rather than wait for it.
             if 0 <= self._clock() - self._tried_at < self._pause:
                 return
             self._fetching = asyncio.create_task(self._fetch_keys())
-        await asyncio.shield(self._fetching)
+        await asyncio.wait({self._fetching}, timeout=seconds)
 
     async def _fetch_keys(self) -> None:
         try:

@@ -148,7 +148,7 @@ class Settings(BaseModel):
         20,
         1,
         10_000,
-        "Messages that one client may send per second. A burst may be 2.5 times as large.",
+        "Messages that may come over one socket per second. A burst may be 2.5 times as large.",
     )
     max_message_bytes: int = _number(
         65_536, 1024, 16_777_216, "Largest message that a client may send, in bytes."
@@ -195,14 +195,14 @@ class Settings(BaseModel):
         60,
         0,
         3600,
-        "Seconds before a token expires at which its client is warned. A token that has less than "
-        "twice as long is warned of at half of that.",
+        "Seconds before a token expires at which its client is warned. Where a token has less than "
+        "twice this time left, its client is warned when half of that is over.",
     )
     token_expiry: Literal["socket", "handshake"] = _text(
         "socket",
         "When a token's `exp` counts: for the life of the `socket`, which closes with 4001 unless"
-        " the client renews, or at the `handshake` only. Access that ends closes a socket all the"
-        " same.",
+        " the client renews, or at the `handshake` only. In both cases a socket is closed when its"
+        " user's access ends.",
     )
     echo_to_author: bool = _text(
         True,

@@ -91,6 +91,7 @@ def limits(timeout: float) -> dict[str, str]:
         "statement_timeout": str(round(1000 * (timeout + LATER_SECONDS))),
         "lock_timeout": str(round(500 * timeout)),
         "idle_in_transaction_session_timeout": str(round(1000 * IDLE_TRANSACTION_SECONDS)),
+        "idle_session_timeout": "0",  # a quiet platform leaves connections idle
         "tcp_user_timeout": str(round(1000 * UNREAD_SECONDS)),
     }
 

@@ -36,7 +36,7 @@ class PaceLimits:
     """One that is heard so much later than it was written counts as one more, after twice the time
     as four more: where commits that ring wait for each other, few of them come."""
     max_waited: float = 0.02
-    """More says that its transaction took long."""
+    """A longer wait counts as this: it only says that the transaction took long."""
     confirm_seconds: float = 1.0
     """Not longer after an event was delivered ahead of a read, the log is read."""
     confirm_transactions: int = 250
@@ -224,7 +224,7 @@ class Pace:
         self._check_at = self._monotonic() + self._limits.safety_seconds
 
     def waited(self, seconds: float) -> float:
-        """As how many more a transaction counts that was heard so long after it was written.
+        """How many extra transactions it counts for that one was heard so long after its writing.
 
         By the square: a queue of commits is told from ordinary delays by its length.
         """

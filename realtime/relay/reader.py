@@ -132,7 +132,7 @@ class Found(NamedTuple):
     xmin: int
     """Every transaction with a lower id had ended."""
     waited: float = 0.0
-    """As how many more they count, all together, because they waited: see `Pace.waited`."""
+    """How many extra transactions their delay counts for, all together: see `Pace.waited`."""
 
 
 class Reader:
@@ -222,7 +222,7 @@ class Reader:
         )
 
     def _waited(self, events: Collection[Event], transactions: int) -> float:
-        """As how many more their transactions count, because they waited.
+        """How many extra transactions the delay of these events counts for.
 
         Each as if it had waited as long as the latest: where this process was held up, that one has
         not waited.
@@ -318,7 +318,8 @@ class Reader:
         if large.is_over:
             self._large.popleft()
             self._hub.backlog.end_listing(large.number)
-        self._large.rotate(-1)
+        else:
+            self._large.rotate(-1)
 
     async def _list_page(self, log: LogSource, large: LargeRead) -> Sequence[Event]:
         page = await log.listing(large, self.lineage.newest)

@@ -218,8 +218,8 @@ class Server:
     async def _retry_after(self, drain: float, is_replaced: bool) -> float:
         """Seconds that a client should wait before it returns.
 
-        None where another process serves. Else this one must end first, and another one start: each
-        waits as long, so they return spread as they left.
+        None have to where another process serves. Else this one must end first, and another one
+        start: each waits as long, so they return spread as they left.
         """
         if is_replaced or await self.database.nodes.are_elsewhere(socket.gethostname(), self.port):
             return 0

@@ -34,6 +34,7 @@ SELECT FROM relay.nodes AS n JOIN relay.connections AS c ON c.node_id = n.id
         "default_transaction_read_only = on",
         "synchronous_commit = remote_apply",
         "idle_in_transaction_session_timeout = '1ms'",
+        "idle_session_timeout = '1s'",
         "lock_timeout = '1ms'",
         "statement_timeout = '1ms'",
     ],

@@ -61,6 +61,22 @@ def remote(clock: Clock, issuer: Issuer) -> RemoteKeys:
 
 
 @pytest.mark.gen_test
+async def test_an_issuer_that_hangs_holds_up_nobody_whose_key_is_known(
+    clock: Clock, issuer: Issuer
+) -> None:
+    """The keys are fetched all the same, and count from then on."""
+    remote = RemoteKeys(URL, ALLOWED, clock, issuer.fetch, late=0.0)
+    (known,) = await remote.find("one", "ES256")
+    clock.now += keys.FRESH_SECONDS + 1
+    issuer.open.clear()
+    assert await remote.find("one", "ES256") == (known,)
+    issuer.answer = key_set(jwk(ED_KEY.public_key(), kid="two"))
+    issuer.open.set()
+    assert len(await remote.find("two", "EdDSA")) == 1
+    assert await remote.find("one", "ES256") == ()
+
+
+@pytest.mark.gen_test
 async def test_key_is_fetched_once(remote: RemoteKeys, issuer: Issuer) -> None:
     """A set is fetched when it is first needed, and then kept."""
     for _ in range(3):

@@ -41,7 +41,7 @@ export const TIMINGS = Object.freeze({
   typingEvery: 2_000, // the server shows a typist as stopped after 6 s of silence
   typingStopsAfter: 4_000,
   askEvery: 30_000, // at most as often is getToken asked because the server warns
-  rememberIds: 10_000, // as many as the server ever replays
+  rememberIds: 10_000, // as many as the server replays by default
 });
 
 export const FINAL_CODES = new Set([1000, 4003, 4029]);

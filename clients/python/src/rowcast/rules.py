@@ -65,7 +65,7 @@ class Timings:
     """The server shows a typist as stopped after 6 s of silence."""
     typing_stops_after: float = 4.0
     remember_ids: int = 10_000
-    """How many event ids are remembered. The server never replays more events."""
+    """How many event ids are remembered. By default the server never replays more events."""
     queue_events: int = 100
     """How far the socket may be read ahead of the application."""
 

@@ -4,7 +4,7 @@
 -- takes them.
 LOCK TABLE relay.events IN ACCESS EXCLUSIVE MODE;
 
--- Who wrote what the event tells of, where a row or the caller of relay.emit says so.
+-- Who wrote what the event tells of, where the row of a message says so.
 ALTER TABLE relay.events ADD COLUMN author uuid;
 
 -- In place of the one on xid alone: to find the newest row, and to find out whether a row is still

@@ -210,9 +210,9 @@ class Hub:
 
     def cursor_of(self, subscriber: Subscriber) -> str | None:
         """The text of a cursor that is never ahead of what the socket was sent, if there is one."""
-        position = self._position_before(subscriber.topic) or self.position
         if subscriber.state is not State.LIVE:
             return subscriber.cursor
+        position = self._position_before(subscriber.topic) or self.position
         if subscriber.since is not None:
             position = position.claiming(subscriber.since)
         return position.text(subscriber.topic)

@@ -281,9 +281,12 @@ class Reader:
                 self._pace.silenced()
             case Action.FENCE:
                 self._pace.fenced_anew(await bell.fence())
-            case Action.CHECK if await bell.is_on():
-                self._pace.checked()
-            case _:
+            case Action.CHECK:
+                if await bell.is_on():
+                    self._pace.checked()
+                else:
+                    self._pace.fenced(await bell.ring_on())
+            case _:  # RING
                 self._pace.fenced(await bell.ring_on())
 
     async def _catch_up_or_start_over(self, log: LogSource) -> Found:
@@ -333,14 +336,16 @@ class Reader:
         number = self._refusals.read_begins()
         found = Found(0, 0)
         newest: Anchor | None = None
-        due = self._ahead.rows()
+        unconfirmed = self._ahead.rows()
         self._inbox.read_is_sent()
-        async with aclosing(log.read(self.position.cursor, self.lineage.newest, due)) as pages:
+        async with aclosing(
+            log.read(self.position.cursor, self.lineage.newest, unconfirmed)
+        ) as pages:
             async for page in pages:
                 self._moved_at = self._monotonic()
                 newest = newer(newest, page.newest)
-                due = due - page.confirmed - {event.anchor for event in page.events}
-                if due and page.is_last and page.end is None:
+                unconfirmed = unconfirmed - page.confirmed - {one.anchor for one in page.events}
+                if unconfirmed and page.is_last and page.end is None:
                     raise Unrecoverable(GapReason.FOREIGN)  # what a ring carried was never there
                 self.lineage.saw(newest)
                 fresh = self._ahead.without(page)

@@ -57,6 +57,10 @@ INSERT: Final = (
 OTHER_USERS: Final = (
     "SELECT EXISTS (SELECT FROM users) AND NOT EXISTS (SELECT FROM users WHERE id::text = $1)"
 )
+OTHER_TABLES: Final = (
+    "SELECT EXISTS (SELECT FROM pg_tables"
+    " WHERE schemaname NOT IN ('pg_catalog', 'information_schema', 'relay'))"
+)
 
 
 MANY_PROCESSES: Final = (
@@ -166,34 +170,34 @@ def open_database(environ: Mapping[str, str]) -> Iterator[DemoDatabase]:
 
 
 def ask_before_seeding(dsn: str) -> None:
-    """Ask whether the demo may be added beside the users of a database.
+    """Ask whether the demo may be added to a database that has something else in it.
 
     Raises:
         ReleaseError: it may not, there is nobody to ask, or the database cannot be reached.
     """
     try:
-        is_used = asyncio.run(has_other_users(dsn))
+        has = asyncio.run(what_else_has(dsn))
     except DATABASE_ERRORS as error:
         raise ReleaseError(why_unreachable(error)) from error
-    if not is_used:
+    if has is None:
         return
-    question = "This database has users already. Add the demo's people and its bot beside them?"
+    name = dsn.partition("?")[0].rpartition("/")[2]
     if not sys.stdin.isatty():
         raise ReleaseError(
-            "this database has users already: bin/dev asks at a terminal before it adds the demo"
+            f"the database {name} of DATABASE_URL has {has} already: bin/dev asks at a terminal"
+            " before it adds the demo. Unset DATABASE_URL for a database of bin/dev's own"
         )
-    if not click.confirm(question):
+    if not click.confirm(f"The database {name} has {has} already. Add the demo beside them?"):
         raise ReleaseError("nothing was changed")
 
 
-async def has_other_users(dsn: str) -> bool:
-    """Whether there are users, and the demo was never added to them."""
+async def what_else_has(dsn: str) -> str | None:
+    """What a database has, to which the demo was never added; None: nothing."""
     connection = await connect(dsn, CONNECT_SECONDS)
     try:
         if await connection.fetchval("SELECT to_regclass('users')") is None:
-            return False
-        found: bool = await connection.fetchval(OTHER_USERS, PEOPLE["ada"])
-        return found
+            return "tables" if await connection.fetchval(OTHER_TABLES) else None
+        return "users" if await connection.fetchval(OTHER_USERS, PEOPLE["ada"]) else None
     finally:
         await connection.close(timeout=CONNECT_SECONDS)
 

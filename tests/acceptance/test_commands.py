@@ -338,6 +338,14 @@ def test_dev_asks_before_it_seeds_where_users_are(database: str) -> None:
     execute(database, "SELECT 1 / (count(*) = 0)::int FROM bots")
 
 
+def test_dev_asks_before_it_makes_tables_where_others_are(empty_database: str) -> None:
+    """A shell that still has DATABASE_URL of another platform: nothing is made there."""
+    execute(empty_database, "CREATE TABLE orders (id integer)")
+    done = run_script("dev", DATABASE_URL=empty_database, PORT=str(free_port()))
+    assert_one_line(done, "has tables already", "Unset DATABASE_URL")
+    execute(empty_database, "SELECT 1 / (to_regclass('users') IS NULL)::int")
+
+
 def test_other_commands_know_what_dev_made(checkout: Path) -> None:
     """In the same checkout, without any setting: the secret, the people's names, the database."""
     with start_dev(checkout, free_port()) as dev:

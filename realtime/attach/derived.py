@@ -62,6 +62,12 @@ SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = $1 AN
 """
 
 
+_HAS_COLUMN: Final = """
+SELECT EXISTS (SELECT FROM pg_attribute
+                WHERE attrelid = $1::text::regclass AND attname = $2 AND NOT attisdropped)
+"""
+
+
 class DerivedError(Exception):
     """A value cannot be worked out; the text says why."""
 
@@ -108,6 +114,8 @@ async def _work_out(
     connection: AnyConnection, mapping: PlatformMapping, table: str, key: str
 ) -> Derived:
     value, name = mapping.tables[table].derived[key], table_name(mapping, table)
+    if isinstance(value, Lookup):
+        await _require_lookup(connection, value, name)
     sql = _looked_up(value, "r") if isinstance(value, Lookup) else value.sql
     # fetch prepares it, and what is prepared cannot be several statements.
     await connection.fetch(f"CREATE VIEW {VIEW} AS SELECT (\n{sql}\n) AS value FROM {name} AS r")
@@ -128,6 +136,26 @@ async def _work_out(
     arguments = ", ".join(f"{{}}.{quoted(column)}" for column in columns)
     is_of_time = await connection.fetchval(_IS_OF_TIME, view)
     return Derived(f"{PREFIX}{table}_{key}({arguments})", columns, view, function, is_of_time)
+
+
+async def _require_lookup(connection: AnyConnection, value: Lookup, name: str) -> None:
+    """The tables and columns of a lookup are there: PostgreSQL would tell of names of ours.
+
+    Raises:
+        DerivedError: one is not.
+    """
+    other = f"{quoted(value.schema)}.{quoted(value.table)}"
+    if await connection.fetchval("SELECT to_regclass($1)", other) is None:
+        said = f"{value.schema}.{value.table}"
+        raise DerivedError(f"there is no table {said}: correct `table`, or name its `schema`")
+    for word, table, column in (
+        ("through", name, value.through),
+        ("key", other, value.key),
+        ("column", other, value.column),
+    ):
+        if not await connection.fetchval(_HAS_COLUMN, table, column):
+            said = table.replace('"', "")
+            raise DerivedError(f"{said} has no column {column}: correct `{word}`")
 
 
 def _looked_up(value: Lookup, row: str) -> str:

@@ -256,7 +256,7 @@ def _to_derived(value: dict[str, Any], where: str, schema: str) -> Expression | 
     if "sql" in value:
         _refuse_unknown(value, ["sql"], f"{where}.")
         return Expression(_expression(value["sql"], f"{where}.sql"))
-    _refuse_unknown(value, ["through", "schema", "table", "key", "column"], f"{where}.")
+    _refuse_unknown(value, ["sql", "through", "schema", "table", "key", "column"], f"{where}.")
     for key in ("through", "table", "column"):
         if key not in value:
             raise MappingError(

@@ -274,7 +274,21 @@ async def test_attached_again_and_detached(platform: Platform) -> None:
         ),
         (
             '[messages]\nbot_id = { through = "chat", table = "chatz", column = "bot" }',
-            'messages.bot_id: .*"public.chatz" does not exist',
+            "messages.bot_id: there is no table public.chatz: correct `table`",
+        ),
+        (
+            '[messages]\nbot_id = { through = "chat", table = "chats", column = "bot" }',
+            "messages.bot_id: public.chats has no column id: correct `key`",
+        ),
+        (
+            '[messages]\nbot_id = { through = "chat", table = "chats", key = "number",'
+            ' column = "bto" }',
+            "messages.bot_id: public.chats has no column bto: correct `column`",
+        ),
+        (
+            '[messages]\nbot_id = { through = "chta", table = "chats", key = "number",'
+            ' column = "bot" }',
+            "has no column chta: correct `through`",
         ),
         (
             '[messages]\nbot_id = { through = "content", table = "chats", key = "number",'

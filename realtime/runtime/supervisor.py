@@ -169,7 +169,7 @@ class Supervisor:
 
     def _seconds_to_wait(self) -> float | None:
         times = [one.ends_by for one in self._living() if one.ends_by is not None]
-        if self._hung_after is not None:
+        if self._hung_after is not None and not self._stop_count:
             heard = [one.heard_at for one in self._workers if one.is_alive]
             times += [each + self._hung_after for each in heard if each is not None]
         if self._manager.watchdog is not None:

@@ -27,6 +27,11 @@ from rowcast.tokens import GetToken
 DEFAULT_PORT: Final = 8000
 TOKEN_SECONDS: Final = 3600
 MAX_CHARACTERS: Final = 300
+UNAUTHENTICATED: Final = 4001
+TOKEN_HINT: Final = (
+    ". Is JWT_SECRET the server's, and --user such a subject as its JWT_SUBJECT says? If there is a"
+    " line subject_unfit in its log, it is not"
+)
 QUIET: Final = frozenset({"token_expiring", "authenticated"})
 COLOURS: Final = {
     "chat_message": "green",
@@ -95,7 +100,8 @@ def run(client: RealtimeClient, *, as_json: bool) -> None:
         with suppress(KeyboardInterrupt):
             asyncio.run(_print_all(client, as_json))
     except Closed as error:
-        raise TailError(str(error)) from error
+        hint = TOKEN_HINT if error.code == UNAUTHENTICATED else ""
+        raise TailError(f"{error}{hint}") from error
 
 
 async def _print_all(client: RealtimeClient, as_json: bool) -> None:

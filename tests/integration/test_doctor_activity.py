@@ -50,6 +50,35 @@ async def test_a_transaction_that_does_not_end(
     assert f"process {pid}" not in said(await ask("transactions", deployment(database)))
 
 
+@pytest.fixture
+def every_lock_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every lock counts as held for long."""
+    monkeypatch.setattr("realtime.doctor.activity.LOCKED_SECONDS", 0.0)
+    monkeypatch.setattr("realtime.doctor.activity.LOOK_AGAIN_SECONDS", 0.0)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("table", ["relay.connections", "permissions"])
+async def test_a_table_that_somebody_has_locked(
+    database: str, platform: Platform, every_lock_is_long: None, table: str
+) -> None:
+    """One of the log's or one with triggers: whose lock it is. Ordinary writers are in no way."""
+    async with another(database) as other:
+        pid = other.connection.get_server_pid()
+        async with other.connection.transaction():
+            await other.user()
+            assert f"process {pid}" not in said(await ask("locks", deployment(database)))
+            await other.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            await finds(
+                Level.PROBLEM,
+                "locks",
+                deployment(database),
+                f"{table} stay locked by process {pid}",
+                "pg_terminate_backend",
+            )
+    assert f"process {pid}" not in said(await ask("locks", deployment(database)))
+
+
 @pytest.mark.gen_test
 async def test_a_prepared_transaction_that_was_forgotten(
     database: str, platform: Platform, every_transaction_is_long: None

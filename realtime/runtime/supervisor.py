@@ -47,6 +47,8 @@ _BEATS = 4
 """How many signs of life a worker gives within the time after which it counts as hung."""
 _HUNG_SECONDS = 60.0
 """That time, where no watchdog says another. Other workers on the port would answer every probe."""
+_FROZEN_SECONDS = 1.0
+"""So much later than it asked for is nobody woken who was not frozen."""
 
 
 @dataclass(eq=False)
@@ -152,7 +154,10 @@ class Supervisor:
     def _step(self, wakeup: socket.socket) -> None:
         """Wait until something happens or is due, and see to it."""
         living = {one.control_socket: one for one in self._living() if one.control_socket}
-        readable, _, _ = select.select([wakeup, *living], [], [], self._seconds_to_wait())
+        seconds, began = self._seconds_to_wait(), time.monotonic()
+        readable, _, _ = select.select([wakeup, *living], [], [], seconds)
+        if seconds is not None and time.monotonic() - began > seconds + _FROZEN_SECONDS:
+            self._forgive_silence()
         if wakeup in readable:
             wakeup.recv(64)
         for control_socket, worker in living.items():
@@ -357,6 +362,13 @@ class Supervisor:
             log.error(self._line("worker_stuck", worker))
             os.kill(worker.pid, signal.SIGKILL)
             worker.heard_at = now
+
+    def _forgive_silence(self) -> None:
+        """This program stood still itself, as in a container that was paused: so did the others."""
+        now = time.monotonic()
+        for worker in self._workers:
+            if worker.is_up:
+                worker.heard_at = now
 
     def _stuck(self, now: float) -> list[Worker]:
         """Those whose event loop has given no sign of life for too long."""

@@ -236,7 +236,7 @@ class Backlog:
 
     def is_listed(self, topic: str) -> bool:
         """Whether all is known that a topic waits for."""
-        return not self._topics[topic].reads
+        return not self._topics[topic].batches
 
     def _topic(self, name: str, before: Position) -> "_Topic":
         topic = self._topics.get(name)
@@ -286,13 +286,13 @@ class Backlog:
 class _Topic:
     """What one topic waits for."""
 
-    __slots__ = ("_newest", "before", "owed", "reads", "sent_at", "sent_bytes")
+    __slots__ = ("_newest", "batches", "before", "owed", "sent_at", "sent_bytes")
 
     def __init__(self, before: Position, now: float) -> None:
         self.before = before
         self.owed = Owed()
-        self.reads: deque[_Read] = deque()
-        """What reads found that are not over, and those after them."""
+        self.batches: deque[_Batch] = deque()
+        """Of the first read that is not over and of those after it, in the order they are owed."""
         self.sent_at = now
         self.sent_bytes = 0
         self._newest: dict[tuple[str, str | None], int] = {}
@@ -300,11 +300,11 @@ class _Topic:
 
     def __bool__(self) -> bool:
         """Whether it waits for anything."""
-        return bool(self.owed or self.reads)
+        return bool(self.owed or self.batches)
 
     def add(self, event: Event, number: int | None = None) -> None:
-        read = self._read(number)
-        if read is None:
+        batch = self._batch_of(number)
+        if batch is None:
             return
         if event.subject is not None:
             thing = event.subject, event.author  # as in `streams.newest_only`
@@ -312,35 +312,35 @@ class _Topic:
             if other != event.id:
                 self.owed.supersede(min(other, event.id))
                 self._newest[thing] = max(other, event.id)
-        read.keys.add(event.key)
+        batch.keys.add(event.key)
 
     def await_listing(self, number: int) -> None:
-        self.reads.append(_Read(number))
+        self.batches.append(_Batch(number))
 
     def end_read(self, number: int | None) -> None:
-        for read in self.reads:
-            read.is_over = read.is_over or read.number == number
-        while self.reads and self.reads[0].is_over:
-            self.owed.extend(self.reads.popleft().keys)
+        for batch in self.batches:
+            batch.is_over = batch.is_over or batch.number == number
+        while self.batches and self.batches[0].is_over:
+            self.owed.extend(self.batches.popleft().keys)
 
-    def _read(self, number: int | None) -> "_Read | None":
-        """What that large read found, or the one that is being delivered."""
-        for read in self.reads:
-            if read.number == number and not read.is_over:
-                return read
+    def _batch_of(self, number: int | None) -> "_Batch | None":
+        """That of a large read, or (None) of the small one that is being delivered."""
+        for batch in self.batches:
+            if batch.number == number and not batch.is_over:
+                return batch
         if number is not None:
             return None  # it found nothing of this topic when somebody was here
-        self.reads.append(_Read(None))
-        return self.reads[-1]
+        self.batches.append(_Batch(None))
+        return self.batches[-1]
 
 
-class _Read:
+class _Batch:
     """What one read found of a topic."""
 
     __slots__ = ("is_over", "keys", "number")
 
     def __init__(self, number: int | None) -> None:
         self.number = number
-        """A large read's; None: it was a small one."""
+        """The large read's; None: it was a small one."""
         self.keys = Owed()
         self.is_over = False

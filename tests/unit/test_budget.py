@@ -191,3 +191,28 @@ def test_who_leaves_at_the_moment_of_their_turn_gives_it_to_the_next() -> None:
         return order
 
     assert run(the_first_leaves()) == ["next"]
+
+
+def test_who_leaves_just_before_their_turn_is_passed_over() -> None:
+    """The bytes are given back in the same moment, before who leaves has noticed."""
+
+    async def the_first_leaves() -> list[str]:
+        budget = ReadBudget(SIZE)
+        order: list[str] = []
+
+        async def replay(name: str) -> None:
+            async with budget.reserve(12, "user"):
+                order.append(name)
+
+        async with (
+            asyncio.timeout(1),
+            asyncio.TaskGroup() as tasks,
+            budget.reserve(12, "user"),
+        ):
+            leaving = tasks.create_task(replay("leaving"))
+            tasks.create_task(replay("next"))
+            await asyncio.sleep(0)
+            leaving.cancel()
+        return order
+
+    assert run(the_first_leaves()) == ["next"]

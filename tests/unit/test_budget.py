@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import AsyncExitStack
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -193,8 +194,9 @@ def test_who_leaves_at_the_moment_of_their_turn_gives_it_to_the_next() -> None:
     assert run(the_first_leaves()) == ["next"]
 
 
-def test_who_leaves_just_before_their_turn_is_passed_over() -> None:
-    """The bytes are given back in the same moment, before who leaves has noticed."""
+@pytest.mark.parametrize("notices", [False, True])
+def test_who_leaves_before_their_turn_is_passed_over(notices: bool) -> None:
+    """Also if the bytes are given back in the same moment, before who leaves has noticed."""
 
     async def the_first_leaves() -> list[str]:
         budget = ReadBudget(SIZE)
@@ -213,6 +215,8 @@ def test_who_leaves_just_before_their_turn_is_passed_over() -> None:
             tasks.create_task(replay("next"))
             await asyncio.sleep(0)
             leaving.cancel()
+            if notices:
+                await asyncio.sleep(0)
         return order
 
     assert run(the_first_leaves()) == ["next"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
-from realtime.attach.mapping import Lookup, PlatformMapping
+from realtime.attach.mapping import Lookup, PlatformMapping, Table
 from realtime.attach.templates import quoted, table_name
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ SELECT r.ev_action::text LIKE '%{SQLVALUEFUNCTION %' OR EXISTS (
 _TYPE: Final = """
 SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = $1 AND attnum = 1
 """
-
-
+_IS_TABLE: Final = "SELECT to_regclass(format('%I.%I', $1::text, $2::text)) IS NOT NULL"
 _HAS_COLUMN: Final = """
 SELECT EXISTS (SELECT FROM pg_attribute
-                WHERE attrelid = $1::text::regclass AND attname = $2 AND NOT attisdropped)
+                WHERE attrelid = to_regclass(format('%I.%I', $1::text, $2::text))
+                  AND attname = $3 AND NOT attisdropped)
 """
 
 
@@ -115,7 +115,7 @@ async def _work_out(
 ) -> Derived:
     value, name = mapping.tables[table].derived[key], table_name(mapping, table)
     if isinstance(value, Lookup):
-        await _require_lookup(connection, value, name)
+        await _require_lookup(connection, value, mapping.tables[table])
     sql = _looked_up(value, "r") if isinstance(value, Lookup) else value.sql
     # fetch prepares it, and what is prepared cannot be several statements.
     await connection.fetch(f"CREATE VIEW {VIEW} AS SELECT (\n{sql}\n) AS value FROM {name} AS r")
@@ -138,23 +138,23 @@ async def _work_out(
     return Derived(f"{PREFIX}{table}_{key}({arguments})", columns, view, function, is_of_time)
 
 
-async def _require_lookup(connection: AnyConnection, value: Lookup, name: str) -> None:
+async def _require_lookup(connection: AnyConnection, value: Lookup, table: Table) -> None:
     """The tables and columns of a lookup are there: PostgreSQL would tell of names of ours.
 
     Raises:
         DerivedError: one is not.
     """
-    other = f"{quoted(value.schema)}.{quoted(value.table)}"
-    if await connection.fetchval("SELECT to_regclass($1)", other) is None:
-        said = f"{value.schema}.{value.table}"
+    other = value.schema, value.table
+    if not await connection.fetchval(_IS_TABLE, *other):
+        said = ".".join(other)
         raise DerivedError(f"there is no table {said}: correct `table`, or name its `schema`")
-    for word, table, column in (
-        ("through", name, value.through),
+    for word, where, column in (
+        ("through", (table.schema, table.name), value.through),
         ("key", other, value.key),
         ("column", other, value.column),
     ):
-        if not await connection.fetchval(_HAS_COLUMN, table, column):
-            said = table.replace('"', "")
+        if not await connection.fetchval(_HAS_COLUMN, *where, column):
+            said = ".".join(where)
             raise DerivedError(f"{said} has no column {column}: correct `{word}`")
 
 

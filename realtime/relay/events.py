@@ -45,6 +45,15 @@ class Event(NamedTuple):
         return RowKey(self.xid, self.id, self.size)
 
     @property
+    def thing(self) -> tuple[str, str | None] | None:
+        """What a later update with the same takes the place of; None: nothing does.
+
+        Of each author one stays. An author may not be sent their own, and what somebody else wrote
+        must not give way to that.
+        """
+        return None if self.subject is None else (self.subject, self.author)
+
+    @property
     def anchor(self) -> Anchor:
         """The row as a cursor names it."""
         return Anchor(self.xid, self.id, self.written_at)

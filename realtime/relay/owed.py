@@ -296,7 +296,7 @@ class _Topic:
         self.sent_at = now
         self.sent_bytes = 0
         self._newest: dict[tuple[str, str | None], int] = {}
-        """By subject and author, the id of its last state."""
+        """By thing, the id of its last state."""
 
     def __bool__(self) -> bool:
         """Whether it waits for anything."""
@@ -306,8 +306,7 @@ class _Topic:
         batch = self._batch_of(number)
         if batch is None:
             return
-        if event.subject is not None:
-            thing = event.subject, event.author  # as in `streams.newest_only`
+        if (thing := event.thing) is not None:
             other = self._newest.setdefault(thing, event.id)
             if other != event.id:
                 self.owed.supersede(min(other, event.id))

@@ -108,16 +108,13 @@ class Streams:
 
 
 def newest_only(events: Iterable[Event]) -> list[Event]:
-    """The last update of each thing by each author, in order.
-
-    An author may not be sent their own. What somebody else wrote must not give way to that.
-    """
+    """The last update of each thing, in order."""
     events = list(events)
     if len(events) == 1:
         return events
     kept: dict[object, Event] = {}
     for event in events:
-        key = event.id if event.subject is None else (event.subject, event.author)
+        key = event.thing or event.id
         kept.pop(key, None)
         kept[key] = event
     return list(kept.values())

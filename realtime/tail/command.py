@@ -20,6 +20,7 @@ import click
 from realtime.auth.signing import mint
 from realtime.dev.demo import is_of_the_demo, subject_for
 from realtime.errors import CommandError
+from realtime.relay.closing import CloseCode
 from rowcast import Closed, Event, RealtimeClient, Reconnecting
 from rowcast.rules import CLOSE_CODES, CUT
 from rowcast.tokens import GetToken
@@ -27,7 +28,6 @@ from rowcast.tokens import GetToken
 DEFAULT_PORT: Final = 8000
 TOKEN_SECONDS: Final = 3600
 MAX_CHARACTERS: Final = 300
-UNAUTHENTICATED: Final = 4001
 TOKEN_HINT: Final = (
     ". Is JWT_SECRET the server's, and --user such a subject as its JWT_SUBJECT says? If there is a"
     " line subject_unfit in its log, it is not"
@@ -100,7 +100,7 @@ def run(client: RealtimeClient, *, as_json: bool) -> None:
         with suppress(KeyboardInterrupt):
             asyncio.run(_print_all(client, as_json))
     except Closed as error:
-        hint = TOKEN_HINT if error.code == UNAUTHENTICATED else ""
+        hint = TOKEN_HINT if error.code == CloseCode.UNAUTHENTICATED else ""
         raise TailError(f"{error}{hint}") from error
 
 

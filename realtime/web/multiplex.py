@@ -76,10 +76,10 @@ class Subscription(WebSocketSink):
 
     __slots__ = (
         "_is_closed",
-        "_is_within_message",
         "_joining",
         "_on_close",
         "_shared",
+        "is_within_message",
         "subscriber",
         "target",
     )
@@ -95,8 +95,8 @@ class Subscription(WebSocketSink):
         self._shared = shared
         self._on_close = on_close
         self._is_closed = False
-        self._is_within_message = False
-        """Whether it has begun a message that is sent in parts, and not ended it."""
+        self.is_within_message = False
+        """Whether it has begun a message of which parts are still to come."""
         self._joining: asyncio.Task[None] | None = None
 
     def start(self, joining: Coroutine[Any, Any, None]) -> None:
@@ -108,7 +108,7 @@ class Subscription(WebSocketSink):
         self._is_closed = True
         self._shared.forget(self)
         is_own_task = self._joining is asyncio.current_task()
-        if self._joining is not None and not is_own_task and not self._is_within_message:
+        if self._joining is not None and not is_own_task and not self.is_within_message:
             self._joining.cancel()
 
     # As a sink.
@@ -121,7 +121,7 @@ class Subscription(WebSocketSink):
         self._shared.sink.send_rest(frames, sent)
 
     def send_part(self, part: Message, *, is_first: bool, is_last: bool) -> None:
-        self._is_within_message = not is_last
+        self.is_within_message = not is_last
         self._shared.sink.send_part(part, is_first=is_first, is_last=is_last)
 
     def break_off(self, code: int, reason: str) -> None:
@@ -142,11 +142,8 @@ class Subscription(WebSocketSink):
 
     @property
     def is_closed(self) -> bool:
-        return self._is_closed or self._shared.sink.is_closed
-
-    @property
-    def is_cut(self) -> bool:
-        return self._shared.sink.is_closed
+        has_ended = self._is_closed and not self.is_within_message
+        return has_ended or self._shared.sink.is_closed
 
     @property
     def is_idle(self) -> bool:

@@ -53,11 +53,13 @@ class ReplaySink(Protocol):
         ...
 
     @property
-    def is_closed(self) -> bool: ...
+    def is_closed(self) -> bool:
+        """Whether nothing can be sent any more, not even the rest of a message."""
+        ...
 
     @property
-    def is_cut(self) -> bool:
-        """Whether nothing can be sent any more, not even the rest of a message."""
+    def is_within_message(self) -> bool:
+        """Whether a message is begun of which parts are still to come."""
         ...
 
     @property
@@ -88,8 +90,6 @@ class Replay:
         self._sink = sink
         self._user_id = user_id
         self._portion_bytes = FIRST_BYTES
-        self._is_within_message = False
-        """Whether a part of a message was sent that is not the last."""
 
     async def send(self, missed: Missed, cursor: str | None) -> None:
         """Send everything, and return when the client has taken it, or is gone.
@@ -172,12 +172,12 @@ class Replay:
 
     def _break_off(self, code: int, reason: str) -> None:
         """What is begun can only be ended, though other topics may be on the socket, too."""
-        if self._is_within_message:
+        if self._sink.is_within_message:
             self._sink.break_off(code, reason)
 
     async def _send_parts(self, key: RowKey, cursor: str | None) -> None:
         start, is_last = 0, False
-        while not is_last and not self._is_over():
+        while not is_last and not self._sink.is_closed:
             size = min(max(self._size(), key.size // MAX_PARTS), MAX_PART_BYTES)
             size = min(size, self._budget.largest)
             async with self._budget.reserve(size, self._user_id):
@@ -190,14 +190,9 @@ class Replay:
                     is_first=not start,
                     is_last=is_last,
                 )
-                self._is_within_message = not is_last
                 del part
                 await self._taken_in_time(size)
             start += size
-
-    def _is_over(self) -> bool:
-        """Whether no further part is sent: what is begun is ended, also for who leaves."""
-        return self._sink.is_cut if self._is_within_message else self._sink.is_closed
 
     async def _part(self, key: RowKey, start: int, size: int) -> Part:
         try:

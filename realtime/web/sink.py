@@ -99,11 +99,6 @@ class SocketSink(WebSocketSink):
         """Whether nothing can be sent any more, whoever closed the socket."""
         return self._is_closed or self._stream.closed()
 
-    @property
-    def is_cut(self) -> bool:
-        """As `is_closed`: nothing but this socket's own close ends it."""
-        return self.is_closed
-
     def send(self, frames: bytes) -> None:
         """Send, or queue what the kernel does not take; too much queued closes with 1013."""
         if self._behind is None:

@@ -22,7 +22,7 @@ from tests.benchmarks.bench import say
 from tests.benchmarks.contenders import THIS
 from tests.benchmarks.packages import Packages
 from tests.benchmarks.scenarios import SCENARIOS, Bench
-from tests.benchmarks.scenarios.delivery import DeliveryScenario, Load
+from tests.benchmarks.scenarios.delivery import DeliveryScenario, Load, deliver
 from tests.benchmarks.scenarios.sockets import BOTS
 
 LOADS: Final = ("wide", "many")
@@ -54,20 +54,8 @@ def watch_load(bench: Bench, load: Load, title: str, file: Path) -> None:
     paths = [THIS.path(number, number % load.bots) for number in range(load.sockets)]
     with bench.contest(THIS) as (server, generator):
         generator.open(paths)
-        generator.measure(load.deliveries)
-        with (
-            watched(server.pid, title, file),
-            bench.database.writing(
-                THIS.database,
-                "write_many",
-                clients=load.writers,
-                each=load.inserts_each,
-                rate=load.rate,
-                bots=load.bots,
-            ) as writers,
-        ):
-            writers.finish()
-            generator.result()
+        with watched(server.pid, title, file):
+            deliver(bench, THIS, load, server, generator)
 
 
 def watch_handshakes(bench: Bench, title: str, file: Path) -> None:

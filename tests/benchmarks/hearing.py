@@ -26,6 +26,7 @@ from realtime.postgres.doorbell import RING_CHANNEL
 from tests.benchmarks.__main__ import database
 from tests.benchmarks.database import NOTIFY, OURS, Database
 from tests.benchmarks.processes import cpu_seconds
+from tests.benchmarks.scenarios.delivery import Load
 from tests.benchmarks.tally import STAMP, now, percentile
 from tests.benchmarks.triggers import trigger_of
 
@@ -51,15 +52,10 @@ $$
 """
 
 
-class Load(NamedTuple):
-    """How many sessions write, how many messages a second in all, and to how many bots."""
-
-    writers: int
-    rate: int
-    bots: int
-
-
-LOADS: Final = (Load(1, 20, 1), Load(1, 200, 1), Load(1, 1000, 1), Load(8, 1000, 500))
+LOADS: Final = tuple(
+    Load(sockets=1, writers=writers, inserts=rate * SECONDS, bots=bots, rate=rate)
+    for writers, rate, bots in ((1, 20, 1), (1, 200, 1), (1, 1000, 1), (8, 1000, 500))
+)
 
 
 class Fed(NamedTuple):
@@ -118,13 +114,17 @@ def measure(made: Database, fed: Fed, load: Load) -> tuple[float, float, float]:
         pid = int(hearing.stdout.readline())
         time.sleep(SETTLE_SECONDS)
         before = cpu_seconds(pid)
-        each = load.rate * SECONDS // load.writers
         with made.writing(
-            fed.base, "write_many", clients=load.writers, each=each, rate=load.rate, bots=load.bots
+            fed.base,
+            "write_many",
+            clients=load.writers,
+            each=load.inserts_each,
+            rate=load.rate,
+            bots=load.bots,
         ) as writers:
             writers.finish()
         time.sleep(SETTLE_SECONDS)
-        spent = (cpu_seconds(pid) - before) / (each * load.writers) * 1e6
+        spent = (cpu_seconds(pid) - before) / load.inserts * 1e6
         hearing.stdin.close()
         delays = sorted(json.loads(hearing.stdout.readline()))
     return spent, percentile(delays, 0.5), percentile(delays, 0.99)
@@ -138,7 +138,7 @@ def main() -> None:
             for _ in range(ROUNDS):
                 for fed in FED:
                     found[fed].append(measure(made, fed, load))
-            print(f"{load.writers} writers, {load.rate} a second, {load.bots} bots")
+            print(load.describe())
             for fed, figures in found.items():
                 spent, half, most = (median(column) for column in zip(*figures, strict=True))
                 late = f"heard after {half:.2f} ms, p99 {most:.2f}"

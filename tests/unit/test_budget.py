@@ -172,24 +172,36 @@ def test_users_take_turns() -> None:
     assert run(in_turns()) == ["greedy", "other", "greedy", "greedy"]
 
 
+class Leaving:
+    """One who waits for their bytes and leaves, and one who waits behind."""
+
+    def __init__(self, tasks: asyncio.TaskGroup) -> None:
+        self.budget = ReadBudget(SIZE)
+        self.order: list[str] = []
+        self._tasks = tasks
+
+    async def _replay(self, name: str) -> None:
+        async with self.budget.reserve(12, "user"):
+            self.order.append(name)
+
+    async def wait(self) -> asyncio.Task[None]:
+        """Both wait from now on; returns the task of who is to leave."""
+        leaving = self._tasks.create_task(self._replay("leaving"))
+        self._tasks.create_task(self._replay("next"))
+        await asyncio.sleep(0)
+        return leaving
+
+
 def test_who_leaves_at_the_moment_of_their_turn_gives_it_to_the_next() -> None:
     """What was given to somebody who is not there any more is not lost."""
 
     async def the_first_leaves() -> list[str]:
-        budget = ReadBudget(SIZE)
-        order: list[str] = []
-
-        async def replay(name: str) -> None:
-            async with budget.reserve(12, "user"):
-                order.append(name)
-
         async with asyncio.timeout(1), asyncio.TaskGroup() as tasks:
-            async with budget.reserve(12, "user"):
-                leaving = tasks.create_task(replay("leaving"))
-                tasks.create_task(replay("next"))
-                await asyncio.sleep(0)
+            both = Leaving(tasks)
+            async with both.budget.reserve(12, "user"):
+                leaving = await both.wait()
             leaving.cancel()  # it was given its bytes when these were given back
-        return order
+        return both.order
 
     assert run(the_first_leaves()) == ["next"]
 
@@ -199,24 +211,12 @@ def test_who_leaves_before_their_turn_is_passed_over(notices: bool) -> None:
     """Also if the bytes are given back in the same moment, before who leaves has noticed."""
 
     async def the_first_leaves() -> list[str]:
-        budget = ReadBudget(SIZE)
-        order: list[str] = []
-
-        async def replay(name: str) -> None:
-            async with budget.reserve(12, "user"):
-                order.append(name)
-
-        async with (
-            asyncio.timeout(1),
-            asyncio.TaskGroup() as tasks,
-            budget.reserve(12, "user"),
-        ):
-            leaving = tasks.create_task(replay("leaving"))
-            tasks.create_task(replay("next"))
-            await asyncio.sleep(0)
-            leaving.cancel()
-            if notices:
-                await asyncio.sleep(0)
-        return order
+        async with asyncio.timeout(1), asyncio.TaskGroup() as tasks:
+            both = Leaving(tasks)
+            async with both.budget.reserve(12, "user"):
+                (await both.wait()).cancel()
+                if notices:
+                    await asyncio.sleep(0)
+        return both.order
 
     assert run(the_first_leaves()) == ["next"]

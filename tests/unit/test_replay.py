@@ -24,15 +24,17 @@ class Sink:
     """Notes what it is sent."""
 
     waiting_bytes = taken_bytes = 0
-    is_closed = is_cut = False
+    is_closed = is_within_message = False
 
     def __init__(self) -> None:
         self.turn = asyncio.Lock()
         self.parts = 0
         self.broken_off: list[int] = []
 
-    def send_part(self, *_: object, **__: object) -> None:
+    def send_part(self, _part: object, *, is_first: bool, is_last: bool) -> None:
+        assert is_first == (not self.parts)
         self.parts += 1
+        self.is_within_message = not is_last
 
     def break_off(self, code: int, _reason: str) -> None:
         self.broken_off.append(code)

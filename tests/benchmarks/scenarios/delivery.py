@@ -68,16 +68,17 @@ class DeliveryScenario:
                 [contender.path(n, n % load.bots) for n in range(load.sockets)],
                 sampled=min(load.sockets, 100),
             )
-            return _deliver(bench, contender, load, server, generator)
+            return deliver(bench, contender, load, server, generator)
 
 
-def _deliver(
+def deliver(
     bench: Bench,
     contender: Contender,
     load: Load,
     server: ServerProcess,
     generator: LoadGenerator,
 ) -> Figures:
+    """Put the load on a contender whose sockets are open."""
     generator.measure(load.deliveries)
     before = server.cpu_seconds()
     if contender is BARE:

@@ -43,6 +43,8 @@ LATEST_TIME: Final = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second th
 # RFC 7515, 2 and 7.1: three parts, "with all trailing '=' characters omitted […] and without the
 # inclusion of any line breaks, whitespace, or other additional characters".
 _COMPACT: Final = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
+# PostgreSQL's text holds none of these; asking it would be an error rather than a refusal.
+_NO_TEXT: Final = re.compile("[\0\ud800-\udfff]")
 # Beside its own errors PyJWT lets through what its parsers raise: on deep nesting, for example.
 _UNREADABLE: Final = (jwt.PyJWTError, ValueError, TypeError, RecursionError)
 
@@ -295,8 +297,7 @@ def _subject(claims: Mapping[str, Any]) -> str:
     subject = claims["sub"]
     if not isinstance(subject, str) or not subject:
         raise TokenError(TokenReason.NO_SUB)
-    # PostgreSQL's text holds neither; asking it would be an error rather than a refusal.
-    if "\0" in subject or any("\ud800" <= character <= "\udfff" for character in subject):
+    if _NO_TEXT.search(subject):
         raise TokenError(TokenReason.INVALID)
     return subject
 

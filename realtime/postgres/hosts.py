@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
     Opener = Callable[[], Awaitable[Connection]]
 
-_ANY: dict[str, Any] = {"target_session_attrs": "any"}
-"""Whether a server is a primary is found out here, or by who asks for its history."""
+_ANY: dict[str, Any] = {"target_session_attrs": "any", "max_cached_statement_lifetime": 0}
+"""Whether a server is a primary is found out here, or by who asks for its history. A statement that
+was prepared stays so, for as long as the connection: after five minutes, asyncpg would plan it
+again."""
 STAGGER_SECONDS = 0.25
 """How long a host may take to answer until the next one is tried beside it."""
 

@@ -8,8 +8,9 @@ from realtime.relay.closing import CloseCode
 from realtime.relay.cursor import Cursor
 from realtime.relay.errors import Refused
 
-MAX_BATCH = 50
-"""How many are asked about in one statement, so that it does not take long."""
+MAX_BATCH = 32
+"""How many are asked about in one statement: so few that it does not take long, and that of 64 who
+come together half are asked about while the other half is let in."""
 AT_ONCE = 2
 """How many statements may be under way: the database answers one while the other's sockets are let
 in."""

@@ -83,3 +83,4 @@ def configure_logging(
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # No line has these, and to find them out is a third of what a line costs.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # nor the place in the code

@@ -15,6 +15,7 @@ from realtime.postgres.listener import read_position
 from realtime.postgres.pool import DATABASE_ERRORS, open_pool
 from realtime.postgres.reasons import why_unreachable
 from realtime.relay import closing
+from realtime.relay.admission import AT_ONCE
 from realtime.relay.position import Lineage, Position
 from realtime.relay.protocol import going_away
 from realtime.runtime.listening import StartError, bind
@@ -187,6 +188,7 @@ class Server:
     async def _announce(self, announce: Callable[["Server"], None]) -> None:
         while not self.web.status.is_ready:  # noqa: ASYNC110 - it is worked out when asked for
             await asyncio.sleep(READY_STEP)
+        await self.database.access.warm_up(AT_ONCE)
         announce(self)
 
     async def _drain(self, *, is_replaced: bool) -> None:

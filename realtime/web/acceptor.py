@@ -69,10 +69,11 @@ class OpenFiles:
         """Whether there was no room lately."""
         return self._monotonic() - self._ran_out_at < FULL_SECONDS
 
-    def is_spare(self, number: int) -> bool:
-        """Whether a descriptor is one of those that are kept."""
+    @property
+    def first_spare(self) -> int:
+        """The lowest descriptor of those that are kept."""
         limit = self._limit()
-        return number >= limit - min(self._spare, limit // 4)
+        return limit - min(self._spare, limit // 4)
 
     def ran_out(self, error: OSError | None = None) -> None:
         """There was no room for a connection; logged once a minute."""
@@ -135,7 +136,7 @@ class Acceptor:
         self._paused[listening] = loop.call_later(PAUSE_SECONDS, self._watch, listening)
 
     def _accept(self, listening: socket.socket) -> None:
-        has_room = True
+        has_room, first_spare = True, self._files.first_spare
         for _ in range(AT_ONCE):
             try:
                 connection, address = listening.accept()
@@ -147,7 +148,7 @@ class Acceptor:
                 self._files.ran_out(error)
                 has_room = False
                 break
-            if self._files.is_spare(connection.fileno()):
+            if connection.fileno() >= first_spare:
                 self._files.ran_out()
                 has_room = False
                 refuse(connection)

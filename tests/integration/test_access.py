@@ -145,6 +145,33 @@ async def test_not_here(access: Access, world: World, platform: Platform) -> Non
 
 
 @pytest.mark.gen_test
+async def test_connections_know_the_question_before_it_is_asked(
+    access: Access, pool: Pool, world: World
+) -> None:
+    """As many as are warmed up are open, and what the first clients ask is prepared on each."""
+    await access.warm_up(2)
+    assert pool.get_size() == 2
+    async with pool.acquire() as one, pool.acquire() as other:
+        for connection in (one, other):
+            prepared = await connection.fetchval(
+                "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE $1",
+                "%relay.authenticate%relay.authorize%",
+            )
+            assert prepared == 1
+    await admit(access, world.owner, world.bot)
+    assert pool.get_size() == 2
+
+
+@pytest.mark.gen_test
+async def test_a_warm_up_without_a_database_raises_nothing(database: str) -> None:
+    """The first client is told to try again, not the process that starts."""
+    server, _, name = database.rpartition("/")
+    async with open_pool(f"{server}/no_{name}", size=2, timeout=10, is_pooled=False) as pool:
+        lineage = Lineage(await read_position(database, 10))
+        await Access(pool, lineage, subject_kind="id", timeout=10).warm_up(2)
+
+
+@pytest.mark.gen_test
 async def test_many_come_in_at_once(access: Access, world: World, platform: Platform) -> None:
     """Each gets the answer to their own question, all as of one moment."""
     stranger = await platform.user()

@@ -1,4 +1,4 @@
-"""SocketTable: their limits, what they say of themselves, and which server they lead to."""
+"""Connections: their limits, what they say of themselves, and which server they lead to."""
 
 from __future__ import annotations
 

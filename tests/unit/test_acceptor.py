@@ -14,12 +14,11 @@ class Clocked:
 
 
 @pytest.mark.parametrize(
-    ("spare", "limit", "number", "is_spare"),
-    [(20, 1000, 979, False), (20, 1000, 980, True), (20, 40, 29, False), (20, 40, 30, True)],
+    ("spare", "limit", "first_spare"), [(20, 1000, 980), (20, 40, 30), (0, 1000, 1000)]
 )
-def test_the_last_descriptors_are_kept(spare: int, limit: int, number: int, is_spare: bool) -> None:
+def test_the_last_descriptors_are_kept(spare: int, limit: int, first_spare: int) -> None:
     """As many as were asked for, and a quarter of a small limit."""
-    assert Clocked(spare, limit).files.is_spare(number) is is_spare
+    assert Clocked(spare, limit).files.first_spare == first_spare
 
 
 def test_full_for_a_while() -> None:

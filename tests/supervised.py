@@ -52,11 +52,15 @@ class Served:
         return not lives(pid) and self.pids()[number] != pid
 
     async def chat(self, world: World, cursor: str = "") -> Socket:
-        token = mint_token(SECRET, world.guest, ttl=600, now=time.time())
-        url = f"ws://127.0.0.1:{self.port}/api/ws/chat/{world.bot}?token={token}&cursor={cursor}"
-        chat = await Socket.open(url)
+        chat = await Socket.open(chat_url(self.port, world, cursor))
         await chat.established()
         return chat
+
+
+def chat_url(port: int, world: World, cursor: str = "") -> str:
+    """The address of the guest's chat."""
+    token = mint_token(SECRET, world.guest, ttl=600, now=time.time())
+    return f"ws://127.0.0.1:{port}/api/ws/chat/{world.bot}?token={token}&cursor={cursor}"
 
 
 @contextmanager

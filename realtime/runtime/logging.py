@@ -6,10 +6,12 @@ Everything that we log is a `LogLine`. What libraries log has the same form: the
 
 import json
 import logging
+import sys
 import time
 from typing import Literal
 
 from realtime.log_line import Field, LogLine
+from realtime.runtime.log_output import make_handler
 
 LogFormat = Literal["text", "json"]
 _MALFORMED = "Malformed HTTP message from %s: %s"
@@ -78,7 +80,7 @@ def configure_logging(
         worker: this process's number among those of one supervisor, for each line.
     """
     formatter = JsonFormatter(worker) if log_format == "json" else TextFormatter(worker)
-    handler = logging.StreamHandler()
+    handler = make_handler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # No line has these, and to find them out is a third of what a line costs.

@@ -2,7 +2,7 @@
 
 Each event says which writer made it and which events that writer could see on the topic just
 before, so that a reader's order can be held against what was known to whom. A ledger keeps what
-was committed, what was undone, and what a crash left in pending.
+was committed, what was undone, and what a crash left in doubt.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Ledger:
 
     committed: set[str] = field(default_factory=set)
     undone: set[str] = field(default_factory=set)
-    in_ask_about: set[str] = field(default_factory=set)
+    in_doubt: set[str] = field(default_factory=set)
     endings: Counter[str] = field(default_factory=Counter)
     """How many transactions ended how; a test asks whether every kind occurred."""
 
@@ -241,7 +241,7 @@ class Writer:
             await self._connection.execute(f"{ending} PREPARED '{name}'")
         except asyncpg.UndefinedObjectError:
             # A crash came between the order and its answer, here or at PREPARE.
-            self._ledger.in_ask_about.update(self._prepared.pop(name))
+            self._ledger.in_doubt.update(self._prepared.pop(name))
             return
         is_committed = ending == "COMMIT"
         fate = self._ledger.committed if is_committed else self._ledger.undone
@@ -262,7 +262,7 @@ class Writer:
         try:
             await self._connection.execute("COMMIT")
         except _OUTAGE:
-            self._settle(self._ledger.in_ask_about, f"{kind}, in pending")
+            self._settle(self._ledger.in_doubt, f"{kind}, in doubt")
             raise
         self._settle(self._ledger.committed, kind)
 
@@ -398,7 +398,7 @@ async def check(dsn: str, ledger: Ledger, readers: Iterable[Reader], seed: str) 
     assert len(there) == len(rows), f"seed {seed}: marks are not unique"
     assert not ledger.committed - there, f"seed {seed}: committed, but not in the log"
     assert not ledger.undone & there, f"seed {seed}: undone, but in the log"
-    assert there <= ledger.committed | ledger.in_ask_about, f"seed {seed}: from nowhere"
+    assert there <= ledger.committed | ledger.in_doubt, f"seed {seed}: from nowhere"
     for reader in readers:
         _check_reader(reader, there, seed)
 

@@ -14,7 +14,7 @@ def record(message: object, *arguments: object) -> logging.LogRecord:
 
 
 def test_fields_are_written_as_key_and_value() -> None:
-    """Without quotation marks where there can be no pending."""
+    """Without quotation marks where there can be no doubt."""
     line = LogLine("close", connection="b0a0-1", topic="bot:b0a0", code=4003, is_late=True, ms=1.5)
     assert str(line) == "close connection=b0a0-1 topic=bot:b0a0 code=4003 is_late=true ms=1.5"
 

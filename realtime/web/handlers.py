@@ -80,6 +80,18 @@ class CarefulHandler(RequestHandler):
         """A part of the address; bytes that are no text become U+FFFD."""
         return value.decode("utf-8", "replace")
 
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer in JSON, as all refusals are."""
+        if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.set_header("Allow", ", ".join(self._methods()))
+        self.finish({"error": self._reason})
+
+    def _methods(self) -> list[str]:
+        missing = RequestHandler._unimplemented_method
+        return [
+            one for one in self.SUPPORTED_METHODS if getattr(type(self), one.lower()) is not missing
+        ]
+
     def log_exception(
         self,
         typ: type[BaseException] | None,
@@ -147,9 +159,6 @@ class JsonHandler(CarefulHandler):
             self.set_header(name, value)
         self.answer({"error": error}, status)
         raise Finish
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        self.answer({"error": self._reason}, status_code)
 
     async def identity(self) -> Identity:
         """Verify the request's token. Without a good one the answer is 401, or 503 where the keys

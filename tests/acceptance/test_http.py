@@ -230,3 +230,25 @@ async def test_a_websocket_address_asked_for_plainly_is_an_error_not_a_crash(
 ) -> None:
     """As by a curious browser."""
     assert (await get(server, f"/api/ws/chat/{world.bot}")).code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/api/ws", "GET, HEAD"),
+        ("/api/ws/chat/1", "GET, HEAD"),
+        ("/api/sse/notifications", "GET, HEAD, OPTIONS"),
+        ("/api/health", "GET, HEAD, OPTIONS"),
+        ("/metrics", "GET, HEAD, OPTIONS"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_a_method_that_is_not_for_an_address(
+    server: RunningServer, path: str, allowed: str
+) -> None:
+    """The answer is JSON as all others, and says which methods are (RFC 9110, 15.5.6)."""
+    answer = await AsyncHTTPClient().fetch(
+        f"http://{server.base}{path}", method="POST", body="{}", raise_error=False
+    )
+    assert (answer.code, answer.headers["Allow"]) == (405, allowed)
+    assert body(answer) == {"error": "Method Not Allowed"}

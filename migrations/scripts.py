@@ -51,6 +51,11 @@ def _read(name: str) -> str:
     return (FOLDER / f"{name}.sql").read_text(encoding="ascii")
 
 
+OWN_NAMES = "SET LOCAL search_path = pg_catalog, pg_temp;\n"
+"""Others may have made functions whose names are found before PostgreSQL's own, and functions of
+ours are made of what is found now. All else is named with its schema."""
+
+
 def _run(script: str) -> None:
     """Send it as one simple query.
 
@@ -58,6 +63,7 @@ def _run(script: str) -> None:
     `text()` would also take `:word` for a parameter.
     """
     context = op.get_context()
+    script = OWN_NAMES + script
     if context.as_sql:
         context.impl.static_output(script)
         return

@@ -22,7 +22,7 @@ LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_tem
     UNION ALL
     SELECT {{u.id}}, {{u.username}}
     FROM {{live.users}} AS u
-    WHERE authenticate.kind = 'username' AND {{u.username}} = authenticate.subject
+    WHERE authenticate.kind = 'username' AND {{is_named}}
         AND ({{u.username}})::text COLLATE "C" = authenticate.subject
         AND {{u.is_active}}
 $$;

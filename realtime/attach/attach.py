@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -19,7 +19,15 @@ import asyncpg
 from realtime.attach.check import examine
 from realtime.attach.locks import ATTEMPTS, READERS_TOO, Say, in_a_moment, lock, say_nothing
 from realtime.attach.mapping import PlatformMapping
-from realtime.attach.state import MADE_BY, Attached, AttachError, digest_of, read_attached
+from realtime.attach.names import OURS, as_meant, use_own_names
+from realtime.attach.state import (
+    MADE_BY,
+    NOT_MADE_HERE,
+    Attached,
+    AttachError,
+    digest_of,
+    read_attached,
+)
 from realtime.attach.templates import literal, quoted, render_all, table_name
 from realtime.postgres.pool import DATABASE_ERRORS, connect
 from realtime.postgres.reasons import why_unreachable
@@ -30,11 +38,17 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 CONNECT_SECONDS: Final = 10.0
-# Where other tables or rows decide from now on, no trigger has told who lost access by that.
+# Where other tables or rows decide from now on, no trigger has told who lost access by that, or
+# gained it. Where there were no triggers, none has told of anything: all sockets are closed with
+# 1013, and no cursor from before is good any more.
 RECHECK: Final = """\
-INSERT INTO relay.events (type, code) VALUES ('recheck', 4003);
+INSERT INTO relay.events (type, code) VALUES ('recheck', 4003), ('grant', NULL);
 SELECT relay.ring('attach');
 """
+START_OVER: Final = RECHECK.replace("'recheck', 4003", "'eject', 1013")
+LOCK_SECONDS: Final = 2
+"""How long writers may have to wait behind a printed script; then it fails, and is run again."""
+KEEPS_AUTHORIZE: Final = "relay.authorize is your own, and stays as it is"
 
 
 @dataclass(frozen=True)
@@ -59,11 +73,18 @@ class Plan:
     @property
     def script(self) -> str:
         """For psql: all of it in one transaction."""
-        return _script(self.removal + self.creation)
+        return _script(self.tables, self.lock_mode, self.removal + self.creation)
+
+    @property
+    def lock_mode(self) -> str:
+        """Only a trigger that is dropped has to wait for readers, too."""
+        return READERS_TOO if self.removal else "SHARE ROW EXCLUSIVE"
 
 
-def _script(statements: str) -> str:
-    return f"BEGIN;\n\n{statements}\nCOMMIT;\n"
+def _script(tables: Sequence[str], mode: str, statements: str) -> str:
+    locks = "".join(f"LOCK TABLE ONLY {table} IN {mode} MODE;\n" for table in tables)
+    limit = f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s';\n"
+    return f"BEGIN;\n{limit}{OURS}{locks}\n{statements}\nCOMMIT;\n"
 
 
 async def plan(connection: Connection, mapping: PlatformMapping) -> Plan:
@@ -72,6 +93,12 @@ async def plan(connection: Connection, mapping: PlatformMapping) -> Plan:
     Raises:
         AttachError: it does not fit; every reason has a line.
     """
+    async with connection.transaction():
+        await use_own_names(connection)
+        return await _plan(connection, mapping)
+
+
+async def _plan(connection: Connection, mapping: PlatformMapping) -> Plan:
     now = await read_attached(connection, mapping.server_role)
     if not now.has_this_core:
         raise AttachError("the log is of an older release: run bin/migrate first")
@@ -81,7 +108,10 @@ async def plan(connection: Connection, mapping: PlatformMapping) -> Plan:
             "\n  ".join(["the mapping does not fit the database:", *findings.problems])
         )
     grants = list(dict.fromkeys([*now.grants, *findings.grants]))
-    rendered = "\n".join([*findings.functions, render_all(mapping, findings.readings)])
+    functions = "\n".join(findings.functions)
+    if functions:
+        functions = await as_meant(connection, functions)
+    rendered = "\n".join([functions, render_all(mapping, findings.readings)])
     creation = _creation(mapping, rendered, now, grants)
     always = _kept_always(creation, now)
     digest = hashlib.sha256(creation.encode()).hexdigest()
@@ -98,8 +128,10 @@ async def plan(connection: Connection, mapping: PlatformMapping) -> Plan:
     made = creation.replace(authorize, "") if now.has_own_authorize else creation
     return Plan(
         removal=_removal(now, [], keeps_authorize=now.has_own_authorize),
-        creation=made + always + _comments(creation, record) + (RECHECK if now.triggers else ""),
-        tables=sorted({*tables, *(one.table for one in now.triggers)}),
+        creation="".join(
+            [made, always, _comments(creation, record), RECHECK if now.triggers else START_OVER]
+        ),
+        tables=sorted({*tables, *now.tables}),
         is_done=now.digest == digest and await _has_all(connection, creation, now),
         keeps_authorize=now.has_own_authorize,
         warnings=findings.warnings,
@@ -157,9 +189,7 @@ async def apply(
     async def run() -> Plan:
         wanted = await plan(connection, mapping)
         if not wanted.is_done:
-            # Only a trigger that is dropped has to wait for readers, too.
-            mode = READERS_TOO if wanted.removal else "SHARE ROW EXCLUSIVE"
-            await lock(connection, wanted.tables, mode)
+            await lock(connection, wanted.tables, wanted.lock_mode)
             await connection.execute(wanted.removal + wanted.creation)
         return wanted
 
@@ -172,8 +202,10 @@ async def removal_script(connection: Connection) -> str:
     Raises:
         AttachError: the database is not one to attach to.
     """
-    now = await read_attached(connection, None)
-    return _script(_removal(now, now.grants))
+    async with connection.transaction():
+        await use_own_names(connection)
+        now = await read_attached(connection, None)
+    return _script(now.tables, READERS_TOO, _detaching(now))
 
 
 async def detach(
@@ -188,15 +220,17 @@ async def detach(
         AttachError: a table stayed locked, or belongs to somebody else.
     """
 
-    async def run() -> int:
+    async def run() -> Attached:
         now = await read_attached(connection, None)
-        tables = sorted({one.table for one in now.triggers})
-        await lock(connection, tables, READERS_TOO)
-        if removal := _removal(now, now.grants):
+        await lock(connection, now.tables, READERS_TOO)
+        if removal := _detaching(now):
             await connection.execute(removal)
-        return len(now.triggers)
+        return now
 
-    return await in_a_moment(connection, run, attempts, say)
+    detached = await in_a_moment(connection, run, attempts, say)
+    if detached.has_own_authorize:
+        say(KEEPS_AUTHORIZE)
+    return len(detached.triggers)
 
 
 def _creation(mapping: PlatformMapping, rendered: str, now: Attached, grants: list[str]) -> str:
@@ -220,10 +254,13 @@ def _comments(creation: str, record: dict[str, Any]) -> str:
     lines = [
         f"COMMENT ON FUNCTION {name} IS {literal(MADE_BY)};" for name in _function_names(creation)
     ]
+    return "\n".join(lines) + "\n" + _comment_on_authorize(json.dumps(record))
+
+
+def _comment_on_authorize(record: str) -> str:
     # A name may hold a quote, of which json makes \": where backslashes mean something, say so.
-    text = f"{MADE_BY}\n{json.dumps(record)}".replace("\\", "\\\\").replace("'", "''")
-    lines += [f"COMMENT ON FUNCTION relay.authorize IS E'{text}';"]
-    return "\n".join(lines) + "\n"
+    text = f"{MADE_BY}\n{record}".replace("\\", "\\\\").replace("'", "''")
+    return f"COMMENT ON FUNCTION relay.authorize IS E'{text}';\n"
 
 
 def _authorize(script: str) -> tuple[str, str]:
@@ -237,6 +274,15 @@ def _authorize(script: str) -> tuple[str, str]:
 
 def _function_names(script: str) -> list[str]:
     return re.findall(r"^CREATE FUNCTION (relay\.\w+)\(", script, re.MULTILINE)
+
+
+def _detaching(now: Attached) -> str:
+    """The SQL that takes everything off but what the platform wrote itself."""
+    removal = _removal(now, now.grants, keeps_authorize=now.has_own_authorize)
+    if not now.has_own_authorize:
+        return removal
+    record = json.dumps({"authorize": NOT_MADE_HERE})
+    return f"{removal}-- {KEEPS_AUTHORIZE}\n{_comment_on_authorize(record)}"
 
 
 def _removal(now: Attached, grants: list[str], *, keeps_authorize: bool = False) -> str:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from realtime.attach.derived import DerivedError, worked_out
-from realtime.attach.mapping import COLUMNS, Kind, Lookup, PlatformMapping
-from realtime.attach.templates import quoted, table_name
+from realtime.attach.equality import equals
+from realtime.attach.mapping import COLUMNS, DELETED_AT, Kind, Lookup, PlatformMapping
+from realtime.attach.templates import IS_NAMED, NAMED, quoted, table_name
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import AnyConnection
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 LOOKED_UP: Final = ("users", "bots", "permissions")
 """The tables that functions cannot do without. Of the others they see the rows that are being
 written, and read them only where another trigger of the platform may have changed them."""
+
+DECIDING: Final = ("is_active", DELETED_AT, "owner_id", "bot_id", "user_id")
+"""Their columns that decide who may watch."""
 
 # Whether row security may hide rows: no policy shows all of them, or another takes some away.
 _IS_HIDDEN: Final = """
@@ -150,7 +154,7 @@ async def examine(
         else:
             columns = await _examine_columns(connection, found[key], mapping, findings)
             names = [*mapping.tables[key].columns.values()]
-            names += await _examine_derived(connection, key, mapping, findings)
+            names += await _examine_derived(connection, key, mapping, owner, findings)
             if key == "bots" and mapping.is_untold_given:
                 names += mapping.untold
             findings.columns[table_name(mapping, key)] = {
@@ -245,6 +249,8 @@ async def _examine_columns(
             findings.problems.append(problem)
         elif reading := _reading(COLUMNS[key][word].kind, column):
             findings.readings[key, word] = reading
+        if (key, word) == NAMED and column is not None:
+            findings.readings[IS_NAMED] = await equals(connection, table_name(mapping, key), name)
     if key == "bots" and mapping.is_untold_given:
         missing = [name for name in mapping.untold if name not in columns]
         findings.problems += [
@@ -258,13 +264,13 @@ async def _examine_columns(
 
 
 async def _examine_derived(
-    connection: AnyConnection, key: str, mapping: PlatformMapping, findings: Findings
+    connection: AnyConnection, key: str, mapping: PlatformMapping, owner: str, findings: Findings
 ) -> list[str]:
     """Look at the values that no column has. Returns the columns that they read."""
     read: list[str] = []
     for word in mapping.tables[key].derived:
         try:
-            async with worked_out(connection, mapping, key, word) as derived:
+            async with worked_out(connection, mapping, key, word, owner) as derived:
                 (value,) = await connection.fetch(_COLUMNS, derived.view)
         except DerivedError as error:
             findings.problems.append(f"{key}.{word}: {error}")
@@ -273,11 +279,7 @@ async def _examine_derived(
             findings.problems.append(
                 f"{key}.{word}: the value is {value['type']}; {_not(key, word)}"
             )
-        if derived.is_of_time and COLUMNS[key][word].kind is Kind.FLAG:
-            findings.warnings.append(
-                f"{key}.{word}: the value follows the time, and no trigger fires when it changes by"
-                " itself: open sockets stay until you call relay.eject(user_id, NULL, 4001)"
-            )
+        findings.warnings += _changes_unseen(key, word, mapping, is_of_time=derived.is_of_time)
         reading = _reading(COLUMNS[key][word].kind, value) or "{}"
         # Of a row that is not there, as an outer join has them, nothing is worked out.
         there = quoted(mapping.tables[key].columns["id" if "id" in COLUMNS[key] else "bot_id"])
@@ -287,6 +289,26 @@ async def _examine_derived(
         findings.functions += [derived.function] if derived.function else []
         read += derived.columns
     return read
+
+
+def _changes_unseen(
+    key: str, word: str, mapping: PlatformMapping, *, is_of_time: bool
+) -> Iterator[str]:
+    """Access that ends without a statement on the table: no trigger can tell of it."""
+    if key not in LOOKED_UP or word not in DECIDING:
+        return
+    value = mapping.tables[key].derived[word]
+    if isinstance(value, Lookup):
+        table = f"{value.schema}.{value.table}"
+        why = f"it is looked up in {table}, and no trigger fires when that changes"
+    elif is_of_time and word == DELETED_AT:
+        why = "if a row counts as deleted once its time has come, no trigger fires then"
+    elif is_of_time:
+        why = "the value follows the time, and no trigger fires when it changes by itself"
+    else:
+        return
+    code = "4001" if key == "users" else "4003"
+    yield f"{key}.{word}: {why}: open sockets stay until you call relay.eject(…, {code})"
 
 
 def _no_column(key: str, word: str, name: str, mapping: PlatformMapping) -> str:

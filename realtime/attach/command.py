@@ -51,7 +51,7 @@ def _attach(dsn: str, mapping: PlatformMapping, *, apply: bool) -> None:
         wanted = asyncio.run(connected(dsn, lambda connection: attach.plan(connection, mapping)))
         click.echo(_NOTHING if wanted.is_done else wanted.script, nl=False)
     if wanted.keeps_authorize:
-        _say("relay.authorize is your own, and stays as it is")
+        _say(attach.KEEPS_AUTHORIZE)
     for warning in wanted.warnings:
         _say(f"warning: {warning}")
 

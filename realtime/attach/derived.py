@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
+from realtime.attach.equality import equals
 from realtime.attach.mapping import Lookup, PlatformMapping, Table
+from realtime.attach.names import callers_names
 from realtime.attach.templates import quoted, table_name
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 VIEW: Final = "relay.mapped_value"
 PREFIX: Final = "relay.mapped_"
 _READ: Final = """
-SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type
+SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type,
+       a.attgenerated = 'v' AS is_virtual
   FROM pg_rewrite AS r
   JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
    AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
@@ -48,6 +51,25 @@ SELECT p.oid::regprocedure::text
  LIMIT 1
 """
 """A function that may give another value each time, so that no two readers saw the same."""
+# Of the outermost query: these words come first in its tree. In a subquery they do no harm.
+_NO_VALUE: Final = r"""
+SELECT CASE 'true'
+           WHEN substring(q.tree, ':hasAggs (\w+)') THEN 'an aggregate'
+           WHEN substring(q.tree, ':hasWindowFuncs (\w+)') THEN 'a window function'
+           WHEN substring(q.tree, ':hasTargetSRFs (\w+)') THEN 'a function that returns a set'
+       END
+  FROM (SELECT ev_action::text AS tree FROM pg_rewrite WHERE ev_class = $1::oid) AS q
+"""
+"""What makes an expression one of many rows."""
+_FORBIDDEN: Final = """
+SELECT p.oid::regprocedure::text
+  FROM pg_rewrite AS r
+ CROSS JOIN regexp_matches(r.ev_action::text, ':(?:funcid|opfuncid) ([0-9]+)', 'g') AS called
+  JOIN pg_proc AS p ON p.oid = called[1]::oid
+ WHERE r.ev_class = $1::oid AND NOT has_function_privilege($2::text, p.oid, 'EXECUTE')
+ LIMIT 1
+"""
+"""A function that the owner of the triggers' functions may not call."""
 _IS_OF_TIME: Final = """
 SELECT r.ev_action::text LIKE '%{SQLVALUEFUNCTION %' OR EXISTS (
     SELECT FROM regexp_matches(r.ev_action::text, ':funcid ([0-9]+)', 'g') AS called
@@ -93,9 +115,12 @@ class Derived:
 
 @asynccontextmanager
 async def worked_out(
-    connection: AnyConnection, mapping: PlatformMapping, table: str, key: str
+    connection: AnyConnection, mapping: PlatformMapping, table: str, key: str, owner: str
 ) -> AsyncIterator[Derived]:
     """How a value is worked out; within the context its view is there.
+
+    Args:
+        owner: the role that does it.
 
     Raises:
         DerivedError: PostgreSQL refuses it, or it reads what a trigger does not see.
@@ -103,7 +128,7 @@ async def worked_out(
     trial = connection.transaction()
     await trial.start()
     try:
-        yield await _work_out(connection, mapping, table, key)
+        yield await _work_out(connection, mapping, table, key, owner)
     except asyncpg.PostgresError as error:
         raise DerivedError(f"PostgreSQL refuses it: {error}") from None
     finally:
@@ -111,25 +136,43 @@ async def worked_out(
 
 
 async def _work_out(
-    connection: AnyConnection, mapping: PlatformMapping, table: str, key: str
+    connection: AnyConnection, mapping: PlatformMapping, table: str, key: str, owner: str
 ) -> Derived:
     value, name = mapping.tables[table].derived[key], table_name(mapping, table)
     if isinstance(value, Lookup):
         await _require_lookup(connection, value, mapping.tables[table])
-    sql = _looked_up(value, "r") if isinstance(value, Lookup) else value.sql
-    # fetch prepares it, and what is prepared cannot be several statements.
-    await connection.fetch(f"CREATE VIEW {VIEW} AS SELECT (\n{sql}\n) AS value FROM {name} AS r")
+        looked_up = await _looked_up(connection, value)
+    sql = looked_up.replace("{}", "r") if isinstance(value, Lookup) else value.sql
+    async with callers_names(connection):
+        # fetch prepares it, and what is prepared cannot be several statements.
+        await connection.fetch(
+            f"CREATE VIEW {VIEW} AS SELECT (\n{sql}\n) AS value FROM {name} AS r"
+        )
     view = await connection.fetchval(f"SELECT '{VIEW}'::regclass::oid")
+    read = await connection.fetch(_READ, view, name)
+    for row in read:
+        if row["is_virtual"]:
+            raise DerivedError(
+                f"it reads {row['name']}, which is computed when it is read, and triggers cannot:"
+                " make that column STORED"
+            )
     if isinstance(value, Lookup):
-        return Derived(_looked_up(value, "{}"), [value.through], view)
+        return Derived(looked_up, [value.through], view)
+    if forbidden := await connection.fetchval(_FORBIDDEN, view, owner):
+        raise DerivedError(
+            f"{owner}, as whom the functions run, may not call {forbidden}:"
+            f" GRANT EXECUTE ON FUNCTION {forbidden} TO {quoted(owner)}"
+        )
+    if no_value := await connection.fetchval(_NO_VALUE, view):
+        raise DerivedError(f"an expression is worked out for each row alone, without {no_value}")
     if volatile := await connection.fetchval(_VOLATILE, view):
         raise DerivedError(
             f"{volatile} is volatile: it may give another value each time"
             " (if it is yours and does not, declare it STABLE)"
         )
-    read = await connection.fetch(_READ, view, name)
     function = _function(table, key, sql, read, await connection.fetchval(_TYPE, view))
-    await connection.execute(function.replace(PREFIX, f"{PREFIX}trial_", 1))
+    async with callers_names(connection):
+        await connection.execute(function.replace(PREFIX, f"{PREFIX}trial_", 1))
     if await connection.fetchval(_IS_READING, f"{PREFIX}trial_{table}_{key}"):
         raise DerivedError("an expression may read the columns of its row, and no other table")
     columns = [row["name"] for row in read]
@@ -158,11 +201,12 @@ async def _require_lookup(connection: AnyConnection, value: Lookup, table: Table
             raise DerivedError(f"{said} has no column {column}: correct `{word}`")
 
 
-def _looked_up(value: Lookup, row: str) -> str:
-    return (
-        f"(SELECT t.{quoted(value.column)} FROM {quoted(value.schema)}.{quoted(value.table)} AS t"
-        f" WHERE t.{quoted(value.key)} = {row}.{quoted(value.through)} LIMIT 1)"
-    )
+async def _looked_up(connection: AnyConnection, value: Lookup) -> str:
+    """The lookup in SQL, `{}` standing for the row."""
+    table = f"{quoted(value.schema)}.{quoted(value.table)}"
+    equal = await equals(connection, table, value.key)
+    is_it = equal.format(f"t.{quoted(value.key)}", f"{{}}.{quoted(value.through)}")
+    return f"(SELECT t.{quoted(value.column)} FROM {table} AS t WHERE {is_it} LIMIT 1)"
 
 
 def _function(table: str, key: str, sql: str, read: Sequence[Any], returns: str) -> str:

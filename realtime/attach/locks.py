@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import asyncpg
 
+from realtime.attach.names import use_own_names
 from realtime.attach.state import AttachError
 from realtime.postgres.holders import HOW_TO_END, LOCKED, holders_of
 
@@ -70,6 +71,7 @@ async def in_a_moment(
         try:
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}")
+                await use_own_names(connection)
                 await connection.execute(TAKE_TURN)
                 return await run()
         except _InUse as in_use:
@@ -105,5 +107,7 @@ async def lock(connection: Connection, tables: list[str], mode: str) -> None:
 async def _by_whom(connection: Connection, in_use: _InUse) -> str:
     """Which table is in use, and by whom; empty: nobody has it any more."""
     with_readers = in_use.mode == READERS_TOO
-    holders = await holders_of(connection, [in_use.table], with_readers=with_readers)
+    async with connection.transaction():
+        await use_own_names(connection)
+        holders = await holders_of(connection, [in_use.table], with_readers=with_readers)
     return f"{in_use.table}, which is in use by {holders}" if holders else ""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from realtime.postgres.pool import AnyConnection
 
 MADE_BY: Final = "Made by bin/attach; bin/attach --detach takes it off."
+NOT_MADE_HERE: Final = ""
+"""No digest: it stands for a `relay.authorize` of the platform's that stayed when all else went."""
 
 # What the last run wrote down about a platform's rights. It is run again, so nothing else will do.
 _NAME: Final = r'(?:[a-z_]+|"(?:[^"]|"")+")'
@@ -104,6 +106,11 @@ class Attached:
     us: str
     has_this_core: bool
     has_own_authorize: bool
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables that have triggers of ours."""
+        return sorted({one.table for one in self.triggers})
 
 
 async def read_attached(connection: AnyConnection, server_role: str | None) -> Attached:

@@ -10,6 +10,7 @@ default mapping, for the migration of the reference tables. In a template
 * `{{n.content}}` is a column of the row `n`. `u` is of users, `b` of bots, `p` of permissions, and
   `n` and `o`, new and old rows, are of the table that the file is named after. A column that there
   is none of is a null, or what `WITHOUT` says;
+* `{{is_named}}` is whether `u` has the username `authenticate.subject`, by its column's rules;
 * `{{untold}}`, `{{secret}}` and `{{owner_role}}` are literals.
 
 The names that a mapping holds end up between quotes, so they cannot be read as SQL. Its expressions
@@ -46,6 +47,9 @@ SQL_TYPES: Final = {
     Kind.TIME: "timestamptz",
 }
 WITHOUT: Final = {("users", "is_active"): "true"}
+NAMED: Final = ("users", "username")
+IS_NAMED: Final = ("users", "is_named")
+"""Among the readings: how a username is compared, by the rules of its column's type."""
 NO_TABLE: Final = "(SELECT WHERE false)"
 
 Readings = Mapping[tuple[str, str], str]
@@ -91,6 +95,7 @@ def _filled(
         "untold": untold_columns(mapping),
         "secret": _array(mapping.untold if mapping.is_untold_given else ()),
         "owner_role": literal(mapping.owner_role),
+        "is_named": _is_named(mapping, readings),
     }
     if word not in literals:
         raise TemplateError(f"{found[0]} is no table that a mapping has")
@@ -125,6 +130,12 @@ def table_name(mapping: PlatformMapping, key: str) -> str:
     """As SQL names it, with its schema."""
     table = mapping.tables.get(key)
     return f"{quoted(table.schema)}.{quoted(table.name)}" if table else NO_TABLE
+
+
+def _is_named(mapping: PlatformMapping, readings: Readings) -> str:
+    name = mapping.column(*NAMED)
+    assert name is not None
+    return readings.get(IS_NAMED, "{} = {}").format(f"u.{quoted(name)}", "authenticate.subject")
 
 
 def untold_columns(mapping: PlatformMapping) -> str:

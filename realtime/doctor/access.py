@@ -31,7 +31,7 @@ async def access(deployment: Deployment) -> Sequence[Finding]:
         "relay.authorize": (nobody, nobody),
     }
     found = []
-    async with deployment.connect() as connection:
+    async with deployment.connect(has_own_path=True) as connection:
         for name, arguments in asked.items():
             try:
                 await connection.fetchval(_QUESTIONS[name], *arguments)
@@ -43,6 +43,7 @@ async def access(deployment: Deployment) -> Sequence[Finding]:
                         " date: bin/migrate, or bin/attach for the platform's own tables",
                     )
                 )
+    async with deployment.connect() as connection:
         rows = await connection.fetch(_FUNCTIONS)
     for row in rows:
         if row["volatility"] == "v":

@@ -77,8 +77,13 @@ class Deployment:
         return self.dsn != self.direct_dsn
 
     @asynccontextmanager
-    async def connect(self, *, direct: bool = False) -> AsyncIterator[Connection]:
+    async def connect(
+        self, *, direct: bool = False, has_own_path: bool = False
+    ) -> AsyncIterator[Connection]:
         """Open a connection by DATABASE_URL, or by DATABASE_DIRECT_URL.
+
+        Its statements find PostgreSQL's own names only, unless it `has_own_path`, as a server has:
+        a platform's own `relay.authorize` may need that.
 
         It keeps no prepared statements, which a pooler might lose, and does without limits of the
         server's where a pooler refuses them.
@@ -91,6 +96,7 @@ class Deployment:
             STATEMENT_SECONDS,
             "realtime doctor",
             statement_cache_size=0,
+            has_own_path=has_own_path,
         )
         try:
             yield connection

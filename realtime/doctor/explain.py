@@ -99,7 +99,10 @@ async def explain(
     Raises:
         One of `realtime.postgres.pool.DATABASE_ERRORS`.
     """
-    async with deployment.connect() as connection:
+    async with (
+        deployment.connect() as connection,
+        deployment.connect(has_own_path=True) as asking,
+    ):
         event = await connection.fetchrow(_EVENT, event_id, written_at, timeout=SEARCH_SECONDS)
         if event is None:
             return await _absent(connection, event_id)
@@ -110,14 +113,15 @@ async def explain(
         if not event["is_message"]:
             reasons.append("It is a note to the servers about access, and not sent as an event.")
             return Explanation(Verdict.NO, reasons)
-        who = await _identify(connection, user, deployment.settings.jwt_subject, reasons)
+        who = await _identify(asking, user, deployment.settings.jwt_subject, reasons)
         if who is None:
             return Explanation(Verdict.UNKNOWN, reasons)
         if event["code"] is not None:
             return await _of_end(connection, event, who, reasons)
         if bot_of(event["topic"]) is None:
             return _of_own_topic(event["topic"], who, reasons)
-        return await _of_bot(connection, event, who, reasons)
+        role = await asking.fetchval(_MAY, who, bot_of(event["topic"]))
+        return await _of_bot(connection, event, who, role, reasons)
 
 
 async def _absent(connection: Connection, event_id: int) -> Explanation:
@@ -197,9 +201,8 @@ async def _changes_of(connection: Connection, topic: str | None, who: str) -> li
 
 
 async def _of_bot(
-    connection: Connection, event: asyncpg.Record, who: str, reasons: list[str]
+    connection: Connection, event: asyncpg.Record, who: str, role: str | None, reasons: list[str]
 ) -> Explanation:
-    role = await connection.fetchval(_MAY, who, bot_of(event["topic"]))
     changes = await _changes_of(connection, event["topic"], who)
     now = f"may watch the bot now, as {role}" if role is not None else "may not watch the bot now"
     reasons.append(f"The user {now}.")

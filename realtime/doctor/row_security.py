@@ -32,8 +32,8 @@ WITH roles AS (
 )
 SELECT DISTINCT format('%I.%I', n.nspname, c.relname) AS table, quote_ident(r.rolname) AS role,
        bool_or(coalesce(p.polpermissive, false)) AS is_let_in,
-       bool_and(coalesce(p.polpermissive AND pg_get_expr(p.polqual, p.polrelid) = 'true', false))
-           AS sees_all
+       bool_or(p.polpermissive AND s.all_rows) IS TRUE
+           AND bool_or(NOT p.polpermissive AND NOT s.all_rows) IS NOT TRUE AS sees_all
   FROM pg_class AS c
   JOIN pg_namespace AS n ON n.oid = c.relnamespace
  CROSS JOIN roles AS r
@@ -41,6 +41,8 @@ SELECT DISTINCT format('%I.%I', n.nspname, c.relname) AS table, quote_ident(r.ro
    AND (0 = ANY (p.polroles)
         OR EXISTS (SELECT FROM pg_roles AS o
                     WHERE o.oid = ANY (p.polroles) AND pg_has_role(r.oid, o.oid, 'USAGE')))
+ CROSS JOIN LATERAL (
+        SELECT coalesce(pg_get_expr(p.polqual, p.polrelid) = 'true', true) AS all_rows) AS s
  WHERE c.relrowsecurity
    AND (n.nspname = 'relay'
         OR NOT r.is_server AND (c.oid IN (SELECT o.tgrelid FROM ({TRIGGERS}) AS o)

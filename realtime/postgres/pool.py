@@ -128,19 +128,29 @@ async def connect(dsn: str, timeout: float) -> "HearingConnection":
 
 
 async def connect_command(
-    dsn: str, timeout: float, name: str, *, statement_cache_size: int = 100
+    dsn: str,
+    timeout: float,
+    name: str,
+    *,
+    statement_cache_size: int = 100,
+    has_own_path: bool = False,
 ) -> "HearingConnection":
     """Open a connection for a command, with the role's own settings but for the limits.
 
     Args:
         timeout: seconds, to connect and for each statement.
         name: what `pg_stat_activity` calls it.
+        has_own_path: whether the role's own search path is kept, too.
 
     Raises:
         One of `DATABASE_ERRORS`.
     """
+    settings = limits(timeout)
+    if not has_own_path:
+        # Others may have made functions whose names are found before PostgreSQL's own.
+        settings["search_path"] = "pg_catalog, pg_temp"
     try:
-        return await _open(dsn, timeout, name, limits(timeout), statement_cache_size)
+        return await _open(dsn, timeout, name, settings, statement_cache_size)
     except asyncpg.ProtocolViolationError:  # a pooler that lets no settings through
         return await _open(dsn, timeout, name, {}, 0)
 

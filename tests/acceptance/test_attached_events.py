@@ -287,3 +287,24 @@ async def test_detached_nothing_of_ours_is_left(scene: Scene) -> None:
     await scene.adopted.execute("SELECT relay.emit('bot:' || $1, 'wave', '{}')", scene.bot)
     await guest.next("wave")
     assert guest.of_type("chat_message") == []
+
+
+@pytest.mark.gen_test
+async def test_what_was_written_while_nothing_was_attached(scene: Scene) -> None:
+    """Nobody may take it for read: who lost access leaves, and no cursor from before is good."""
+    guest, owner = await scene.chat("gus"), await scene.chat("olga")
+    cursor = owner.of_type("connection_established")[0]["data"]["cursor"]
+    connection = scene.adopted.connection
+    await detach(connection)
+    await scene.adopted.execute("DELETE FROM bot_permissions")
+    await scene.adopted.insert(
+        "messages", bot_id=scene.bot, session_id=scene.session, user_id=scene.owner, content="Late"
+    )
+    await apply(connection, mapping())
+    assert (await guest.closed(), await owner.closed()) == (1013, 1013)
+    path = f"/api/ws/chat/{scene.bot}"
+    refused = await scene.server.connect(scene.server.ws_url(path, token=token("gus")))
+    assert await refused.closed() == 4003
+    url = scene.server.ws_url(path, token=token("olga"), cursor=cursor)
+    again = await (await scene.server.connect(url)).established()
+    assert (again["data"]["recovered"], again["data"]["reason"]) == (False, "access_changed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from realtime.attach.attach import apply, detach, plan
+from realtime.attach.attach import apply, detach, plan, removal_script
 from realtime.doctor.report import Level
 from tests.adopted import Adopted
 from tests.doctor import deployment, finds
@@ -64,10 +64,30 @@ async def test_an_authorize_of_ones_own_stays(core_database: str, own: str) -> N
         assert await platform.connection.fetchval(ASKED) == "guest"
     script = (await plan(platform.connection, CHANGED)).script
     assert "FUNCTION relay.authorize(" not in script.replace("COMMENT ON ", "")
-    assert await detach(platform.connection) > 0
-    with pytest.raises(asyncpg.UndefinedFunctionError):
-        await platform.connection.fetchval(ASKED)
-    assert not (await apply(platform.connection, PLAIN)).keeps_authorize
+    await platform.connection.close(timeout=LIMIT)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("own", [AS_TEXT, AS_A_STATEMENT], ids=["text", "statement"])
+@pytest.mark.parametrize("made", ["in its place", "anew"])
+async def test_an_authorize_of_ones_own_outlives_a_detachment(
+    core_database: str, own: str, made: str
+) -> None:
+    """What the next run would put there may let in whom the platform's own does not."""
+    platform = await attached(core_database)
+    if made == "anew":
+        await platform.execute("DROP FUNCTION relay.authorize")
+    await platform.execute(own)
+    body = "SELECT pg_get_functiondef('relay.authorize'::regproc)"
+    before = await platform.connection.fetchval(body)
+    for _ in range(2):
+        said: list[str] = []
+        assert "stays as it is" in await removal_script(platform.connection)
+        assert await detach(platform.connection, say=said.append) > 0
+        assert said == ["relay.authorize is your own, and stays as it is"]
+        assert await platform.connection.fetchval(body) == before
+        assert (await apply(platform.connection, CHANGED)).keeps_authorize
+        assert await platform.connection.fetchval(ASKED) == "guest"
     await platform.connection.close(timeout=LIMIT)
 
 

@@ -14,6 +14,7 @@ from realtime.attach.attach import apply, detach, plan
 from realtime.attach.state import AttachError
 from realtime.doctor.report import Level
 from tests.adopted import Adopted
+from tests.citext import CITEXT
 from tests.doctor import deployment, finds
 from tests.unit.test_mapping import mapping
 from tests.waiting import LIMIT
@@ -432,7 +433,7 @@ async def test_a_table_that_inherits_is_refused(platform: Platform) -> None:
     warned = (await plan(platform.connection, mapping(MAPPING))).warnings
     assert any("child inherits from public.permissions" in warning for warning in warned)
     child = MAPPING.replace("[permissions]", '[permissions]\ntable = "child"')
-    with pytest.raises(AttachError, match="inherits from permissions"):
+    with pytest.raises(AttachError, match=r"inherits from public\.permissions"):
         await plan(platform.connection, mapping(child))
 
 
@@ -452,6 +453,34 @@ async def test_a_flag_that_follows_the_time_is_a_warning(platform: Platform, mom
     assert ([one.partition(":")[0] for one in warned], others) == (["users.is_active"], [])
 
 
+@pytest.mark.parametrize(
+    ("written", "instead", "warned"),
+    [
+        (
+            '[permissions]\ngranted_by = false\ndeleted_at = "deleted_at"',
+            "[permissions]\ngranted_by = false\ndeleted_at ="
+            ' { sql = "CASE WHEN deleted_at <= now() THEN deleted_at END" }',
+            "permissions.deleted_at: if a row counts as deleted once its time has come",
+        ),
+        (
+            """is_active = { sql = "state <> 'blocked'" }""",
+            'is_active = { through = "state", table = "states", key = "name", column = "works" }',
+            "users.is_active: it is looked up in public.states",
+        ),
+    ],
+)
+@pytest.mark.gen_test
+async def test_access_that_ends_without_a_statement_is_a_warning(
+    platform: Platform, written: str, instead: str, warned: str
+) -> None:
+    """No trigger tells of it, so somebody has to."""
+    await platform.execute("CREATE TABLE states (name text PRIMARY KEY, works boolean)")
+    assert written in MAPPING
+    wanted = mapping(MAPPING.replace(written, instead))
+    warnings = (await plan(platform.connection, wanted)).warnings
+    assert [one for one in warnings if one.startswith(warned) and "relay.eject" in one] != []
+
+
 @pytest.mark.gen_test
 async def test_attaching_anew_has_everybody_asked_again(platform: Platform) -> None:
     """Another table may decide from now on, of which no trigger has told."""
@@ -463,4 +492,137 @@ async def test_attaching_anew_has_everybody_asked_again(platform: Platform) -> N
         "ALTER TABLE permissions RENAME TO old; CREATE TABLE permissions (LIKE old INCLUDING ALL)"
     )
     await apply(platform.connection, mapping(MAPPING))
-    assert [tuple(row) for row in await platform.connection.fetch(rows)] == [("recheck", 4003)]
+    said = [("recheck", 4003), ("grant", None)]
+    assert [tuple(row) for row in await platform.connection.fetch(rows)] == said
+
+
+@pytest.mark.gen_test
+async def test_attaching_after_a_detachment_sends_everybody_away(platform: Platform) -> None:
+    """No trigger has told of what was written meanwhile: whoever lost access, or missed events."""
+    await detach(platform.connection)
+    await platform.execute("DELETE FROM relay.events")
+    await apply(platform.connection, mapping(MAPPING))
+    found = await platform.connection.fetch("SELECT type, code, user_id, topic FROM relay.events")
+    assert [tuple(row) for row in found] == [
+        ("eject", 1013, None, None),
+        ("grant", None, None, None),
+    ]
+
+
+@pytest.mark.gen_test
+async def test_a_lookup_compares_as_its_key_does(platform: Platform) -> None:
+    """A key that ignores case is found by what a foreign key to it accepts, and by its index."""
+    await platform.execute(
+        f"{CITEXT} CREATE TABLE rooms (name ci PRIMARY KEY, bot uuid);"
+        " ALTER TABLE messages ADD room ci REFERENCES rooms"
+    )
+    await platform.execute("INSERT INTO rooms VALUES ('Support', $1)", platform.bot)
+    through = 'through = "room", table = "rooms", key = "name", column = "bot"'
+    chats = 'through = "chat", table = "chats", key = "number", column = "bot"'
+    await apply(platform.connection, mapping(MAPPING.replace(chats, through)))
+    found = await platform.told("INSERT INTO messages (room, content) VALUES ('support', 'Hi')")
+    assert [(row.topic, row.type) for row in found] == [(f"bot:{platform.bot}", "chat_message")]
+
+
+@pytest.mark.gen_test
+async def test_a_username_is_looked_up_by_its_index(platform: Platform) -> None:
+    """Though its type is not PostgreSQL's own; and it is compared exactly."""
+    await platform.execute(f"{CITEXT} ALTER TABLE users ALTER username TYPE ci")
+    await apply(platform.connection, mapping(MAPPING))
+    await platform.execute(
+        "INSERT INTO users (username) SELECT 'user' || n FROM generate_series(1, 500) AS n;"
+        " ANALYZE users"
+    )
+    asked = "SELECT count(*) FROM relay.authenticate($1, 'username')"
+    scanned = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'users'"
+    before = await platform.connection.fetchval(scanned)
+    counts = [await platform.connection.fetchval(asked, name) for name in ("ada", "Ada", "no")]
+    assert (counts, await platform.connection.fetchval(scanned)) == ([1, 0, 0], before)
+
+
+@pytest.mark.gen_test
+async def test_what_the_owner_may_not_call_is_refused(
+    platform: Platform, core_database: str
+) -> None:
+    """Each write would fail, for the functions run as the owner of the log."""
+    name = await platform.connection.fetchval("SELECT current_database()")
+    owner = f"owner_of_{name}"
+    await platform.execute(
+        "CREATE FUNCTION label(text) RETURNS text LANGUAGE sql IMMUTABLE RETURN upper($1);"
+        " REVOKE EXECUTE ON FUNCTION label FROM PUBLIC;"
+        f" CREATE ROLE {owner}; GRANT ALL ON SCHEMA relay TO {owner};"
+    )
+    try:
+        objects = await platform.connection.fetch(
+            "SELECT format('ALTER %s %s OWNER TO ', CASE relkind WHEN 'S' THEN 'SEQUENCE'"
+            " ELSE 'TABLE' END, oid::regclass) AS change FROM pg_class"
+            " WHERE relnamespace = 'relay'::regnamespace AND relkind IN ('r', 'p', 'S')"
+        )
+        for row in objects:
+            await platform.execute(row["change"] + owner)
+        for table in ("users", "bots", "permissions", "messages", "documents"):
+            await platform.execute(f"ALTER TABLE {table} OWNER TO {owner}")
+        wanted = mapping(MAPPING.replace("coalesce(content, actor)", "label(content)"))
+        refused = rf"{owner}, as whom the functions run, may not call public\.label\(text\): GRANT"
+        with pytest.raises(AttachError, match=refused):
+            await plan(platform.connection, wanted)
+        await platform.execute(f"GRANT EXECUTE ON FUNCTION label TO {owner}")
+        await plan(platform.connection, wanted)
+    finally:
+        await platform.execute(f"REASSIGN OWNED BY {owner} TO CURRENT_USER")
+        await platform.execute(f"DROP OWNED BY {owner}; DROP ROLE {owner}")
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        "{ sql = \"coalesce(label, 'none')\" }",
+        '{ through = "label", table = "words", key = "word", column = "text" }',
+    ],
+    ids=["sql", "through"],
+)
+@pytest.mark.gen_test
+async def test_what_is_computed_when_it_is_read_is_refused(
+    platform: Platform, reading: str
+) -> None:
+    """Triggers cannot read it: PostgreSQL 18 has such columns, and each write would fail."""
+    if await platform.connection.fetchval("SELECT current_setting('server_version_num')") < "18":
+        pytest.skip("PostgreSQL 18 has virtual generated columns")
+    await platform.execute(
+        "ALTER TABLE messages ADD label text GENERATED ALWAYS AS (lower(content)) VIRTUAL;"
+        " CREATE TABLE words (word text PRIMARY KEY, text text)"
+    )
+    wanted = MAPPING.replace('{ sql = "coalesce(content, actor)" }', reading)
+    with pytest.raises(AttachError, match=r"messages\.content: it reads label, which is computed"):
+        await plan(platform.connection, mapping(wanted))
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ("CASE WHEN row_number() OVER () = 1 THEN 'user' ELSE 'x' END", "a window function"),
+        ("count(*) OVER () || ''", "a window function"),
+        ("lag(content) OVER ()", "a window function"),
+        ("string_agg(content, ',')", "an aggregate"),
+        ("unnest(ARRAY[content, 'more'])", "a function that returns a set"),
+        ("generate_series(1, 0)::text", "a function that returns a set"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_what_is_of_many_rows_is_refused(
+    platform: Platform, expression: str, said: str
+) -> None:
+    """A trigger has one row at a time: each write would fail, or be told wrong."""
+    wanted = MAPPING.replace("coalesce(content, actor)", expression)
+    with pytest.raises(AttachError, match=rf"each row alone, without {said}"):
+        await plan(platform.connection, mapping(wanted))
+
+
+@pytest.mark.gen_test
+async def test_a_row_may_hold_many_values(platform: Platform) -> None:
+    """A subquery over them is of that row alone."""
+    joined = "(SELECT string_agg(one, '+') FROM unnest(string_to_array(content, ' ')) AS one)"
+    await apply(platform.connection, mapping(MAPPING.replace("coalesce(content, actor)", joined)))
+    insert = "INSERT INTO messages (chat, content) VALUES ($1, 'a b')"
+    (found,) = await platform.told(insert, platform.chat)
+    assert "a+b" in str(found.said)

@@ -84,6 +84,8 @@ def run_online(connection: Connection) -> None:
     with context.begin_transaction():
         # Whatever the role's defaults are.
         connection.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))
+        if (connection.dialect.server_version_info or ()) >= (17,):
+            connection.execute(text("SET LOCAL transaction_timeout = 0"))
         connection.execute(text(f"SET LOCAL lock_timeout = '{TURN_TIMEOUT}'"))
         take_turn(connection)
         connection.execute(text(f"SET LOCAL lock_timeout = '{TABLE_TIMEOUT}'"))

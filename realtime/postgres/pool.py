@@ -166,7 +166,15 @@ async def _open(
         connection_class=HearingConnection,
         server_settings={"application_name": name, **settings},
     )
+    if settings:
+        await _lift_transaction_limit(connection)
     return connection
+
+
+async def _lift_transaction_limit(connection: "_Connection") -> None:
+    """Whatever the role's default is. Servers before 17 refuse the name when one connects."""
+    if connection.get_server_version() >= (17,):
+        await connection.execute("SET transaction_timeout = 0")
 
 
 class HearingConnection(WireConnection):
@@ -243,6 +251,8 @@ async def _open_for_pool(
         connection: _Connection = await open_connection(
             *arguments, server_settings={**server_settings, **settings}, **options
         )
+        if settings:
+            await _lift_transaction_limit(connection)
     except asyncpg.ProtocolViolationError:
         # A pooler that nobody told of. It is for the one who listens to find out.
         connection = await open_connection(*arguments, server_settings=server_settings, **options)

@@ -7,8 +7,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from tornado.ioloop import IOLoop
 
 from realtime.embedded.server import EmbeddedPostgres
+from realtime.postgres.pool import connect
 from realtime.postgres.schema import migrate
 from tests.acceptance.test_resume import contents
 from tests.platform import Platform
@@ -37,6 +39,7 @@ SELECT FROM relay.nodes AS n JOIN relay.connections AS c ON c.node_id = n.id
         "idle_session_timeout = '1s'",
         "lock_timeout = '1ms'",
         "statement_timeout = '1ms'",
+        "transaction_timeout = '100ms'",
     ],
 )
 async def test_defaults_change_nothing(
@@ -48,6 +51,8 @@ async def test_defaults_change_nothing(
     start_server: StartServer,
 ) -> None:
     """Events in pages, heartbeats, sockets that are written down, and revocations."""
+    if setting.startswith("transaction_timeout") and not await has_transaction_timeout(platform):
+        pytest.skip("PostgreSQL 17 has it")
     postgres.sql(f"ALTER DATABASE {urlsplit(database).path[1:]} SET {setting}")
     server = await start_server()
     owner = await server.chat(world.bot, world.owner, cursor="")
@@ -61,6 +66,41 @@ async def test_defaults_change_nothing(
     assert await guest.closed() == 4003
     await server.server.database.retention.step()
     assert not owner.of_type("resync")
+
+
+async def has_transaction_timeout(platform: Platform) -> bool:
+    known = "SELECT EXISTS (SELECT FROM pg_settings WHERE name = 'transaction_timeout')"
+    return bool(await platform.connection.fetchval(known))
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_transaction_that_takes_longer_than_the_default_allows(
+    database: str, postgres: EmbeddedPostgres, platform: Platform, start_server: StartServer
+) -> None:
+    """Every connection of the server may have one open for as long as it takes."""
+    if not await has_transaction_timeout(platform):
+        pytest.skip("PostgreSQL 17 has it")
+    name = urlsplit(database).path[1:]
+    postgres.sql(f"ALTER DATABASE {name} SET transaction_timeout = '100ms'")
+    server = await start_server()
+    pool = server.server.database.nodes._pool
+    async with pool.acquire() as one, pool.acquire() as other:
+        listening = await connect(database, 10)
+        for connection in (one, other, listening):
+            assert await connection.fetchval("SHOW transaction_timeout") == "0"
+        await listening.close(timeout=LIMIT)
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_migration_takes_longer_than_the_default_allows(
+    empty_database: str, postgres: EmbeddedPostgres, io_loop: IOLoop
+) -> None:
+    """By whatever limit of the database's."""
+    if postgres.sql("SELECT count(*) FROM pg_settings WHERE name = 'transaction_timeout'") == "0":
+        pytest.skip("PostgreSQL 17 has it")
+    name = urlsplit(empty_database).path[1:]
+    postgres.sql(f"ALTER DATABASE {name} SET transaction_timeout = '30ms'")
+    assert await io_loop.run_in_executor(None, migrate, empty_database)
 
 
 @pytest.mark.gen_test(timeout=60)

@@ -7,10 +7,11 @@ tables the default mapping says it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from realtime.attach.mapping import read_mapping
+from realtime.attach.mapping import COLUMNS, Kind, read_mapping
 from realtime.attach.state import MADE_BY, read_record
 from realtime.attach.templates import table_name
 from realtime.doctor.deployment import Deployment
@@ -46,8 +47,16 @@ AGAIN: Final = (
     "run bin/attach with your mapping, corrected where it names what is gone, and --apply"
 )
 
-Columns = Mapping[str, Mapping[str, str | None]]
-"""By table, the columns that the functions read, and their types where these are known."""
+_TYPES: Final = {
+    Kind.ID: "uuid",
+    Kind.TEXT: "text",
+    Kind.FLAG: "boolean",
+    Kind.JSON: "jsonb",
+    Kind.TIME: "timestamp with time zone",
+}
+_TEXT: Final = re.compile(r"text|character varying(?:\(\d+\))?")
+Columns = Mapping[str, Mapping[str, str]]
+"""By table, the columns that the functions read, and their types."""
 
 
 async def columns(deployment: Deployment) -> Sequence[Finding]:
@@ -80,12 +89,21 @@ async def columns(deployment: Deployment) -> Sequence[Finding]:
 
 
 def _reference() -> Columns:
-    """The reference tables, of whose columns the migration says the types."""
+    """The reference tables, whose columns are of the types that the functions take."""
     mapping = read_mapping()
     return {
-        table_name(mapping, key): dict.fromkeys(table.columns.values())
+        table_name(mapping, key): {
+            name: _TYPES[COLUMNS[key][word].kind] for word, name in table.columns.items()
+        }
         for key, table in mapping.tables.items()
     }
+
+
+def _is_alike(before: str, now: str) -> bool:
+    """Whether functions that were made for the one type read the other as well."""
+    if _TEXT.fullmatch(before) and _TEXT.fullmatch(now):
+        return True
+    return before == now or (before, now) == ("json", "jsonb")
 
 
 def _misfits(wanted: Columns, there: Mapping[str, Mapping[str, str] | None]) -> Iterator[str]:
@@ -97,5 +115,5 @@ def _misfits(wanted: Columns, there: Mapping[str, Mapping[str, str] | None]) -> 
         for name, of_type in names.items():
             if name not in found:
                 yield f"{table} has lost its column {name}: what needs it fails"
-            elif of_type not in (None, found[name]):
+            elif not _is_alike(of_type, found[name]):
                 yield f"{table}.{name} was {of_type} and is {found[name]} now: what writes may fail"

@@ -218,3 +218,27 @@ async def test_the_reference_tables_without_a_column(database: str, platform: Pl
     await finds(Level.FINE, "columns", deployment(database))
     await platform.execute("ALTER TABLE documents DROP filename")
     await finds(Level.PROBLEM, "columns", deployment(database), "lost its column filename")
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "change", "now"),
+    [
+        ("messages", "content", "bytea USING ''", "bytea"),
+        ("messages", "created_at", "bigint USING 0", "bigint"),
+        ("users", "is_active", "text", "text"),
+        ("documents", "filename", "integer USING 0", "integer"),
+        ("messages", "metadata", "text", "text"),
+        ("messages", "content", "varchar(9000)", None),
+    ],
+)
+@pytest.mark.gen_test
+async def test_the_reference_tables_with_a_column_of_another_type(
+    database: str, platform: Platform, table: str, column: str, change: str, now: str | None
+) -> None:
+    """What a function does not take fails the writer; text is text, however long it may be."""
+    await platform.execute(
+        f"ALTER TABLE {table} ALTER {column} DROP DEFAULT, ALTER {column} TYPE {change}"
+    )
+    found = [] if now is None else [f"public.{table}.{column} was ", f" and is {now} now"]
+    level = Level.FINE if now is None else Level.PROBLEM
+    await finds(level, "columns", deployment(database), *found)

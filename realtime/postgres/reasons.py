@@ -24,6 +24,11 @@ def why_unreachable(error: BaseException) -> str:
             return f"{error}: close what holds connections, or {room_for_connections(error)}"
         case asyncpg.TargetServerAttributeNotMatched():
             return f"{error}: name the primary in DATABASE_URL, or promote a standby"
+        case asyncpg.InsufficientPrivilegeError():
+            return (
+                f"PostgreSQL refused: {error}; grant it to the role of DATABASE_URL (bin/doctor"
+                " lists all that it needs), or ask the host of the database"
+            )
         case asyncpg.LockNotAvailableError() | asyncpg.QueryCanceledError():
             return (
                 f"the database was reached, but a table stayed locked ({error}): bin/doctor names"

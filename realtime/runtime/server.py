@@ -6,7 +6,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-import asyncpg
 from tornado.httpserver import HTTPServer
 
 from realtime.config.intervals import DEFAULTS, Intervals
@@ -88,11 +87,6 @@ async def _read_position(settings: Settings, intervals: Intervals) -> Position:
     dsn = settings.database_direct_url.get_secret_value()
     try:
         return await read_position(dsn, max(settings.database_timeout_seconds, intervals.start))
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise StartError(
-            f"PostgreSQL refused: {error}; grant it to the role of DATABASE_URL (bin/doctor lists"
-            " all that it needs), or ask the host of the database"
-        ) from error
     except DATABASE_ERRORS as error:
         raise StartError(why_unreachable(error)) from error
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from realtime.doctor.deployment import Deployment
-from realtime.doctor.report import Finding, fine, problem
+from realtime.doctor.report import Finding, fine, problem, warning
 
 
 class Right(NamedTuple):
@@ -82,6 +82,15 @@ SELECT DISTINCT quote_ident(pg_get_userbyid(p.proowner)) AS owner
 """
 
 
+# As after a restore without the rights of the dump.
+_EVERYBODYS = """
+SELECT p.oid::regprocedure::text AS name FROM pg_proc AS p
+ WHERE p.pronamespace = 'relay'::regnamespace
+   AND has_function_privilege('public', p.oid, 'EXECUTE')
+ ORDER BY name
+"""
+
+
 async def rights(deployment: Deployment) -> Sequence[Finding]:
     """Ask for each right by its name. Something that is not there is the migrations' business."""
     found = []
@@ -95,7 +104,10 @@ async def rights(deployment: Deployment) -> Sequence[Finding]:
         if _lacks(role, "USAGE", SCHEMA) in found:
             return found  # all else would be refused
         owners = [row["owner"] for row in await connection.fetch(_OWNERS)]
+        everybodys = [row["name"] for row in await connection.fetch(_EVERYBODYS)]
     found += [_cannot_write(owner) for owner in owners]
+    if everybodys:
+        found.append(_is_everybodys(everybodys))
     return found or [fine(f"the role {role} has all that a server needs")]
 
 
@@ -104,6 +116,14 @@ def _lacks(role: str, privilege: str, right: Right) -> Finding:
     return problem(
         f"the role {role} lacks {privilege} on {right.name}",
         f"GRANT {privilege} ON {kind}{right.name} TO {role}",
+    )
+
+
+def _is_everybodys(names: Sequence[str]) -> Finding:
+    said = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more functions"
+    return warning(
+        f"whoever may use the schema relay may call {said}: was it restored without its rights?",
+        "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA relay FROM PUBLIC",
     )
 
 

@@ -250,6 +250,18 @@ async def test_row_security_that_hides_users(
 
 
 @pytest.mark.gen_test
+async def test_functions_that_everybody_may_call(database: str, platform: Platform) -> None:
+    """As after a restore without the rights of the dump: the cure is what migrations do."""
+    await platform.execute("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA relay TO PUBLIC")
+    await finds(Level.WARNING, "rights", deployment(database), "may call", "more functions")
+    for finding in await ask("rights", deployment(database)):
+        await platform.execute(finding.cure)
+    await finds(Level.FINE, "rights", deployment(database))
+    await platform.execute("GRANT EXECUTE ON FUNCTION relay.eject TO PUBLIC")
+    await finds(Level.WARNING, "rights", deployment(database), "may call relay.eject(")
+
+
+@pytest.mark.gen_test
 async def test_row_security_that_hides_the_log(
     database: str, platform: Platform, make_role: MakeRole
 ) -> None:

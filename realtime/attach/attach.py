@@ -117,6 +117,7 @@ async def _plan(connection: Connection, mapping: PlatformMapping) -> Plan:
     digest = hashlib.sha256(creation.encode()).hexdigest()
     tables = [table_name(mapping, key) for key in mapping.tables]
     authorize, body = _authorize(creation)
+    keeps_authorize = now.has_own_authorize and now.authorize != digest_of(body)
     record = {
         "digest": digest,
         "grants": grants,
@@ -125,15 +126,15 @@ async def _plan(connection: Connection, mapping: PlatformMapping) -> Plan:
         "authorize": digest_of(body),
         "lets_nobody_in": findings.lets_nobody_in,
     }
-    made = creation.replace(authorize, "") if now.has_own_authorize else creation
+    made = creation.replace(authorize, "") if keeps_authorize else creation
     return Plan(
-        removal=_removal(now, [], keeps_authorize=now.has_own_authorize),
+        removal=_removal(now, [], keeps_authorize=keeps_authorize),
         creation="".join(
             [made, always, _comments(creation, record), RECHECK if now.triggers else START_OVER]
         ),
         tables=sorted({*tables, *now.tables}),
         is_done=now.digest == digest and await _has_all(connection, creation, now),
-        keeps_authorize=now.has_own_authorize,
+        keeps_authorize=keeps_authorize,
         warnings=findings.warnings,
     )
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from realtime.attach.mapping import read_mapping
+from realtime.attach.templates import render_all
 from realtime.errors import CommandError
 
 if TYPE_CHECKING:
@@ -45,6 +47,17 @@ SELECT p.oid, format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity
   FROM pg_proc AS p
   JOIN pg_namespace AS n ON n.oid = p.pronamespace
  WHERE n.nspname = 'relay' AND starts_with(obj_description(p.oid, 'pg_proc'), $1)
+"""
+# A restore without comments has lost the marks. Then the names tell, where the reference tables
+# were never made: their functions have the same.
+_UNMARKED: Final = """
+SELECT p.oid, format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid))
+           AS name
+  FROM pg_proc AS p
+  JOIN pg_namespace AS n ON n.oid = p.pronamespace
+ WHERE n.nspname = 'relay' AND (p.proname = ANY ($1::text[]) OR p.proname LIKE 'mapped\\_%')
+   AND to_regprocedure('relay.users_updated()') IS NOT NULL
+   AND NOT EXISTS (SELECT FROM relay.alembic_version WHERE version_num LIKE 'reference%')
 """
 _STILL_THERE: Final = """
 SELECT g FROM unnest($1::text[]) WITH ORDINALITY AS u (g, number)
@@ -96,6 +109,7 @@ class Attached:
         has_this_core: whether the log has what this release's functions call.
         has_own_authorize: whether the platform has put a `relay.authorize` of its own in place of
             ours, which decides who may watch a bot, and stays.
+        authorize: the digest of its body; None where there is none.
     """
 
     digest: str | None
@@ -106,6 +120,7 @@ class Attached:
     us: str
     has_this_core: bool
     has_own_authorize: bool
+    authorize: str | None
 
     @property
     def tables(self) -> list[str]:
@@ -124,6 +139,8 @@ async def read_attached(connection: AnyConnection, server_role: str | None) -> A
     if not state["has_core"]:
         raise AttachError("the log is not there yet: run bin/migrate --core")
     ours = await connection.fetch(_OURS, MADE_BY)
+    if not ours and state["has_access"] and state["is_ours"]:
+        ours = await connection.fetch(_UNMARKED, _made_names())
     if state["has_access"] and not ours:
         raise AttachError(
             "relay.authorize is there, but bin/attach did not make it. This database has the"
@@ -151,6 +168,14 @@ async def read_attached(connection: AnyConnection, server_role: str | None) -> A
         has_this_core=state["has_this_core"],
         has_own_authorize=is_own(record, state["authorize"])
         or (state["has_access"] and not is_marked),
+        authorize=None if state["authorize"] is None else digest_of(state["authorize"]),
+    )
+
+
+def _made_names() -> list[str]:
+    """The names of the functions that are made for tables, of the reference tables or others."""
+    return re.findall(
+        r"^CREATE FUNCTION relay\.(\w+)\(", render_all(read_mapping(), {}), re.MULTILINE
     )
 
 

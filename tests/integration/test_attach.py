@@ -822,3 +822,23 @@ async def test_triggers_for_replicated_rows_stay_that(adopted: Adopted) -> None:
         "SELECT tgrelid::regclass::text, tgname FROM pg_trigger WHERE tgenabled = 'A'"
     )
     assert [tuple(row) for row in rows] == [("messages", "relay_insert")]
+
+
+@pytest.mark.gen_test
+async def test_a_restore_without_comments(adopted: Adopted) -> None:
+    """As hosts make it: what was attached is known by its names, and moved or taken off."""
+    before = await catalogue(adopted.connection)
+    wanted = changed("[messages]\nmetadata = false")
+    for again in (adopted_mapping(), wanted):
+        await apply(adopted.connection, adopted_mapping())
+        functions = await adopted.connection.fetch(
+            "SELECT oid::regprocedure::text AS name FROM pg_proc"
+            " WHERE pronamespace = 'relay'::regnamespace"
+        )
+        for row in functions:
+            await adopted.execute(f"COMMENT ON FUNCTION {row['name']} IS NULL")
+        done = await apply(adopted.connection, again)
+        assert (done.is_done, done.keeps_authorize) == (False, False)
+        assert (await apply(adopted.connection, again)).is_done
+        assert await detach(adopted.connection) > 0
+        assert await catalogue(adopted.connection) == before

@@ -8,12 +8,14 @@ import re
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
+from alembic import command
 from tornado.ioloop import IOLoop
 
 from realtime.attach.attach import apply, detach, plan
@@ -23,6 +25,7 @@ from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.schema import SchemaError, check_schema
 from tests.adopted import SCHEMA, Adopted, catalogue
 from tests.adopted import mapping as adopted_mapping
+from tests.integration.test_schema import config_for
 from tests.unit.test_mapping import mapping
 from tests.waiting import LIMIT
 
@@ -842,3 +845,17 @@ async def test_a_restore_without_comments(adopted: Adopted) -> None:
         assert (await apply(adopted.connection, again)).is_done
         assert await detach(adopted.connection) > 0
         assert await catalogue(adopted.connection) == before
+
+
+@pytest.mark.gen_test
+async def test_a_downgrade_below_what_is_attached_is_refused(
+    adopted: Adopted, core_database: str
+) -> None:
+    """Each write would fail after it: the error says what to run first."""
+    downgrade = partial(command.downgrade, config_for(core_database), "core_0001")
+    await apply(adopted.connection, adopted_mapping())
+    with pytest.raises(asyncpg.RaiseError, match="tables are attached") as refused:
+        await asyncio.to_thread(downgrade)
+    assert "bin/attach --detach --apply" in refused.value.hint
+    await detach(adopted.connection)
+    await asyncio.to_thread(downgrade)

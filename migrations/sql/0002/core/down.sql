@@ -1,5 +1,17 @@
 -- Takes the core back to 0.1.0.
 
+-- Functions that bin/attach made call what goes now: each write would fail.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+                WHERE p.pronamespace = 'relay'::regnamespace
+                  AND starts_with(obj_description(p.oid, 'pg_proc'), 'Made by bin/attach')) THEN
+        RAISE EXCEPTION 'tables are attached'
+            USING HINT = 'Run bin/attach --detach --apply first, and attach with 0.1.0 afterwards.';
+    END IF;
+END
+$$;
+
 DROP TABLE relay.releases;
 DROP INDEX relay.connections_user_id;
 ALTER TABLE relay.connections DROP COLUMN socket_id, DROP COLUMN is_over_http, DROP COLUMN is_present;

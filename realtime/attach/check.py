@@ -88,6 +88,14 @@ SELECT c.oid, has_schema_privilege(r.oid, n.oid, 'USAGE') AS has_schema,
   JOIN pg_roles AS r ON r.rolname = $3
  WHERE n.nspname = $1
 """
+_SAME_NAME: Final = """
+SELECT t.tgname::text AS name FROM pg_trigger AS t
+  JOIN pg_proc AS p ON p.oid = t.tgfoid
+ WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgname = ANY ($2::text[])
+   AND p.pronamespace <> 'relay'::regnamespace
+ ORDER BY name
+"""
+TRIGGER_NAMES: Final = ("relay_insert", "relay_update", "relay_delete", "relay_truncate")
 _RELKINDS: Final = {
     "v": "a view: only tables have triggers that see what a statement wrote; name the table behind",
     "m": "a materialized view: name the tables that it is made of",
@@ -161,6 +169,13 @@ async def examine(
                 name: columns[name]["type"] for name in sorted(set(names)) if name in columns
             }
             findings.warnings += _not_seen(key, found[key], mapping, owner)
+            same = await connection.fetch(_SAME_NAME, found[key]["oid"], list(TRIGGER_NAMES))
+            findings.problems += [
+                f"{key}: {table_name(mapping, key)} has a trigger {row['name']} of your own:"
+                " ALTER TRIGGER ... RENAME TO another name"
+                for row in same
+            ]
+    findings.problems += _twice(mapping)
     findings.lets_nobody_in = "permissions" not in mapping.tables and not mapping.has(
         "bots", "owner_id"
     )
@@ -170,6 +185,16 @@ async def examine(
     for lookup in _lookups(mapping):
         await _examine_lookup(connection, *lookup, owner, findings)
     return findings
+
+
+def _twice(mapping: PlatformMapping) -> Iterator[str]:
+    """A statement's rows would be told as two things."""
+    keys: dict[str, str] = {}
+    for key in mapping.tables:
+        name = table_name(mapping, key)
+        if name in keys:
+            yield f"{key}: {name} is the table of {keys[name]} already: name another, or none"
+        keys[name] = key
 
 
 def _no_table(key: str, mapping: PlatformMapping) -> str:

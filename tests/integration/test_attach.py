@@ -859,3 +859,27 @@ async def test_a_downgrade_below_what_is_attached_is_refused(
     assert "bin/attach --detach --apply" in refused.value.hint
     await detach(adopted.connection)
     await asyncio.to_thread(downgrade)
+
+
+@pytest.mark.gen_test
+async def test_a_trigger_that_has_our_name_is_refused(adopted: Adopted) -> None:
+    """It would be in the way of ours; where it does what ours does, it is ours from before."""
+    await adopted.execute(
+        "CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+        " CREATE TRIGGER relay_update AFTER UPDATE ON messages EXECUTE FUNCTION own()"
+    )
+    said = await problems(adopted, adopted_mapping())
+    assert "messages: public.messages has a trigger relay_update of your own" in said
+    await adopted.execute("ALTER TRIGGER relay_update ON messages RENAME TO own_update")
+    for is_done in (False, True):
+        assert (await apply(adopted.connection, adopted_mapping())).is_done is is_done
+
+
+@pytest.mark.gen_test
+async def test_one_table_is_not_two_things(adopted: Adopted) -> None:
+    """Each statement would be told twice."""
+    twice = changed(
+        '[documents]\ntable = "messages"\nfilename = "content"\nuploaded_by = "user_id"'
+    )
+    said = await problems(adopted, twice)
+    assert "documents: public.messages is the table of messages already" in said

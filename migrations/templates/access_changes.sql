@@ -29,12 +29,13 @@ RETURN concat('{"role":', to_json(coalesce(role, 'viewer')),
 -- seen here, so they are only asked again. So is everybody whose bot or user is not seen here:
 -- another transaction may have brought them back before this one commits, and let the user in.
 CREATE FUNCTION relay.ejection_after_revoke(bot_id uuid, user_id uuid) RETURNS text
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
+LANGUAGE sql STABLE AS $$
     SELECT CASE
         WHEN (SELECT {{b.owner_id}} IS DISTINCT FROM ejection_after_revoke.user_id
-                FROM {{live.bots}} AS b WHERE {{b.id}} = ejection_after_revoke.bot_id)
+                FROM {{live.bots}} AS b WHERE {{b.id}} = ejection_after_revoke.bot_id
+                ORDER BY b.xmax <> 0, age(b.xmin) LIMIT 1)
             AND (SELECT true FROM {{live.users}} AS u
-                WHERE {{u.id}} = ejection_after_revoke.user_id)
+                WHERE {{u.id}} = ejection_after_revoke.user_id LIMIT 1)
         THEN 'eject'
         ELSE 'recheck'
     END

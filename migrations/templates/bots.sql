@@ -13,20 +13,24 @@ RETURN concat('{"type":"bot_update","bot_id":"', bot_id, '","data":{"update_type
 -- columns the table has. It names each one by itself: the row as a whole would fetch what did not
 -- change, and what no client may see. So it is made anew for each run, and is to be cheap to plan.
 --
--- newer is what the old rows are compared with: new_rows, or the table. A value that lies outside of
--- its row, where it did before, is the same and is not fetched. (Before PostgreSQL 17 nobody can
--- tell, and both are compared.) Not every type has equality, and json may hold what jsonb cannot, also
+-- The old rows are compared with the new ones or, if it reads, with the table's. A value that lies
+-- outside of its row, where it did before, is the same and is not fetched. (Before PostgreSQL 17
+-- nobody can tell, and both are compared.) Not every type has equality, and json may hold what jsonb cannot, also
 -- within an array or a composite. So types that are not named here are compared byte by byte, and
 -- become JSON only where they differ. A column that is computed when it is read has no value in a
 -- trigger, and is left out.
 --
 -- A column that is to stay untold, and is gone, has another name now, under which it would be told.
-CREATE FUNCTION relay.bot_changes(relation oid, newer text) RETURNS text
+CREATE FUNCTION relay.bot_changes(relation oid, reads boolean) RETURNS text
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     details text;
     names text[];
     secret text[] := {{secret}};
+    newer text := CASE WHEN reads THEN $rows$LATERAL (
+            SELECT b.* FROM {{live.bots}} AS b WHERE {{b.id}} = {{o.id}}
+            ORDER BY b.xmax <> 0, age(b.xmin) LIMIT 1)$rows$
+        ELSE $rows${{live.new}}$rows$ END;
     unmoved text := CASE WHEN current_setting('server_version_num')::int >= 170000
         THEN 'CASE WHEN pg_column_toast_chunk_id(o.%1$I) = pg_column_toast_chunk_id(n.%1$I)'
             ' THEN NULL '
@@ -102,7 +106,8 @@ DECLARE
     both_tables boolean
         := coalesce(rtrim(current_setting('relay.permissions', true), '!') = instant, false);
 BEGIN
-    SELECT {{b.owner_id}} INTO owner FROM {{live.bots}} AS b WHERE {{b.id}} = owner_change.bot_id;
+    SELECT {{b.owner_id}} INTO owner FROM {{live.bots}} AS b WHERE {{b.id}} = owner_change.bot_id
+    ORDER BY b.xmax <> 0, age(b.xmin) LIMIT 1;
     IF NOT FOUND THEN
         -- Gone again by another trigger, or hidden by row security: whose it was is asked again.
         IF old_owner IS NOT NULL AND old_owner IS DISTINCT FROM new_owner THEN
@@ -126,7 +131,8 @@ BEGIN
         ORDER BY min(u.place)
     LOOP
         SELECT true, {{p.role}} INTO has, has_role FROM {{live.permissions}} AS p
-        WHERE {{p.bot_id}} = owner_change.bot_id AND {{p.user_id}} = owner_change.user_id LIMIT 1;
+        WHERE {{p.bot_id}} = owner_change.bot_id AND {{p.user_id}} = owner_change.user_id
+        ORDER BY p.xmax <> 0, age(p.xmin) LIMIT 1;
         owns := coalesce(user_id = owner, false);
         is_owner := coalesce(has_role = {{owner_role}}, false);
         action := CASE WHEN owns OR is_owner THEN 'granted'
@@ -197,15 +203,14 @@ DECLARE
     at text := relay.json_now();
     actor uuid := relay.actor();
     instant text := relay.instant();
-    newer text := CASE WHEN relay.is_written('relay.bots', instant, TG_RELID)
-        THEN $rows${{live.bots}}$rows$ ELSE $rows${{live.new}}$rows$ END;
+    reads boolean := coalesce(relay.is_written('relay.bots', instant, TG_RELID), false);
     changed record;
     wrote boolean := false;
 BEGIN
     IF NOT EXISTS (SELECT FROM old_rows) THEN
         RETURN NULL;
     END IF;
-    FOR changed IN EXECUTE relay.bot_changes(TG_RELID, newer) LOOP
+    FOR changed IN EXECUTE relay.bot_changes(TG_RELID, reads) LOOP
         INSERT INTO relay.events (topic, type, payload)
         VALUES (concat('bot:', changed.id), 'bot_update', relay.bot_event(changed.id, 'config',
             concat('{', changed.details, '}'), coalesce(changed.updated_by, actor), at));
@@ -272,13 +277,13 @@ BEGIN
         relay.bot_event({{o.id}}, 'deleted', '{}', actor, at), 4003
     FROM {{live.old}} AS o
     LEFT JOIN LATERAL (
-        SELECT true AS is_there FROM {{live.bots}} AS b WHERE {{b.id}} = {{o.id}}
+        SELECT true AS is_there FROM {{live.bots}} AS b WHERE {{b.id}} = {{o.id}} LIMIT 1
     ) AS b ON reads;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
     IF reads THEN
-        FOR changed IN EXECUTE relay.bot_changes(TG_RELID, $rows${{live.bots}}$rows$) LOOP
+        FOR changed IN EXECUTE relay.bot_changes(TG_RELID, reads) LOOP
             INSERT INTO relay.events (topic, type, payload)
             VALUES (concat('bot:', changed.id), 'bot_update', relay.bot_event(changed.id, 'config',
                 concat('{', changed.details, '}'), coalesce(changed.updated_by, actor), at));

@@ -21,7 +21,7 @@ LANGUAGE sql STABLE ROWS 1 AS $$
     SELECT true, {{n.filename}}, {{n.status}}, {{n.error}}, {{n.uploaded_by}}
     FROM {{live.documents}} AS n
     WHERE {{n.id}} = document_now.document_id AND {{n.bot_id}} = document_now.bot_id
-    LIMIT 1
+    ORDER BY n.xmax <> 0, age(n.xmin) LIMIT 1
 $$;
 
 -- "uploaded" whatever status the row starts with; document.status tells.
@@ -164,7 +164,7 @@ BEGIN
             FROM {{live.old}} AS o
             LEFT JOIN LATERAL relay.document_now({{o.bot_id}}, {{o.id}}) AS d ON true
             WHERE {{o.bot_id}} IS NOT NULL AND (NOT cascades
-                OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}}))
+                OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}} LIMIT 1))
             RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
         )
         SELECT count(*), min(few.told) INTO wrote, told
@@ -177,7 +177,7 @@ BEGIN
                 coalesce(actor, {{o.uploaded_by}}), at)
             FROM {{live.old}} AS o
             WHERE {{o.bot_id}} IS NOT NULL AND (NOT cascades
-                OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}}))
+                OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}} LIMIT 1))
             RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
         )
         SELECT count(*), min(few.told) INTO wrote, told

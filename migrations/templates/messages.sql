@@ -10,6 +10,12 @@
 -- * A platform's table may have columns of any name, at and actor among them: use_variable.
 -- * A platform's own triggers and functions may have changed the rows since the statement wrote
 --   them. relay.is_changed and relay.is_written say so; then the current rows are told.
+-- * Under REPEATABLE READ and SERIALIZABLE a key may have two rows: one that another transaction has
+--   deleted since the snapshot, and one that this transaction put in its place. So a lookup by a key
+--   returns one row, that of the table as it is now: what was deleted has an xmax, and what was put
+--   has none. Unless it was locked here: then its xmin is nearly always the younger one. (Not after
+--   LOCK TABLE before the snapshot, and not against rows of two billion transactions ago.) Usernames
+--   may be of either row: to sort would cost each insert 4 us.
 
 CREATE FUNCTION relay.message_event(
     type text, action text, bot_id uuid, message_id uuid, session_id uuid, user_id uuid,
@@ -47,12 +53,12 @@ CREATE FUNCTION relay.message_now(
 LANGUAGE sql STABLE ROWS 1 AS $$
     SELECT relay.message_event(message_now.type, message_now.action, {{n.bot_id}}, {{n.id}},
         {{n.session_id}}, {{n.user_id}},
-        (SELECT {{u.username}} FROM {{live.users}} AS u WHERE {{u.id}} = {{n.user_id}}),
+        (SELECT {{u.username}} FROM {{live.users}} AS u WHERE {{u.id}} = {{n.user_id}} LIMIT 1),
         {{n.content}}, {{n.role}}, {{n.created_at}}, {{n.metadata}}::text, message_now.at),
         relay.message_author({{n.role}}, {{n.user_id}}, message_now.actor)
     FROM {{live.messages}} AS n
     WHERE {{n.id}} = message_now.message_id AND {{n.bot_id}} = message_now.bot_id
-    LIMIT 1
+    ORDER BY n.xmax <> 0, age(n.xmin) LIMIT 1
 $$;
 
 -- The hot path: one row, most of the time. Its insert has no variable in it, since a statement
@@ -81,7 +87,7 @@ BEGIN
         INSERT INTO relay.events AS e (topic, type, payload, author)
         SELECT concat('bot:', {{n.bot_id}}), 'chat_message', relay.message_event(
             'chat_message', NULL, {{n.bot_id}}, {{n.id}}, {{n.session_id}}, {{n.user_id}},
-            (SELECT {{u.username}} FROM {{live.users}} AS u WHERE {{u.id}} = {{n.user_id}}),
+            (SELECT {{u.username}} FROM {{live.users}} AS u WHERE {{u.id}} = {{n.user_id}} LIMIT 1),
             {{n.content}}, {{n.role}}, {{n.created_at}}, {{n.metadata}}::text, relay.json_now()),
             relay.message_author({{n.role}}, {{n.user_id}}, NULL)
         FROM {{live.new}} AS n
@@ -91,7 +97,7 @@ BEGIN
         INSERT INTO relay.events (topic, type, payload, author)
         SELECT concat('bot:', {{n.bot_id}}), 'chat_message', relay.message_event(
             'chat_message', NULL, {{n.bot_id}}, {{n.id}}, {{n.session_id}}, {{n.user_id}},
-            (SELECT {{u.username}} FROM {{live.users}} AS u WHERE {{u.id}} = {{n.user_id}}),
+            (SELECT {{u.username}} FROM {{live.users}} AS u WHERE {{u.id}} = {{n.user_id}} LIMIT 1),
             {{n.content}}, {{n.role}}, {{n.created_at}}, {{n.metadata}}::text, relay.json_now()),
             relay.message_author({{n.role}}, {{n.user_id}}, NULL)
         FROM {{live.new}} AS n
@@ -153,7 +159,7 @@ BEGIN
                     CASE WHEN {{o.id}} IS NULL THEN 'chat_message' ELSE 'chat_message_update' END,
                     CASE WHEN {{o.id}} IS NULL THEN NULL ELSE ',"action":"edited"' END,
                     {{n.bot_id}}, {{n.id}}, {{n.session_id}}, {{n.user_id}},
-                    (SELECT {{u.username}} FROM {{live.users}} AS u WHERE {{u.id}} = {{n.user_id}}),
+                    (SELECT {{u.username}} FROM {{live.users}} AS u WHERE {{u.id}} = {{n.user_id}} LIMIT 1),
                     {{n.content}}, {{n.role}}, {{n.created_at}}, {{n.metadata}}::text, at)
             END,
             {{o.id}},
@@ -195,7 +201,7 @@ BEGIN
         LEFT JOIN LATERAL relay.message_now('chat_message_update', ',"action":"edited"',
             {{o.bot_id}}, {{o.id}}, actor, at) AS m ON true
         WHERE {{o.bot_id}} IS NOT NULL AND (NOT cascades
-            OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}}));
+            OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}} LIMIT 1));
     ELSE
         INSERT INTO relay.events (topic, type, payload, subject, author)
         SELECT concat('bot:', {{o.bot_id}}), 'chat_message_update',
@@ -203,7 +209,7 @@ BEGIN
             relay.message_author({{o.role}}, {{o.user_id}}, actor)
         FROM {{live.old}} AS o
         WHERE {{o.bot_id}} IS NOT NULL AND (NOT cascades
-            OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}}));
+            OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}} LIMIT 1));
     END IF;
     IF FOUND THEN
         PERFORM relay.ring_event(TG_TABLE_NAME, NULL);  -- these have a subject

@@ -19,7 +19,8 @@ DECLARE
     both_tables boolean := coalesce(current_setting('relay.bots', true) = instant || '!', false);
 BEGIN
     SELECT true, {{b.owner_id}} INTO on_topic, owner
-    FROM {{live.bots}} AS b WHERE {{b.id}} = permission_change.bot_id;
+    FROM {{live.bots}} AS b WHERE {{b.id}} = permission_change.bot_id
+    ORDER BY b.xmax <> 0, age(b.xmin) LIMIT 1;
     -- In a cascade from bots nobody is left to tell. Else a bot that is not seen may be back by the commit.
     on_topic := has OR coalesce(on_topic, false)
         OR coalesce(current_setting('relay.bots_gone', true), '') <> instant;
@@ -66,15 +67,16 @@ LANGUAGE sql STABLE ROWS 1 AS $$
     SELECT true, {{p.role}}, {{p.granted_by}}
     FROM {{live.permissions}} AS p
     WHERE {{p.bot_id}} = permission_now.bot_id AND {{p.user_id}} = permission_now.user_id
-    LIMIT 1
+    ORDER BY p.xmax <> 0, age(p.xmin) LIMIT 1
 $$;
 
 -- Whether the user is the bot's owner by the bot itself.
 CREATE FUNCTION relay.owns(bot_id uuid, user_id uuid) RETURNS boolean
 LANGUAGE sql STABLE AS $$
-    SELECT EXISTS (
-        SELECT FROM {{live.bots}} AS b
-        WHERE {{b.id}} = owns.bot_id AND {{b.owner_id}} = owns.user_id)
+    SELECT coalesce((
+        SELECT {{b.owner_id}} = owns.user_id FROM {{live.bots}} AS b
+        WHERE {{b.id}} = owns.bot_id
+        ORDER BY b.xmax <> 0, age(b.xmin) LIMIT 1), false)
 $$;
 
 -- In all three: where the current row is read and is gone, though it was there after the statement,

@@ -5,8 +5,9 @@ default mapping, for the migration of the reference tables. In a template
 
 * `{{messages}}` is a table;
 * `{{live.messages}}` is what a query reads of it: a table that there is none of is an empty one,
-  and rows that count as deleted are left out. `{{live.new}}` and `{{live.old}}` are the rows that
-  a statement wrote and those that were there before, of the table that the file is named after;
+  and rows that count as deleted are left out. Each has xmin and xmax, as a table's rows do.
+  `{{live.new}}` and `{{live.old}}` are the rows that a statement wrote and those that were there
+  before, of the table that the file is named after. They have neither;
 * `{{n.content}}` is a column of the row `n`. `u` is of users, `b` of bots, `p` of permissions, and
   `n` and `o`, new and old rows, are of the table that the file is named after. A column that there
   is none of is a null, or what `WITHOUT` says;
@@ -47,10 +48,14 @@ SQL_TYPES: Final = {
     Kind.TIME: "timestamptz",
 }
 WITHOUT: Final = {("users", "is_active"): "true"}
+<<<<<<< HEAD
 NAMED: Final = ("users", "username")
 IS_NAMED: Final = ("users", "is_named")
 """Among the readings: how a username is compared, by the rules of its column's type."""
 NO_TABLE: Final = "(SELECT WHERE false)"
+=======
+NO_TABLE: Final = "(SELECT NULL::xid AS xmin, NULL::xid AS xmax WHERE false)"
+>>>>>>> a0088f3 (triggers: of two rows of a key, the one that is there is told)
 
 Readings = Mapping[tuple[str, str], str]
 """How a value is read that is not simply a column of the reference type, by table and key. `{}`
@@ -105,15 +110,17 @@ def _filled(
 def _live(
     word: str, aliases: Mapping[str, str], mapping: PlatformMapping, readings: Readings
 ) -> str:
-    key, rows = (aliases[word[0]], f"{word}_rows") if word in ("new", "old") else (word, "")
+    is_written = word in ("new", "old")
+    key = aliases[word[0]] if is_written else word
     if key not in COLUMNS:
         raise TemplateError(f"{{{{live.{word}}}}} is no table that a mapping has")
     table = mapping.tables.get(key)
-    rows = rows or table_name(mapping, key)
+    rows = f"{word}_rows" if is_written else table_name(mapping, key)
     if table is None or not table.may_hide_rows:
         return rows
     deleted_at = _column("r", key, DELETED_AT, mapping, readings)
-    return f"(SELECT r.* FROM {rows} AS r WHERE {deleted_at} IS NULL)"
+    columns = "r.*" if is_written else "r.*, r.xmin, r.xmax"
+    return f"(SELECT {columns} FROM {rows} AS r WHERE {deleted_at} IS NULL)"
 
 
 def _column(alias: str, table: str, key: str, mapping: PlatformMapping, readings: Readings) -> str:

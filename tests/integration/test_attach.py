@@ -734,9 +734,7 @@ async def test_json_that_jsonb_cannot_hold(adopted: Adopted) -> None:
     await adopted.insert("bots", name="Ada", owner_id=user)
     await adopted.execute("""UPDATE bots SET settings = '{"a": "\\u0000"}'""")
     assert (await last_message(adopted))["data"]["details"] == {"settings": {"a": "\0"}}
-    made = await adopted.connection.fetchval(
-        "SELECT relay.bot_changes('bots'::regclass, 'new_rows')"
-    )
+    made = await adopted.connection.fetchval("SELECT relay.bot_changes('bots'::regclass, false)")
     assert "settings" in made
     assert "api_key" not in made
 

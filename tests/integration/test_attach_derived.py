@@ -397,6 +397,28 @@ async def test_what_is_deleted_is_told_although_its_bot_counted_as_deleted(
     assert [_said(row["payload"]) for row in payloads] == ["deleted"]
 
 
+@pytest.mark.gen_test
+async def test_what_was_put_in_the_place_of_a_deleted_row_is_told(
+    platform: Platform, core_database: str
+) -> None:
+    """A snapshot that shows both rows, of a table where some count as deleted."""
+    ids = [await platform.insert("messages", chat=platform.chat, content="old") for _ in "12"]
+    other = await began(core_database, "REPEATABLE READ")
+    await platform.execute("DELETE FROM messages WHERE id = $1", ids[0])
+    await platform.execute("DELETE FROM relay.events")
+    await other.execute(
+        "INSERT INTO messages (id, chat, content)"
+        " SELECT id, $2, 'new' FROM unnest($1::uuid[]) AS id"
+        " ON CONFLICT (id) DO UPDATE SET content = excluded.content",
+        *(ids, platform.chat),
+    )
+    await other.execute("COMMIT")
+    await other.close(timeout=LIMIT)
+    told = await platform.connection.fetch("SELECT payload FROM relay.events")
+    contents = [json.loads(row["payload"])["data"]["content"] for row in told]
+    assert contents == ["new", "new"]
+
+
 LOOKUP_ROLE = "Relay of lookups"
 
 

@@ -28,7 +28,7 @@ def test_the_reference_tables_read_as_a_person_would_write_them() -> None:
     assert "{{" not in sql
     plain = re.sub(r"'[^']*'|COLLATE \"C\"", "", re.sub(r"--.*", "", sql))
     assert '"' not in plain
-    assert "(SELECT u.username FROM public.users AS u WHERE u.id = n.user_id)" in sql
+    assert "(SELECT u.username FROM public.users AS u WHERE u.id = n.user_id LIMIT 1)" in sql
     assert "CREATE TRIGGER relay_insert AFTER INSERT ON public.messages" in sql
     assert "a.attname <> ALL (ARRAY['updated_by', 'updated_at'])" in sql
 
@@ -52,7 +52,7 @@ def test_placeholders(tmp_path: Path) -> None:
     )
     assert rendered(template, adopted, tmp_path) == (
         '"My App"."order" n."the ""text""" o.role::text NULL::uuid u.username true'
-        " (SELECT WHERE false) 'O''N' '{}'::text[]"
+        " (SELECT NULL::xid AS xmin, NULL::xid AS xmax WHERE false) 'O''N' '{}'::text[]"
     ).replace('"the ""text"""', '"the ""text"""')
 
 

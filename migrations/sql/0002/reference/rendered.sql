@@ -169,12 +169,13 @@ RETURN concat('{"role":', to_json(coalesce(role, 'viewer')),
 -- seen here, so they are only asked again. So is everybody whose bot or user is not seen here:
 -- another transaction may have brought them back before this one commits, and let the user in.
 CREATE OR REPLACE FUNCTION relay.ejection_after_revoke(bot_id uuid, user_id uuid) RETURNS text
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
+LANGUAGE sql STABLE AS $$
     SELECT CASE
         WHEN (SELECT b.owner_id IS DISTINCT FROM ejection_after_revoke.user_id
-                FROM public.bots AS b WHERE b.id = ejection_after_revoke.bot_id)
+                FROM public.bots AS b WHERE b.id = ejection_after_revoke.bot_id
+                ORDER BY b.xmax <> 0, age(b.xmin) LIMIT 1)
             AND (SELECT true FROM public.users AS u
-                WHERE u.id = ejection_after_revoke.user_id)
+                WHERE u.id = ejection_after_revoke.user_id LIMIT 1)
         THEN 'eject'
         ELSE 'recheck'
     END
@@ -266,20 +267,24 @@ RETURN concat('{"type":"bot_update","bot_id":"', bot_id, '","data":{"update_type
 -- columns the table has. It names each one by itself: the row as a whole would fetch what did not
 -- change, and what no client may see. So it is made anew for each run, and is to be cheap to plan.
 --
--- newer is what the old rows are compared with: new_rows, or the table. A value that lies outside of
--- its row, where it did before, is the same and is not fetched. (Before PostgreSQL 17 nobody can
--- tell, and both are compared.) Not every type has equality, and json may hold what jsonb cannot, also
+-- The old rows are compared with the new ones or, if it reads, with the table's. A value that lies
+-- outside of its row, where it did before, is the same and is not fetched. (Before PostgreSQL 17
+-- nobody can tell, and both are compared.) Not every type has equality, and json may hold what jsonb cannot, also
 -- within an array or a composite. So types that are not named here are compared byte by byte, and
 -- become JSON only where they differ. A column that is computed when it is read has no value in a
 -- trigger, and is left out.
 --
 -- A column that is to stay untold, and is gone, has another name now, under which it would be told.
-CREATE OR REPLACE FUNCTION relay.bot_changes(relation oid, newer text) RETURNS text
+CREATE OR REPLACE FUNCTION relay.bot_changes(relation oid, reads boolean) RETURNS text
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     details text;
     names text[];
     secret text[] := '{}'::text[];
+    newer text := CASE WHEN reads THEN $rows$LATERAL (
+            SELECT b.* FROM public.bots AS b WHERE b.id = o.id
+            ORDER BY b.xmax <> 0, age(b.xmin) LIMIT 1)$rows$
+        ELSE $rows$new_rows$rows$ END;
     unmoved text := CASE WHEN current_setting('server_version_num')::int >= 170000
         THEN 'CASE WHEN pg_column_toast_chunk_id(o.%1$I) = pg_column_toast_chunk_id(n.%1$I)'
             ' THEN NULL '
@@ -355,7 +360,8 @@ DECLARE
     both_tables boolean
         := coalesce(rtrim(current_setting('relay.permissions', true), '!') = instant, false);
 BEGIN
-    SELECT b.owner_id INTO owner FROM public.bots AS b WHERE b.id = owner_change.bot_id;
+    SELECT b.owner_id INTO owner FROM public.bots AS b WHERE b.id = owner_change.bot_id
+    ORDER BY b.xmax <> 0, age(b.xmin) LIMIT 1;
     IF NOT FOUND THEN
         -- Gone again by another trigger, or hidden by row security: whose it was is asked again.
         IF old_owner IS NOT NULL AND old_owner IS DISTINCT FROM new_owner THEN
@@ -379,7 +385,8 @@ BEGIN
         ORDER BY min(u.place)
     LOOP
         SELECT true, p.role INTO has, has_role FROM public.permissions AS p
-        WHERE p.bot_id = owner_change.bot_id AND p.user_id = owner_change.user_id LIMIT 1;
+        WHERE p.bot_id = owner_change.bot_id AND p.user_id = owner_change.user_id
+        ORDER BY p.xmax <> 0, age(p.xmin) LIMIT 1;
         owns := coalesce(user_id = owner, false);
         is_owner := coalesce(has_role = 'owner', false);
         action := CASE WHEN owns OR is_owner THEN 'granted'
@@ -450,15 +457,14 @@ DECLARE
     at text := relay.json_now();
     actor uuid := relay.actor();
     instant text := relay.instant();
-    newer text := CASE WHEN relay.is_written('relay.bots', instant, TG_RELID)
-        THEN $rows$public.bots$rows$ ELSE $rows$new_rows$rows$ END;
+    reads boolean := coalesce(relay.is_written('relay.bots', instant, TG_RELID), false);
     changed record;
     wrote boolean := false;
 BEGIN
     IF NOT EXISTS (SELECT FROM old_rows) THEN
         RETURN NULL;
     END IF;
-    FOR changed IN EXECUTE relay.bot_changes(TG_RELID, newer) LOOP
+    FOR changed IN EXECUTE relay.bot_changes(TG_RELID, reads) LOOP
         INSERT INTO relay.events (topic, type, payload)
         VALUES (concat('bot:', changed.id), 'bot_update', relay.bot_event(changed.id, 'config',
             concat('{', changed.details, '}'), coalesce(changed.updated_by, actor), at));
@@ -525,13 +531,13 @@ BEGIN
         relay.bot_event(o.id, 'deleted', '{}', actor, at), 4003
     FROM old_rows AS o
     LEFT JOIN LATERAL (
-        SELECT true AS is_there FROM public.bots AS b WHERE b.id = o.id
+        SELECT true AS is_there FROM public.bots AS b WHERE b.id = o.id LIMIT 1
     ) AS b ON reads;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
     IF reads THEN
-        FOR changed IN EXECUTE relay.bot_changes(TG_RELID, $rows$public.bots$rows$) LOOP
+        FOR changed IN EXECUTE relay.bot_changes(TG_RELID, reads) LOOP
             INSERT INTO relay.events (topic, type, payload)
             VALUES (concat('bot:', changed.id), 'bot_update', relay.bot_event(changed.id, 'config',
                 concat('{', changed.details, '}'), coalesce(changed.updated_by, actor), at));
@@ -585,7 +591,8 @@ DECLARE
     both_tables boolean := coalesce(current_setting('relay.bots', true) = instant || '!', false);
 BEGIN
     SELECT true, b.owner_id INTO on_topic, owner
-    FROM public.bots AS b WHERE b.id = permission_change.bot_id;
+    FROM public.bots AS b WHERE b.id = permission_change.bot_id
+    ORDER BY b.xmax <> 0, age(b.xmin) LIMIT 1;
     -- In a cascade from bots nobody is left to tell. Else a bot that is not seen may be back by the commit.
     on_topic := has OR coalesce(on_topic, false)
         OR coalesce(current_setting('relay.bots_gone', true), '') <> instant;
@@ -632,15 +639,16 @@ LANGUAGE sql STABLE ROWS 1 AS $$
     SELECT true, p.role, p.granted_by
     FROM public.permissions AS p
     WHERE p.bot_id = permission_now.bot_id AND p.user_id = permission_now.user_id
-    LIMIT 1
+    ORDER BY p.xmax <> 0, age(p.xmin) LIMIT 1
 $$;
 
 -- Whether the user is the bot's owner by the bot itself.
 CREATE OR REPLACE FUNCTION relay.owns(bot_id uuid, user_id uuid) RETURNS boolean
 LANGUAGE sql STABLE AS $$
-    SELECT EXISTS (
-        SELECT FROM public.bots AS b
-        WHERE b.id = owns.bot_id AND b.owner_id = owns.user_id)
+    SELECT coalesce((
+        SELECT b.owner_id = owns.user_id FROM public.bots AS b
+        WHERE b.id = owns.bot_id
+        ORDER BY b.xmax <> 0, age(b.xmin) LIMIT 1), false)
 $$;
 
 -- In all three: where the current row is read and is gone, though it was there after the statement,
@@ -783,6 +791,12 @@ CREATE OR REPLACE TRIGGER relay_truncate AFTER TRUNCATE ON public.permissions
 -- * A platform's table may have columns of any name, at and actor among them: use_variable.
 -- * A platform's own triggers and functions may have changed the rows since the statement wrote
 --   them. relay.is_changed and relay.is_written say so; then the current rows are told.
+-- * Under REPEATABLE READ and SERIALIZABLE a key may have two rows: one that another transaction has
+--   deleted since the snapshot, and one that this transaction put in its place. So a lookup by a key
+--   returns one row, that of the table as it is now: what was deleted has an xmax, and what was put
+--   has none. Unless it was locked here: then its xmin is nearly always the younger one. (Not after
+--   LOCK TABLE before the snapshot, and not against rows of two billion transactions ago.) Usernames
+--   may be of either row: to sort would cost each insert 4 us.
 
 CREATE OR REPLACE FUNCTION relay.message_event(
     type text, action text, bot_id uuid, message_id uuid, session_id uuid, user_id uuid,
@@ -820,12 +834,12 @@ CREATE OR REPLACE FUNCTION relay.message_now(
 LANGUAGE sql STABLE ROWS 1 AS $$
     SELECT relay.message_event(message_now.type, message_now.action, n.bot_id, n.id,
         n.session_id, n.user_id,
-        (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id),
+        (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id LIMIT 1),
         n.content, n.role, n.created_at, n.metadata::text, message_now.at),
         relay.message_author(n.role, n.user_id, message_now.actor)
     FROM public.messages AS n
     WHERE n.id = message_now.message_id AND n.bot_id = message_now.bot_id
-    LIMIT 1
+    ORDER BY n.xmax <> 0, age(n.xmin) LIMIT 1
 $$;
 
 -- The hot path: one row, most of the time. Its insert has no variable in it, since a statement
@@ -854,7 +868,7 @@ BEGIN
         INSERT INTO relay.events AS e (topic, type, payload, author)
         SELECT concat('bot:', n.bot_id), 'chat_message', relay.message_event(
             'chat_message', NULL, n.bot_id, n.id, n.session_id, n.user_id,
-            (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id),
+            (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id LIMIT 1),
             n.content, n.role, n.created_at, n.metadata::text, relay.json_now()),
             relay.message_author(n.role, n.user_id, NULL)
         FROM new_rows AS n
@@ -864,7 +878,7 @@ BEGIN
         INSERT INTO relay.events (topic, type, payload, author)
         SELECT concat('bot:', n.bot_id), 'chat_message', relay.message_event(
             'chat_message', NULL, n.bot_id, n.id, n.session_id, n.user_id,
-            (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id),
+            (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id LIMIT 1),
             n.content, n.role, n.created_at, n.metadata::text, relay.json_now()),
             relay.message_author(n.role, n.user_id, NULL)
         FROM new_rows AS n
@@ -926,7 +940,7 @@ BEGIN
                     CASE WHEN o.id IS NULL THEN 'chat_message' ELSE 'chat_message_update' END,
                     CASE WHEN o.id IS NULL THEN NULL ELSE ',"action":"edited"' END,
                     n.bot_id, n.id, n.session_id, n.user_id,
-                    (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id),
+                    (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id LIMIT 1),
                     n.content, n.role, n.created_at, n.metadata::text, at)
             END,
             o.id,
@@ -968,7 +982,7 @@ BEGIN
         LEFT JOIN LATERAL relay.message_now('chat_message_update', ',"action":"edited"',
             o.bot_id, o.id, actor, at) AS m ON true
         WHERE o.bot_id IS NOT NULL AND (NOT cascades
-            OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id));
+            OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id LIMIT 1));
     ELSE
         INSERT INTO relay.events (topic, type, payload, subject, author)
         SELECT concat('bot:', o.bot_id), 'chat_message_update',
@@ -976,7 +990,7 @@ BEGIN
             relay.message_author(o.role, o.user_id, actor)
         FROM old_rows AS o
         WHERE o.bot_id IS NOT NULL AND (NOT cascades
-            OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id));
+            OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id LIMIT 1));
     END IF;
     IF FOUND THEN
         PERFORM relay.ring_event(TG_TABLE_NAME, NULL);  -- these have a subject
@@ -1021,7 +1035,7 @@ LANGUAGE sql STABLE ROWS 1 AS $$
     SELECT true, n.filename, n.status, n.error, n.uploaded_by
     FROM public.documents AS n
     WHERE n.id = document_now.document_id AND n.bot_id = document_now.bot_id
-    LIMIT 1
+    ORDER BY n.xmax <> 0, age(n.xmin) LIMIT 1
 $$;
 
 -- "uploaded" whatever status the row starts with; document.status tells.
@@ -1164,7 +1178,7 @@ BEGIN
             FROM old_rows AS o
             LEFT JOIN LATERAL relay.document_now(o.bot_id, o.id) AS d ON true
             WHERE o.bot_id IS NOT NULL AND (NOT cascades
-                OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id))
+                OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id LIMIT 1))
             RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
         )
         SELECT count(*), min(few.told) INTO wrote, told
@@ -1177,7 +1191,7 @@ BEGIN
                 coalesce(actor, o.uploaded_by), at)
             FROM old_rows AS o
             WHERE o.bot_id IS NOT NULL AND (NOT cascades
-                OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id))
+                OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id LIMIT 1))
             RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
         )
         SELECT count(*), min(few.told) INTO wrote, told

@@ -28,7 +28,7 @@ DECLARE
     names text[];
     secret text[] := {{secret}};
     newer text := CASE WHEN reads THEN $rows$LATERAL (
-            SELECT b.* FROM {{live.bots}} AS b WHERE {{b.id}} = {{o.id}}
+            SELECT b.* FROM {{live.bots}} AS b WHERE {{b.id}} = {{o.id}} AND age(b.xmin) <= 0
             ORDER BY b.xmax <> 0, age(b.xmin) LIMIT 1)$rows$
         ELSE $rows${{live.new}}$rows$ END;
     unmoved text := CASE WHEN current_setting('server_version_num')::int >= 170000
@@ -106,7 +106,8 @@ DECLARE
     both_tables boolean
         := coalesce(rtrim(current_setting('relay.permissions', true), '!') = instant, false);
 BEGIN
-    SELECT {{b.owner_id}} INTO owner FROM {{live.bots}} AS b WHERE {{b.id}} = owner_change.bot_id
+    SELECT {{b.owner_id}} INTO owner FROM {{live.bots}} AS b
+    WHERE {{b.id}} = owner_change.bot_id AND age(b.xmin) <= 0
     ORDER BY b.xmax <> 0, age(b.xmin) LIMIT 1;
     IF NOT FOUND THEN
         -- Gone again by another trigger, or hidden by row security: whose it was is asked again.
@@ -277,7 +278,8 @@ BEGIN
         relay.bot_event({{o.id}}, 'deleted', '{}', actor, at), 4003
     FROM {{live.old}} AS o
     LEFT JOIN LATERAL (
-        SELECT true AS is_there FROM {{live.bots}} AS b WHERE {{b.id}} = {{o.id}} LIMIT 1
+        SELECT true AS is_there FROM {{live.bots}} AS b
+        WHERE {{b.id}} = {{o.id}} AND age(b.xmin) <= 0 LIMIT 1
     ) AS b ON reads;
     IF NOT FOUND THEN
         RETURN NULL;

@@ -21,6 +21,7 @@ LANGUAGE sql STABLE ROWS 1 AS $$
     SELECT true, {{n.filename}}, {{n.status}}, {{n.error}}, {{n.uploaded_by}}
     FROM {{live.documents}} AS n
     WHERE {{n.id}} = document_now.document_id AND {{n.bot_id}} = document_now.bot_id
+        AND age(n.xmin) <= 0
     ORDER BY n.xmax <> 0, age(n.xmin) LIMIT 1
 $$;
 

@@ -16,6 +16,8 @@
 --   has none. Unless it was locked here: then its xmin is nearly always the younger one. (Not after
 --   LOCK TABLE before the snapshot, and not against rows of two billion transactions ago.) Usernames
 --   may be of either row: to sort would cost each insert 4 us.
+-- * Where this transaction has written to a key, a row of the key that is not its own is gone. So the
+--   current row of the trigger's own table is one with age(xmin) <= 0, or there is none.
 
 CREATE FUNCTION relay.message_event(
     type text, action text, bot_id uuid, message_id uuid, session_id uuid, user_id uuid,
@@ -58,6 +60,7 @@ LANGUAGE sql STABLE ROWS 1 AS $$
         relay.message_author({{n.role}}, {{n.user_id}}, message_now.actor)
     FROM {{live.messages}} AS n
     WHERE {{n.id}} = message_now.message_id AND {{n.bot_id}} = message_now.bot_id
+        AND age(n.xmin) <= 0
     ORDER BY n.xmax <> 0, age(n.xmin) LIMIT 1
 $$;
 

@@ -67,6 +67,7 @@ LANGUAGE sql STABLE ROWS 1 AS $$
     SELECT true, {{p.role}}, {{p.granted_by}}
     FROM {{live.permissions}} AS p
     WHERE {{p.bot_id}} = permission_now.bot_id AND {{p.user_id}} = permission_now.user_id
+        AND age(p.xmin) <= 0
     ORDER BY p.xmax <> 0, age(p.xmin) LIMIT 1
 $$;
 

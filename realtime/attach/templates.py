@@ -48,14 +48,10 @@ SQL_TYPES: Final = {
     Kind.TIME: "timestamptz",
 }
 WITHOUT: Final = {("users", "is_active"): "true"}
-<<<<<<< HEAD
 NAMED: Final = ("users", "username")
 IS_NAMED: Final = ("users", "is_named")
 """Among the readings: how a username is compared, by the rules of its column's type."""
-NO_TABLE: Final = "(SELECT WHERE false)"
-=======
 NO_TABLE: Final = "(SELECT NULL::xid AS xmin, NULL::xid AS xmax WHERE false)"
->>>>>>> a0088f3 (triggers: of two rows of a key, the one that is there is told)
 
 Readings = Mapping[tuple[str, str], str]
 """How a value is read that is not simply a column of the reference type, by table and key. `{}`

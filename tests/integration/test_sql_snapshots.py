@@ -20,6 +20,33 @@ from tests.serving import World
 from tests.waiting import LIMIT
 
 both_levels = pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
+PUT_AND_DELETED = [
+    (
+        "INSERT INTO messages (id, session_id, bot_id, user_id, role, content)"
+        " VALUES ('{id}', '{session}', '{bot}', '{user}', 'user', 'Hello')",
+        [("chat_message", None), ("chat_message_update", "deleted")],
+    ),
+    (
+        "INSERT INTO documents (id, bot_id, filename) VALUES ('{id}', '{bot}', 'a.pdf')",
+        [("document_update", "uploaded"), ("document_update", "deleted")],
+    ),
+    (
+        "INSERT INTO permissions (id, bot_id, user_id, role)"
+        " VALUES ('{id}', '{bot}', '{user}', 'viewer')",
+        [
+            ("permission_change", "granted"),
+            ("notification", "granted"),
+            ("permission_change", "revoked"),
+            ("notification", "revoked"),
+            ("eject", "revoked"),
+        ],
+    ),
+    (
+        "INSERT INTO bots (id, name, owner_id) VALUES ('{id}', 'Ada', '{user}')",
+        [("grant", None), ("eject", None), ("recheck", "revoked")],
+    ),
+]
+"""How to put a row, and what is told of one that is put and deleted."""
 FOREIGN_KEYS = """
 SELECT string_agg(format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname), '; ')
   FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace
@@ -141,6 +168,24 @@ async def test_a_bot_is_told_as_it_was_put_back(
     grant, update = await log.entries()
     assert grant.type == "grant"
     assert update.message == bot_update(bot, "config", None, name="newer")
+
+
+@both_levels
+@pytest.mark.parametrize(("insert", "told"), PUT_AND_DELETED)
+@pytest.mark.gen_test
+async def test_what_was_put_back_and_deleted_again_is_gone(
+    platform: Platform, world: World, database: str, isolation: str, insert: str, told: list[Any]
+) -> None:
+    """One client statement does both; then only the row that another deleted is seen."""
+    row, table = str(uuid4()), insert.split()[2]
+    insert = insert.format(id=row, user=await platform.user(), bot=world.bot, session=world.session)
+    await platform.execute(insert)
+    async with seen_although_deleted(platform, database, isolation, table, row) as log:
+        delete = f"DELETE FROM {table} WHERE id = '{row}' AND xmin = pg_current_xact_id()::xid"
+        await platform.execute(f"DO $$ BEGIN {insert}; {delete}; END $$")
+        count = f"SELECT count(*) FROM {table} WHERE id = $1"
+        assert await platform.connection.fetchval(count, row) == 1
+    assert await log.actions() == told
 
 
 @both_levels

@@ -282,7 +282,7 @@ DECLARE
     names text[];
     secret text[] := '{}'::text[];
     newer text := CASE WHEN reads THEN $rows$LATERAL (
-            SELECT b.* FROM public.bots AS b WHERE b.id = o.id
+            SELECT b.* FROM public.bots AS b WHERE b.id = o.id AND age(b.xmin) <= 0
             ORDER BY b.xmax <> 0, age(b.xmin) LIMIT 1)$rows$
         ELSE $rows$new_rows$rows$ END;
     unmoved text := CASE WHEN current_setting('server_version_num')::int >= 170000
@@ -360,7 +360,8 @@ DECLARE
     both_tables boolean
         := coalesce(rtrim(current_setting('relay.permissions', true), '!') = instant, false);
 BEGIN
-    SELECT b.owner_id INTO owner FROM public.bots AS b WHERE b.id = owner_change.bot_id
+    SELECT b.owner_id INTO owner FROM public.bots AS b
+    WHERE b.id = owner_change.bot_id AND age(b.xmin) <= 0
     ORDER BY b.xmax <> 0, age(b.xmin) LIMIT 1;
     IF NOT FOUND THEN
         -- Gone again by another trigger, or hidden by row security: whose it was is asked again.
@@ -531,7 +532,8 @@ BEGIN
         relay.bot_event(o.id, 'deleted', '{}', actor, at), 4003
     FROM old_rows AS o
     LEFT JOIN LATERAL (
-        SELECT true AS is_there FROM public.bots AS b WHERE b.id = o.id LIMIT 1
+        SELECT true AS is_there FROM public.bots AS b
+        WHERE b.id = o.id AND age(b.xmin) <= 0 LIMIT 1
     ) AS b ON reads;
     IF NOT FOUND THEN
         RETURN NULL;
@@ -639,6 +641,7 @@ LANGUAGE sql STABLE ROWS 1 AS $$
     SELECT true, p.role, p.granted_by
     FROM public.permissions AS p
     WHERE p.bot_id = permission_now.bot_id AND p.user_id = permission_now.user_id
+        AND age(p.xmin) <= 0
     ORDER BY p.xmax <> 0, age(p.xmin) LIMIT 1
 $$;
 
@@ -797,6 +800,8 @@ CREATE OR REPLACE TRIGGER relay_truncate AFTER TRUNCATE ON public.permissions
 --   has none. Unless it was locked here: then its xmin is nearly always the younger one. (Not after
 --   LOCK TABLE before the snapshot, and not against rows of two billion transactions ago.) Usernames
 --   may be of either row: to sort would cost each insert 4 us.
+-- * Where this transaction has written to a key, a row of the key that is not its own is gone. So the
+--   current row of the trigger's own table is one with age(xmin) <= 0, or there is none.
 
 CREATE OR REPLACE FUNCTION relay.message_event(
     type text, action text, bot_id uuid, message_id uuid, session_id uuid, user_id uuid,
@@ -839,6 +844,7 @@ LANGUAGE sql STABLE ROWS 1 AS $$
         relay.message_author(n.role, n.user_id, message_now.actor)
     FROM public.messages AS n
     WHERE n.id = message_now.message_id AND n.bot_id = message_now.bot_id
+        AND age(n.xmin) <= 0
     ORDER BY n.xmax <> 0, age(n.xmin) LIMIT 1
 $$;
 
@@ -1035,6 +1041,7 @@ LANGUAGE sql STABLE ROWS 1 AS $$
     SELECT true, n.filename, n.status, n.error, n.uploaded_by
     FROM public.documents AS n
     WHERE n.id = document_now.document_id AND n.bot_id = document_now.bot_id
+        AND age(n.xmin) <= 0
     ORDER BY n.xmax <> 0, age(n.xmin) LIMIT 1
 $$;
 

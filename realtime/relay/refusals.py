@@ -25,7 +25,9 @@ _FINAL = (CloseCode.UNAUTHENTICATED, CloseCode.ACCESS_DENIED)
 
 
 class _Remembered(NamedTuple):
-    refused: Refused
+    why: tuple[int, str]
+    """Code and reason. Not the error itself: by its traceback, it would keep the whole socket that
+    was refused."""
     until: float
 
 
@@ -83,7 +85,7 @@ class Refusals:
         found = self._remembered.get((subject, topic))
         if found is None or found.until <= self._clock():
             return None
-        return Refused(found.refused.code, found.refused.reason)
+        return Refused(*found.why)
 
     def remember(self, subject: str, topic: str, refused: Refused, generation: int) -> None:
         """Keep a refusal, if it is one that only a grant can change.
@@ -93,10 +95,23 @@ class Refusals:
         """
         if refused.code not in _FINAL or generation != self.generation:
             return
-        self._remembered[subject, topic] = _Remembered(refused, self._clock() + KEPT_SECONDS)
+        why = refused.code, refused.reason
+        self._remembered[subject, topic] = _Remembered(why, self._clock() + KEPT_SECONDS)
         self._remembered.move_to_end((subject, topic))
-        if len(self._remembered) > self._max_kept:
-            self._remembered.popitem(last=False)
+        self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        """Forget those whose time is over, and the oldest of too many."""
+        now = self._clock()
+        while self._remembered:
+            key, oldest = next(iter(self._remembered.items()))
+            if oldest.until > now and len(self._remembered) <= self._max_kept:
+                return
+            del self._remembered[key]
+
+    def __len__(self) -> int:
+        """How many are remembered."""
+        return len(self._remembered)
 
     def forget_all(self) -> None:
         """Events were missed, perhaps grants too: forget all refusals."""

@@ -1,6 +1,8 @@
 """Tests of `realtime.relay.refusals`: who was refused lately."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -48,6 +50,42 @@ def test_for_a_while() -> None:
     assert clocked.is_refused()
     clocked.now += 1
     assert not clocked.is_refused()
+
+
+def test_those_whose_time_is_over_take_no_room() -> None:
+    """Who comes once is not kept for long; who comes again is the newest."""
+    clocked = ClockedRefusals()
+    for subject in (ADA, GRACE):
+        clocked.refuse(subject)
+        clocked.now += KEPT_SECONDS / 2
+    clocked.refuse(GRACE, OTHER_BOT)
+    assert len(clocked.refusals) == 2
+    clocked.refuse(GRACE)
+    clocked.now += KEPT_SECONDS
+    clocked.refuse(ADA)
+    assert len(clocked.refusals) == 1
+
+
+def test_a_refusal_keeps_nothing_of_who_was_refused() -> None:
+    """An error that was raised has a traceback, and with it all that its caller had."""
+
+    class Socket:
+        pass
+
+    def refuse(clocked: ClockedRefusals, socket: Socket) -> None:
+        try:
+            raise Refused(4003, "access denied")
+        except Refused as refused:
+            assert socket is not None
+            clocked.refuse(refused=refused)
+
+    clocked, socket = ClockedRefusals(), Socket()
+    kept = weakref.ref(socket)
+    refuse(clocked, socket)
+    del socket
+    gc.collect()
+    assert clocked.is_refused()
+    assert kept() is None
 
 
 @pytest.mark.parametrize(

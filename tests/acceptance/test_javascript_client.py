@@ -40,6 +40,7 @@ NUMBERS = {
     "most_patience": "MOST_PATIENCE",
     "attempts_after_rate_limit": "ATTEMPT_AFTER_RATE_LIMIT",
     "max_token_refusals": "MOST_REFUSALS",
+    "other_user_reason": "OTHER_USER",
     "max_cursor_characters": "LONGEST_CURSOR",
     "max_retry_after_seconds": "MOST_RETRY_AFTER_SECONDS",
 }

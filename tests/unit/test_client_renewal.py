@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rowcast import Closed
+from rowcast import Closed, Timings
 from tests.unit.client_fakes import Played, settle
 
 Answer = object
@@ -156,6 +156,59 @@ async def test_an_answer_that_is_refused_is_not_sent_again() -> None:
         await played.time.move(10)
         assert used(played) == ["one", "one"]
         assert said(played) == ["two"]
+
+
+@pytest.mark.gen_test
+async def test_answers_that_are_refused_are_asked_for_with_waits_that_grow() -> None:
+    """As while the server does not know a new key: the old token's connection is kept."""
+    asked: list[float] = []
+
+    async def get_token() -> str:
+        asked.append(played.time.now)
+        return f"token-{len(asked)}"
+
+    played = Played(get_token=get_token, timings=Timings(stable_after=0))
+    waits = []
+    async with played:
+        played.socket.greet()
+        played.socket.say("token_expiring", {})
+        for _ in range(5):
+            await settle()
+            assert len(said(played)) == 1
+            await played.lose(4001, "token invalid", wait=0.5)
+            opened = played.time.now
+            played.socket.greet()
+            await played.time.move(10)
+            waits.append(asked[-1] - opened)
+        assert waits == [0.5, 1, 2, 4, 8]
+        assert set(used(played)) == {"one"}
+        played.socket.say("authenticated", {})
+        await settle()
+        assert played.raised is None
+
+
+@pytest.mark.gen_test
+async def test_an_issuer_that_gives_the_refused_token_for_a_while_is_asked_again() -> None:
+    """As libraries do that keep a token: it is no sign-out, and is not sent again."""
+    issuer = Issuer("one", "one", "one", "two")
+    async with Played(get_token=issuer) as played:
+        played.socket.greet()
+        await played.lose(4001, "token expired", wait=10)
+        assert (played.raised, used(played)) == (None, ["one", "two"])
+        assert [one.code for one in played.told] == [4001, None, None, None]
+
+
+@pytest.mark.gen_test
+async def test_a_client_that_was_closed_asks_who_comes_next() -> None:
+    """The page may be another person's by then."""
+    issuer = Issuer("theirs")
+    played = Played(get_token=issuer)
+    async with played:
+        played.socket.greet()
+        await settle()
+    async with played:
+        await settle()
+        assert (issuer.asked, used(played)) == (1, ["one", "theirs"])
 
 
 @pytest.mark.gen_test

@@ -47,6 +47,7 @@ def test_the_waits_are_those_of_the_table() -> None:
         ("max_token_refusals", tokens.MAX_REFUSALS),
         ("max_cursor_characters", events.MAX_CURSOR),
         ("max_retry_after_seconds", rules.MAX_RETRY_AFTER),
+        ("other_user_reason", rules.OTHER_USER),
         ("unreadable_reason", events.UNREADABLE),
     ],
 )

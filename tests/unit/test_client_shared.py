@@ -589,11 +589,15 @@ async def test_an_end_that_is_cancelled_is_told_to_all() -> None:
 
 @pytest.mark.gen_test
 async def test_a_get_token_that_closes_the_connection_ends_it() -> None:
-    """As for a sign-out. It may be entered again."""
+    """As for a sign-out. It may be entered again, and whoever does so is asked for a token."""
+    asked = 0
 
     async def get_token() -> str:
-        await stage.shared.close()
-        return "never"
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await stage.shared.close()
+        return "two"
 
     stage = Stage(get_token=get_token)
     async with stage.shared:
@@ -610,6 +614,7 @@ async def test_a_get_token_that_closes_the_connection_ends_it() -> None:
             await stage.greet()
             await stage.admit("b")
             assert bob.types == ["connection_established"]
+            assert stage.socket.headers["Authorization"] == "Bearer two"
             await bob.client.close()
 
 

@@ -436,6 +436,37 @@ scenario('a getToken that fails is told, and is forgotten once there is a token'
   equal([chat.snapshot().error, chat.snapshot().state], [null, 'open']);
 });
 
+scenario('another person’s token shows what is theirs, and nothing of the one before', async () => {
+  const lists = [[message('1')], [message('2')]];
+  const history = async () => ({ messages: lists.shift(), cursor: 'c' });
+  const send = () => Promise.reject(new Error('400'));
+  const { chat, timers, last, shown } = await makeChat({ history, send });
+  last().establish({ recovered: true });
+  await chat.send('failed');
+  equal(await shown(), ['1', 'failed']);
+  chat.refresh('theirs');
+  await last().end(4001, 'the new token is for another user');
+  await timers.advance(500);
+  equal([last().token, chat.snapshot().closed], ['theirs', null]);
+  last().establish({ user_id: 'them', recovered: true });
+  await settle();
+  equal(await shown(), ['2']);
+});
+
+scenario('a conversation that is started again by another person is loaded anew', async () => {
+  const lists = [[message('1')], [message('2')]];
+  const history = async () => ({ messages: lists.shift(), cursor: 'c' });
+  const { chat, last, stop, shown } = await makeChat({ history });
+  last().establish({ recovered: true });
+  equal(await shown(), ['1']);
+  stop();
+  chat.start();
+  await settle();
+  last().establish({ user_id: 'them', recovered: true });
+  await settle();
+  equal(await shown(), ['2']);
+});
+
 scenario('an onEvent that fails is told, and is no unhandled rejection', async () => {
   const unhandled = [];
   const note = (event) => unhandled.push(event.reason);

@@ -513,14 +513,68 @@ scenario('after 4001 a new token from getToken reconnects', async () => {
   equal([sockets.length, last().token], [2, 'second']);
 });
 
-scenario('after 4001 a token that was already refused, or none, is the end', async () => {
-  for (const token of ['first', null, undefined, '']) {
+scenario('after 4001 no token is the end', async () => {
+  for (const token of [null, undefined, '']) {
     const { client, timers, sockets, told } = await makeWorld({ getToken: async () => token });
     await sockets[0].end(4001);
     await timers.advance(3_600_000);
     equal([client.state, sockets.length, timers.pending], ['closed', 1, 0]);
     equal(told('close').at(-1).final, true);
   }
+});
+
+scenario('after 4001 an issuer that gives the refused token for a while is asked again', async () => {
+  const answers = ['first', 'first', 'first', 'second'];
+  const { client, timers, sockets, last, told } = await makeWorld({
+    getToken: async () => answers.shift(),
+  });
+  await last().end(4001, 'token expired');
+  await timers.advance(10_000);
+  equal([client.state, sockets.length, last().token], ['connecting', 2, 'second']);
+  equal(
+    told('reconnecting').map(({ delay, code }) => [delay, code]),
+    [[500, 4001], [1_000, null], [2_000, null], [4_000, null]],
+  );
+});
+
+scenario('answers that are refused on the connection are asked for with waits that grow', async () => {
+  const asked = [];
+  const { timers, sockets, last, redial } = await makeWorld({
+    getToken: async () => `t${asked.push(timers.now())}`,
+    timings: { stableAfter: 0 },
+  });
+  last().establish();
+  last().say({ type: 'token_expiring', data: {} });
+  const waits = [];
+  for (let round = 0; round < 5; round += 1) {
+    await settle();
+    equal(last().sentOf('authenticate').length, 1);
+    await last().end(4001, 'token invalid');
+    await redial();
+    equal(last().token, 'first');
+    const opened = timers.now();
+    last().establish({ recovered: true });
+    await timers.advance(10_000);
+    waits.push(asked.at(-1) - opened);
+  }
+  equal([waits, sockets.length], [[500, 1_000, 2_000, 4_000, 8_000], 6]);
+});
+
+scenario('a client that the page has closed asks who comes next, and forgets what was asked', async () => {
+  const answers = [];
+  const getToken = () => new Promise((resolve) => answers.push(resolve));
+  const { client, sockets, last } = await makeWorld({ getToken });
+  last().establish();
+  last().say({ type: 'token_expiring', data: {} });
+  await settle();
+  client.close();
+  client.connect();
+  await settle();
+  equal([answers.length, sockets.length], [2, 1]);
+  answers[0]('old');
+  answers[1]('theirs');
+  await settle();
+  equal([sockets.length, last().token], [2, 'theirs']);
 });
 
 scenario('new tokens that are refused too are not asked for without end', async () => {
@@ -959,6 +1013,17 @@ async function makeShared(options = {}) {
 
 /** The types of what was said of subscriptions, in order. */
 const asked = (socket) => socket.sent.map(({ type }) => type).filter((type) => type !== 'ping');
+
+scenario('a shared connection that was closed asks for the token of who comes next', async () => {
+  const tokens = ['second'];
+  const { shared, sockets, socket } = await makeShared({ getToken: async () => tokens.shift() });
+  shared.chat('ada');
+  (await socket()).say({ type: 'connection_established', data: { user_id: 'me' } });
+  shared.close();
+  shared.chat('ada');
+  await settle();
+  equal(sockets.map(({ token }) => token), ['t', 'second']);
+});
 
 scenario('a bot that is left where the server is too busy to hear it comes back', async () => {
   const { shared, timers, socket: opened } = await makeShared();

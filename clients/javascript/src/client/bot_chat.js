@@ -184,10 +184,15 @@ export class BotChat {
   }
 
   #onOpen(recovered, { user_id: me }) {
-    if (this.#error === this.#clientError) this.#error = null; // it has a token now
-    this.#list.identify(me ?? null);
+    this.#forgetError(this.#clientError); // it has a token now
+    const isAnother = this.#list.identify(me ?? null);
     this.#closed = null;
-    if (recovered === undefined) this.#reload();
+    // After `false` comes a resync. A new client does not know who was here before.
+    if (recovered === undefined || (recovered && isAnother)) this.#reload();
+  }
+
+  #forgetError(error) {
+    if (this.#error === error) this.#error = null;
   }
 
   #onClose(closed) {

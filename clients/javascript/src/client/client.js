@@ -62,6 +62,7 @@ export class RealtimeClient {
   #cursor;
   #isResuming = false; // whether the present socket goes on where another was, or with a cursor
   #hasBegun = false; // whether the app was told of a connection
+  #user = null; // whose connection the app was told of last
   #seen;
   #heartbeat;
   #typing;
@@ -129,6 +130,7 @@ export class RealtimeClient {
 
   /** Leave for good (1000). Handlers stay, and connect() may start it again. */
   close() {
+    this.#line.tokens.forget();
     if (this.#state === 'closed') return;
     const socket = this.#detach();
     this.#end({ code: NORMAL, reason: 'closed by the page' });
@@ -244,9 +246,11 @@ export class RealtimeClient {
 
   /** The server's greeting. False where a handler has left. */
   #onEstablished(message) {
-    const { cursor, reason, recovered: said } = message.data ?? {};
-    // A server that says nothing of a cursor that it was sent has recovered nothing.
-    const isLost = said !== true && (this.#isResuming || (said ?? null) !== null);
+    const { cursor, reason, recovered: said, user_id: user } = message.data ?? {};
+    // A server that says nothing of a cursor that it was sent has recovered nothing. And where another
+    // person has signed in, what was recovered continues a state that is not theirs.
+    const isAsked = this.#isResuming || (said ?? null) !== null;
+    const isLost = this.#isAnother(user) || (said !== true && isAsked);
     const recovered = isLost ? false : said === true || undefined;
     const before = this.#cursor;
     // A replay may be cut short too: until its own cursors arrive, the old one is what holds.
@@ -264,10 +268,15 @@ export class RealtimeClient {
     return false;
   }
 
+  #isAnother(user) {
+    return this.#user !== null && isText(user) && user !== this.#user;
+  }
+
   #tellOpen(opened) {
     this.#offerToken();
     if (!this.#dispatch('open', opened)) return false;
     this.#hasBegun = true;
+    this.#user = opened.message.data?.user_id ?? this.#user;
     return true;
   }
 
@@ -367,7 +376,8 @@ export class RealtimeClient {
       const { failure } = this.#line;
       return told({ code, reason: reason || this.#whyNot, failure, final: failure === 'blocked' });
     }
-    const isFinal = code === TOKEN_REFUSED ? !this.#line.tokens.mayReturn() : FINAL_CODES.has(code);
+    const isFinal =
+      code === TOKEN_REFUSED ? !this.#line.tokens.mayReturn(reason) : FINAL_CODES.has(code);
     return told({ code, reason, final: isFinal });
   }
 

@@ -36,12 +36,24 @@ export class MessageList {
     return this.#me;
   }
 
-  /** Now it is known; the history may have come before. */
+  /**
+   * Now it is known; the history may have come before. True where another person has signed in: what
+   * was shown to the one before is gone.
+   */
   identify(me) {
-    if (me === this.#me) return;
+    if (me === null || me === this.#me) return false;
+    const isAnother = this.#me !== null;
     this.#me = me;
+    if (isAnother) this.#clear();
     this.#keys = new Map([...this.#keys].filter(([id, key]) => key !== id));
     this.load(this.rows.filter(({ status }) => !status));
+    return isAnother;
+  }
+
+  #clear() {
+    this.#rows.clear();
+    this.#keys.clear();
+    this.#mine.clear();
   }
 
   /** The data of a chat_message. */

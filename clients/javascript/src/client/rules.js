@@ -50,6 +50,8 @@ export const CUT = 1006;
 export const RATE_LIMITED = 1008;
 export const HEARD_NOTHING = 4000;
 export const TOKEN_REFUSED = 4001;
+/** Why the server refuses an `authenticate` where another person has signed in. */
+export const OTHER_USER = 'the new token is for another user';
 /** A token that is refused may be stale; a second one in a row means that the user is. */
 export const MOST_REFUSALS = 2;
 /** Where the back-off starts for one who was sent away for sending too much. */

@@ -337,6 +337,7 @@ class SharedLine {
     this.#presence = presence;
     this.tokens = {
       begin,
+      forget() {}, // the connection's, which goes on for others
       put: (token) => shared.refresh(token),
       offer: () => null,
       opened() {},

@@ -5,15 +5,12 @@
  * question at a time, one good answer for each token, and no answer counts that `refresh` overtook.
  */
 
-import { backOff, MOST_REFUSALS } from './rules.js';
+import { backOff, MOST_REFUSALS, OTHER_USER } from './rules.js';
 import { Question, Stopped } from './timers.js';
 
 /** What may stand in a list of subprotocols, as JSON Web Tokens do. The page of a proxy may not. */
 const SENDABLE = /^[\w.~+-]+$/;
 const MOST_REMEMBERED = 10;
-
-/** The issuer's answer is a token that is good for nothing. */
-class Refused extends Error {}
 
 export class Tokens {
   #getToken;
@@ -33,7 +30,7 @@ export class Tokens {
   #fresh = null; // the newest one that is known to be new
   #isOpen = false;
   #isAnswered = false; // whether the issuer has given another one for the one in use
-  #isDue = false; // the answer was refused, so another is wanted
+  #isDue = false; // an `authenticate` was refused, so another token is wanted
   #askAt = 0; // not before this a warning asks
   #asking = null;
   #generation = 0; // moves with each `refresh`
@@ -59,6 +56,17 @@ export class Tokens {
     this.#refusals = 0;
   }
 
+  /** The page has closed the client: where there is an issuer, whoever comes next is asked for. */
+  forget() {
+    if (!this.#getToken) return;
+    this.#token = this.#inUse = this.#fresh = this.#doubted = null;
+    this.#asking = null; // whom it was about is not known
+    this.#generation += 1;
+    this.#isDue = false;
+    this.#failures = 0;
+    this.#refused.clear();
+  }
+
   /** A newer one, from the page. */
   put(token) {
     this.#generation += 1;
@@ -77,14 +85,11 @@ export class Tokens {
   }
 
   async #another() {
-    if (this.#isGood(this.#inUse)) {
-      this.#renewIfDue();
-      return this.#inUse;
-    }
+    if (this.#isGood(this.#inUse)) return this.#inUse;
     try {
       if (this.#getToken) await Promise.race([this.#ask(), this.#overtaken()]);
     } catch (cause) {
-      if (this.#doubted === null && !(cause instanceof Refused)) throw cause;
+      if (this.#doubted === null) throw cause;
     }
     if (this.#isGood(this.#token)) return this.#token;
     const last = this.#doubted;
@@ -114,7 +119,9 @@ export class Tokens {
     this.#refusals = 0;
     this.#isOpen = true;
     this.#taken(expiresAt);
-    this.#renewIfDue();
+    // Each answer that is refused costs a connection: the waits grow until the server takes one.
+    if (this.#isDue) this.#renewLater();
+    else this.#failures = 0;
   }
 
   /** The newest token, if the connection does not have it yet: to be sent now. */
@@ -129,12 +136,12 @@ export class Tokens {
   authenticated(expiresAt) {
     this.#inUse = this.#offered.shift() ?? this.#inUse;
     this.#fresh = this.#inUse;
+    this.#failures = 0;
     this.#taken(expiresAt);
   }
 
   #taken(expiresAt) {
     this.#isAnswered = this.#token !== this.#inUse;
-    this.#failures = 0;
     const life = Date.parse(expiresAt) - (this.#timers.wallClock?.() ?? Date.now());
     const half = life > 0 ? Math.min(life / 2, this.#timings.askEvery) : this.#timings.askEvery;
     this.#askAt = this.#inUse === this.#fresh ? this.#timers.now() + half : 0;
@@ -149,10 +156,17 @@ export class Tokens {
   }
 
   /** The connection was closed with 4001: whether it makes sense to come back. */
-  mayReturn() {
+  mayReturn(reason) {
+    if (this.#offered.length > 0 && reason === OTHER_USER) {
+      // It is not refused: it is the old one that belongs to nobody here any more.
+      this.#inUse = this.#doubted = null;
+      this.#isDue = false;
+      return true;
+    }
     if (this.#offered.length > 0) {
       // What the connection was opened with may be good yet, and what was offered too: see #another.
       [this.#doubted] = this.#offered;
+      if (this.#token === this.#doubted) this.#token = this.#inUse;
       this.#isDue = Boolean(this.#getToken);
       return true;
     }
@@ -179,10 +193,6 @@ export class Tokens {
     this.#issuer.stop();
   }
 
-  #renewIfDue() {
-    if (this.#isDue && !this.#asking && this.#timer === null) void this.#renew();
-  }
-
   // The issuer ---------------------------------------------------------------------------------
 
   #renewIn(wait) {
@@ -190,6 +200,11 @@ export class Tokens {
       this.#timer = null;
       void this.#renew();
     }, wait);
+  }
+
+  #renewLater() {
+    this.#renewIn(backOff(this.#failures, this.#timings, this.#random));
+    this.#failures += 1;
   }
 
   #stopAsking() {
@@ -208,17 +223,18 @@ export class Tokens {
       if (cause instanceof Stopped) return;
       this.#tell.failed(cause);
       if (about !== this.#inUse || this.#isAnswered || !this.#isOpen) return;
-      this.#renewIn(backOff(this.#failures, this.#timings, this.#random));
-      this.#failures += 1;
+      this.#renewLater();
     }
   }
 
   /** Ask for another token, or wait for the answer that is on its way. */
   #ask() {
-    this.#asking ??= this.#question().finally(() => {
-      this.#asking = null;
+    if (this.#asking) return this.#asking;
+    const asking = this.#question().finally(() => {
+      if (this.#asking === asking) this.#asking = null;
     });
-    return this.#asking;
+    this.#asking = asking;
+    return asking;
   }
 
   async #question() {
@@ -227,8 +243,8 @@ export class Tokens {
     const isSignedOut = token === null || token === undefined || token === '';
     if (isSignedOut || generation !== this.#generation) return;
     if (!isSendable(token)) throw new TypeError('getToken gave what is no bearer token');
-    if (token === this.#inUse) throw new Refused('getToken gave the token that is in use');
-    if (!this.#isGood(token)) throw new Refused('getToken gave a token that was refused');
+    if (token === this.#inUse) throw new Error('getToken gave the token that is in use');
+    if (!this.#isGood(token)) throw new Error('getToken gave a token that was refused');
     this.#token = this.#fresh = token;
   }
 }

@@ -189,6 +189,7 @@ class RealtimeClient:
         It takes up to two seconds where the server does not answer. Cancelled, it leaves all the
         same, in the background.
         """
+        self._keeper.forget_token()
         if self._life is not None:
             self._life.cancel()
             await asyncio.wait([self._life])

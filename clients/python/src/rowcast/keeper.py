@@ -137,6 +137,10 @@ class Keeper:
         if self.state == "open" and self._group is not None:
             self._typing.set(is_typing, self._group)
 
+    def forget_token(self) -> None:
+        """The application has closed the client, and somebody else may use it next."""
+        self._tokens.forget()
+
     def refresh(self, token: str) -> None:
         self._tokens.put(token)
         self._end_renewal()
@@ -168,17 +172,17 @@ class Keeper:
             except Closed as closed:
                 return closed
             ended = await self._visit(token)
-            if not self._may_return(ended.code):
+            if not self._may_return(ended):
                 return ended
             await self._retry(ended.code, ended.reason)
 
-    def _may_return(self, code: int) -> bool:
-        if code != TOKEN_REFUSED:
-            return code not in FINAL_CODES
-        self._end_renewal()
-        if self._tokens.was_refused():
-            self._begin_renewal(self._ask_again.next())
-        return self._tokens.may_return()
+    def _may_return(self, ended: Closed) -> bool:
+        is_refused = ended.code == TOKEN_REFUSED
+        if is_refused:
+            self._tokens.was_refused(ended.reason)
+        if is_refused or self._tokens.is_due:
+            self._end_renewal()  # what is due is begun on the next connection
+        return self._tokens.may_return() if is_refused else ended.code not in FINAL_CODES
 
     async def _retry(self, code: int | None, reason: str) -> None:
         self.state = "reconnecting"
@@ -274,6 +278,11 @@ class Keeper:
         self._opened_at = self._world.clock()
         self.state = "open"
         self._tokens.was_let_in(expires_at)
+        if self._tokens.is_due:
+            # Each answer that is refused costs a connection: the waits grow until one is taken.
+            self._begin_renewal(self._ask_again.next())
+        else:
+            self._ask_again.attempts = 0
         heartbeat.start()
         self._say_token()
 
@@ -288,6 +297,7 @@ class Keeper:
                 self.latency = self.latency if took is None else took
             case "authenticated":
                 self._tokens.was_taken(event.field("expires_at"))
+                self._ask_again.attempts = 0
             case "token_expiring" if not self._tokens.is_answered:
                 self._begin_renewal(self._tokens.wait_to_renew())
             case "going_away":
@@ -328,5 +338,4 @@ class Keeper:
                 log.info("token_not_renewed reason=%s", json.dumps(str(error)))
                 await self._world.sleep(self._ask_again.next())
             else:
-                self._ask_again.attempts = 0
                 self._say_token()

@@ -25,6 +25,7 @@ class Progress:
         self._ids: dict[str, None] = {}  # a set that knows its order
         self._is_resuming = False
         self._has_begun = False
+        self._user: str | None = None  # whose connection the application was told of last
 
     def begin(self) -> str:
         """A connection is being opened: the cursor to send, empty where there is none."""
@@ -39,11 +40,13 @@ class Progress:
         """
         self._has_begun = True
         data = event.data if isinstance(event.data, dict) else {}
-        if data.get("recovered") is True:
+        is_another = self._user is not None and _user_of(event) not in (None, self._user)
+        if data.get("recovered") is True and not is_another:
             # A replay may be cut short: until its own cursors arrive, the old one is what holds.
             return [event]
         here = replace(event, cursor=sendable_cursor(data))
-        # A server that says nothing of a cursor that it was sent has recovered nothing.
+        # A server that says nothing of a cursor that it was sent has recovered nothing. And where
+        # another person has signed in, what was recovered continues a state that is not theirs.
         is_lost = self._is_resuming or data.get("recovered") is not None
         return [resync(data.get("reason")), here] if is_lost else [here]
 
@@ -55,9 +58,16 @@ class Progress:
         """Note that the event will be handed over."""
         if event.cursor is not None:
             self.cursor = event.cursor
+        if event.type == "connection_established":
+            self._user = _user_of(event) or self._user
         if event.type == "resync":
             self._ids.clear()  # ids of another database may mean other events
         elif event.id is not None:
             self._ids[event.id] = None
             if len(self._ids) > self._most:
                 del self._ids[next(iter(self._ids))]
+
+
+def _user_of(greeting: Event) -> str | None:
+    user = greeting.field("user_id")
+    return user if isinstance(user, str) else None

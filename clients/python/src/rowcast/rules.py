@@ -37,6 +37,8 @@ CUT: Final = 1006
 RATE_LIMITED: Final = 1008
 HEARD_NOTHING: Final = 4000
 TOKEN_REFUSED: Final = 4001
+OTHER_USER: Final = "the new token is for another user"
+"""Why the server refuses an `authenticate` where another person has signed in."""
 ATTEMPT_AFTER_RATE_LIMIT: Final = 4
 """Where the back-off starts for one who was sent away for sending too much."""
 PATIENCE_FACTOR: Final = 4

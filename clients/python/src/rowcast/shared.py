@@ -207,6 +207,7 @@ class SharedConnection:
 
     async def close(self) -> None:
         """Leave with 1000. Whoever iterates one of its clients is told `Closed` with that code."""
+        self._keeper.forget_token()
         if self._life is None:
             return
         self._life.cancel()

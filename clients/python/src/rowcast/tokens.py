@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from rowcast.rules import TOKEN_REFUSED, Closed, Timings
+from rowcast.rules import OTHER_USER, TOKEN_REFUSED, Closed, Timings
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class Tokens:
         self._refused: str | None = None
         self._doubted: str | None = None
         self._refusals = 0
+        self._is_due = False
         self._answered_for: str | None = None
         self._answered_at: float | None = None
         self._half_life: float | None = None
@@ -75,6 +76,13 @@ class Tokens:
     def end(self) -> None:
         """Nobody waits for an answer any more."""
         self._withdraw()
+
+    def forget(self) -> None:
+        """The application has closed the client: whoever comes next is asked for."""
+        if self.can_ask:
+            self._token = self._in_use = self._refused = self._doubted = None
+            self._answered_at = None
+            self._is_due = False
 
     # What the application and `get_token` give.
 
@@ -95,8 +103,10 @@ class Tokens:
                 if self._can_use(self._token):
                     continue
                 raise TokenUnavailable("refresh gave a token that was refused") from None
-            if answer is None or answer == self._refused:
+            if answer is None:
                 raise Closed(TOKEN_REFUSED, "no new token")
+            if answer == self._refused:
+                raise TokenUnavailable("get_token gave a token that was refused")
         assert self._token is not None
         self._in_use = self._token
         self._said.clear()
@@ -125,6 +135,7 @@ class Tokens:
             self._token = self._in_use
             raise TokenUnavailable("get_token gave a token that is not new")
         self._answered_for = self._in_use
+        self._is_due = False
         return answer
 
     async def _answer(self) -> str | None:
@@ -174,6 +185,7 @@ class Tokens:
         if not isinstance(token, str) or not _BEARER.fullmatch(token):
             raise ValueError("this is no bearer token")
         self._token = token
+        self._is_due = False
         self._withdraw()
 
     def _withdraw(self) -> None:
@@ -233,19 +245,25 @@ class Tokens:
             wait = min(wait, self._half_life)
         return max(0.0, self._answered_at + wait - self._clocks.monotonic())
 
-    def was_refused(self) -> bool:
-        """The connection was closed with 4001. Returns whether the token in use may be good still.
+    @property
+    def is_due(self) -> bool:
+        """Whether another is wanted because the server refused the last one in `authenticate`."""
+        return self._is_due
 
-        So it is where the server had been sent another one.
-        """
-        if self._said:
+    def was_refused(self, reason: str) -> None:
+        """The connection was closed with 4001, for what was said on it, or for the one in use."""
+        if self._said and reason == OTHER_USER:
+            # It is not refused: it is the old one that belongs to nobody here any more.
+            self._in_use = self._doubted = self._answered_for = None
+            self._is_due = False
+        elif self._said:
             self._doubted = self._said.pop(0)
             self._token = self._said[-1] if self._said else self._in_use
             self._answered_for = None
-            return True
-        self._refused = self._in_use
-        self._refusals += 1
-        return False
+            self._is_due = self.can_ask
+        else:
+            self._refused = self._in_use
+            self._refusals += 1
 
     def may_return(self) -> bool:
         """Whether it makes sense to come back after a refusal."""

@@ -64,7 +64,10 @@ export interface BotChat {
   readonly failure: Failure | null;
   /** The end, after which the client does not try again, or null. */
   readonly closed: Closed | null;
-  /** What `history`, `send`, `getToken` or `onEvent` last failed with, or what the server said; or null. */
+  /**
+   * What `history`, `send`, `getToken` or `onEvent` last failed with, or what the server said; or null. What
+   * `send` failed with is forgotten at the next message that is sent.
+   */
   readonly error: unknown;
   readonly isLoading: boolean;
   /** Shows the message at once. False where your `send` failed: its `status` is then `failed`. */

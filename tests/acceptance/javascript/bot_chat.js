@@ -253,6 +253,38 @@ scenario('an own message that fails stays, marked, until it is discarded', async
   equal(await shown(), ['1']);
 });
 
+scenario('a message that is sent clears what the one before it failed with', async () => {
+  const answers = [() => Promise.reject(new Error('400')), async () => {}];
+  const { chat, timers, last } = await makeChat({ send: () => answers.shift()() });
+  last().establish();
+  await chat.send('one');
+  await timers.advance(20);
+  equal(chat.snapshot().error.message, '400');
+  await chat.send('two');
+  await timers.advance(20);
+  equal(chat.snapshot().error, null);
+});
+
+scenario('an own message whose row was another’s comes back when that is deleted', async () => {
+  for (const how of ['an event', 'a history']) {
+    for (const [end, status] of [['fails', ['failed']], ['is sent', ['sent']], ['is it', []]]) {
+      const answer = later();
+      const history = async () => ({ messages: [], cursor: 'c' });
+      const { chat, last, say, shown } = await makeChat({ history, send: () => answer.promise });
+      last().establish({ recovered: true });
+      const sent = chat.send('ok');
+      say('chat_message', mine('twin', 'ok'));
+      if (how === 'an event') say('chat_message_update', { message_id: 'twin', action: 'deleted' });
+      else say('resync', {});
+      await settle();
+      equal(await shown(), [], `${how}, ${end}`);
+      if (end === 'fails') answer.reject(new Error('400'));
+      else answer.resolve({ message_id: end === 'is it' ? 'twin' : '2' });
+      equal([await sent, await shown('status')], [end !== 'fails', status], `${how}, ${end}`);
+    }
+  }
+});
+
 scenario('an own message outlives a history that does not have it yet', async () => {
   const lists = [[], [message('1')], [message('1'), mine('2', 'hello')]];
   const history = async () => ({ messages: lists.shift(), cursor: 'c' });
@@ -420,6 +452,28 @@ scenario('of two conversations about one bot on a shared connection the second w
   second.stop();
   shared.close();
   equal(world.timers.pending, 0);
+});
+
+scenario('a getToken that fails on a shared connection is told to its conversations', async () => {
+  const timers = new FakeTimers();
+  const world = { sockets: [] };
+  const answers = [() => Promise.reject(new Error('401')), () => 'good'];
+  const shared = new SharedConnection({
+    getToken: async () => answers.shift()(),
+    timers,
+    random: () => 0.5,
+    page: {},
+    WebSocket: socketsOf(world),
+  });
+  const { chat } = await makeChat({ timers, shared });
+  await timers.advance(20);
+  equal(chat.snapshot().error.message, '401');
+  await timers.advance(500);
+  world.sockets[0].say({ type: 'connection_established', data: { user_id: 'me' } });
+  await settle();
+  world.sockets[0].say({ type: 'subscribed', bot_id: 'bot', data: { cursor: 'c' } });
+  await timers.advance(20);
+  equal([chat.snapshot().error, chat.snapshot().state], [null, 'open']);
 });
 
 scenario('a getToken that fails is told, and is forgotten once there is a token', async () => {

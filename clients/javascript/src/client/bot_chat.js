@@ -36,6 +36,7 @@ export class BotChat {
   #beginTimer = null;
   #error = null;
   #clientError = null;
+  #sendError = null;
 
   #typists = new Map(); // user id → { typist, timer }
   #people = new Map();
@@ -79,10 +80,11 @@ export class BotChat {
     this.#tell();
     try {
       const answer = await this.#options.send(content);
-      this.#list.sent(key, answer?.message_id);
+      this.#list.sent(key, answer?.message_id ?? undefined);
+      this.#forgetError(this.#sendError);
       return true;
     } catch (cause) {
-      this.#error = cause;
+      this.#error = this.#sendError = cause;
       this.#list.failed(key);
       return false;
     } finally {
@@ -174,6 +176,7 @@ export class BotChat {
     on('resync', () => this.#reload());
     on('close', (closed) => this.#onClose(closed));
     on('state', () => {});
+    on('authenticated', () => this.#forgetError(this.#clientError));
     on('error', ({ message, cause }) => (this.#error = this.#clientError = cause ?? new Error(message)));
     on('chat_message', ({ data }) => this.#onMessage(data));
     on('chat_message_update', ({ data }) => this.#apply('update', data));

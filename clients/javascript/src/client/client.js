@@ -93,8 +93,13 @@ export class RealtimeClient {
     const clock = { timers: this.#timers, timings: this.#timings, random: this.#random };
     return makeLine(this.#options, clock, {
       renewed: () => this.#offerToken(),
-      failed: (cause) => this.#handlers.report('token_unavailable', 'getToken failed', cause),
+      failed: (cause) => this.#tellNoToken(cause),
     });
+  }
+
+  #tellNoToken(cause) {
+    this.#handlers.report('token_unavailable', 'getToken failed', cause);
+    this.#line.failed(cause);
   }
 
   /** idle, connecting, open, reconnecting or closed. */
@@ -208,7 +213,7 @@ export class RealtimeClient {
     } catch (cause) {
       if (epoch !== this.#epoch) return;
       this.#retry({ code: null, reason: 'getToken failed' });
-      this.#handlers.report('token_unavailable', 'getToken failed', cause);
+      this.#tellNoToken(cause);
     }
   }
 

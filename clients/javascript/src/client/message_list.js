@@ -19,7 +19,9 @@ export class MessageList {
   #me = null;
   #rows = new Map(); // key → row, in the order of the screen
   #keys = new Map(); // message id → key
-  #mine = new Map(); // key → one's own message: { row, status, after: the newest id that was shown then }
+  // key → one's own message: { row, status, after: the newest id that was shown then, lost: the id of
+  // the row that was taken for it, where that is gone }
+  #mine = new Map();
   #most;
   #own = 0;
 
@@ -92,11 +94,13 @@ export class MessageList {
       return [key ?? data.message_id, data];
     });
     for (const key of settled) if (left.get(key)?.status === 'sent') left.delete(key);
+    const before = this.#rows;
     this.#rows = new Map();
     this.#keys = new Map();
     for (const [key, data] of shown) this.#put(key, complete(data));
     for (const [key, row] of left) this.#put(key, row);
-    for (const key of this.#mine.keys()) if (!this.#rows.has(key)) this.#mine.delete(key);
+    for (const key of [...this.#mine.keys()])
+      if (!this.#rows.has(key)) this.#lose(key, before.get(key)?.message_id);
   }
 
   /** Whether a message of the history may be the own one: one that was there before is another. */
@@ -124,6 +128,7 @@ export class MessageList {
     if (!own) return; // it is gone
     own.status = 'sent';
     const shown = id === undefined ? undefined : this.#keys.get(id);
+    if (!this.#rows.has(key)) return this.#sentUnseen(key, id);
     const isTold = !this.#rows.get(key).status;
     if (shown === key || (isTold && (id === undefined || shown !== undefined))) return;
     if (isTold) this.#handOver(key); // what was told was about another message
@@ -134,17 +139,28 @@ export class MessageList {
     this.#giveBack(key);
   }
 
+  /** The row that was taken for it is gone: that was another's where the id of this one is another. */
+  #sentUnseen(key, id) {
+    const own = this.#mine.get(key);
+    if (id === undefined || id === own.lost || this.#keys.has(id)) return this.#mine.delete(key);
+    own.row = { ...own.row, message_id: id };
+    return this.#giveBack(key);
+  }
+
   failed(key) {
     const own = this.#mine.get(key);
     if (!own) return;
     own.status = 'failed';
-    if (this.#rows.get(key).status) this.#giveBack(key);
-    else this.#handOver(key); // what was told was about another message
+    const isTold = this.#rows.has(key) && !this.#rows.get(key).status;
+    if (isTold) this.#handOver(key); // what was told was about another message
+    else this.#giveBack(key);
   }
 
   /** Remove an own message that was not sent. */
   discard(key) {
-    if (this.#rows.get(key)?.status) this.#remove(key);
+    if (!this.#rows.get(key)?.status) return;
+    this.#remove(key);
+    this.#mine.delete(key);
   }
 
   /** Show an own message as it is without the server. */
@@ -183,9 +199,17 @@ export class MessageList {
   }
 
   #remove(key) {
-    this.#keys.delete(this.#rows.get(key).message_id);
+    const { message_id: id } = this.#rows.get(key);
+    this.#keys.delete(id);
     this.#rows.delete(key);
-    this.#mine.delete(key);
+    this.#lose(key, id);
+  }
+
+  /** The row of an own message is gone. While it is being sent, that may have been another's. */
+  #lose(key, id) {
+    const own = this.#mine.get(key);
+    if (own?.status === 'sending') own.lost = id ?? own.lost;
+    else this.#mine.delete(key);
   }
 }
 

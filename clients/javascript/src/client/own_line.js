@@ -71,6 +71,9 @@ export class OwnLine {
   /** The client was told to be quick. */
   woken() {}
 
+  /** There is no token, for now. */
+  failed() {}
+
   /** The connection is over, for now or, where `final`, for good. */
   closed({ final }) {
     if (final) this.tokens.end();

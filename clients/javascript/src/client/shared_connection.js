@@ -33,6 +33,7 @@ export class SharedConnection {
   #ending = null; // once it is over for good
   #waiting = []; // clients that wait for one of the two
   #clients = new Map(); // target → client
+  #tells = new WeakMap(); // client → what its line may tell it
   #subscriptions = new Map(); // target → what its client takes for a socket
   #cut = new Set(); // clients whose connection was lost, and which return with it
   #leaving = new Map(); // target → how many `unsubscribe`s the server has not answered
@@ -91,8 +92,13 @@ export class SharedConnection {
     timings.pingEvery *= PINGS_LESS_OFTEN;
     const options = { timings, timers, random, page: {}, ...stream };
     const begin = () => this.#begin(target, client);
-    const makeLine = () => new SharedLine(this, target, stream.presence, begin);
+    let tell;
+    const makeLine = (_options, _clock, given) => {
+      tell = given;
+      return new SharedLine(this, target, stream.presence, begin);
+    };
     const client = new RealtimeClient(options, makeLine);
+    this.#tells.set(client, tell);
     return client.connect();
   }
 
@@ -115,6 +121,12 @@ export class SharedConnection {
   /** Its own client was told to be quick. */
   woken() {
     wakeThoseWhoWait(this.#clients.values());
+  }
+
+  /** It has no token, for now: each of its clients is told, as one that is alone. */
+  failed(cause) {
+    for (const client of [...this.#clients.values()])
+      if (client.state !== 'closed') this.#tells.get(client).failed(cause);
   }
 
   /** It is over, for now or, where `final`, for good. */
@@ -281,6 +293,10 @@ class MainLine extends OwnLine {
     this.#shared.woken();
   }
 
+  failed(cause) {
+    this.#shared.failed(cause);
+  }
+
   closed(closed) {
     super.closed(closed);
     this.#shared.closed(closed);
@@ -360,6 +376,8 @@ class SharedLine {
   }
 
   woken() {}
+
+  failed() {}
 
   closed() {}
 

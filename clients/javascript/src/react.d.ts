@@ -21,8 +21,10 @@ export interface BotMessage extends ChatMessageData {
   status?: 'sending' | 'sent' | 'failed';
 }
 
-/** A message of your API: the members of ChatMessageData that it has. More are passed on. */
-export type HistoryMessage = Partial<ChatMessageData> & { message_id: Uuid; content: string };
+/** A message of your API: the members of ChatMessageData that it has. Put more into `metadata`. */
+export type HistoryMessage = {
+  [Name in keyof ChatMessageData]?: ChatMessageData[Name] | undefined;
+} & { message_id: Uuid; content: string };
 
 export interface History {
   /** The oldest first. */
@@ -36,8 +38,11 @@ export interface BotChatOptions<Custom extends object = {}> extends LineOptions 
   botId: Uuid | null | undefined;
   /** Loads the messages, at first and whenever events were lost. */
   history?: (() => Promise<History>) | undefined;
-  /** Gives a new message to your API. With its id in the answer, it is told apart from one that is alike. */
-  send?: ((content: string) => Promise<{ message_id?: Uuid } | void>) | undefined;
+  /**
+   * Gives a new message to your API. With its id in the answer (`{ message_id }`), it is told apart from
+   * one that is alike. What throws or rejects has failed; a `Response` that is not `ok` has not.
+   */
+  send?: ((content: string) => Promise<unknown>) | undefined;
   /** Share this connection with other bots. All of LineOptions is then the connection's. */
   shared?: SharedConnection<any, any> | undefined;
   /** Whether to be told who else is there; true by default. */

@@ -80,6 +80,12 @@ scenario('the history comes first, and the stream goes on with its cursor', asyn
   equal([chat.snapshot().state, chat.snapshot().isLoading], ['open', false]);
 });
 
+scenario('what a history does not say is unknown', async () => {
+  const given = { message_id: '1', content: 'hello', username: undefined, role: undefined };
+  const { shown } = await makeChat({ history: async () => ({ messages: [given], cursor: 'c' }) });
+  equal([await shown('username'), await shown('role')], [[null], ['user']]);
+});
+
 scenario('without a cursor the history is loaded again once connected', async () => {
   const answers = [later(), later()];
   let loads = 0;

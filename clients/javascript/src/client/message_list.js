@@ -214,5 +214,6 @@ export class MessageList {
 }
 
 function complete(data) {
-  return { ...UNKNOWN, metadata: {}, ...data };
+  const known = Object.entries(data).filter(([, value]) => value !== undefined);
+  return { ...UNKNOWN, metadata: {}, ...Object.fromEntries(known) };
 }

@@ -44,6 +44,14 @@ export const latest = (messages: ServerMessages['chat_message'][]) => messages.a
 export const first = (botId: string | null): BotMessage | undefined =>
   useBotChat({ botId, shared: new SharedConnection({ token }) }).messages[0];
 
+/** What an API may give that leaves members out, and what `fetch` answers. */
+export const loose = (botId: string, username: string | undefined): BotMessage | undefined =>
+  useBotChat({
+    botId,
+    history: async () => ({ messages: [{ message_id: '1', content: 'hello', username }] }),
+    send: (body) => fetch('/api/messages', { method: 'POST', body }),
+  }).messages[0];
+
 type Mine = { order_shipped: { order_id: string } };
 const shared = new SharedConnection<Mine, { poll: { answers: number } }>({ token });
 export const named = (botId: string): BotMessage | undefined =>

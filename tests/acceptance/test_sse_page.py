@@ -70,7 +70,11 @@ async def open_page(chromium: Chromium, server: MortalServer, world: World) -> P
     names = f"const botId = '{world.bot}', server = '{server.base}', tokens = {tokens};"
     surroundings = """
         window.handled = []; window.fetched = 0;
-        const getToken = async () => tokens.length > 1 ? tokens.shift() : tokens[0];
+        Math.random = () => 0;
+        const down = () => { throw new Error('the issuer is down'); };
+        const [old, fresh] = tokens;
+        const answers = [() => old, down, () => old, () => fresh];
+        const getToken = async () => (answers.length > 1 ? answers.shift() : answers[0])();
         const fetchState = () => { window.fetched += 1; };
         const handle = (message) => {
           if (message.type === 'chat_message') handled.push(message.data.content);

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -172,6 +173,15 @@ async def test_python_sees_each_message_once(
         assert sorted(screen.given) == sorted(EXPECTED)
         assert screen.given[0] == "before"
         assert api.loads == 1
+
+
+@pytest.mark.gen_test
+async def test_the_api_says_who_wrote_a_message_and_when(world: World, api: Api) -> None:
+    """Under the names of an event's members: a page shows both in one way."""
+    first = (await api.load(world.bot))["messages"][0]
+    assert (first["content"], first["user_id"]) == ("before", world.owner)
+    assert first["username"]
+    assert datetime.fromisoformat(first["timestamp"]).tzinfo is not None
 
 
 @pytest.mark.parametrize("reason", ["foreign", "too_old", None])

@@ -9,6 +9,7 @@ from itertools import count
 import pytest
 
 from rowcast import Closed, Event, RealtimeClient, Reconnecting, Timings, connect
+from rowcast.rules import OTHER_USER
 from tests.commands import free_port
 from tests.platform import Platform
 from tests.serving import RunningServer, StartServer, World, token
@@ -154,6 +155,21 @@ async def test_a_refused_token_is_replaced_once(server: RunningServer, world: Wo
     async with client as events:
         await next_of(events, "connection_established")
     assert [one.code for one in told] == [4001]
+
+
+@pytest.mark.gen_test
+async def test_after_another_person_has_signed_in_the_client_is_theirs(
+    server: RunningServer, world: World
+) -> None:
+    """One connection is lost by it, and the state has to be loaded anew."""
+    lost: list[Reconnecting] = []
+    async with client_of(server, world, on_reconnecting=lost.append) as events:
+        first = await next_of(events, "connection_established")
+        events.refresh(token(world.owner))
+        await next_of(events, "resync")
+        second = await next_of(events, "connection_established")
+    assert [first.data["user_id"], second.data["user_id"]] == [world.guest, world.owner]
+    assert [(one.code, one.reason) for one in lost] == [(4001, OTHER_USER)]
 
 
 @pytest.mark.gen_test

@@ -375,7 +375,7 @@ export class RealtimeClient<Custom extends object = {}, Notifications extends ob
 
   /** Start, or start again after the end. */
   connect(): this;
-  /** Leave for good, with 1000. */
+  /** Leave for good, with 1000. Where there is a `getToken`, the token is forgotten. */
   close(): void;
 
   on<Type extends keyof KnownEvents>(
@@ -437,7 +437,7 @@ export class SharedConnection<Custom extends object = {}, Notifications extends 
   /** Take a new token: into the open connection, and for every connection after it. */
   refresh(token: string): void;
   wake(): void;
-  /** Leave for good: all its clients are closed. */
+  /** Leave for good: all its clients are closed. Where there is a `getToken`, the token is forgotten. */
   close(): void;
 }
 

@@ -186,6 +186,7 @@ class RealtimeClient:
     async def close(self) -> None:
         """Leave with 1000; iterating ends. What waited to be handed over stays for another start.
 
+        Where there is a `get_token`, the token is forgotten: another person may be next.
         It takes up to two seconds where the server does not answer. Cancelled, it leaves all the
         same, in the background.
         """

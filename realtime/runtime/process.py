@@ -35,6 +35,8 @@ class Inherited(NamedTuple):
     """The connection to the supervisor. It ends when the supervisor is gone."""
     beat: float
     """Seconds between two signs of life; 0: nobody waits for them."""
+    waits: bool
+    """Whether others serve, so that this one need accept nobody until it is ready."""
 
 
 def run(
@@ -76,7 +78,14 @@ async def _run(
         return
     _obey_supervisor(stop, inherited.control_socket)
     beats = [partial(_beat, inherited.control_socket, inherited.beat)] if inherited.beat else []
-    await serve(settings, stop, lambda _server: announce(), inherited.sockets, beside=beats)
+    await serve(
+        settings,
+        stop,
+        lambda _server: announce(),
+        inherited.sockets,
+        beside=beats,
+        waits=inherited.waits,
+    )
 
 
 async def _beat(control_socket: socket.socket, seconds: float) -> NoReturn:

@@ -58,6 +58,7 @@ async def serve(
     intervals: Intervals = DEFAULTS,
     beside: Sequence[Background] = (),
     demo: DemoPlatform | None = None,
+    waits: bool = False,
 ) -> None:
     """Serve until `stop` is set, then drain.
 
@@ -66,6 +67,7 @@ async def serve(
         sockets: listening sockets to serve on; None: new ones, on the port of the settings.
         beside: what else runs for as long as the process serves.
         demo: what the console of `bin/dev` may ask.
+        waits: whether nobody is accepted until the process is ready.
 
     Raises:
         CommandError: the process could not start.
@@ -80,7 +82,7 @@ async def serve(
         is_pooled=settings.database_url != settings.database_direct_url,
     ) as pool:
         server = Server(settings, intervals, pool, position, sockets, demo)
-        await server.run(stop, announce, beside)
+        await server.run(stop, announce, beside, waits=waits)
 
 
 async def _read_position(settings: Settings, intervals: Intervals) -> Position:
@@ -135,6 +137,8 @@ class Server:
         stop: Stop,
         announce: Callable[["Server"], None],
         beside: Sequence[Background] = (),
+        *,
+        waits: bool = False,
     ) -> None:
         """Serve until `stop` is set, then drain."""
         sockets = Sockets(self.web.services)
@@ -148,10 +152,12 @@ class Server:
         entrance = Entrance(sockets, http.handle_stream)
         acceptor = Acceptor(self._sockets, entrance.take, self.web.files)
         async with asyncio.TaskGroup() as tasks:
-            work = [*self._background(), sockets.run(), entrance.run(), self._announce(announce)]
+            ready = self._announce(announce, acceptor.start if waits else None)
+            work = [*self._background(), sockets.run(), entrance.run(), ready]
             work += [one() for one in beside]
             background = [tasks.create_task(one) for one in work]
-            acceptor.start()
+            if not waits:
+                acceptor.start()
             await stop.wait()
             acceptor.stop()
             await self._drain(is_replaced=stop.is_replaced)
@@ -179,10 +185,19 @@ class Server:
             web.vitals.run(),
         ]
 
-    async def _announce(self, announce: Callable[["Server"], None]) -> None:
+    async def _announce(
+        self, announce: Callable[["Server"], None], accept: Callable[[], None] | None
+    ) -> None:
+        """Say that the process serves, once it does.
+
+        Args:
+            accept: begins to accept clients; None: they are accepted already.
+        """
         while not self.web.status.is_ready:  # noqa: ASYNC110 - it is worked out when asked for
             await asyncio.sleep(READY_STEP)
         await self.database.access.warm_up(AT_ONCE)
+        if accept is not None:
+            accept()
         announce(self)
 
     async def _drain(self, *, is_replaced: bool) -> None:

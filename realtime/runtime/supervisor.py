@@ -17,6 +17,7 @@ When a worker or the supervisor dies, the other one notices by the end of the co
 """
 
 import logging
+import math
 import os
 import random
 import select
@@ -47,6 +48,8 @@ _BEATS = 4
 """How many signs of life a worker gives within the time after which it counts as hung."""
 _HUNG_SECONDS = 60.0
 """That time, where no watchdog says another. Other workers on the port would answer every probe."""
+_SAME_STOP_SECONDS = 1.0
+"""A signal to stop that comes so soon after another one says nothing new."""
 _FROZEN_SECONDS = 1.0
 """So much later than it asked for is nobody woken who was not frozen."""
 
@@ -129,6 +132,7 @@ class Supervisor:
         self._reload_by = 0.0
         """When a reload that is going on has taken too long."""
         self._stop_count = 0
+        self._stopped_at = -math.inf
         """How many signals have asked for the end."""
         self._is_ending = False
         self._alive_at = 0.0
@@ -202,7 +206,7 @@ class Supervisor:
         theirs.set_inheritable(True)
         worker.started_at, worker.heard_at = time.monotonic(), None
         try:
-            worker.pid = self._spawn(worker.number, theirs)
+            worker.pid = self._spawn(worker.number, theirs, waits=self._is_served)
         except OSError as error:  # no memory, no room for processes, no Python any more
             ours.close()
             worker.exit_code = 1
@@ -212,7 +216,12 @@ class Supervisor:
         finally:
             theirs.close()
 
-    def _spawn(self, number: int, control_socket: socket.socket) -> int:
+    @property
+    def _is_served(self) -> bool:
+        """Whether clients are accepted, so that one who starts can wait until it is ready."""
+        return any(one.is_alive and one.is_up for one in self._workers)
+
+    def _spawn(self, number: int, control_socket: socket.socket, *, waits: bool) -> int:
         with suppress(OSError):
             # By its name, which may lead to another release than at the start.
             os.chdir(self._directory)
@@ -223,6 +232,7 @@ class Supervisor:
             ",".join(str(one.fileno()) for one in self._sockets),
             str(control_socket.fileno()),
             str(hung_after / _BEATS if hung_after else 0),
+            "waits" if waits else "",
         ]
         return os.posix_spawn(
             command[0], command, self._environ, setsigmask=SIGNALS, setsigdef=SIGNALS
@@ -334,6 +344,13 @@ class Supervisor:
 
     # Ends.
 
+    def _count_stop(self) -> None:
+        """A host and its tools may each send one for the same stop; a later one is another."""
+        now = time.monotonic()
+        if now - self._stopped_at >= _SAME_STOP_SECONDS:
+            self._stop_count += 1
+            self._stopped_at = now
+
     def _end(self) -> None:
         """Tell the workers to end; at a second signal, kill them."""
         if not self._is_ending:
@@ -402,7 +419,7 @@ class Supervisor:
                 self._is_reload_requested = True
             else:
                 log.info(LogLine("stop_requested", signal=signal.Signals(number).name))
-                self._stop_count += 1
+                self._count_stop()
 
         numbers = SIGNALS if can_reload else _STOPPING
         ours, theirs = socket.socketpair()

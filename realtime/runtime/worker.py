@@ -20,7 +20,7 @@ from realtime.runtime.control import SIGNALS, Up
 log = logging.getLogger("realtime.runtime.worker")  # run as a program, its name is another
 
 
-def main(number: str, listening: str, control: str, beat: str) -> int:
+def main(number: str, listening: str, control: str, beat: str, waits: str) -> int:
     """Serve until told to end, and return the exit code.
 
     Args:
@@ -28,6 +28,7 @@ def main(number: str, listening: str, control: str, beat: str) -> int:
         listening: the numbers of the sockets' files, with commas.
         control: that of the control socket.
         beat: seconds between two signs of life; 0: nobody waits for them.
+        waits: not empty: others serve, and this one accepts nobody until it is ready.
     """
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_DFL)
@@ -48,7 +49,11 @@ def main(number: str, listening: str, control: str, beat: str) -> int:
         settings,
         announce=partial(_say, control_socket, up.encoded()),
         inherited=process.Inherited(
-            int(number), opened(map(int, listening.split(","))), control_socket, float(beat)
+            int(number),
+            opened(map(int, listening.split(","))),
+            control_socket,
+            float(beat),
+            bool(waits),
         ),
     )
 

@@ -17,13 +17,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tornado.ioloop import IOLoop
 
 from tests.clients import Socket
 from tests.commands import ROOT, lives, status_of
 from tests.platform import Platform
 from tests.serving import World
 from tests.supervised import Served, served
-from tests.waiting import eventually, wait_until
+from tests.waiting import LIMIT, eventually, wait_until
 
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv", ".data", "*cache*", ".hypothesis", "tests")
 CLIENTS = 100
@@ -247,3 +248,29 @@ def test_systemd_is_told_and_its_socket_is_used(database: str, tmp_path: Path) -
             assert server.running.stop(signal.SIGTERM) == 0
             assert manager.said()[-1] == "STOPPING=1"
     manager.close()
+
+
+def test_a_new_process_that_cannot_serve_is_given_no_client(
+    io_loop: IOLoop, database: str, world: World, tmp_path: Path
+) -> None:
+    """It hears the database, and cannot ask it: while it is waited for, the old ones serve all."""
+    settings = tmp_path / "settings"
+    settings.write_text(f"DATABASE_URL={database}\nDATABASE_DIRECT_URL={database}\n")
+
+    async def come(server: Served) -> None:
+        for _ in range(20):
+            chat = await server.chat(world)
+            chat.close()
+            assert await asyncio.to_thread(status_of, server.url("/api/ready")) == 200
+
+    with served("", ENV_FILE=str(settings), WEB_CONCURRENCY="1") as server:
+        begun = server.running.output.count("database_connected")
+        name = database.partition("?")[0].rpartition("/")[2]
+        elsewhere = database.replace(name, "nowhere")
+        settings.write_text(f"DATABASE_URL={elsewhere}\nDATABASE_DIRECT_URL={database}\n")
+        server.running.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: server.running.output.count("database_connected") > begun)
+        io_loop.run_sync(lambda: come(server), timeout=LIMIT)
+        assert "reload_failed" not in server.running.output
+        server.running.process.send_signal(signal.SIGTERM)
+        assert server.running.process.wait(LIMIT) == 0

@@ -77,16 +77,37 @@ def test_a_second_signal_ends_at_once(io_loop: IOLoop, database: str, world: Wor
 
     async def signal_twice(server: Served) -> None:
         chats = [await server.chat(world) for _ in range(50)]
-        supervisor = server.running.process.pid
-        os.kill(supervisor, signal.SIGTERM)
+        supervisor = server.running.process
+
+        def again() -> bool:
+            if "workers_killed" not in server.running.output:
+                supervisor.send_signal(signal.SIGTERM)  # those of one moment are one
+            return supervisor.poll() is not None
+
+        supervisor.send_signal(signal.SIGTERM)
         await eventually(lambda: any(chat.is_closed for chat in chats))
-        os.kill(supervisor, signal.SIGTERM)
-        await eventually(lambda: server.running.process.poll() is not None)
+        await eventually(again)
         await eventually(lambda: all(chat.is_closed for chat in chats))
 
     with served(database, DRAIN_SECONDS="600") as server:
         io_loop.run_sync(lambda: signal_twice(server), timeout=LIMIT)
         assert server.running.process.returncode == 1
+
+
+def test_signals_that_come_together_are_one(io_loop: IOLoop, database: str, world: World) -> None:
+    """A host and its tools may each send one: clients are still told 1001, and the code is 0."""
+
+    async def signal_at_once(server: Served) -> list[Socket]:
+        chats = [await server.chat(world) for _ in range(20)]
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+            os.kill(server.running.process.pid, number)
+        await eventually(lambda: all(chat.is_closed for chat in chats))
+        return chats
+
+    with served(database) as server:
+        chats = io_loop.run_sync(lambda: signal_at_once(server), timeout=LIMIT)
+        assert server.running.process.wait(LIMIT) == 0
+    assert {chat.code for chat in chats} == {1001}
 
 
 def test_workers_do_not_outlive_their_supervisor(database: str) -> None:

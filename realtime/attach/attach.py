@@ -300,8 +300,15 @@ def _removal(now: Attached, grants: list[str], *, keeps_authorize: bool = False)
     return "".join(f"{line}\n" for line in lines)
 
 
-async def connected(dsn: str, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+async def connected(
+    dsn: str,
+    work: Callable[[Connection], Awaitable[Result]],
+    named: str = "DATABASE_URL",
+) -> Result:
     """Do `work` on a connection of its own.
+
+    Args:
+        named: the setting that has the address.
 
     Raises:
         AttachError: the database cannot be reached, or refused something.
@@ -309,7 +316,7 @@ async def connected(dsn: str, work: Callable[[Connection], Awaitable[Result]]) -
     try:
         connection = await connect(dsn, CONNECT_SECONDS)
     except DATABASE_ERRORS as error:
-        raise AttachError(why_unreachable(error)) from error
+        raise AttachError(why_unreachable(error, named)) from error
     try:
         return await work(connection)
     except asyncpg.InsufficientPrivilegeError as error:

@@ -6,7 +6,10 @@ The work is done by `realtime.attach.attach`.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,41 +17,52 @@ from realtime.attach import attach
 from realtime.attach.attach import connected
 from realtime.attach.mapping import PlatformMapping, read_mapping
 
+if TYPE_CHECKING:
+    from realtime.attach.attach import Connection
+
+Result = TypeVar("Result")
+Do = Callable[[Callable[["Connection"], Awaitable[Any]]], Any]
+"""Does a work on a connection, and returns its result."""
+
 _NOTHING = "-- Already attached by this mapping and this release: nothing would change.\n"
 
 
-def run(dsn: str, path: Path | None, *, apply: bool, detach: bool) -> None:
+def run(dsn: str, path: Path | None, *, named: str, apply: bool, detach: bool) -> None:
     """Print the SQL that attaches by a mapping, or that takes everything off; or run it.
 
     Args:
+        named: the setting that has the address.
         path: of the mapping; None for the default one.
 
     Raises:
         AttachError, MappingError: what is to be put right. Nothing was changed.
     """
+    work = partial(_do, dsn, named)
     if detach:
-        _detach(dsn, apply=apply)
+        _detach(work, apply=apply)
     else:
-        _attach(dsn, read_mapping(path), apply=apply)
+        _attach(work, read_mapping(path), apply=apply)
 
 
-def _detach(dsn: str, *, apply: bool) -> None:
+def _do(dsn: str, named: str, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+    return asyncio.run(connected(dsn, work, named))
+
+
+def _detach(do: Do, *, apply: bool) -> None:
     if apply:
-        count = asyncio.run(connected(dsn, lambda connection: attach.detach(connection, say=_say)))
+        count = do(lambda connection: attach.detach(connection, say=_say))
         click.echo(f"detached: {count} triggers removed")
     else:
-        click.echo(asyncio.run(connected(dsn, attach.removal_script)), nl=False)
+        click.echo(do(attach.removal_script), nl=False)
 
 
-def _attach(dsn: str, mapping: PlatformMapping, *, apply: bool) -> None:
+def _attach(do: Do, mapping: PlatformMapping, *, apply: bool) -> None:
     if apply:
-        wanted = asyncio.run(
-            connected(dsn, lambda connection: attach.apply(connection, mapping, say=_say))
-        )
+        wanted = do(lambda connection: attach.apply(connection, mapping, say=_say))
         names = ", ".join(f"{table.schema}.{table.name}" for table in mapping.tables.values())
         click.echo(f"{'already attached' if wanted.is_done else 'attached'}: {names}")
     else:
-        wanted = asyncio.run(connected(dsn, lambda connection: attach.plan(connection, mapping)))
+        wanted = do(lambda connection: attach.plan(connection, mapping))
         click.echo(_NOTHING if wanted.is_done else wanted.script, nl=False)
     if wanted.keeps_authorize:
         _say(attach.KEEPS_AUTHORIZE)

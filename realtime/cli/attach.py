@@ -38,7 +38,9 @@ def command(mapping: Path | None, apply: bool, detach: bool, example: bool, fold
         click.echo(EXAMPLE.read_text("utf-8"), nl=False)
         return
 
-    from realtime.cli.database import direct_url
+    from realtime.cli.database import direct_name, direct_url
 
     path = folder / mapping if mapping else None
-    run(direct_url(environment()), path, apply=apply, detach=detach)
+    environ = environment()
+    named = direct_name(environ)
+    run(direct_url(environ), path, named=named, apply=apply, detach=detach)

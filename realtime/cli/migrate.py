@@ -21,10 +21,12 @@ def command(core: bool) -> None:
       DATABASE_URL=postgres://chat:password@localhost/chat realtime migrate
       realtime migrate --core && realtime attach mapping.toml --apply
     """
-    from realtime.cli.database import direct_url
+    from realtime.cli.database import direct_name, direct_url
     from realtime.postgres.release import bring_up_to_date
 
-    if bring_up_to_date(direct_url(environment()), core_alone=core):
+    environ = environment()
+    named = direct_name(environ)
+    if bring_up_to_date(direct_url(environ), core_alone=core, named=named):
         click.echo("the schema is up to date")
     else:
         click.echo("the schema is a newer release's, and serves this one: nothing was changed")

@@ -34,10 +34,11 @@ def channels() -> None:
     Example:
       realtime rotate channels
     """
-    from realtime.cli.database import direct_url
+    from realtime.cli.database import direct_name, direct_url
     from realtime.postgres.rotation import rotate_channels
 
-    asyncio.run(rotate_channels(direct_url(environment())))
+    environ = environment()
+    asyncio.run(rotate_channels(direct_url(environ), named=direct_name(environ)))
     click.echo("the channels have new names; servers hear them within 2 s")
 
 
@@ -53,10 +54,11 @@ def cursor_key() -> None:
     Example:
       realtime rotate cursor-key
     """
-    from realtime.cli.database import direct_url
+    from realtime.cli.database import direct_name, direct_url
     from realtime.postgres.rotation import rotate_cursor_key
 
-    servers = asyncio.run(rotate_cursor_key(direct_url(environment())))
+    environ = environment()
+    servers = asyncio.run(rotate_cursor_key(direct_url(environ), named=direct_name(environ)))
     click.echo(
         f"a new key signs cursors, and the old key stays good until the next rotation;"
         f" servers that have read it: {servers}"

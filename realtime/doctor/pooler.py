@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 CHANNEL = "relay_doctor"
 HEARING_SECONDS = 2.0
 ROOM_SECONDS = 5.0
+LEAST = 4
+"""Connections that a process needs: one to listen on, one to find out whether it hears, and two for
+what it writes and asks meanwhile."""
 
 
 async def listening(deployment: Deployment) -> Sequence[Finding]:
@@ -63,6 +66,15 @@ async def room(deployment: Deployment) -> Sequence[Finding]:
                     connection = await open_connections.enter_async_context(deployment.connect())
                     await connection.fetchval("SELECT 1")
                     served += 1
+    if served < min(wanted, LEAST):
+        return [
+            problem(
+                f"only {served} connections by DATABASE_URL are served at once: a process that"
+                " starts takes them, and then waits for one to listen on; nothing is delivered",
+                f"raise the pooler's pool size (PgBouncer: default_pool_size) to {LEAST} for each"
+                " process, at least",
+            )
+        ]
     if served < wanted:
         return [
             warning(

@@ -5,28 +5,37 @@ from __future__ import annotations
 import asyncpg
 
 
-def why_unreachable(error: BaseException) -> str:
-    """Why there is no connection."""
+def why_unreachable(error: BaseException, named: str = "DATABASE_URL") -> str:
+    """Why there is no connection.
+
+    Args:
+        named: the setting that has the address.
+    """
     match error:
         case asyncpg.InvalidPasswordError():
             return (
-                "PostgreSQL refuses the password of DATABASE_URL: correct it (in it, @ : / ? # are"
+                f"PostgreSQL refuses the password of {named}: correct it (in it, @ : / ? # are"
                 f" written %40 %3A %2F %3F %23) ({error})"
             )
+        case FileNotFoundError():
+            return (
+                f"{named} leads to a file that is not there: the server's socket, or what its"
+                " sslrootcert, sslcert, sslkey or sslcrl names"
+            )
         case asyncpg.InvalidCatalogNameError():
-            return f"{error}: correct the database's name in DATABASE_URL, or create it"
+            return f"{error}: correct the database's name in {named}, or create it"
         case asyncpg.InvalidAuthorizationSpecificationError():
             return (
                 f"PostgreSQL does not let this role in: {error}; correct the role in"
-                " DATABASE_URL, or pg_hba.conf at the server"
+                f" {named}, or pg_hba.conf at the server"
             )
         case asyncpg.TooManyConnectionsError():
             return f"{error}: close what holds connections, or {room_for_connections(error)}"
         case asyncpg.TargetServerAttributeNotMatched():
-            return f"{error}: name the primary in DATABASE_URL, or promote a standby"
+            return f"{error}: name the primary in {named}, or promote a standby"
         case asyncpg.InsufficientPrivilegeError():
             return (
-                f"PostgreSQL refused: {error}; grant it to the role of DATABASE_URL (bin/doctor"
+                f"PostgreSQL refused: {error}; grant it to the role of {named} (bin/doctor"
                 " lists all that it needs), or ask the host of the database"
             )
         case asyncpg.LockNotAvailableError() | asyncpg.QueryCanceledError():
@@ -34,8 +43,9 @@ def why_unreachable(error: BaseException) -> str:
                 f"the database was reached, but a table stayed locked ({error}): bin/doctor names"
                 " who holds it"
             )
-    said = f"{type(error).__name__}: {error}".rstrip(": ")
-    return f"the database cannot be reached; check DATABASE_URL, and that the server is up ({said})"
+    # The libraries' own texts may have a second line, with advice for programmers.
+    said = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+    return f"the database cannot be reached; check {named}, and that the server is up ({said})"
 
 
 def room_for_connections(error: BaseException) -> str:

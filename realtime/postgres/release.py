@@ -48,9 +48,17 @@ class BeforeRelease(NamedTuple):
 
 
 def bring_up_to_date(
-    dsn: str, *, core_alone: bool = False, patience: float = PATIENCE_SECONDS
+    dsn: str,
+    *,
+    core_alone: bool = False,
+    patience: float = PATIENCE_SECONDS,
+    named: str = "DATABASE_URL",
 ) -> bool:
     """Migrate the database at `dsn`. With `core_alone`, a new one gets only the log.
+
+    Args:
+        patience: seconds for which locks are tried.
+        named: the setting that has the address.
 
     Returns:
         Whether the schema is of this release; False: of a newer one, which serves it.
@@ -59,7 +67,7 @@ def bring_up_to_date(
         ReleaseError: It cannot be reached, or PostgreSQL refused a step; nothing was changed.
         SchemaError: What is in it was not made by this release.
     """
-    found = asyncio.run(_look(dsn))
+    found = asyncio.run(_look(dsn, named))
     if found.is_standby:
         raise ReleaseError("this server is a standby, which cannot be changed: name the primary")
     if found.tables and not found.is_migrated and not core_alone:
@@ -76,7 +84,7 @@ def bring_up_to_date(
         raise ReleaseError(why_refused(cause, found.role)) from error
 
 
-async def _look(dsn: str) -> BeforeRelease:
+async def _look(dsn: str, named: str) -> BeforeRelease:
     try:
         connection = await connect(dsn, CONNECT_SECONDS)
         try:
@@ -84,7 +92,7 @@ async def _look(dsn: str) -> BeforeRelease:
         finally:
             await connection.close(timeout=CONNECT_SECONDS)
     except DATABASE_ERRORS as error:
-        raise ReleaseError(why_unreachable(error)) from error
+        raise ReleaseError(why_unreachable(error, named)) from error
     assert row is not None
     return BeforeRelease(*row)
 

@@ -50,19 +50,21 @@ class RotateError(CommandError):
     """A secret was not changed; the text says why and what to do."""
 
 
-async def rotate_channels(dsn: str) -> None:
+async def rotate_channels(dsn: str, *, named: str = "DATABASE_URL") -> None:
     """Give the channels new names.
 
     Raises:
         RotateError: the database refused, or cannot be reached.
     """
-    async with _connected(dsn) as connection:
+    async with _connected(dsn, named) as connection:
         # Committed before: who hears it delivers nothing ahead of a read before it has the names.
         await connection.execute("SELECT relay.tell('ring', $1)", RENAMING)
         await connection.execute("SELECT relay.rotate_channels()")
 
 
-async def rotate_cursor_key(dsn: str, *, max_seconds: float = MAX_SECONDS) -> int:
+async def rotate_cursor_key(
+    dsn: str, *, max_seconds: float = MAX_SECONDS, named: str = "DATABASE_URL"
+) -> int:
     """Sign cursors with a new key from now on; return how many servers have it.
 
     The key that signed until now stays good until the next time.
@@ -70,7 +72,7 @@ async def rotate_cursor_key(dsn: str, *, max_seconds: float = MAX_SECONDS) -> in
     Raises:
         RotateError: the database refused, or a server did not connect again: the old key signs.
     """
-    async with _connected(dsn) as connection:
+    async with _connected(dsn, named) as connection:
         async with connection.transaction():
             await connection.execute(_TAKE_TURN)
             await connection.execute(_ADD_KEY)
@@ -106,11 +108,11 @@ async def _listeners(connection: HearingConnection) -> set[tuple[object, int]]:
 
 
 @asynccontextmanager
-async def _connected(dsn: str) -> AsyncIterator[HearingConnection]:
+async def _connected(dsn: str, named: str) -> AsyncIterator[HearingConnection]:
     try:
         connection = await connect(dsn, CONNECT_SECONDS)
     except DATABASE_ERRORS as error:
-        raise RotateError(why_unreachable(error)) from error
+        raise RotateError(why_unreachable(error, named)) from error
     try:
         try:
             yield connection

@@ -90,7 +90,9 @@ async def _read_position(settings: Settings, intervals: Intervals) -> Position:
     try:
         return await read_position(dsn, max(settings.database_timeout_seconds, intervals.start))
     except DATABASE_ERRORS as error:
-        raise StartError(why_unreachable(error)) from error
+        has_direct = settings.database_direct_url != settings.database_url
+        named = "DATABASE_DIRECT_URL" if has_direct else "DATABASE_URL"
+        raise StartError(why_unreachable(error, named)) from error
 
 
 class Server:

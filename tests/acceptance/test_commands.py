@@ -84,6 +84,39 @@ def test_an_unreachable_database_is_one_line(command: str) -> None:
     assert "sesame" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["serve"], ["migrate"], ["attach", "--detach"], ["rotate", "channels"]],
+    ids=lambda words: str(words[0]),
+)
+def test_the_setting_that_has_the_wrong_address_is_named(words: list[str], database: str) -> None:
+    """Commands take the address that leads past a pooler, where there is one."""
+    away = f"postgresql://someone:sesame@127.0.0.1:{free_port()}/none"
+    settings = {"DATABASE_URL": database, "DATABASE_DIRECT_URL": away, "JWT_SECRET": SECRET}
+    done = run_script(*words, PORT="0", **settings)
+    assert_one_line(done, "database cannot be reached", "check DATABASE_DIRECT_URL,")
+
+
+def test_a_certificate_that_is_not_trusted_is_one_line(database: str, tmp_path: Path) -> None:
+    """The library's text has a second one, for who writes programs with it."""
+    away = f"postgresql://someone@127.0.0.1:{free_port()}/none?sslmode=verify-full"
+    done = run_script("migrate", DATABASE_URL=away, HOME=str(tmp_path))
+    assert_one_line(done, "the database cannot be reached", "root certificate")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://someone@localhost:1/none?sslmode=verify-full&sslrootcert=/nowhere/ca.pem",
+        "postgresql://someone@/none?host=/nowhere",
+    ],
+)
+def test_a_file_of_the_address_that_is_missing(address: str) -> None:
+    """The system's own text does not say which; there are few."""
+    done = run_script("migrate", DATABASE_URL=address)
+    assert_one_line(done, "DATABASE_URL leads to a file that is not there", "sslrootcert")
+
+
 def test_serve_refuses_a_database_that_was_not_migrated(empty_database: str) -> None:
     """The line says what to run."""
     done = run_script("serve", DATABASE_URL=empty_database, JWT_SECRET=SECRET, PORT="0")

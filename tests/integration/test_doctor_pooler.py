@@ -76,6 +76,9 @@ async def test_a_session_mode_pooler_with_too_few_sessions(
         await finds(Level.WARNING, "pool size", deployment(dsn), told, "default_pool_size")
         fewer = deployment(dsn, DATABASE_POOL_SIZE="3")
         await finds(Level.FINE, "pool size", fewer, "all 4 connections")
+    with pgbouncer(database, mode="session", size=2) as dsn:
+        told = "only 2 connections by DATABASE_URL are served at once"
+        await finds(Level.PROBLEM, "pool size", deployment(dsn), told, "nothing is delivered")
 
 
 @pytest.mark.gen_test

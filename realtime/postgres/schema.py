@@ -96,7 +96,17 @@ async def check_schema(connection: Connection) -> set[str]:
     if not newer:
         _check_complete(applied)
     await _check_functions(connection, applied)
+    await _check_floor(connection)
     return newer
+
+
+async def _check_floor(connection: Connection) -> None:
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM relay.floor)"):
+        raise SchemaError(
+            "relay.floor has lost its row, without which no cursor can be judged: run INSERT INTO"
+            " relay.floor DEFAULT VALUES. The next start empties the log, and clients fetch their"
+            " state"
+        )
 
 
 async def check_encoding(connection: Connection) -> None:

@@ -191,6 +191,7 @@ def test_a_database_that_was_never_migrated_is_refused(empty_database: str) -> N
             "DROP FUNCTION relay.authorize, relay.authenticate",
             r"relay\.authenticate.*relay\.authorize.*run bin/migrate",
         ),
+        ("DELETE FROM relay.floor", "INSERT INTO relay.floor DEFAULT VALUES"),
     ],
 )
 def test_a_half_migrated_database_is_refused(database: str, damage: str, complaint: str) -> None:

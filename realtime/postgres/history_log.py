@@ -25,7 +25,7 @@ from realtime.postgres.log_rows import (
 from realtime.postgres.pool import asking
 from realtime.postgres.wire import Wire
 from realtime.relay.cursor import Anchor, Database
-from realtime.relay.events import AccessKind, Event, Part, RowKey, wire_id
+from realtime.relay.events import AccessKind, Event, Part, RowKey
 from realtime.relay.position import Lineage
 from realtime.relay.resume import (
     GapReason,
@@ -172,7 +172,7 @@ class HistoryLog:
         data: bytes = row["part"]
         return Part(
             data[:size],
-            wire_id(key.id, row["part_written_at"]),
+            Anchor(key.xid, key.id, row["part_written_at"]),
             len(data) <= size,
             row["part_author"],
         )

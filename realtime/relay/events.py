@@ -69,11 +69,16 @@ class Part(NamedTuple):
 
     data: bytes
     """In UTF-8; it may end within a character."""
-    wire_id: str
-    """The event's."""
+    anchor: Anchor
+    """The row, as a cursor names it."""
     is_last: bool
     author: str | None
     """As an event's."""
+
+    @property
+    def wire_id(self) -> str:
+        """The id for clients, as an event's."""
+        return wire_id(self.anchor.id, self.anchor.written_at)
 
 
 class AccessKind(StrEnum):

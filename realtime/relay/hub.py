@@ -210,12 +210,19 @@ class Hub:
 
     def cursor_of(self, subscriber: Subscriber) -> str | None:
         """The text of a cursor that is never ahead of what the socket was sent, if there is one."""
+        position = self._position_of(subscriber)
+        return None if position is None else position.text(subscriber.topic)
+
+    def _position_of(self, subscriber: Subscriber) -> Position | None:
+        """How far the socket has come. It names the newest row that the socket may have seen."""
         if subscriber.state is not State.LIVE:
             return subscriber.cursor
-        position = self._position_before(subscriber.topic) or self.position
+        position, before = self.position, self._position_before(subscriber.topic)
+        if before is not None:
+            position = before.naming(position.cursor.anchor)
         if subscriber.since is not None:
             position = position.claiming(subscriber.since)
-        return position.text(subscriber.topic)
+        return position
 
     def _position_before(self, topic: str) -> Position | None:
         """The position from before what its sockets have not been sent; None: they have it all."""
@@ -348,7 +355,7 @@ class Hub:
         if since not in owed:
             held = [event.key for event in self._streams.held(topic)]
             owed[since] = self.backlog.rest(topic, since, held)
-        subscriber.pause(self.cursor_of(subscriber))
+        subscriber.pause(self._position_of(subscriber))
         subscriber.is_behind = True
         if since is None or self.position.cursor.includes(since):
             self._set_since(subscriber, self.position.cursor)
@@ -443,7 +450,7 @@ class Hub:
         # What it held, and since when it was here, is of before the gap.
         subscriber.gap = reason
         subscriber.hold_anew()
-        subscriber.pause(self.cursor_of(subscriber))
+        subscriber.pause(self._position_of(subscriber))
         self._set_since(subscriber, None)
         is_chat = bot_of(subscriber.topic) is not None
         code = CloseCode.ACCESS_DENIED if is_chat else CloseCode.UNAUTHENTICATED
@@ -473,7 +480,7 @@ class Hub:
 
     def _cut_off(self, subscriber: Subscriber, change: AccessChange) -> None:
         if change.is_recheck:
-            subscriber.pause(self.cursor_of(subscriber))
+            subscriber.pause(self._position_of(subscriber))
         else:
             self._send_final_message(subscriber, change)
             self.stop(subscriber)

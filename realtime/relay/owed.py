@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from realtime.relay.cursor import Cursor
 from realtime.relay.events import Event, RowKey
 from realtime.relay.position import Position
-from realtime.relay.protocol import Framer, stamp
+from realtime.relay.protocol import Framer, stamp_all
 
 
 class Portion:
@@ -29,7 +29,7 @@ class Portion:
     def __init__(self, keys: Sequence[RowKey]) -> None:
         self.keys = keys
         self._reading: asyncio.Future[Sequence[Event]] | None = None
-        self._framed: dict[tuple[Framer, str | None], bytes] = {}
+        self._framed: dict[tuple[Framer, str | None, str | None], bytes] = {}
 
     async def events(
         self, read: Callable[[Sequence[RowKey]], Awaitable[Sequence[Event]]]
@@ -41,15 +41,13 @@ class Portion:
             self._reading.add_done_callback(_look_at)
         return await asyncio.shield(self._reading)
 
-    def frames(self, events: Sequence[Event], cursor: str | None, frame: Framer) -> bytes:
-        """The events as they are sent; the last with the cursor."""
-        framed = self._framed.get((frame, cursor))
+    def frames(
+        self, events: Sequence[Event], first: str | None, last: str | None, frame: Framer
+    ) -> bytes:
+        """The events as they are sent, with the cursors of the first and the last."""
+        framed = self._framed.get((frame, first, last))
         if framed is None:
-            last = len(events) - 1
-            framed = self._framed[frame, cursor] = frame(
-                stamp(event.payload or "", event.wire_id, cursor if number == last else None)
-                for number, event in enumerate(events)
-            )
+            framed = self._framed[frame, first, last] = frame(stamp_all(events, first, last))
         return framed
 
 

@@ -7,12 +7,13 @@ Events from rows are not built here: their JSON comes finished from the log, and
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Never, TypeVar
 
 from realtime.relay.errors import ErrorCode, MessageError
+from realtime.relay.events import Event
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _MAX_TEXT = 256
@@ -26,7 +27,8 @@ class Message(NamedTuple):
     text: bytes
     """One JSON object."""
     cursor: str | None = None
-    """Covers all that was sent on its topic up to this message; None: it has no such cursor."""
+    """Covers all that was sent on its topic before this message. But while a client is sent what it
+    missed, it covers what the client came with. None: there is no such cursor."""
 
 
 Framer = Callable[[Iterable[Message]], bytes]
@@ -241,6 +243,21 @@ def rfc3339(epoch: float) -> str:
 def stamp(payload: str, event_id: str, cursor: str | None) -> Message:
     """The wire message of an event: its payload with `id` (and `cursor`) spliced in front."""
     return Message(f"{_start(event_id, cursor)}{payload[1:]}".encode(), cursor or None)
+
+
+def stamp_all(events: Sequence[Event], first: str | None, last: str | None) -> list[Message]:
+    """The wire messages of events that are sent together.
+
+    Args:
+        first: the cursor of the first one.
+        last: that of the last one. An only one has this, if it is not None.
+    """
+    end = len(events) - 1
+    messages = []
+    for number, event in enumerate(events):
+        cursor = (last if number == end else None) or (None if number else first)
+        messages.append(stamp(event.payload or "", event.wire_id, cursor))
+    return messages
 
 
 def stamp_start(part: bytes, event_id: str, cursor: str | None) -> Message:

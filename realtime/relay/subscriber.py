@@ -255,8 +255,8 @@ class Subscriber:
         self.user_id: str | None = None
         self.username: str | None = None
         self.since: Cursor | None = None
-        self.cursor: str | None = None
-        """The text of its cursor, while it is not live."""
+        self.cursor: Position | None = None
+        """How far it has come, while it is not live. It names the newest row that it was sent."""
         self.gap: str | None = None
         """Why it missed events, if it did. It has not been told yet."""
         self.pending: Pending | None = None
@@ -337,7 +337,7 @@ class Subscriber:
         self.is_behind = False
         return held
 
-    def pause(self, cursor: str | None) -> None:
+    def pause(self, cursor: Position | None) -> None:
         """Hold events from here on: the database is asked again for the user's access.
 
         Args:

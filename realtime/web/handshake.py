@@ -12,6 +12,7 @@ from realtime.relay import closing
 from realtime.relay.admission import Admission
 from realtime.relay.cursor import Cursor
 from realtime.relay.errors import Refused
+from realtime.relay.position import Position
 from realtime.relay.resume import Missed, ResumeRequest, Unrecoverable, read_cursor
 from realtime.relay.subscriber import Subscriber
 from realtime.web.replay import Replay, ReplaySink
@@ -67,8 +68,6 @@ class Handshake:
         self._sink = sink
         self._subject = subject
         self._bot_id = bot_id
-        self._written: tuple[Cursor, str | None] | None = None
-        """The newest cursor and its text."""
 
     async def authorize(self) -> Admission | None:
         """Subscribe, and ask whether the user may; None: the client has left meanwhile.
@@ -85,7 +84,8 @@ class Handshake:
         if self._subscriber.is_socket:
             require_few(self._services, admission)
         self._services.hub.identify(self._subscriber, admission.user_id, admission.username)
-        self._subscriber.cursor = self.cursor_text(admission)
+        signer = self._services.hub.position.signer
+        self._subscriber.cursor = Position(admission.cursor, signer)
         return admission
 
     def _has_left(self) -> bool:
@@ -137,7 +137,7 @@ class Handshake:
         except Unrecoverable as lost:
             resumes[lost.reason] += 1
             return {"recovered": False, "reason": lost.reason}, Missed()
-        self._subscriber.cursor = given  # until it has the missed events
+        self._subscriber.cursor = Position(cursor, signer)  # until it has the missed events
         resumes["recovered"] += 1
         return {"recovered": True}, missed
 
@@ -171,17 +171,11 @@ class Handshake:
 
     def cursor_text(self, admission: Admission) -> str | None:
         """The cursor as of which the client may be here; None where there is none."""
-        return self._text(admission.cursor)
-
-    def _text(self, cursor: Cursor) -> str | None:
-        if self._written is None or self._written[0] is not cursor:
-            text = self._services.cursor_text(cursor, self._subscriber.topic)
-            self._written = cursor, text
-        return self._written[1]
+        return self._services.cursor_text(admission.cursor, self._subscriber.topic)
 
     async def _replay(self, missed: Missed, cursor: Cursor) -> None:
         """Send missed events; the last one has the cursor as of which the client may be here."""
-        user_id = self._subscriber.user_id
-        assert user_id is not None
-        await Replay(self._services, self._sink, user_id).send(missed, self._text(cursor))
-        self._subscriber.cursor = self._text(cursor)
+        assert self._subscriber.cursor is not None
+        end = self._subscriber.cursor.claiming(cursor)
+        await Replay(self._services, self._sink, self._subscriber).send(missed, end)
+        self._subscriber.cursor = end

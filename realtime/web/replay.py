@@ -3,6 +3,10 @@
 A portion at a time: memory is reserved, the payloads are read, the connection is given back, and
 the next portion waits until the client has taken this one. A message that is larger than a portion
 goes out in parts.
+
+A crash may forget what the client is sent meanwhile. So the first event of each portion has a
+cursor, too: it claims what the client's own did, and names the newest row of the portion. Who comes
+back with it is sent everything once more; but if that row is gone, they are told.
 """
 
 import asyncio
@@ -11,11 +15,14 @@ from typing import Protocol
 
 from realtime.relay import closing
 from realtime.relay.budget import MIN_SPEED
+from realtime.relay.cursor import Anchor
 from realtime.relay.errors import Refused
 from realtime.relay.events import Event, Part, RowKey
 from realtime.relay.owed import Owed
-from realtime.relay.protocol import Message, stamp, stamp_start
+from realtime.relay.position import Position
+from realtime.relay.protocol import Message, stamp_all, stamp_start
 from realtime.relay.resume import Missed, Unrecoverable
+from realtime.relay.subscriber import Subscriber
 from realtime.web.services import Services
 
 FIRST_BYTES, MOST_BYTES = 65_536, 262_144
@@ -77,26 +84,24 @@ class ReplaySink(Protocol):
 
 
 class Replay:
-    """Sends missed events to one socket.
+    """Sends missed events to one subscriber, whose cursor names the newest row that was sent."""
 
-    Args:
-        user_id: whose socket it is.
-    """
-
-    def __init__(self, services: Services, sink: ReplaySink, user_id: str) -> None:
+    def __init__(self, services: Services, sink: ReplaySink, subscriber: Subscriber) -> None:
+        assert subscriber.user_id is not None
         self._services = services
         self._log = services.history.log
         self._budget = services.read_budget
         self._sink = sink
-        self._user_id = user_id
+        self._subscriber = subscriber
+        self._user_id = subscriber.user_id
         self._portion_bytes = FIRST_BYTES
 
-    async def send(self, missed: Missed, cursor: str | None) -> None:
+    async def send(self, missed: Missed, end: Position) -> None:
         """Send everything, and return when the client has taken it, or is gone.
 
         Args:
-            cursor: goes with the last event. No other may have one: up to there, what came before
-                is not all sent.
+            end: how far the client is after it. Its cursor goes with the last event. No other may
+                claim as much: up to there, what came before is not all sent.
 
         Raises:
             Refused: it was removed from the log, or the client takes nothing any more.
@@ -104,15 +109,15 @@ class Replay:
         await self._taken_before()
         if missed.events:
             async with self._sink.turn:
-                self._send(missed.events, cursor)
+                self._send(missed.events, *self._cursors(missed.events, end))
                 await self._taken()
         while missed.owed and not self._sink.is_closed:
             [first] = missed.owed.first(0, 1)
             if first.size > min(MOST_BYTES, self._budget.largest):
-                await self._send_in_parts(first, cursor if missed.owed.is_last(first) else None)
+                await self._send_in_parts(first, end if missed.owed.is_last(first) else None)
                 missed.owed.drop(first)
             else:
-                await self._send_portion(missed.owed, cursor)
+                await self._send_portion(missed.owed, end)
 
     async def _taken_before(self) -> None:
         """Who was too slow is sent more only when it has taken what waits; that counts, too."""
@@ -124,7 +129,7 @@ class Replay:
         async with self._budget.reserve(waiting, self._user_id):
             await self._taken_in_time(waiting)
 
-    async def _send_portion(self, owed: Owed, cursor: str | None) -> None:
+    async def _send_portion(self, owed: Owed, end: Position) -> None:
         portion = owed.portion(self._size(), MAX_KEYS)
         size = sum(key.size for key in portion.keys)
         # Held until the client has taken it; its connection to the database is given back.
@@ -132,11 +137,11 @@ class Replay:
             events = await portion.events(self._payloads)
             last = events[-1].key
             theirs = list(filter(self._is_theirs, events))
-            with_last = cursor if owed.is_last(last) else None
+            cursors = self._cursors(theirs, end if owed.is_last(last) else None)
             if len(theirs) == len(events):
-                self._sink.send(portion.frames(events, with_last, self._sink.frame))
+                self._sink.send(portion.frames(events, *cursors, self._sink.frame))
             else:
-                self._send(theirs, with_last)
+                self._send(theirs, *cursors)
             await self._taken_in_time(size)
         owed.drop(last)
 
@@ -159,10 +164,31 @@ class Replay:
                     raise
         raise AssertionError("it has been tried")
 
-    async def _send_in_parts(self, key: RowKey, cursor: str | None) -> None:
+    def _cursors(
+        self, events: Sequence[Event], end: Position | None
+    ) -> tuple[str | None, str | None]:
+        """The cursors of the first and of the last of these events.
+
+        Args:
+            end: how far the client is after them; None: it is owed more.
+        """
+        # With the first, for the client may have only a part of them when it is cut off.
+        first = self._cursor_naming(max(event.anchor for event in events)) if events else None
+        return first, self._text(end)
+
+    def _cursor_naming(self, newest: Anchor) -> str | None:
+        """The cursor of one who is being sent that row; a pong that follows has it, too."""
+        assert self._subscriber.cursor is not None
+        self._subscriber.cursor = self._subscriber.cursor.naming(newest)
+        return self._text(self._subscriber.cursor)
+
+    def _text(self, position: Position | None) -> str | None:
+        return None if position is None else position.text(self._subscriber.topic)
+
+    async def _send_in_parts(self, key: RowKey, end: Position | None) -> None:
         async with self._sink.turn:
             try:
-                await self._send_parts(key, cursor)
+                await self._send_parts(key, end)
             except Refused as refused:
                 self._break_off(refused.code, refused.reason)
                 raise
@@ -175,7 +201,7 @@ class Replay:
         if self._sink.is_within_message:
             self._sink.break_off(code, reason)
 
-    async def _send_parts(self, key: RowKey, cursor: str | None) -> None:
+    async def _send_parts(self, key: RowKey, end: Position | None) -> None:
         start, is_last = 0, False
         while not is_last and not self._sink.is_closed:
             size = min(max(self._size(), key.size // MAX_PARTS), MAX_PART_BYTES)
@@ -185,14 +211,16 @@ class Replay:
                 is_last = part.is_last
                 if not self._is_theirs(part):
                     return
-                self._sink.send_part(
-                    Message(part.data) if start else stamp_start(*part[:2], cursor),
-                    is_first=not start,
-                    is_last=is_last,
-                )
-                del part
+                message = Message(part.data) if start else self._start(part, end)
+                self._sink.send_part(message, is_first=not start, is_last=is_last)
+                del part, message
                 await self._taken_in_time(size)
             start += size
+
+    def _start(self, part: Part, end: Position | None) -> Message:
+        """The first part of a message, as it is sent."""
+        cursor = self._cursor_naming(part.anchor)
+        return stamp_start(part.data, part.wire_id, self._text(end) or cursor)
 
     async def _part(self, key: RowKey, start: int, size: int) -> Part:
         try:
@@ -200,14 +228,8 @@ class Replay:
         except Unrecoverable as lost:
             raise Refused(*closing.EVENTS_MISSED) from lost
 
-    def _send(self, events: Sequence[Event], cursor: str | None) -> None:
-        last = len(events) - 1
-        self._sink.send(
-            self._sink.frame(
-                stamp(event.payload or "", event.wire_id, cursor if number == last else None)
-                for number, event in enumerate(events)
-            )
-        )
+    def _send(self, events: Sequence[Event], first: str | None, last: str | None) -> None:
+        self._sink.send(self._sink.frame(stamp_all(events, first, last)))
 
     async def _taken_in_time(self, size: int) -> None:
         """As `_taken`, for what is held from the budget; and learn how quick the client is."""

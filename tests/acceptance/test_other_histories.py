@@ -25,9 +25,11 @@ from realtime.config.intervals import DEFAULTS, Intervals
 from realtime.embedded.account import ServerAccount
 from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.schema import migrate
+from tests.acceptance.test_multi import subscribe
 from tests.acceptance.test_resume import contents, leave
-from tests.clients import Socket
+from tests.clients import Message, Socket
 from tests.commands import ROOT
+from tests.event_stream import EventStream
 from tests.platform import Platform
 from tests.postgres import postgres_server, restart
 from tests.serving import RunningServer, World, make_settings
@@ -102,9 +104,13 @@ async def returns(server: RunningServer, world: World, cursor: str) -> tuple[boo
 
 
 async def chat(server: RunningServer, world: World, user: str, cursor: str = "") -> Socket:
+    return await let_in(server, f"/api/ws/chat/{world.bot}", user, cursor=cursor)
+
+
+async def let_in(server: RunningServer, path: str, user: str, **query: str) -> Socket:
     """A socket that is let in; after 1013, as while PostgreSQL starts, clients come back."""
     while True:
-        socket = await server.open(f"/api/ws/chat/{world.bot}", user, cursor=cursor)
+        socket = await server.open(path, user, **query)
         await eventually(lambda one=socket: one.messages or one.is_closed)
         if socket.messages:
             return socket
@@ -159,6 +165,64 @@ async def test_a_crash_that_forgets_commits_is_told(fragile: EmbeddedPostgres) -
         await eventually(lambda: "later 0" in contents(honest))
         expected = {f"durable {n}" for n in range(ROWS)}
         assert expected <= set(contents(honest))
+
+
+async def comes_back(
+    way: str, server: RunningServer, world: World, cursor: str
+) -> tuple[Socket | EventStream, Message]:
+    """A client of one of the three kinds, and what it is told; after 1013 clients come back."""
+    client: Socket | EventStream
+    while True:
+        if way == "socket":
+            client = await chat(server, world, world.owner, cursor)
+            return client, (await client.established())["data"]
+        if way == "subscription":
+            client = await let_in(server, "/api/ws", world.owner)
+            answer = await subscribe(client, world.bot, cursor=cursor)
+            if answer["type"] == "subscribed":
+                return client, answer["data"]
+        else:
+            headers = {"Last-Event-ID": cursor}
+            client = await server.events(f"chat/{world.bot}", world.owner, headers=headers)
+            if client.status == 200:
+                return client, (await client.next("connection_established"))["data"]
+
+
+def newest_of(messages: list[Message]) -> str:
+    """The cursor of a client that was cut off after these."""
+    return [one["cursor"] for one in messages if "cursor" in one][-1]
+
+
+@pytest.mark.gen_test(timeout=300)
+@pytest.mark.parametrize("way", ["socket", "subscription", "stream"])
+async def test_who_is_sent_what_a_crash_forgets_is_told(
+    way: str, fragile: EmbeddedPostgres
+) -> None:
+    """Wherever a client that returned was cut off: one event that it was sent is enough."""
+    dsn = fragile.dsn()
+    async with writing(dsn) as platform:
+        world = await make_world(platform)
+    await say(dsn, world, "seen", 1)
+    async with serving(dsn, Intervals(heartbeat=8.0, socket_table=5.0)) as server:
+        for attempt in range(20):
+            early = await leave(await chat(server, world, world.owner))
+            await stop_flushing(dsn)
+            text = f"forgotten {attempt} {'x' * 20_000}"
+            await say(dsn, world, text, first="SET synchronous_commit = off")
+            back, told = await comes_back(way, server, world, early)
+            assert told["recovered"] is True
+            await back.next("chat_message", ROWS)
+            sent = back.of_type("chat_message")
+            await restart(fragile)
+            if await count(dsn, text) == 0:
+                break
+        else:
+            pytest.fail("each time the commits were flushed before the crash: this shows nothing")
+        for number in (1, 2, ROWS // 2, ROWS):
+            _, told = await comes_back(way, server, world, newest_of(sent[:number]))
+            assert (told["recovered"], told["reason"]) == (False, "foreign")
+        _, told = await comes_back(way, server, world, early)
+        assert told["recovered"] is True
 
 
 def copy_files(server: EmbeddedPostgres, to: Path) -> None:

@@ -259,7 +259,7 @@ def join(
     subscriber, sink = make_subscriber(topic, knows_cursors=knows_cursors, socket_id=socket_id)
     hub.subscribe(subscriber)
     hub.identify(subscriber, user_id, f"{user_id}'s name")
-    subscriber.cursor = "told"
+    subscriber.cursor = Named(since, "told")
     hub.go_live(subscriber, since)
     return subscriber, sink
 

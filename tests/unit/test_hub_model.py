@@ -26,6 +26,7 @@ from realtime.relay.cursor import Cursor
 from realtime.relay.events import Event
 from realtime.relay.large_read import LargeLimits
 from realtime.relay.owed import Owed
+from realtime.relay.position import Position
 from realtime.relay.protocol import stamp
 from realtime.relay.recheck import RecheckBatcher
 from realtime.relay.resume import (
@@ -198,7 +199,7 @@ class HubMachine(RuleBasedStateMachine):
             one.is_welcome = True
             one.base = one.before.base if one.before is not None else one.asked_at
         one.send(one.frame(stamp(event.payload, event.wire_id, None) for event in events))
-        one.subscriber.cursor = SIGNER.write(place, one.topic)
+        one.subscriber.cursor = Position(place, SIGNER)
         return True
 
     @precondition(lambda self: self.sockets)
@@ -260,7 +261,7 @@ class HubMachine(RuleBasedStateMachine):
             self.hub.dismiss(one.subscriber, *closing.EVENTS_MISSED)
         else:
             self._send_rows(one, [event.id for event in missed])
-            one.subscriber.cursor = SIGNER.write(place, one.topic)
+            one.subscriber.cursor = Position(place, SIGNER)
             one.behind = Owed(), place
 
     def _send_rows(self, one: Watched, ids: list[int]) -> None:

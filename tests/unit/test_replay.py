@@ -1,7 +1,9 @@
-"""Tests of `realtime.web.replay`: what ends with a message that is sent in parts."""
+"""Tests of `realtime.web.replay`: which cursors missed events have, and what is broken off."""
 
 import asyncio
+import json
 import time
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,14 +12,39 @@ import pytest
 from realtime.config.intervals import DEFAULTS
 from realtime.relay import closing
 from realtime.relay.budget import ReadBudget
+from realtime.relay.cursor import Anchor, Cursor
 from realtime.relay.errors import Refused
-from realtime.relay.events import Part, RowKey
+from realtime.relay.events import Event, Part, RowKey
 from realtime.relay.owed import Owed
+from realtime.relay.position import Position
+from realtime.relay.protocol import Message
 from realtime.relay.resume import Missed
+from realtime.relay.subscriber import Subscriber
 from realtime.web.replay import Replay
+from tests.unit.relay_fakes import ADA, BOT, GRACE, SIGNER, at, event, make_subscriber
 from tests.waiting import eventually
 
 PART_BYTES = 1_048_576
+CAME_WITH, UNTIL = at(7, 5), at(20)
+
+
+def returning() -> Subscriber:
+    """One that came back with a cursor, and is owed what it missed."""
+    subscriber, _ = make_subscriber()
+    subscriber.user_id = ADA
+    subscriber.cursor = Position(CAME_WITH, SIGNER)
+    return subscriber
+
+
+def make_replay(sink: "Sink", log: Any, subscriber: Subscriber, *, echoes: bool = True) -> Replay:
+    services: Any = SimpleNamespace(
+        history=SimpleNamespace(log=log),
+        read_budget=ReadBudget(64 * PART_BYTES),
+        intervals=DEFAULTS,
+        monotonic=time.monotonic,
+        settings=SimpleNamespace(echo_to_author=echoes),
+    )
+    return Replay(services, sink, subscriber)
 
 
 class Sink:
@@ -30,10 +57,21 @@ class Sink:
         self.turn = asyncio.Lock()
         self.parts = 0
         self.broken_off: list[int] = []
+        self.cursors: list[list[str | None]] = []
+        """Of the messages of each portion, and of each message that is sent in parts."""
 
-    def send_part(self, _part: object, *, is_first: bool, is_last: bool) -> None:
+    @staticmethod
+    def frame(messages: Iterable[Message]) -> bytes:
+        return json.dumps([message.cursor for message in messages]).encode()
+
+    def send(self, frames: bytes) -> None:
+        self.cursors.append(json.loads(frames))
+
+    def send_part(self, part: Message, *, is_first: bool, is_last: bool) -> None:
         assert is_first == (not self.parts)
         self.parts += 1
+        if is_first:
+            self.cursors.append([part.cursor])
         self.is_within_message = not is_last
 
     def break_off(self, code: int, _reason: str) -> None:
@@ -55,7 +93,7 @@ class Log:
     async def part(self, _key: RowKey, start: int, size: int) -> Part:
         if self._parts:
             self._parts -= 1
-            return Part(b'{"type":"x"', "1-2", is_last=False, author=None)
+            return Part(b'{"type":"x"', Anchor(1, 1, 2), is_last=False, author=None)
         if self._fails:
             raise Refused(*closing.DATABASE_AWAY)
         await asyncio.Event().wait()
@@ -70,16 +108,9 @@ async def test_a_socket_is_ended_only_if_half_of_a_message_was_sent(
 ) -> None:
     """Other topics may be on it. Before the first part, the subscription ends alone."""
     sink = Sink()
-    services: Any = SimpleNamespace(
-        history=SimpleNamespace(log=Log(parts, fails=fails)),
-        read_budget=ReadBudget(64 * PART_BYTES),
-        intervals=DEFAULTS,
-        monotonic=time.monotonic,
-        settings=SimpleNamespace(echo_to_author=True),
-    )
-    replay = Replay(services, sink, "user")  # type: ignore[arg-type]
+    replay = make_replay(sink, Log(parts, fails=fails), returning())
     missed = Missed(owed=Owed([RowKey(1, 1, 20 * PART_BYTES)]))
-    sending = asyncio.create_task(replay.send(missed, None))
+    sending = asyncio.create_task(replay.send(missed, Position(UNTIL, SIGNER)))
     await eventually(lambda: sink.parts == parts)
     if not fails:
         await asyncio.sleep(0)
@@ -87,3 +118,101 @@ async def test_a_socket_is_ended_only_if_half_of_a_message_was_sent(
     await asyncio.wait([sending], timeout=10)
     assert sending.done()
     assert bool(sink.broken_off) == bool(parts)
+
+
+# Cursors.
+
+
+class Rows:
+    """A log that has some events."""
+
+    portion_bytes = 65_536
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self._events = {one.key: one for one in events}
+
+    async def payloads(self, keys: Sequence[RowKey]) -> Sequence[Event]:
+        return [self._events[key] for key in keys]
+
+    async def part(self, key: RowKey, start: int, _size: int) -> Part:
+        one = self._events[key]
+        return Part(b'{"type":"x"', one.anchor, is_last=bool(start), author=one.author)
+
+
+def row(event_id: int, xid: int, size: int = 40_000, author: str | None = None) -> Event:
+    return event(event_id, xid, author=author)._replace(size=size, written_at=9)
+
+
+async def sent(
+    *events: Event, echoes: bool = True, is_little: bool = False
+) -> list[list[Cursor | None]]:
+    """The cursors of what one that returns is sent, portion by portion."""
+    subscriber, sink = returning(), Sink()
+    replay = make_replay(sink, Rows(events), subscriber, echoes=echoes)
+    missed = Missed(events) if is_little else Missed(owed=Owed(one.key for one in events))
+    await replay.send(missed, Position(UNTIL, SIGNER))
+    return [
+        [None if text is None else SIGNER.read(text, BOT) for text in portion]
+        for portion in sink.cursors
+    ]
+
+
+@pytest.mark.gen_test
+async def test_the_first_of_a_portion_names_its_newest_row() -> None:
+    """And claims what the client came with. Only the last event of all claims more."""
+    events = [row(1, 9, 30_000), row(2, 8, 30_000), row(3, 5, 10_000), row(4, 10), row(5, 11)]
+    assert await sent(*events) == [
+        [CAME_WITH.naming(Anchor(9, 1, 9)), None],
+        [CAME_WITH.naming(Anchor(10, 4, 9)), None],
+        [UNTIL],
+    ]
+
+
+@pytest.mark.gen_test
+async def test_what_is_sent_at_once_has_both_cursors() -> None:
+    """The client may have only a part of it when it is cut off."""
+    events = [row(1, 8, 10), row(2, 9, 10), row(3, 9, 10)]
+    both = [[CAME_WITH.naming(events[-1].anchor), None, UNTIL]]
+    assert await sent(*events) == both
+    assert await sent(*events, is_little=True) == both
+
+
+@pytest.mark.gen_test
+async def test_a_message_in_parts_names_itself() -> None:
+    """Its cursor is in its first part; the last message has the cursor of the end."""
+    events = [row(1, 8, PART_BYTES), row(2, 9), row(3, 10, PART_BYTES)]
+    first, second, third = await sent(*events[:2]), await sent(*events[1:]), await sent(events[2])
+    assert first == [[CAME_WITH.naming(events[0].anchor)], [UNTIL]]
+    assert second == [[CAME_WITH.naming(events[1].anchor)], [UNTIL]]
+    assert third == [[UNTIL]]
+
+
+@pytest.mark.gen_test
+async def test_what_the_client_wrote_itself_is_not_named() -> None:
+    """Where it is not sent its own, nothing is sent of a portion that has no others."""
+    events = [row(1, 8, 30_000), row(2, 9, 30_000, ADA), row(3, 10, 60_000, ADA), row(4, 11)]
+    assert await sent(*events, echoes=False) == [
+        [CAME_WITH.naming(Anchor(8, 1, 9))],
+        [],
+        [UNTIL],
+    ]
+    own = [row(1, 8, PART_BYTES, ADA), row(2, 9, author=GRACE)]
+    assert await sent(*own, echoes=False) == [[UNTIL]]
+
+
+@pytest.mark.gen_test
+async def test_a_pong_in_the_middle_names_the_newest_row() -> None:
+    """Or the client, which keeps the newest cursor that it was told, would forget the row."""
+    subscriber, sink = returning(), Sink()
+    events = [row(1, 8), row(2, 9), row(3, 10)]
+    replay = make_replay(sink, Rows(events), subscriber)
+    named = []
+
+    async def drained() -> None:
+        assert subscriber.cursor is not None
+        named.append(subscriber.cursor.cursor)
+
+    sink.drained = drained  # type: ignore[method-assign]
+    owed = Owed(one.key for one in events)
+    await replay.send(Missed(owed=owed), Position(UNTIL, SIGNER))
+    assert named[:2] == [CAME_WITH.naming(one.anchor) for one in events[:2]]

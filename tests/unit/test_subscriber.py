@@ -159,9 +159,9 @@ def test_paused(since: Cursor | None) -> None:
     subscriber, sink = make_subscriber()
     subscriber.since = since
     subscriber.go_live()
-    subscriber.pause("here")
+    subscriber.pause(here := Named(START, "here"))
     subscriber.deliver(delivery(event(1, 10)))
-    assert (sink.messages, subscriber.cursor, subscriber.since) == ([], "here", since)
+    assert (sink.messages, subscriber.cursor, subscriber.since) == ([], here, since)
     assert len(subscriber.go_live()) == 1
 
 
@@ -201,7 +201,7 @@ def test_the_limit_is_for_what_is_held_at_once() -> None:
         assert not subscriber.has_overflowed
         subscriber.since = START
         subscriber.go_live()
-        subscriber.pause("")
+        subscriber.pause(None)
 
 
 def test_subscriptions_of_one_socket_share_the_limit() -> None:

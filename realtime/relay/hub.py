@@ -304,8 +304,9 @@ class Hub:
             claim = position
             if waits_from is not None:
                 claim = waits_from.naming(max(event.anchor for event in events))
-            withheld = self._withheld_from(events)
-            await self._fan_out(topic, Delivery(topic, events, claim, self._frame, withheld))
+            earlier, withheld = self._position_before(topic) or before, self._withheld_from(events)
+            delivery = Delivery(topic, events, earlier, claim, self._frame, withheld)
+            await self._fan_out(topic, delivery)
             self._streams.sent(topic, events)
 
     async def next_portion(self, size: int, number: int) -> tuple[str, list[RowKey]] | None:

@@ -22,7 +22,7 @@ from realtime.relay.cursor import Cursor
 from realtime.relay.events import AccessChange, Event, Pending
 from realtime.relay.owed import Owed
 from realtime.relay.position import Position
-from realtime.relay.protocol import Framer, Message, stamp
+from realtime.relay.protocol import Framer, Message, stamp_all
 
 ACCESS_CHANGE_BYTES = 200
 """About the size of an access change without a final message, in bytes."""
@@ -116,18 +116,23 @@ class Framed:
 class Delivery:
     """One page's events of one topic, framed once for all the sockets on it.
 
+    Of several, the last has the cursor of who was sent all. The first has that of before, which
+    names the newest row of them: a client may be cut off before the last.
+
     Args:
-        position: how far who is sent it has come.
+        before: how far who is sent it had come.
+        position: how far they have come with it.
         frame: of the kind of sinks that most sockets have.
         withheld: users who are not sent what they wrote themselves.
     """
 
-    __slots__ = ("_framed", "_position", "events", "frames", "topic", "withheld")
+    __slots__ = ("_before", "_framed", "_position", "events", "frames", "topic", "withheld")
 
     def __init__(
         self,
         topic: str,
         events: list[Event],
+        before: Position,
         position: Position,
         frame: Framer,
         withheld: frozenset[str] = frozenset(),
@@ -135,8 +140,9 @@ class Delivery:
         self.topic = topic
         self.events = events
         self.withheld = withheld
+        self._before = before
         self._position = position
-        self._framed = Framed(self._messages(events, position))
+        self._framed = Framed(self._messages(events, None))
         self.frames = self._framed.by(frame)
 
     def framed(self, frame: Framer) -> bytes:
@@ -151,27 +157,34 @@ class Delivery:
             user_id: its user, if that is known.
             since: what this covers is not for the socket.
 
-        If this read covers less than `since`, they carry `since`, with the newest row of this read:
-        the read's own cursor would take the client back to before it was accepted.
+        A cursor that covers less than `since` carries `since`, with the newest row that it names:
+        its own claim would take the client back to before it was accepted.
         """
-        events, position = self.events, self._position
-        if since is not None and not position.cursor.includes(since):
-            position = position.claiming(since)
+        events = self.events
         if since is not None:
             events = [event for event in events if not since.covers(event.xid)]
         if user_id in self.withheld:
             events = [event for event in events if event.author != user_id]
-        if position is self._position and len(events) == len(self.events):
+        earliest = self._position if len(events) == 1 else self._before
+        is_for_all = since is None or earliest.cursor.includes(since)
+        if is_for_all and len(events) == len(self.events):
             return self._framed.by(frame)
-        return frame(self._messages(events, position))
+        return frame(self._messages(events, since))
 
-    def _messages(self, events: list[Event], position: Position) -> list[Message]:
-        if not events:
-            return []
-        *others, last = events
-        messages = [stamp(event.payload or "", event.wire_id, None) for event in others]
-        messages.append(stamp(last.payload or "", last.wire_id, position.text(self.topic)))
-        return messages
+    def _messages(self, events: list[Event], since: Cursor | None) -> list[Message]:
+        first = None
+        if len(events) > 1:
+            newest = max(event.anchor for event in events)
+            first = _at_least(self._before.naming(newest), since).text(self.topic)
+        last = _at_least(self._position, since).text(self.topic) if events else None
+        return stamp_all(events, first, last)
+
+
+def _at_least(position: Position, since: Cursor | None) -> Position:
+    """The position, or, if it covers less than `since`, that of one who has seen as much."""
+    if since is None or position.cursor.includes(since):
+        return position
+    return position.claiming(since)
 
 
 class State(Enum):

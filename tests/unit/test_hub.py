@@ -148,13 +148,13 @@ def test_admitted_too_late() -> None:
 
 
 def test_to_the_topic_only() -> None:
-    """Events reach the sockets on their topic, all of a read at once; the last has the cursor."""
+    """Events reach the sockets on their topic, all of a read at once; the last has its cursor."""
     hub = make_hub()
     (_, here), (_, there) = join(hub), join(hub, topic=OTHER_BOT)
     rows = [event(1, 10), event(2, 10, OTHER_BOT), event(3, 10), event(4, 10, "bot:empty")]
     read(hub, at(10), "c", *rows)
     assert (here.ids, there.ids) == ([1, 3], [2])
-    assert [message.get("cursor") for message in here.messages] == [None, "c"]
+    assert [message.get("cursor") for message in here.messages] == ["+", "c"]
 
 
 def test_what_was_large_once_is_small_when_it_is_empty() -> None:

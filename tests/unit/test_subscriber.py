@@ -30,28 +30,46 @@ from tests.unit.relay_fakes import (
 )
 
 
-def delivery(*events: Event, place: Cursor = START) -> Delivery:
-    return Delivery(BOT, list(events), Named(place, "c"), frame)
+def delivery(*events: Event, place: Cursor = START, before: Cursor = START) -> Delivery:
+    return Delivery(BOT, list(events), Named(before, "b"), Named(place, "c"), frame)
 
 
 # Deliveries.
 
 
 def test_the_last_event_carries_the_cursor() -> None:
-    """Of a batch, the last event carries the cursor; where it has no text, none does."""
-    batch = [event(1, 10), event(2, 10)]
-    plain = [{"id": "1-0", "type": "x"}, {"id": "2-0", "type": "x"}]
-    assert unframe(delivery(*batch).frames) == [plain[0], {**plain[1], "cursor": "c"}]
+    """Of a batch; the first one carries that of before. Where these have no text, none does."""
+    batch = [event(number, 10) for number in (1, 2, 3)]
+    found = [message.get("cursor") for message in unframe(delivery(*batch).frames)]
+    assert found == ["b", None, "c"]
     crowded = Position(Cursor(2000, tuple(range(1, 2000))), SIGNER)
-    assert unframe(Delivery(BOT, batch, crowded, frame).frames) == plain
+    plain = [{"id": f"{number}-0", "type": "x"} for number in (1, 2, 3)]
+    assert unframe(Delivery(BOT, batch, crowded, crowded, frame).frames) == plain
+
+
+def test_the_first_event_names_the_newest_row() -> None:
+    """Who is cut off before the last, and comes back, is told if a crash forgot that row."""
+    batch = [event(1, 12), event(2, 11), event(3, 10)]
+    before, position = Position(at(9), SIGNER), Position(at(12), SIGNER)
+    first, *_ = unframe(Delivery(BOT, batch, before, position, frame).frames)
+    assert SIGNER.read(first["cursor"], BOT) == at(9).naming(batch[0].anchor)
 
 
 def test_framed_once_for_all_that_get_all() -> None:
     """Whoever gets the whole batch gets the same bytes, with or without a `since`."""
-    batch = delivery(event(1, 10), event(2, 11), place=at(11))
+    batch = delivery(event(1, 10), event(2, 11), before=at(9), place=at(11))
     assert (
         batch.frames_for(frame, None, at(9)) is batch.frames_for(frame, None, None) is batch.frames
     )
+    alone = delivery(event(1, 10), place=at(10))
+    assert alone.frames_for(frame, None, at(9)) is alone.frames
+
+
+def test_no_cursor_is_from_before_a_socket_came() -> None:
+    """Where the batch began before that, the first event claims what the socket has seen."""
+    batch = delivery(event(1, 10), event(2, 11), before=at(8), place=at(11))
+    found = [message["cursor"] for message in unframe(batch.frames_for(frame, None, at(9)))]
+    assert found == ["b+", "c"]
 
 
 def test_each_kind_of_sink_has_its_own_frames() -> None:
@@ -62,11 +80,11 @@ def test_each_kind_of_sink_has_its_own_frames() -> None:
         made.append([message.cursor for message in messages])
         return b"other"
 
-    batch = delivery(event(1, 10), event(2, 11), place=at(11))
+    batch = delivery(event(1, 10), event(2, 11), before=at(9), place=at(11))
     assert [batch.frames_for(other, None, since) for since in (None, at(9), None)] == [b"other"] * 3
     assert batch.frames_for(frame, None, None) == batch.frames
     assert batch.frames_for(other, None, at(10)) == b"other"
-    assert made == [[None, "c"], ["c"]]
+    assert made == [["b", "c"], ["c"]]
 
 
 def test_the_rest_carries_the_cursor() -> None:
@@ -85,7 +103,7 @@ def test_nothing_is_left() -> None:
 def test_what_a_user_wrote_is_withheld_from_them() -> None:
     """Another user gets all of it; the author the rest, and the cursor with its last event."""
     events = [event(1, 10), event(2, 10, author=ADA), event(3, 11), event(4, 12, author=ADA)]
-    batch = Delivery(BOT, events, Named(at(12), "c"), frame, frozenset({ADA}))
+    batch = Delivery(BOT, events, Named(at(9), "b"), Named(at(12), "c"), frame, frozenset({ADA}))
     assert batch.frames_for(frame, GRACE, None) is batch.frames
     assert [one["id"] for one in unframe(batch.frames_for(frame, ADA, None))] == ["1-0", "3-0"]
     last = {"id": "3-0", "cursor": "c", "type": "x"}
@@ -93,19 +111,23 @@ def test_what_a_user_wrote_is_withheld_from_them() -> None:
     assert batch.frames_for(frame, ADA, at(11)) == b""
 
 
-@given(st.lists(st.integers(1, 11)), cursors(), cursors())
-def test_any_since(xids: list[int], place: Cursor, since: Cursor) -> None:
+@given(st.lists(st.integers(1, 11)), cursors(), cursors(), cursors())
+def test_any_since(xids: list[int], earlier: Cursor, place: Cursor, since: Cursor) -> None:
     """A socket gets the events that its `since` does not cover, and no cursor from before it."""
     events = [event(number, xid) for number, xid in enumerate(xids, 1)]
-    position = Position(place.naming(Anchor(20, 1, 1)), SIGNER)
-    messages = unframe(Delivery(BOT, events, position, frame).frames_for(frame, None, since))
+    earlier = earlier if place.includes(earlier) else place
+    before, position = (Position(one.naming(Anchor(20, 1, 1)), SIGNER) for one in (earlier, place))
+    batch = Delivery(BOT, events, before, position, frame)
+    messages = unframe(batch.frames_for(frame, None, since))
     expected = [one.wire_id for one in events if not since.covers(one.xid)]
     assert [message["id"] for message in messages] == expected
     texts = [message["cursor"] for message in messages if "cursor" in message]
-    assert len(texts) == min(1, len(messages))
-    for cursor in (SIGNER.read(text, BOT) for text in texts):
+    assert len(texts) == min(2, len(messages))
+    claims = [earlier, place][-len(texts) :] if texts else []
+    for text, claim in zip(texts, claims, strict=True):
+        cursor = SIGNER.read(text, BOT)
         assert cursor.includes(since)
-        assert cursor.includes(place) or (cursor.last, cursor.open) == (since.last, since.open)
+        assert cursor.includes(claim) or (cursor.last, cursor.open) == (since.last, since.open)
         assert cursor.anchor == Anchor(20, 1, 1)
 
 

@@ -8,20 +8,24 @@ from realtime.relay import closing
 from realtime.relay.cursor import Cursor
 from realtime.relay.events import Event
 from realtime.relay.owed import Owed
+from realtime.relay.position import Position
 from realtime.relay.subscriber import State
 from realtime.relay.turns import LOOK_AGAIN_SECONDS, PORTION_SECONDS
 from tests.unit.relay_fakes import (
     BOT,
     GRACE,
     OTHER_BOT,
+    SIGNER,
     START,
     at,
     event,
     join,
     make_hub,
     make_subscriber,
+    page,
     read,
     run,
+    seen,
 )
 
 
@@ -44,6 +48,22 @@ def test_no_cursor_is_ahead_of_what_a_topic_still_waits_for() -> None:
     assert sink.ids == [1, 2, 3]
     assert sink.cursors == ["before", "before", "after"]
     assert hub.cursor_of(subscriber) == "after"
+
+
+def test_a_pong_names_the_newest_row_that_was_sent() -> None:
+    """Also where a later read has put it behind what the topic still waits for."""
+    hub = make_hub()
+    hub.position = Position(at(9), SIGNER)
+    subscriber, sink = join(hub)
+    for number, xid in ((1, 10), (2, 11), (3, 12)):
+        row = large_event(number)._replace(xid=xid)
+        run(hub.deliver(page(seen(0), row), Position(at(9).naming(row.anchor), SIGNER)))
+    run(hub.deliver_portion(BOT, [event(1, 10), event(2, 11)]))
+    sent = SIGNER.read(sink.cursors[-1], BOT).anchor
+    told = SIGNER.read(hub.cursor_of(subscriber) or "", BOT).anchor
+    assert sent is not None
+    assert told is not None
+    assert told >= sent
 
 
 def test_who_takes_a_portion_slowly_holds_up_only_their_topic() -> None:

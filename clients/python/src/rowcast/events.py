@@ -24,7 +24,7 @@ class Event:
         type: such as `chat_message`, or the name that `relay.emit` was given.
         data: the message's `data`; None where it has none (an `error`).
         id: unique per event that came from a row; None for all else.
-        cursor: where the stream has come to with this event, on the last of each batch.
+        cursor: where the stream has come to, on the first and the last of each batch.
         raw: the whole message, for what only some types have (`timestamp`, `bot_id`,
             `notification_type`, `code`). Where a frame could not be read as a message, there is
             `frame`: the text or bytes that came.

@@ -38,6 +38,7 @@ These are caught where they are raised:
     DemoRefused                  the demo's platform cannot do it; its API answers with the text
     DerivedError                 a value of a mapping cannot be worked out; `MappingError` says it
     _InUse                       a table is locked by others; bin/attach tries again
+    Unread                       nobody reads the log; its lines are counted
 
 A `TemplateError` is a mistake in the SQL templates, which the tests find.
 """

@@ -103,7 +103,7 @@ class Refusals:
     def _forget_oldest(self) -> None:
         """Forget those whose time is over, and the oldest of too many."""
         now = self._clock()
-        while self._remembered:
+        while True:  # the newest, at least, stays
             key, oldest = next(iter(self._remembered.items()))
             if oldest.until > now and len(self._remembered) <= self._max_kept:
                 return

@@ -12,7 +12,11 @@ from typing import Any
 
 from alembic import op
 
+from realtime.postgres.pool import OWN_PATH
+
 FOLDER = Path(__file__).with_name("sql")
+OWN_NAMES = f"SET LOCAL search_path = {OWN_PATH};\n"
+"""Functions of ours are made of what is found now. All else is named with its schema."""
 
 
 def run_scripts(*names: str) -> None:
@@ -49,11 +53,6 @@ def unmark(revision: str) -> None:
 
 def _read(name: str) -> str:
     return (FOLDER / f"{name}.sql").read_text(encoding="ascii")
-
-
-OWN_NAMES = "SET LOCAL search_path = pg_catalog, pg_temp;\n"
-"""Others may have made functions whose names are found before PostgreSQL's own, and functions of
-ours are made of what is found now. All else is named with its schema."""
 
 
 def _run(script: str) -> None:

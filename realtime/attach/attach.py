@@ -28,7 +28,7 @@ from realtime.attach.state import (
     digest_of,
     read_attached,
 )
-from realtime.attach.templates import literal, quoted, render_all, table_name
+from realtime.attach.templates import literal, names_made, quoted, render_all, table_name
 from realtime.postgres.pool import DATABASE_ERRORS, connect
 from realtime.postgres.reasons import why_unreachable
 
@@ -274,7 +274,7 @@ def _authorize(script: str) -> tuple[str, str]:
 
 
 def _function_names(script: str) -> list[str]:
-    return re.findall(r"^CREATE FUNCTION (relay\.\w+)\(", script, re.MULTILINE)
+    return [f"relay.{name}" for name in names_made("FUNCTION", script)]
 
 
 def _detaching(now: Attached) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from realtime.attach.derived import DerivedError, worked_out
 from realtime.attach.equality import equals
 from realtime.attach.mapping import COLUMNS, DELETED_AT, Kind, Lookup, PlatformMapping
-from realtime.attach.templates import IS_NAMED, NAMED, quoted, table_name
+from realtime.attach.templates import IS_NAMED, NAMED, default_names, quoted, table_name
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import AnyConnection
@@ -25,16 +25,20 @@ written, and read them only where another trigger of the platform may have chang
 DECIDING: Final = ("is_active", DELETED_AT, "owner_id", "bot_id", "user_id")
 """Their columns that decide who may watch."""
 
-# Whether row security may hide rows: no policy shows all of them, or another takes some away.
-_IS_HIDDEN: Final = """
+ALL_ROWS: Final = """
+SELECT coalesce(pg_get_expr(p.polqual, p.polrelid) = 'true', true) AS all_rows"""
+"""Whether the policy `p` is about all rows."""
+SHOWS_ALL: Final = """
+(bool_or(p.polpermissive AND s.all_rows) IS TRUE
+    AND bool_or(NOT p.polpermissive AND NOT s.all_rows) IS NOT TRUE)"""
+"""Whether policies show all rows: one does, and none takes some away."""
+# Whether row security may hide rows.
+_IS_HIDDEN: Final = f"""
 c.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls
     AND (c.relforcerowsecurity OR NOT pg_has_role(r.oid, c.relowner, 'USAGE'))
-    AND (SELECT bool_or(p.polpermissive AND s.all_rows) IS NOT TRUE
-             OR bool_or(NOT p.polpermissive AND NOT s.all_rows)
+    AND (SELECT NOT {SHOWS_ALL}
            FROM pg_policy AS p
-          CROSS JOIN LATERAL (
-                SELECT coalesce(pg_get_expr(p.polqual, p.polrelid) = 'true', true) AS all_rows
-          ) AS s
+          CROSS JOIN LATERAL ({ALL_ROWS}) AS s
           WHERE p.polrelid = c.oid AND p.polcmd IN ('*', 'r')
             AND (0 = ANY (p.polroles) OR EXISTS (
                 SELECT FROM pg_roles AS o
@@ -95,7 +99,6 @@ SELECT t.tgname::text AS name FROM pg_trigger AS t
    AND p.pronamespace <> 'relay'::regnamespace
  ORDER BY name
 """
-TRIGGER_NAMES: Final = ("relay_insert", "relay_update", "relay_delete", "relay_truncate")
 _RELKINDS: Final = {
     "v": "a view: only tables have triggers that see what a statement wrote; name the table behind",
     "m": "a materialized view: name the tables that it is made of",
@@ -153,7 +156,7 @@ async def examine(
         [mapping.tables[key].name for key in keys],
         owner,
     )
-    found = {row["key"]: row for row in rows}
+    found, ours = {row["key"]: row for row in rows}, default_names("TRIGGER")
     for key in keys:
         if key not in found:
             findings.problems.append(_no_table(key, mapping))
@@ -169,12 +172,7 @@ async def examine(
                 name: columns[name]["type"] for name in sorted(set(names)) if name in columns
             }
             findings.warnings += _not_seen(key, found[key], mapping, owner)
-            same = await connection.fetch(_SAME_NAME, found[key]["oid"], list(TRIGGER_NAMES))
-            findings.problems += [
-                f"{key}: {table_name(mapping, key)} has a trigger {row['name']} of your own:"
-                " ALTER TRIGGER ... RENAME TO another name"
-                for row in same
-            ]
+            findings.problems += await _same_named(connection, found[key], mapping, ours)
     findings.problems += _twice(mapping)
     findings.lets_nobody_in = "permissions" not in mapping.tables and not mapping.has(
         "bots", "owner_id"
@@ -185,6 +183,19 @@ async def examine(
     for lookup in _lookups(mapping):
         await _examine_lookup(connection, *lookup, owner, findings)
     return findings
+
+
+async def _same_named(
+    connection: AnyConnection, row: Any, mapping: PlatformMapping, ours: list[str]
+) -> list[str]:
+    """Triggers of the platform's own that are in the way of ours."""
+    key = row["key"]
+    found = await connection.fetch(_SAME_NAME, row["oid"], ours)
+    return [
+        f"{key}: {table_name(mapping, key)} has a trigger {one['name']} of your own:"
+        " ALTER TRIGGER ... RENAME TO another name"
+        for one in found
+    ]
 
 
 def _twice(mapping: PlatformMapping) -> Iterator[str]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from realtime.postgres.pool import OWN_PATH
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import AnyConnection
 
-OURS: Final = "SET LOCAL search_path = pg_catalog, pg_temp;\n"
+OURS: Final = f"SET LOCAL search_path = {OWN_PATH};\n"
 _KEPT: Final = "SELECT pg_catalog.current_setting('relay.callers_path', true)"
 _KEEP: Final = "SELECT set_config('relay.callers_path', $1, true)"
 
@@ -36,7 +38,7 @@ async def as_meant(connection: AnyConnection, statements: str) -> str:
 
 
 @asynccontextmanager
-async def callers_names(connection: AnyConnection) -> AsyncIterator[Any]:
+async def callers_names(connection: AnyConnection) -> AsyncIterator[None]:
     """Within this, names mean what they mean to who runs the command; an error ends the attempt."""
     await connection.execute(f"SET LOCAL search_path = {await connection.fetchval(_KEPT)}")
     yield

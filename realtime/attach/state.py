@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from realtime.attach.mapping import read_mapping
-from realtime.attach.templates import render_all
+from realtime.attach.templates import default_names
 from realtime.errors import CommandError
 
 if TYPE_CHECKING:
@@ -41,21 +40,18 @@ SELECT to_regclass('relay.events') IS NOT NULL AS has_core,
        current_user::text AS us,
        $1::text IS NULL OR EXISTS (SELECT FROM pg_roles WHERE rolname = $1) AS has_server_role
 """
-_OURS: Final = """
+_FUNCTIONS: Final = """
 SELECT p.oid, format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid))
            AS name
   FROM pg_proc AS p
   JOIN pg_namespace AS n ON n.oid = p.pronamespace
- WHERE n.nspname = 'relay' AND starts_with(obj_description(p.oid, 'pg_proc'), $1)
+ WHERE n.nspname = 'relay'
 """
+_OURS: Final = f"{_FUNCTIONS} AND starts_with(obj_description(p.oid, 'pg_proc'), $1)"
 # A restore without comments has lost the marks. Then the names tell, where the reference tables
 # were never made: their functions have the same.
-_UNMARKED: Final = """
-SELECT p.oid, format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid))
-           AS name
-  FROM pg_proc AS p
-  JOIN pg_namespace AS n ON n.oid = p.pronamespace
- WHERE n.nspname = 'relay' AND (p.proname = ANY ($1::text[]) OR p.proname LIKE 'mapped\\_%')
+_UNMARKED: Final = f"""{_FUNCTIONS}
+   AND (p.proname = ANY ($1::text[]) OR p.proname LIKE 'mapped\\_%')
    AND to_regprocedure('relay.users_updated()') IS NOT NULL
    AND NOT EXISTS (SELECT FROM relay.alembic_version WHERE version_num LIKE 'reference%')
 """
@@ -140,7 +136,7 @@ async def read_attached(connection: AnyConnection, server_role: str | None) -> A
         raise AttachError("the log is not there yet: run bin/migrate --core")
     ours = await connection.fetch(_OURS, MADE_BY)
     if not ours and state["has_access"] and state["is_ours"]:
-        ours = await connection.fetch(_UNMARKED, _made_names())
+        ours = await connection.fetch(_UNMARKED, default_names("FUNCTION"))
     if state["has_access"] and not ours:
         raise AttachError(
             "relay.authorize is there, but bin/attach did not make it. This database has the"
@@ -169,13 +165,6 @@ async def read_attached(connection: AnyConnection, server_role: str | None) -> A
         has_own_authorize=is_own(record, state["authorize"])
         or (state["has_access"] and not is_marked),
         authorize=None if state["authorize"] is None else digest_of(state["authorize"]),
-    )
-
-
-def _made_names() -> list[str]:
-    """The names of the functions that are made for tables, of the reference tables or others."""
-    return re.findall(
-        r"^CREATE FUNCTION relay\.(\w+)\(", render_all(read_mapping(), {}), re.MULTILINE
     )
 
 

@@ -62,6 +62,16 @@ class TemplateError(Exception):
     """A template names what no mapping has."""
 
 
+def names_made(kind: str, script: str) -> list[str]:
+    """The names of what the script makes of a kind, `FUNCTION` or `TRIGGER`, without a schema."""
+    return re.findall(rf"^CREATE {kind} (?:relay\.)?(\w+)", script, re.MULTILINE)
+
+
+def default_names(kind: str) -> list[str]:
+    """Those that the default mapping leads to: they are the same for every other one."""
+    return list(dict.fromkeys(names_made(kind, render_all(read_mapping(), {}))))
+
+
 def render_all(mapping: PlatformMapping, readings: Readings) -> str:
     """Every function and trigger that the mapping's tables need, to run in this order."""
     names = [*ALWAYS, *(name for name in OPTIONAL if name in mapping.tables)]

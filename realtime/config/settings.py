@@ -249,6 +249,11 @@ class Settings(BaseModel):
             slips = [str(one) for one in cls.misspelt(environ) if one.meant in said]
             raise SettingsError("; ".join([said, *slips])) from None
 
+    @property
+    def has_direct_url(self) -> bool:
+        """Whether there is a second way to the database, past a pooler."""
+        return self.database_direct_url != self.database_url
+
     @classmethod
     def missing(cls, name: str, environ: Mapping[str, str], cure: str = "") -> SettingsError:
         """The error that a setting is not set; a name that was probably meant for it is named.

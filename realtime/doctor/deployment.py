@@ -74,7 +74,7 @@ class Deployment:
     @property
     def has_direct(self) -> bool:
         """Whether there is a second way to the database."""
-        return self.dsn != self.direct_dsn
+        return self.settings.has_direct_url
 
     @asynccontextmanager
     async def connect(

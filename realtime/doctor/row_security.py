@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from realtime.attach.check import ALL_ROWS, SHOWS_ALL
 from realtime.attach.state import read_record
 from realtime.doctor.columns import COMMENT
 from realtime.doctor.deployment import Deployment
@@ -32,8 +33,7 @@ WITH roles AS (
 )
 SELECT DISTINCT format('%I.%I', n.nspname, c.relname) AS table, quote_ident(r.rolname) AS role,
        bool_or(coalesce(p.polpermissive, false)) AS is_let_in,
-       bool_or(p.polpermissive AND s.all_rows) IS TRUE
-           AND bool_or(NOT p.polpermissive AND NOT s.all_rows) IS NOT TRUE AS sees_all
+       {SHOWS_ALL} AS sees_all
   FROM pg_class AS c
   JOIN pg_namespace AS n ON n.oid = c.relnamespace
  CROSS JOIN roles AS r
@@ -41,8 +41,7 @@ SELECT DISTINCT format('%I.%I', n.nspname, c.relname) AS table, quote_ident(r.ro
    AND (0 = ANY (p.polroles)
         OR EXISTS (SELECT FROM pg_roles AS o
                     WHERE o.oid = ANY (p.polroles) AND pg_has_role(r.oid, o.oid, 'USAGE')))
- CROSS JOIN LATERAL (
-        SELECT coalesce(pg_get_expr(p.polqual, p.polrelid) = 'true', true) AS all_rows) AS s
+ CROSS JOIN LATERAL ({ALL_ROWS}) AS s
  WHERE c.relrowsecurity
    AND (n.nspname = 'relay'
         OR NOT r.is_server AND (c.oid IN (SELECT o.tgrelid FROM ({TRIGGERS}) AS o)

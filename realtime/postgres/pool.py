@@ -39,6 +39,9 @@ DATABASE_ERRORS = (
 )
 """What asyncpg raises when the database cannot be asked: try again, on a new connection."""
 
+OWN_PATH = "pg_catalog, pg_temp"
+"""The search path on which nothing is found but PostgreSQL's own. On another, functions that others
+have made may be found before them."""
 ACQUIRE_SECONDS = 10.0
 """Seconds that background work waits for a connection of the pool. Sockets wait less."""
 
@@ -147,8 +150,7 @@ async def connect_command(
     """
     settings = limits(timeout)
     if not has_own_path:
-        # Others may have made functions whose names are found before PostgreSQL's own.
-        settings["search_path"] = "pg_catalog, pg_temp"
+        settings["search_path"] = OWN_PATH
     try:
         return await _open(dsn, timeout, name, settings, statement_cache_size)
     except asyncpg.ProtocolViolationError:  # a pooler that lets no settings through

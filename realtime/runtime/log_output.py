@@ -95,13 +95,13 @@ class OutputHandler(logging.Handler):
         lost, self._lost = self._lost, 0
         if lost:
             log.warning(LogLine("log_lines_lost", lines=lost))  # which comes here, too
-            lost = lost if self._lost else 0
+            if self._lost:  # nobody reads yet
+                self._lost = lost + 1
+                return
         try:
-            if lost:
-                raise Unread
             self._output.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))
         except Exception:  # noqa: BLE001 - where it could be said is what failed; it is counted
-            self._lost = lost + 1
+            self._lost += 1
 
     def close(self) -> None:
         super().close()

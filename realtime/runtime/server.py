@@ -79,7 +79,7 @@ async def serve(
         settings.database_url.get_secret_value(),
         size=settings.database_pool_size,
         timeout=settings.database_timeout_seconds,
-        is_pooled=settings.database_url != settings.database_direct_url,
+        is_pooled=settings.has_direct_url,
     ) as pool:
         server = Server(settings, intervals, pool, position, sockets, demo)
         await server.run(stop, announce, beside, waits=waits)
@@ -90,8 +90,7 @@ async def _read_position(settings: Settings, intervals: Intervals) -> Position:
     try:
         return await read_position(dsn, max(settings.database_timeout_seconds, intervals.start))
     except DATABASE_ERRORS as error:
-        has_direct = settings.database_direct_url != settings.database_url
-        named = "DATABASE_DIRECT_URL" if has_direct else "DATABASE_URL"
+        named = "DATABASE_DIRECT_URL" if settings.has_direct_url else "DATABASE_URL"
         raise StartError(why_unreachable(error, named)) from error
 
 

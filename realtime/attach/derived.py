@@ -142,22 +142,49 @@ async def _work_out(
     if isinstance(value, Lookup):
         await _require_lookup(connection, value, mapping.tables[table])
         looked_up = await _looked_up(connection, value)
-    sql = looked_up.replace("{}", "r") if isinstance(value, Lookup) else value.sql
+        view, _ = await _view(connection, name, looked_up.replace("{}", "r"))
+        return Derived(looked_up, [value.through], view)
+    view, read = await _view(connection, name, value.sql)
+    await _require_value_of_row(connection, view, owner)
+    function = _function(table, key, value.sql, read, await connection.fetchval(_TYPE, view))
+    async with callers_names(connection):
+        await connection.execute(function.replace(PREFIX, f"{PREFIX}trial_", 1))
+    if await connection.fetchval(_IS_READING, f"{PREFIX}trial_{table}_{key}"):
+        raise DerivedError("an expression may read the columns of its row, and no other table")
+    columns = [row["name"] for row in read]
+    arguments = ", ".join(f"{{}}.{quoted(column)}" for column in columns)
+    is_of_time = await connection.fetchval(_IS_OF_TIME, view)
+    return Derived(f"{PREFIX}{table}_{key}({arguments})", columns, view, function, is_of_time)
+
+
+async def _view(connection: AnyConnection, table: str, sql: str) -> tuple[int, list[Any]]:
+    """Make the view of a value; its oid, and the columns of the table `r` that it reads.
+
+    Raises:
+        DerivedError: a trigger does not see one of them.
+    """
     async with callers_names(connection):
         # fetch prepares it, and what is prepared cannot be several statements.
         await connection.fetch(
-            f"CREATE VIEW {VIEW} AS SELECT (\n{sql}\n) AS value FROM {name} AS r"
+            f"CREATE VIEW {VIEW} AS SELECT (\n{sql}\n) AS value FROM {table} AS r"
         )
     view = await connection.fetchval(f"SELECT '{VIEW}'::regclass::oid")
-    read = await connection.fetch(_READ, view, name)
+    read = await connection.fetch(_READ, view, table)
     for row in read:
         if row["is_virtual"]:
             raise DerivedError(
                 f"it reads {row['name']}, which is computed when it is read, and triggers cannot:"
                 " make that column STORED"
             )
-    if isinstance(value, Lookup):
-        return Derived(looked_up, [value.through], view)
+    return view, read
+
+
+async def _require_value_of_row(connection: AnyConnection, view: int, owner: str) -> None:
+    """The owner may work the expression out, for one row, and always with the same result.
+
+    Raises:
+        DerivedError: not so.
+    """
     if forbidden := await connection.fetchval(_FORBIDDEN, view, owner):
         raise DerivedError(
             f"{owner}, as whom the functions run, may not call {forbidden}:"
@@ -170,15 +197,6 @@ async def _work_out(
             f"{volatile} is volatile: it may give another value each time"
             " (if it is yours and does not, declare it STABLE)"
         )
-    function = _function(table, key, sql, read, await connection.fetchval(_TYPE, view))
-    async with callers_names(connection):
-        await connection.execute(function.replace(PREFIX, f"{PREFIX}trial_", 1))
-    if await connection.fetchval(_IS_READING, f"{PREFIX}trial_{table}_{key}"):
-        raise DerivedError("an expression may read the columns of its row, and no other table")
-    columns = [row["name"] for row in read]
-    arguments = ", ".join(f"{{}}.{quoted(column)}" for column in columns)
-    is_of_time = await connection.fetchval(_IS_OF_TIME, view)
-    return Derived(f"{PREFIX}{table}_{key}({arguments})", columns, view, function, is_of_time)
 
 
 async def _require_lookup(connection: AnyConnection, value: Lookup, table: Table) -> None:

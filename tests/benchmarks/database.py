@@ -26,6 +26,9 @@ SETTINGS = {"max_connections": "200"}
 PGBENCH_LIMIT = 900
 CONNECT_LIMIT = 2.0
 """Seconds that the writers are given to connect. Few who write little may be gone before."""
+WARM_UP = 1.0
+"""Seconds until the writers begin, who write as fast as they can: each has connected by then, and
+its first statement is over. Else these would be planned at the cost of the others' inserts."""
 NICENESS = 10
 """Of PostgreSQL. In life it is another machine than the servers and their clients."""
 WRITERS_NICENESS = 19
@@ -109,6 +112,7 @@ class Database:
             each: how many messages each client writes; or for how many `seconds` all write.
             rate: messages a second of all together; None: as fast as they can.
         """
+        is_race = each is not None and rate is None
         command = [
             str(self._postgres.bin_dir / "pgbench"),
             "--no-vacuum",
@@ -118,6 +122,7 @@ class Database:
             f"--jobs={min(clients, 2)}",
             f"--define=bots={bots}",
             "--define=is_warm=0",
+            f"--define=begin={time.time() + WARM_UP if is_race else 0}",
         ]
         if each is not None:
             command.append(f"--transactions={each}")

@@ -22,6 +22,11 @@ def percentile(ordered: list[int], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] / 1000 if ordered else 0.0
 
 
+def stamps_of(data: bytes, end: int) -> array[int]:
+    """When the events in `data[:end]` were written."""
+    return array("q", map(int, STAMP.findall(data, 0, end)))
+
+
 class Counters:
     """Deliveries of all sockets; the delays of those that are sampled.
 
@@ -37,18 +42,14 @@ class Counters:
         self.last_received = 0
         self._window = int(window * 1_000_000)
         self._sent = array("q")
-        self._delays = array("q")
-        self._begun = time.monotonic()
+        self._received = array("q")
         self._cpu = time.process_time()
-        self._deadline = self._begun + limit
+        self._deadline = time.monotonic() + limit
 
-    def sample(self, data: bytes, end: int) -> None:
-        """Note the delays of the events in `data[:end]`, which was received just now."""
-        received = self.last_received
-        for stamp in STAMP.findall(data, 0, end):
-            sent = int(stamp)
-            self._sent.append(sent)
-            self._delays.append(received - sent)
+    def sample(self, stamps: array[int]) -> None:
+        """Note when events that were received just now had been written."""
+        self._sent.extend(stamps)
+        self._received.extend(array("q", (self.last_received,)) * len(stamps))
 
     def is_over(self) -> bool:
         if self.expected is not None and self.deliveries >= self.expected:
@@ -60,23 +61,26 @@ class Counters:
 
     def result(self) -> dict[str, Any]:
         """All that there is to say, in one object."""
-        wall = time.monotonic() - self._begun
+        cpu = time.process_time() - self._cpu
         first, last = min(self._sent, default=0), max(self._sent, default=0)
-        delays = sorted(self._delays)
+        seconds = (self.last_received - first) / 1_000_000
+        pairs = zip(self._received, self._sent, strict=True)
+        delays = [received - sent for received, sent in pairs]
+        ordered = sorted(delays)
         return {
             "deliveries": self.deliveries,
             "expected": self.expected,
-            "seconds": (self.last_received - first) / 1_000_000,
+            "seconds": seconds,
             "written_seconds": (last - first) / 1_000_000,
             "last_received": self.last_received,
-            "p50_ms": percentile(delays, 0.5),
-            "p99_ms": percentile(delays, 0.99),
-            "first_p99_ms": self._p99_of(first, first + self._window),
-            "last_p99_ms": self._p99_of(last - self._window, last),
+            "p50_ms": percentile(ordered, 0.5),
+            "p99_ms": percentile(ordered, 0.99),
+            "first_p99_ms": self._p99_of(delays, first, first + self._window),
+            "last_p99_ms": self._p99_of(delays, last - self._window, last),
             "samples": len(delays),
-            "generator_busy": (time.process_time() - self._cpu) / wall,
+            "generator_busy": cpu / max(0.001, seconds),
         }
 
-    def _p99_of(self, begin: int, end: int) -> float:
-        pairs = zip(self._sent, self._delays, strict=True)
+    def _p99_of(self, delays: list[int], begin: int, end: int) -> float:
+        pairs = zip(self._sent, delays, strict=True)
         return percentile(sorted(d for sent, d in pairs if begin <= sent <= end), 0.99)

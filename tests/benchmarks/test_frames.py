@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.benchmarks.report import BEGIN, END, with_part
-from tests.benchmarks.tally import Counters, percentile
+from tests.benchmarks.tally import Counters, percentile, stamps_of
 from tests.benchmarks.wire import PING, TEXT, masked, small_or_long_frame
 
 
@@ -32,7 +32,7 @@ def test_delays_are_taken_from_the_stamps_in_the_data() -> None:
     tally = Counters(expected=3, limit=60, window=1)
     tally.last_received = 2_000_000_000_005_000
     data = b"..^at=2000000000000000..^at=2000000000003000..^at=2000000000004000"
-    tally.sample(data, len(data) - 1)
+    tally.sample(stamps_of(data, len(data) - 1))
     tally.deliveries = 3
     assert tally.is_over()
     result = tally.result()

@@ -310,16 +310,43 @@ def test_databases_of_other_encodings_work(io_loop: IOLoop, encoded: str, text: 
     io_loop.run_sync(write_and_read)
 
 
+GUARD = (
+    "SELECT count(*) FROM pg_trigger"
+    " WHERE tgrelid = 'relay.events'::regclass AND tgname = 'readable'"
+)
+COME_FROM_ELSEWHERE = "UPDATE relay.floor SET database = 0"
+
+
 @pytest.mark.gen_test
-async def test_a_dump_brings_the_guard_into_a_database_of_another_encoding(
-    platform: Platform,
-) -> None:
-    """So it is there, and idle, where all text is UTF-8."""
-    guard = await platform.connection.fetchval(
-        "SELECT pg_get_triggerdef(oid) FROM pg_trigger"
-        " WHERE tgrelid = 'relay.events'::regclass AND tgname = 'readable'"
+async def test_where_all_text_is_utf_8_nothing_looks_at_it(platform: Platform) -> None:
+    """A trigger would cost each insert; one that came with a dump is taken away."""
+    assert await platform.connection.fetchval(GUARD) == 0
+    await platform.execute(
+        "CREATE TRIGGER readable BEFORE INSERT ON relay.events"
+        " FOR EACH ROW EXECUTE FUNCTION relay.make_readable()"
     )
-    assert "WHEN ((getdatabaseencoding() <> 'UTF8'::name))" in guard
+    await platform.execute(COME_FROM_ELSEWHERE)
+    await platform.execute("SELECT relay.forget_foreign_log()")
+    assert await platform.connection.fetchval(GUARD) == 0
+
+
+@pytest.mark.parametrize("encoding", ["WIN1252"])
+def test_a_log_that_came_from_another_encoding_is_guarded_from_then_on(
+    io_loop: IOLoop, encoded: str
+) -> None:
+    """A dump of a UTF-8 database has no guard; the first server that reads the copy makes it."""
+    bring_up_to_date(encoded)
+
+    async def restore() -> None:
+        platform = await Platform.connect(encoded)
+        assert await platform.connection.fetchval(GUARD) == 1
+        await platform.execute("DROP TRIGGER readable ON relay.events")
+        await platform.execute(COME_FROM_ELSEWHERE)
+        await platform.execute("SELECT relay.forget_foreign_log()")
+        assert await platform.connection.fetchval(GUARD) == 1
+        await platform.connection.close()
+
+    io_loop.run_sync(restore)
 
 
 @pytest.mark.parametrize(

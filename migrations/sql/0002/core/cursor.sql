@@ -134,6 +134,7 @@ BEGIN
     DELETE FROM relay.snapshots;
     DELETE FROM relay.cursor_keys;
     PERFORM relay.make_cursor_key();
+    PERFORM relay.keep_readable();
     UPDATE relay.floor SET last = pg_current_xact_id(), snapshot = pg_current_snapshot(),
         system = here.system, database = here.oid;
     RETURN true;

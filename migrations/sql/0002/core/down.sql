@@ -134,6 +134,7 @@ DROP FUNCTION relay.is_changed(text, text, oid);
 DROP FUNCTION relay.hides_rows(oid);
 DROP FUNCTION relay.instant();
 DROP TRIGGER IF EXISTS readable ON relay.events;
+DROP FUNCTION relay.keep_readable();
 DROP FUNCTION relay.make_readable();
 DROP FUNCTION relay.readable(text);
 DROP FUNCTION relay.json_data(text);

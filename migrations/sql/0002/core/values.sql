@@ -112,10 +112,25 @@ BEGIN
 END
 $$;
 
--- One such row would keep everybody from reading the log. Where all text is UTF-8, it only looks at
--- the encoding: a dump may be restored into a database of another one.
-CREATE TRIGGER readable BEFORE INSERT ON relay.events
-    FOR EACH ROW WHEN (getdatabaseencoding() <> 'UTF8') EXECUTE FUNCTION relay.make_readable();
+-- One such row would keep everybody from reading the log. Where all text is UTF-8 there is none, and a
+-- trigger would cost each insert 4 us to find that out. A dump may be restored into a database of
+-- another encoding: relay.forget_foreign_log calls this again.
+CREATE FUNCTION relay.keep_readable() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    is_kept boolean := EXISTS (
+        SELECT FROM pg_trigger WHERE tgrelid = 'relay.events'::regclass AND tgname = 'readable');
+BEGIN
+    IF is_kept AND getdatabaseencoding() = 'UTF8' THEN
+        DROP TRIGGER readable ON relay.events;
+    ELSIF NOT is_kept AND getdatabaseencoding() <> 'UTF8' THEN
+        CREATE TRIGGER readable BEFORE INSERT ON relay.events
+            FOR EACH ROW EXECUTE FUNCTION relay.make_readable();
+    END IF;
+END
+$$;
+
+SELECT relay.keep_readable();
 
 DO $$
 BEGIN

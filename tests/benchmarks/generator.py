@@ -68,10 +68,18 @@ class LoadGenerator:
         return answer
 
     def measure(
-        self, expected: int | None, *, limit: float = MEASURE_LIMIT, window: float = 0
+        self,
+        expected: int | None,
+        *,
+        limit: float = MEASURE_LIMIT,
+        window: float = 0,
+        settle: float = 0,
     ) -> None:
-        """Begin to count; it ends by itself when as many events as expected have come."""
-        self._order(do="measure", expected=expected, limit=limit, window=window)
+        """Begin to count; it ends by itself when as many events as expected have come.
+
+        `tally.Counters` says what the arguments are.
+        """
+        self._order(do="measure", expected=expected, limit=limit, window=window, settle=settle)
         self._answer()
 
     def expect(self, expected: int) -> None:

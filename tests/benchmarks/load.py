@@ -145,7 +145,8 @@ class Generator:
                 self._opening = Opening(order)
             case "measure":
                 self._lost = 0
-                self._tally = Counters(order["expected"], order["limit"], order["window"])
+                order.pop("do")
+                self._tally = Counters(**order)
                 self._say(measuring=True)
             case "expect" if self._tally is not None:
                 self._tally.expected = order["expected"]

@@ -34,13 +34,17 @@ class Counters:
         expected: where the measurement ends; None: not known yet.
         limit: seconds after which it ends in any case.
         window: seconds of the first and last part, whose delays are reported on their own.
+        settle: seconds of the beginning whose delays are not counted.
     """
 
-    def __init__(self, expected: int | None, limit: float, window: float) -> None:
+    def __init__(
+        self, expected: int | None, limit: float, window: float, settle: float = 0.0
+    ) -> None:
         self.expected = expected
         self.deliveries = 0
         self.last_received = 0
         self._window = int(window * 1_000_000)
+        self._settle = int(settle * 1_000_000)
         self._sent = array("q")
         self._received = array("q")
         self._cpu = time.process_time()
@@ -66,7 +70,8 @@ class Counters:
         seconds = (self.last_received - first) / 1_000_000
         pairs = zip(self._received, self._sent, strict=True)
         delays = [received - sent for received, sent in pairs]
-        ordered = sorted(delays)
+        pairs = zip(self._sent, delays, strict=True)
+        ordered = sorted(delay for sent, delay in pairs if sent >= first + self._settle)
         return {
             "deliveries": self.deliveries,
             "expected": self.expected,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+
 import pytest
 
 from tests.benchmarks.report import BEGIN, END, with_part
@@ -37,6 +39,16 @@ def test_delays_are_taken_from_the_stamps_in_the_data() -> None:
     assert tally.is_over()
     result = tally.result()
     assert (result["samples"], result["p50_ms"], result["p99_ms"]) == (2, 5.0, 5.0)
+    assert result["seconds"] == pytest.approx(0.005)
+
+
+def test_what_was_written_before_it_has_settled_counts_as_delivered_only() -> None:
+    """The delays of the beginning are left out, but nothing else is."""
+    tally = Counters(expected=2, limit=60, window=1, settle=0.002)
+    tally.last_received = 2_000_000_000_005_000
+    tally.sample(array("q", (2_000_000_000_000_000, 2_000_000_000_003_000)))
+    result = tally.result()
+    assert (result["samples"], result["p50_ms"], result["p99_ms"]) == (2, 2.0, 2.0)
     assert result["seconds"] == pytest.approx(0.005)
 
 

@@ -30,6 +30,11 @@ class Load:
         return math.ceil(self.inserts / self.writers)
 
     @property
+    def settle(self) -> float:
+        """Seconds at the beginning whose delays are not counted."""
+        return settling(self.inserts, self.rate) if self.rate else 0.0
+
+    @property
     def deliveries(self) -> int:
         return self.inserts_each * self.writers * self.sockets // self.bots
 
@@ -79,7 +84,7 @@ def deliver(
     generator: LoadGenerator,
 ) -> Figures:
     """Put the load on a contender whose sockets are open."""
-    generator.measure(load.deliveries)
+    generator.measure(load.deliveries, settle=load.settle)
     before = server.cpu_seconds()
     if contender is BARE:
         server.tell("go\n")
@@ -100,6 +105,14 @@ def deliver(
         "cpu_us": cpu * 1_000_000 / max(1, result["deliveries"]),
         "server_busy": cpu / max(0.001, result["seconds"]),
     }
+
+
+def settling(inserts: int, rate: int) -> float:
+    """How many seconds at the beginning are not counted where so many are inserted a second.
+
+    The writers' first statements take long, and what is due meanwhile is made up for at once.
+    """
+    return inserts / rate / 10
 
 
 def figures_of(result: dict[str, float]) -> Figures:

@@ -11,7 +11,7 @@ from tests.benchmarks.contenders import SECRET, THIS, TOKEN_SECONDS, Contender, 
 from tests.benchmarks.database import OURS
 from tests.benchmarks.generator import LoadGenerator
 from tests.benchmarks.scenarios.base import Bench, Figures
-from tests.benchmarks.scenarios.delivery import figures_of
+from tests.benchmarks.scenarios.delivery import figures_of, settling
 
 BOTS: Final = 10
 PAGES: Final = 100
@@ -40,7 +40,7 @@ class WaysScenario:
             memory = server.memory_kb()
             _open(generator, contender, pages)
             memory = server.memory_kb() - memory
-            generator.measure(inserts * pages)
+            generator.measure(inserts * pages, settle=settling(inserts, RATE))
             cpu = server.cpu_seconds()
             with bench.database.writing(
                 OURS, "write_many", clients=1, each=inserts, rate=RATE, bots=BOTS

@@ -155,7 +155,7 @@ def _ways(measured: Measured) -> Iterator[Judged]:
 
 
 def _writers(measured: Measured) -> Iterator[Judged]:
-    """No fewer than with the trigger of 0.1.0: how many that are is another figure on each machine."""
+    """No fewer than with the trigger of 0.1.0: how many that are differs between machines."""
     if not measured.rounds.keys() >= {"former", "none"}:
         return
     for clients, aim in ((32, 0.65), (1, 0.8)):

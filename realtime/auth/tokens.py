@@ -60,6 +60,7 @@ class TokenReason(StrEnum):
     INVALID = "token invalid"
     EXPIRED = "token expired"
     NOT_YET = "token not valid yet"
+    NOT_IN_SECONDS = "token times not in seconds"
     TYPE = "token type refused"
     AUDIENCE = "token audience refused"
     ISSUER = "token issuer refused"
@@ -306,7 +307,9 @@ def _time(value: object) -> float:
     """Read a claim that is a time: a NumericDate of RFC 7519, section 2."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TokenError(TokenReason.INVALID)
-    if not 0 <= value <= LATEST_TIME:  # before float(): this keeps out NaN and huge integers
+    if value > LATEST_TIME:  # before float(): this keeps out huge integers
+        raise TokenError(TokenReason.NOT_IN_SECONDS)
+    if not value >= 0:  # NaN, too
         raise TokenError(TokenReason.INVALID)
     return float(value)
 

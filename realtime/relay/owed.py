@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from weakref import WeakValueDictionary
 
-from realtime.relay.cursor import Cursor
+from realtime.relay.cursor import Anchor, Cursor
 from realtime.relay.events import Event, RowKey
 from realtime.relay.position import Position
 from realtime.relay.protocol import Framer, stamp_all
@@ -24,10 +24,13 @@ class Portion:
     It is there for as long as one of them holds it, which each has reserved memory for.
     """
 
-    __slots__ = ("__weakref__", "_framed", "_reading", "keys")
+    __slots__ = ("__weakref__", "_framed", "_newest", "_reading", "keys", "size")
 
     def __init__(self, keys: Sequence[RowKey]) -> None:
         self.keys = keys
+        self.size = sum(key.size for key in keys)
+        """Of the payloads, in bytes."""
+        self._newest: Anchor | None = None
         self._reading: asyncio.Future[Sequence[Event]] | None = None
         self._framed: dict[tuple[Framer, str | None, str | None], bytes] = {}
 
@@ -40,6 +43,12 @@ class Portion:
             # Who asked first may have left; then nobody else may be there to be told of an error.
             self._reading.add_done_callback(_look_at)
         return await asyncio.shield(self._reading)
+
+    def newest(self, events: Sequence[Event]) -> Anchor:
+        """The newest row among the events, which are all that were read."""
+        if self._newest is None:
+            self._newest = max(event.anchor for event in events)
+        return self._newest
 
     def frames(
         self, events: Sequence[Event], first: str | None, last: str | None, frame: Framer
@@ -163,9 +172,7 @@ class Owed:
 
     def drop(self, last: RowKey) -> None:
         """Everything up to that key was sent."""
-        while self._ids[self._next] != last.id:
-            self._next += 1
-        self._next += 1
+        self._next = self._ids.index(last.id, self._next) + 1
 
 
 class Backlog:

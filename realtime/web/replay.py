@@ -70,6 +70,11 @@ class ReplaySink(Protocol):
         ...
 
     @property
+    def is_idle(self) -> bool:
+        """Whether the kernel has taken all that was sent."""
+        ...
+
+    @property
     def waiting_bytes(self) -> int:
         """How many bytes the kernel has not taken yet; 0 where they count elsewhere."""
         ...
@@ -81,6 +86,10 @@ class ReplaySink(Protocol):
 
     async def drained(self) -> None:
         """Return when the kernel has taken all that was sent (or the socket is gone)."""
+
+
+def _newest(events: Iterable[Event]) -> Anchor | None:
+    return max((event.anchor for event in events), default=None)
 
 
 class Replay:
@@ -109,7 +118,7 @@ class Replay:
         await self._taken_before()
         if missed.events:
             async with self._sink.turn:
-                self._send(missed.events, *self._cursors(missed.events, end))
+                self._send(missed.events, *self._cursors(_newest(missed.events), end))
                 await self._taken()
         while missed.owed and not self._sink.is_closed:
             [first] = missed.owed.first(0, 1)
@@ -131,19 +140,24 @@ class Replay:
 
     async def _send_portion(self, owed: Owed, end: Position) -> None:
         portion = owed.portion(self._size(), MAX_KEYS)
-        size = sum(key.size for key in portion.keys)
         # Held until the client has taken it; its connection to the database is given back.
-        async with self._sink.turn, self._budget.reserve(size, self._user_id):
+        async with self._sink.turn, self._budget.reserve(portion.size, self._user_id):
             events = await portion.events(self._payloads)
             last = events[-1].key
-            theirs = list(filter(self._is_theirs, events))
-            cursors = self._cursors(theirs, end if owed.is_last(last) else None)
+            end_here = end if owed.is_last(last) else None
+            theirs = self._theirs(events)
             if len(theirs) == len(events):
+                cursors = self._cursors(portion.newest(events), end_here)
                 self._sink.send(portion.frames(events, *cursors, self._sink.frame))
             else:
-                self._send(theirs, *cursors)
-            await self._taken_in_time(size)
+                self._send(theirs, *self._cursors(_newest(theirs), end_here))
+            await self._taken_in_time(portion.size)
         owed.drop(last)
+
+    def _theirs(self, events: Sequence[Event]) -> Sequence[Event]:
+        if self._services.settings.echo_to_author:
+            return events  # not to be looked at one by one, for each client
+        return list(filter(self._is_theirs, events))
 
     def _is_theirs(self, event: Event | Part) -> bool:
         """Whether they are sent it, and did not write it themselves."""
@@ -165,16 +179,16 @@ class Replay:
         raise AssertionError("it has been tried")
 
     def _cursors(
-        self, events: Sequence[Event], end: Position | None
+        self, newest: Anchor | None, end: Position | None
     ) -> tuple[str | None, str | None]:
-        """The cursors of the first and of the last of these events.
+        """The cursors of the first and of the last of the events that are sent now.
 
         Args:
+            newest: the newest row among them, if there are any.
             end: how far the client is after them; None: it is owed more.
         """
         # With the first, for the client may have only a part of them when it is cut off.
-        first = self._cursor_naming(max(event.anchor for event in events)) if events else None
-        return first, self._text(end)
+        return None if newest is None else self._cursor_naming(newest), self._text(end)
 
     def _cursor_naming(self, newest: Anchor) -> str | None:
         """The cursor of one who is being sent that row; a pong that follows has it, too."""
@@ -251,6 +265,9 @@ class Replay:
         Raises:
             Refused: it takes nothing any more.
         """
+        if self._sink.is_idle:
+            await asyncio.sleep(0)  # the others' turn
+            return
         intervals = self._services.intervals
         patience, hurried = intervals.replay, intervals.replay_wanted
         began = moved_at = self._services.monotonic()

@@ -52,6 +52,7 @@ class Sink:
 
     waiting_bytes = taken_bytes = 0
     is_closed = is_within_message = False
+    is_idle = False
 
     def __init__(self) -> None:
         self.turn = asyncio.Lock()
@@ -216,3 +217,21 @@ async def test_a_pong_in_the_middle_names_the_newest_row() -> None:
     owed = Owed(one.key for one in events)
     await replay.send(Missed(owed=owed), Position(UNTIL, SIGNER))
     assert named[:2] == [CAME_WITH.naming(one.anchor) for one in events[:2]]
+
+
+@pytest.mark.gen_test
+async def test_who_has_taken_a_portion_already_is_not_waited_for() -> None:
+    """A thousand that come back at once take most portions as soon as they are sent."""
+    sink = Sink()
+    sink.is_idle = True
+
+    async def drained() -> None:
+        raise AssertionError("it was waited for")
+
+    sink.drained = drained  # type: ignore[method-assign]
+    events = [row(1, 8), row(2, 9)]
+    owed = Owed(one.key for one in events)
+    await make_replay(sink, Rows(events), returning()).send(
+        Missed(owed=owed), Position(UNTIL, SIGNER)
+    )
+    assert len(sink.cursors) == 2

@@ -235,3 +235,11 @@ async def test_who_has_taken_a_portion_already_is_not_waited_for() -> None:
         Missed(owed=owed), Position(UNTIL, SIGNER)
     )
     assert len(sink.cursors) == 2
+
+
+def test_the_newest_row_of_a_portion_is_found_for_the_first_who_is_sent_it() -> None:
+    """A thousand clients who looked for it took longer for that than for sending."""
+    events = [row(3, 8), row(1, 9), row(2, 9)]
+    portion = Owed(one.key for one in events).portion(1_000_000, 10)
+    assert portion.newest(events) == events[2].anchor
+    assert portion.newest([]) == events[2].anchor

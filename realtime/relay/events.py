@@ -1,6 +1,6 @@
 """What a read of the log returns: events, changes, and the pages they come in."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -62,6 +62,11 @@ class Event(NamedTuple):
     def wire_id(self) -> str:
         """The id for clients."""
         return wire_id(self.id, self.written_at)
+
+
+def newest_of(events: Iterable[Event]) -> Anchor | None:
+    """The newest row among the events; None: there are none."""
+    return max((event.anchor for event in events), default=None)
 
 
 class Part(NamedTuple):

@@ -20,6 +20,7 @@ from realtime.relay.events import (
     Pending,
     RowKey,
     ends_first,
+    newest_of,
 )
 from realtime.relay.large_read import NOTHING_UNLISTED, Unlisted
 from realtime.relay.owed import Backlog, Owed
@@ -303,7 +304,7 @@ class Hub:
             waits_from = None if topic == ended else self.backlog.position_before(topic)
             claim = position
             if waits_from is not None:
-                claim = waits_from.naming(max(event.anchor for event in events))
+                claim = waits_from.naming(newest_of(events))
             earlier, withheld = self._position_before(topic) or before, self._withheld_from(events)
             delivery = Delivery(topic, events, earlier, claim, self._frame, withheld)
             await self._fan_out(topic, delivery)

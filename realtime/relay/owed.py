@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from weakref import WeakValueDictionary
 
 from realtime.relay.cursor import Anchor, Cursor
-from realtime.relay.events import Event, RowKey
+from realtime.relay.events import Event, RowKey, newest_of
 from realtime.relay.position import Position
 from realtime.relay.protocol import Framer, stamp_all
 
@@ -44,10 +44,10 @@ class Portion:
             self._reading.add_done_callback(_look_at)
         return await asyncio.shield(self._reading)
 
-    def newest(self, events: Sequence[Event]) -> Anchor:
+    def newest(self, events: Sequence[Event]) -> Anchor | None:
         """The newest row among the events, which are all that were read."""
         if self._newest is None:
-            self._newest = max(event.anchor for event in events)
+            self._newest = newest_of(events)
         return self._newest
 
     def frames(

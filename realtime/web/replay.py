@@ -17,7 +17,7 @@ from realtime.relay import closing
 from realtime.relay.budget import MIN_SPEED
 from realtime.relay.cursor import Anchor
 from realtime.relay.errors import Refused
-from realtime.relay.events import Event, Part, RowKey
+from realtime.relay.events import Event, Part, RowKey, newest_of
 from realtime.relay.owed import Owed
 from realtime.relay.position import Position
 from realtime.relay.protocol import Message, stamp_all, stamp_start
@@ -88,10 +88,6 @@ class ReplaySink(Protocol):
         """Return when the kernel has taken all that was sent (or the socket is gone)."""
 
 
-def _newest(events: Iterable[Event]) -> Anchor | None:
-    return max((event.anchor for event in events), default=None)
-
-
 class Replay:
     """Sends missed events to one subscriber, whose cursor names the newest row that was sent."""
 
@@ -118,7 +114,7 @@ class Replay:
         await self._taken_before()
         if missed.events:
             async with self._sink.turn:
-                self._send(missed.events, *self._cursors(_newest(missed.events), end))
+                self._send(missed.events, *self._cursors(newest_of(missed.events), end))
                 await self._taken()
         while missed.owed and not self._sink.is_closed:
             [first] = missed.owed.first(0, 1)
@@ -150,7 +146,7 @@ class Replay:
                 cursors = self._cursors(portion.newest(events), end_here)
                 self._sink.send(portion.frames(events, *cursors, self._sink.frame))
             else:
-                self._send(theirs, *self._cursors(_newest(theirs), end_here))
+                self._send(theirs, *self._cursors(newest_of(theirs), end_here))
             await self._taken_in_time(portion.size)
         owed.drop(last)
 

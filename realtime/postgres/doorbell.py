@@ -22,7 +22,7 @@ import asyncpg
 
 from realtime.config.intervals import DEFAULTS, Intervals
 from realtime.log_line import LogLine
-from realtime.postgres.alarm import Alarm
+from realtime.postgres.wakeup import Wakeup
 from realtime.relay.carried import Inbox
 from realtime.relay.counters import Counters
 
@@ -137,8 +137,7 @@ class Doorbell:
         self._connection = connection
         self._node_id = node_id
         self._on_typing = on_typing
-        self._rung = asyncio.Event()
-        self._alarm = Alarm(asyncio.get_running_loop(), self._rung.set)
+        self._rung = Wakeup(asyncio.get_running_loop())
         self._is_silenced = False
         self._is_said = True
         """Whether the others know if this process sleeps. If not, the bell may stay silent."""
@@ -165,10 +164,7 @@ class Doorbell:
         """
         self._rung.clear()
         await ring()
-        try:
-            async with asyncio.timeout(self._intervals.hearing):
-                await self._rung.wait()
-        except TimeoutError:
+        if not await self._rung.wait(self._intervals.hearing):
             self.can_hear = False
         self._raise_if_closed()
 
@@ -184,11 +180,7 @@ class Doorbell:
             ConnectionError: the connection is gone.
         """
         limit = seconds if self._is_rung_for else min(seconds, self._intervals.poll)
-        self._alarm.set(limit)
-        try:
-            await self._rung.wait()
-        finally:
-            self._alarm.clear()
+        await self._rung.wait(limit)
         self._rung.clear()
         self._raise_if_closed()
 
@@ -270,15 +262,15 @@ class Doorbell:
             raise ConnectionResetError("the connection that listens was closed")
 
     def _hear(self, channel: str, payload: str) -> None:
-        if channel.startswith(TYPING_CHANNEL):
-            asyncio.get_running_loop().call_soon(self._on_typing, payload)
-        elif channel.startswith(RING_CHANNEL):
+        if channel.startswith(RING_CHANNEL):
             self._counters.rings += 1
             if payload == RENAMING:
                 self._is_renaming = True
                 self.inbox.close()
             self.inbox.hear(payload)
             self._rung.set()
+        elif channel.startswith(TYPING_CHANNEL):
+            asyncio.get_running_loop().call_soon(self._on_typing, payload)
 
     def _hear_end(self, _connection: Any) -> None:
         self._rung.set()

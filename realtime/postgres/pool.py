@@ -187,7 +187,7 @@ class HearingConnection(WireConnection):
 
     Attributes:
         hear: called with the channel and the payload, in order, while the protocol reads: it must
-            only take note.
+            only take note. asyncpg's own listeners then hear nothing.
     """
 
     __slots__ = ("hear",)
@@ -199,7 +199,8 @@ class HearingConnection(WireConnection):
     def _process_notification(self, pid: int, channel: str, payload: str) -> None:
         if self.hear is not None:
             self.hear(channel, payload)
-        super()._process_notification(pid, channel, payload)  # type: ignore[misc]
+        else:
+            super()._process_notification(pid, channel, payload)  # type: ignore[misc]
 
 
 class _Stateless(WireConnection):

@@ -33,11 +33,9 @@ class Histogram:
         self.total = 0.0
         """The sum of the values."""
 
-    def observe(self, *values: float) -> None:
-        counts, bounds = self.counts, self.bounds
-        for value in values:
-            counts[bisect_left(bounds, value)] += 1
-        self.total += sum(values)
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
 
 
 class Counters:

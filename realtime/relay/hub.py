@@ -251,7 +251,8 @@ class Hub:
             await self._apply(page)
         now, later = self._sort_out(page.events)
         # Some sockets will have seen that row before the others are served.
-        before = self.position = self.position.naming(position.cursor.anchor)
+        newest = position.cursor.anchor
+        before = self.position = self.position.naming(newest) if page.is_last else position
         await self._send(now, before, position)
         # Only now: a read that is cancelled within is repeated from the position before.
         for event in later:
@@ -301,11 +302,11 @@ class Hub:
             ended: a topic that waits for nothing more after this.
         """
         for topic, events in self._streams.select(found, before).items():
+            earlier, claim = self._position_before(topic) or before, position
             waits_from = None if topic == ended else self.backlog.position_before(topic)
-            claim = position
             if waits_from is not None:
                 claim = waits_from.naming(newest_of(events))
-            earlier, withheld = self._position_before(topic) or before, self._withheld_from(events)
+            withheld = self._withheld_from(events)
             delivery = Delivery(topic, events, earlier, claim, self._frame, withheld)
             await self._fan_out(topic, delivery)
             self._streams.sent(topic, events)

@@ -15,6 +15,7 @@ from realtime.metrics.vitals import Vitals, resident_bytes
 from realtime.relay.counters import Counters
 from realtime.relay.hub import Hub
 from realtime.relay.protocol import SOCKET_TOPIC, bot_of
+from realtime.relay.subscribers import Subscribers
 from realtime.web.status import Status
 
 
@@ -53,8 +54,6 @@ class MetricsSource:
 
     def of_process(self) -> ProcessMetrics:
         """The metrics of this process, as of now."""
-        here = list(self._hub.subscribers.joined())
-        sockets = [one for one in here if one.is_socket]
         return ProcessMetrics(
             hostname=socket.gethostname(),
             pid=os.getpid(),
@@ -63,13 +62,7 @@ class MetricsSource:
             started_at=self._vitals.started_at,
             resident_bytes=resident_bytes(),
             loop_lag=self._vitals.loop_lag,
-            connections=len(sockets),
-            chats=sum(bot_of(one.topic) is not None for one in sockets),
-            multi=sum(one.topic == SOCKET_TOPIC for one in sockets),
-            subscriptions=len(here) - len(sockets),
-            over_http=sum(one.is_over_http for one in sockets),
-            users=len({one.user_id for one in here}),
-            buffered_bytes=sum(one.sink.waiting_bytes for one in self._hub.subscribers),
+            **_counted(self._hub.subscribers),
             ready=self._status.is_ready,
             relay=self._status.doorbell_mode,
             **counter_fields(self._counters),
@@ -83,3 +76,29 @@ class MetricsSource:
     def heartbeat_info(self) -> dict[str, object]:
         """What each heartbeat of this process tells the other processes."""
         return self.of_process().model_dump()
+
+
+def _counted(subscribers: Subscribers) -> dict[str, int]:
+    """How many there are of each kind: by one walk, for each of them has to be fetched."""
+    joined = connections = chats = multi = over_http = buffered = 0
+    users = set()
+    for one in subscribers:
+        buffered += one.sink.waiting_bytes
+        if not one.is_joined:
+            continue
+        joined += 1
+        users.add(one.user_id)
+        if one.is_socket:
+            connections += 1
+            chats += bot_of(one.topic) is not None
+            multi += one.topic == SOCKET_TOPIC
+            over_http += one.is_over_http
+    return {
+        "connections": connections,
+        "chats": chats,
+        "multi": multi,
+        "subscriptions": joined - connections,
+        "over_http": over_http,
+        "users": len(users),
+        "buffered_bytes": buffered,
+    }

@@ -105,17 +105,22 @@ async def write(platform: Platform, world: World) -> int:
 
 async def has_rung(node: Node, platform: Platform) -> bool:
     """Whether the bell has rung since it was last asked: rings are heard in the commits' order."""
-    marked = asyncio.Event()
+    marked, hear = asyncio.Event(), node.connection.hear
+    assert hear is not None
 
-    def hear(*_: Any) -> None:
-        marked.set()
+    def hear_mark(channel: str, payload: str) -> None:
+        if channel == "mark":
+            marked.set()
+        else:
+            hear(channel, payload)
 
-    await node.connection.add_listener("mark", hear)
+    node.connection.hear = hear_mark
+    await node.connection.execute("LISTEN mark")
     await platform.execute("NOTIFY mark")
     async with asyncio.timeout(LIMIT):
         await marked.wait()
-    await node.connection.remove_listener("mark", hear)
-    rung = node._rung.is_set()
+    node.connection.hear = hear
+    rung = await node._rung.wait(0.0)
     node._rung.clear()
     return rung
 

@@ -57,9 +57,11 @@ class ReadBudget:
 
     def has_room(self, payloads: int, user_id: str) -> bool:
         """Whether so many bytes could be reserved at once."""
-        size = payloads * COPIES
-        fits = size <= self._free and self._held[user_id] + size <= self._share
-        return fits and not self._waiting
+        return self._fits(payloads * COPIES, user_id)
+
+    def _fits(self, size: int, user_id: str) -> bool:
+        has_room = size <= self._free and self._held[user_id] + size <= self._share
+        return has_room and not self._waiting
 
     def is_wanted(self, user_id: str) -> bool:
         """Whether somebody waits for what that user holds."""
@@ -77,15 +79,18 @@ class ReadBudget:
             payloads: the portion's bytes in the log, `largest` at most.
             user_id: whose socket it is for.
         """
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        request = _Reservation(min(payloads * COPIES, self._share), turn)
-        await self._take(request, user_id)
+        size = min(payloads * COPIES, self._share)
+        if self._fits(size, user_id):
+            self._give(size, user_id)
+        else:
+            await self._take_turn(size, user_id)
         try:
             yield
         finally:
-            self._give_back(request, user_id)
+            self._give_back(size, user_id)
 
-    async def _take(self, request: _Reservation, user_id: str) -> None:
+    async def _take_turn(self, size: int, user_id: str) -> None:
+        request = _Reservation(size, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(user_id, deque()).append(request)
         self._serve()
         try:
@@ -94,7 +99,7 @@ class ReadBudget:
             if request.turn.cancelled():
                 self._leave(request, user_id)
             else:
-                self._give_back(request, user_id)  # it was given just then
+                self._give_back(size, user_id)  # it was given just then
             raise
 
     def _leave(self, request: _Reservation, user_id: str) -> None:
@@ -105,9 +110,13 @@ class ReadBudget:
                 del self._waiting[user_id]
         self._serve()  # the next one, if it was this one's turn
 
-    def _give_back(self, request: _Reservation, user_id: str) -> None:
-        self._free += request.size
-        self._held[user_id] -= request.size
+    def _give(self, size: int, user_id: str) -> None:
+        self._free -= size
+        self._held[user_id] += size
+
+    def _give_back(self, size: int, user_id: str) -> None:
+        self._free += size
+        self._held[user_id] -= size
         if not self._held[user_id]:
             del self._held[user_id]
         self._serve()
@@ -120,8 +129,7 @@ class ReadBudget:
                 self._waiting[user_id] = waiting  # behind the others
             if request.turn.cancelled():
                 continue
-            self._free -= request.size
-            self._held[user_id] += request.size
+            self._give(request.size, user_id)
             request.turn.set_result(None)
 
     def _next_user(self) -> str | None:

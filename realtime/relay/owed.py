@@ -42,6 +42,8 @@ class Portion:
             self._reading = asyncio.ensure_future(read(self.keys))
             # Who asked first may have left; then nobody else may be there to be told of an error.
             self._reading.add_done_callback(_look_at)
+        if self._reading.done():
+            return self._reading.result()
         return await asyncio.shield(self._reading)
 
     def newest(self, events: Sequence[Event]) -> Anchor | None:
@@ -170,9 +172,13 @@ class Owed:
         left = (self._ids[place] for place in reversed(range(self._next, len(self))))
         return next((one for one in left if one not in self._superseded), None) == key.id
 
-    def drop(self, last: RowKey) -> None:
-        """Everything up to that key was sent."""
-        self._next = self._ids.index(last.id, self._next) + 1
+    def drop(self, last: RowKey, number: int = 1) -> None:
+        """Everything up to that key was sent.
+
+        Args:
+            number: how many keys were sent, at least: those need not be looked through.
+        """
+        self._next = self._ids.index(last.id, self._next + number - 1) + 1
 
 
 class Backlog:

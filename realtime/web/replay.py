@@ -148,7 +148,7 @@ class Replay:
             else:
                 self._send(theirs, *self._cursors(newest_of(theirs), end_here))
             await self._taken_in_time(portion.size)
-        owed.drop(last)
+        owed.drop(last, len(events))
 
     def _theirs(self, events: Sequence[Event]) -> Sequence[Event]:
         if self._services.settings.echo_to_author:

@@ -115,6 +115,7 @@ class Replay:
         if missed.events:
             async with self._sink.turn:
                 self._send(missed.events, *self._cursors(newest_of(missed.events), end))
+                self._has_come_to(end)
                 await self._taken()
         while missed.owed and not self._sink.is_closed:
             [first] = missed.owed.first(0, 1)
@@ -147,6 +148,7 @@ class Replay:
                 self._sink.send(portion.frames(events, *cursors, self._sink.frame))
             else:
                 self._send(theirs, *self._cursors(newest_of(theirs), end_here))
+            self._has_come_to(end_here)
             await self._taken_in_time(portion.size)
         owed.drop(last, len(events))
 
@@ -192,6 +194,14 @@ class Replay:
         self._subscriber.cursor = self._subscriber.cursor.naming(newest)
         return self._text(self._subscriber.cursor)
 
+    def _has_come_to(self, end: Position | None) -> None:
+        """Note that the last event is on its way: a pong comes behind it, and has its cursor.
+
+        With an older one, the client would forget how far it has come.
+        """
+        if end is not None:
+            self._subscriber.cursor = end
+
     def _text(self, position: Position | None) -> str | None:
         return None if position is None else position.text(self._subscriber.topic)
 
@@ -223,6 +233,7 @@ class Replay:
                     return
                 message = Message(part.data) if start else self._start(part, end)
                 self._sink.send_part(message, is_first=not start, is_last=is_last)
+                self._has_come_to(end)  # a pong comes behind the last part, too
                 del part, message
                 await self._taken_in_time(size)
             start += size

@@ -203,20 +203,32 @@ async def test_what_the_client_wrote_itself_is_not_named() -> None:
 
 @pytest.mark.gen_test
 async def test_a_pong_in_the_middle_names_the_newest_row() -> None:
-    """Or the client, which keeps the newest cursor that it was told, would forget the row."""
-    subscriber, sink = returning(), Sink()
+    """Or the client, which keeps the newest cursor that it was told, would forget the row.
+
+    Nor may it forget the end, once that is on its way: a pong comes behind the last event.
+    """
     events = [row(1, 8), row(2, 9), row(3, 10)]
+    named = await cursors_while_it_takes(*events)
+    assert named == [*(CAME_WITH.naming(one.anchor) for one in events[:2]), UNTIL]
+    assert await cursors_while_it_takes(*events, is_little=True) == [UNTIL]
+    parts = await cursors_while_it_takes(row(1, 8), row(2, 9, PART_BYTES))
+    assert parts == [CAME_WITH.naming(events[0].anchor), UNTIL, UNTIL]
+
+
+async def cursors_while_it_takes(*events: Event, is_little: bool = False) -> list[Cursor]:
+    """What a pong would have, each time that the client is waited for."""
+    subscriber, sink = returning(), Sink()
     replay = make_replay(sink, Rows(events), subscriber)
-    named = []
+    named: list[Cursor] = []
 
     async def drained() -> None:
         assert subscriber.cursor is not None
         named.append(subscriber.cursor.cursor)
 
     sink.drained = drained  # type: ignore[method-assign]
-    owed = Owed(one.key for one in events)
-    await replay.send(Missed(owed=owed), Position(UNTIL, SIGNER))
-    assert named[:2] == [CAME_WITH.naming(one.anchor) for one in events[:2]]
+    missed = Missed(events) if is_little else Missed(owed=Owed(one.key for one in events))
+    await replay.send(missed, Position(UNTIL, SIGNER))
+    return named
 
 
 @pytest.mark.gen_test

@@ -29,6 +29,7 @@ NEEDED = (
     Right("FUNCTION", "relay.forget_foreign_log()", ("EXECUTE",)),
     Right("FUNCTION", "relay.listen()", ("EXECUTE",)),
     Right("FUNCTION", "relay.is_listening()", ("EXECUTE",)),
+    Right("FUNCTION", "relay.epoch_as_told()", ("EXECUTE",)),
     Right("FUNCTION", "relay.tell(text,text)", ("EXECUTE",)),
     Right("TABLE", "relay.alembic_version", ("SELECT",)),
     Right("TABLE", "relay.cursor_keys", ("SELECT",)),

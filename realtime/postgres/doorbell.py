@@ -78,8 +78,7 @@ _SET_BELL = f"""
 SELECT setval('relay.bell', CASE WHEN used > {{full}} THEN {_SILENT}
                                  WHEN used > {BARE} OR NOT {{carries}} THEN 3 ELSE 1 END)
   FROM pg_notification_queue_usage() AS used;
-SELECT set_config('relay.epoch_before_fence',
-                  coalesce(pg_sequence_last_value('relay.epoch'), 0)::text, false);
+SELECT set_config('relay.epoch_before_fence', relay.epoch_as_told(), false);
 COMMIT
 """
 _RING_ON = f"{_BEGIN}{_SAY}{_SET_BELL}"
@@ -89,7 +88,7 @@ _LISTEN_ANEW = "SELECT relay.listen() WHERE NOT relay.is_listening()"
 # Read under the lock, after the bell is on: who silences it later advances what was read. And
 # before the fence: who advances it later, without a ring, has a higher id.
 _EPOCH = f"""
-SELECT current_setting('relay.epoch_before_fence')::bigint AS epoch,
+SELECT current_setting('relay.epoch_before_fence') AS epoch,
        EXISTS (SELECT FROM relay.nodes WHERE release < {RELEASE}) AS has_older
 """
 # Not part of the script: whoever found the bell silent must have a lower id.

@@ -20,7 +20,7 @@ class Ring(NamedTuple):
     """What a ring says that carries its event."""
 
     event: Event
-    epoch: int
+    epoch: str
     """The epoch as the writer saw it."""
 
 
@@ -30,7 +30,7 @@ def parse_ring(payload: str) -> Ring | None:
     if len(parts) < 7 or not parts[6].startswith("{"):
         return None
     try:
-        epoch, row_id, xid, written_at = map(int, parts[:4])
+        row_id, xid, written_at = map(int, parts[1:4])
     except ValueError:
         return None  # the name of a table
     author, topic, message = parts[4:]
@@ -43,7 +43,7 @@ def parse_ring(payload: str) -> Ring | None:
         size=len(message.encode()),
         author=None if author == "-" else author,
     )
-    return Ring(event, epoch)
+    return Ring(event, parts[0])
 
 
 class Inbox:
@@ -62,7 +62,7 @@ class Inbox:
         self._max_bytes = max_bytes
         self._events: list[Event] = []
         self._bytes = 0
-        self._epoch: int | None = None
+        self._epoch: str | None = None
         self.is_bare = False
         """Whether a read is due."""
         self.is_stale = False
@@ -73,7 +73,7 @@ class Inbox:
         """Whether rings may carry."""
         return self._epoch is not None
 
-    def open(self, epoch: int) -> None:
+    def open(self, epoch: str) -> None:
         """Take events from now on. To be called before a fence is taken.
 
         Args:

@@ -255,7 +255,8 @@ class Reader:
             position = position.naming(newest)
             if not position.has_text:
                 return None  # clients could not be told where they are
-            self.lineage.saw(newest)
+            # The lineage has not seen it: the read that confirms it asks for what was read before,
+            # which is not there where the log was restored in place.
             events = tuple(fresh.values())
             self._counters.heard(events)
             await self._hub.deliver(Page(_NOTHING_SEEN, (), events, is_last=False), position)
@@ -358,6 +359,7 @@ class Reader:
                 self._refusals.forget(page.grants)
                 if page.is_last:
                     cursor = self.position.cursor.after(page.snapshot, newest)
+                    self.lineage.saw(cursor.anchor)
                     more = await self._finish_read(log, fresh, cursor)
                     found = found._replace(transactions=found.transactions + more)
                 else:

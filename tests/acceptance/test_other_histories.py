@@ -402,6 +402,42 @@ async def test_a_dump_restored_under_a_running_server(postgres_bin: Path | None)
             assert reason in ("invalid", "foreign", "too_old")
 
 
+@pytest.mark.gen_test(timeout=120)
+async def test_a_writer_who_goes_on_at_once_after_a_restore_in_place(
+    postgres_bin: Path | None,
+) -> None:
+    """The ring that comes with it is of another history: nobody is sent what it carries.
+
+    Who has come since the dump, and is not there any more, may be one of the sockets.
+    """
+    with postgres_server(postgres_bin) as postgres:
+        dsn = postgres.dsn()
+        await asyncio.to_thread(migrate, dsn)
+        async with writing(dsn) as platform:
+            world = await make_world(platform)
+        async with serving(dsn) as server, writing(dsn) as platform:
+            live = await chat(server, world, world.owner)
+            await say(dsn, world, "here")
+            await live.next("chat_message", ROWS)
+            sql = await asyncio.to_thread(dump, postgres, "realtime", "--clean", "--if-exists")
+            newcomer = await platform.user()
+            await platform.permit(world.bot, newcomer)
+            late = await chat(server, world, newcomer)
+            await say(dsn, world, "forgotten", 1)
+            await late.next("chat_message")
+            at_once = (
+                "INSERT INTO public.messages (session_id, bot_id, user_id, role, content)"
+                f" VALUES ('{world.session}', '{world.bot}', '{world.owner}', 'user', 'at once');"
+            )
+            script = b"BEGIN;\n" + sql + at_once.encode() + b"\nCOMMIT;\n"
+            await asyncio.to_thread(restore, postgres, script)
+            await is_told(live)
+            await eventually(lambda: late.is_closed, limit=LIMIT)
+            assert "at once" not in [*contents(late), *contents(live)]
+            await say(dsn, world, "later", 3)
+            await eventually(lambda: "later 2" in contents(live), limit=LIMIT)
+
+
 def steps_of_the_page() -> tuple[str, str, str, str]:
     """The statements of docs/upgrading.md, in its order."""
     page = (ROOT / "docs" / "upgrading.md").read_text("utf-8")

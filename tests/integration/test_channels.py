@@ -21,6 +21,7 @@ SEQUENCES = ("relay.ring_channel", "relay.typing_channel")
 FUNCTIONS = (
     "relay.listen()",
     "relay.is_listening()",
+    "relay.epoch_as_told()",
     "relay.tell('ring', 'x')",
     "relay.ring('x')",
     "relay.ring_event('x', 'x')",

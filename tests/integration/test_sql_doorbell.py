@@ -98,7 +98,7 @@ async def test_a_quiet_transaction_is_logged_but_does_not_ring(
 
 
 async def epoch_of(platform: Platform) -> int:
-    """What a ring would carry."""
+    """Its number."""
     query = "SELECT coalesce(pg_sequence_last_value('relay.epoch'), 0)"
     epoch: int = await platform.connection.fetchval(query)
     return epoch
@@ -123,7 +123,7 @@ async def test_a_ring_carries_one_plain_event(
         " WHERE id > $1 ORDER BY id",
         last,
     )
-    epoch = await epoch_of(platform)
+    epoch = await platform.connection.fetchval("SELECT relay.epoch_as_told()")
     assert len(rows) == 3
     heard = await listener.heard(platform)
     assert heard == [

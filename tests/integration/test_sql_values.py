@@ -26,6 +26,7 @@ from tests.doctor import deployment
 from tests.integration.sql_log import Log, act_as
 from tests.platform import Platform
 from tests.serving import World
+from tests.waiting import eventually
 
 TOO_DEEP = {"omitted": "nested too deeply"}
 SAY = """INSERT INTO messages (session_id, bot_id, user_id, role, content, metadata, created_at)
@@ -389,6 +390,30 @@ def test_what_is_no_character_of_utf_8_keeps_nobody_from_reading(
         await platform.connection.close()
 
     io_loop.run_sync(write_and_read)
+
+
+@pytest.mark.parametrize(("encoding", "odd"), [("WIN1252", "81"), ("EUC_JP", "fdfe")])
+def test_a_ring_with_what_is_no_character_of_utf_8_is_heard(
+    io_loop: IOLoop, encoded: str, odd: str
+) -> None:
+    """It may be the name of a table. Whoever listens would lose the connection by it."""
+    bring_up_to_date(encoded)
+    text = f"convert_from('\\x61{odd}', getdatabaseencoding())"
+
+    async def ring_and_hear() -> None:
+        writer, listener = await Platform.connect(encoded), await Platform.connect(encoded)
+        heard: list[str] = []
+        listener.connection.hear = lambda _channel, payload: heard.append(payload)
+        await listener.execute("SELECT relay.listen()")
+        await writer.execute(f"SELECT relay.ring({text})")
+        await writer.execute(f"SELECT relay.carry({text}, NULL)")
+        await writer.execute(f"SELECT relay.tell('typing', {text})")
+        await eventually(lambda: len(heard) == 3)
+        assert heard == ["a?"] * 3
+        await writer.connection.close()
+        await listener.connection.close()
+
+    io_loop.run_sync(ring_and_hear)
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII"])

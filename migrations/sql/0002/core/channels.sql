@@ -51,6 +51,13 @@ BEGIN
 END
 $$;
 
+-- The epoch as a ring tells it, and as who hears rings compares it. A log that is restored into the
+-- same database may have the same number, but in another sequence: what rings then is of another
+-- history, of which who listens may have seen nothing.
+CREATE FUNCTION relay.epoch_as_told() RETURNS text
+LANGUAGE sql VOLATILE
+RETURN concat('relay.epoch'::regclass::oid, '.', coalesce(pg_sequence_last_value('relay.epoch'), 0));
+
 -- Rings with the text of an event, after the epoch as it is now. Bare where that is null or too long
 -- for a notification, and after 16 of a transaction, which all would fill the queue of every listener.
 -- The channel's name is put together where it is used, as in relay.tell.
@@ -58,11 +65,11 @@ CREATE FUNCTION relay.carry(source text, told text) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET trace_notify = off AS $$
 DECLARE
-    ring text := concat(coalesce(pg_sequence_last_value('relay.epoch'), 0), ' ' || told);
+    ring text := concat(relay.epoch_as_told(), ' ' || told);
     carried text := coalesce(current_setting('relay.carried', true), '');
 BEGIN
     IF told IS NULL OR octet_length(ring) >= 8000 OR length(carried) >= 16 THEN
-        ring := source;
+        ring := relay.readable(source);
     ELSE
         carried := set_config('relay.carried', carried || '.', true);
     END IF;
@@ -123,13 +130,17 @@ $$;
 
 -- Notifies a channel, "ring" or "typing", whether the bell is silent or not. Without a name nothing is
 -- told: to notify a channel without one would fail every writer. The next server that starts makes one.
+--
+-- What rings may be the name of a table, with a character that UTF-8 lacks where the database has another
+-- encoding. A notification with it would end the connection of everybody who listens.
 CREATE FUNCTION relay.tell(channel text, payload text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET trace_notify = off AS $$
 DECLARE
     numbers regclass := concat('relay.', channel, '_channel');
 BEGIN
-    PERFORM pg_notify(concat('relay_', channel, '_', pg_sequence_last_value(numbers)), payload)
+    PERFORM pg_notify(
+        concat('relay_', channel, '_', pg_sequence_last_value(numbers)), relay.readable(payload))
       WHERE pg_sequence_last_value(numbers) IS NOT NULL;
 END
 $$;

@@ -41,6 +41,7 @@ DROP SEQUENCE relay.ring_channel;
 DROP FUNCTION relay.ring_event(text, text);
 DROP FUNCTION relay.carries();
 DROP FUNCTION relay.carry(text, text);
+DROP FUNCTION relay.epoch_as_told();
 DROP SEQUENCE relay.epoch;
 ALTER TABLE relay.nodes DROP COLUMN release;
 CREATE INDEX events_xid ON relay.events (xid);

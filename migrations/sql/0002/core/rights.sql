@@ -18,7 +18,7 @@ BEGIN
         EXECUTE format('GRANT UPDATE ON relay.doorbell_turn, relay.retention_turn TO %s', role);
         EXECUTE format('GRANT EXECUTE ON FUNCTION relay.timeline(), relay.this_database(), '
                        'relay.microseconds(timestamptz), relay.forget_foreign_log(), relay.readable(text), '
-                       'relay.listen(), relay.is_listening(), relay.tell(text, text) TO %s', role);
+                       'relay.listen(), relay.is_listening(), relay.epoch_as_told(), relay.tell(text, text) TO %s', role);
     END LOOP;
 END
 $$;

@@ -129,6 +129,17 @@ async def test_the_sql_of_the_readme_runs(platform: Platform) -> None:
     assert await platform.connection.fetchval("SELECT name FROM bots") == "Renamed bot"
 
 
+def test_the_sql_of_the_readme_changes_named_rows() -> None:
+    """Somebody pastes it into a database that has more than the demo."""
+    statements = [one for block in code_blocks(README, "sql") for one in block.split(";\n")]
+    changes = [one for one in statements if re.search(r"^(UPDATE|DELETE)\b", one, re.MULTILINE)]
+    assert len(changes) == 2
+    assert [one for one in changes if "WHERE" not in one] == []
+    loads = [one for one in statements if "FROM sessions" in one]
+    assert len(loads) == 2
+    assert [one for one in loads if "WHERE s.id = '" not in one] == []
+
+
 @pytest.mark.gen_test
 async def test_the_rights_of_the_security_page_are_enough(
     platform: Platform, world: World, database: str

@@ -10,6 +10,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.acceptance.console import PHONE, Chromium, OpenConsole, sees
+from tests.acceptance.test_multi import second_bot, subscribe
 from tests.platform import Platform
 from tests.serving import RunningServer, StartServer, World
 from tests.waiting import eventually
@@ -48,7 +49,7 @@ async def test_the_charts_move_while_rows_are_written(
     keys = [await chart.get_attribute("data-chart") for chart in await page.locator(".chart").all()]
     assert keys == CHARTS
     await expect(page.locator("[data-series=chats] b")).to_have_text("1")
-    await expect(page.locator("[data-series=others] b")).to_have_text("1")
+    await expect(page.locator("[data-series=notifications] b")).to_have_text("1")
     await eventually(lambda: says(page, platform, world))
     assert await page.evaluate(with_copy(ARE_DRAWN)) == [True] * len(CHARTS)
     await expect(page.locator("#cluster-trouble")).to_be_empty()
@@ -125,6 +126,29 @@ async def test_an_administrator_turns_the_pages_of_the_connections(
     await page.locator("#connections-back").click()
     await expect(page.locator("#connections-page")).to_have_text(f"1 to {PAGE}")
     await sees(page, "#connections .who-name", "gus")
+
+
+async def test_sockets_for_many_bots_are_shown_as_such(
+    open_console: OpenConsole, console_server: RunningServer, platform: Platform, world: World
+) -> None:
+    """With their bots, and counted neither as those of one bot nor as notifications."""
+    other, _ = await second_bot(platform, world)
+    for bots in ([], [world.bot], [world.bot, other]):
+        socket = await console_server.multi(world.guest)
+        for bot in bots:
+            await subscribe(socket, bot)
+    page = await open_console(world.owner, is_admin=True)
+    await sees(page, "#notifications-state", "live")
+    await open_cluster(page)
+    for series, count in (("chats", 1), ("multi", 3), ("notifications", 1)):
+        await expect(page.locator(f"[data-series={series}] b")).to_have_text(str(count))
+    theirs = page.locator("#connections tr").filter(has_text="gus").locator("td:nth-child(2)")
+    await expect(theirs).to_have_count(3)
+    assert {*await theirs.all_inner_texts()} == {
+        "many: no bot",
+        "many: this bot",
+        "many: this bot and 1 other",
+    }
 
 
 async def test_whoever_is_no_administrator_is_told_so(

@@ -201,6 +201,21 @@ async def test_an_administrator_confirms_before_it_happens(
     assert await guest.closed() == 1013
 
 
+@pytest.mark.browser
+async def test_a_socket_for_many_bots_is_offered_no_disconnect(
+    chromium: Chromium, demo_server: RunningServer, world: World
+) -> None:
+    """It is on no topic of its own that could be ejected; ejecting its user closes it."""
+    many = await demo_server.multi(world.guest)
+    page = await open_demo(chromium, demo_server, world)
+    await page.locator(".tabs [data-tab=cluster]").click()
+    row = page.locator("#connections tr", has_text="gus")
+    await expect(row.locator("[data-action=disconnect]")).to_have_count(0)
+    await row.locator("[data-action=eject]").click()
+    await page.locator("#confirm-yes").click()
+    assert await many.closed() == 1013
+
+
 async def test_statements_that_lift_their_time_limit_are_ended_all_the_same(
     start_server: StartServer, platform: Platform, world: World
 ) -> None:

@@ -42,13 +42,14 @@ const CHARTS = [
   },
   {
     key: 'sockets',
-    title: 'Sessions',
-    about: 'Open sockets, on bots and for notifications',
+    title: 'Sockets',
+    about: 'Open sockets, by what they watch',
     floor: 4,
     format: whole,
     series: [
-      { name: 'chats', label: 'bots', colour: '--blue', filled: true },
-      { name: 'others', label: 'notifications', colour: '--pink' },
+      { name: 'chats', label: 'one bot', colour: '--blue', filled: true },
+      { name: 'multi', label: 'many', colour: '--green' },
+      { name: 'notifications', label: 'notifications', colour: '--pink' },
     ],
   },
   {

@@ -138,31 +138,45 @@ export class Connections {
     find('connections-next').setAttribute('aria-disabled', String(next === null));
   }
 
-  #row(id, { username, user_id: userId, bot_id: bot, connected_at: since, node }) {
+  #row(id, socket) {
+    const { username, user_id: userId, bot_id: bot, connected_at: since, node } = socket;
     const who = element('span', { class: 'who-name', dir: 'auto', title: userId, text: username });
     const cells = [
       who,
-      this.#watched(bot),
+      this.#watched(socket),
       left(Date.now() - Date.parse(since)),
       code(node),
       code(id),
     ];
     const row = rowOf(cells.map((cell, column) => [cell, COLUMNS[column][2]]));
     row.dataset.connection = id;
-    if (this.#demo.sends) row.append(actions({ user: userId, name: username, bot: bot ?? '' }));
+    // One of many bots' sockets is on no topic that could be closed by itself.
+    const offered = Object.entries(ACTIONS).filter(([name]) => name === 'eject' || !socket.bot_ids);
+    if (this.#demo.sends)
+      row.append(actions(offered, { user: userId, name: username, bot: bot ?? '' }));
     if (this.#mine.has(id))
       row.firstChild.append(element('span', { class: 'badge', text: 'this page' }));
     return row;
   }
 
-  #watched(bot) {
+  /** `bots` are those of a socket at /api/ws, which only that has. */
+  #watched({ bot_id: bot, bot_ids: bots }) {
+    if (bots) return this.#many(bots);
     if (bot === null) return 'notifications';
     return bot === this.#botId ? 'this bot' : code(bot);
   }
+
+  #many(bots) {
+    const others = bots.filter((bot) => bot !== this.#botId).length;
+    const words = others < bots.length ? ['this bot'] : [];
+    if (others > 0) words.push(others === 1 ? '1 other' : `${others} others`);
+    const text = `many: ${words.join(' and ') || 'no bot'}`;
+    return element('span', { title: bots.join(', '), text });
+  }
 }
 
-function actions(whom) {
-  const buttons = Object.entries(ACTIONS).map(([action, { label }]) => {
+function actions(offered, whom) {
+  const buttons = offered.map(([action, { label }]) => {
     const button = element('button', { type: 'button', text: label });
     Object.assign(button.dataset, { action, ...whom });
     button.setAttribute('aria-label', `${label} ${whom.name}`);

@@ -67,7 +67,10 @@ export class History {
       p50: quantile(waits, 0.5),
       p99: quantile(waits, 0.99),
       chats: total(latest.map(({ chats }) => chats)),
-      others: total(latest.map(({ connections, chats }) => connections - chats)),
+      multi: total(latest.map(({ multi }) => multi)),
+      notifications: total(
+        latest.map(({ connections, chats, multi }) => connections - chats - multi),
+      ),
       ...Object.fromEntries(modes),
     };
   }

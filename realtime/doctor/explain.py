@@ -32,6 +32,11 @@ SELECT id, xid::text, topic, type, payload IS NOT NULL AS is_message, user_id::t
   FROM relay.events
  WHERE id = $1 AND ($2::bigint IS NULL OR relay.microseconds(written_at) = $2)
 """
+# Ids from before a crash or a restore are given out again: the time tells such rows apart.
+_SAME_NUMBER = """
+SELECT relay.microseconds(written_at) AS written_at FROM relay.events
+ WHERE id = $1 ORDER BY written_at
+"""
 _EDGES = """
 SELECT coalesce(pg_sequence_last_value('relay.events_id'), 0) AS last, min(id) AS lowest
   FROM relay.events
@@ -105,7 +110,7 @@ async def explain(
     ):
         event = await connection.fetchrow(_EVENT, event_id, written_at, timeout=SEARCH_SECONDS)
         if event is None:
-            return await _absent(connection, event_id)
+            return await _absent(connection, event_id, written_at)
         reasons = [_describe(event)]
         if event["is_foreign"]:
             reasons.append("It came with a dump from another server, and is not delivered here.")
@@ -124,7 +129,10 @@ async def explain(
         return await _of_bot(connection, event, who, role, reasons)
 
 
-async def _absent(connection: Connection, event_id: int) -> Explanation:
+async def _absent(connection: Connection, event_id: int, written_at: int | None) -> Explanation:
+    others = await connection.fetch(_SAME_NUMBER, event_id, timeout=SEARCH_SECONDS)
+    if written_at is not None and others:
+        return _of_another_history(event_id, written_at, [other["written_at"] for other in others])
     row = await connection.fetchrow(_EDGES, timeout=SEARCH_SECONDS)
     assert row is not None
     if event_id < 1 or event_id > row["last"]:
@@ -138,6 +146,16 @@ async def _absent(connection: Connection, event_id: int) -> Explanation:
         " back, or has not committed yet."
     )
     return Explanation(Verdict.NO, [reason])
+
+
+def _of_another_history(event_id: int, written_at: int, others: Sequence[int]) -> Explanation:
+    ids = " and ".join(f"{event_id}-{other}" for other in others)
+    reason = (
+        f"Event {event_id}-{written_at} is not in the log: another row has that number, {ids}. If"
+        " the id is right, the event is of another history of this database, as from before a"
+        " restore."
+    )
+    return Explanation(Verdict.UNKNOWN, [reason])
 
 
 def _describe(event: asyncpg.Record) -> str:

@@ -37,7 +37,8 @@ def command(subject: str, ttl: int, admin: bool) -> None:
     \b
     Example:
       realtime token 00000000-0000-4000-8000-0000000000a1 --ttl 600
-      curl "localhost:8000/api/ws/stats?token=$(realtime token ada)"
+      export TOKEN=$(realtime token ada)
+      curl -H "Authorization: Bearer $TOKEN" localhost:8000/api/ws/stats
     """
     from realtime.auth.signing import has_key, mint
     from realtime.dev.demo import subject_for

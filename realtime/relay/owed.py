@@ -1,7 +1,7 @@
 """Which payloads are still to be read: for a topic that has much, or for one client that returns.
 
 A row of the log does not change, so what is owed is known by its keys, and its payloads are read a
-portion at a time when they can be sent. A key takes 20 bytes here, however large its payload is.
+portion at a time when they can be sent. A key takes 24 bytes here, however large its payload is.
 """
 
 import asyncio

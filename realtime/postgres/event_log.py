@@ -65,7 +65,8 @@ class _Part(IntEnum):
     COUNT = 4
 
 
-# Likewise the snapshot, once, and also when there is nothing else; and the database's time.
+# The snapshot in the shape of a row of events, as `FLOOR` has the floor: once, and also when there
+# is nothing else. Its `written_at` is the database's time.
 _SNAPSHOT = f"""
 SELECT 0::bigint AS id, '0'::xid8 AS xid, NULL::text AS topic, '' AS type,
        pg_current_snapshot()::text AS payload, NULL::uuid AS user_id, NULL::integer AS code,

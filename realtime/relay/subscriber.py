@@ -8,10 +8,11 @@ The answer has a cursor, `since`. What `since` covers is not for this socket, ev
 Then the subscriber is *live*. A revoke makes it *stopped*: it is sent nothing more. A recheck makes
 it *paused*: access is checked again, and it holds what arrives. The hub calls everything here.
 
-    joining ──go_live──▶ live ──stop──▶ stopped
-                        │  ▲
-                  pause ▼  │ go_live
-                       paused
+    joining ──go_live──▶ live ◀──go_live── paused
+       │                  │ ────pause────▶   │
+       └───────stop───────┼───────stop───────┘
+                          ▼
+                       stopped
 """
 
 from collections.abc import Callable, Iterable
@@ -318,7 +319,7 @@ class Subscriber:
         self.sink.send(self.sink.frame([message]))
 
     def hold(self, change: AccessChange) -> None:
-        """Hold an access change until the user and their `since` are known."""
+        """Hold an access change until the database has answered: `was_locked_out` looks at it."""
         self._hold(change, ACCESS_CHANGE_BYTES + len(change.final_message or ""))
 
     def _hold(self, item: Delivery | AccessChange, size: int) -> None:
@@ -351,7 +352,8 @@ class Subscriber:
         return held
 
     def pause(self, cursor: Position | None) -> None:
-        """Hold events from here on: the database is asked again for the user's access.
+        """Hold events from here on: until the database has said that the user still has access, or,
+        if it is behind, until it has caught up.
 
         Args:
             cursor: covers what was sent up to now.

@@ -1,8 +1,9 @@
-"""The connection of one WebSocket: bytes come as they arrive, and go as the kernel takes them.
+"""The connection of one client: bytes come as they arrive, and go as the kernel takes them.
 
-There are as many of these as sockets, and most are idle. So each is a few slots: no task reads, and
-nothing is kept of what was read and sent. Tornado's `IOStream`, with a coroutine that reads, costs
-several times the memory, and most of the time of a handshake.
+It is a WebSocket, or takes events over HTTP. There are as many of these as sockets, and most are
+idle. So each is a few slots: no task reads, and nothing is kept of what was read and sent.
+Tornado's `IOStream`, with a coroutine that reads, costs several times the memory, and most of the
+time of a handshake.
 """
 
 import asyncio

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+import realtime.relay
 from realtime.cli.commands import NAMES, main
 from realtime.config.settings import Settings
 from tests.unit.test_readme import DOCUMENTS, README, ROOT, code_blocks
@@ -82,3 +83,13 @@ def test_the_layout_lists_every_package_and_module() -> None:
             modules = tree.setdefault(str(path.parent.relative_to(ROOT)), set())
             modules |= {path.stem} - {"__init__"}
     assert listed == tree
+
+
+def test_the_order_of_reading_has_every_file_of_the_relay() -> None:
+    """Each once, the twelve that are the core first."""
+    told = realtime.relay.__doc__ or ""
+    named = re.findall(r"`(\w+)`", told)
+    files = [path.stem for path in (ROOT / "realtime" / "relay").glob("[!_]*.py")]
+    assert sorted(named) == sorted(files)
+    core = told.partition("- From a read")[2].partition("\n- ")[0]
+    assert re.findall(r"`(\w+)`", core) == named[:12]

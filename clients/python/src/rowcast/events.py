@@ -1,4 +1,4 @@
-"""What a server says, as the application is handed it. Read by `client` from each frame."""
+"""What a server says, as the application is handed it. Read by `keeper` from each frame."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Asks for a sign of life now and then; when none comes, the connection is dead, whatever it says.
 
-One per connection, run by `client` in the connection's task group.
+One per connection, run by `keeper` in the connection's task group.
 """
 
 from __future__ import annotations

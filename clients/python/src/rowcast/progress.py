@@ -1,6 +1,6 @@
 """How far the stream has come: the cursor to resume with, and the ids that are known. No I/O.
 
-Kept by `client` at the socket's end. An event counts (`took`) only once it waits for the
+Kept by `keeper` at the socket's end. An event counts (`took`) only once it waits for the
 application, so that a client that is interrupted in between asks for it again.
 """
 

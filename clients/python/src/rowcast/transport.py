@@ -1,7 +1,7 @@
 """The bytes: Tornado's WebSocket client, opened and closed so that nothing is left behind.
 
 Tornado hands frames over through a queue of one, so who does not `receive` stops the reading, and
-the kernel's buffers and then the server notice. Opened by `client`; whoever needs another socket
+the kernel's buffers and then the server notice. Opened by `keeper`; whoever needs another socket
 (a test, a proxy) gives it another `open_socket`.
 """
 

@@ -134,12 +134,7 @@ class HistoryLog:
         return self._wire.portion_bytes
 
     async def payloads(self, keys: Sequence[RowKey]) -> list[Event]:
-        """Events with their payloads, in the order of the keys.
-
-        Raises:
-            Unrecoverable: one of them has been removed, or this is another log.
-            Refused: the database cannot be asked (1013).
-        """
+        """See `HistorySource`."""
         newest, database = self._lineage.newest, self._lineage.database
         async with self._turns:
             rows = await self._fetch(
@@ -193,14 +188,7 @@ class HistoryLog:
         limit: int,
         seen: Sequence[Anchor],
     ) -> Mapping[str, TopicHistory]:
-        """Read topics, each over its own range, at most `limit + 1` events of each.
-
-        Args:
-            seen: rows of which the answer says whether they are still there.
-
-        Raises:
-            Refused: the database cannot be asked (1013).
-        """
+        """See `HistorySource`."""
         opened = [(topic, xid) for topic, range_ in ranges.items() for xid in range_.open]
         rows = await self._fetch(
             _READ,

@@ -30,9 +30,6 @@ from realtime.relay.resume import GapReason
 
 log = logging.getLogger(__name__)
 
-STUCK_SECONDS = 15.0
-"""After so long without any answer, a lost connection is said to be more than that."""
-
 
 async def read_position(dsn: str, timeout: float) -> Position:
     """Check the database before anything starts, and say where in its log a reader begins.
@@ -123,7 +120,7 @@ class Listener:
                 await asyncio.sleep(delay)
 
     def _say_if_stuck(self, reader: Reader) -> None:
-        if reader.stuck_seconds > STUCK_SECONDS:
+        if reader.is_stuck:
             log.error(LogLine("log_not_read", seconds=round(reader.stuck_seconds)))
 
     @asynccontextmanager

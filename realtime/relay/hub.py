@@ -26,6 +26,7 @@ from realtime.relay.large_read import NOTHING_UNLISTED, Unlisted
 from realtime.relay.owed import Backlog, Owed
 from realtime.relay.position import Position
 from realtime.relay.protocol import SOCKET_TOPIC, Framer, bot_of, resync, stamp
+from realtime.relay.resume import GapReason
 from realtime.relay.streams import Streams
 from realtime.relay.subscriber import Delivery, State, Subscriber
 from realtime.relay.subscribers import Subscribers
@@ -414,7 +415,7 @@ class Hub:
     def _let_back(self, subscriber: Subscriber, until: Cursor) -> None:
         lost = subscriber.gap
         if lost is None and subscriber.was_locked_out(until):
-            lost = "access_changed"
+            lost = GapReason.ACCESS_CHANGED
         if subscriber.topic == SOCKET_TOPIC:
             lost = None  # there is nothing to miss
         if subscriber.has_overflowed:

@@ -120,6 +120,8 @@ class Bell(Protocol):
 
 _NOTHING_SEEN = Snapshot(0, frozenset())
 DEFAULT_LARGE_LIMITS = LargeLimits()
+STUCK_SECONDS = 15.0
+"""The log is read every two seconds at least. After so long without an answer, it cannot be."""
 PORTION_ROWS = 1000
 """How many events one portion has at most."""
 
@@ -190,6 +192,11 @@ class Reader:
         self._inbox.close()
         self._refusals.forget_all()
         self._hub.lose_track(position, reason)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether nothing could be read for so long that it is more than a lost connection."""
+        return self.stuck_seconds > STUCK_SECONDS
 
     @property
     def stuck_seconds(self) -> float:

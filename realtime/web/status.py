@@ -5,9 +5,6 @@ from typing import Protocol
 from realtime.relay.reader import Reader
 from realtime.web.acceptor import NO_FILES, OpenFiles
 
-STUCK_SECONDS = 15.0
-"""The log is read every two seconds at least. After so long without an answer, it cannot be."""
-
 
 class ListenerStatus(Protocol):
     """The connection that listens to the database; implemented in `postgres.listener`."""
@@ -73,7 +70,7 @@ class Status:
             return "draining"
         if not self.is_connected:
             return "not connected to the database"
-        if self._reader.stuck_seconds > STUCK_SECONDS:
+        if self._reader.is_stuck:
             return "the log cannot be read"
         if not self._pool.is_pool_answering:
             return "the database does not answer over DATABASE_URL"

@@ -18,7 +18,7 @@ from realtime.relay.large_read import LargeLimits
 from realtime.relay.pace import DEFAULT_LIMITS, PaceLimits, PaceState
 from realtime.relay.position import Position
 from realtime.relay.protocol import SOCKET_TOPIC
-from realtime.relay.reader import Reader
+from realtime.relay.reader import STUCK_SECONDS, Reader
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import GapReason, Unrecoverable
 from realtime.relay.turns import PORTION_SECONDS
@@ -696,6 +696,10 @@ def test_how_long_nothing_could_be_read() -> None:
     assert relay.stuck_seconds == 4.0
     run(relay.send_portion(log))
     assert relay.stuck_seconds == 0.0
+    now += STUCK_SECONDS
+    assert not relay.is_stuck
+    now += 1.0
+    assert relay.is_stuck
 
 
 # Being cancelled.

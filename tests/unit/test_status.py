@@ -16,12 +16,12 @@ from realtime.web.status import Status
 def status(
     *,
     mode: PaceState = PaceState.AWAKE,
-    stuck: float = 2.0,
+    is_stuck: bool = False,
     is_pool_answering: bool = True,
     **listener: Any,
 ) -> Status:
     given = {"is_connected": True, "can_hear": True, "round_trip": 0.01, **listener}
-    reader = cast("Reader", SimpleNamespace(state=mode, stuck_seconds=stuck))
+    reader = cast("Reader", SimpleNamespace(state=mode, is_stuck=is_stuck))
     files = OpenFiles(10, lambda: 100.0, limit=lambda: 1000)
     pool = SimpleNamespace(is_pool_answering=is_pool_answering)
     return Status(8000, cast("Any", SimpleNamespace(**given)), pool, reader, files)
@@ -44,6 +44,6 @@ def test_new_sockets_should_come_while_nothing_stands_against_it() -> None:
     ready.is_draining = True
     assert ready.not_ready == "draining"
     assert status(is_connected=False).not_ready == "not connected to the database"
-    assert status(stuck=20.0).not_ready == "the log cannot be read"
+    assert status(is_stuck=True).not_ready == "the log cannot be read"
     silent = status(is_pool_answering=False)
     assert silent.not_ready == "the database does not answer over DATABASE_URL"

@@ -58,7 +58,7 @@ class Connection(WebSocketHandler):
         self._arrived = arrived
         self._heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._is_deaf = False
-        self._gone = asyncio.Event()
+        self._is_over = asyncio.Event()
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         return "bearer" if "bearer" in subprotocols else None
@@ -73,10 +73,7 @@ class Connection(WebSocketHandler):
     async def on_message(self, message: str | bytes) -> None:
         self._heard.put_nowait(json.loads(message))
         if self._is_deaf:
-            await self._gone.wait()  # and nothing more is read
-
-    def on_close(self) -> None:
-        self._gone.set()
+            await self._is_over.wait()  # and nothing more is read
 
     @property
     def described(self) -> dict[str, Any]:
@@ -108,6 +105,10 @@ class Connection(WebSocketHandler):
 
     def be_deaf(self) -> None:
         self._is_deaf = True
+
+    def be_over(self) -> None:
+        """Read again: who does not read is not told that the client has left."""
+        self._is_over.set()
 
     def cut(self) -> None:
         """Reset the TCP connection."""
@@ -152,6 +153,7 @@ class Stage:
         self._url = f"http://127.0.0.1:{port}"
         self._options: Mapping[str, Any] = {}
         self._connection: Connection | None = None
+        self._deaf: list[Connection] = []
 
     async def play(self, scenario: Scenario) -> None:
         """Raises `Failed` with the number of the step."""
@@ -169,6 +171,9 @@ class Stage:
             raise Failed(f"step {number}: it did not happen: {_shown(scenario, number)}") from None
         except Failed as failed:
             raise Failed(f"step {number}: {failed}: {_shown(scenario, number)}") from None
+        finally:
+            while self._deaf:
+                self._deaf.pop().be_over()
 
     async def _take(self, step: dict[str, Any]) -> None:
         ((kind, value),) = step.items()
@@ -233,6 +238,7 @@ class Stage:
 
     async def _step_deaf(self, _value: object) -> None:
         self._present.be_deaf()
+        self._deaf.append(self._present)
 
     @property
     def _present(self) -> Connection:

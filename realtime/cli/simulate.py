@@ -20,10 +20,29 @@ from realtime.errors import CommandError
     metavar="EVENTS_PER_SECOND",
     help="Row changes per second. The updates of growing answers are not counted.",
 )
-@click.option("--seconds", type=click.FloatRange(min=0), help="How long.  [default: until Ctrl-C]")
-@click.option("--bots", type=click.IntRange(1, 100), default=4, show_default=True)
-@click.option("--people", type=click.IntRange(3, 1000), default=8, show_default=True)
-@click.option("--seed", type=int, help="The same number repeats the same run.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0),
+    metavar="N",
+    help="How long.  [default: until Ctrl-C]",
+)
+@click.option(
+    "--bots",
+    type=click.IntRange(1, 100),
+    default=4,
+    show_default=True,
+    metavar="N",
+    help="How many bots there are.",
+)
+@click.option(
+    "--people",
+    type=click.IntRange(3, 1000),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="How many people use them.",
+)
+@click.option("--seed", type=int, metavar="N", help="The same number repeats the same run.")
 @click.option("--keep", is_flag=True, help="Do not delete the rows at the end.")
 @click.option("--beside", type=click.UUID, nargs=2, hidden=True)
 def command(**options: Any) -> None:

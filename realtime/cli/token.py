@@ -24,6 +24,7 @@ def _not_empty(_context: click.Context, _parameter: click.Parameter, value: str)
     type=click.IntRange(min=1),
     default=DEFAULT_TTL_SECONDS,
     show_default=True,
+    metavar="SECONDS",
     help="Seconds until the token expires.",
 )
 @click.option("--admin", is_flag=True, help="Add the admin claim.")

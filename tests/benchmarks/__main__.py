@@ -27,7 +27,7 @@ from tests.benchmarks.scenarios import SCENARIOS, Bench
 ROUNDS = 3
 SOAK_SECONDS = 240
 EXAMPLE = """\b
-Example: a smoke run of two scenarios, then whole ones for docs/performance.md.
+Example: a smoke run of two scenarios, then whole ones for the document.
     bin/bench quiet burst --quick
     bin/bench quiet burst --write-docs
 """
@@ -35,7 +35,14 @@ Example: a smoke run of two scenarios, then whole ones for docs/performance.md.
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLE)
 @click.argument("scenarios", nargs=-1, type=click.Choice(list(SCENARIOS)))
-@click.option("--rounds", default=ROUNDS, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--rounds",
+    default=ROUNDS,
+    show_default=True,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How often each scenario is measured.",
+)
 @click.option("--only", multiple=True, metavar="NAME", help="Only this server. May be repeated.")
 @click.option("--quick", is_flag=True, help="A smoke run: one round of small loads.")
 @click.option(
@@ -43,6 +50,7 @@ Example: a smoke run of two scenarios, then whole ones for docs/performance.md.
     default=SOAK_SECONDS,
     show_default=True,
     type=click.IntRange(min=12),
+    metavar="N",
     help="How long the soak takes.",
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the results.")
@@ -120,4 +128,4 @@ def database() -> Iterator[Database]:
 
 
 if __name__ == "__main__":
-    main(prog_name="bench")
+    main(prog_name="bin/bench")

@@ -16,7 +16,7 @@ import click
 from tests.chaos.run import run
 
 EXAMPLE = """\b
-Example: a minute of everything, then the same choices with a bad network alone.
+Example: a minute of everything, then the same with a bad network alone.
     bin/chaos --seconds 60 --seed 1
     bin/chaos --seconds 60 --seed 1 --only network
 """
@@ -28,9 +28,12 @@ Example: a minute of everything, then the same choices with a bad network alone.
     type=click.FloatRange(min=5),
     default=120,
     show_default=True,
+    metavar="N",
     help="How long faults happen. From 60 on, the run waits until every kind has happened.",
 )
-@click.option("--seed", type=int, help="Repeats a run's choices. [default: another each time]")
+@click.option(
+    "--seed", type=int, metavar="S", help="Repeats a run's choices. [default: another each time]"
+)
 @click.option(
     "--only",
     multiple=True,
@@ -56,4 +59,4 @@ def _end(_number: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    main(prog_name="chaos")
+    main(prog_name="bin/chaos")

@@ -28,9 +28,12 @@ Example: two minutes of everything, then the cursors of that run alone.
     type=click.FloatRange(min=2),
     default=60,
     show_default=True,
+    metavar="N",
     help="How long it goes on, for all kinds together.",
 )
-@click.option("--seed", type=int, help="Repeats a run's choices. [default: another each time]")
+@click.option(
+    "--seed", type=int, metavar="S", help="Repeats a run's choices. [default: another each time]"
+)
 @click.option(
     "--only",
     "kinds",
@@ -58,4 +61,4 @@ def _end(_number: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    main(prog_name="fuzz")
+    main(prog_name="bin/fuzz")

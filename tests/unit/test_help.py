@@ -7,13 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from realtime import __version__
 from realtime.cli import commands
 from realtime.cli.commands import NAMES, SECTIONS, main
-from tests.commands import ROOT, environment
+from tests.commands import ROOT, environment, run_script
 
 SLOW = {"alembic", "asyncpg", "cryptography", "pydantic", "sqlalchemy", "tornado"}
 PRINT_EVERY_HELP = f"""
@@ -66,6 +67,27 @@ def test_the_help_of_a_command_says_what_it_does_with_an_example(name: str) -> N
 def test_the_help_fits_a_terminal(arguments: tuple[str, ...]) -> None:
     """Of 80 columns."""
     assert [line for line in help_of(*arguments).splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_option_says_what_it_does(name: str) -> None:
+    """And what it takes, in words of ours."""
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    options = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
+    assert [one.name for one in options if not one.help] == []
+    assert "RANGE" not in help_of(name)
+
+
+@pytest.mark.parametrize("name", ["bench", "chaos", "fuzz"])
+def test_the_help_of_a_script_for_developers(name: str) -> None:
+    """It names the script as it is called, and fits a terminal, its example too."""
+    text = run_script(name, "--help", COLUMNS="80").stdout
+    assert text.startswith(f"Usage: bin/{name} ")
+    assert "RANGE" not in text
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+    example = text.partition("\n  Example: ")[2]
+    assert f"\n      bin/{name} " in example
 
 
 def test_the_help_loads_little_and_touches_nothing(tmp_path: Path) -> None:

@@ -400,6 +400,8 @@ def _reading(kind: Kind, column: Any) -> str | None:
         return "{}::text"  # json has no equality
     if kind is Kind.TIME and base == "timestamp":
         return "({} AT TIME ZONE 'UTC')"
+    if kind is Kind.TEXT and column["category"] == b"E":
+        return "relay.written({})"  # ::text would follow a cast that the type's owner made
     if kind is Kind.TEXT and column["type"] != "text":
         return "{}::text"
     return f"{{}}::{base}" if column["is_domain"] else None

@@ -593,6 +593,73 @@ async def test_what_the_functions_owner_lacks_is_granted_and_taken_back(
     assert without_defaults(after, app) == without_defaults(before, app)
 
 
+CASTS = """
+CREATE FUNCTION ran(mood) RETURNS json LANGUAGE plpgsql AS
+    $$BEGIN RAISE 'ran as %', current_user; END$$;
+CREATE FUNCTION ran_too(mood) RETURNS text LANGUAGE plpgsql AS
+    $$BEGIN RAISE 'ran as %', current_user; END$$;
+CREATE CAST (mood AS json) WITH FUNCTION ran;
+CREATE CAST (mood AS text) WITH FUNCTION ran_too AS IMPLICIT;
+"""
+
+
+@pytest.mark.gen_test
+async def test_no_cast_of_a_types_owner_runs_as_the_functions_owner(
+    adopted: Adopted, roles: tuple[str, str, str]
+) -> None:
+    """Enums and arrays of them look as they do without; what else is made of them is a string."""
+    relay, app, _ = roles
+    await adopted.execute(
+        """CREATE TYPE mood AS ENUM ('sad', 'glad', '');
+        CREATE DOMAIN feeling AS mood;
+        CREATE TYPE pair AS (one mood, other int);
+        CREATE DOMAIN extra AS jsonb;
+        ALTER TABLE bots ADD mood mood, ADD feeling feeling, ADD moods mood[], ADD pair pair,
+            ADD extra extra, ADD tags text[], ADD nothing mood;
+        ALTER TABLE documents ADD status feeling"""
+    )
+    await apply(adopted.connection, changed('[documents]\nstatus = "status"'))
+    bot = await adopted.insert("bots", name="Ada")
+    change = """UPDATE bots SET mood = '{0}', feeling = '{0}', moods = '{{{{{0},NULL}}}}',
+        pair = '({0},1)', extra = '{{"{0}": [1]}}', tags = '{{{0}}}',
+        nothing = CASE WHEN nothing IS NULL THEN 'sad'::mood END"""
+    await adopted.execute("UPDATE bots SET nothing = 'sad'")
+    await adopted.execute(change.format("sad"))
+    told = (await last_message(adopted))["data"]["details"]
+    assert told == {
+        "mood": "sad",
+        "feeling": "sad",
+        "moods": [["sad", None]],
+        "pair": {"one": "sad", "other": 1},
+        "extra": {"sad": [1]},
+        "tags": ["sad"],
+        "nothing": None,
+    }
+    await adopted.execute(
+        f'ALTER TYPE mood OWNER TO {app}; GRANT ALL ON SCHEMA relay TO "{relay}";'
+        f' GRANT ALL ON ALL TABLES IN SCHEMA relay, public TO "{relay}";'
+        f' GRANT ALL ON ALL SEQUENCES IN SCHEMA relay TO "{relay}";'
+        f' GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA relay TO "{relay}"'
+    )
+    for function in ("bots_updated", "documents_inserted"):
+        await adopted.execute(f'ALTER FUNCTION relay.{function} OWNER TO "{relay}"')
+    await adopted.execute(CASTS)
+    with pytest.raises(asyncpg.RaiseError, match="ran as"):
+        await adopted.execute("SELECT to_json(mood) FROM bots")
+    await adopted.execute(change.format("glad"))
+    assert (await last_message(adopted))["data"]["details"] == {
+        "mood": "glad",
+        "feeling": "glad",
+        "moods": [["glad", None]],
+        "pair": "(glad,1)",
+        "extra": {"glad": [1]},
+        "tags": ["glad"],
+        "nothing": "sad",
+    }
+    await adopted.insert("documents", bot_id=bot, filename="a.pdf", status="")
+    assert (await last_message(adopted))["data"]["document"]["status"] == ""
+
+
 def without_defaults(found: list[list[Any]], owner: str) -> list[list[Any]]:
     """A GRANT spells out what the owner has by default, and a REVOKE leaves that written down."""
     acls = [entry for table in found[0] for entry in str(table[1]).strip("{}").split(",")]

@@ -138,6 +138,8 @@ DROP TRIGGER IF EXISTS readable ON relay.events;
 DROP FUNCTION relay.keep_readable();
 DROP FUNCTION relay.make_readable();
 DROP FUNCTION relay.readable(text);
+DROP FUNCTION relay.is_trusted(oid);
+DROP FUNCTION relay.written(anyelement);
 DROP FUNCTION relay.json_data(text);
 DROP FUNCTION relay.json_bounded(text);
 DROP FUNCTION relay.is_too_deep(text);

@@ -274,6 +274,9 @@ RETURN concat('{"type":"bot_update","bot_id":"', bot_id, '","data":{"update_type
 -- become JSON only where they differ. A column that is computed when it is read has no value in a
 -- trigger, and is left out.
 --
+-- to_json follows casts, which a type's owner may make. So a value whose type is somebody else's
+-- becomes a string, and an array of such values an array of strings.
+--
 -- A column that is to stay untold, and is gone, has another name now, under which it would be told.
 CREATE OR REPLACE FUNCTION relay.bot_changes(relation oid, reads boolean) RETURNS text
 LANGUAGE plpgsql STABLE AS $$
@@ -315,15 +318,20 @@ BEGIN
                     ' THEN %2$L || coalesce(to_json(n.%1$I)::text, ''null'') END'
             ELSE 'WHEN record_image_ne(ROW(o.%1$I), ROW(n.%1$I)) THEN %2$L || CASE'
                 ' WHEN pg_column_size(n.%1$I) > 16777216 THEN ''{"omitted":"too large"}'''
-                ' WHEN octet_length(n.%1$I::text) > 16777216 THEN ''{"omitted":"too large"}'''
-                ' ELSE coalesce(relay.json_data(to_json(n.%1$I)::text), ''null'') END END'
+                ' WHEN octet_length(relay.written(n.%1$I)) > 16777216 THEN ''{"omitted":"too large"}'''
+                ' ELSE coalesce(relay.json_data(to_json(' || CASE
+                    WHEN relay.is_trusted(t.base) THEN 'n.%1$I'
+                    WHEN t.category = 'A' THEN 'relay.written(n.%1$I)::text[]'
+                    ELSE 'relay.written(n.%1$I)' END || ')::text), ''null'') END END'
         END, a.attname, to_json(a.attname)::text || ':'), ', ' ORDER BY a.attnum)
         FILTER (WHERE a.attgenerated <> 'v' AND a.attname <> ALL (ARRAY['updated_by', 'updated_at'])),
         array_agg(a.attname)
     INTO details, names
     FROM pg_attribute AS a
-    JOIN (SELECT y.oid, coalesce(nullif(y.typbasetype, 0), y.oid) AS base FROM pg_type AS y) AS t
-        ON t.oid = a.atttypid
+    JOIN (
+        SELECT y.oid, coalesce(nullif(y.typbasetype, 0), y.oid) AS base, y.typcategory AS category
+        FROM pg_type AS y
+    ) AS t ON t.oid = a.atttypid
     WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped;
     IF NOT secret <@ names THEN
         RAISE EXCEPTION 'rowcast: bots.untold names a column that is gone: %',

@@ -114,8 +114,17 @@ async def test_emit_refuses_a_type_that_is_no_name(platform: Platform) -> None:
 
 
 @pytest.mark.gen_test
+async def test_notify_user_refuses_what_only_a_change_of_access_sends(platform: Platform) -> None:
+    """A client could not tell it from the true one."""
+    for spelled in ("permission_change", "Permission_Change", " permission_change\u00a0"):
+        text = await refuse(platform, "relay.notify_user($1, $2, '{}')", USER, spelled)
+        assert "belongs to the protocol" in text
+    await platform.execute("SELECT relay.notify_user($1, 'permission changes', '{}')", USER)
+
+
+@pytest.mark.gen_test
 async def test_notify_user_sends_a_notification(platform: Platform) -> None:
-    """Of any type, to the user's topic."""
+    """To the user's topic."""
     log = await Log.since_now(platform)
     await platform.execute("SELECT relay.notify_user($1, 'quota', '{\"left\": 3}')", USER)
     await platform.execute("SELECT relay.notify_user($1, 'quota', NULL)", USER)

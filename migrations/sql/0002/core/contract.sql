@@ -1,6 +1,8 @@
--- What any SQL may call: relay.grant is new, and relay.emit refuses the protocol's types, of
--- which there are more, in any case and with anything around them that is not printed or not ASCII,
--- which a client may read as the same. It refuses what clients call their own events, and types that are no name: readers hold the type of each row, and count only what is in the payload.
+-- What any SQL may call: relay.grant is new; relay.notify_user refuses the type that only a change of
+-- access sends; and relay.emit refuses the protocol's types, of which there are more, in any case and
+-- with anything around them that is not printed or not ASCII, which a client may read as the same. It
+-- refuses what clients call their own events, and types that are no name: readers hold the type of each
+-- row, and count only what is in the payload.
 -- Patterns do without backslashes, which mean something else where standard_conforming_strings is
 -- off. COLLATE "C": a Turkish database lowers I to another letter.
 
@@ -19,13 +21,17 @@ RETURN ARRAY[
     'eject', 'recheck', 'grant'
 ];
 
+-- A type as a client may read it.
+CREATE FUNCTION relay.bare_type(type text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN lower(regexp_replace(type COLLATE "C", '^[^!-~]+|[^!-~]+$', '', 'g'));
+
 CREATE OR REPLACE FUNCTION relay.emit(topic text, type text, data jsonb, actor uuid DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     destination text := relay.checked_topic(topic);
-    bare text := lower(
-        regexp_replace(type COLLATE "C", '^[^!-~]+|[^!-~]+$', '', 'g'));
+    bare text := relay.bare_type(type);
     of_clients CONSTANT text[] := ARRAY['open', 'close', 'reconnecting', 'state', 'latency', '*'];
     told text;
 BEGIN
@@ -69,6 +75,11 @@ BEGIN
     ELSIF coalesce(notification_type, '') !~ '[^[:space:]]' THEN
         RAISE EXCEPTION 'the notification_type is empty'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Name it, as in ''quota_reached''.';
+    ELSIF relay.bare_type(notification_type) = 'permission_change' THEN
+        RAISE EXCEPTION 'the notification_type % belongs to the protocol',
+            quote_literal(notification_type)
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Choose a name of your own. A change of access sends this one.';
     END IF;
     INSERT INTO relay.events AS e (topic, type, payload)
     VALUES ('user:' || notify_user.user_id, 'notification', relay.notification_message(

@@ -27,13 +27,25 @@ SELECT DISTINCT d.defaclrole::regrole::text AS owner,
    AND d.defaclnamespace IN (0, 'relay'::regnamespace)
  ORDER BY 1, 2, 3
 """
+# pg_settings knows a setting of an extension only where that is loaded.
+_RECORDED = """
+SELECT quote_ident(pg_get_userbyid(p.proowner)) AS owner
+  FROM pg_proc AS p
+ WHERE p.pronamespace = 'relay'::regnamespace AND p.proname = 'listen'
+   AND NOT has_parameter_privilege(p.proowner, 'pg_stat_statements.track', 'SET')
+   AND (SELECT count(*) = 2 FROM pg_settings AS s
+         WHERE (s.name, s.setting) IN (
+               ('pg_stat_statements.track', 'all'), ('pg_stat_statements.track_utility', 'on')))
+"""
 
 
 async def channels(deployment: Deployment) -> Sequence[Finding]:
-    """Look who was granted the sequences, and who would be if they were made anew."""
+    """Look who was granted the sequences or would be, and whether the names are recorded."""
     async with deployment.connect() as connection:
         granted = await connection.fetch(_GRANTED)
         defaults = await connection.fetch(_DEFAULTS)
+    async with deployment.connect(direct=True) as connection:
+        owner = await connection.fetchval(_RECORDED)
     found = [
         problem(
             f"{row['grantee']} can read or change {row['name']}, the secret name of a channel:"
@@ -50,4 +62,18 @@ async def channels(deployment: Deployment) -> Sequence[Finding]:
         )
         for row in defaults
     ]
+    if owner:
+        found.append(_is_recorded(owner, carries=deployment.settings.carry_events))
     return found or [fine("their names are secret")]
+
+
+def _is_recorded(owner: str, *, carries: bool) -> Finding:
+    said = (
+        "pg_stat_statements records the statements inside of functions, and so the secret names of"
+        " the channels: a role in pg_read_all_stats can read and forge what servers tell each other"
+    )
+    cure = (
+        "set pg_stat_statements.track = 'top' for the server's role (ALTER ROLE … SET), or"
+        f" GRANT SET ON PARAMETER pg_stat_statements.track TO {owner}; then bin/rotate channels"
+    )
+    return problem(f"{said}, messages too", cure) if carries else warning(said, cure)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
+from realtime.doctor.report import Level
 from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.doorbell import RING_CHANNEL, TYPING_CHANNEL
+from realtime.postgres.schema import migrate
+from tests.doctor import deployment, finds
 from tests.platform import Platform
+from tests.postgres import postgres_server
 from tests.serving import StartServer, World
 from tests.waiting import eventually
 
@@ -90,8 +95,6 @@ async def test_default_privileges_give_no_name_away(
     empty_database: str, postgres: EmbeddedPostgres
 ) -> None:
     """A database in which everybody may read every new sequence and table."""
-    from realtime.postgres.schema import migrate
-
     name = empty_database.split("/")[3].split("?")[0]
     for what in ("SEQUENCES", "TABLES"):
         postgres.sql(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON {what} TO PUBLIC", name)
@@ -122,6 +125,56 @@ async def test_no_message_of_the_database_holds_a_name(platform: Platform, world
         assert str(number) not in "".join(said)
     shown = await platform.connection.fetchval("SELECT string_agg(query, '') FROM pg_stat_activity")
     assert not re.search(r"relay_(ring|typing)_\d", shown)
+
+
+@pytest.fixture(scope="module")
+def recording(postgres_bin: Path | None, postgres: EmbeddedPostgres) -> Iterator[str]:
+    """The address of a server whose pg_stat_statements records all statements."""
+    is_there = "SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_stat_statements'"
+    if postgres.sql(is_there) == "0":
+        pytest.skip("this PostgreSQL has no pg_stat_statements: see TEST_POSTGRES_BIN")
+    settings = {
+        "shared_preload_libraries": "pg_stat_statements",
+        "pg_stat_statements.track": "all",
+    }
+    with postgres_server(postgres_bin, **settings) as server:
+        migrate(server.dsn())
+        server.sql("CREATE EXTENSION pg_stat_statements", server.dsn().split("/")[3].split("?")[0])
+        yield server.dsn()
+
+
+@pytest.mark.gen_test
+async def test_no_statistics_of_statements_hold_a_name(recording: str) -> None:
+    """As far as the owner may say so; if not, the doctor says what helps."""
+    platform = await Platform.connect(recording)
+
+    async def is_recorded() -> Any:
+        await platform.execute("SELECT relay.rotate_channels()")
+        await platform.execute("SELECT relay.listen()")
+        numbers_now = [str(number) for number in await numbers(platform)]
+        seen = "SELECT count(*) FROM pg_stat_statements WHERE query ~ $1"
+        return await platform.connection.fetchval(seen, "|".join(numbers_now)) > 0
+
+    try:
+        assert not await is_recorded()
+        await finds(Level.FINE, "channels", deployment(recording))
+        await platform.execute(
+            "CREATE ROLE plain; GRANT USAGE ON SCHEMA relay TO plain;"
+            " GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA relay TO plain;"
+            " ALTER SEQUENCE relay.ring_channel OWNER TO plain;"
+            " ALTER SEQUENCE relay.typing_channel OWNER TO plain;"
+            " ALTER FUNCTION relay.listen() OWNER TO plain"
+        )
+        assert await is_recorded()
+        cure = "GRANT SET ON PARAMETER pg_stat_statements.track TO plain"
+        await finds(Level.PROBLEM, "channels", deployment(recording), "pg_read_all_stats", cure)
+        silent = deployment(recording, CARRY_EVENTS="false")
+        await finds(Level.WARNING, "channels", silent, cure)
+        await platform.execute(cure)
+        assert not await is_recorded()
+        await finds(Level.FINE, "channels", deployment(recording))
+    finally:
+        await platform.connection.close()
 
 
 @pytest.mark.gen_test

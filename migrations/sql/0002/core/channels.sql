@@ -2,8 +2,10 @@
 -- LISTEN and NOTIFY on any channel whose name they know.
 --
 -- A name is "relay_ring_" or "relay_typing_" and the number in the channel's sequence. It is put
--- together where it is used, in functions of the owner's, so that no statement, log or pg_stat view
--- shows it. trace_notify would write it to whoever asks for debug messages.
+-- together where it is used, in functions of the owner's, so that no statement of a client, no log and
+-- no pg_stat view of PostgreSQL's own shows it. trace_notify would write it to whoever asks for debug
+-- messages. Extensions that record the statements inside of functions are told LISTEN with the name:
+-- see relay.listen.
 
 -- Also where default privileges give new sequences away.
 DO $$
@@ -157,6 +159,9 @@ END
 $$;
 
 -- Makes this session hear both channels, and no longer those of earlier names.
+--
+-- pg_stat_statements keeps the names if it records all statements, for everybody in pg_read_all_stats.
+-- Not in this transaction, if the owner may say so; if not, bin/doctor does.
 CREATE FUNCTION relay.listen() RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET trace_notify = off AS $$
@@ -164,6 +169,10 @@ DECLARE
     channel text;
     old text;
 BEGIN
+    IF current_setting('pg_stat_statements.track', true) = 'all'
+        AND has_parameter_privilege('pg_stat_statements.track', 'SET') THEN
+        PERFORM set_config('pg_stat_statements.track', 'top', true);
+    END IF;
     FOREACH channel IN ARRAY ARRAY['ring', 'typing'] LOOP
         PERFORM setval(numbers, 1 + relay.strong_random())
            FROM (SELECT concat('relay.', channel, '_channel')::regclass) AS c (numbers)

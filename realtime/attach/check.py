@@ -46,6 +46,7 @@ c.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls
 _TABLES: Final = f"""
 SELECT k.key, c.oid, c.relkind, c.relispartition, pg_get_userbyid(c.relowner) AS owner,
        pg_has_role(c.relowner, 'USAGE') AS is_ours,
+       pg_has_role(c.relowner, r.oid, 'USAGE') AS may_act_as_us,
        {_IS_HIDDEN} AS is_hidden,
        (SELECT i.inhparent::regclass::text FROM pg_inherits AS i
          WHERE i.inhrelid = c.oid AND NOT c.relispartition LIMIT 1) AS parent,
@@ -85,7 +86,9 @@ SELECT array(SELECT a.attname::text FROM pg_attribute AS a
    AND i.indpred IS NULL AND i.indexprs IS NULL
 """
 _LOOKUP: Final = f"""
-SELECT c.oid, has_schema_privilege(r.oid, n.oid, 'USAGE') AS has_schema,
+SELECT c.oid, pg_get_userbyid(c.relowner) AS owner,
+       pg_has_role(c.relowner, r.oid, 'USAGE') AS may_act_as_us,
+       has_schema_privilege(r.oid, n.oid, 'USAGE') AS has_schema,
        has_table_privilege(r.oid, c.oid, 'SELECT') AS has_select, {_IS_HIDDEN} AS is_hidden
   FROM pg_namespace AS n
   JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = $2
@@ -179,10 +182,21 @@ async def examine(
     )
     if findings.lets_nobody_in and asks_us:
         findings.warnings.append(_NOBODY)
-    findings.grants += _grants(mapping, list(found.values()))
+    findings.grants += _grants(mapping, rows)
     for lookup in _lookups(mapping):
-        await _examine_lookup(connection, *lookup, owner, findings)
+        rows += await _examine_lookup(connection, *lookup, owner, findings)
+    findings.warnings += _trusted(rows, owner)
     return findings
+
+
+def _trusted(rows: list[Any], owner: str) -> Iterator[str]:
+    """Reading a table runs its policies, so its owner decides what the functions' owner runs."""
+    others = sorted({row["owner"] for row in rows if not row["may_act_as_us"]})
+    if others:
+        yield (
+            f"{', '.join(others)} can act as {owner}, the owner of relay, by owning tables: trust"
+            " them alike, or make them one role (docs/adopting.md, Rights)"
+        )
 
 
 async def _same_named(
@@ -450,11 +464,11 @@ async def _examine_lookup(
     columns: list[str],
     owner: str,
     findings: Findings,
-) -> None:
-    """Look at a table that values are looked up in. That it is there was seen with the value."""
+) -> list[Any]:
+    """Look at a table that values are looked up in, if the look at the value found it there."""
     row = await connection.fetchrow(_LOOKUP, schema, name, owner)
     if row is None:
-        return
+        return []
     table = f"{quoted(schema)}.{quoted(name)}"
     if row["is_hidden"]:
         findings.problems.append(
@@ -467,6 +481,7 @@ async def _examine_lookup(
         findings.grants.append(f"SELECT ON TABLE {table}")
     types = {one["attname"]: one["type"] for one in await connection.fetch(_COLUMNS, row["oid"])}
     findings.lookups[table] = {column: types[column] for column in columns if column in types}
+    return [row]
 
 
 def _grants(mapping: PlatformMapping, rows: list[Any]) -> list[str]:

@@ -124,6 +124,30 @@ async def test_names_of_channels_that_are_no_secret(
 
 
 @pytest.mark.gen_test
+async def test_who_else_can_act_as_the_owner(
+    database: str, platform: Platform, make_role: MakeRole
+) -> None:
+    """Who owns a table that is read, and who may make functions or triggers in the schema."""
+    role, other = make_role("LOGIN"), make_role("LOGIN")
+    await finds(Level.FINE, "owners", deployment(database), "the owner of relay")
+    await platform.execute(
+        f"GRANT CREATE ON SCHEMA relay TO PUBLIC, {other};"
+        f" GRANT ALL ON relay.floor, relay.nodes TO {role}"
+    )
+    findings = await ask("owners", deployment(database))
+    assert len(findings) == 3
+    for finding in findings:
+        assert finding.level is Level.PROBLEM
+        await platform.execute(finding.cure)
+    await finds(Level.FINE, "owners", deployment(database))
+    await platform.execute(f"ALTER TABLE public.bots OWNER TO {role}")
+    parts = (f"{role} owns public.bots, and so can act as postgres", "docs/security.md")
+    await finds(Level.WARNING, "owners", deployment(database), *parts)
+    await platform.execute(f"GRANT postgres TO {role}")
+    await finds(Level.FINE, "owners", deployment(database))
+
+
+@pytest.mark.gen_test
 async def test_each_right_of_the_security_page_is_missed(
     database: str, platform: Platform, make_role: MakeRole
 ) -> None:

@@ -33,6 +33,10 @@ ACCESS = {"relay.authenticate(text,text)", "relay.authorize(uuid,uuid)"}
 """Those that know the tables: of the reference branch, or attached."""
 
 CONNECT_SECONDS = 10.0
+_FOREIGN_SCHEMA = """
+SELECT quote_ident(pg_get_userbyid(nspowner)), quote_ident(current_user) FROM pg_namespace
+ WHERE nspname = 'relay' AND NOT pg_has_role(nspowner, current_user, 'USAGE')
+"""
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -58,7 +62,7 @@ def migrate(dsn: str, *, core_alone: bool = False, patience: float | None = None
 
     Raises:
         SchemaError: a newer release has migrated the database, and does not serve this one; or
-            its encoding is not one.
+            its encoding is not one; or the schema relay belongs to somebody else.
 
     Must not be called on a running event loop; alembic runs one of its own.
     """
@@ -147,10 +151,22 @@ async def _revisions_of(dsn: str) -> tuple[set[str], set[str]]:
     connection = await connect(dsn, CONNECT_SECONDS)
     try:
         await check_encoding(connection)
+        await _check_owner(connection)
         applied = await _applied_revisions(connection)
         return applied, await _newer_revisions(connection, applied)
     finally:
         await connection.close(timeout=CONNECT_SECONDS)
+
+
+async def _check_owner(connection: Connection) -> None:
+    """Refuse a schema that somebody else has made, whose tables may have triggers of theirs."""
+    row = await connection.fetchrow(_FOREIGN_SCHEMA)
+    if row is not None:
+        owner, us = row
+        raise SchemaError(
+            f"the schema relay belongs to {owner}, who could have code run as {us}: run bin/migrate"
+            f" as {owner}, or ALTER SCHEMA relay OWNER TO {us} if all in it is yours"
+        )
 
 
 def _is_core_alone(applied: set[str]) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -170,6 +171,25 @@ def test_offline_mode_prints_sql_that_works(
 def test_a_migrated_database_passes(database: str) -> None:
     """Nothing is said of it."""
     check(database)
+
+
+@pytest.fixture
+def squatter(empty_database: str) -> Iterator[str]:
+    """A role that has made the schema `relay` before anybody else."""
+    name = f"squatter_{uuid4().hex[:8]}"
+    execute(empty_database, f"CREATE ROLE {name}; CREATE SCHEMA relay AUTHORIZATION {name}")
+    yield name
+    execute(empty_database, f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+def test_a_schema_of_somebody_else_is_not_migrated(empty_database: str, squatter: str) -> None:
+    """A trigger of theirs on a table there would run as who migrates."""
+    refused = f"^the schema relay belongs to {squatter}, who could have code run as postgres"
+    with pytest.raises(SchemaError, match=refused):
+        migrate(empty_database)
+    execute(empty_database, "ALTER SCHEMA relay OWNER TO postgres")
+    migrate(empty_database)
+    check(empty_database)
 
 
 def test_a_database_that_was_never_migrated_is_refused(empty_database: str) -> None:

@@ -49,6 +49,17 @@ SELECT a.privilege_type AS privilege, string_agg(o.name, ', ' ORDER BY o.name) A
  GROUP BY a.privilege_type, a.grantee
  ORDER BY 3, 1
 """
+_NOT_OURS = """
+SELECT quote_ident(pg_get_userbyid(o.owner)) AS owner, array_agg(o.name ORDER BY o.name) AS names
+  FROM (SELECT 'the schema relay' AS name, nspowner AS owner
+          FROM pg_namespace WHERE nspname = 'relay'
+        UNION ALL
+        SELECT oid::regclass::text, relowner FROM pg_class
+         WHERE relnamespace = 'relay'::regnamespace AND relkind IN ('r', 'p')) AS o
+ WHERE NOT pg_has_role(o.owner, $1::oid, 'USAGE')
+ GROUP BY o.owner
+ ORDER BY 1
+"""
 
 
 async def owners(deployment: Deployment) -> Sequence[Finding]:
@@ -60,9 +71,18 @@ async def owners(deployment: Deployment) -> Sequence[Finding]:
         lookups = list(record.get("lookups", {}))
         tables = await connection.fetch(_OWNERS_OF_TABLES, lookups, owner["oid"])
         granted = await connection.fetch(_GRANTED, owner["oid"])
-    found = [_is_granted(row, owner["name"]) for row in granted]
+        not_ours = await connection.fetch(_NOT_OURS, owner["oid"])
+    found = [_is_not_ours(row, owner["name"]) for row in not_ours]
+    found += [_is_granted(row, owner["name"]) for row in granted]
     found += [_owns_tables(row, owner["name"]) for row in tables]
     return found or [fine(f"nobody else can act as {owner['name']}, the owner of relay")]
+
+
+def _is_not_ours(row: asyncpg.Record, owner: str) -> Finding:
+    return problem(
+        f"{row['owner']} owns {listed(row['names'])}, and so can act as {owner}, who owns the log",
+        f"ALTER … OWNER TO {owner}",
+    )
 
 
 def _is_granted(row: asyncpg.Record, owner: str) -> Finding:

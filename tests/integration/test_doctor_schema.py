@@ -127,7 +127,7 @@ async def test_names_of_channels_that_are_no_secret(
 async def test_who_else_can_act_as_the_owner(
     database: str, platform: Platform, make_role: MakeRole
 ) -> None:
-    """Who owns a table that is read, and who may make functions or triggers in the schema."""
+    """Who owns the schema or a table that is read, and who may make functions or triggers."""
     role, other = make_role("LOGIN"), make_role("LOGIN")
     await finds(Level.FINE, "owners", deployment(database), "the owner of relay")
     await platform.execute(
@@ -140,6 +140,9 @@ async def test_who_else_can_act_as_the_owner(
         assert finding.level is Level.PROBLEM
         await platform.execute(finding.cure)
     await finds(Level.FINE, "owners", deployment(database))
+    await platform.execute(f"ALTER SCHEMA relay OWNER TO {role}")
+    await finds(Level.PROBLEM, "owners", deployment(database), f"{role} owns the schema relay")
+    await platform.execute("ALTER SCHEMA relay OWNER TO postgres")
     await platform.execute(f"ALTER TABLE public.bots OWNER TO {role}")
     parts = (f"{role} owns public.bots, and so can act as postgres", "docs/security.md")
     await finds(Level.WARNING, "owners", deployment(database), *parts)

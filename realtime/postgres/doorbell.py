@@ -204,10 +204,10 @@ class Doorbell:
 
     async def _take_fence(self) -> int:
         self.inbox.close()
-        if self._is_said:
+        if self._is_said and self.can_hear:
             epoch = await self._connection.fetchrow(_EPOCH)
             assert epoch is not None
-            if self._carries and self.can_hear and not epoch["has_older"] and not self._is_renaming:
+            if self._carries and not epoch["has_older"] and not self._is_renaming:
                 self.inbox.open(epoch["epoch"])
         row = await self._connection.fetchrow(_FENCE)
         assert row is not None

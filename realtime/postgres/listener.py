@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import NoReturn
 
 import asyncpg
@@ -30,6 +31,8 @@ from realtime.relay.resume import GapReason
 
 log = logging.getLogger(__name__)
 
+PAST_THE_POOLER = "point DATABASE_DIRECT_URL past the transaction-mode pooler"
+
 
 async def read_position(dsn: str, timeout: float) -> Position:
     """Check the database before anything starts, and say where in its log a reader begins.
@@ -38,10 +41,41 @@ async def read_position(dsn: str, timeout: float) -> Position:
         SchemaError, WrongServer: it cannot be used; the message says what to do.
         One of `DATABASE_ERRORS`: it cannot be reached.
     """
-    connection = await connect(dsn, timeout)
+    connection = await connect(dsn, timeout, is_pooled=True)  # nobody has looked yet
     try:
         await check_schema(connection)
         return await EventLog(connection).start()
+    finally:
+        connection.terminate()
+
+
+async def is_behind_pooler(dsn: str, timeout: float, intervals: Intervals = DEFAULTS) -> bool:
+    """Find out whether an address may be a transaction-mode pooler's: no ring is heard there.
+
+    Where that cannot be found out, it may be one: without prepared statements everything is
+    slower, but with them behind a pooler nothing is sure.
+    """
+    try:
+        connection = await connect(dsn, timeout, is_pooled=True)
+        try:
+            doorbell = Doorbell(connection, "", lambda _payload: None, intervals=intervals)
+            await doorbell.listen()
+            await doorbell.try_hearing(lambda: _ring(dsn, timeout))
+        finally:
+            connection.terminate()
+    except DATABASE_ERRORS as error:
+        log.warning(LogLine("listen_test_failed", error=error))
+        return True
+    if not doorbell.can_hear:
+        log.warning(LogLine("statements_not_prepared", cure=PAST_THE_POOLER))
+    return not doorbell.can_hear
+
+
+async def _ring(dsn: str, timeout: float) -> None:
+    """Ring over a connection of its own."""
+    connection = await connect(dsn, timeout, is_pooled=True)
+    try:
+        await connection.execute("SELECT relay.tell('ring', '')")
     finally:
         connection.terminate()
 
@@ -53,6 +87,7 @@ class Listener:
         dsn: the database, directly: LISTEN does not pass a transaction-mode pooler.
         node_id: this process's, in `relay.nodes`.
         timeout: seconds, to connect and for each statement.
+        is_pooled: keep no prepared statements, for no ring is heard over this address.
         on_typing: called with each payload of the typing channel.
         on_change: called with whether Postgres is heard, whenever that changes.
         counters: counts rings and outages.
@@ -65,6 +100,7 @@ class Listener:
         node_id: str,
         *,
         timeout: float,
+        is_pooled: bool = False,
         backoff: Backoff,
         on_typing: Callable[[str], None],
         on_change: Callable[[bool], None],
@@ -78,6 +114,7 @@ class Listener:
         self._dsn = dsn
         self._node_id = node_id
         self._timeout = timeout
+        self._is_pooled = is_pooled
         self._wire = Wire(timeout)
         self._backoff = backoff
         self._on_typing = on_typing
@@ -125,7 +162,7 @@ class Listener:
 
     @asynccontextmanager
     async def _listening(self, reader: Reader) -> AsyncIterator[tuple[EventLog, Doorbell]]:
-        connection = await connect(self._dsn, self._timeout)
+        connection = await connect(self._dsn, self._timeout, is_pooled=self._is_pooled)
         try:
             event_log = EventLog(connection, wire=self._wire)
             signer = await event_log.signer()
@@ -166,18 +203,9 @@ class Listener:
 
     async def _try_hearing(self, doorbell: Doorbell) -> None:
         try:
-            await doorbell.try_hearing(self._ring_over_another)
+            await doorbell.try_hearing(partial(_ring, self._dsn, self._timeout))
         except asyncpg.PostgresError as error:
             log.warning(LogLine("listen_test_failed", error=error))
         if not doorbell.can_hear:
-            cure = "point DATABASE_DIRECT_URL past the transaction-mode pooler"
-            log.warning(
-                LogLine("listen_hears_nothing", poll_seconds=self._intervals.poll, cure=cure)
-            )
-
-    async def _ring_over_another(self) -> None:
-        connection = await connect(self._dsn, self._timeout)
-        try:
-            await connection.execute("SELECT relay.tell('ring', '')")
-        finally:
-            connection.terminate()
+            poll = self._intervals.poll
+            log.warning(LogLine("listen_hears_nothing", poll_seconds=poll, cure=PAST_THE_POOLER))

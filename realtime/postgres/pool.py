@@ -45,6 +45,9 @@ have made may be found before them."""
 ACQUIRE_SECONDS = 10.0
 """Seconds that background work waits for a connection of the pool. Sockets wait less."""
 
+STATEMENTS_KEPT = 100
+"""How many prepared statements a connection keeps: more than we have."""
+
 LATER_SECONDS = 0.5
 """PostgreSQL ends a statement so much later than its client gives it up."""
 IDLE_TRANSACTION_SECONDS = 30.0
@@ -112,17 +115,19 @@ def _settings(timeout: float) -> dict[str, str]:
     }
 
 
-async def connect(dsn: str, timeout: float) -> "HearingConnection":
+async def connect(dsn: str, timeout: float, *, is_pooled: bool = False) -> "HearingConnection":
     """Open a connection of its own, to listen on and read the log.
 
     Args:
         timeout: seconds, to connect and for each statement.
+        is_pooled: as of `open_pool`.
 
     Raises:
         One of `DATABASE_ERRORS`.
     """
+    settings, kept = {**_FOR_THE_LOG, **_settings(timeout)}, _statements_kept(is_pooled)
     try:
-        return await _open(dsn, timeout, "realtime", {**_FOR_THE_LOG, **_settings(timeout)}, 100)
+        return await _open(dsn, timeout, "realtime", settings, kept)
     except asyncpg.ProtocolViolationError as error:
         # PgBouncer lets few settings through. It works without, but that there is a pooler at all
         # is for the one who listens to find out.
@@ -130,12 +135,21 @@ async def connect(dsn: str, timeout: float) -> "HearingConnection":
         return await _open(dsn, timeout, "realtime", {}, 0)
 
 
+def _statements_kept(is_pooled: bool) -> int:
+    """How many prepared statements a connection keeps.
+
+    Behind a transaction-mode pooler none: the next transaction may run in another session, which
+    does not have the statement, or has another process's by the same name.
+    """
+    return 0 if is_pooled else STATEMENTS_KEPT
+
+
 async def connect_command(
     dsn: str,
     timeout: float,
     name: str,
     *,
-    statement_cache_size: int = 100,
+    statement_cache_size: int = STATEMENTS_KEPT,
     has_own_path: bool = False,
 ) -> "HearingConnection":
     """Open a connection for a command, with the role's own settings but for the limits.
@@ -175,8 +189,13 @@ async def _open(
 
 async def _lift_transaction_limit(connection: "_Connection") -> None:
     """Whatever the role's default is. Servers before 17 refuse the name when one connects."""
-    if connection.get_server_version() >= (17,):
+    if connection.get_server_version() < (17,):
+        return
+    try:
         await connection.execute("SET transaction_timeout = 0")
+    except BaseException:
+        connection.terminate()  # a pooler may have no session for it, and nobody else knows it
+        raise
 
 
 class HearingConnection(WireConnection):
@@ -219,8 +238,7 @@ async def open_pool(
     """A pool that opens its connections when they are needed.
 
     Args:
-        is_pooled: the address is a transaction-mode pooler: keep no prepared statements, for each
-            transaction may run on another server connection.
+        is_pooled: the address is a transaction-mode pooler: keep no prepared statements.
     """
 
     async def open_one(*arguments: Any, **options: Any) -> _Connection:
@@ -235,7 +253,7 @@ async def open_pool(
         timeout=timeout,
         command_timeout=timeout,
         max_inactive_connection_lifetime=60,
-        statement_cache_size=0 if is_pooled else 100,
+        statement_cache_size=_statements_kept(is_pooled),
         server_settings={"application_name": "realtime"},
         connection_class=_Stateless,
     )
@@ -257,7 +275,8 @@ async def _open_for_pool(
         if settings:
             await _lift_transaction_limit(connection)
     except asyncpg.ProtocolViolationError:
-        # A pooler that nobody told of. It is for the one who listens to find out.
+        # A pooler that came in between since the start. It is for the one who listens to say so.
+        options["statement_cache_size"] = _statements_kept(is_pooled=True)
         connection = await open_connection(*arguments, server_settings=server_settings, **options)
     return connection
 

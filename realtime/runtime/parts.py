@@ -175,13 +175,23 @@ def _make_typing(hub: Hub, nodes: Nodes, intervals: Intervals) -> TypingBroadcas
 
 
 def make_listener(
-    settings: Settings, intervals: Intervals, node_id: str, relaying: RelayParts
+    settings: Settings,
+    intervals: Intervals,
+    node_id: str,
+    relaying: RelayParts,
+    *,
+    is_pooled: bool,
 ) -> Listener:
-    """Make the connection that listens to the database; nothing is connected yet."""
+    """Make the connection that listens to the database; nothing is connected yet.
+
+    Args:
+        is_pooled: its address may be a transaction-mode pooler's.
+    """
     return Listener(
         settings.database_direct_url.get_secret_value(),
         node_id,
         timeout=settings.database_timeout_seconds,
+        is_pooled=is_pooled,
         backoff=Backoff(random.random),
         on_typing=TypingInbox(node_id, relaying.typing.heard, time.monotonic).hear,
         on_change=partial(_on_connection, relaying.presence),

@@ -10,7 +10,7 @@ from tornado.httpserver import HTTPServer
 
 from realtime.config.intervals import DEFAULTS, Intervals
 from realtime.config.settings import Settings
-from realtime.postgres.listener import read_position
+from realtime.postgres.listener import is_behind_pooler, read_position
 from realtime.postgres.pool import DATABASE_ERRORS, open_pool
 from realtime.postgres.reasons import why_unreachable
 from realtime.relay import closing
@@ -74,14 +74,15 @@ async def serve(
         ExceptionGroup: a background task failed, which none may; the process should end.
     """
     position = await _read_position(settings, intervals)
+    is_pooled = await _is_behind_pooler(settings, intervals)
     sockets = bind(settings.port) if sockets is None else sockets
     async with open_pool(
         settings.database_url.get_secret_value(),
         size=settings.database_pool_size,
         timeout=settings.database_timeout_seconds,
-        is_pooled=settings.has_direct_url,
+        is_pooled=settings.has_direct_url or is_pooled,
     ) as pool:
-        server = Server(settings, intervals, pool, position, sockets, demo)
+        server = Server(settings, intervals, pool, position, sockets, demo, is_pooled=is_pooled)
         await server.run(stop, announce, beside, waits=waits)
 
 
@@ -94,6 +95,11 @@ async def _read_position(settings: Settings, intervals: Intervals) -> Position:
         raise StartError(why_unreachable(error, named)) from error
 
 
+async def _is_behind_pooler(settings: Settings, intervals: Intervals) -> bool:
+    dsn = settings.database_direct_url.get_secret_value()
+    return await is_behind_pooler(dsn, settings.database_timeout_seconds, intervals)
+
+
 class Server:
     """The server of one process, from its start until it has drained.
 
@@ -101,6 +107,7 @@ class Server:
         pool: for everything that is asked of the database but the log.
         position: which database this is, and where in its log the reader starts.
         sockets: listening sockets to serve on.
+        is_pooled: the address that is listened on may be a transaction-mode pooler's.
     """
 
     def __init__(
@@ -111,6 +118,8 @@ class Server:
         position: Position,
         sockets: list[socket.socket],
         demo: DemoPlatform | None = None,
+        *,
+        is_pooled: bool = False,
     ) -> None:
         self.node_id = str(uuid4())
         self.port: int = sockets[0].getsockname()[1]
@@ -120,7 +129,9 @@ class Server:
         lineage = Lineage(position)
         self.database = DatabaseParts(settings, intervals, pool, self.node_id, lineage)
         self.relaying = RelayParts(settings, intervals, self.database, position, lineage)
-        self.listener = make_listener(settings, intervals, self.node_id, self.relaying)
+        self.listener = make_listener(
+            settings, intervals, self.node_id, self.relaying, is_pooled=is_pooled
+        )
         self.web = WebParts(
             settings,
             intervals,

@@ -1,6 +1,7 @@
 """The HTTP endpoints that tell who is connected, and whether the process is healthy and ready.
 
-A process answers for itself from memory, and asks the database for the sockets of the others.
+A process answers for itself from memory, and asks the database for the sockets of the others, and
+whether who asks is still a user.
 """
 
 import re
@@ -66,7 +67,7 @@ class ClusterHandler(JsonHandler):
         try:
             return await query
         except Refused as refused:
-            self.refuse(f"{refused.reason}; scope=process asks this process alone", 503)
+            self.refuse(refused.reason, 503)
 
 
 class StatsHandler(ClusterHandler):

@@ -161,8 +161,19 @@ class JsonHandler(CarefulHandler):
         raise Finish
 
     async def identity(self) -> Identity:
-        """Verify the request's token. Without a good one the answer is 401, or 503 where the keys
-        that verify tokens cannot be fetched."""
+        """Who asks: an active user with a good token. Else the answer is 401, or 503 where that
+        cannot be found out."""
+        identity = await self.token_identity()
+        async with self.refusing():
+            await self._services.access.authorize(identity.subject, None)
+        return identity
+
+    async def token_identity(self) -> Identity:
+        """Verify the request's token, for a handler that asks the database about its user itself.
+
+        Without a good one the answer is 401, or 503 where the keys that verify tokens cannot be
+        fetched.
+        """
         token = token_from_request(
             self.query("token"), self.request.headers.get("Authorization"), []
         )

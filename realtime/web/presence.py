@@ -10,7 +10,7 @@ class PresenceHandler(JsonHandler):
     """GET /api/ws/presence/{bot_id}: for every user who may open a socket on the bot."""
 
     async def get(self, given: str) -> None:
-        subject = (await self.identity()).subject
+        subject = (await self.token_identity()).subject
         bot_id = canonical_uuid(given)
         async with self.refusing():
             if bot_id is None:

@@ -255,7 +255,7 @@ class EventsHandler(JsonHandler):
 
     async def head(self, *path: str) -> None:
         """Who may not come in is told so; nothing is opened."""
-        subject = (await self.identity()).subject
+        subject = (await self.token_identity()).subject
         bot_id = canonical_uuid(path[0]) if path else None
         async with self.refusing():
             if path and bot_id is None:

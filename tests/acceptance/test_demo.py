@@ -40,7 +40,7 @@ async def ask(
 
 
 async def test_history_and_stream_have_each_message_once(
-    demo_server: RunningServer, world: World
+    demo_server: RunningServer, platform: Platform, world: World
 ) -> None:
     """A message that is posted is in the history or follows its cursor, never both."""
     messages = f"/bots/{world.bot}/messages"
@@ -53,7 +53,7 @@ async def test_history_and_stream_have_each_message_once(
     await socket.next("chat_message")
     await socket.caught_up()
     assert [one["data"]["content"] for one in socket.of_type("chat_message")] == ["two"]
-    stranger = await ask(demo_server, messages, user="00000000-0000-4000-8000-000000000001")
+    stranger = await ask(demo_server, messages, user=await platform.user())
     assert stranger == (403, {"error": "bot not found or access denied"})
 
 

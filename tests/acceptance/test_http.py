@@ -14,6 +14,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPResponse
 from realtime.config.intervals import Intervals
 from realtime.embedded.server import EmbeddedPostgres
 from tests.commands import ROOT
+from tests.platform import Platform
 from tests.serving import RunningServer, StartServer, World, token
 from tests.waiting import eventually
 
@@ -252,3 +253,23 @@ async def test_a_method_that_is_not_for_an_address(
     )
     assert (answer.code, answer.headers["Allow"]) == (405, allowed)
     assert body(answer) == {"error": "Method Not Allowed"}
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("ended", ["UPDATE users SET is_active = false", "DELETE FROM users"])
+async def test_an_administrator_of_before_is_told_nothing(
+    start_server: StartServer, platform: Platform, world: World, ended: str
+) -> None:
+    """The token is still good; its user was deactivated or deleted."""
+    server = await start_server(CONSOLE="true")
+    former = await platform.user()
+    credential = f"Bearer {token(former, is_admin=True)}"
+    paths = ("stats", "stats?scope=process", "connections", "connections?scope=process", "figures")
+    for path in paths:
+        answer = await get(server, f"/api/ws/{path}", Authorization=credential)
+        assert answer.code == 200, path
+    await platform.execute(f"{ended} WHERE id = $1::text::uuid", former)
+    for path in (*paths, f"presence/{world.bot}"):
+        answer = await get(server, f"/api/ws/{path}", Authorization=credential)
+        refused = (401, {"error": "user unknown or deactivated"})
+        assert (answer.code, body(answer)) == refused, path

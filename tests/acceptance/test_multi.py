@@ -248,18 +248,18 @@ async def test_a_socket_counts_once_in_every_process(
     for server in (here, other):
 
         async def is_exact(server: RunningServer = server) -> bool:
-            return await ask(server.base, "/api/ws/stats") == (
+            return await ask(server.base, "/api/ws/stats", world.guest) == (
                 200,
                 {**expected, "scope": "cluster"},
             )
 
         await eventually(is_exact)
-        _, page = await ask(server.base, "/api/ws/connections")
+        _, page = await ask(server.base, "/api/ws/connections", world.guest)
         entry = page["connection_metadata"].pop(key)
         assert (entry["bot_id"], entry["bot_ids"]) == (None, sorted([world.bot, bot]))
         assert not page["connection_metadata"]
         assert page["bot_subscriptions"] == {one: [world.guest] for one in (world.bot, bot)}
-    _, figures = await ask(here.base, "/api/ws/figures")
+    _, figures = await ask(here.base, "/api/ws/figures", world.guest)
     figures = next(iter(figures["nodes"].values()))
     assert (figures["connections"], figures["chats"]) == (1, 0)
     assert (figures["multi"], figures["subscriptions"]) == (1, 3)

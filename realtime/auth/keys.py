@@ -54,12 +54,15 @@ LATE_SECONDS: Final = 0.5
 MAX_KEY_SET_BYTES: Final = 262_144
 # Anybody can send a token without `kid`, and each key that is tried costs a verification.
 MAX_KEYS_TRIED: Final = 8
+# Anybody can make up ids without end. Of those that are forgotten it is not known that they are
+# not there: their tokens are to come again.
+MAX_ASKED: Final = 1000
 
 log = logging.getLogger(__name__)
 
 
 class KeysUnavailable(Exception):
-    """The issuer's keys cannot be had now: says nothing about the token, so: try again later."""
+    """The token's key cannot be had now: says nothing about the token, so: try again later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +196,9 @@ class RemoteKeys:
     """An issuer's key set, kept for a while and fetched again when it is old or lacks a key.
 
     All callers share one fetch. While the issuer is away, its last keys stay valid for a limited
-    time. A key that is not among them may be good or not: then `KeysUnavailable` is raised.
+    time. A key that is not among them may be good or not: then `KeysUnavailable` is raised, until a
+    fetch that began after the key was asked for has said that it is not there. Else anybody could
+    make up an id just before a key is published, and have its tokens refused for good.
     """
 
     def __init__(
@@ -216,6 +221,10 @@ class RemoteKeys:
         self._fetched_at = self._tried_at = float("-inf")
         self._pause = 0.0
         self._failed = False
+        self._asked: dict[str | None, None] = {}
+        """The ids that were asked for since the latest fetch began, the newest last."""
+        self._answered: dict[str | None, None] = {}
+        """Those that were asked for before it: if it did not find them, they are not there."""
         self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, kid: str | None, algorithm: str) -> tuple[PublicKey, ...]:
@@ -227,20 +236,34 @@ class RemoteKeys:
         Cancelling a caller does not cancel the fetch that others may be waiting for.
 
         Raises:
-            KeysUnavailable: the issuer cannot be asked, and what is known does not answer.
+            KeysUnavailable: the issuer cannot be asked now, and what is known does not answer.
         """
         if algorithm not in self._algorithms:
             return ()
-        if not 0 <= self._clock() - self._fetched_at <= FRESH_SECONDS:
-            # An issuer that hangs holds up nobody for long whose key is known.
-            await self._refresh(self._late if self._known(kid, algorithm) else None)
         found = self._known(kid, algorithm)
-        if not found:
+        if found and 0 <= self._clock() - self._fetched_at <= FRESH_SECONDS:
+            return found
+        self._remember(kid)
+        # An issuer that hangs holds up nobody for long whose key is known.
+        await self._refresh(self._late if found else None)
+        found = self._known(kid, algorithm)
+        if not found and not self._is_answered(kid):
             await self._refresh()
             found = self._known(kid, algorithm)
-        if not found and self._failed:
-            raise KeysUnavailable("the token issuer's keys cannot be fetched")
+        if not found and not self._is_answered(kid):
+            raise KeysUnavailable("the token issuer's keys cannot be fetched at the moment")
         return found
+
+    def _remember(self, kid: str | None) -> None:
+        self._asked.pop(kid, None)
+        self._asked[kid] = None
+        if len(self._asked) > MAX_ASKED:
+            del self._asked[next(iter(self._asked))]
+
+    def _is_answered(self, kid: str | None) -> bool:
+        """Whether the latest fetch has said all that there is of an id."""
+        is_found = any(known.kid == kid for known in self._keys)
+        return not self._failed and (is_found or kid in self._answered)
 
     def _known(self, kid: str | None, algorithm: str) -> tuple[PublicKey, ...]:
         if self._clock() - self._fetched_at > STALE_SECONDS:
@@ -268,6 +291,7 @@ class RemoteKeys:
         await asyncio.wait({self._fetching}, timeout=seconds)
 
     async def _fetch_keys(self) -> None:
+        asked, self._asked = self._asked, {}
         try:
             async with asyncio.timeout(self._timeout):
                 body = await self._fetch(self._url)
@@ -277,6 +301,7 @@ class RemoteKeys:
             log.warning(LogLine("key_fetch_failed", error=error))
         else:
             self._failed, self._pause = False, REFETCH_SECONDS
+            self._answered = asked
             self._fetched_at = self._clock()
         finally:
             self._tried_at = self._clock()

@@ -149,12 +149,80 @@ async def test_rotation(remote: RemoteKeys, issuer: Issuer, clock: Clock) -> Non
     """An unknown key id is looked up again, but not for everyone who makes one up."""
     assert await remote.find("one", "ES256")
     issuer.answer = key_set(jwk(EC_KEY.public_key(), kid="two"))
-    assert not await remote.find("two", "ES256")
+    with pytest.raises(KeysUnavailable):
+        await remote.find("two", "ES256")
     assert issuer.asked == 1
     clock.now += keys.REFETCH_SECONDS
     assert await remote.find("two", "ES256")
-    assert not await remote.find("one", "ES256")
-    assert not await remote.find("made up", "ES256")
+    assert issuer.asked == 2
+
+
+@pytest.mark.gen_test
+async def test_an_id_that_is_made_up_does_not_refuse_a_key_that_comes_after_it(
+    remote: RemoteKeys, issuer: Issuer, clock: Clock
+) -> None:
+    """Between two fetches nobody knows what was published: the token is to come again."""
+    assert await remote.find("made up", "ES256") == ()
+    issuer.answer = key_set(jwk(EC_KEY.public_key(), kid="two"))
+    for _ in range(3):
+        with pytest.raises(KeysUnavailable):
+            await remote.find("two", "ES256")
+    assert await remote.find("made up", "ES256") == ()
+    assert issuer.asked == 1
+    clock.now += keys.REFETCH_SECONDS
+    assert await remote.find("two", "ES256") == (EC_KEY.public_key(),)
+
+
+@pytest.mark.gen_test
+async def test_a_key_that_was_taken_away_is_refused_by_the_next_fetch(
+    remote: RemoteKeys, issuer: Issuer, clock: Clock
+) -> None:
+    """Whoever asks for that fetch; and from then on without another."""
+    assert await remote.find("one", "ES256")
+    issuer.answer = key_set(jwk(EC_KEY.public_key(), kid="two"))
+    clock.now += keys.FRESH_SECONDS + 1
+    assert await remote.find("two", "ES256")
+    with pytest.raises(KeysUnavailable):
+        await remote.find("one", "ES256")
+    clock.now += keys.REFETCH_SECONDS
+    assert await remote.find("made up", "ES256") == ()
+    assert await remote.find("one", "ES256") == ()
+    clock.now += keys.REFETCH_SECONDS
+    assert await remote.find("one", "ES256") == ()
+    assert await remote.find("one", "ES256") == ()
+    assert issuer.asked == 4
+
+
+@pytest.mark.gen_test
+async def test_a_fetch_says_nothing_of_a_key_that_was_asked_for_after_it_began(
+    remote: RemoteKeys, issuer: Issuer
+) -> None:
+    """What it brings may have been written before the key was published."""
+    issuer.open.clear()
+    first = asyncio.create_task(remote.find("made up", "ES256"))
+    await issuer.reached.wait()
+    later = asyncio.create_task(remote.find("two", "ES256"))
+    await asyncio.sleep(0)
+    issuer.open.set()
+    assert await first == ()
+    with pytest.raises(KeysUnavailable):
+        await later
+    assert issuer.asked == 1
+
+
+@pytest.mark.gen_test
+async def test_a_flood_of_made_up_ids(remote: RemoteKeys, issuer: Issuer, clock: Clock) -> None:
+    """What is remembered of them is bounded, and a new key is fetched as soon as without them."""
+    assert await remote.find("one", "ES256")
+    issuer.answer = key_set(jwk(EC_KEY.public_key(), kid="two"))
+    for number in range(3 * keys.MAX_ASKED):
+        with pytest.raises(KeysUnavailable):
+            await remote.find(f"made up {number}", "ES256")
+    assert len(remote._asked) == keys.MAX_ASKED
+    assert issuer.asked == 1
+    clock.now += keys.REFETCH_SECONDS
+    assert await remote.find("made up", "ES256") == ()
+    assert await remote.find("two", "ES256") == (EC_KEY.public_key(),)
     assert issuer.asked == 2
 
 

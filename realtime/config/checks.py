@@ -115,6 +115,15 @@ def _split_url(url: str) -> SplitResult | None:
     return address
 
 
+def check_host(given: str) -> str:
+    """Check the address to listen on; a name could lead to another machine."""
+    host = given.strip()
+    try:
+        return host if host == "localhost" else str(ip_address(host))
+    except ValueError:
+        raise ValueError("must be an IP address of this machine, or localhost") from None
+
+
 def check_key_set_url(url: str) -> str:
     """Check the address of an issuer's keys: nobody on the way may change them."""
     address = _split_url(url.strip())

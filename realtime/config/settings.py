@@ -34,6 +34,7 @@ from realtime.config.checks import (
     check_base_path,
     check_database_url,
     check_header_token,
+    check_host,
     check_key_set_url,
     check_origins,
     check_public_key,
@@ -83,6 +84,11 @@ class Settings(BaseModel):
     )
     database_timeout_seconds: float = _number(
         2, 0.1, 60, "Seconds that a query may take. After that the database counts as unreachable."
+    )
+    host: Annotated[str, AfterValidator(check_host)] | None = _text(
+        None,
+        "IP address to listen on, or `localhost`. Unset: all of this machine's; for `bin/dev`,"
+        " `localhost`.",
     )
     port: int = _number(8000, 0, 65535, "TCP port to serve on. 0 means any free one.")
     web_concurrency: int = _number(1, 1, 64, "Number of server processes. They share the port.")

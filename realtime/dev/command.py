@@ -17,7 +17,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import EADDRNOTAVAIL
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -98,7 +100,7 @@ def run(environ: Mapping[str, str], *, is_simulated: bool = False) -> int:
             ) from error
         # Everything that can be wrong is found before the first long step.
         settings = settings_for(environ, "postgresql://to-be-made/realtime")
-        check_port(settings.port)
+        check_port(settings.host, settings.port)
         with open_database(environ) as database:
             settings = settings_for(environ, database.dsn)
             direct = settings.database_direct_url.get_secret_value()
@@ -125,21 +127,22 @@ def settings_for(environ: Mapping[str, str], dsn: str) -> Settings:
     return Settings.from_environ({"DATABASE_URL": dsn, **environ})
 
 
-def check_port(port: int) -> None:
+def check_port(host: str | None, port: int) -> None:
     """Find out early whether something else listens there.
 
     Raises:
-        SettingsError: It does.
+        SettingsError: It does, or this machine does not have the address.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError as error:
-            raise SettingsError(
-                f"PORT {port} cannot be used ({error.strerror}): choose another, "
-                f"as in PORT={port + 1} bin/dev"
-            ) from error
+    family = socket.AF_INET6 if host and ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host or "", port), family=family).close()
+    except OSError as error:
+        if error.errno == EADDRNOTAVAIL:
+            raise SettingsError("HOST must be an IP address of this machine") from error
+        raise SettingsError(
+            f"PORT {port} cannot be used ({os.strerror(error.errno or 0)}): choose another, "
+            f"as in PORT={port + 1} bin/dev"
+        ) from error
 
 
 @contextmanager
@@ -263,12 +266,20 @@ def exports_for(settings: Settings, database: DemoDatabase) -> str:
 
 def link(settings: Settings, name: str) -> str:
     """The console's address for one of the people; without a token where we cannot sign one."""
-    address = f"http://localhost:{settings.port}{settings.base_path}/?bot={BOT_ID}"
+    address = f"http://{host_in_link(settings.host)}:{settings.port}{settings.base_path}"
+    address += f"/?bot={BOT_ID}"
     if settings.jwt_secret is None:
         return f"{address}&token=(from whoever holds the private key)"
     subject = name if settings.jwt_subject == "username" else PEOPLE[name]
     token = sign(settings, subject, ttl=LINK_SECONDS, is_admin=name == "ada", now=time.time())
     return f"{address}&token={quote(token)}"
+
+
+def host_in_link(host: str | None) -> str:
+    """What a browser on this machine calls a server that listens on an address."""
+    if host is None or host == "localhost" or ip_address(host).is_unspecified:
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
 
 
 @contextmanager

@@ -13,8 +13,11 @@ from realtime.installation import DATA, PROJECT
 
 
 def with_defaults(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment with what development adds to it: the console, and a secret."""
-    added = {"CONSOLE": "true"} | {name: value for name, value in environ.items() if value}
+    """The environment with what development adds to it: the console, which is for this machine
+    alone, and a secret."""
+    added = {"CONSOLE": "true", "HOST": "localhost"} | {
+        name: value for name, value in environ.items() if value
+    }
     if "DATABASE_URL" not in added:
         added.pop("DATABASE_DIRECT_URL", None)
     return added if has_key(added) else added | {"JWT_SECRET": make_secret()}

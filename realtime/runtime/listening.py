@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Iterable, Mapping
+from errno import EADDRNOTAVAIL
 
 from tornado.netutil import bind_sockets
 
@@ -18,14 +19,17 @@ class StartError(CommandError):
     """The process cannot start; the text is one line that says what to do."""
 
 
-def listen(port: int, environ: Mapping[str, str]) -> list[socket.socket]:
-    """The sockets that systemd passed, or else new ones on a port, on every interface.
+def listen(host: str | None, port: int, environ: Mapping[str, str]) -> list[socket.socket]:
+    """The sockets that systemd passed, or else new ones.
+
+    Args:
+        host: the address to listen on; None: all of this machine's.
 
     Raises:
         StartError: the port is taken, or not for us; or what was passed is no TCP socket.
     """
     if environ.get("LISTEN_PID") != str(os.getpid()):
-        return bind(port)
+        return bind(host, port)
     count = int(environ.get("LISTEN_FDS", "0"))
     sockets = opened(range(_FIRST_PASSED, _FIRST_PASSED + count))
     if not sockets or any(not _is_listening_on_tcp(one) for one in sockets):
@@ -43,19 +47,23 @@ def _is_listening_on_tcp(one: socket.socket) -> bool:
     )
 
 
-def bind(port: int) -> list[socket.socket]:
-    """Listen on a port, on every interface.
+def bind(host: str | None, port: int) -> list[socket.socket]:
+    """Listen on a port.
+
+    Args:
+        host: the address to listen on; None: all of this machine's.
 
     Raises:
-        StartError: it is taken, or not for us.
+        StartError: the port is taken, or not for us; or no interface has the address.
     """
     try:
-        return bind_sockets(port, backlog=BACKLOG)
+        return bind_sockets(port, host, backlog=BACKLOG)
     except OSError as error:
-        raise StartError(
-            f"cannot listen on port {port} ({error.strerror}); "
-            "stop what uses it, or set PORT to another"
-        ) from error
+        where = f"port {port}" if host is None else f"port {port} of {host}"
+        cure = "stop what uses it, or set PORT to another"
+        if error.errno == EADDRNOTAVAIL:
+            cure = "set HOST to an address of this machine"
+        raise StartError(f"cannot listen on {where} ({error.strerror}); {cure}") from error
 
 
 def opened(numbers: Iterable[int]) -> list[socket.socket]:

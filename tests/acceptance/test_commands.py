@@ -66,6 +66,8 @@ def test_token_prints_what_the_server_accepts() -> None:
         ("JWT_SECRET", "short"),
         ("PORT", "http"),
         ("PORT", "65536"),
+        ("HOST", "example.org"),
+        ("HOST", "127.0.0.1:8000"),
         ("MAX_CONNECTIONS", "-1"),
     ],
 )
@@ -136,6 +138,12 @@ def test_serve_names_a_port_that_is_in_use(database: str) -> None:
         port = str(taken.getsockname()[1])
         done = run_script("serve", DATABASE_URL=database, JWT_SECRET=SECRET, PORT=port)
     assert_one_line(done, port, "PORT")
+
+
+def test_serve_names_an_address_that_is_another_machines(database: str) -> None:
+    """And the setting that changes it."""
+    done = run_script("serve", DATABASE_URL=database, JWT_SECRET=SECRET, HOST="192.0.2.1")
+    assert_one_line(done, "port 8000 of 192.0.2.1", "HOST")
 
 
 # The Procfile

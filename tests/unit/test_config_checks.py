@@ -255,3 +255,16 @@ def test_what_psql_alone_knows_is_what_asyncpg_would_send_to_the_server() -> Non
         dsn = f"postgres://h/n?sslmode=disable&{name}={value}" if value else "postgres://h/n"
         _, found = _parse_connect_dsn_and_args(**{**NOTHING, "dsn": dsn})
         assert not found.server_settings
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "0.0.0.0", "::", "::1", "fe80::1%lo"])
+def test_an_address_to_listen_on(host: str) -> None:
+    """Of either family, or this machine's own name for itself."""
+    assert checks.check_host(f" {host} ") == host
+
+
+@pytest.mark.parametrize("host", ["x", "[::1]", "127.0.0.1:80", "example.org", "*", "1.2.3"])
+def test_no_address_to_listen_on(host: str) -> None:
+    """A name could lead to another machine."""
+    with pytest.raises(ValueError, match="must be an IP address of this machine, or localhost"):
+        checks.check_host(host)

@@ -192,8 +192,9 @@ def test_dev_brings_the_console_and_a_secret(
     """Both can be overridden; an address for LISTEN alone would lead to another database."""
     monkeypatch.setattr(dev_database, "make_secret", lambda: dev_tokens.make_secret(tmp_path))
     added = dev.with_defaults({"PORT": "9", "DATABASE_DIRECT_URL": DSN, "METRICS_TOKEN": ""})
-    assert set(added) == {"PORT", "CONSOLE", "JWT_SECRET"}
-    own = {"JWT_SECRET": SECRET, "CONSOLE": "false", "DATABASE_URL": DSN}
+    assert set(added) == {"PORT", "HOST", "CONSOLE", "JWT_SECRET"}
+    assert added["HOST"] == "localhost"
+    own = {"JWT_SECRET": SECRET, "CONSOLE": "false", "DATABASE_URL": DSN, "HOST": "0.0.0.0"}
     assert dev.with_defaults(own) == own
 
 
@@ -284,7 +285,29 @@ def test_a_port_in_use_is_found_before_the_first_long_step() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=f"PORT {port} cannot be used .* bin/dev"):
-            dev.check_port(port)
+            dev.check_port("localhost", port)
+
+
+def test_an_address_of_another_machine_is_found_as_early() -> None:
+    """192.0.2.0/24 is for documents: no machine has an address of it."""
+    with pytest.raises(SettingsError, match="HOST must be an IP address of this machine"):
+        dev.check_port("192.0.2.1", 0)
+
+
+@pytest.mark.parametrize(
+    ("host", "named"),
+    [
+        ("", "localhost"),
+        ("localhost", "localhost"),
+        ("0.0.0.0", "localhost"),
+        ("::", "localhost"),
+        ("127.0.0.2", "127.0.0.2"),
+        ("::1", "[::1]"),
+    ],
+)
+def test_links_lead_to_where_the_server_listens(host: str, named: str) -> None:
+    """Where that is everywhere, to this machine."""
+    assert dev.link(settings_with(HOST=host), "ada").startswith(f"http://{named}:8000/?bot=")
 
 
 def test_a_password_does_not_reach_the_screen() -> None:

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +133,15 @@ class RelayProcess:
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     async def connections(self, token: str) -> dict[str, Any]:
-        """By connection id, what the process says of its sockets."""
+        """By connection id, what the process says of its sockets.
+
+        Raises:
+            OSError: it does not say; without the database it tells nobody.
+        """
         path = f"/api/ws/connections?scope=process&limit=10000&token={token}"
-        _, body = await http_get(self.port, path, limit=2)
+        status, body = await http_get(self.port, path, limit=2)
+        if status != HTTPStatus.OK:
+            raise OSError(f"{self} answered {status}")
         found: dict[str, Any] = json.loads(body)["connection_metadata"]
         return found
 

@@ -16,7 +16,7 @@ def command(simulate: bool) -> None:
 
     It makes a PostgreSQL, the tables and a secret, and keeps them for the next time. It prints
     links to the console page and a psql command that inserts a message. DATABASE_URL names
-    another database, PORT another port. It listens for this machine alone, unless HOST names
+    another database, PORT another port. It listens for this machine alone, unless LISTEN_HOST names
     another address. Ctrl-C ends it.
 
     \b

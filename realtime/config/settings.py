@@ -85,7 +85,7 @@ class Settings(BaseModel):
     database_timeout_seconds: float = _number(
         2, 0.1, 60, "Seconds that a query may take. After that the database counts as unreachable."
     )
-    host: Annotated[str, AfterValidator(check_host)] | None = _text(
+    listen_host: Annotated[str, AfterValidator(check_host)] | None = _text(
         None,
         "IP address to listen on, or `localhost`. Unset: all of this machine's; for `bin/dev`,"
         " `localhost`.",

@@ -100,7 +100,7 @@ def run(environ: Mapping[str, str], *, is_simulated: bool = False) -> int:
             ) from error
         # Everything that can be wrong is found before the first long step.
         settings = settings_for(environ, "postgresql://to-be-made/realtime")
-        check_port(settings.host, settings.port)
+        check_port(settings.listen_host, settings.port)
         with open_database(environ) as database:
             settings = settings_for(environ, database.dsn)
             direct = settings.database_direct_url.get_secret_value()
@@ -138,7 +138,7 @@ def check_port(host: str | None, port: int) -> None:
         socket.create_server((host or "", port), family=family).close()
     except OSError as error:
         if error.errno == EADDRNOTAVAIL:
-            raise SettingsError("HOST must be an IP address of this machine") from error
+            raise SettingsError("LISTEN_HOST must be an IP address of this machine") from error
         raise SettingsError(
             f"PORT {port} cannot be used ({os.strerror(error.errno or 0)}): choose another, "
             f"as in PORT={port + 1} bin/dev"
@@ -266,7 +266,7 @@ def exports_for(settings: Settings, database: DemoDatabase) -> str:
 
 def link(settings: Settings, name: str) -> str:
     """The console's address for one of the people; without a token where we cannot sign one."""
-    address = f"http://{host_in_link(settings.host)}:{settings.port}{settings.base_path}"
+    address = f"http://{host_in_link(settings.listen_host)}:{settings.port}{settings.base_path}"
     address += f"/?bot={BOT_ID}"
     if settings.jwt_secret is None:
         return f"{address}&token=(from whoever holds the private key)"

@@ -15,7 +15,7 @@ from realtime.installation import DATA, PROJECT
 def with_defaults(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment with what development adds to it: the console, which is for this machine
     alone, and a secret."""
-    added = {"CONSOLE": "true", "HOST": "localhost"} | {
+    added = {"CONSOLE": "true", "LISTEN_HOST": "localhost"} | {
         name: value for name, value in environ.items() if value
     }
     if "DATABASE_URL" not in added:

@@ -24,7 +24,7 @@ def become_supervisor(settings: Settings, environ: Mapping[str, str]) -> None:
     Raises:
         StartError: the port cannot be used.
     """
-    sockets = listen(settings.host, settings.port, environ)
+    sockets = listen(settings.listen_host, settings.port, environ)
     for one in sockets:
         one.set_inheritable(True)
     numbers = ",".join(str(one.fileno()) for one in sockets)
@@ -48,6 +48,6 @@ def run_workers(
     """
     configure_logging(settings.log_format)
     manager = ServiceManager(None, None)
-    sockets = bind(settings.host, settings.port)
+    sockets = bind(settings.listen_host, settings.port)
     supervisor = Supervisor(sockets, environ, manager, announce=announce)
     return supervisor.run(can_reload=False)

@@ -62,7 +62,7 @@ def bind(host: str | None, port: int) -> list[socket.socket]:
         where = f"port {port}" if host is None else f"port {port} of {host}"
         cure = "stop what uses it, or set PORT to another"
         if error.errno == EADDRNOTAVAIL:
-            cure = "set HOST to an address of this machine"
+            cure = "set LISTEN_HOST to an address of this machine"
         raise StartError(f"cannot listen on {where} ({error.strerror}); {cure}") from error
 
 

@@ -75,7 +75,7 @@ async def serve(
     """
     position = await _read_position(settings, intervals)
     is_pooled = await _is_behind_pooler(settings, intervals)
-    sockets = bind(settings.host, settings.port) if sockets is None else sockets
+    sockets = bind(settings.listen_host, settings.port) if sockets is None else sockets
     async with open_pool(
         settings.database_url.get_secret_value(),
         size=settings.database_pool_size,

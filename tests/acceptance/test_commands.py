@@ -66,8 +66,8 @@ def test_token_prints_what_the_server_accepts() -> None:
         ("JWT_SECRET", "short"),
         ("PORT", "http"),
         ("PORT", "65536"),
-        ("HOST", "example.org"),
-        ("HOST", "127.0.0.1:8000"),
+        ("LISTEN_HOST", "example.org"),
+        ("LISTEN_HOST", "127.0.0.1:8000"),
         ("MAX_CONNECTIONS", "-1"),
     ],
 )
@@ -142,8 +142,8 @@ def test_serve_names_a_port_that_is_in_use(database: str) -> None:
 
 def test_serve_names_an_address_that_is_another_machines(database: str) -> None:
     """And the setting that changes it."""
-    done = run_script("serve", DATABASE_URL=database, JWT_SECRET=SECRET, HOST="192.0.2.1")
-    assert_one_line(done, "port 8000 of 192.0.2.1", "HOST")
+    done = run_script("serve", DATABASE_URL=database, JWT_SECRET=SECRET, LISTEN_HOST="192.0.2.1")
+    assert_one_line(done, "port 8000 of 192.0.2.1", "LISTEN_HOST")
 
 
 # The Procfile

@@ -192,9 +192,9 @@ def test_dev_brings_the_console_and_a_secret(
     """Both can be overridden; an address for LISTEN alone would lead to another database."""
     monkeypatch.setattr(dev_database, "make_secret", lambda: dev_tokens.make_secret(tmp_path))
     added = dev.with_defaults({"PORT": "9", "DATABASE_DIRECT_URL": DSN, "METRICS_TOKEN": ""})
-    assert set(added) == {"PORT", "HOST", "CONSOLE", "JWT_SECRET"}
-    assert added["HOST"] == "localhost"
-    own = {"JWT_SECRET": SECRET, "CONSOLE": "false", "DATABASE_URL": DSN, "HOST": "0.0.0.0"}
+    assert set(added) == {"PORT", "LISTEN_HOST", "CONSOLE", "JWT_SECRET"}
+    assert added["LISTEN_HOST"] == "localhost"
+    own = {"JWT_SECRET": SECRET, "CONSOLE": "false", "DATABASE_URL": DSN, "LISTEN_HOST": "0.0.0.0"}
     assert dev.with_defaults(own) == own
 
 
@@ -290,7 +290,7 @@ def test_a_port_in_use_is_found_before_the_first_long_step() -> None:
 
 def test_an_address_of_another_machine_is_found_as_early() -> None:
     """192.0.2.0/24 is for documents: no machine has an address of it."""
-    with pytest.raises(SettingsError, match="HOST must be an IP address of this machine"):
+    with pytest.raises(SettingsError, match="LISTEN_HOST must be an IP address of this machine"):
         dev.check_port("192.0.2.1", 0)
 
 
@@ -307,7 +307,7 @@ def test_an_address_of_another_machine_is_found_as_early() -> None:
 )
 def test_links_lead_to_where_the_server_listens(host: str, named: str) -> None:
     """Where that is everywhere, to this machine."""
-    assert dev.link(settings_with(HOST=host), "ada").startswith(f"http://{named}:8000/?bot=")
+    assert dev.link(settings_with(LISTEN_HOST=host), "ada").startswith(f"http://{named}:8000/?bot=")
 
 
 def test_a_password_does_not_reach_the_screen() -> None:

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
 
 ALONG_BYTES = 16_384
-"""What a topic has of so many bytes comes with its payloads."""
+"""What a topic has of so many bytes comes with its payloads, if it fits into a portion that all
+topics of a read share."""
 
 
 def _found(which: str, topics: str, end: str) -> str:
@@ -49,12 +50,16 @@ def _found(which: str, topics: str, end: str) -> str:
     # Grants have no payload, and are no events.
     return f"""
 SELECT '{which}' AS part, id, xid, topic, type,
-       CASE WHEN sum(size) OVER (PARTITION BY topic) <= {ALONG_BYTES} THEN payload END,
+       CASE WHEN of_topic_bytes <= {ALONG_BYTES}
+             AND sum(size) FILTER (WHERE of_topic_bytes <= {ALONG_BYTES}) OVER (ORDER BY topic)
+                 <= $10::bigint THEN payload END,
        user_id, code, subject, author, written_at, size
-  FROM {topics}
- CROSS JOIN LATERAL (
-       SELECT {COLUMNS} FROM relay.events
-        WHERE topic = asked.of_topic AND xid {end} LIMIT $7::bigint + 1) AS found"""
+  FROM (SELECT found.*, sum(size) OVER (PARTITION BY topic) AS of_topic_bytes
+          FROM {topics}
+         CROSS JOIN LATERAL (
+               SELECT {COLUMNS} FROM relay.events
+                WHERE topic = asked.of_topic AND xid {end} LIMIT $7::bigint + 1) AS found
+       ) AS listed"""
 
 
 # The newest first: where there are too many, those who were away only briefly are still served.
@@ -201,6 +206,7 @@ class HistoryLog:
             limit,
             [row.xid for row in seen],
             [row.id for row in seen],
+            self._wire.portion_bytes,
             rows=len(ranges) * (limit + 1),
         )
         return _sort_out(ranges, rows, limit, self._lineage.database)

@@ -44,7 +44,8 @@ _DEAD_LINE = {
 class Wire:
     """Asks for answers that may be large, and learns from how long they take.
 
-    It outlives connections: a portion that was too large for one is smaller on the next.
+    It begins with the smallest portion, for nobody knows the line yet, and takes at most twice as
+    much next. It outlives connections: a portion that was too large for one is smaller on the next.
 
     Args:
         timeout: seconds in which a small answer must come, and of silence in a large one.
@@ -54,10 +55,10 @@ class Wire:
     def __init__(self, timeout: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.timeout = timeout
         self._monotonic = monotonic
-        self.portion_bytes = MAX_PORTION
+        self.portion_bytes = MIN_PORTION
         """How many bytes of payloads to ask for at once."""
         self._is_slow = False
-        """Whether the latest answer took long, or did not come in time."""
+        """Whether the next answer may need more time than the connection's own limit gives."""
 
     def limit_for(self, payloads: int, rows: int) -> float:
         """Seconds that an answer of so many bytes and rows may take."""
@@ -77,47 +78,60 @@ class Wire:
             One of `pool.DATABASE_ERRORS`.
         """
         limit = self.limit_for(payloads, rows)
-        asked = self._monotonic()
         try:
             with silence_limit(connection, self.timeout):
-                found = await self._fetch(connection, query, *arguments, size=payloads, limit=limit)
+                return await self._fetch(connection, query, *arguments, size=payloads, limit=limit)
         except (TimeoutError, asyncpg.QueryCanceledError):
             self._is_slow = True
             self.portion_bytes = max(MIN_PORTION, self.portion_bytes // 2)
             raise
-        self._learn(payloads, max(self._monotonic() - asked, 0.001))
-        return found
 
     async def _fetch(
         self, connection: "AnyConnection", query: str, *arguments: object, size: int, limit: float
     ) -> "list[asyncpg.Record]":
         if not self._is_slow and size <= MAX_PORTION:
-            return await connection.fetch(query, *arguments, timeout=limit)
+            return await self._measure(connection, query, *arguments, limit=limit)
         async with connection.transaction(isolation="read_committed", readonly=True):
             # PostgreSQL would end it at the connection's own limit, however well it goes on.
             await connection.execute(f"SET LOCAL statement_timeout = {round(1000 * limit)}")
-            return await connection.fetch(query, *arguments, timeout=limit)
+            return await self._measure(connection, query, *arguments, limit=limit)
+
+    async def _measure(
+        self, connection: "AnyConnection", query: str, *arguments: object, limit: float
+    ) -> "list[asyncpg.Record]":
+        heard, asked = _heard_bytes(connection), self._monotonic()
+        found = await connection.fetch(query, *arguments, timeout=limit)
+        self._learn(_heard_bytes(connection) - heard, self._monotonic() - asked)
+        return found
 
     def _learn(self, size: int, seconds: float) -> None:
-        self._is_slow = seconds > QUICK_SECONDS
-        if size >= MIN_PORTION // 2:  # a smaller one takes the time of its round trip
-            fitting = round(size / seconds * PORTION_SECONDS)
-            self.portion_bytes = min(MAX_PORTION, max(MIN_PORTION, fitting))
+        # The next portion has twice as much at most, and so takes no longer than the time limit.
+        self._is_slow = seconds > self.timeout / 2
+        # What is small and quick says nothing: it takes the time of its round trip.
+        if seconds > QUICK_SECONDS or size >= self.portion_bytes // 2:
+            fitting = round(size / max(seconds, 0.001) * PORTION_SECONDS)
+            most = min(MAX_PORTION, 2 * self.portion_bytes)
+            self.portion_bytes = min(most, max(MIN_PORTION, fitting))
 
 
 class WireConnection(_Connection):
     """A connection that knows when it last heard anything, and soon notices a dead line."""
 
-    __slots__ = ("_silence",)
+    __slots__ = ("_listening", "_silence")
 
     def __init__(
         self, protocol: Any, transport: asyncio.Transport, *arguments: Any, **options: Any
     ) -> None:
         super().__init__(protocol, transport, *arguments, **options)
-        listening = _Listening(protocol)
-        transport.set_protocol(listening)
-        self._silence = _SilenceLimit(self, listening)
+        self._listening = _Listening(protocol)
+        transport.set_protocol(self._listening)
+        self._silence = _SilenceLimit(self, self._listening)
         _watch_for_dead_line(transport.get_extra_info("socket"))
+
+    @property
+    def heard_bytes(self) -> int:
+        """How many bytes have come, in all."""
+        return self._listening.heard_bytes
 
     def ends_in_silence(self, seconds: float) -> "_SilenceLimit":
         """Terminate the connection if an answer is waited for and nothing comes for so long."""
@@ -149,7 +163,7 @@ class _SilenceLimit:
 
     def __enter__(self) -> None:
         loop = asyncio.get_running_loop()
-        self._heard, self._since = self._listening.count, loop.time()
+        self._heard, self._since = self._listening.heard_bytes, loop.time()
         if self._timer is None:
             self._timer = loop.call_later(self.seconds, self._look)
 
@@ -163,8 +177,8 @@ class _SilenceLimit:
         if self._since is None or self._connection.is_closed():
             return
         loop = asyncio.get_running_loop()
-        if self._listening.count != self._heard:
-            self._heard, self._since = self._listening.count, loop.time()
+        if self._listening.heard_bytes != self._heard:
+            self._heard, self._since = self._listening.heard_bytes, loop.time()
         left = self._since + self.seconds - loop.time()
         if left > 0:
             self._timer = loop.call_later(left, self._look)
@@ -177,7 +191,7 @@ class _Listening(asyncio.Protocol):
     """Counts what arrives on its way to asyncpg."""
 
     def __init__(self, protocol: asyncio.Protocol) -> None:
-        self.count = 0
+        self.heard_bytes = 0
         self.data_received_by = protocol.data_received
         self.eof_received = protocol.eof_received  # type: ignore[method-assign]
         self.connection_lost = protocol.connection_lost  # type: ignore[method-assign]
@@ -185,7 +199,7 @@ class _Listening(asyncio.Protocol):
         self.resume_writing = protocol.resume_writing  # type: ignore[method-assign]
 
     def data_received(self, data: bytes) -> None:
-        self.count += 1
+        self.heard_bytes += len(data)
         self.data_received_by(data)
 
 
@@ -198,6 +212,12 @@ def _watch_for_dead_line(line: socket.socket | None) -> None:
     for name, value in _DEAD_LINE.items():
         with suppress(OSError, AttributeError):
             line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _heard_bytes(connection: "AnyConnection") -> int:
+    """How many bytes have come over it in all, where it can tell."""
+    heard: int = getattr(connection, "heard_bytes", 0)
+    return heard
 
 
 def silence_limit(connection: "AnyConnection", seconds: float) -> AbstractContextManager[None]:

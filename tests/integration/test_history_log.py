@@ -52,6 +52,22 @@ async def test_what_one_client_missed_as_open_and_another_as_newer_comes_once_to
     assert await owed_to(late) == 1
 
 
+@pytest.mark.gen_test
+async def test_what_topics_have_along_fits_into_one_portion(
+    pool: Pool, lineage: Lineage, platform: Platform, world: World
+) -> None:
+    """What does not fit comes without its payload, and so does a topic that has too much alone."""
+    early = await EventLog(platform.connection).current_cursor()
+    bots = sorted([await platform.bot(world.owner) for _ in range(7)])
+    for bot, size in zip(bots, [20_000, *[12_000] * 6], strict=True):
+        session = await platform.session(bot, world.owner)
+        await platform.message(session, bot, world.owner, "x" * size)
+    ranges = {f"bot:{bot}": range_for([early]) for bot in bots}
+    found = await HistoryLog(pool, lineage, Wire(10)).read(ranges, [world.owner], 100, [])
+    came = [found[topic].events[0].payload is not None for topic in ranges]
+    assert came == [False, *[True] * 5, False]
+
+
 GONE = RowKey(1, 1, 1)
 
 

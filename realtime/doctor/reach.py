@@ -15,7 +15,7 @@ from realtime.config.address import hosts_of
 from realtime.doctor.deployment import Deployment, words
 from realtime.doctor.report import Finding, fine, problem
 from realtime.postgres.pool import DATABASE_ERRORS
-from realtime.postgres.reasons import room_for_connections
+from realtime.postgres.reasons import OTHER_ENCODING, encoding_refused, room_for_connections
 
 _NO_TLS = "rejected SSL upgrade"
 _TLS_WANTED = ("no encryption", "SSL off", "SSL required", "encryption required")
@@ -57,6 +57,8 @@ def _symptom(error: Exception, dsn: str) -> str:
             return f"the server has no database {where.path.strip('/')!r}"
         case asyncpg.TargetServerAttributeNotMatched():
             return f"none of {host} is a primary"
+        case asyncpg.FeatureNotSupportedError():
+            return encoding_refused(error)
         case asyncpg.InvalidPasswordError():
             return f"the password for {where.username!r} is wrong"
         case _ if _is_refused(error):
@@ -88,6 +90,8 @@ def _cure(error: Exception, name: str) -> str:
             return f"correct the password in {name}; @ : / ? # are written %40 %3A %2F %3F %23"
         case asyncpg.TargetServerAttributeNotMatched():
             return f"name the primary in {name} too, or promote a standby"
+        case asyncpg.FeatureNotSupportedError():
+            return OTHER_ENCODING
         case asyncpg.TooManyConnectionsError():
             limit = room_for_connections(error)
             return f"close what holds connections (pg_stat_activity), or {limit}"

@@ -31,6 +31,8 @@ def why_unreachable(error: BaseException, named: str = "DATABASE_URL") -> str:
             )
         case asyncpg.TooManyConnectionsError():
             return f"{error}: close what holds connections, or {room_for_connections(error)}"
+        case asyncpg.FeatureNotSupportedError():
+            return f"{encoding_refused(error)}: {OTHER_ENCODING}"
         case asyncpg.TargetServerAttributeNotMatched():
             return f"{error}: name the primary in {named}, or promote a standby"
         case asyncpg.InsufficientPrivilegeError():
@@ -46,6 +48,18 @@ def why_unreachable(error: BaseException, named: str = "DATABASE_URL") -> str:
     # The libraries' own texts may have a second line, with advice for programmers.
     said = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
     return f"the database cannot be reached; check {named}, and that the server is up ({said})"
+
+
+OTHER_ENCODING = (
+    "run CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and restore a dump into that"
+    " database"
+)
+"""What to do about a database whose encoding is refused."""
+
+
+def encoding_refused(error: BaseException) -> str:
+    """The encoding of a database, as MULE_INTERNAL, which PostgreSQL does not turn into UTF-8."""
+    return f"PostgreSQL cannot write this database's text as UTF-8 ({error})"
 
 
 def room_for_connections(error: BaseException) -> str:

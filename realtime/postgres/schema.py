@@ -17,6 +17,7 @@ from alembic.script import ScriptDirectory
 from realtime.errors import CommandError
 from realtime.installation import ALEMBIC_INI
 from realtime.postgres.pool import connect
+from realtime.postgres.reasons import OTHER_ENCODING
 
 NEEDED = (
     "relay.ring(text)",
@@ -122,8 +123,7 @@ async def check_encoding(connection: Connection) -> None:
     if await connection.fetchval("SHOW server_encoding") == "SQL_ASCII":
         raise SchemaError(
             "the database has the encoding SQL_ASCII, so PostgreSQL stores bytes of any encoding"
-            " and nobody knows which text they are: run CREATE DATABASE ... ENCODING 'UTF8'"
-            " TEMPLATE template0, and restore a dump into that database"
+            f" and nobody knows which text they are: {OTHER_ENCODING}"
         )
 
 

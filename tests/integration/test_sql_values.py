@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,8 @@ from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.access import Access
 from realtime.postgres.listener import read_position
 from realtime.postgres.pool import open_pool
-from realtime.postgres.release import bring_up_to_date
+from realtime.postgres.reasons import why_unreachable
+from realtime.postgres.release import ReleaseError, bring_up_to_date
 from realtime.postgres.schema import SchemaError
 from realtime.relay.admission import Admission, AdmissionRequest
 from realtime.relay.errors import Refused
@@ -427,3 +429,18 @@ def test_a_database_without_an_encoding_is_refused(io_loop: IOLoop, encoded: str
     assert report.exit_code == 1
     assert "the encoding SQL_ASCII" in report.text()
     assert "ENCODING 'UTF8'" in report.text()
+
+
+@pytest.mark.parametrize("encoding", ["MULE_INTERNAL"])
+def test_a_database_whose_text_cannot_be_utf_8_is_refused(io_loop: IOLoop, encoded: str) -> None:
+    """Nobody can connect who speaks UTF-8, which is no trouble of roles or of the line."""
+    with pytest.raises(ReleaseError, match=r"as UTF-8 .* MULE_INTERNAL .*: run CREATE DATABASE"):
+        bring_up_to_date(encoded)
+    with pytest.raises(asyncpg.FeatureNotSupportedError) as refused:
+        io_loop.run_sync(lambda: read_position(encoded, 10))
+    assert "MULE_INTERNAL" in why_unreachable(refused.value)
+    report = io_loop.run_sync(lambda: examine(deployment(encoded)))
+    assert report.exit_code == 1
+    assert "MULE_INTERNAL" in report.text()
+    assert "ENCODING 'UTF8'" in report.text()
+    assert "pg_hba.conf" not in report.text()

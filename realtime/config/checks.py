@@ -16,6 +16,9 @@ from realtime.auth.keys import PUBLIC_ALGORITHMS, SECRET_ALGORITHMS, load_public
 from realtime.config.address import Host, hosts_of, split_address, with_hosts
 
 MIN_SECRET_BYTES: Final = 32
+MAX_NAMES, MAX_NAME = 5, 40
+"""How many surplus parameters are named, and how much of each."""
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,40}", re.ASCII)
 _SSL_MODES: Final = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
 # What drivers know by themselves: they send any other parameter to the server, which refuses it.
 _DATABASE_PARAMETERS: Final = frozenset(
@@ -23,18 +26,6 @@ _DATABASE_PARAMETERS: Final = frozenset(
         *("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl"),
         *("ssl_min_protocol_version", "ssl_max_protocol_version"),
         *("host", "port", "target_session_attrs", "application_name"),
-    }
-)
-# Those of libpq that asyncpg sends to the server as settings. They are named, because an address
-# that psql takes may have them.
-_LIBPQ_ALONE: Final = frozenset(
-    {
-        *("channel_binding", "client_encoding", "connect_timeout", "fallback_application_name"),
-        *("gssdelegation", "gssencmode", "hostaddr", "keepalives", "keepalives_count"),
-        *("keepalives_idle", "keepalives_interval", "load_balance_hosts", "max_protocol_version"),
-        *("min_protocol_version", "replication", "require_auth", "requirepeer"),
-        *("sslcertmode", "sslcompression", "sslcrldir", "sslkeylogfile", "sslsni"),
-        *("scram_client_key", "scram_server_key", "servicefile", "tcp_user_timeout"),
     }
 )
 # A standby cannot be read from, so the others of libpq make no sense.
@@ -77,13 +68,11 @@ def _check_parameters(address: SplitResult) -> dict[str, str]:
         given = parse_qs(address.query, strict_parsing=bool(address.query))
     except ValueError:
         raise ValueError("must have parameters like ?sslmode=require after the ?") from None
-    if unknown := sorted(_LIBPQ_ALONE.intersection(given)):
-        raise ValueError(
-            f"must not have {', '.join(unknown)}: this server's driver does not know it"
-        )
-    if not _DATABASE_PARAMETERS.issuperset(given):
+    if surplus := [name for name in given if name not in _DATABASE_PARAMETERS]:
         known = ", ".join(sorted(_DATABASE_PARAMETERS))
-        raise ValueError(f"must have no parameters but these, so remove the others: {known}")
+        raise ValueError(
+            f"must not have {_named(surplus)}: this server's driver knows no parameters but {known}"
+        )
     if not _SSL_MODES.issuperset(given.get("sslmode", ())):
         raise ValueError(f"must have an sslmode out of these: {', '.join(sorted(_SSL_MODES))}")
     if not _SESSION_ATTRIBUTES.issuperset(given.get("target_session_attrs", ())):
@@ -94,6 +83,16 @@ def _check_parameters(address: SplitResult) -> dict[str, str]:
             "must have a file as its sslrootcert: this server's driver knows no system"
         )
     return {name: values[-1] for name, values in given.items() if name not in ("host", "port")}
+
+
+def _named(parameters: list[str]) -> str:
+    # What follows a password may be a part of it, with a & that is not escaped.
+    names = [name for name in parameters if "password" in name] or parameters
+    shown = [
+        name if _PLAIN_NAME.fullmatch(name) else repr(name[:MAX_NAME]) for name in names[:MAX_NAMES]
+    ]
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(shown) + more
 
 
 def _hosts_of(address: SplitResult) -> list[Host]:

@@ -92,7 +92,13 @@ def test_an_address_with_several_hosts_asks_for_the_primary(
         ("postgres://user:sec#retpw@host/name", "must be an address like"),
         ("postgres://user?secretpw=@host/name", "must be an address like"),
         ("postgres://host/name?secretpw", "like ?sslmode=require after the ?"),
-        ("postgres://host/name?secretpw=1", "remove the others: application_name, host"),
+        ("postgres://host/name?pgbouncer=1&schema=a", "have pgbouncer, schema: this server's"),
+        ("postgres://host/name?x=1", "knows no parameters but application_name, host, port, ssl"),
+        ("postgres://host/name?x=1&sslsni=0", "must not have x, sslsni: this"),
+        ("postgres://host/name?a%0Ab=1", r"must not have 'a\nb': this"),
+        ("postgres://host/name?a=1&b=&c=3&d=4&e=5&f=6&g=7", "not have a, c, d, e, f and 1 more:"),
+        ("postgres://host/name?x=1&password=a&secretpw=1", "must not have password: this"),
+        (f"postgres://host/name?{'x' * 41}=1", f"must not have '{'x' * 40}': this"),
         ("postgres://host/name?sslmode=secretpw", "must have an sslmode out of these: allow"),
         ("postgres:///name?sslmode=require", "must be an address like"),
     ],
@@ -245,9 +251,9 @@ def _pem() -> str:
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-def test_what_psql_alone_knows_is_what_asyncpg_would_send_to_the_server() -> None:
-    """Each parameter that is refused by name is one that asyncpg takes for a server's setting."""
-    for name in checks._LIBPQ_ALONE:
+def test_asyncpg_knows_each_parameter_that_an_address_may_have() -> None:
+    """It sends all others to the server, as settings."""
+    for name in ("channel_binding", "pgbouncer"):
         _, found = _parse_connect_dsn_and_args(**{**NOTHING, "dsn": f"postgres://h/n?{name}=1"})
         assert name in found.server_settings
     for name in checks._DATABASE_PARAMETERS - {"application_name"}:

@@ -130,7 +130,8 @@ async def worked_out(
     try:
         yield await _work_out(connection, mapping, table, key, owner)
     except asyncpg.PostgresError as error:
-        raise DerivedError(f"PostgreSQL refuses it: {error}") from None
+        # What it repeats of the expression, and its hint, may be lines of their own.
+        raise DerivedError(f"PostgreSQL refuses it: {' '.join(str(error).split())}") from None
     finally:
         await trial.rollback()
 

@@ -308,15 +308,19 @@ async def test_attached_again_and_detached(platform: Platform) -> None:
 async def test_what_cannot_be_worked_out_is_refused(
     platform: Platform, change: str, complaint: str
 ) -> None:
-    """In one line, with what PostgreSQL says, and nothing is changed."""
+    """In one line each, with what PostgreSQL says, and nothing is changed."""
     heading, _, line = change.partition("\n")
     before, found, after = MAPPING.partition(f"{heading}\n")
     key = line.split(" = ", maxsplit=1)[0]
     section, rest, others = after.partition("\n[")
     kept = mapping(f"{before}{found}{line}\n{_without(section, key)}{rest}{others}")
-    with pytest.raises(AttachError, match=complaint):
+    with pytest.raises(AttachError, match=complaint) as refused:
         await apply(platform.connection, kept)
+    assert len(str(refused.value).removeprefix(HEADING).splitlines()) == 1
     assert (await plan(platform.connection, mapping(MAPPING))).is_done
+
+
+HEADING = "the mapping does not fit the database:\n"
 
 
 def _without(section: str, key: str) -> str:

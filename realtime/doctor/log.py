@@ -10,8 +10,11 @@ from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, listed, problem, span, warning
 from realtime.postgres.doorbell import ALIVE_SECONDS
 from realtime.postgres.retention import OVERDUE, SPARE_SECONDS
+from realtime.postgres.schema import NEW_CURSOR_KEY, NO_CURSOR_KEY
 
 if TYPE_CHECKING:
+    import asyncpg
+
     from realtime.doctor.deployment import Connection
 
 COUNTED = 1_000_000
@@ -45,6 +48,16 @@ _IS_FOREIGN = """
 SELECT (floor.system, floor.database) IS DISTINCT FROM (here.system, here.oid)
   FROM relay.floor AS floor, relay.this_database() AS here
 """
+_HAS_KEY = "SELECT EXISTS (SELECT FROM relay.cursor_keys WHERE signs)"
+_PARTS = """
+SELECT c.relname AS name, right(c.relname, 1) AS slot, c.relpersistence = 'u' AS is_unlogged,
+       EXISTS (SELECT FROM pg_inherits AS i JOIN pg_class AS log ON log.oid = i.inhparent
+                WHERE i.inhrelid = c.oid AND log.relnamespace = c.relnamespace
+                  AND log.relname = 'events') AS is_attached
+  FROM pg_class AS c
+ WHERE c.relnamespace = 'relay'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^events_[0-3]$'
+ ORDER BY 1
+"""
 # What a statement sees was committed before it, so honest rows are older than its own snapshot.
 _AHEAD = "xid >= pg_snapshot_xmax(pg_current_snapshot())"
 _BELL = """
@@ -64,6 +77,8 @@ async def log(deployment: Deployment) -> Sequence[Finding]:
     """How many rows, how old, and whether it is emptied as the retention says."""
     retention = deployment.settings.retention_seconds
     async with deployment.connect() as connection:
+        if broken := _broken_parts(await connection.fetch(_PARTS)):
+            return broken
         row = await connection.fetchrow(_EXTENT, ALIVE_SECONDS)
         assert row is not None
         if row["age"] is None:
@@ -75,6 +90,28 @@ async def log(deployment: Deployment) -> Sequence[Finding]:
             return [fine(f"{said}; RETENTION_SECONDS is {retention:.0f}")]
         cure = await _what_keeps_it(connection, row["nodes"])
     return [warning(f"{said}, though RETENTION_SECONDS is {retention:.0f}", cure)]
+
+
+def _broken_parts(parts: Sequence[asyncpg.Record]) -> Sequence[Finding]:
+    detached = [
+        problem(
+            f"relay.{part['name']} is no partition of the log: every statement fails that writes an"
+            " event while it is its turn",
+            f"ALTER TABLE relay.events ATTACH PARTITION relay.{part['name']}"
+            f" FOR VALUES IN ({part['slot']})",
+        )
+        for part in parts
+        if not part["is_attached"]
+    ]
+    unlogged = [
+        problem(
+            f"relay.{part['name']} is UNLOGGED: a crash empties it, and nobody is told",
+            f"ALTER TABLE relay.{part['name']} SET LOGGED",
+        )
+        for part in parts
+        if part["is_unlogged"]
+    ]
+    return detached + unlogged
 
 
 async def _what_keeps_it(connection: Connection, nodes: int) -> str:
@@ -93,6 +130,8 @@ async def restored_dump(deployment: Deployment) -> Sequence[Finding]:
     """Whether the log came with a dump from another database, or rows of it did."""
     async with deployment.connect() as connection:
         if not await connection.fetchval(_IS_FOREIGN):
+            if not await connection.fetchval(_HAS_KEY):
+                return [problem(NO_CURSOR_KEY, NEW_CURSOR_KEY)]
             ahead = await connection.fetchval(f"SELECT count(*) FROM relay.events WHERE {_AHEAD}")
             return [_judge_rows_ahead(ahead)]
     return [

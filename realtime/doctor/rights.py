@@ -91,6 +91,22 @@ SELECT p.oid::regprocedure::text AS name FROM pg_proc AS p
  ORDER BY name
 """
 
+# The server's role is one that may raise the floor; functions of other owners write the log, too.
+_GRANTED = """
+SELECT c.oid::regclass::text AS name, string_agg(a.privilege_type, ', ' ORDER BY 1) AS privileges,
+       CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS grantee
+  FROM pg_class AS c, aclexplode(c.relacl) AS a
+ WHERE c.relnamespace = 'relay'::regnamespace AND c.relkind IN ('r', 'p')
+   AND c.relname ~ '^(cursor_keys|events(_[0-3])?)$'
+   AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') AND a.grantee <> c.relowner
+   AND (a.grantee = 0
+        OR NOT has_table_privilege(a.grantee, to_regclass('relay.floor')::oid, 'UPDATE')
+           AND a.grantee NOT IN (SELECT p.proowner FROM pg_proc AS p
+                                  WHERE p.pronamespace = 'relay'::regnamespace AND p.prosecdef))
+ GROUP BY c.oid, a.grantee
+ ORDER BY 1, 3
+"""
+
 
 async def rights(deployment: Deployment) -> Sequence[Finding]:
     """Ask for each right by its name. Something that is not there is the migrations' business."""
@@ -106,7 +122,9 @@ async def rights(deployment: Deployment) -> Sequence[Finding]:
             return found  # all else would be refused
         owners = [row["owner"] for row in await connection.fetch(_OWNERS)]
         everybodys = [row["name"] for row in await connection.fetch(_EVERYBODYS)]
+        granted = await connection.fetch(_GRANTED)
     found += [_cannot_write(owner) for owner in owners]
+    found += [_is_granted(row["grantee"], row["privileges"], row["name"]) for row in granted]
     if everybodys:
         found.append(_is_everybodys(everybodys))
     return found or [fine(f"the role {role} has all that a server needs")]
@@ -125,6 +143,17 @@ def _is_everybodys(names: Sequence[str]) -> Finding:
     return warning(
         f"whoever may use the schema relay may call {said}: was it restored without its rights?",
         "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA relay FROM PUBLIC",
+    )
+
+
+def _is_granted(grantee: str, privileges: str, name: str) -> Finding:
+    has_keys = name.endswith("cursor_keys")
+    does = "forge cursors" if has_keys else "read all events, or forge them"
+    then = "; then bin/rotate cursor-key" if has_keys else ""
+    return warning(
+        f"{grantee} has {privileges} on {name}, as only the owner and the server need,"
+        f" and so may {does}",
+        f"REVOKE {privileges} ON {name} FROM {grantee}{then}",
     )
 
 

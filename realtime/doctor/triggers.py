@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, listed, problem, warning
 from realtime.installation import TEMPLATES
 
+if TYPE_CHECKING:
+    import asyncpg
+
 TRIGGERS = """
 SELECT t.tgrelid, format('%I.%I', n.nspname, c.relname) AS table, quote_ident(t.tgname) AS name,
        t.tgenabled::text AS enabled, 'relay.' || p.proname AS function,
        CASE WHEN t.tgtype & 4 <> 0 THEN 'INSERT' WHEN t.tgtype & 8 <> 0 THEN 'DELETE'
-            WHEN t.tgtype & 16 <> 0 THEN 'UPDATE' ELSE 'TRUNCATE' END AS event
+            WHEN t.tgtype & 16 <> 0 THEN 'UPDATE' ELSE 'TRUNCATE' END AS event,
+       t.tgqual IS NOT NULL AS has_condition
   FROM pg_trigger AS t
   JOIN pg_proc AS p ON p.oid = t.tgfoid
   JOIN pg_class AS c ON c.oid = t.tgrelid
@@ -105,6 +109,8 @@ async def triggers(deployment: Deployment) -> Sequence[Finding]:
         for row in rows
         if row["enabled"] not in ("O", "A")
     ]
+    found += [_is_conditional(row["table"], row["name"]) for row in rows if row["has_condition"]]
+    found += list(_twice(rows))
     tables = sorted({row["table"] for row in rows})
     if not found and not tables:
         return [
@@ -152,6 +158,28 @@ def _is_off(table: str, name: str, enabled: str) -> Finding:
         f"the trigger {name} on {table} is {state}: such changes send nothing",
         f"ALTER TABLE {table} ENABLE TRIGGER {name}",
     )
+
+
+def _is_conditional(table: str, name: str) -> Finding:
+    return problem(
+        f"the trigger {name} on {table} has a condition (WHEN): changes without it send nothing",
+        "create it again without, as in migrations/templates (bin/attach for the platform's"
+        " tables)",
+    )
+
+
+def _twice(rows: Sequence[asyncpg.Record]) -> Iterator[Finding]:
+    """Triggers that do what another does; the one that the migrations create is kept."""
+    first: dict[tuple[str, str, str], str] = {}
+    for row in sorted(rows, key=lambda row: not row["name"].startswith("relay_")):
+        does = row["table"], row["event"], row["function"]
+        kept = first.setdefault(does, row["name"])
+        if kept != row["name"] and row["enabled"] != "D":
+            yield problem(
+                f"the triggers {kept} and {row['name']} on {row['table']} both call"
+                f" {row['function']}: such changes are sent twice",
+                f"DROP TRIGGER {row['name']} ON {row['table']}",
+            )
 
 
 async def partitions(deployment: Deployment) -> Sequence[Finding]:

@@ -34,6 +34,7 @@ from realtime.postgres.log_rows import (
     to_grant,
 )
 from realtime.postgres.pool import identify
+from realtime.postgres.schema import NEW_CURSOR_KEY, NO_CURSOR_KEY, SchemaError
 from realtime.postgres.wire import Wire
 from realtime.relay.carried import Ahead
 from realtime.relay.cursor import Anchor, Cursor, Database, Key, Signer, Snapshot
@@ -208,19 +209,21 @@ class EventLog:
 
         Raises:
             WrongServer: it is a standby.
+            SchemaError: there is no key, as after a restore without the table's rows.
             One of `pool.DATABASE_ERRORS`.
         """
         self._database = await identify(self._connection)
         rows = await self._connection.fetch(_KEYS)
         keys = tuple(Key(row["inner_key"], row["outer_key"]) for row in rows)
+        if not keys:
+            raise SchemaError(f"{NO_CURSOR_KEY}: {NEW_CURSOR_KEY}")
         return Signer(self._database, keys)
 
     async def start(self) -> Position:
         """The position of one who begins now. A log that came with a dump is emptied first.
 
         Raises:
-            WrongServer: it is a standby.
-            One of `pool.DATABASE_ERRORS`.
+            WrongServer, SchemaError, one of `pool.DATABASE_ERRORS`: as `signer`.
         """
         if await self._connection.fetchval("SELECT relay.forget_foreign_log()"):
             log.warning(LogLine("foreign_log_emptied"))

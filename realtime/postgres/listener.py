@@ -21,7 +21,7 @@ from realtime.log_line import LogLine
 from realtime.postgres.doorbell import Doorbell
 from realtime.postgres.event_log import EventLog
 from realtime.postgres.pool import DATABASE_ERRORS, WrongServer, connect
-from realtime.postgres.schema import check_schema
+from realtime.postgres.schema import SchemaError, check_schema
 from realtime.postgres.wire import Wire
 from realtime.relay.backoff import Backoff
 from realtime.relay.counters import Counters
@@ -148,7 +148,7 @@ class Listener:
             try:
                 async with self._listening(reader) as (event_log, doorbell):
                     await reader.run(event_log, doorbell)
-            except (*DATABASE_ERRORS, WrongServer) as error:
+            except (*DATABASE_ERRORS, WrongServer, SchemaError) as error:
                 self._on_change(False)
                 self._counters.losses += 1
                 delay = self._backoff.next()

@@ -33,6 +33,9 @@ NEEDED = (
 ACCESS = {"relay.authenticate(text,text)", "relay.authorize(uuid,uuid)"}
 """Those that know the tables: of the reference branch, or attached."""
 
+NO_CURSOR_KEY = "relay.cursor_keys has no key that signs, so nobody can be given a cursor"
+NEW_CURSOR_KEY = "run SELECT relay.make_cursor_key(), as the owner of the log"
+
 CONNECT_SECONDS = 10.0
 _FOREIGN_SCHEMA = """
 SELECT quote_ident(pg_get_userbyid(nspowner)), quote_ident(current_user) FROM pg_namespace

@@ -7,6 +7,8 @@ from uuid import uuid4
 import pytest
 
 from realtime.doctor.report import Level
+from realtime.postgres.event_log import EventLog
+from realtime.postgres.schema import SchemaError
 from tests.doctor import ask, deployment, finds, said
 from tests.platform import Platform
 from tests.serving import RunningServer
@@ -22,6 +24,22 @@ async def someone_alive(platform: Platform, *, awake: bool = False) -> None:
     await platform.execute(
         "INSERT INTO relay.nodes (id, awake) VALUES ($1, $2)", str(uuid4()), awake
     )
+
+
+@pytest.mark.gen_test
+async def test_a_log_without_a_key_for_cursors(database: str, platform: Platform) -> None:
+    """As after a restore that left the table's rows out: servers refuse it, and say the same."""
+    await platform.execute("DELETE FROM relay.cursor_keys")
+    with pytest.raises(SchemaError) as refused:
+        await EventLog(platform.connection).start()
+    (finding,) = await ask("restored dump", deployment(database))
+    assert finding.level is Level.PROBLEM
+    assert str(refused.value) == f"{finding.said}: {finding.cure}"
+    await platform.execute("SELECT relay.make_cursor_key()")
+    await finds(Level.FINE, "restored dump", deployment(database))
+    await EventLog(platform.connection).start()
+    await platform.execute("UPDATE relay.cursor_keys SET signs = false")
+    await finds(Level.PROBLEM, "restored dump", deployment(database), "no key that signs")
 
 
 # Its length.
@@ -41,6 +59,27 @@ async def test_a_log_that_nobody_empties(database: str, platform: Platform) -> N
     await platform.execute(OLD)
     await finds(Level.WARNING, "log", deployment(database), "5 h old", "start a server")
     await finds(Level.FINE, "log", deployment(database, RETENTION_SECONDS="7200"))
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("DETACH PARTITION relay.events_2", "relay.events_2 is no partition of the log"),
+        ("SET UNLOGGED", "relay.events_2 is UNLOGGED"),
+    ],
+)
+async def test_a_partition_that_is_not_as_it_was_made(
+    database: str, platform: Platform, broken: str, said: str
+) -> None:
+    """What it says to run makes it so again."""
+    table = "events" if broken.startswith("DETACH") else "events_2"
+    await platform.execute(f"ALTER TABLE relay.{table} {broken}")
+    (finding,) = await ask("log", deployment(database))
+    assert finding.level is Level.PROBLEM
+    assert finding.said.startswith(said)
+    await platform.execute(finding.cure)
+    await finds(Level.FINE, "log", deployment(database), "it is empty")
 
 
 @pytest.mark.gen_test

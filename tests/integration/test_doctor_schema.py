@@ -289,6 +289,33 @@ async def test_functions_that_everybody_may_call(database: str, platform: Platfo
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("granted", "may"),
+    [
+        ("SELECT ON relay.cursor_keys", "forge cursors"),
+        ("SELECT ON relay.events", "read all events, or forge them"),
+        ("INSERT ON relay.events_2", "read all events, or forge them"),
+    ],
+)
+async def test_tables_that_others_may_read_or_write(
+    database: str, platform: Platform, make_role: MakeRole, granted: str, may: str
+) -> None:
+    """Whoever is neither the owner nor the server's role, which may do it."""
+    server, other = make_role("LOGIN"), make_role("LOGIN")
+    await platform.execute(GRANTS.replace("relay_server", server))
+    await finds(Level.FINE, "rights", deployment(database))
+    for grantee in ("PUBLIC", other):
+        await platform.execute(f"GRANT {granted} TO {grantee}")
+        (finding,) = await ask("rights", deployment(database))
+        privilege, _, name = granted.split()
+        assert finding.level is Level.WARNING
+        assert finding.said.startswith(f"{grantee} has {privilege} on {name}, as only the owner")
+        assert finding.said.endswith(may)
+        await platform.execute(finding.cure.split(";")[0])
+    await finds(Level.FINE, "rights", deployment(database))
+
+
+@pytest.mark.gen_test
 async def test_row_security_that_hides_the_log(
     database: str, platform: Platform, make_role: MakeRole
 ) -> None:

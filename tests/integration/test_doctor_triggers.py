@@ -85,6 +85,43 @@ async def test_triggers_that_always_fire_are_on(database: str, platform: Platfor
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize("name", ["again", "zz"])
+async def test_a_second_trigger_for_the_same(database: str, platform: Platform, name: str) -> None:
+    """Each change would be sent twice; ours stays, whichever name comes first."""
+    made = await platform.connection.fetchval(
+        "SELECT pg_get_triggerdef(oid) FROM pg_trigger"
+        " WHERE tgrelid = 'messages'::regclass AND tgname = 'relay_insert'"
+    )
+    await platform.execute(made.replace("relay_insert", name, 1))
+    (finding,) = await ask("triggers", deployment(database))
+    assert (finding.level, finding.said) == (
+        Level.PROBLEM,
+        f"the triggers relay_insert and {name} on public.messages both call"
+        " relay.messages_inserted: such changes are sent twice",
+    )
+    await platform.execute(f"ALTER TABLE messages DISABLE TRIGGER {name}")
+    await finds(Level.PROBLEM, "triggers", deployment(database), f"{name} on public.messages is di")
+    await platform.execute(finding.cure)
+    await finds(Level.FINE, "triggers", deployment(database))
+
+
+@pytest.mark.gen_test
+async def test_a_trigger_with_a_condition(database: str, platform: Platform) -> None:
+    """It may send nothing at all."""
+    await platform.execute(
+        "CREATE OR REPLACE TRIGGER relay_insert AFTER INSERT ON messages"
+        " REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT WHEN (false)"
+        " EXECUTE FUNCTION relay.messages_inserted()"
+    )
+    await finds(
+        Level.PROBLEM,
+        "triggers",
+        deployment(database),
+        "relay_insert on public.messages has a condition (WHEN)",
+    )
+
+
+@pytest.mark.gen_test
 async def test_the_log_alone(database: str, platform: Platform) -> None:
     """Without any table of ours: fine for those who only call relay.emit, and worth saying."""
     await platform.execute("DROP TABLE documents, messages, sessions, permissions, bots, users")

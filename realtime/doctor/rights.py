@@ -148,11 +148,12 @@ def _is_everybodys(names: Sequence[str]) -> Finding:
 
 def _is_granted(grantee: str, privileges: str, name: str) -> Finding:
     has_keys = name.endswith("cursor_keys")
-    does = "forge cursors" if has_keys else "read all events, or forge them"
+    reads, writes = "SELECT" in privileges, privileges != "SELECT"
+    does = ["forge cursors"] if has_keys else ["read all events"] * reads + ["forge some"] * writes
     then = "; then bin/rotate cursor-key" if has_keys else ""
     return warning(
         f"{grantee} has {privileges} on {name}, as only the owner and the server need,"
-        f" and so may {does}",
+        f" and so may {' and '.join(does)}",
         f"REVOKE {privileges} ON {name} FROM {grantee}{then}",
     )
 

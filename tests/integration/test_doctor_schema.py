@@ -293,8 +293,8 @@ async def test_functions_that_everybody_may_call(database: str, platform: Platfo
     ("granted", "may"),
     [
         ("SELECT ON relay.cursor_keys", "forge cursors"),
-        ("SELECT ON relay.events", "read all events, or forge them"),
-        ("INSERT ON relay.events_2", "read all events, or forge them"),
+        ("SELECT ON relay.events", "and so may read all events"),
+        ("INSERT ON relay.events_2", "and so may forge some"),
     ],
 )
 async def test_tables_that_others_may_read_or_write(

@@ -490,6 +490,26 @@ async def test_a_server_that_falls_down(
 
 
 @pytest.mark.gen_test
+async def test_a_lost_cursor_key_is_named_and_waited_for(
+    heard: Heard,
+    database: str,
+    platform: Platform,
+    caplog: pytest.LogCaptureFixture,
+    reads_only_when_rung: None,
+) -> None:
+    """Nobody could be welcomed. What was written meanwhile comes after."""
+    await heard.start(database)
+    await platform.execute("DELETE FROM relay.cursor_keys")
+    await kill_listener(platform)
+    await eventually(lambda: "run SELECT relay.make_cursor_key()" in caplog.text)
+    await send(platform, "meanwhile")
+    await platform.execute("SELECT relay.make_cursor_key()")
+    await heard.changes_to(True)
+    await heard.delivers("meanwhile")
+    await heard.stop()
+
+
+@pytest.mark.gen_test
 async def test_a_standby_is_not_listened_to_until_it_is_promoted(
     heard: Heard,
     stoppable_postgres: EmbeddedPostgres,

@@ -223,6 +223,30 @@ async def test_writers_do_not_queue_behind_a_migration(empty_database: str) -> N
             await connection.close(timeout=10)
 
 
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("relay.floor", "relay.events"), ("relay.connections", "relay.nodes")],
+)
+async def test_a_migration_locks_in_the_order_of_the_processes(
+    empty_database: str, first: str, second: str
+) -> None:
+    """A process of 0.1.0 that has the first table gets the second, though the migration waits."""
+    await asyncio.to_thread(command.upgrade, config_for(empty_database), "core_0001")
+    process, other = [await asyncpg.connect(empty_database, timeout=10) for _ in range(2)]
+    try:
+        async with process.transaction():
+            await process.execute(f"SELECT FROM {first}")
+            migrating = asyncio.create_task(asyncio.to_thread(migrate, empty_database))
+            while not await other.fetchval(WAITING):
+                assert not migrating.done()
+            await process.execute(f"LOCK TABLE {second} IN ACCESS SHARE MODE NOWAIT")
+        await migrating
+    finally:
+        for connection in (process, other):
+            await connection.close(timeout=10)
+
+
 def test_0_2_0_can_be_taken_back(database: str, empty_database: str) -> None:
     """As docs/upgrading.md says; the rows stay."""
     execute(database, ROWS)

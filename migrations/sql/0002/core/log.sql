@@ -1,7 +1,9 @@
 -- What 0.2.0 adds to the log. Processes of 0.1.0 go on working: columns are added, none is changed.
 
--- Not one writer in the middle of this; and the locks are taken in the order in which retention
--- takes them.
+-- Not one writer in the middle of this. A read of 0.1.0 locks the floor first and the log second,
+-- several times a second in each process. Locked the other way round, the two would wait for each
+-- other.
+LOCK TABLE relay.floor IN ACCESS EXCLUSIVE MODE;
 LOCK TABLE relay.events IN ACCESS EXCLUSIVE MODE;
 
 -- Who wrote what the event tells of, where the row of a message says so.
@@ -18,6 +20,10 @@ COMMENT ON TABLE relay.events IS
 CREATE INDEX events_access ON relay.events (xid, id)
     WHERE code IS NOT NULL OR user_id IS NOT NULL OR type = 'grant';
 DROP INDEX relay.events_ejections;
+
+-- Only now, for a process whose heartbeat waits too long counts as gone. In the order of most
+-- statements of 0.1.0, and both at once, for connections.sql changes the other one.
+LOCK TABLE relay.connections, relay.nodes IN ACCESS EXCLUSIVE MODE;
 
 -- Which release a process is of, as a number that grows: those of 0.1.0 do not say, so they are 1.
 ALTER TABLE relay.nodes ADD COLUMN release integer NOT NULL DEFAULT 1;

@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from migrations.models import Base
+from realtime.postgres.holders import Watch
 from realtime.postgres.hosts import open_connection
 
 if TYPE_CHECKING:
@@ -79,9 +80,10 @@ def configure(**how: Any) -> None:
     )
 
 
-def run_online(connection: Connection) -> None:
+def run_online(connection: Connection, watch: Watch) -> None:
     configure(connection=connection)
     with context.begin_transaction():
+        watch.pid = connection.scalar(text("SELECT pg_backend_pid()"))
         # Whatever the role's defaults are.
         connection.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))
         if (connection.dialect.server_version_info or ()) >= (17,):
@@ -123,14 +125,19 @@ async def connect_and_run() -> None:
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
     patience = context.config.attributes.get("patience")
     deadline = time.monotonic() + (PATIENCE_SECONDS if patience is None else patience)
-    while True:
-        try:
-            async with engine.connect() as connection:
-                return await connection.run_sync(run_online)
-        except (asyncpg.PostgresError, DBAPIError) as error:
-            if sqlstate(error) not in LOCKED or time.monotonic() > deadline:
-                raise
-        await asyncio.sleep(PAUSE_SECONDS)
+    watch = context.config.attributes.get("watch") or Watch()
+    watching = asyncio.create_task(watch.run(address))
+    try:
+        while True:
+            try:
+                async with engine.connect() as connection:
+                    return await connection.run_sync(run_online, watch)
+            except (asyncpg.PostgresError, DBAPIError) as error:
+                if sqlstate(error) not in LOCKED or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(PAUSE_SECONDS)
+    finally:
+        watching.cancel()
 
 
 def sqlstate(error: asyncpg.PostgresError | DBAPIError) -> str | None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sqlalchemy.exc import DBAPIError
 
 from realtime.errors import CommandError
-from realtime.postgres.holders import HOW_TO_END, LOCKED, holders_of
+from realtime.postgres.holders import HOW_TO_END, LOCKED, Watch
 from realtime.postgres.pool import DATABASE_ERRORS, connect
 from realtime.postgres.reasons import why_refused, why_unreachable
 from realtime.postgres.schema import migrate
@@ -25,11 +25,6 @@ SELECT pg_is_in_recovery() AS is_standby, current_user::text AS role,
          WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'public')
            AND relname IN ('users', 'bots', 'permissions', 'sessions', 'messages', 'documents')
        ) AS tables
-"""
-_TABLES = """
-SELECT oid::regclass::text AS name FROM pg_class
- WHERE relkind IN ('r', 'p')
-   AND relnamespace IN (to_regnamespace('relay'), to_regnamespace('public'))
 """
 
 
@@ -75,12 +70,13 @@ def bring_up_to_date(
             f"there are tables already that bin/migrate would make: {found.tables}. If they are"
             " your platform's own, run bin/migrate --core and then bin/attach (docs/adopting.md)"
         )
+    watch = Watch()
     try:
-        return migrate(dsn, core_alone=core_alone, patience=patience)
+        return migrate(dsn, core_alone=core_alone, patience=patience, watch=watch)
     except (*DATABASE_ERRORS, DBAPIError) as error:
         cause = _cause(error)
         if isinstance(cause, LOCKED):
-            raise ReleaseError(asyncio.run(_why_locked(dsn))) from error
+            raise ReleaseError(_why_locked(watch)) from error
         raise ReleaseError(why_refused(cause, found.role)) from error
 
 
@@ -97,17 +93,11 @@ async def _look(dsn: str, named: str) -> BeforeRelease:
     return BeforeRelease(*row)
 
 
-async def _why_locked(dsn: str) -> str:
-    """Who holds a table all the time."""
-    connection = await connect(dsn, CONNECT_SECONDS)
-    try:
-        tables = [row["name"] for row in await connection.fetch(_TABLES)]
-        holders = await holders_of(connection, tables) or "nobody any more"
-    finally:
-        await connection.close(timeout=CONNECT_SECONDS)
+def _why_locked(watch: Watch) -> str:
+    last = f" The last was {watch.found}." if watch.found else ""
     return (
-        "nothing was changed: a lock on one of the tables could not be had. Tables are held by"
-        f" {holders}. Run this again after that; {HOW_TO_END}"
+        f"nothing was changed: a lock on one of the tables could not be had.{last} Run this again"
+        f" later; {HOW_TO_END}"
     )
 
 

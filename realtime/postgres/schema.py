@@ -16,6 +16,7 @@ from alembic.script import ScriptDirectory
 
 from realtime.errors import CommandError
 from realtime.installation import ALEMBIC_INI
+from realtime.postgres.holders import Watch
 from realtime.postgres.pool import connect
 from realtime.postgres.reasons import OTHER_ENCODING
 
@@ -50,7 +51,13 @@ class SchemaError(CommandError):
     """The database's schema is not this program's; the message says what to do."""
 
 
-def migrate(dsn: str, *, core_alone: bool = False, patience: float | None = None) -> bool:
+def migrate(
+    dsn: str,
+    *,
+    core_alone: bool = False,
+    patience: float | None = None,
+    watch: Watch | None = None,
+) -> bool:
     """Bring the database up to date: the log and its functions, and the reference tables.
 
     A database that has only the log keeps only the log: its tables are a platform's own. A database
@@ -60,6 +67,7 @@ def migrate(dsn: str, *, core_alone: bool = False, patience: float | None = None
         dsn: an address in any form that asyncpg understands.
         core_alone: bring no reference tables into a database that has none.
         patience: seconds for which locks are tried; None: the usual time.
+        watch: is to find whom it waits for.
 
     Returns:
         Whether the schema is of this release; False: of a newer one.

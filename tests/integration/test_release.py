@@ -21,10 +21,10 @@ from tests.integration.test_schema import config_for
 from tests.postgres import restart
 
 
-def refusal(dsn: str, *, core_alone: bool = False) -> str:
+def refusal(dsn: str, *, patience: float = 0) -> str:
     """The line, which is one."""
     with pytest.raises((ReleaseError, SchemaError)) as caught:
-        bring_up_to_date(dsn, core_alone=core_alone, patience=0)
+        bring_up_to_date(dsn, patience=patience)
     line = str(caught.value)
     assert "\n" not in line
     assert "sqlalche.me" not in line
@@ -67,16 +67,22 @@ def transaction(dsn: str, *statements: str) -> Iterator[None]:
 
 
 def test_a_lock_that_is_held_is_laid_to_somebody(empty_database: str) -> None:
-    """The process and its program, or the prepared transaction."""
+    """The process and its program, or the prepared transaction; nobody who holds another table."""
     command.upgrade(config_for(empty_database), "core_0001")
     locked = "LOCK TABLE relay.events IN ACCESS EXCLUSIVE MODE"
-    with transaction(empty_database, locked):
-        line = refusal(empty_database)
-    assert re.search(r"held by process \d+ \(postgres, nightly report\), idle in transact", line)
+    held = r"relay\.events, which was held by"
+    with (
+        transaction(empty_database, "SELECT FROM relay.snapshots"),
+        transaction(empty_database, locked),
+    ):
+        line = refusal(empty_database, patience=1)
+    assert re.search(held + r" process \d+ \(postgres, nightly report\), idle in transact", line)
+    assert line.count("nightly report") == 1
     name = f"prepared {uuid.uuid4().hex[:8]}"
     execute(empty_database, f"BEGIN; {locked}; PREPARE TRANSACTION '{name}'")
     try:
-        assert f"held by the prepared transaction '{name}'" in refusal(empty_database)
+        line = refusal(empty_database, patience=1)
+        assert re.search(f"{held} the prepared transaction '{name}'", line)
     finally:
         execute(empty_database, f"ROLLBACK PREPARED '{name}'")
 

@@ -84,6 +84,7 @@ def migrate(
     config = _config()
     config.attributes["dsn"] = dsn
     config.attributes["patience"] = patience
+    config.attributes["watch"] = watch
     is_core_alone = _is_core_alone(applied) or (core_alone and not applied)
     command.upgrade(config, "core@head" if is_core_alone else "heads")
     return True
@@ -235,9 +236,9 @@ def _check_complete(applied: set[str]) -> None:
     has_tables = not all(_is_of_core(name) for name in covered)
     expected = known if has_tables else {name for name in known if _is_of_core(name)}
     if pending := expected - covered:
-        raise SchemaError(
-            f"the database is half migrated, without {', '.join(sorted(pending))}: run bin/migrate"
-        )
+        is_older = not covered.intersection(scripts.get_heads())
+        state = "the schema is of an older release" if is_older else "the database is half migrated"
+        raise SchemaError(f"{state}, without {', '.join(sorted(pending))}: run bin/migrate")
 
 
 def _scripts() -> ScriptDirectory:

@@ -221,6 +221,24 @@ def test_a_half_migrated_database_is_refused(database: str, damage: str, complai
         check(database)
 
 
+@pytest.mark.parametrize(
+    ("core", "reference", "complaint"),
+    [
+        ("core_0001", None, "of an older release, without core_0002: run bin/migrate"),
+        ("core_0001", "reference_0001", "of an older release, without core_0002, reference_0002"),
+        ("core_0002", "reference_0001", "half migrated, without reference_0002"),
+    ],
+)
+def test_a_database_of_an_older_release_is_refused(
+    empty_database: str, core: str, reference: str | None, complaint: str
+) -> None:
+    """It is not half migrated: all of its release is there."""
+    for revision in filter(None, (core, reference)):
+        command.upgrade(config_for(empty_database), revision)
+    with pytest.raises(SchemaError, match=complaint):
+        check(empty_database)
+
+
 NEWER = "UPDATE relay.alembic_version SET version_num = 'core_9999'; INSERT INTO relay.releases"
 
 

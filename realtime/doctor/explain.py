@@ -42,14 +42,17 @@ SELECT coalesce(pg_sequence_last_value('relay.events_id'), 0) AS last, min(id) A
   FROM relay.events
 """
 _MAY = "SELECT role FROM relay.authorize($1::text::uuid, $2::text::uuid)"
-# A grant names whom it lets in; an ejection without a user or a topic means all of them.
+# A grant names whom it lets in; an ejection without a user or a topic means all of them. A grant
+# without a topic may be about this one.
 _CHANGES = """
-SELECT id, xid::text, type, code, written_at
+SELECT id, xid::text, written_at,
+       CASE WHEN code IS NOT NULL THEN type WHEN topic IS NULL THEN 'maybe' ELSE 'grant' END
+           AS kind,
+       user_id IS NULL AND topic IS NULL AS is_of_everybody
   FROM relay.events
  WHERE xid < pg_snapshot_xmax(pg_current_snapshot())
-   AND (code IS NOT NULL AND (topic IS NULL OR topic = $1)
-            AND (user_id IS NULL OR user_id = $2::text::uuid)
-        OR code IS NULL AND topic = $1 AND user_id = $2::text::uuid)
+   AND (topic IS NULL OR topic = $1)
+   AND (user_id = $2::text::uuid OR user_id IS NULL AND code IS NOT NULL)
  ORDER BY id
 """
 
@@ -90,10 +93,17 @@ class _Change:
     xid: str
     kind: str
     at: str
+    is_of_everybody: bool = False
+    """Whether it names neither a user nor a topic, as the first run of bin/attach."""
 
     @property
     def is_ejection(self) -> bool:
         return self.kind == "eject"
+
+    @property
+    def decides(self) -> bool:
+        """Whether it says who had access then; what ends everybody's sockets does not."""
+        return self.kind in ("eject", "grant") and not self.is_of_everybody
 
 
 async def explain(
@@ -203,7 +213,7 @@ async def _of_end(
         reasons.append("It asks whether they still have access, and is sent only if they do not.")
         return Explanation(Verdict.PERHAPS, reasons)
     changes = await _changes_of(connection, event["topic"], who)
-    earlier = [one for one in changes if one.id < event["id"] and one.kind != AccessKind.RECHECK]
+    earlier = [one for one in changes if one.id < event["id"] and one.decides]
     reasons += [_tell(one, event) for one in earlier]
     if earlier:
         return Explanation(Verdict.NO if earlier[-1].is_ejection else Verdict.YES, reasons)
@@ -213,7 +223,7 @@ async def _of_end(
 async def _changes_of(connection: Connection, topic: str | None, who: str) -> list[_Change]:
     rows = await connection.fetch(_CHANGES, topic, who, timeout=SEARCH_SECONDS)
     return [
-        _Change(row["id"], row["xid"], row["type"] if row["code"] else "grant", _time(row))
+        _Change(row["id"], row["xid"], row["kind"], _time(row), row["is_of_everybody"])
         for row in rows
     ]
 
@@ -233,6 +243,7 @@ def _tell(change: _Change, event: asyncpg.Record) -> str:
         "eject": "Their access was ended",
         "recheck": "Their access was asked about again",
         "grant": "They were given access",
+        "maybe": "They were given access to something, perhaps this,",
     }[change.kind]
     if change.xid == event["xid"]:
         return f"{what} in the same transaction (event {change.id})."
@@ -249,17 +260,21 @@ def judge(event_id: int, xid: str, is_entitled: bool, changes: Sequence[_Change]
     before = [c for c in changes if c.id < event_id or c.xid == xid]
     after = [c for c in changes if c.id > event_id and c.xid != xid]
     # Rechecks end nothing by themselves: whether they did is seen in what is so now.
-    last = next((c for c in reversed(before) if c.kind != "recheck"), None)
-    following = next((c for c in after if c.kind != "recheck"), None)
-    if last is not None:
-        was_entitled = not last.is_ejection
+    last = next((c for c in reversed(before) if c.decides), None)
+    following = next((c for c in after if c.decides), None)
+    was_ejected = last is not None and last.is_ejection
+    if was_ejected:
+        # An ejection ends sockets. Who may watch now, and was given nothing since, kept access.
+        was_entitled = is_entitled and all(c.kind != "grant" for c in after)
+    elif last is not None:
+        was_entitled = True
     elif following is not None:
         was_entitled = following.is_ejection
     else:
         was_entitled = is_entitled
     if not was_entitled:
         return Verdict.NO
-    if any(c.is_ejection for c in after) or not is_entitled:
+    if any(c.is_ejection or (was_ejected and c.kind == "maybe") for c in after) or not is_entitled:
         # Who was connected and read in time has it; a read that found both withheld it.
         return Verdict.PERHAPS
     return Verdict.YES

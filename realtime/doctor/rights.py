@@ -44,6 +44,7 @@ NEEDED = (
     Right("TABLE", "relay.nodes", ("SELECT", "INSERT", "UPDATE", "DELETE")),
     Right("TABLE", "relay.connections", ("SELECT", "INSERT", "DELETE")),
     Right("TABLE", "relay.snapshots", ("SELECT", "INSERT", "UPDATE", "DELETE")),
+    Right("SEQUENCE", "relay.events_id", ("SELECT",)),
     Right("SEQUENCE", "relay.current_slot", ("SELECT", "UPDATE")),
     Right("SEQUENCE", "relay.bell", ("SELECT", "UPDATE")),
     Right("SEQUENCE", "relay.epoch", ("SELECT", "UPDATE")),

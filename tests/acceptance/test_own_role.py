@@ -11,7 +11,9 @@ from uuid import uuid4
 
 import pytest
 
+from realtime.doctor.explain import explain
 from realtime.embedded.server import EmbeddedPostgres
+from tests.doctor import deployment
 from tests.platform import Platform
 from tests.serving import StartServer, World
 from tests.waiting import eventually
@@ -58,3 +60,10 @@ async def test_it_does_all_that_a_server_does(
     await one.server.database.retention.step()
     assert await platform.connection.fetchval("SELECT count(*) FROM relay.snapshots") > 0
     assert not [server for server in servers if server.relaying.counters.losses]
+
+
+@pytest.mark.gen_test
+async def test_it_may_ask_of_any_event(own_role: str, world: World) -> None:
+    """Of one that is not in the log, too."""
+    found = await explain(deployment(own_role), 4711, world.guest)
+    assert "No event 4711 was ever written" in found.text()

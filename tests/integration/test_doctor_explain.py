@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 
+import asyncpg
 import pytest
 
+from realtime.attach.attach import apply
 from realtime.doctor.explain import Explanation, Verdict, explain
+from tests.adopted import SCHEMA, Adopted
+from tests.adopted import mapping as adopted_mapping
 from tests.doctor import deployment
 from tests.platform import Platform
 from tests.serving import World
@@ -93,6 +97,55 @@ async def test_a_revoke_and_a_new_grant_before_the_event(
     event = await write(platform, world)
     found = await ask(database, event, world.guest)
     says(found, Verdict.YES, "ended before it", "given access before it", "as editor")
+
+
+@pytest.mark.gen_test
+async def test_an_ejection_of_somebody_who_keeps_access(
+    database: str, platform: Platform, world: World
+) -> None:
+    """Their sockets were ended, and they came back."""
+    await platform.execute("SELECT relay.eject($1, NULL)", world.guest)
+    event = await write(platform, world)
+    found = await ask(database, event, world.guest)
+    says(found, Verdict.YES, "may watch the bot now", "access was ended before it")
+    await platform.execute('SELECT relay."grant"($1, NULL)', world.guest)
+    found = await ask(database, event, world.guest)
+    says(found, Verdict.PERHAPS, "given access to something, perhaps this, after it")
+
+
+@pytest.mark.gen_test
+async def test_a_user_who_is_active_again(database: str, platform: Platform, world: World) -> None:
+    """What was written between the two was not for them."""
+    await platform.execute("UPDATE users SET is_active = false WHERE id = $1", world.guest)
+    between = await write(platform, world)
+    says(await ask(database, between, world.guest), Verdict.NO, "access was ended before it")
+    await platform.execute("UPDATE users SET is_active = true WHERE id = $1", world.guest)
+    says(await ask(database, await write(platform, world), world.guest), Verdict.YES)
+    says(await ask(database, between, world.guest), Verdict.PERHAPS, "perhaps this, after it")
+
+
+@pytest.mark.gen_test
+async def test_tables_that_were_attached_with_their_rows(core_database: str) -> None:
+    """All sockets were ended then; who had access has it."""
+    connection = await asyncpg.connect(core_database)
+    try:
+        platform = Adopted(connection)
+        await platform.execute(SCHEMA)
+        owner = await platform.insert("users", username="olga")
+        stranger = await platform.insert("users", username="sam")
+        bot = await platform.insert("bots", name="Ada", owner_id=owner)
+        await apply(connection, adopted_mapping())
+        await platform.insert("messages", bot_id=bot, user_id=owner, content="hello")
+        event = await connection.fetchval("SELECT max(id) FROM relay.events")
+        found = await ask(core_database, event, owner)
+        says(found, Verdict.YES, "as owner", "access was ended before it")
+        says(await ask(core_database, event, stranger), Verdict.NO)
+        await platform.execute("UPDATE bots SET owner_id = NULL")
+        says(await ask(core_database, event, owner), Verdict.PERHAPS)
+        last = await connection.fetchval("SELECT max(id) FROM relay.events WHERE code IS NOT NULL")
+        says(await ask(core_database, last, owner), Verdict.YES, "last message to those")
+    finally:
+        await connection.close()
 
 
 @pytest.mark.gen_test

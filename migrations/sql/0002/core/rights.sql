@@ -13,7 +13,7 @@ BEGIN
          WHERE c.oid = 'relay.floor'::regclass AND a.privilege_type = 'UPDATE'
            AND a.grantee <> 0 AND a.grantee <> c.relowner
     LOOP
-        EXECUTE format('GRANT SELECT ON relay.cursor_keys TO %s', role);
+        EXECUTE format('GRANT SELECT ON relay.cursor_keys, relay.events_id TO %s', role);
         EXECUTE format('GRANT SELECT, UPDATE ON relay.epoch TO %s', role);
         EXECUTE format('GRANT UPDATE ON relay.doorbell_turn, relay.retention_turn TO %s', role);
         EXECUTE format('GRANT EXECUTE ON FUNCTION relay.timeline(), relay.this_database(), '

@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
 
 from realtime.attach.check import examine
+from realtime.attach.elsewhere import TRIGGER, left, oids_of, on_partitions
 from realtime.attach.locks import ATTEMPTS, READERS_TOO, Say, in_a_moment, lock, say_nothing
 from realtime.attach.mapping import PlatformMapping
 from realtime.attach.names import OURS, as_meant, use_own_names
@@ -60,6 +61,7 @@ class Plan:
         tables: what the statements will lock.
         is_done: nothing is to be done.
         keeps_authorize: the platform's own `relay.authorize` stays.
+        left: the tables that are attached no longer.
         warnings: for the person who runs it.
     """
 
@@ -68,6 +70,7 @@ class Plan:
     tables: list[str]
     is_done: bool
     keeps_authorize: bool
+    left: list[str]
     warnings: list[str]
 
     @property
@@ -87,18 +90,23 @@ def _script(tables: Sequence[str], mode: str, statements: str) -> str:
     return f"BEGIN;\n{limit}{OURS}{locks}\n{statements}\nCOMMIT;\n"
 
 
-async def plan(connection: Connection, mapping: PlatformMapping) -> Plan:
+async def plan(
+    connection: Connection, mapping: PlatformMapping, *, detaches_others: bool = False
+) -> Plan:
     """Check the database against the mapping, and render what is to be run.
+
+    Args:
+        detaches_others: whether tables may be left that the last mapping named.
 
     Raises:
         AttachError: it does not fit; every reason has a line.
     """
     async with connection.transaction():
         await use_own_names(connection)
-        return await _plan(connection, mapping)
+        return await _plan(connection, mapping, detaches_others=detaches_others)
 
 
-async def _plan(connection: Connection, mapping: PlatformMapping) -> Plan:
+async def _plan(connection: Connection, mapping: PlatformMapping, *, detaches_others: bool) -> Plan:
     now = await read_attached(connection, mapping.server_role)
     if not now.has_this_core:
         raise AttachError("the log is of an older release: run bin/migrate first")
@@ -113,9 +121,14 @@ async def _plan(connection: Connection, mapping: PlatformMapping) -> Plan:
         functions = await as_meant(connection, functions)
     rendered = "\n".join([functions, render_all(mapping, findings.readings)])
     creation = _creation(mapping, rendered, now, grants)
-    always = _kept_always(creation, now)
     digest = hashlib.sha256(creation.encode()).hexdigest()
     tables = [table_name(mapping, key) for key in mapping.tables]
+    oids = await oids_of(connection, tables)
+    kept = on_partitions(creation, now, oids)
+    no_longer = left(now, kept, oids)
+    if not detaches_others:
+        await _refuse_to_leave(connection, no_longer, now.mapped)
+    kept_too = _kept_always(creation, now) + "".join(kept.values())
     authorize, body = _authorize(creation)
     keeps_authorize = now.has_own_authorize and now.authorize != digest_of(body)
     record = {
@@ -130,43 +143,49 @@ async def _plan(connection: Connection, mapping: PlatformMapping) -> Plan:
     return Plan(
         removal=_removal(now, [], keeps_authorize=keeps_authorize),
         creation="".join(
-            [made, always, _comments(creation, record), RECHECK if now.triggers else START_OVER]
+            [made, kept_too, _comments(creation, record), RECHECK if now.triggers else START_OVER]
         ),
         tables=sorted({*tables, *now.tables}),
-        is_done=now.digest == digest and await _has_all(connection, creation, now),
+        is_done=now.digest == digest and await _has_all(connection, creation + kept_too, now),
         keeps_authorize=keeps_authorize,
+        left=sorted(no_longer),
         warnings=findings.warnings,
     )
 
 
+async def _refuse_to_leave(
+    connection: Connection, no_longer: Mapping[str, int], mapped: Sequence[str] | None
+) -> None:
+    """Refuse a mapping that forgets a table. One that gave its place to another has a new name.
+
+    Raises:
+        AttachError: which tables these are.
+    """
+    oids = no_longer.values() if mapped is None else (await oids_of(connection, mapped)).values()
+    if forgotten := sorted(name for name, oid in no_longer.items() if oid in oids):
+        raise AttachError(
+            f"nothing was changed: by this mapping {', '.join(forgotten)} would be attached no"
+            " longer, and what is written there would send nothing. There is one table of each"
+            " kind (docs/adopting.md). If you mean it, add --detach-others"
+        )
+
+
 async def _has_all(connection: Connection, creation: str, now: Attached) -> bool:
     """Whether each table has its triggers: one may have been renamed, and another have its name."""
-    wanted = _triggers_of(creation)
-    rows = await connection.fetch(
-        "SELECT to_regclass(name)::oid AS oid FROM unnest($1::text[]) AS name",
-        [table for _, table, _ in wanted],
-    )
+    wanted = TRIGGER.findall(creation)
+    oids = await oids_of(connection, {table for _, table, _ in wanted})
     found = sorted((one.table_oid, one.function) for one in now.triggers if one.is_enabled)
     return len(found) == len(now.triggers) and found == sorted(
-        (row["oid"], function) for (_, _, function), row in zip(wanted, rows, strict=True)
-    )
-
-
-def _triggers_of(script: str) -> list[tuple[str, str, str]]:
-    """The triggers that the script makes: name, table and function of each."""
-    return re.findall(
-        r"^CREATE TRIGGER (\w+) AFTER \w+ ON (.+)$(?:.|\n)*?EXECUTE FUNCTION ([\w.]+)\(",
-        script,
-        re.MULTILINE,
+        (oids[table], function) for _, table, function in wanted
     )
 
 
 def _kept_always(creation: str, now: Attached) -> str:
     """What has the triggers fire for replicated rows again, if a platform has set them so."""
-    always = {one.function for one in now.triggers if one.is_always}
+    always = {one.function for one in now.triggers if one.is_always and not one.is_on_partition}
     return "".join(
         f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name};\n"
-        for name, table, function in _triggers_of(creation)
+        for name, table, function in TRIGGER.findall(creation)
         if function in always
     )
 
@@ -175,12 +194,14 @@ async def apply(
     connection: Connection,
     mapping: PlatformMapping,
     *,
+    detaches_others: bool = False,
     attempts: int = ATTEMPTS,
     say: Say = say_nothing,
 ) -> Plan:
     """Attach, in one transaction: afterwards everything is there, or nothing was changed.
 
     Args:
+        detaches_others: whether tables may be left that the last mapping named.
         say: told once whom it waits for.
 
     Raises:
@@ -188,7 +209,7 @@ async def apply(
     """
 
     async def run() -> Plan:
-        wanted = await plan(connection, mapping)
+        wanted = await plan(connection, mapping, detaches_others=detaches_others)
         if not wanted.is_done:
             await lock(connection, wanted.tables, wanted.lock_mode)
             await connection.execute(wanted.removal + wanted.creation)

@@ -27,12 +27,15 @@ Do = Callable[[Callable[["Connection"], Awaitable[Any]]], Any]
 _NOTHING = "-- Already attached by this mapping and this release: nothing would change.\n"
 
 
-def run(dsn: str, path: Path | None, *, named: str, apply: bool, detach: bool) -> None:
+def run(
+    dsn: str, path: Path | None, *, named: str, apply: bool, detach: bool, detaches_others: bool
+) -> None:
     """Print the SQL that attaches by a mapping, or that takes everything off; or run it.
 
     Args:
         named: the setting that has the address.
         path: of the mapping; None for the default one.
+        detaches_others: whether tables may be left that the last mapping named.
 
     Raises:
         AttachError, MappingError: what is to be put right. Nothing was changed.
@@ -41,7 +44,7 @@ def run(dsn: str, path: Path | None, *, named: str, apply: bool, detach: bool) -
     if detach:
         _detach(work, apply=apply)
     else:
-        _attach(work, read_mapping(path), apply=apply)
+        _attach(work, read_mapping(path), apply=apply, detaches_others=detaches_others)
 
 
 def _do(dsn: str, named: str, work: Callable[[Connection], Awaitable[Result]]) -> Result:
@@ -56,16 +59,19 @@ def _detach(do: Do, *, apply: bool) -> None:
         click.echo(do(attach.removal_script), nl=False)
 
 
-def _attach(do: Do, mapping: PlatformMapping, *, apply: bool) -> None:
+def _attach(do: Do, mapping: PlatformMapping, *, apply: bool, detaches_others: bool) -> None:
+    how = {"detaches_others": detaches_others}
     if apply:
-        wanted = do(lambda connection: attach.apply(connection, mapping, say=_say))
+        wanted = do(lambda connection: attach.apply(connection, mapping, say=_say, **how))
         names = ", ".join(f"{table.schema}.{table.name}" for table in mapping.tables.values())
         click.echo(f"{'already attached' if wanted.is_done else 'attached'}: {names}")
     else:
-        wanted = do(lambda connection: attach.plan(connection, mapping))
+        wanted = do(lambda connection: attach.plan(connection, mapping, **how))
         click.echo(_NOTHING if wanted.is_done else wanted.script, nl=False)
     if wanted.keeps_authorize:
         _say(attach.KEEPS_AUTHORIZE)
+    for table in wanted.left:
+        _say(f"{table} is attached no longer: what is written there sends nothing")
     for warning in wanted.warnings:
         _say(f"warning: {warning}")
 

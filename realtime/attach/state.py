@@ -64,7 +64,9 @@ SELECT g FROM unnest($1::text[]) WITH ORDINALITY AS u (g, number)
 """
 _TRIGGERS: Final = """
 SELECT quote_ident(t.tgname) AS name, format('%I.%I', n.nspname, c.relname) AS relation,
-       t.tgrelid AS relation_oid, t.tgfoid::regproc::text AS function,
+       t.tgrelid AS relation_oid,
+       coalesce(pg_partition_root(t.tgrelid)::oid, t.tgrelid) AS root_oid,
+       t.tgfoid::regproc::text AS function,
        t.tgenabled IN ('O', 'A') AS is_enabled, t.tgenabled = 'A' AS is_always
   FROM pg_trigger AS t
   JOIN pg_class AS c ON c.oid = t.tgrelid
@@ -83,15 +85,21 @@ class AttachedTrigger(NamedTuple):
 
     Attributes:
         name, table: in SQL's spelling.
+        root_oid: of the table that it is a partition of, directly or not; or its own.
         is_always: whether it fires for replicated rows, too (`ENABLE ALWAYS`).
     """
 
     name: str
     table: str
     table_oid: int
+    root_oid: int
     function: str
     is_enabled: bool
     is_always: bool
+
+    @property
+    def is_on_partition(self) -> bool:
+        return self.root_oid != self.table_oid
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,7 @@ class Attached:
 
     Attributes:
         digest: of the SQL that the last run ended with; None where there was none.
+        mapped: the tables of that run's mapping, as SQL names them; None where it does not say.
         grants: what that run gave the owner, as far as it is there to be taken back.
         owner: who owns the schema's objects, and whom the functions run as.
         has_this_core: whether the log has what this release's functions call.
@@ -109,6 +118,7 @@ class Attached:
     """
 
     digest: str | None
+    mapped: list[str] | None
     grants: list[str]
     functions: list[str]
     triggers: list[AttachedTrigger]
@@ -156,6 +166,7 @@ async def read_attached(connection: AnyConnection, server_role: str | None) -> A
     grants = [one for one in record.get("grants", []) if _GRANT.fullmatch(str(one))]
     return Attached(
         digest=record.get("digest"),
+        mapped=list(record["columns"]) if "columns" in record else None,
         grants=[row["g"] for row in await connection.fetch(_STILL_THERE, grants)],
         functions=[row["name"] for row in ours],
         triggers=[AttachedTrigger(*row) for row in triggers],

@@ -13,9 +13,19 @@ from realtime.cli.environment import environment
 @click.argument("mapping", required=False, type=click.Path(path_type=Path))
 @click.option("--apply", is_flag=True, help="Run the SQL, in one transaction.")
 @click.option("--detach", is_flag=True, help="The SQL that takes everything off again.")
+@click.option(
+    "--detach-others", is_flag=True, help="Leave tables that the last MAPPING named, too."
+)
 @click.option("--example", is_flag=True, help="Print the whole default mapping.")
 @click.option("--from", "folder", type=Path, default=".", hidden=True)
-def command(mapping: Path | None, apply: bool, detach: bool, example: bool, folder: Path) -> None:
+def command(
+    mapping: Path | None,
+    apply: bool,
+    detach: bool,
+    detach_others: bool,
+    example: bool,
+    folder: Path,
+) -> None:
     """Put the triggers onto tables of your own.
 
     MAPPING is a TOML file. It says what is different in your tables from the reference tables.
@@ -43,4 +53,11 @@ def command(mapping: Path | None, apply: bool, detach: bool, example: bool, fold
     path = folder / mapping if mapping else None
     environ = environment()
     named = direct_name(environ)
-    run(direct_url(environ), path, named=named, apply=apply, detach=detach)
+    run(
+        direct_url(environ),
+        path,
+        named=named,
+        apply=apply,
+        detach=detach,
+        detaches_others=detach_others,
+    )

@@ -193,7 +193,8 @@ async def partitions(deployment: Deployment) -> Sequence[Finding]:
             warning(
                 f"what is written straight into a partition of {root} sends nothing:"
                 f" {listed(leaves)}",
-                f"write to {root} alone, or give each partition the same triggers",
+                f"write to {root} alone, or give each partition the same triggers (bin/attach keeps"
+                " those of its tables: docs/adopting.md)",
             )
         )
     return found or [fine("no partition is without the triggers of its table")]

@@ -58,6 +58,23 @@ def test_it_prints_applies_and_detaches(adopted_database: str) -> None:
     assert done.stdout == "detached: 18 triggers removed\n", "and what was shown removed none"
 
 
+def test_a_table_that_a_mapping_forgets(adopted_database: str, tmp_path: Path) -> None:
+    """It is refused, printed or applied; whoever means it is told of it."""
+    fewer = tmp_path / "fewer.toml"
+    text = "documents = false\n" + MAPPING.read_text().partition("[documents]")[0]
+    fewer.write_text(text)
+    run_script("attach", str(MAPPING), "--apply", DATABASE_URL=adopted_database)
+    for arguments in ((), ("--apply",)):
+        done = run_script("attach", str(fewer), *arguments, DATABASE_URL=adopted_database)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "public.documents would be attached no longer" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    for arguments in (("--detach-others",), ("--detach-others", "--apply")):
+        done = run_script("attach", str(fewer), *arguments, DATABASE_URL=adopted_database)
+        assert done.returncode == 0
+        assert done.stderr.startswith("public.documents is attached no longer")
+
+
 def test_a_mapping_is_named_from_where_one_is(adopted_database: str, tmp_path: Path) -> None:
     """Not from the checkout."""
     (tmp_path / "mine.toml").write_text(MAPPING.read_text())

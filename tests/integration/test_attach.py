@@ -340,17 +340,20 @@ async def test_names_of_every_kind(core_database: str) -> None:
         await connection.close()
 
 
+PARTITIONED = """
+DROP TABLE messages;
+CREATE TABLE messages (id uuid NOT NULL DEFAULT gen_random_uuid(), session_id uuid,
+        bot_id uuid, user_id uuid, role text, content text, message_metadata jsonb,
+        created_at timestamptz NOT NULL) PARTITION BY RANGE (created_at);
+CREATE TABLE old PARTITION OF messages FOR VALUES FROM (MINVALUE) TO ('2020-01-01');
+CREATE TABLE new PARTITION OF messages FOR VALUES FROM ('2020-01-01') TO (MAXVALUE)
+"""
+
+
 @pytest.mark.gen_test
 async def test_a_partitioned_table(adopted: Adopted) -> None:
     """Statements on the parent are told of, whichever partitions their rows are in."""
-    await adopted.execute(
-        """DROP TABLE messages;
-        CREATE TABLE messages (id uuid NOT NULL DEFAULT gen_random_uuid(), session_id uuid,
-            bot_id uuid, user_id uuid, role text, content text, message_metadata jsonb,
-            created_at timestamptz NOT NULL) PARTITION BY RANGE (created_at);
-        CREATE TABLE old PARTITION OF messages FOR VALUES FROM (MINVALUE) TO ('2020-01-01');
-        CREATE TABLE new PARTITION OF messages FOR VALUES FROM ('2020-01-01') TO (MAXVALUE)"""
-    )
+    await adopted.execute(PARTITIONED)
     [warning] = (await plan(adopted.connection, adopted_mapping())).warnings
     assert "MERGE" in warning
     await apply(adopted.connection, adopted_mapping())
@@ -369,6 +372,34 @@ async def test_a_partitioned_table(adopted: Adopted) -> None:
     assert (message["type"], message["data"]["content"]) == ("chat_message", "edited")
     assert await detach(adopted.connection) == 18
     assert await triggers(adopted) == 0
+
+
+@pytest.mark.gen_test
+async def test_triggers_of_partitions_are_kept(adopted: Adopted) -> None:
+    """A platform made them, under a name of its own; they are made anew and taken off as ours."""
+    await adopted.execute(PARTITIONED)
+    await apply(adopted.connection, adopted_mapping())
+    await adopted.execute(
+        'CREATE TRIGGER "of Its Own" AFTER INSERT ON new REFERENCING NEW TABLE AS new_rows'
+        " FOR EACH STATEMENT EXECUTE FUNCTION relay.messages_inserted();"
+        ' ALTER TABLE new ENABLE ALWAYS TRIGGER "of Its Own"'
+    )
+    definition = """SELECT pg_get_triggerdef(oid), tgenabled FROM pg_trigger
+        WHERE tgrelid = 'new'::regclass"""
+    before = await adopted.connection.fetch(definition)
+    assert (await apply(adopted.connection, adopted_mapping())).is_done
+    done = await apply(adopted.connection, changed("[messages]\nrole = false"))
+    assert (done.is_done, done.left) == (False, [])
+    assert await adopted.connection.fetch(definition) == before
+    assert (await apply(adopted.connection, changed("[messages]\nrole = false"))).is_done
+    always = "SELECT count(*) FROM pg_trigger WHERE tgenabled = 'A'"
+    assert await adopted.connection.fetchval(always) == 1
+    await adopted.insert("new", bot_id=uuid4(), content="straight", created_at=datetime.now(UTC))
+    assert (await last_message(adopted))["data"]["content"] == "straight"
+    await adopted.execute("ALTER TABLE messages DETACH PARTITION new")
+    done = await apply(adopted.connection, adopted_mapping())
+    assert done.left == ["public.new"]
+    assert await adopted.connection.fetch(definition) == []
 
 
 @pytest.mark.gen_test
@@ -443,7 +474,12 @@ async def test_again_with_another_mapping_replaces_what_was_there(adopted: Adopt
     assert not (await apply(adopted.connection, adopted_mapping())).is_done
     assert await triggers(adopted) == 18
     fewer = mapping("documents = false\n" + ADOPTED.partition("[documents]")[0])
-    assert not (await apply(adopted.connection, fewer)).is_done
+    refusal = await problems(adopted, fewer)
+    assert "by this mapping public.documents would be attached no longer" in refusal
+    assert "--detach-others" in refusal
+    assert await triggers(adopted) == 18
+    done = await apply(adopted.connection, fewer, detaches_others=True)
+    assert (done.is_done, done.left) == (False, ["public.documents"])
     assert await triggers(adopted) == 15
     assert await detach(adopted.connection) == 15
     assert await detach(adopted.connection) == 0
@@ -872,7 +908,7 @@ async def test_a_table_in_the_place_of_another_gets_the_triggers(adopted: Adopte
         " ALTER TABLE messages_new RENAME TO messages"
     )
     assert not (await plan(adopted.connection, adopted_mapping())).is_done
-    await apply(adopted.connection, adopted_mapping())
+    assert (await apply(adopted.connection, adopted_mapping())).left == ["public.messages_old"]
     rows = await adopted.connection.fetch(
         "SELECT tgrelid::regclass::text AS table FROM pg_trigger"
         " WHERE tgname LIKE 'relay%' AND tgrelid::regclass::text LIKE 'messages%'"

@@ -14,13 +14,16 @@ CLOCK_SECONDS = 2.0
 LISTENERS = 1
 """Connections of a process besides its pool."""
 
+# From who is not in pg_read_all_stats it is hidden what another role's session is: one that has a
+# database counts as a client's.
 _RESERVES = """
 SELECT current_setting('max_connections')::int
        - current_setting('superuser_reserved_connections')::int AS most,
        (SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user) AS of_role,
        (SELECT datconnlimit FROM pg_database WHERE datname = current_database()) AS of_database,
        (SELECT count(*) FROM pg_stat_activity
-         WHERE backend_type = 'client backend' AND application_name NOT LIKE 'realtime%') AS others
+         WHERE coalesce(backend_type = 'client backend', datid IS NOT NULL)
+           AND coalesce(application_name, '') NOT LIKE 'realtime%') AS others
 """
 _NODES = "SELECT count(*) FROM relay.nodes WHERE heartbeat_at > now() - make_interval(secs => $1)"
 _HAS_NODES = """

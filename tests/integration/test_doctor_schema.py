@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from realtime.doctor.checkup import examine
@@ -193,6 +194,21 @@ async def test_the_servers_role_needs_no_right_on_a_schema_of_the_platform(
     await platform.execute("REVOKE USAGE ON SCHEMA public FROM public")
     await finds(Level.FINE, "columns", there, "tables are as the triggers need them")
     await finds(Level.FINE, "rights", there)
+
+
+@pytest.mark.gen_test
+async def test_connections_of_other_roles_count(database: str, make_role: MakeRole) -> None:
+    """Also those of which the server's role may see nothing."""
+    role = make_role("LOGIN")
+    others = [await asyncpg.connect(database) for _ in range(6)]
+    try:
+        [finding] = await ask("connections", deployment(as_role(database, role)))
+    finally:
+        for connection in others:
+            await connection.close()
+    found = re.search(r"of which others hold (\d+)", finding.said)
+    assert found is not None
+    assert int(found[1]) >= len(others)
 
 
 @pytest.mark.gen_test

@@ -77,13 +77,15 @@ SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type, base.typname AS 
   ) AS base
  WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
 """
-_UNIQUE: Final = """
-SELECT array(SELECT a.attname::text FROM pg_attribute AS a
-              WHERE a.attrelid = i.indrelid
-                AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))
+_INDEXES: Final = """
+SELECT array(SELECT a.attname::text
+               FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) WITH ORDINALITY
+                 AS k (attnum, number)
+               JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+              ORDER BY k.number) AS columns,
+       i.indisunique AS is_unique, pg_get_expr(i.indpred, i.indrelid) AS predicate
   FROM pg_index AS i
- WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid
-   AND i.indpred IS NULL AND i.indexprs IS NULL
+ WHERE i.indrelid = $1 AND i.indisvalid AND i.indexprs IS NULL
 """
 _LOOKUP: Final = f"""
 SELECT c.oid, pg_get_userbyid(c.relowner) AS owner,
@@ -307,9 +309,15 @@ async def _examine_columns(
             f"bots.untold: there is no column {table_name(mapping, key)}.{quoted(name)}"
             for name in missing
         ]
-    unique = [set(one[0]) for one in await connection.fetch(_UNIQUE, row["oid"])]
+    indexes = await connection.fetch(_INDEXES, row["oid"])
+    unique = [
+        set(one["columns"]) for one in indexes if one["is_unique"] and one["predicate"] is None
+    ]
     findings.problems += _not_unique(key, mapping, unique)
-    findings.warnings += _doubtful(key, mapping, unique)
+    if key == "users":
+        findings.warnings += _two_of_one_name(mapping, unique)
+    if key == "permissions":
+        findings.warnings += _several_rows(mapping, indexes)
     return columns
 
 
@@ -432,19 +440,30 @@ def _not_unique(key: str, mapping: PlatformMapping, unique: list[set[str]]) -> I
         )
 
 
-def _doubtful(key: str, mapping: PlatformMapping, unique: list[set[str]]) -> Iterator[str]:
-    columns = mapping.tables[key].columns
-    if key == "users" and {columns["username"]} not in unique:
+def _two_of_one_name(mapping: PlatformMapping, unique: list[set[str]]) -> Iterator[str]:
+    username = mapping.tables["users"].columns["username"]
+    if {username} not in unique:
         yield (
-            f"users.username: {quoted(columns['username'])} has no unique index, so two people may"
-            " have one name: do not set JWT_SUBJECT=username"
+            f"users.username: {quoted(username)} has no unique index, so two people may have one"
+            " name: do not set JWT_SUBJECT=username"
         )
-    pair = {columns[word] for word in ("bot_id", "user_id")} if key == "permissions" else set()
-    if pair and not any(one <= pair for one in unique):
-        yield (
-            "permissions: there is no unique index on bot and user: with several rows, which role"
-            " counts is not said, and looking one up may read the whole table"
-        )
+
+
+def _several_rows(mapping: PlatformMapping, indexes: list[Any]) -> Iterator[str]:
+    """Of the rows that count: an index may leave those out that count as deleted."""
+    columns = mapping.tables["permissions"].columns
+    pair = {columns["bot_id"], columns["user_id"]}
+    live: set[str | None] = {None}
+    if deleted_at := columns.get(DELETED_AT):
+        live |= {f"({name} IS NULL)" for name in (deleted_at, quoted(deleted_at))}
+    usable = [one for one in indexes if one["columns"] and one["predicate"] in live]
+    if any(one["is_unique"] and set(one["columns"]) <= pair for one in usable):
+        return
+    reads_all = not any(one["columns"][0] in pair for one in usable)
+    yield (
+        "permissions: there is no unique index on bot and user: with several rows, which role"
+        " counts is not said" + (", and looking one up may read the whole table" * reads_all)
+    )
 
 
 def _lookups(mapping: PlatformMapping) -> list[tuple[str, str, list[str]]]:

@@ -254,6 +254,32 @@ async def test_what_is_probably_not_meant_is_a_warning(adopted: Adopted) -> None
     names, several = (await plan(adopted.connection, adopted_mapping())).warnings
     assert "do not set JWT_SUBJECT=username" in names
     assert "no unique index on bot and user" in several
+    assert "may read the whole table" in several
+    await adopted.execute("CREATE INDEX ON bot_permissions (user_id, bot_id)")
+    [_, several] = (await plan(adopted.connection, adopted_mapping())).warnings
+    assert several.endswith("which role counts is not said")
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("name", ["deleted_at", "Deleted At"])
+async def test_an_index_over_the_permissions_that_are_not_deleted(
+    adopted: Adopted, name: str
+) -> None:
+    """It is unique as far as it has to be; one over other rows is not."""
+    wanted = changed(f'[permissions]\ndeleted_at = "{name}"')
+    await adopted.execute(
+        "ALTER TABLE bot_permissions DROP CONSTRAINT bot_permissions_pkey;"
+        f' ALTER TABLE bot_permissions ADD "{name}" timestamptz;'
+        " CREATE UNIQUE INDEX live ON bot_permissions (bot_id, user_id)"
+        f' WHERE "{name}" IS NULL'
+    )
+    assert (await plan(adopted.connection, wanted)).warnings == []
+    await adopted.execute(
+        "DROP INDEX live; CREATE UNIQUE INDEX ON bot_permissions (bot_id, user_id)"
+        f' WHERE "{name}" IS NOT NULL'
+    )
+    [warning] = (await plan(adopted.connection, wanted)).warnings
+    assert "may read the whole table" in warning
 
 
 # What is put on

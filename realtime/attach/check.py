@@ -383,8 +383,7 @@ _FITTING: Final = {
     Kind.TIME: ("timestamptz", "timestamp"),
 }
 _WANTED: Final = {
-    Kind.ID: "ids on the wire are UUIDs, so this has to be uuid: add a column of that type"
-    " (DEFAULT gen_random_uuid(), unique where it is the row's id), fill it, and name it",
+    Kind.ID: "ids on the wire are UUIDs, so this has to be uuid",
     Kind.TEXT: "this has to be text, varchar or an enum: of another type, give an expression, as"
     " { sql = \"body ->> 'text'\" }",
     Kind.FLAG: "this has to be boolean: add a generated column, and name it",
@@ -412,7 +411,20 @@ def _not(key: str, word: str) -> str:
     """What a value of another type is asked to be."""
     wanted = COLUMNS[key][word]
     left_out = "" if wanted.is_needed else "; or write false, to do without"
-    return f"{_WANTED[wanted.kind]}{left_out}"
+    way_out = _way_to_uuid(key, word) if wanted.kind is Kind.ID else ""
+    return f"{_WANTED[wanted.kind]}{way_out}{left_out}"
+
+
+def _way_to_uuid(key: str, word: str) -> str:
+    """A reference has to become what the id becomes: of random values nobody would have access."""
+    column = f"add a column, uuid GENERATED ALWAYS AS (f({word})) STORED"
+    if word == "id":
+        how = f"{column} UNIQUE, and name it"
+    elif COLUMNS[key][word].is_looked_up:
+        how = f"{column} by the f of the ids that it refers to, and name it"
+    else:
+        how = f'write {{ sql = "f({word})" }}, by the f of the ids that it refers to'
+    return f": {how} (docs/adopting.md, Ids that are numbers)"
 
 
 def _reading(kind: Kind, column: Any) -> str | None:

@@ -25,8 +25,10 @@ from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.schema import SchemaError, check_schema
 from tests.adopted import SCHEMA, Adopted, catalogue
 from tests.adopted import mapping as adopted_mapping
+from tests.commands import ROOT
 from tests.integration.test_schema import config_for
 from tests.unit.test_mapping import mapping
+from tests.unit.test_readme import code_blocks
 from tests.waiting import LIMIT
 
 ADOPTED = Path(__file__).parents[1].joinpath("adopted.toml").read_text("utf-8")
@@ -113,12 +115,20 @@ async def triggers(adopted: Adopted) -> int:
         (
             "ALTER TABLE documents DROP id, ADD id bigserial",
             "[x]",
-            "documents.id: column public.documents.id is bigint; ids on the wire are UUIDs",
+            "documents.id: column public.documents.id is bigint; ids on the wire are UUIDs, so"
+            " this has to be uuid: add a column, uuid GENERATED ALWAYS AS (f(id)) STORED UNIQUE",
         ),
         (
             "ALTER TABLE documents ALTER uploaded_by TYPE text",
             "[x]",
-            "documents.uploaded_by is text; ids on the wire are UUIDs",
+            "documents.uploaded_by is text; ids on the wire are UUIDs, so this has to be uuid:"
+            ' write { sql = "f(uploaded_by)" }, by the f of the ids that it refers to',
+        ),
+        (
+            "ALTER TABLE bot_permissions DROP CONSTRAINT bot_permissions_user_id_fkey,"
+            " ALTER user_id TYPE text",
+            "[x]",
+            "add a column, uuid GENERATED ALWAYS AS (f(user_id)) STORED by the f of the ids",
         ),
         (
             "ALTER TABLE messages ALTER content TYPE json USING NULL",
@@ -364,6 +374,64 @@ async def test_names_of_every_kind(core_database: str) -> None:
         assert await triggers(adopted) == 0
     finally:
         await connection.close()
+
+
+NUMBERED = """
+CREATE TABLE users (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, username text UNIQUE);
+CREATE TABLE bots (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text,
+    owner_id bigint REFERENCES users);
+CREATE TABLE permissions (bot_id bigint REFERENCES bots, user_id bigint REFERENCES users);
+CREATE TABLE messages (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    bot_id bigint REFERENCES bots, user_id bigint REFERENCES users, content text);
+INSERT INTO users (username) VALUES ('olga'), ('gus'), ('sam');
+INSERT INTO bots (name, owner_id) VALUES ('Ada', 1);
+INSERT INTO permissions VALUES (1, 2);
+"""
+NOT_THERE = """documents = false
+[users]
+is_active = false
+[bots]
+updated_by = false
+[permissions]
+role = false
+granted_by = false
+[messages]
+session_id = false
+role = false
+metadata = false
+created_at = false
+"""
+
+
+@pytest.mark.gen_test
+async def test_ids_that_are_numbers(core_database: str) -> None:
+    """By the way of docs/adopting.md: references lead to their rows, and give access."""
+    page = (ROOT / "docs" / "adopting.md").read_text("utf-8")
+    section = page.partition("### Ids that are numbers\n")[2].partition("\n### ")[0]
+    text = NOT_THERE
+    for part in code_blocks(section, "toml")[0].split("\n\n"):
+        heading, _, lines = part.partition("\n")
+        text = text.replace(f"{heading}\n", f"{heading}\n{lines.rstrip()}\n")
+    connection = await asyncpg.connect(core_database, timeout=LIMIT)
+    try:
+        await connection.execute(NUMBERED + code_blocks(section, "sql")[0])
+        await apply(connection, mapping(text))
+        await connection.execute(
+            "INSERT INTO messages (bot_id, user_id, content) VALUES (1, 2, 'hello')"
+        )
+        may_watch = """SELECT username FROM users
+            WHERE EXISTS (SELECT FROM relay.authorize(uid, public.uid(2, 1))) ORDER BY id"""
+        rows = await connection.fetch(may_watch)
+        assert [row["username"] for row in rows] == ["olga", "gus"]
+        message = await last_message(Adopted(connection))
+        ids = await connection.fetchrow(
+            "SELECT public.uid(3, 1)::text, public.uid(2, 1)::text, public.uid(1, 2)::text"
+        )
+        found = message["data"]
+        assert (found["message_id"], message["bot_id"], found["user_id"]) == tuple(ids or ())
+        assert found["username"] == "gus"
+    finally:
+        await connection.close(timeout=LIMIT)
 
 
 PARTITIONED = """

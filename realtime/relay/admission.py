@@ -46,7 +46,7 @@ class Authorizer(Protocol):
 
 
 class AdmissionBatcher:
-    """The sockets that wait to be accepted.
+    """The sockets and subscriptions that wait to be accepted; users have turns.
 
     Args:
         authorizer: the database's answers.
@@ -60,7 +60,11 @@ class AdmissionBatcher:
         self._authorizer = authorizer
         self._max_batch = max_batch
         self._batcher = Batcher[AdmissionRequest, Admission](
-            self._answer, size=max_batch, at_once=AT_ONCE, report=report
+            self._answer,
+            size=max_batch,
+            at_once=AT_ONCE,
+            report=report,
+            user=lambda request: request.subject,
         )
 
     async def authorize(self, subject: str, bot_id: str | None) -> Admission:

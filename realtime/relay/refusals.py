@@ -80,12 +80,12 @@ class Refusals:
         while self._finished < wanted:
             await self._news.wait()
 
-    def find(self, subject: str, topic: str) -> Refused | None:
-        """The remembered refusal, if there is one."""
+    def find(self, subject: str, topic: str) -> tuple[int, str] | None:
+        """Code and reason of the remembered refusal, if there is one."""
         found = self._remembered.get((subject, topic))
         if found is None or found.until <= self._clock():
             return None
-        return Refused(*found.why)
+        return found.why
 
     def remember(self, subject: str, topic: str, refused: Refused, generation: int) -> None:
         """Keep a refusal, if it is one that only a grant can change.

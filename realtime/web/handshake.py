@@ -96,11 +96,12 @@ class Handshake:
         is_remembered = refusals.find(self._subject, topic) is not None
         if is_remembered:
             is_current = await self._is_log_read()
-            refused = refusals.find(self._subject, topic)
+            why = refusals.find(self._subject, topic)
             # A user who was granted access before they connected is not refused, however late the
             # grant is read here.
-            if refused is not None and is_current:
-                raise refused
+            if why is not None and is_current:
+                # No variable has the error: its traceback would have that, and all that is refused.
+                raise Refused(*why)
         generation = refusals.generation
         try:
             return await self._services.access.authorize(self._subject, self._bot_id)

@@ -1,6 +1,8 @@
 """Tests of `realtime.relay.admission`: one question to the database for many that come."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -218,3 +220,47 @@ def test_a_slow_database_is_asked_for_fewer() -> None:
         assert max(len(asked) for asked in access.asked) == 8
 
     run(come())
+
+
+def test_users_have_turns() -> None:
+    """However many one user waits for, another who comes is asked about with the next batch."""
+
+    async def come() -> None:
+        access = FakeAccess()
+        access.may_answer.clear()
+        admissions = AdmissionBatcher(access, raise_it, max_batch=3)
+        loop = asyncio.create_task(admissions.run())
+        many = [asyncio.create_task(admissions.authorize("ada", str(n))) for n in range(9)]
+        await eventually(lambda: len(access.asked) == 2)  # so many are asked at once
+        others = [asyncio.create_task(admissions.authorize(s, "b")) for s in ("grace", "joan")]
+        await asyncio.sleep(0)
+        access.may_answer.set()
+        assert await asyncio.gather(*others) == ["grace on b", "joan on b"]
+        await asyncio.gather(*many)
+        loop.cancel()
+        assert [one.subject for one in access.asked[2]] == ["ada", "grace", "joan"]
+        hers = [one.bot_id for batch in access.asked for one in batch if one.subject == "ada"]
+        assert hers == [str(n) for n in range(9)]
+
+    run(come())
+
+
+def test_a_refusal_keeps_nothing_of_who_was_refused() -> None:
+    """Its error is gone with the last who has it: the collector need not come by."""
+
+    async def come() -> weakref.ref[Refused]:
+        admissions = AdmissionBatcher(FakeAccess(), raise_it)
+        loop = asyncio.create_task(admissions.run())
+        try:
+            await admissions.authorize("mallory", "b")
+        except Refused as refused:
+            return weakref.ref(refused)
+        finally:
+            loop.cancel()
+        raise AssertionError("she was let in")
+
+    gc.disable()
+    try:
+        assert run(come())() is None
+    finally:
+        gc.enable()

@@ -303,9 +303,12 @@ class MultiConversation(Conversation):
             return
         subscription = self._make_subscription(target, message)
         self._subscriptions[target] = subscription
-        subscription.start(
-            self._or_end(subscription, partial(self._join_topic, subscription, message.cursor))
-        )
+        join = partial(self._start_joining, subscription, message.cursor)
+        self._services.room.subscribing.add(self._subject, subscription, join)
+
+    def _start_joining(self, subscription: Subscription, cursor: str | None) -> None:
+        work = partial(self._join_topic, subscription, cursor)
+        subscription.start(self._or_end(subscription, work))
 
     def _make_subscription(self, target: Target, message: Subscribe) -> Subscription:
         assert self._subscriber is not None
@@ -346,14 +349,11 @@ class MultiConversation(Conversation):
             subscription.close(*closing.SERVER_ERROR)
 
     async def _join_topic(self, subscription: Subscription, cursor: str | None) -> None:
-        began = self._services.monotonic()
         handshake = self._make_handshake(subscription)
         try:
-            admission = await handshake.authorize()
-        except Refused:
-            self._services.hub.stop(subscription.subscriber)
-            await self._services.refuse_evenly(began)
-            raise
+            admission = await self._authorize_one(handshake, subscription)
+        finally:
+            self._services.room.subscribing.remove(self._subject, subscription)
         if admission is None:
             return
         assert self._subscriber is not None
@@ -363,6 +363,17 @@ class MultiConversation(Conversation):
         recovery, missed = await handshake.recover(cursor, admission)
         self._tell_subscribed(subscription, admission, recovery)
         await handshake.go_live(admission.cursor, missed)
+
+    async def _authorize_one(
+        self, handshake: Handshake, subscription: Subscription
+    ) -> Admission | None:
+        began = self._services.monotonic()
+        try:
+            return await handshake.authorize()
+        except Refused:
+            self._services.hub.stop(subscription.subscriber)
+            await self._services.refuse_evenly(began)
+            raise
 
     def _catch_up_with(self, subscription: Subscription, owed: Owed, since: Cursor) -> None:
         work = partial(self._make_handshake(subscription).go_live, since, Missed(owed=owed))
@@ -409,16 +420,21 @@ class MultiConversation(Conversation):
             )
         )
 
-    def _release(self, subscription: Subscription) -> None:
+    def _end(self, subscription: Subscription) -> None:
         subscription.end()
+        self._services.room.subscribing.remove(self._subject, subscription)
+
+    def _release(self, subscription: Subscription) -> None:
+        self._end(subscription)
         subscriber, bot_id = subscription.subscriber, subscription.target.bot_id
         self._services.hub.unsubscribe(subscriber)
         if bot_id is not None and subscriber.user_id is not None:
             self._services.typing.left(subscriber, bot_id)
 
     def _on_close(self, code: int, reason: str) -> None:
-        for subscription in self._subscriptions.values():
-            subscription.end()
+        # The last first: so none of those that wait begins to join in the place of another.
+        for subscription in reversed(self._subscriptions.values()):
+            self._end(subscription)
             self._services.hub.stop(subscription.subscriber)
         super()._on_close(code, reason)
 

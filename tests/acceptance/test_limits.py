@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
+from uuid import uuid4
 
 import pytest
 from tornado.httpclient import AsyncHTTPClient
 
 from realtime.config.intervals import Intervals
 from realtime.postgres.access import Access
+from realtime.relay.admission import AdmissionRequest
 from realtime.relay.refusals import Refusals
+from realtime.relay.room import SUBSCRIBING_AT_ONCE
 from realtime.web.conversation import Conversation
 from realtime.web.services import Services
 from tests.acceptance.test_close_codes import NOBODY, RawSocket, raw_frame
@@ -183,3 +187,70 @@ async def test_every_refusal_waits_alike(
         answer = await AsyncHTTPClient().fetch(url, raise_error=False)
         assert answer.code == 403
         assert waits[-1] == "beat"
+
+
+@pytest.mark.gen_test
+async def test_who_subscribes_much_does_not_hold_up_others(
+    server: RunningServer, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few subscriptions of a user join at a time, over all their sockets, and users have turns."""
+    asked: list[list[str]] = []
+    may_answer = asyncio.Event()
+    authorize = Access.authorize
+
+    async def waiting(self: Access, questions: Sequence[AdmissionRequest]) -> object:
+        asked.append([one.subject for one in questions])
+        await may_answer.wait()
+        return await authorize(self, questions)
+
+    subscribing = server.server.web.services.room.subscribing
+    sockets = [await server.multi(world.guest) for _ in range(2)]
+    monkeypatch.setattr(Access, "authorize", waiting)
+    for socket in sockets:
+        for _ in range(50):
+            await socket.send({"type": "subscribe", "data": {"bot_id": str(uuid4())}})
+    await eventually(lambda: len(subscribing) == 100)
+    await eventually(lambda: asked)
+    assert sum(map(len, asked)) <= SUBSCRIBING_AT_ONCE
+    before = len(asked)
+    opening = asyncio.create_task(server.chat(world.bot, world.owner))
+    await eventually(lambda: len(server.server.web.services.openings) == 1)
+    may_answer.set()
+    await opening
+    assert any(world.owner in one for one in asked[before : before + 2])
+    for socket in sockets:
+        await socket.next("unsubscribed", 50)
+        assert {one["data"]["code"] for one in socket.of_type("unsubscribed")} == {4003}
+    assert len(subscribing) == 0
+
+
+@pytest.mark.gen_test
+async def test_what_waits_to_subscribe_goes_with_its_socket(
+    server: RunningServer, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And with its `unsubscribe`; nobody is asked about it."""
+    asked: list[AdmissionRequest] = []
+    may_answer = asyncio.Event()
+
+    async def waiting(self: Access, questions: Sequence[AdmissionRequest]) -> object:
+        asked.extend(questions)
+        await may_answer.wait()
+        return await authorize(self, questions)
+
+    subscribing = server.server.web.services.room.subscribing
+    staying, leaving = [await server.multi(world.guest) for _ in range(2)]
+    authorize = Access.authorize
+    monkeypatch.setattr(Access, "authorize", waiting)
+    for count, socket in enumerate((staying, leaving), 1):
+        bots = [str(uuid4()) for _ in range(SUBSCRIBING_AT_ONCE)]
+        for bot in bots:
+            await socket.send({"type": "subscribe", "data": {"bot_id": bot}})
+        await eventually(lambda count=count: len(subscribing) == count * SUBSCRIBING_AT_ONCE)
+    await leaving.send({"type": "unsubscribe", "data": {"bot_id": bots[0]}})
+    await leaving.next("unsubscribed")
+    assert len(subscribing) == 2 * SUBSCRIBING_AT_ONCE - 1
+    leaving.close()
+    await eventually(lambda: len(subscribing) == SUBSCRIBING_AT_ONCE)
+    may_answer.set()
+    await staying.next("unsubscribed", SUBSCRIBING_AT_ONCE)
+    assert len(asked) == SUBSCRIBING_AT_ONCE

@@ -1,7 +1,14 @@
-"""How much one client may send: a token bucket per socket, and when to close it."""
+"""How much one client may send: a token bucket per socket, and when to close it.
 
+A long message counts as several, because to read it takes the process as much longer.
+"""
+
+import math
 from collections.abc import Callable
 from enum import Enum
+
+SHORT = 2048
+"""So many characters count as one message. Whatever a client has to say but a long token fits."""
 
 
 class RateVerdict(Enum):
@@ -9,7 +16,7 @@ class RateVerdict(Enum):
     REFUSE = "refuse"
     """Answer with an error; the connection stays."""
     DISCONNECT = "disconnect"
-    """Close: a whole burst of messages in a row was refused."""
+    """Close: a whole burst in a row was refused."""
 
 
 class RateLimit:
@@ -29,19 +36,20 @@ class RateLimit:
         self._filled_at = clock()
         self._refused = 0
 
-    def judge(self) -> RateVerdict:
-        """Count one message."""
+    def judge(self, length: int = 0) -> RateVerdict:
+        """Count one message, of so many characters; the longest counts as a whole burst."""
+        cost = min(max(1, math.ceil(length / SHORT)), self._burst)
         now = self._clock()
         refill = (now - self._filled_at) * self._rate
         self._tokens = min(self._burst, self._tokens + refill)
         self._filled_at = now
-        if self._tokens >= 1:
-            self._tokens -= 1
+        if self._tokens >= cost:
+            self._tokens -= cost
             self._refused = 0
             return RateVerdict.ACCEPT
-        self._refused += 1
+        self._refused += cost
         return RateVerdict.REFUSE if self._refused <= self._burst else RateVerdict.DISCONNECT
 
     def forgive(self) -> None:
-        """Do not count the message that was judged last as refused."""
+        """Do not count the short message that was judged last as refused."""
         self._refused = max(0, self._refused - 1)

@@ -256,17 +256,17 @@ class Conversation:
         return None
 
     def _on_text(self, text: str) -> Awaitable[None] | None:
-        if self._is_within_limit():
+        if self._is_within_limit(len(text)):
             return self._on_client_message(protocol.decode_client_message(text))
         return None
 
-    def _is_within_limit(self) -> bool:
+    def _is_within_limit(self, length: int = 0) -> bool:
         if self._limit is None:
             settings = self._services.settings
             self._limit = RateLimit(
                 settings.messages_per_second, settings.message_burst, self._services.monotonic
             )
-        verdict = self._limit.judge()
+        verdict = self._limit.judge(length)
         if verdict is RateVerdict.REFUSE:
             raise MessageError(ErrorCode.RATE_LIMITED, "too many messages; this one was dropped")
         if verdict is RateVerdict.DISCONNECT:

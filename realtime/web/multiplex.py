@@ -18,7 +18,7 @@ from realtime.relay.cursor import Cursor
 from realtime.relay.errors import ErrorCode, MessageError, Refused
 from realtime.relay.owed import Owed
 from realtime.relay.protocol import Message, Subscribe, Target
-from realtime.relay.rate_limit import RateLimit, RateVerdict
+from realtime.relay.rate_limit import SHORT, RateLimit, RateVerdict
 from realtime.relay.resume import Missed
 from realtime.relay.subscriber import HoldLimit, SendNow, Subscriber
 from realtime.web.conversation import Connection, Conversation, HandshakeRequest
@@ -28,9 +28,6 @@ from realtime.web.sink import SocketSink, WebSocketSink
 from realtime.web.socket_log import socket_line
 
 log = logging.getLogger("realtime.socket")
-
-SHORT = 4096
-"""So many characters are enough to subscribe; the rate of subscribing is for no longer messages."""
 
 
 class SharedSocket:
@@ -203,9 +200,10 @@ class MultiConversation(Conversation):
     # What the client says.
 
     def _on_text(self, text: str) -> Awaitable[None] | None:
+        # The rate of subscribing is for no longer messages: so many characters are enough.
         if len(text) <= SHORT and 'subscribe"' in text:
             verdict = self._judge_subscribing()
-        elif self._is_within_limit():
+        elif self._is_within_limit(len(text)):
             verdict = RateVerdict.ACCEPT
         else:
             return None

@@ -210,3 +210,15 @@ async def test_sending_too_fast_is_answered_with_rate_limited(
     assert guest.of_type("error")[0]["code"] == "rate_limited"
     assert len(guest.of_type("pong")) >= 5
     assert not guest.is_closed
+
+
+@pytest.mark.gen_test
+async def test_a_long_message_counts_as_several(start_server: StartServer, world: World) -> None:
+    """On a socket for many topics, too, where the rate of subscribing is for short ones."""
+    server = await start_server(MESSAGES_PER_SECOND="2")
+    long_one = {"type": "ping", "more": "x" * 9000, "not": "subscribe"}
+    for socket in (await server.chat(world.bot, world.guest), await server.multi(world.guest)):
+        for _ in range(2):
+            await socket.send(long_one)
+        assert (await socket.next("error"))["code"] == "rate_limited"
+        assert len(socket.of_type("pong")) == 1

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.relay.rate_limit import RateLimit, RateVerdict
+from realtime.relay.rate_limit import SHORT, RateLimit, RateVerdict
 
 ACCEPT, REFUSE, DISCONNECT = RateVerdict.ACCEPT, RateVerdict.REFUSE, RateVerdict.DISCONNECT
 
@@ -51,6 +51,23 @@ def test_what_is_forgiven_does_not_count_towards_the_end() -> None:
         assert limit.judge() is REFUSE
         limit.forgive()
     assert [limit.judge(), limit.judge()] == [REFUSE, DISCONNECT]
+
+
+def test_a_long_message_counts_as_several() -> None:
+    """One for so many characters that have begun, in what is accepted and in what is refused."""
+    limit = RateLimit(rate=1, burst=5, clock=Clock())
+    lengths = [SHORT, SHORT + 1, 3 * SHORT, 2 * SHORT, 0]
+    assert [limit.judge(one) for one in lengths] == [ACCEPT, ACCEPT, REFUSE, ACCEPT, REFUSE]
+    assert [limit.judge(4 * SHORT), limit.judge()] == [REFUSE, DISCONNECT]
+
+
+def test_the_longest_message_counts_as_a_whole_burst() -> None:
+    """So it is accepted from a client that was silent before, however low the rate is."""
+    clock = Clock()
+    limit = RateLimit(rate=1, burst=3, clock=clock)
+    assert [limit.judge(1000 * SHORT), limit.judge(1000 * SHORT)] == [ACCEPT, REFUSE]
+    clock.now = 3.0
+    assert limit.judge(1000 * SHORT) is ACCEPT
 
 
 STEPS = st.integers(0, 64).map(lambda n: n / 32)

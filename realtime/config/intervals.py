@@ -15,7 +15,7 @@ class Intervals:
     """How long the database may take to answer at the start, when no client waits yet."""
     idle_request: float = 30.0
     """How long an HTTP connection may take for the headers of the next request, however it sends
-    them; so it is also how long one may be idle."""
+    them; so it is also how long one may be idle, and may take nothing of its answers."""
     body: float = 10.0
     """How long a request may take to send its body."""
     ping: float = 25.0

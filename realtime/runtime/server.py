@@ -161,7 +161,7 @@ class Server:
             idle_connection_timeout=self._intervals.idle_request,
             body_timeout=self._intervals.body,
         )
-        entrance = Entrance(sockets, http.handle_stream)
+        entrance = Entrance(sockets, http.handle_stream, self._intervals.idle_request)
         acceptor = Acceptor(self._sockets, entrance.take, self.web.files)
         async with asyncio.TaskGroup() as tasks:
             ready = self._announce(announce, acceptor.start if waits else None)

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from tornado.iostream import IOStream
 
 from realtime.web.sockets import Sockets
+from realtime.web.stream import give_up_after
 from realtime.web.upgrade import read_upgrade
 
 LOOK_BYTES = 16_384
@@ -26,11 +27,19 @@ class Entrance:
 
     Args:
         serve_http: Tornado's; given a connection and the address of its other end.
+        stalled_seconds: how long an HTTP client may take nothing of its answers. Tornado has no
+            limit for that: whoever asks much and reads nothing would stay for ever.
     """
 
-    def __init__(self, sockets: Sockets, serve_http: Callable[[IOStream, Any], None]) -> None:
+    def __init__(
+        self,
+        sockets: Sockets,
+        serve_http: Callable[[IOStream, Any], None],
+        stalled_seconds: float,
+    ) -> None:
         self._sockets = sockets
         self._serve_http = serve_http
+        self._stalled_seconds = stalled_seconds
         self._silent: dict[socket.socket, Any] = {}
         """Connections that have sent nothing yet, with their addresses."""
 
@@ -58,7 +67,11 @@ class Entrance:
         if not data:
             connection.close()
         elif not self._open_socket(connection, data):
-            self._serve_http(IOStream(connection), address)
+            self._give_to_http(connection, address)
+
+    def _give_to_http(self, connection: socket.socket, address: Any) -> None:
+        give_up_after(connection, self._stalled_seconds)
+        self._serve_http(IOStream(connection), address)
 
     def _open_socket(self, connection: socket.socket, data: bytes) -> bool:
         """Open a WebSocket, if that is beyond doubt what is asked for."""
@@ -80,7 +93,7 @@ class Entrance:
             await asyncio.sleep(WAIT_SECONDS)
             for connection in older:
                 if connection in self._silent:
-                    self._serve_http(IOStream(connection), self._forget(connection))
+                    self._give_to_http(connection, self._forget(connection))
             older = list(self._silent)
 
     def stop(self) -> None:

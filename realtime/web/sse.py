@@ -29,7 +29,7 @@ from realtime.web.handshake import require_few, require_room
 from realtime.web.services import Services
 from realtime.web.sink import SocketSink
 from realtime.web.sockets import ChatConversation, NotificationsConversation
-from realtime.web.stream import ClientStream, take_over
+from realtime.web.stream import ClientStream, give_up_after, take_over
 
 CLOSE_SECONDS = 5.0
 """How long the rest of an answer may take after its end was decided; then the line is cut."""
@@ -105,7 +105,8 @@ class EventStream:
         self._heard_bytes = 0
         self._limit: asyncio.TimerHandle | None = None
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _give_up_after(connection, 2 * services.intervals.ping + PATIENCE_SECONDS)
+        # Nobody answers a comment, so the kernel has to notice that the client is gone.
+        give_up_after(connection, 2 * services.intervals.ping + PATIENCE_SECONDS)
         self.stream.begin(self)
 
     def start(self) -> None:
@@ -173,14 +174,6 @@ def _head(status: HTTPStatus, headers: Mapping[str, str]) -> bytes:
     fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     head = f"HTTP/1.1 {status} {status.phrase}\r\n{fields}Connection: close\r\n\r\n"
     return head.encode("latin-1")
-
-
-def _give_up_after(connection: socket.socket, seconds: float) -> None:
-    """Nobody answers a comment. So the kernel is told how long its bytes may be unacknowledged."""
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        connection.setsockopt(
-            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(1000 * seconds))
-        )
 
 
 class EventConversation(Conversation):

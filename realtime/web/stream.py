@@ -234,6 +234,17 @@ class ClientStream:
             self._loop.call_soon(receiver.connection_lost)
 
 
+def give_up_after(connection: socket.socket, seconds: float | None) -> None:
+    """Have the kernel cut a connection whose other side takes nothing of what waits for so long.
+
+    Args:
+        seconds: None: as long as the system's own limit.
+    """
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        limit = 0 if seconds is None else max(1, int(1000 * seconds))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit)
+
+
 def take_over(stream: IOStream) -> tuple[socket.socket | None, bytes]:
     """Take a connection from Tornado, and what was read of it already; None: it is over."""
     if stream.closed():
@@ -244,6 +255,7 @@ def take_over(stream: IOStream) -> tuple[socket.socket | None, bytes]:
         return None, b""
     connection = stream.socket.dup()
     connection.setblocking(False)
+    give_up_after(connection, None)
     stream.close()
     is_read = early.done() and early.exception() is None
     return connection, early.result() if is_read else b""

@@ -7,12 +7,15 @@ import json
 import resource
 import socket as sockets
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
+from typing import ClassVar
 
 import pytest
+from tornado.iostream import IOStream
 
 from realtime.config.intervals import Intervals
+from realtime.web import entrance
 from tests.clients import Socket
 from tests.commands import ROOT, environment, free_port, running, status_of
 from tests.platform import Platform
@@ -112,6 +115,56 @@ async def test_headers_that_do_not_end_end_the_connection(
     """A little at a time does not keep it open."""
     server = await start_server(intervals=Intervals(idle_request=0.3))
     assert await answer_to(server, start, then) == b""
+
+
+class FollowedStream(IOStream):
+    """Tornado's end of a connection, by the port of the other end."""
+
+    by_port: ClassVar[dict[int, IOStream]] = {}
+
+    def __init__(self, connection: sockets.socket) -> None:
+        super().__init__(connection)
+        self.by_port[connection.getpeername()[1]] = self
+
+
+def asking(server: RunningServer, requests: bytes, receive_bytes: int) -> sockets.socket:
+    """A client that has sent requests, and has read nothing."""
+    client = sockets.socket()
+    client.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, receive_bytes)
+    client.connect(("127.0.0.1", server.server.port))
+    client.sendall(requests)
+    client.setblocking(False)
+    return client
+
+
+@pytest.mark.skipif(not hasattr(sockets, "TCP_USER_TIMEOUT"), reason="only Linux can do this")
+@pytest.mark.gen_test
+async def test_who_takes_nothing_of_the_answers_is_cut_off(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many they are; who takes them slowly is sent all."""
+    monkeypatch.setattr(entrance, "IOStream", FollowedStream)
+    server = await start_server(intervals=Intervals(idle_request=2.0))
+    script, count = b"GET /static/client/client.js HTTP/1.1\r\nHost: x\r\n", 400
+    requests = (script + b"\r\n") * (count - 1) + script + b"Connection: close\r\n\r\n"
+    stalled, slow = [asking(server, requests, size) for size in (2048, 65_536)]
+    with stalled, slow:
+        ports = [one.getsockname()[1] for one in (stalled, slow)]
+        await eventually(lambda: FollowedStream.by_port.keys() >= set(ports))
+        stalled_end, slow_end = (FollowedStream.by_port[port] for port in ports)
+        answers = bytearray()
+
+        def has_been_cut_off() -> bool:
+            with suppress(BlockingIOError):
+                answers.extend(slow.recv(16_384))
+            return stalled_end.closed()
+
+        await eventually(has_been_cut_off)
+        assert not slow_end.closed()
+        loop = asyncio.get_running_loop()
+        while part := await loop.sock_recv(slow, 65_536):
+            answers.extend(part)
+    assert answers.count(b"HTTP/1.1 200 OK") == count
 
 
 def ready(port: int) -> tuple[int, str]:

@@ -103,7 +103,7 @@ class Room:
 
     @contextmanager
     def joining(self, subject: str) -> Iterator[None]:
-        """While a socket of this subject joins.
+        """While a socket of this subject joins, or one of its questions over HTTP is answered.
 
         Raises:
             Refused: too many of them do.

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from realtime.relay.errors import Refused
 from realtime.relay.protocol import SOCKET_TOPIC, bot_of, canonical_uuid, rfc3339
-from realtime.relay.remote import ConnectedSocket, connected
+from realtime.relay.remote import ConnectedSocket, RemoteCounts, connected
 from realtime.web.handlers import JsonHandler
 
 Result = TypeVar("Result")
@@ -74,7 +74,7 @@ class StatsHandler(ClusterHandler):
     """GET /api/ws/stats: how many sockets, users and bots there are."""
 
     async def get(self) -> None:
-        await self.identity()
+        subject = (await self.identity()).subject
         is_for_all = self.is_for_all()
         here = list(self._services.hub.subscribers.joined())
         users = {one.user_id or "" for one in here}
@@ -86,12 +86,16 @@ class StatsHandler(ClusterHandler):
             "nodes": 1,
         }
         if is_for_all:
-            others = await self.ask_database(self._services.remote_sockets.count(users, bots))
+            others = await self.ask_database(self._others(subject, users, bots))
             counts["total_connections"] += others.connections
             counts["connected_users"] += others.users
             counts["bot_subscriptions"] += others.bots
             counts["nodes"] += others.nodes
         self.answer({**counts, "scope": "cluster" if is_for_all else "process"})
+
+    async def _others(self, subject: str, users: set[str], bots: set[str]) -> RemoteCounts:
+        with self._services.room.joining(subject):
+            return await self._services.remote_sockets.count(users, bots)
 
 
 class ConnectionsHandler(ClusterHandler):

@@ -15,6 +15,7 @@ class PresenceHandler(JsonHandler):
         async with self.refusing():
             if bot_id is None:
                 raise Refused(*closing.ACCESS_DENIED)
-            await self._services.access.authorize(subject, bot_id)
-            listing = await self._services.presence.now(bot_topic(bot_id))
+            with self._services.room.joining(subject):
+                await self._services.access.authorize(subject, bot_id)
+                listing = await self._services.presence.now(bot_topic(bot_id))
         self.answer({"bot_id": bot_id, **listing.told()})

@@ -6,13 +6,15 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 from uuid import uuid4
 
 import pytest
-from tornado.httpclient import AsyncHTTPClient
+from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 
 from realtime.config.intervals import Intervals
 from realtime.postgres.access import Access
+from realtime.postgres.socket_table import SocketTable
 from realtime.relay.admission import AdmissionRequest
 from realtime.relay.refusals import Refusals
 from realtime.relay.room import SUBSCRIBING_AT_ONCE
@@ -254,3 +256,37 @@ async def test_what_waits_to_subscribe_goes_with_its_socket(
     may_answer.set()
     await staying.next("unsubscribed", SUBSCRIBING_AT_ONCE)
     assert len(asked) == SUBSCRIBING_AT_ONCE
+
+
+@pytest.mark.parametrize("path", ["/api/ws/stats", "/api/ws/presence/{bot}"])
+@pytest.mark.gen_test
+async def test_so_many_questions_over_http_of_one_token_may_wait(
+    start_server: StartServer, world: World, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Others ask meanwhile, and so do they when they are answered."""
+    asked: list[object] = []
+    may_answer = asyncio.Event()
+    ask = SocketTable._ask
+
+    async def waiting(self: SocketTable, *question: Any) -> object:
+        asked.append(question)
+        await may_answer.wait()
+        return await ask(self, *question)
+
+    server = await start_server(MAX_CONNECTIONS_PER_USER="1")
+    monkeypatch.setattr(SocketTable, "_ask", waiting)
+
+    async def answer(user: str) -> HTTPResponse:
+        url = server.url(path.format(bot=world.bot), token=token(user))
+        return await AsyncHTTPClient().fetch(url, raise_error=False)
+
+    first = asyncio.create_task(answer(world.guest))
+    await eventually(lambda: len(asked) == 1)
+    refused = await answer(world.guest)
+    assert refused.code == 503
+    assert b"too many connections at the same time" in refused.body
+    another = asyncio.create_task(answer(world.owner))
+    await eventually(lambda: len(asked) == 2)
+    may_answer.set()
+    codes = [(await one).code for one in (first, another)]
+    assert [*codes, (await answer(world.guest)).code] == [200, 200, 200]

@@ -99,6 +99,7 @@ class Subscription(WebSocketSink):
     def start(self, joining: Coroutine[Any, Any, None]) -> None:
         """Join in a task of its own, which ends with the subscription."""
         self._joining = asyncio.create_task(joining)
+        self._joining.add_done_callback(lambda _: self.let_go())
 
     def end(self) -> None:
         """Nothing more is sent to it, but the rest of a message: nothing else can follow half."""
@@ -107,6 +108,15 @@ class Subscription(WebSocketSink):
         is_own_task = self._joining is asyncio.current_task()
         if self._joining is not None and not is_own_task and not self.is_within_message:
             self._joining.cancel()
+
+    def let_go(self) -> None:
+        """Drop the subscriber, which has this, once it has ended and nothing more is done for it.
+
+        Else both would be kept until the collector comes by, which is seldom.
+        """
+        is_at_work = self._joining is not None and not self._joining.done()
+        if self._is_closed and not is_at_work and hasattr(self, "subscriber"):
+            del self.subscriber
 
     # As a sink.
 
@@ -406,13 +416,14 @@ class MultiConversation(Conversation):
         if self._sink.is_closed:
             return  # it goes with the socket
         del self._subscriptions[subscription.target]
+        subscriber = subscription.subscriber
         self._release(subscription)
         self._send(protocol.unsubscribed(subscription.target, code, reason))
         log.info(
             socket_line(
                 "subscription_ended",
                 self._connection_id,
-                subscription.subscriber,
+                subscriber,
                 code=code,
                 reason=reason,
             )
@@ -428,6 +439,7 @@ class MultiConversation(Conversation):
         self._services.hub.unsubscribe(subscriber)
         if bot_id is not None and subscriber.user_id is not None:
             self._services.typing.left(subscriber, bot_id)
+        subscription.let_go()
 
     def _on_close(self, code: int, reason: str) -> None:
         # The last first: so none of those that wait begins to join in the place of another.
@@ -438,5 +450,6 @@ class MultiConversation(Conversation):
 
     def _unsubscribe(self, subscriber: Subscriber) -> None:
         super()._unsubscribe(subscriber)
-        for subscription in self._subscriptions.values():
+        ended, self._subscriptions = self._subscriptions, {}
+        for subscription in reversed(ended.values()):  # as in `_on_close`
             self._release(subscription)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from realtime.relay.admission import AdmissionRequest
 from realtime.relay.refusals import Refusals
 from realtime.relay.room import SUBSCRIBING_AT_ONCE
 from realtime.web.conversation import Conversation
+from realtime.web.multiplex import Subscription
 from realtime.web.services import Services
 from tests.acceptance.test_close_codes import NOBODY, RawSocket, raw_frame
 from tests.platform import Platform
@@ -290,3 +292,28 @@ async def test_so_many_questions_over_http_of_one_token_may_wait(
     may_answer.set()
     codes = [(await one).code for one in (first, another)]
     assert [*codes, (await answer(world.guest)).code] == [200, 200, 200]
+
+
+@pytest.mark.gen_test
+async def test_a_refused_subscription_keeps_nothing(server: RunningServer, world: World) -> None:
+    """The collector need not come by: it does so seldom, and a user may be refused much."""
+    socket = await server.multi(world.guest)
+
+    async def is_refused(count: int) -> None:
+        await socket.send({"type": "subscribe", "data": {"bot_id": str(uuid4())}})
+        await socket.next("unsubscribed", count)
+
+    await is_refused(1)
+    gc.collect()
+    gc.disable()
+    try:
+        before = subscriptions()
+        await is_refused(2)
+        await eventually(lambda: subscriptions() <= before)
+    finally:
+        gc.enable()
+
+
+def subscriptions() -> int:
+    """How many subscriptions are kept, those that nobody needs any more included."""
+    return sum(isinstance(one, Subscription) for one in gc.get_objects())

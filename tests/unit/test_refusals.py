@@ -135,6 +135,15 @@ def test_granted_while_being_asked_about(grant: AccessChange) -> None:
     assert not clocked.is_refused()
 
 
+def test_events_missed_while_being_asked_about() -> None:
+    """There may have been a grant among them."""
+    clocked = ClockedRefusals()
+    generation = clocked.refusals.generation
+    clocked.refusals.forget_all()
+    clocked.refusals.remember(ADA, BOT, DENIED, generation)
+    assert not clocked.is_refused()
+
+
 def test_up_to_date_after_a_read_that_began_later() -> None:
     """A read that was under way already may have missed a grant; the next one has not."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -30,6 +30,8 @@ class Socket:
         self.sent: list[tuple[float, str]] = []
         self.code: int | None = None
         self._lives = [*lives]
+        self.meanwhile: Callable[[], object] = lambda: None
+        """What happens while a new token is verified."""
         services = SimpleNamespace(
             clock=lambda: self.now,
             settings=SETTINGS,
@@ -45,6 +47,7 @@ class Socket:
 
     async def verify(self, _token: str, *, leeway: bool) -> Identity:
         assert not leeway
+        self.meanwhile()
         return self._next()
 
     @staticmethod
@@ -108,3 +111,13 @@ async def test_the_same_token_again_is_not_warned_of_again() -> None:
     await socket.pass_to(59)
     assert socket.warnings == [30]
     socket.life.stop()
+
+
+@pytest.mark.gen_test
+async def test_a_new_token_for_a_socket_that_is_gone_changes_nothing() -> None:
+    """It was being verified when the socket ended: nobody would stop a timer that begins now."""
+    socket = Socket(60, 60)
+    socket.meanwhile = socket.life.stop
+    await socket.life.refresh("another")
+    await socket.pass_to(700)
+    assert (socket.sent, socket.code) == ([], None)

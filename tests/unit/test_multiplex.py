@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
+from realtime.relay import closing
+from realtime.relay.admission import Admission
 from realtime.relay.protocol import Message, Target
 from realtime.relay.subscriber import HoldLimit
-from realtime.web.multiplex import SharedSocket, Subscription
+from realtime.web.conversation import HandshakeRequest
+from realtime.web.multiplex import SHORT, MultiConversation, SharedSocket, Subscription
 from realtime.web.sink import SocketSink
 from realtime.web.stream import ClientStream
+from tests.unit.relay_fakes import ADA, GRACE, START, unframe
+from tests.unit.test_conversation import BOT_ID, SETTINGS, Slow, make_services
+from tests.waiting import eventually
 
 
 class Shared:
@@ -102,3 +110,97 @@ async def test_missed_events_are_sent_in_turns() -> None:
     with shared() as one:
         async with one.first.turn:
             assert one.second.turn.locked()
+
+
+# What its client says.
+
+
+class Conversing(MultiConversation):
+    """One whose client has connected; notes what that is sent, and with what it is closed."""
+
+    def __init__(self, user_ids: list[str], **settings: int) -> None:
+        services = make_services(Slow("nowhere"))
+        services.access = self
+        services.settings = SETTINGS.model_copy(update=settings)
+        services.monotonic = lambda: 0.0
+        super().__init__(services)
+        self.user_ids = user_ids
+        self.ours, self.theirs = socket.socketpair()
+        self.ours.setblocking(False)
+        self.stream = ClientStream(self.ours, None, asyncio.get_running_loop())
+        self.sent: list[dict[str, Any]] = []
+        self.codes: list[int] = []
+
+    async def connect(self) -> None:
+        await self.open(self, HandshakeRequest((), "t", None, False, False))
+        self.sent.clear()
+
+    def start(self) -> None:
+        """The client's messages are passed by `says`."""
+
+    def send_close(self, code: int, _reason: str) -> None:
+        self.codes.append(code)
+
+    async def authorize(self, _subject: str, _bot_id: str | None) -> Admission:
+        return Admission(self.user_ids.pop(0), "ada", "Bot", "viewer", START)
+
+    def _send(self, message: Message) -> None:
+        self.sent += unframe(message.text)
+
+    def says(self, kind: str, length: int = 0) -> list[tuple[str, int | str]]:
+        """Pass a message about one bot, at least so long; return what it is answered at once."""
+        self.sent.clear()
+        text = json.dumps({"type": kind, "data": {"bot_id": BOT_ID}})
+        self.on_message(text.ljust(length))
+        return [(one["type"], one.get("code") or one["data"]["code"]) for one in self.sent]
+
+
+SUBSCRIBED_ALREADY = [("error", "already_subscribed")]
+TOO_OFTEN = [("error", "rate_limited")]
+
+
+@contextmanager
+def conversing(*user_ids: str, **settings: int) -> Iterator[Conversing]:
+    one = Conversing([*user_ids], **settings)
+    with one.theirs:
+        yield one
+        one.stream.close()
+        one.on_ws_connection_close()
+
+
+@pytest.mark.gen_test
+async def test_whose_name_is_somebody_elses_loses_the_socket() -> None:
+    """Found out at a subscription: what that user may read is not for this socket."""
+    with conversing(ADA, GRACE) as one:
+        await one.connect()
+        assert one.says("subscribe") == []
+        await eventually(lambda: one.codes or one.sent)
+        assert (one.codes, one.sent) == ([closing.USER_RENAMED.code], [])
+
+
+@pytest.mark.gen_test
+async def test_a_long_message_has_no_rate_of_its_own() -> None:
+    """Whatever words are in it: no message that subscribes is as long."""
+    with conversing(ADA, ADA, messages_per_second=1, max_subscriptions=10) as one:
+        await one.connect()
+        assert one.says("subscribe") == []
+        burst = one._services.settings.message_burst
+        for _ in range(burst):
+            assert one.says("subscribe", SHORT + 1) == SUBSCRIBED_ALREADY
+        assert one.says("subscribe", SHORT + 1) == TOO_OFTEN
+        assert one.says("subscribe", SHORT) == SUBSCRIBED_ALREADY
+
+
+@pytest.mark.gen_test
+async def test_what_ends_a_subscription_above_the_rate_is_forgiven() -> None:
+    """It is obeyed, and does not count towards the end of the socket."""
+    with conversing(ADA, ADA, max_subscriptions=1) as one:
+        await one.connect()
+        assert [one.says("subscribe"), one.says("subscribe")] == [[], SUBSCRIBED_ALREADY]
+        assert one.says("unsubscribe") == [("unsubscribed", closing.UNSUBSCRIBED.code)]
+        for _ in range(2):
+            often = closing.SUBSCRIBING_TOO_OFTEN.code
+            assert one.says("subscribe") == [("unsubscribed", often)]
+        assert one.codes == []
+        one.says("subscribe")
+        assert one.codes == [closing.RATE_LIMITED.code]

@@ -23,6 +23,7 @@ from realtime.relay.refusals import Refusals
 from realtime.relay.resume import Missed
 from realtime.relay.room import Room
 from realtime.web.openings import Openings
+from realtime.web.sink import PING
 from realtime.web.sockets import ChatConversation, Sockets
 from realtime.web.upgrade import Upgrade
 from tests.unit.relay_fakes import ADA, SIGNER, START, make_hub
@@ -146,3 +147,49 @@ async def test_who_came_a_moment_ago_can_be_refused() -> None:
     with theirs:
         answer = await asyncio.to_thread(theirs.recv, 4096)
     assert answer.startswith(b"HTTP/1.1 101 ")
+
+
+class Line:
+    """The way to a client of which only pings matter."""
+
+    def __init__(self) -> None:
+        self.is_idle = False
+        self.taken_bytes = 0
+        self.acknowledged_bytes = 0
+        self.end_of_all_sent: int | None = None
+        self.sent: list[bytes] = []
+        self.closed: list[int] = []
+
+    def send_control(self, frames: bytes) -> None:
+        self.sent.append(frames)
+
+    def close(self, code: int, _reason: str) -> None:
+        self.closed.append(code)
+
+
+@pytest.mark.gen_test
+async def test_who_is_taking_what_waits_is_not_pinged() -> None:
+    """The ping would come last. Who takes nothing of it has to answer one."""
+    conversation, line = ChatConversation(make_services(Slow("nowhere"))), Line()
+    conversation._sink = line  # type: ignore[assignment]
+    for taken in (100, 200, 300):
+        line.taken_bytes = taken
+        conversation.ping()
+    assert (line.sent, line.closed) == ([], [])
+    conversation.ping()
+    assert (line.sent, line.closed) == ([PING], [])
+    line.taken_bytes = 400
+    conversation.ping()
+    assert line.closed == []
+    conversation.ping()
+    assert (line.sent, line.closed) == ([PING], [closing.PING_TIMED_OUT.code])
+
+
+@pytest.mark.gen_test
+async def test_who_has_taken_all_that_waited_is_pinged() -> None:
+    """Nothing is before the ping."""
+    conversation, line = ChatConversation(make_services(Slow("nowhere"))), Line()
+    conversation._sink = line  # type: ignore[assignment]
+    line.taken_bytes, line.is_idle = 100, True
+    conversation.ping()
+    assert line.sent == [PING]

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +20,8 @@ from realtime.relay.position import Position
 from realtime.relay.protocol import Message
 from realtime.relay.resume import Missed
 from realtime.relay.subscriber import Subscriber
-from realtime.web.replay import Replay
+from realtime.web import replay as module
+from realtime.web.replay import MOST_BYTES, TRIES, Replay
 from tests.unit.relay_fakes import ADA, BOT, GRACE, SIGNER, at, event, make_subscriber
 from tests.waiting import eventually
 
@@ -36,12 +37,20 @@ def returning() -> Subscriber:
     return subscriber
 
 
-def make_replay(sink: "Sink", log: Any, subscriber: Subscriber, *, echoes: bool = True) -> Replay:
+def make_replay(
+    sink: "Sink",
+    log: Any,
+    subscriber: Subscriber,
+    *,
+    echoes: bool = True,
+    budget: ReadBudget | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Replay:
     services: Any = SimpleNamespace(
         history=SimpleNamespace(log=log),
-        read_budget=ReadBudget(64 * PART_BYTES),
+        read_budget=budget or ReadBudget(64 * PART_BYTES),
         intervals=DEFAULTS,
-        monotonic=time.monotonic,
+        monotonic=clock,
         settings=SimpleNamespace(echo_to_author=echoes),
     )
     return Replay(services, sink, subscriber)
@@ -131,6 +140,10 @@ class Rows:
 
     def __init__(self, events: Iterable[Event]) -> None:
         self._events = {one.key: one for one in events}
+
+    @property
+    def keys(self) -> list[RowKey]:
+        return list(self._events)
 
     async def payloads(self, keys: Sequence[RowKey]) -> Sequence[Event]:
         return [self._events[key] for key in keys]
@@ -255,3 +268,97 @@ def test_the_newest_row_of_a_portion_is_found_for_the_first_who_is_sent_it() -> 
     portion = Owed(one.key for one in events).portion(1_000_000, 10)
     assert portion.newest(events) == events[2].anchor
     assert portion.newest([]) == events[2].anchor
+
+
+# Too much, and too slow.
+
+
+@pytest.mark.gen_test
+async def test_a_message_that_may_not_be_held_whole_is_sent_in_parts() -> None:
+    """However small the portions of others may be."""
+    budget = ReadBudget(640_000)
+    assert budget.largest == 60_000 < MOST_BYTES
+    sink, events = Sink(), [row(1, 8, 60_000), row(2, 9, 60_001)]
+    replay = make_replay(sink, Rows(events), returning(), budget=budget)
+    owed = Owed(one.key for one in events)
+    await replay.send(Missed(owed=owed), Position(UNTIL, SIGNER))
+    assert (len(sink.cursors), sink.parts) == (2, 2)
+
+
+class Weak(Rows):
+    """A log that cannot send more than so many events in time."""
+
+    def __init__(self, events: Iterable[Event], most: int) -> None:
+        super().__init__(events)
+        self.most = most
+        self.asked: list[int] = []
+
+    async def payloads(self, keys: Sequence[RowKey]) -> Sequence[Event]:
+        self.asked.append(len(keys))
+        if len(keys) > self.most:
+            raise Refused(*closing.DATABASE_AWAY)
+        return await super().payloads(keys)
+
+
+@pytest.mark.gen_test
+async def test_of_a_portion_that_does_not_come_half_is_asked_for() -> None:
+    """And then a quarter, but not less; one event is asked for as often."""
+    sink, log = Sink(), Weak([row(number, number, 10) for number in range(8, 12)], most=1)
+    owed = Owed(log.keys)
+    await make_replay(sink, log, returning()).send(Missed(owed=owed), Position(UNTIL, SIGNER))
+    assert log.asked == [4, 2, 1, 3, 1, 2, 1, 1]
+    assert [len(portion) for portion in sink.cursors] == [1, 1, 1, 1]
+    log = Weak([row(8, 8, 10)], most=0)
+    with pytest.raises(Refused):
+        await make_replay(Sink(), log, returning()).send(
+            Missed(owed=Owed(log.keys)), Position(UNTIL, SIGNER)
+        )
+    assert log.asked == [1] * TRIES
+
+
+class Stuck(Sink):
+    """Its client takes nothing until it was looked at some times; each look takes a second."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.now = 0.0
+        self._looks = looks
+        self._takes_all = asyncio.Event()
+
+    @property
+    def taken_bytes(self) -> int:  # type: ignore[override]
+        self.now += 1.0
+        if self.now > self._looks:
+            self._takes_all.set()
+        return 0
+
+    async def drained(self) -> None:
+        await self._takes_all.wait()
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("is_wanted", [True, False])
+async def test_who_takes_nothing_is_hurried_only_while_somebody_waits(
+    is_wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a client has much more time, as behind a line that was cut for a moment."""
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.001)
+    assert DEFAULTS.replay_wanted < 10 < DEFAULTS.replay
+    sink, budget = Stuck(10), ReadBudget(64 * PART_BYTES)
+    log = Rows([row(1, 8)])
+    replay = make_replay(sink, log, returning(), budget=budget, clock=lambda: sink.now)
+    sending = asyncio.create_task(replay.send(Missed(owed=Owed(log.keys)), Position(UNTIL, SIGNER)))
+    # It begins when the other has reserved its portion.
+    waiting = asyncio.create_task(hold(budget, budget.largest)) if is_wanted else None
+    await asyncio.wait([sending], timeout=10)
+    refused = sending.exception()
+    assert isinstance(refused, Refused) is is_wanted
+    if waiting is not None:
+        assert isinstance(refused, Refused)
+        assert (refused.code, refused.reason) == closing.REPLAY_TOO_SLOW
+        await asyncio.wait_for(waiting, 10)
+
+
+async def hold(budget: ReadBudget, size: int) -> None:
+    async with budget.reserve(size, ADA):
+        return

@@ -144,6 +144,40 @@ async def test_a_message_in_parts_is_one_message_and_nothing_comes_between() -> 
 
 
 @pytest.mark.gen_test
+async def test_what_is_lent_is_withdrawn_before_a_message_in_parts() -> None:
+    """Or whoever has it would send into the middle of that message."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        withdrawn: list[str] = []
+        stream = _stream(ours)
+        sink = SocketSink(stream, lambda _code, _reason: None)
+        assert sink.lend(lambda: withdrawn.append("parts")) is not None
+        sink.send_part(Message(b"one"), is_first=True, is_last=False)
+        assert (withdrawn, sink.waiting_bytes) == (["parts"], 0)
+        stream.close()
+
+
+@pytest.mark.gen_test
+async def test_only_what_the_other_side_has_counts_as_taken() -> None:
+    """The kernel takes much at once; then it may take nothing for long, over a slow line."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        theirs = socket.create_connection(listening.getsockname())
+        ours, _ = listening.accept()
+    with theirs:
+        stream = _stream(ours)
+        sink = SocketSink(stream, lambda _code, _reason: None)
+        stream.write(b"x" * 20_000_000)
+        await eventually(lambda: stream.taken_bytes)
+        assert sink.waiting_bytes
+        assert sink.taken_bytes < stream.taken_bytes
+        theirs.setblocking(False)
+        received = len(await _everything(theirs, sink))
+        await eventually(lambda: sink.taken_bytes == 20_000_000)
+        assert received <= 20_000_000
+        stream.close()
+
+
+@pytest.mark.gen_test
 async def test_what_waits_behind_a_message_in_parts_is_bounded() -> None:
     """Above the limit the socket is closed, as when the client does not read."""
     ours, theirs = socket.socketpair()

@@ -230,6 +230,19 @@ def test_enough_empty_reads_lead_to_sleep() -> None:
     assert paced.state() is PaceState.FENCED
 
 
+def test_a_rush_that_is_over_does_not_wake_again() -> None:
+    """Not even when it was a moment ago: only a read that finds something says that it goes on."""
+    paced = awake()
+    for _ in range(QUIET_READS):
+        step = paced.reads()
+    assert step == Step(Action.RING)
+    paced.take(step)
+    assert paced.reads().action is Action.WAIT
+    assert paced.reads(0, FENCE + 1).action is Action.WAIT
+    assert paced.state() is PaceState.ASLEEP
+    assert paced.reads(1) == Step(Action.SILENCE)
+
+
 def test_few_events_for_some_time_lead_to_sleep() -> None:
     """However regularly they come: rings may carry them."""
     paced, limits = awake(), DEFAULT_LIMITS
@@ -289,6 +302,16 @@ def test_calm_that_does_not_last_is_looked_for_longer() -> None:
     assert times == [1, 2, 4, 8, 8, 8]
     paced.now += 2 * DEFAULT_LIMITS.calm_times * shortest
     assert round(stays_awake(paced) / shortest) == 1
+
+
+def test_calm_lasts_when_it_is_twice_as_long_as_the_time_it_was_looked_for() -> None:
+    """Who is woken a little sooner has not been calm, and looks longer."""
+    paced, shortest = asleep(), DEFAULT_LIMITS.calm_seconds
+    times = []
+    for calm in (1.9, 3.9, 8.1, 1.9):
+        times.append(round(stays_awake(paced) / shortest))
+        paced.now += calm * shortest
+    assert [*times, round(stays_awake(paced) / shortest)] == [1, 2, 4, 1, 2]
 
 
 def test_an_earlier_fence_means_nothing_to_who_is_awake() -> None:

@@ -250,6 +250,10 @@ def test_a_listing_ends_with_the_history_that_it_is_of() -> None:
     assert not hub.backlog
 
 
+MOST_TOLD = 100
+"""What is told more often would be told for ever, and nothing here gives a time limit its turn."""
+
+
 class Bell:
     """Is waited for some times, and then not heard any more; notes what it is told."""
 
@@ -263,25 +267,29 @@ class Bell:
         if not self.waits:
             raise ConnectionResetError
         self.waits -= 1
-        self.told.append("wait")
+        self.note("wait")
 
     async def pause(self, seconds: float) -> None:
-        self.told.append("pause")
+        self.note("pause")
 
     async def silence(self) -> None:
-        self.told.append("silence")
+        self.note("silence")
 
     async def ring_on(self) -> int:
-        self.told.append("ring on")
+        self.note("ring on")
         return 8
 
     async def fence(self) -> int:
-        self.told.append("fence")
+        self.note("fence")
         return 8
 
     async def is_on(self) -> bool:
-        self.told.append("is it on?")
+        self.note("is it on?")
         return self.is_ok
+
+    def note(self, what: str) -> None:
+        self.told.append(what)
+        assert len(self.told) <= MOST_TOLD, f"it does not end: {self.told[:10]}"
 
 
 def test_runs_until_nothing_is_heard() -> None:
@@ -454,6 +462,27 @@ def test_a_topic_of_which_rings_carried_all_waits_for_no_large_read() -> None:
         run(relay.run(log, Writing(single, single, single, many, *[lambda: []] * 9)))
     finish(log, hub, relay)
     assert (of_carried.ids, of_large.ids) == ([1, 2, 3], list(range(4, 13)))
+
+
+def test_what_is_owed_does_not_wait_for_rings_that_carry() -> None:
+    """However many come: while something is still to be delivered, each has the log read."""
+    log, hub = FakeDatabase(page_rows=3), make_hub()
+    relay = make_relay(hub, log.place(), large=NOTHING_AT_ONCE)
+    of_large, of_carried = (join(hub, topic=topic)[1] for topic in (BOT, OTHER_BOT))
+
+    def many() -> list[str]:
+        write(log, *[BOT] * 9)
+        return ["messages"]
+
+    def single() -> list[str]:
+        write(log, OTHER_BOT)
+        row = log.committed[-1]
+        assert isinstance(row, Event)
+        return [carried(row)]
+
+    with pytest.raises(ConnectionResetError):
+        run(relay.run(log, Writing(many, *[single] * 12)))
+    assert (of_large.ids, of_carried.ids) == (list(range(1, 10)), list(range(10, 22)))
 
 
 def test_what_a_ring_carries_is_not_echoed_to_its_author() -> None:

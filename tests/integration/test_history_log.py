@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
@@ -10,7 +11,7 @@ from realtime.postgres.event_log import EventLog
 from realtime.postgres.history_log import HistoryLog
 from realtime.postgres.wire import Wire
 from realtime.relay.cursor import Anchor, Cursor
-from realtime.relay.events import RowKey
+from realtime.relay.events import AccessKind, RowKey
 from realtime.relay.position import Lineage
 from realtime.relay.resume import GapReason, ResumeRequest, Unrecoverable, range_for
 from tests.platform import Platform
@@ -137,3 +138,48 @@ async def test_a_payload_in_parts(
         assert [part.is_last for part in parts] == [*[False] * (len(parts) - 1), True]
     [event] = await history.payloads([key])
     assert parts[0].wire_id == event.wire_id
+
+
+@pytest.mark.gen_test
+async def test_which_changes_of_access_are_told(
+    pool: Pool, lineage: Lineage, platform: Platform
+) -> None:
+    """Those on the topics and of the users that are asked about; of rechecks, those of all."""
+    log = EventLog(platform.connection)
+    start = await log.current_cursor()
+    topic, ada, grace = "bot:b1", str(uuid4()), str(uuid4())
+    for kind, code, place, user in [
+        ("eject", 4003, topic, ada),
+        ("eject", 4003, topic, grace),
+        ("eject", 4003, "bot:b2", ada),
+        ("eject", 4001, None, ada),
+        ("eject", 4003, topic, None),
+        ("grant", None, topic, ada),
+        ("grant", None, topic, None),
+        ("recheck", 4003, topic, ada),
+        ("recheck", 4003, topic, None),
+        ("recheck", 4001, None, ada),
+        ("recheck", 4003, None, None),
+    ]:
+        await platform.execute(
+            "INSERT INTO relay.events (type, code, topic, user_id) VALUES ($1, $2, $3, $4)",
+            kind,
+            code,
+            place,
+            user,
+        )
+    history = HistoryLog(pool, lineage, Wire(10))
+    found = await history.read({topic: range_for([start])}, [ada], 100, [])
+    told = [(change.kind, change.topic, change.user_id) for change in found[topic].changes]
+    assert sorted(told, key=str) == sorted(
+        [
+            (AccessKind.REVOKE, topic, ada),
+            (AccessKind.REVOKE, None, ada),
+            (AccessKind.REVOKE, topic, None),
+            (AccessKind.GRANT, topic, ada),
+            (AccessKind.RECHECK, None, None),
+        ],
+        key=str,
+    )
+    nothing = await history.read({topic: range_for([await log.current_cursor()])}, [ada], 100, [])
+    assert nothing[topic].changes == []

@@ -70,6 +70,14 @@ def test_the_longest_message_counts_as_a_whole_burst() -> None:
     assert limit.judge(1000 * SHORT) is ACCEPT
 
 
+def test_only_the_latest_refusal_is_forgiven() -> None:
+    """Those before it count towards the end as ever."""
+    limit = RateLimit(rate=1, burst=2, clock=Clock())
+    assert [limit.judge() for _ in range(4)] == [ACCEPT, ACCEPT, REFUSE, REFUSE]
+    limit.forgive()
+    assert [limit.judge(), limit.judge()] == [REFUSE, DISCONNECT]
+
+
 STEPS = st.integers(0, 64).map(lambda n: n / 32)
 
 

@@ -129,6 +129,10 @@ def test_owed(cursor: Cursor, until: Cursor, xids: list[int]) -> None:
         (access_change(2, 10), False),
         (access_change(2, 13), False),
         (access_change(2, 11, is_recheck=True), False),
+        (access_change(2, 11, topic=None, is_recheck=True), False),
+        (access_change(2, 11, user_id=None, is_recheck=True), False),
+        (access_change(2, 11, None, None, is_recheck=True), True),
+        (access_change(2, 10, None, None, is_recheck=True), False),
     ],
 )
 def test_access_was_lost(row: AccessChange, is_lost: bool) -> None:

@@ -474,6 +474,19 @@ async def test_beside_a_process_of_the_release_before_nothing_is_carried(
 
 
 @pytest.mark.gen_test
+async def test_a_fence_beside_a_process_of_the_release_before_ends_what_was_carried(
+    nodes: tuple[Node, Node], platform: Platform, world: World
+) -> None:
+    """Also where no check has found that process yet."""
+    node, _ = nodes
+    await node.ring_on()
+    assert await has_heard(node, platform, world) == 1
+    await platform.execute("INSERT INTO relay.nodes (id, awake) VALUES (gen_random_uuid(), true)")
+    await node.fence()
+    assert await has_heard(node, platform, world) == 0
+
+
+@pytest.mark.gen_test
 async def test_carrying_is_turned_off_for_writers_too(
     doors: Doors, platform: Platform, world: World
 ) -> None:
@@ -497,6 +510,7 @@ async def test_nothing_is_carried_between_two_names_of_the_channel(
     await node.ring_on()
     await platform.execute("SELECT relay.tell('ring', $1)", module.RENAMING)
     assert await has_rung(node, platform)
+    assert await has_heard(node, platform, world) == 0, "it may not hear all"
     await node.ring_on()
     assert await has_heard(node, platform, world) == 0, "the names are still the old ones"
     await platform.execute("SELECT relay.rotate_channels()")

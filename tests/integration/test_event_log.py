@@ -121,6 +121,33 @@ async def test_a_row_that_says_infinity(log: EventLog, writing: Writing) -> None
 
 
 @pytest.mark.gen_test
+async def test_who_begins_now_has_seen_the_last_row_of_a_transaction(writing: Writing) -> None:
+    """Also where it is read without the index, which has the rows of each in their order."""
+    await writing.send_many(5)
+    for kind in ("indexscan", "indexonlyscan", "bitmapscan"):
+        await writing.execute(f"SET enable_{kind} = off")
+    cursor = await EventLog(writing.connection).current_cursor()
+    newest = await writing.connection.fetchval("SELECT max(id) FROM relay.events")
+    assert cursor.anchor is not None
+    assert cursor.anchor.id == newest
+
+
+@pytest.mark.gen_test
+async def test_a_row_that_was_seen_besides_must_be_there(log: EventLog, writing: Writing) -> None:
+    """Else a crash has forgotten it, and what is there may be another history."""
+    start = await log.current_cursor()
+    await writing.send("seen")
+    (page,) = await pages_of(log, start)
+    newest = page.newest
+    assert newest is not None
+    (again,) = [one async for one in log.read(start, newest)]
+    assert texts([again]) == ["seen"]
+    with pytest.raises(Unrecoverable) as caught:
+        [one async for one in log.read(start, newest._replace(written_at=newest.written_at + 1))]
+    assert caught.value.reason is GapReason.FOREIGN
+
+
+@pytest.mark.gen_test
 async def test_a_read_that_finds_nothing_still_tells_its_snapshot(
     log: EventLog, writing: Writing
 ) -> None:

@@ -107,6 +107,7 @@ class Heard:
         self.typing: list[str] = []
         self.changes: list[bool] = []
         self.listener: Listener
+        self.backoff = Backoff(lambda: 0)
         self._task: asyncio.Task[Any] | None = None
 
     async def start(self, dsn: str, direct: str | None = None, timeout: float = 10) -> None:
@@ -116,7 +117,7 @@ class Heard:
             dsn,
             str(uuid4()),
             timeout=timeout,
-            backoff=Backoff(lambda: 0),
+            backoff=self.backoff,
             on_typing=self.typing.append,
             on_change=self._on_change,
         )
@@ -365,6 +366,38 @@ async def test_a_killed_connection(
     await send(platform, "after")
     await ring(platform)
     await heard.delivers("before", "meanwhile", "too", "after")
+
+
+class Counted(Backoff):
+    """Counts its waits, none of which is long, and how often the next counts as the first."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: 0)
+        self.waits = self.resets = 0
+
+    def next(self) -> float:
+        self.waits += 1
+        return 0.0
+
+    def reset(self) -> None:
+        self.resets += 1
+
+
+@pytest.mark.gen_test
+async def test_only_a_log_that_could_be_read_makes_the_next_wait_short(
+    heard: Heard, database: str, platform: Platform, frequent_checks: None
+) -> None:
+    """A database that lets it in, and fails at every read, is not asked ten times a second."""
+    heard.backoff = backoff = Counted()
+    await heard.start(database)
+    await platform.execute("ALTER TABLE relay.floor RENAME TO away")
+    await eventually(lambda: backoff.waits >= 4)
+    assert backoff.resets == 1
+    await platform.execute("ALTER TABLE relay.away RENAME TO floor")
+    before = heard.hub.reads
+    await eventually(lambda: heard.hub.reads > before)
+    await kill_listener(platform)
+    await eventually(lambda: backoff.resets == 2)
 
 
 @pytest.mark.gen_test

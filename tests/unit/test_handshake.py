@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from realtime.relay.errors import Refused
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import Missed
 from realtime.relay.subscriber import State, Subscriber
-from realtime.web.handshake import Handshake
+from realtime.web.handshake import Handshake, require_few, require_room
 from tests.unit.relay_fakes import (
     ADA,
     BOT,
@@ -27,6 +28,7 @@ from tests.unit.relay_fakes import (
     grant_row,
     make_hub,
     make_subscriber,
+    no_pause,
     page,
     seen,
 )
@@ -37,8 +39,10 @@ UNTIL = at(30)
 class Asked:
     """A handshake, and the database that it asks."""
 
-    def __init__(self, *answers: Admission | Refused) -> None:
-        self.meanwhile: Callable[[], object] = lambda: None
+    def __init__(
+        self, *answers: Admission | Refused, hold_bytes: int = 1, socket_id: str | None = None
+    ) -> None:
+        self.meanwhile: Callable[[], Awaitable[object]] = no_pause
         """What happens while it is asked."""
         self.answers = list(answers)
         self.hub = make_hub()
@@ -52,13 +56,13 @@ class Asked:
             settings=SimpleNamespace(max_connections_per_user=1),
             read_budget=None,
         )
-        self.subscriber, self.sink = make_subscriber(hold_bytes=1)
+        self.subscriber, self.sink = make_subscriber(hold_bytes=hold_bytes, socket_id=socket_id)
         self.handshake = Handshake(
             services, self.subscriber, Reading(self.sink), subject="ada", bot_id="b1"
         )
 
     async def authorize(self, _subject: str, _bot_id: str | None) -> Admission:
-        self.meanwhile()
+        await self.meanwhile()
         answer = self.answers.pop(0)
         if isinstance(answer, Refused):
             raise answer
@@ -92,18 +96,120 @@ DENIED = Refused(*closing.ACCESS_DENIED)
 async def test_a_refusal_from_before_a_grant_is_not_remembered(is_granted: bool) -> None:
     """The grant is read while the database is asked, which had not seen it yet."""
     asked = Asked(DENIED)
-    grants = [grant_row(1, BOT, ADA)] if is_granted else []
-    asked.meanwhile = lambda: asked.refusals.forget(grants)
+
+    async def grant() -> None:
+        asked.refusals.forget([grant_row(1, BOT, ADA)] if is_granted else [])
+
+    asked.meanwhile = grant
     with pytest.raises(Refused):
         await asked.handshake.authorize()
     assert (asked.refusals.find("ada", BOT) is None) is is_granted
+
+
+@pytest.mark.gen_test
+async def test_every_refusal_waits_for_a_read_of_the_log() -> None:
+    """Also one that nobody remembers yet, so that its time tells nothing."""
+    asked, waits = Asked(DENIED), []
+
+    async def up_to_date() -> None:
+        waits.append(len(asked.answers))
+
+    asked.refusals.up_to_date = up_to_date  # type: ignore[method-assign]
+    for _ in range(2):
+        with pytest.raises(Refused):
+            await asked.handshake.authorize()
+    assert waits == [0, 0]
+
+
+@pytest.mark.gen_test
+async def test_a_refusal_is_not_repeated_while_the_log_cannot_be_read() -> None:
+    """There may be a grant in it."""
+    asked = Asked(admitted(ADA))
+    asked.refusals.remember("ada", BOT, DENIED, asked.refusals.generation)
+    assert await asked.handshake.authorize() == admitted(ADA)
+
+
+@pytest.mark.gen_test
+async def test_who_leaves_while_being_asked_about_is_nobody() -> None:
+    """No user has them; before the question, nobody is asked at all."""
+    asked = Asked(admitted(ADA), admitted(ADA))
+
+    async def leave() -> None:
+        asked.sink.close(1000, "")
+
+    asked.meanwhile = leave
+    for left in (1, 1):
+        assert await asked.handshake.authorize() is None
+        assert (asked.subscriber.user_id, len(asked.answers)) == (None, left)
+
+
+# Too many.
+
+
+@pytest.mark.parametrize(
+    ("here", "elsewhere", "why"),
+    [
+        (1, 0, None),
+        (0, 1, None),
+        (2, 0, closing.TOO_MANY_CONNECTIONS),
+        (1, 1, closing.TOO_MANY_IN_ALL),
+        (0, 2, closing.TOO_MANY_IN_ALL),
+    ],
+)
+def test_a_user_may_have_so_many_sockets(
+    here: int, elsewhere: int, why: closing.Closing | None
+) -> None:
+    """With the one that asks. What other processes have is not final."""
+    services: Any = SimpleNamespace(
+        hub=SimpleNamespace(subscribers=SimpleNamespace(count_of={ADA: here}.get)),
+        settings=SimpleNamespace(max_connections_per_user=2),
+    )
+    admission = admitted(ADA)._replace(remote_sockets=elsewhere)
+    assert refusal(partial(require_few, services, admission)) == why
+
+
+@pytest.mark.parametrize(
+    ("here", "is_draining", "why"),
+    [(1, False, None), (2, False, closing.PROCESS_FULL), (0, True, closing.RESTARTING)],
+)
+def test_a_process_may_have_so_many_sockets(
+    here: int, is_draining: bool, why: closing.Closing | None
+) -> None:
+    """With the one that comes; and none any more once it was told to stop."""
+    services: Any = SimpleNamespace(
+        hub=SimpleNamespace(subscribers=SimpleNamespace(open_count=here)),
+        settings=SimpleNamespace(max_connections=2),
+        status=SimpleNamespace(is_draining=is_draining),
+    )
+    assert refusal(partial(require_room, services)) == why
+
+
+def refusal(require: Callable[[], object]) -> tuple[int, str] | None:
+    try:
+        require()
+    except Refused as refused:
+        return refused.code, refused.reason
+    return None
+
+
+@pytest.mark.gen_test
+async def test_a_subscription_is_not_one_more_socket() -> None:
+    """It comes on one that was counted."""
+    one = admitted(ADA)._replace(remote_sockets=1)
+    assert await Asked(one, socket_id="s").handshake.authorize() == one
+    with pytest.raises(Refused):
+        await Asked(one).handshake.authorize()
+
+
+# Going live.
 
 
 async def overflow(asked: Asked) -> Subscriber:
     """Let it in, while more comes than may be held."""
     admission = await asked.handshake.authorize()
     assert admission is not None
-    await asked.hub.deliver(page(seen(0), event(1, 20)), Named(at(20), "later"))
+    large = event(1, 20, payload='{"type":"' + "x" * 1000 + '"}')
+    await asked.hub.deliver(page(seen(0), large), Named(at(20), "later"))
     assert asked.subscriber.has_overflowed
     return asked.subscriber
 
@@ -115,6 +221,30 @@ async def test_who_had_too_much_to_be_held_is_asked_about_again() -> None:
     subscriber = await overflow(asked)
     await asked.handshake.go_live(START, Missed())
     assert (subscriber.state, subscriber.since, asked.answers) == (State.LIVE, UNTIL, [])
+
+
+@pytest.mark.gen_test
+async def test_what_comes_while_it_is_asked_about_again_is_held() -> None:
+    """It is later than the answer, so no read of what was missed brings it."""
+    asked = Asked(admitted(ADA), admitted(ADA), hold_bytes=500)
+    await overflow(asked)
+
+    async def write() -> None:
+        await asked.hub.deliver(page(seen(0), event(2, 31)), Named(at(31), "last"))
+
+    asked.meanwhile = write
+    await asked.handshake.go_live(START, Missed())
+    assert (asked.sink.ids, asked.answers) == ([2], [])
+
+
+@pytest.mark.gen_test
+async def test_nobody_is_asked_about_who_is_gone() -> None:
+    """Though too much came for them to be held."""
+    asked = Asked(admitted(ADA), admitted(ADA))
+    await overflow(asked)
+    asked.sink.close(1000, "")
+    await asked.handshake.go_live(START, Missed())
+    assert len(asked.answers) == 1
 
 
 @pytest.mark.gen_test

@@ -7,6 +7,7 @@ import random
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -18,15 +19,21 @@ from realtime.config.intervals import DEFAULTS
 from realtime.config.settings import Settings
 from realtime.relay import closing
 from realtime.relay.admission import Admission
+from realtime.relay.budget import ReadBudget
 from realtime.relay.counters import Counters
+from realtime.relay.errors import Refused
+from realtime.relay.events import Event, RowKey
+from realtime.relay.owed import Owed
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import Missed
 from realtime.relay.room import Room
+from realtime.web.conversation import Conversation, HandshakeRequest
 from realtime.web.openings import Openings
 from realtime.web.sink import PING
-from realtime.web.sockets import ChatConversation, Sockets
+from realtime.web.sockets import ChatConversation, NotificationsConversation, Sockets
+from realtime.web.stream import ClientStream
 from realtime.web.upgrade import Upgrade
-from tests.unit.relay_fakes import ADA, SIGNER, START, make_hub
+from tests.unit.relay_fakes import ADA, GRACE, SIGNER, START, make_hub
 from tests.waiting import eventually
 
 BOT_ID = "00000000-0000-4000-8000-0000000000b1"
@@ -58,6 +65,9 @@ class Slow:
     async def since(self, _request: object) -> Missed:
         await self._wait("missed events")
         return Missed()
+
+    async def refuse_evenly(self, _began: float) -> None:
+        await self._wait("refusal")
 
 
 class Pings:
@@ -97,6 +107,7 @@ def make_services(slow: Slow) -> Any:
         loop=loop,
         status=SimpleNamespace(is_draining=False),
         cursor_text=SIGNER.write,
+        refuse_evenly=slow.refuse_evenly,
     )
 
 
@@ -153,12 +164,19 @@ class Line:
     """The way to a client of which only pings matter."""
 
     def __init__(self) -> None:
-        self.is_idle = False
+        self.is_idle = self.is_closed = False
         self.taken_bytes = 0
         self.acknowledged_bytes = 0
         self.end_of_all_sent: int | None = None
         self.sent: list[bytes] = []
         self.closed: list[int] = []
+
+    @staticmethod
+    def frame(_messages: object) -> bytes:
+        return b"an error"
+
+    def send(self, frames: bytes) -> None:
+        """What else there is to say."""
 
     def send_control(self, frames: bytes) -> None:
         self.sent.append(frames)
@@ -193,3 +211,144 @@ async def test_who_has_taken_all_that_waited_is_pinged() -> None:
     line.taken_bytes, line.is_idle = 100, True
     conversation.ping()
     assert line.sent == [PING]
+
+
+@pytest.mark.gen_test
+async def test_a_ping_may_be_on_its_way_for_long() -> None:
+    """Behind much that the client takes slowly; once it has the ping, it has one more turn."""
+    conversation, line = ChatConversation(make_services(Slow("nowhere"))), Line()
+    conversation._sink = line  # type: ignore[assignment]
+    line.acknowledged_bytes, line.end_of_all_sent = 100, 500
+    for acknowledged in (100, 300, 499, 500):
+        line.acknowledged_bytes = acknowledged
+        conversation.ping()
+    assert (line.sent, line.closed) == ([PING], [])
+    line.acknowledged_bytes = 600
+    conversation.ping()
+    assert line.closed == [closing.PING_TIMED_OUT.code]
+
+
+@pytest.mark.gen_test
+async def test_a_line_that_stands_still_is_not_on_its_way() -> None:
+    """However much of what was before the ping it had taken until then."""
+    conversation, line = ChatConversation(make_services(Slow("nowhere"))), Line()
+    conversation._sink = line  # type: ignore[assignment]
+    line.acknowledged_bytes, line.end_of_all_sent = 100, 500
+    for acknowledged in (100, 300, 300):
+        line.acknowledged_bytes = acknowledged
+        conversation.ping()
+    assert (line.sent, line.closed) == ([PING], [closing.PING_TIMED_OUT.code])
+
+
+@pytest.mark.gen_test
+async def test_pongs_that_nobody_asked_for_count_as_messages() -> None:
+    """The one that answers a ping does not, and another ping may follow it."""
+    services = make_services(Slow("nowhere"))
+    services.monotonic = lambda: 0.0
+    conversation, line = ChatConversation(services), Line()
+    conversation._sink = line  # type: ignore[assignment]
+    burst = SETTINGS.message_burst
+    for _ in range(2 * burst + 1):
+        conversation.ping()
+        conversation.on_pong(b"")
+    assert (len(line.sent), line.closed) == (2 * burst + 1, [])
+    for _ in range(2 * burst):
+        conversation.on_pong(b"")
+    assert line.closed == []
+    conversation.on_pong(b"")
+    assert line.closed == [closing.RATE_LIMITED.code]
+
+
+class StuckLog:
+    """A log in which an event was missed, whose payload does not come."""
+
+    portion_bytes = 65_536
+
+    def __init__(self) -> None:
+        self.log = self
+        self.is_asked = asyncio.Event()
+
+    async def since(self, _request: object) -> Missed:
+        return Missed(owed=Owed([RowKey(1, 1, 10)]))
+
+    async def payloads(self, _keys: object) -> list[Event]:
+        self.is_asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@pytest.mark.gen_test
+async def test_of_who_leaves_while_missed_events_are_read_nothing_stays() -> None:
+    """Neither the task that reads them nor the watch over the token; and nobody closes it then."""
+    services = make_services(Slow("nowhere"))
+    services.history = log = StuckLog()
+    services.read_budget = ReadBudget(1_000_000)
+    ours, theirs = connect()
+    Sockets(services).open(ours, upgrade(), ChatConversation, (BOT_ID,))
+    await asyncio.wait_for(log.is_asked.wait(), 10)
+    [conversation] = services.pings.added
+    replaying, timer = conversation._replaying, conversation._token_life._timer
+    theirs.close()
+    await eventually(lambda: services.counters.closes)
+    await asyncio.wait([replaying], timeout=10)
+    conversation.close(*closing.TOO_SLOW)
+    assert (replaying.cancelled(), timer.cancelled()) == (True, True)
+    assert conversation._sink.close_code is None
+
+
+class Client:
+    """The connection of one whose handshake is answered at once."""
+
+    def __init__(self) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        self.ours.setblocking(False)
+        self.stream = ClientStream(self.ours, None, asyncio.get_running_loop())
+        self.codes: list[int] = []
+
+    def start(self) -> None:
+        """It says nothing."""
+
+    def send_close(self, code: int, _reason: str) -> None:
+        self.codes.append(code)
+
+    async def connect(self, conversation: Conversation) -> list[int]:
+        """The codes with which it is closed."""
+        with self.theirs:
+            await conversation.open(self, HandshakeRequest((BOT_ID,), "t", None, False, False))
+            self.stream.close()
+        return self.codes
+
+
+@pytest.mark.gen_test
+async def test_who_is_refused_counts_as_gone_while_the_answer_waits() -> None:
+    """It waits so that its time tells nothing; room for others is there at once."""
+    services, client = make_services(slow := Slow("nowhere")), Client()
+    waited: list[tuple[int, list[int]]] = []
+
+    async def authorize(_subject: str, _bot_id: str | None) -> Admission:
+        raise Refused(*closing.DATABASE_AWAY)
+
+    async def refuse_evenly(_began: float) -> None:
+        waited.append((services.hub.subscribers.open_count, [*client.codes]))
+
+    slow.authorize = authorize  # type: ignore[method-assign]
+    services.refuse_evenly = refuse_evenly
+    services.intervals = replace(DEFAULTS, refusal=0.0)
+    codes = await client.connect(ChatConversation(services))
+    assert (waited, codes) == ([(0, [])], [closing.DATABASE_AWAY.code])
+
+
+class Renamed(NotificationsConversation):
+    """The token's name was another user's when the topic was looked up."""
+
+    __slots__ = ()
+
+    async def _topic_and_bot(self, _subject: str, *_path: str) -> tuple[str, None]:
+        return f"user:{GRACE}", None
+
+
+@pytest.mark.gen_test
+async def test_who_was_renamed_between_two_questions_is_refused() -> None:
+    """What is on the topic is for the user whose name it was."""
+    services = make_services(Slow("nowhere"))
+    assert await Client().connect(Renamed(services)) == [closing.USER_RENAMED.code]

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from realtime.config.intervals import Intervals
 from realtime.relay import closing
 from realtime.relay.admission import Admission
+from realtime.relay.errors import Refused
 from realtime.relay.protocol import Message, Target
-from realtime.relay.subscriber import HoldLimit
+from realtime.relay.subscriber import HoldLimit, State
 from realtime.web.conversation import HandshakeRequest
 from realtime.web.multiplex import SHORT, MultiConversation, SharedSocket, Subscription
 from realtime.web.sink import SocketSink
@@ -118,9 +120,11 @@ async def test_missed_events_are_sent_in_turns() -> None:
 class Conversing(MultiConversation):
     """One whose client has connected; notes what that is sent, and with what it is closed."""
 
-    def __init__(self, user_ids: list[str], **settings: int) -> None:
-        services = make_services(Slow("nowhere"))
+    def __init__(self, user_ids: list[str | Refused], **settings: int) -> None:
+        self.database = Slow("refusal")
+        services = make_services(self.database)
         services.access = self
+        services.intervals = Intervals(refusal=0.0)
         services.settings = SETTINGS.model_copy(update=settings)
         services.monotonic = lambda: 0.0
         super().__init__(services)
@@ -142,7 +146,10 @@ class Conversing(MultiConversation):
         self.codes.append(code)
 
     async def authorize(self, _subject: str, _bot_id: str | None) -> Admission:
-        return Admission(self.user_ids.pop(0), "ada", "Bot", "viewer", START)
+        answer = self.user_ids.pop(0)
+        if isinstance(answer, Refused):
+            raise answer
+        return Admission(answer, "ada", "Bot", "viewer", START)
 
     def _send(self, message: Message) -> None:
         self.sent += unframe(message.text)
@@ -160,7 +167,7 @@ TOO_OFTEN = [("error", "rate_limited")]
 
 
 @contextmanager
-def conversing(*user_ids: str, **settings: int) -> Iterator[Conversing]:
+def conversing(*user_ids: str | Refused, **settings: int) -> Iterator[Conversing]:
     one = Conversing([*user_ids], **settings)
     with one.theirs:
         yield one
@@ -176,6 +183,22 @@ async def test_whose_name_is_somebody_elses_loses_the_socket() -> None:
         assert one.says("subscribe") == []
         await eventually(lambda: one.codes or one.sent)
         assert (one.codes, one.sent) == ([closing.USER_RENAMED.code], [])
+
+
+@pytest.mark.gen_test
+async def test_who_is_refused_a_subscription_is_stopped_while_the_answer_waits() -> None:
+    """It waits so that its time tells nothing; the socket stays."""
+    with conversing(ADA, Refused(*closing.DATABASE_AWAY)) as one:
+        await one.connect()
+        assert one.says("subscribe") == []
+        [subscription] = one._subscriptions.values()
+        await asyncio.wait_for(one.database.is_asked.wait(), 10)
+        assert (subscription.subscriber.state, one.sent) == (State.STOPPED, [])
+        one.database.goes_on.set()
+        await eventually(lambda: one.sent)
+        [told] = one.sent
+        assert (told["type"], told["data"]["code"]) == ("unsubscribed", closing.DATABASE_AWAY.code)
+        assert (one.codes, one._subscriptions) == ([], {})
 
 
 @pytest.mark.gen_test

@@ -171,6 +171,21 @@ def test_what_was_large_once_is_small_when_it_is_empty() -> None:
     assert [sys.getsizeof(one) for one in walked] == [sys.getsizeof(set())] * 3
 
 
+def test_of_who_is_gone_nothing_is_kept() -> None:
+    """Whether or not a read has come as far as where they began."""
+    hub = make_hub()
+    subscriber, _ = join(hub, since=at(9))
+    assert hub._recent == {subscriber}
+    hub.unsubscribe(subscriber)
+    assert (hub._recent, len(hub.subscribers), hub.subscribers.topics()) == (set(), 0, ())
+    asked_about, _ = join(hub)
+    read(hub, at(10), "c", access_change(1, 10, is_recheck=True))
+    assert asked_about.pending is not None
+    hub.stay(asked_about, asked_about.pending, at(20))
+    hub.unsubscribe(asked_about)
+    assert hub._returning == {}
+
+
 def test_joining_in_between() -> None:
     """What arrives between subscribing and admission is sent after it, but for what is covered."""
     hub = make_hub()

@@ -7,6 +7,7 @@ from realtime.relay.cursor import Cursor
 from realtime.relay.events import AccessChange
 from realtime.relay.hub import Hub
 from realtime.relay.protocol import SOCKET_TOPIC
+from realtime.relay.streams import SEND_EVERY
 from realtime.relay.subscriber import State, Subscriber
 from tests.unit.relay_fakes import (
     ADA,
@@ -166,6 +167,16 @@ def test_what_was_before_it_came_locks_nobody_out(before: AccessChange) -> None:
     assert (subscriber.state, sink.ids, sink.closed) == (State.LIVE, [3], None)
 
 
+def test_a_grant_that_names_nobody_locks_nobody_out() -> None:
+    """Or each new user of a bot would be a reason to send all others away."""
+    hub = make_hub()
+    subscriber, sink = join(hub, since=at(9))
+    read(hub, at(11), "c", access_change(1, 10, is_recheck=True), grant_row(11, BOT, None))
+    stay(hub, subscriber, at(11))
+    read(hub, at(12), "d", event(2, 12))
+    assert (subscriber.state, sink.ids, sink.closed) == (State.LIVE, [2], None)
+
+
 def test_one_answer_for_all_that_it_covers() -> None:
     """Of several rechecks that an answer covers, none needs another answer."""
     hub = make_hub(asked := Asked())
@@ -221,6 +232,23 @@ def test_a_socket_for_many_misses_nothing() -> None:
     assert (socket.state, sink.messages, sink.closed) == (State.LIVE, [], None)
 
 
+def test_since_when_a_socket_was_here_means_nothing_after_a_gap() -> None:
+    """Another history may count from lower on: a revoke in it is not from before the socket came.
+
+    Until it is told, it has the place of what it was sent.
+    """
+    hub = make_hub()
+    read(hub, at(5), "c")
+    socket, sink = join(hub, topic=SOCKET_TOPIC, since=at(50), knows_cursors=True)
+    hub.lose_track(NOWHERE, "foreign")
+    assert hub.cursor_of(socket) == "c+"
+    stay(hub, socket, at(20))
+    read(hub, at(20), "d")
+    assert socket.state is State.LIVE
+    read(hub, at(30), "e", access_change(1, 30, None))
+    assert (socket.state, sink.closed) == (State.STOPPED, None)
+
+
 def test_a_gap_is_told_once() -> None:
     """A socket that was told of a gap is not told again when it is paused later."""
     hub = make_hub()
@@ -258,6 +286,21 @@ def test_what_was_held_before_a_gap_is_gone() -> None:
     stay(hub, subscriber, at(5))
     read(hub, at(11), "e", event(3, 11))
     assert sink.ids == [3]
+
+
+def test_what_was_held_back_before_a_gap_is_gone() -> None:
+    """An update that waited for its time is not sent after the client was told to fetch all."""
+    now = [0.0]
+    hub = make_hub(clock=lambda: now[0])
+    subscriber, sink = join(hub, knows_cursors=True)
+    read(hub, at(10), "c", event(1, 10, subject="answer"))
+    read(hub, at(11), "d", event(2, 11, subject="answer"))
+    assert sink.ids == [1]
+    hub.lose_track(NOWHERE, "foreign")
+    stay(hub, subscriber, at(5))
+    now[0] += SEND_EVERY
+    read(hub, at(12), "e", event(3, 12))
+    assert sink.ids == [1, 3]
 
 
 def test_an_earlier_question_is_void() -> None:

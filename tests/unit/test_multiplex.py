@@ -154,10 +154,10 @@ class Conversing(MultiConversation):
     def _send(self, message: Message) -> None:
         self.sent += unframe(message.text)
 
-    def says(self, kind: str, length: int = 0) -> list[tuple[str, int | str]]:
+    def says(self, kind: str, length: int = 0, bot_id: str = BOT_ID) -> list[tuple[str, int | str]]:
         """Pass a message about one bot, at least so long; return what it is answered at once."""
         self.sent.clear()
-        text = json.dumps({"type": kind, "data": {"bot_id": BOT_ID}})
+        text = json.dumps({"type": kind, "data": {"bot_id": bot_id}})
         self.on_message(text.ljust(length))
         return [(one["type"], one.get("code") or one["data"]["code"]) for one in self.sent]
 
@@ -170,9 +170,11 @@ TOO_OFTEN = [("error", "rate_limited")]
 def conversing(*user_ids: str | Refused, **settings: int) -> Iterator[Conversing]:
     one = Conversing([*user_ids], **settings)
     with one.theirs:
-        yield one
-        one.stream.close()
-        one.on_ws_connection_close()
+        try:
+            yield one
+        finally:
+            one.stream.close()
+            one.on_ws_connection_close()
 
 
 @pytest.mark.gen_test
@@ -199,6 +201,47 @@ async def test_who_is_refused_a_subscription_is_stopped_while_the_answer_waits()
         [told] = one.sent
         assert (told["type"], told["data"]["code"]) == ("unsubscribed", closing.DATABASE_AWAY.code)
         assert (one.codes, one._subscriptions) == ([], {})
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("is_closed_first", [True, False])
+async def test_all_subscriptions_end_with_their_socket(is_closed_first: bool) -> None:
+    """They are sent nothing from its close on, and nothing of them stays when it is gone."""
+    with conversing(ADA, ADA) as one:
+        await one.connect()
+        one.says("subscribe")
+        await eventually(lambda: one.sent)
+        [subscription] = one._subscriptions.values()
+        if is_closed_first:
+            one.close(*closing.TOO_SLOW)
+        else:
+            one.on_ws_connection_close()
+        assert subscription.subscriber.state is State.STOPPED
+        one.on_ws_connection_close()
+        assert len(one._services.hub.subscribers) == 0
+
+
+@pytest.mark.gen_test
+async def test_a_socket_may_have_so_many_subscriptions() -> None:
+    """One more is refused; when one has ended, there is room for another."""
+    with conversing(*[ADA] * 5, max_subscriptions=3) as one:
+        await one.connect()
+        *bots, another = (BOT_ID[:-1] + digit for digit in "1234")
+        assert [one.says("subscribe", bot_id=bot) for bot in bots] == [[], [], []]
+        refused = [("unsubscribed", closing.TOO_MANY_SUBSCRIPTIONS.code)]
+        assert one.says("subscribe", bot_id=another) == refused
+        one.says("unsubscribe", bot_id=bots[0])
+        assert one.says("subscribe", bot_id=another) == []
+
+
+@pytest.mark.gen_test
+async def test_what_can_be_no_bot_is_refused_without_a_question() -> None:
+    """PostgreSQL would find it to be an error."""
+    with conversing(ADA, ADA) as one:
+        await one.connect()
+        denied = [("unsubscribed", closing.ACCESS_DENIED.code)]
+        assert one.says("subscribe", bot_id="b1") == denied
+        assert one.user_ids == [ADA]
 
 
 @pytest.mark.gen_test

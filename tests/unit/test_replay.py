@@ -21,7 +21,7 @@ from realtime.relay.protocol import Message
 from realtime.relay.resume import Missed
 from realtime.relay.subscriber import Subscriber
 from realtime.web import replay as module
-from realtime.web.replay import MOST_BYTES, TRIES, Replay
+from realtime.web.replay import FIRST_BYTES, MOST_BYTES, TRIES, Replay
 from tests.unit.relay_fakes import ADA, BOT, GRACE, SIGNER, at, event, make_subscriber
 from tests.waiting import eventually
 
@@ -357,6 +357,65 @@ async def test_who_takes_nothing_is_hurried_only_while_somebody_waits(
         assert isinstance(refused, Refused)
         assert (refused.code, refused.reason) == closing.REPLAY_TOO_SLOW
         await asyncio.wait_for(waiting, 10)
+
+
+@pytest.mark.gen_test
+async def test_who_takes_nothing_for_very_long_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though nobody waits."""
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.001)
+    sink, log = Stuck(1000), Rows([row(1, 8)])
+    replay = make_replay(sink, log, returning(), clock=lambda: sink.now)
+    with pytest.raises(Refused) as refused:
+        await replay.send(Missed(owed=Owed(log.keys)), Position(UNTIL, SIGNER))
+    assert refused.value.reason == closing.REPLAY_TOO_SLOW.reason
+    assert DEFAULTS.replay <= sink.now <= DEFAULTS.replay + 2
+
+
+class Moving(Stuck):
+    """Its client takes a byte a second."""
+
+    @property
+    def taken_bytes(self) -> int:  # type: ignore[override]
+        return super().taken_bytes + int(self.now)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("is_wanted", [True, False])
+async def test_who_takes_little_is_hurried_only_while_somebody_waits(
+    is_wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A speed is asked for then; else it is enough to go on."""
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.001)
+    sink, budget, log = Moving(50), ReadBudget(64 * PART_BYTES), Rows([row(1, 8)])
+    replay = make_replay(sink, log, returning(), budget=budget, clock=lambda: sink.now)
+    sending = asyncio.create_task(replay.send(Missed(owed=Owed(log.keys)), Position(UNTIL, SIGNER)))
+    waiting = asyncio.create_task(hold(budget, budget.largest)) if is_wanted else None
+    await asyncio.wait([sending], timeout=10)
+    assert isinstance(sending.exception(), Refused) is is_wanted
+    if waiting is not None:
+        await asyncio.wait_for(waiting, 10)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("is_too_much", [True, False])
+async def test_what_waits_already_is_taken_first(is_too_much: bool) -> None:
+    """It counts as held; who has more of it than may be held is sent nothing more."""
+    sink, budget, log = Sink(), ReadBudget(64 * PART_BYTES), Rows([row(1, 8)])
+    sink.waiting_bytes = budget.largest + 1 if is_too_much else FIRST_BYTES
+    sent: list[int] = []
+
+    async def drained() -> None:
+        sent.append(len(sink.cursors))
+
+    sink.drained = drained  # type: ignore[method-assign]
+    replay = make_replay(sink, log, returning(), budget=budget)
+    sending = replay.send(Missed(owed=Owed(log.keys)), Position(UNTIL, SIGNER))
+    if is_too_much:
+        with pytest.raises(Refused):
+            await sending
+    else:
+        await sending
+    assert sent == ([] if is_too_much else [0, 1])
 
 
 async def hold(budget: ReadBudget, size: int) -> None:

@@ -226,6 +226,20 @@ def test_the_limit_is_for_what_is_held_at_once() -> None:
         subscriber.pause(None)
 
 
+def test_what_is_forgotten_twice_is_given_back_once() -> None:
+    """Or the others of the socket could hold more than is allowed, each time."""
+    one = delivery(event(1, 10))
+    limit = HoldLimit(len(one.frames))
+    subscriber = Subscriber(BOT, "c1", RecordingSink(), opened_at=0.0, hold=limit)
+    subscriber.deliver(one)
+    assert not limit.take(1)
+    limit.give_back(1)
+    subscriber.hold_anew()
+    subscriber.stop()
+    assert limit.take(len(one.frames))
+    assert not limit.take(1)
+
+
 def test_subscriptions_of_one_socket_share_the_limit() -> None:
     """What one of them holds is not left for the others, until it holds it no longer."""
     one = delivery(event(1, 10))

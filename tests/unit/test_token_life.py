@@ -13,6 +13,7 @@ import pytest
 from realtime.auth.tokens import Identity
 from realtime.config.intervals import Intervals
 from realtime.config.settings import Settings
+from realtime.relay import closing
 from realtime.relay.protocol import Message
 from realtime.web.services import Services
 from realtime.web.token_life import TokenLife
@@ -24,17 +25,18 @@ SETTINGS = Settings.from_environ({"DATABASE_URL": "postgresql://h/d", "JWT_SECRE
 class Socket:
     """What was sent on it, at which time, and the code that closed it."""
 
-    def __init__(self, *lives: float) -> None:
+    def __init__(self, *lives: float, settings: Settings = SETTINGS) -> None:
         """The life of each token in seconds: the first one's, and those of later `refresh`es."""
         self.now = NOW
         self.sent: list[tuple[float, str]] = []
         self.code: int | None = None
         self._lives = [*lives]
+        self.subject = "ada"
         self.meanwhile: Callable[[], object] = lambda: None
         """What happens while a new token is verified."""
         services = SimpleNamespace(
             clock=lambda: self.now,
-            settings=SETTINGS,
+            settings=settings,
             # The clock is read at each turn of the timer.
             intervals=Intervals(timer=0.0),
             verifier=self,
@@ -43,7 +45,7 @@ class Socket:
         self.life = TokenLife(self._next(), cast(Services, services), cast(Any, self))
 
     def _next(self) -> Identity:
-        return Identity("ada", is_admin=False, expires_at=self.now + self._lives.pop(0))
+        return Identity(self.subject, is_admin=False, expires_at=self.now + self._lives.pop(0))
 
     async def verify(self, _token: str, *, leeway: bool) -> Identity:
         assert not leeway
@@ -119,5 +121,35 @@ async def test_a_new_token_for_a_socket_that_is_gone_changes_nothing() -> None:
     socket = Socket(60, 60)
     socket.meanwhile = socket.life.stop
     await socket.life.refresh("another")
+    await socket.pass_to(700)
+    assert (socket.sent, socket.code) == ([], None)
+
+
+@pytest.mark.gen_test
+async def test_a_new_token_of_another_user_closes_the_socket() -> None:
+    """Whoever is on it was let in by the first one's right."""
+    socket = Socket(60, 600)
+    socket.subject = "grace"
+    await socket.life.refresh("another")
+    assert (socket.sent, socket.code) == ([], closing.OTHER_USER.code)
+    socket.life.stop()
+
+
+@pytest.mark.gen_test
+async def test_only_the_newest_token_ends_the_socket() -> None:
+    """The timer of the one before is gone."""
+    socket = Socket(60, 600)
+    await socket.life.refresh("another")
+    await socket.pass_to(120)
+    assert (socket.warnings, socket.code) == ([], None)
+    await socket.pass_to(600)
+    assert socket.code == 4001
+
+
+@pytest.mark.gen_test
+async def test_a_token_may_be_for_the_handshake_only() -> None:
+    """By the setting: then nobody is warned, and the socket outlives its token."""
+    socket = Socket(60, settings=SETTINGS.model_copy(update={"token_expiry": "handshake"}))
+    await socket.pass_to(30)
     await socket.pass_to(700)
     assert (socket.sent, socket.code) == ([], None)

@@ -139,7 +139,10 @@ async def test_a_new_token_of_another_user_closes_the_socket() -> None:
 async def test_only_the_newest_token_ends_the_socket() -> None:
     """The timer of the one before is gone."""
     socket = Socket(60, 600)
+    before = socket.life._timer
+    assert before is not None
     await socket.life.refresh("another")
+    assert before.cancelled()
     await socket.pass_to(120)
     assert (socket.warnings, socket.code) == ([], None)
     await socket.pass_to(600)

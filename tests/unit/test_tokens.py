@@ -216,6 +216,22 @@ def test_tokens_that_are_none() -> None:
         assert refusal(token) == "token invalid"
 
 
+def test_how_long_a_token_may_be() -> None:
+    """The limit included."""
+    least = len(by_hand({"alg": "HS256", "typ": ""}, GOOD | {"padding": ""}))
+    about = (MAX_TOKEN_CHARACTERS - least) * 3 // 4
+    tokens = {
+        len(token): token
+        for padding in range(about - 6, about + 6)
+        for more in range(4)
+        if (
+            token := by_hand({"alg": "HS256", "typ": "x" * more}, GOOD | {"padding": "x" * padding})
+        )
+    }
+    assert verify(tokens[MAX_TOKEN_CHARACTERS]).subject == GOOD["sub"]
+    assert refusal(tokens[MAX_TOKEN_CHARACTERS + 1]) == "token invalid"
+
+
 @pytest.mark.parametrize("at", [0, 1, 2])
 @pytest.mark.parametrize("odd", ["=", "==", "A", " ", "\n", "\t", "+", "/", "!", ".", "é", "\0"])
 def test_there_is_one_way_to_write_a_token(at: int, odd: str) -> None:

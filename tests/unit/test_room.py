@@ -33,6 +33,7 @@ def test_so_many_of_a_subject_may_join_at_a_time() -> None:
         joining.enter_context(room.joining("grace"))
     with room.joining("ada"):
         pass
+    assert room._joining == {}, "it would grow with every subject that was ever here"
 
 
 def test_of_too_many_that_close_the_oldest_is_dropped() -> None:

@@ -73,6 +73,7 @@ class Subscription(WebSocketSink):
 
     __slots__ = (
         "_is_closed",
+        "_is_released",
         "_joining",
         "_on_close",
         "_shared",
@@ -92,6 +93,7 @@ class Subscription(WebSocketSink):
         self._shared = shared
         self._on_close = on_close
         self._is_closed = False
+        self._is_released = False
         self.is_within_message = False
         """Whether it has begun a message of which parts are still to come."""
         self._joining: asyncio.Task[None] | None = None
@@ -99,7 +101,7 @@ class Subscription(WebSocketSink):
     def start(self, joining: Coroutine[Any, Any, None]) -> None:
         """Join in a task of its own, which ends with the subscription."""
         self._joining = asyncio.create_task(joining)
-        self._joining.add_done_callback(lambda _: self.let_go())
+        self._joining.add_done_callback(lambda _: self._let_go())
 
     def end(self) -> None:
         """Nothing more is sent to it, but the rest of a message: nothing else can follow half."""
@@ -109,13 +111,17 @@ class Subscription(WebSocketSink):
         if self._joining is not None and not is_own_task and not self.is_within_message:
             self._joining.cancel()
 
-    def let_go(self) -> None:
-        """Drop the subscriber, which has this, once it has ended and nothing more is done for it.
+    def release(self) -> None:
+        """Drop the subscriber, which has this, once nothing more is done for it.
 
         Else both would be kept until the collector comes by, which is seldom.
         """
+        self._is_released = True
+        self._let_go()
+
+    def _let_go(self) -> None:
         is_at_work = self._joining is not None and not self._joining.done()
-        if self._is_closed and not is_at_work and hasattr(self, "subscriber"):
+        if self._is_released and not is_at_work and hasattr(self, "subscriber"):
             del self.subscriber
 
     # As a sink.
@@ -439,7 +445,7 @@ class MultiConversation(Conversation):
         self._services.hub.unsubscribe(subscriber)
         if bot_id is not None and subscriber.user_id is not None:
             self._services.typing.left(subscriber, bot_id)
-        subscription.let_go()
+        subscription.release()
 
     def _on_close(self, code: int, reason: str) -> None:
         # The last first: so none of those that wait begins to join in the place of another.

@@ -75,8 +75,8 @@ async def present(server: RunningServer, world: World) -> set[str]:
 
 
 async def get(server: RunningServer, bot: str, user: str | None) -> tuple[int, Any]:
-    query = {"token": token(user) if user else ""}
-    return await ask(server.base, f"/api/ws/presence/{bot}", **query)
+    given = token(user) if user else ""
+    return await ask(server.base, f"/api/ws/presence/{bot}", user or "", token=given)
 
 
 @pytest.mark.gen_test

@@ -111,6 +111,7 @@ def test_clients_that_are_owed_the_same_share_a_portion() -> None:
             one.frames(found, "a", "c", framed) for one, found in zip(portions, events, strict=True)
         )
         assert ours is theirs
+        assert await portions[1].events(read) is events[0]
         assert ours.index(b'"cursor":"a"') < ours.index(b'"cursor":"c"')
         assert b'"cursor":"c"' not in portions[0].frames(events[0], "a", None, framed)
         first.drop(portions[0].keys[-1])

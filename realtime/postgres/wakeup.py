@@ -6,9 +6,9 @@ import asyncio
 class Wakeup:
     """Wakes the one who waits: while it is set, or after a time.
 
-    It is waited for once for nearly every event. So it is one future, where `asyncio.Event` with a
-    timeout makes four objects. And the loop's timer is left running: when that is over, it looks
-    whether it has to run on. A timer for each event would stay in the loop's heap until its time.
+    It is waited for once for nearly every event. So it is a future alone, which is less than an
+    `asyncio.Event` with a timeout. And the loop's timer is left running: when that is over, it
+    looks whether it has to run on. A timer for each event would stay in the loop's heap.
 
     Args:
         loop: has the clock.

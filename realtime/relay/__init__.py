@@ -8,7 +8,7 @@ lines, and take half a day.
 - From a read of the log to its sockets: `cursor`, `position`, `events`, `subscriber`,
   `subscribers`, `audience`, `protocol`, `hub`, `pace`, `reader`, `recheck`, `streams`.
 - Events that rings carry: `carried`. What is too much at once: `owed`, `turns`, `large_read`.
-- Who comes in: `errors`, `closing`, `batcher`, `admission`, `refusals`, `room`.
+- Who comes in: `errors`, `closing`, `batcher`, `admission`, `refusals`, `room`, `subscribing`.
 - Who comes back: `resume`, `budget`.
 - Who is there, and types: `remote`, `presence`, `typing`.
 - Small helpers: `backoff`, `counters`, `rate_limit`.

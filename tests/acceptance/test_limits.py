@@ -18,7 +18,7 @@ from realtime.postgres.access import Access
 from realtime.postgres.socket_table import SocketTable
 from realtime.relay.admission import AdmissionRequest
 from realtime.relay.refusals import Refusals
-from realtime.relay.room import SUBSCRIBING_AT_ONCE
+from realtime.relay.subscribing import SUBSCRIBING_AT_ONCE
 from realtime.web.conversation import Conversation
 from realtime.web.multiplex import Subscription
 from realtime.web.services import Services

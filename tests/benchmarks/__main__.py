@@ -26,6 +26,10 @@ from tests.benchmarks.scenarios import SCENARIOS, Bench
 
 ROUNDS = 3
 SOAK_SECONDS = 240
+NAMES = tuple(
+    dict.fromkeys(one.name for scenario in SCENARIOS.values() for one in scenario.contenders)
+)
+"""What is measured, as it is called on the command line."""
 EXAMPLE = """\b
 Example: a smoke run of two scenarios, then whole ones for the document.
     bin/bench quiet burst --quick
@@ -43,7 +47,13 @@ Example: a smoke run of two scenarios, then whole ones for the document.
     metavar="N",
     help="How often each scenario is measured.",
 )
-@click.option("--only", multiple=True, metavar="NAME", help="Only this server. May be repeated.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="NAME",
+    type=click.Choice(NAMES),
+    help=f"Only this one, of {', '.join(NAMES)}. May be repeated.",
+)
 @click.option("--quick", is_flag=True, help="A smoke run: one round of small loads.")
 @click.option(
     "--seconds",

@@ -8,9 +8,6 @@ wait for must go on.
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import NamedTuple
 
 LIVE_SHARE = 4
 """One part in so many is kept for what is live, and for what a portion costs on its way."""
@@ -30,9 +27,28 @@ def live_bytes(size: int) -> int:
     return size // LIVE_SHARE // LIVE_COPIES
 
 
-class _Reservation(NamedTuple):
-    size: int
-    turn: asyncio.Future[None]
+class Reservation:
+    """So many bytes of a budget, held from the beginning of `async with` to its end."""
+
+    __slots__ = ("_budget", "size", "turn", "user_id")
+
+    def __init__(self, budget: "ReadBudget", size: int, user_id: str) -> None:
+        self._budget = budget
+        self.size = size
+        self.user_id = user_id
+        self.turn: asyncio.Future[None] | None = None
+        """Done when it is given; None: it did not have to wait."""
+
+    async def __aenter__(self) -> None:
+        await self._budget.take(self)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._budget.give_back(self)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.turn is not None and self.turn.cancelled()
 
 
 class ReadBudget:
@@ -47,7 +63,7 @@ class ReadBudget:
         self._share = self._free // USER_SHARE
         self._held: Counter[str] = Counter()
         """How many bytes each user holds."""
-        self._waiting: dict[str, deque[_Reservation]] = {}
+        self._waiting: dict[str, deque[Reservation]] = {}
         """By user; whose turn it is comes first."""
 
     @property
@@ -71,66 +87,62 @@ class ReadBudget:
                 return True
         return False
 
-    @asynccontextmanager
-    async def reserve(self, payloads: int, user_id: str) -> AsyncIterator[None]:
-        """Hold as many bytes as a portion costs.
+    def reserve(self, payloads: int, user_id: str) -> Reservation:
+        """As many bytes as a portion costs, for `async with`.
 
         Args:
             payloads: the portion's bytes in the log, `largest` at most.
             user_id: whose socket it is for.
         """
-        size = min(payloads * COPIES, self._share)
-        if self._fits(size, user_id):
-            self._give(size, user_id)
-        else:
-            await self._take_turn(size, user_id)
-        try:
-            yield
-        finally:
-            self._give_back(size, user_id)
+        return Reservation(self, min(payloads * COPIES, self._share), user_id)
 
-    async def _take_turn(self, size: int, user_id: str) -> None:
-        request = _Reservation(size, asyncio.get_running_loop().create_future())
-        self._waiting.setdefault(user_id, deque()).append(request)
+    async def take(self, wanted: Reservation) -> None:
+        """Return when it is given."""
+        if self._fits(wanted.size, wanted.user_id):
+            self._give(wanted)
+            return
+        turn = wanted.turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(wanted.user_id, deque()).append(wanted)
         self._serve()
         try:
-            await request.turn
+            await turn
         except asyncio.CancelledError:
-            if request.turn.cancelled():
-                self._leave(request, user_id)
+            if turn.cancelled():
+                self._leave(wanted)
             else:
-                self._give_back(size, user_id)  # it was given just then
+                self.give_back(wanted)  # it was given just then
             raise
 
-    def _leave(self, request: _Reservation, user_id: str) -> None:
-        waiting = self._waiting.get(user_id, deque())
-        if request in waiting:  # else it was passed over just then
-            waiting.remove(request)
+    def _leave(self, wanted: Reservation) -> None:
+        waiting = self._waiting.get(wanted.user_id, deque())
+        if wanted in waiting:  # else it was passed over just then
+            waiting.remove(wanted)
             if not waiting:
-                del self._waiting[user_id]
+                del self._waiting[wanted.user_id]
         self._serve()  # the next one, if it was this one's turn
 
-    def _give(self, size: int, user_id: str) -> None:
-        self._free -= size
-        self._held[user_id] += size
+    def _give(self, wanted: Reservation) -> None:
+        self._free -= wanted.size
+        self._held[wanted.user_id] += wanted.size
 
-    def _give_back(self, size: int, user_id: str) -> None:
-        self._free += size
-        self._held[user_id] -= size
-        if not self._held[user_id]:
-            del self._held[user_id]
+    def give_back(self, held: Reservation) -> None:
+        """Let the others have it."""
+        self._free += held.size
+        self._held[held.user_id] -= held.size
+        if not self._held[held.user_id]:
+            del self._held[held.user_id]
         self._serve()
 
     def _serve(self) -> None:
         while (user_id := self._next_user()) is not None:
             waiting = self._waiting.pop(user_id)
-            request = waiting.popleft()
+            wanted = waiting.popleft()
             if waiting:
                 self._waiting[user_id] = waiting  # behind the others
-            if request.turn.cancelled():
-                continue
-            self._give(request.size, user_id)
-            request.turn.set_result(None)
+            if not wanted.is_given_up:
+                self._give(wanted)
+                assert wanted.turn is not None
+                wanted.turn.set_result(None)
 
     def _next_user(self) -> str | None:
         """Whose turn it is; None: there is no room for them.
@@ -139,10 +151,10 @@ class ReadBudget:
         hold themselves is.
         """
         for user_id, waiting in self._waiting.items():
-            request = waiting[0]
-            if request.turn.cancelled():
+            wanted = waiting[0]
+            if wanted.is_given_up:
                 return user_id
-            if self._held[user_id] + request.size > self._share:
+            if self._held[user_id] + wanted.size > self._share:
                 continue
-            return user_id if request.size <= self._free else None
+            return user_id if wanted.size <= self._free else None
         return None

@@ -100,7 +100,15 @@ class Owed:
 
     def __bool__(self) -> bool:
         """Whether there is still anything."""
-        return bool(self.first(0, 1))
+        return self.next_key is not None
+
+    @property
+    def next_key(self) -> RowKey | None:
+        """The first that is still to be sent, if there is any."""
+        self._skip()
+        if self._next == len(self._ids):
+            return None
+        return RowKey(self._xids[self._next], self._ids[self._next], self._sizes[self._next])
 
     def __len__(self) -> int:
         """How many were added."""
@@ -131,8 +139,7 @@ class Owed:
         Args:
             number: the most keys.
         """
-        while self._next < len(self) and self._ids[self._next] in self._superseded:
-            self._next += 1  # or each call walks them
+        self._skip()
         found: list[RowKey] = []
         for place in range(self._next, len(self)):
             key = RowKey(self._xids[place], self._ids[place], self._sizes[place])
@@ -143,6 +150,11 @@ class Owed:
                 break
             found.append(key)
         return found
+
+    def _skip(self) -> None:
+        """Those that nobody needs are behind, or each call walks them."""
+        while self._next < len(self) and self._ids[self._next] in self._superseded:
+            self._next += 1
 
     def rest(self, since: Cursor | None = None, ahead: Iterable[RowKey] = ()) -> "Owed":
         """What is still to be sent, for somebody who takes it at a pace of their own.

@@ -117,8 +117,7 @@ class Replay:
                 self._send(missed.events, *self._cursors(newest_of(missed.events), end))
                 self._has_come_to(end)
                 await self._taken()
-        while missed.owed and not self._sink.is_closed:
-            [first] = missed.owed.first(0, 1)
+        while not self._sink.is_closed and (first := missed.owed.next_key) is not None:
             if first.size > min(MOST_BYTES, self._budget.largest):
                 await self._send_in_parts(first, end if missed.owed.is_last(first) else None)
                 missed.owed.drop(first)

@@ -10,41 +10,57 @@ import operator
 from array import array
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 from realtime.relay.cursor import Anchor, Cursor
-from realtime.relay.events import Event, RowKey, newest_of
+from realtime.relay.events import Event, Part, RowKey, newest_of
 from realtime.relay.position import Position
 from realtime.relay.protocol import Framer, stamp_all
 
+Answer = TypeVar("Answer")
 
-class Portion:
-    """Some events that one client is owed, and often others too: read and framed once for all.
+
+class Reading(Generic[Answer]):
+    """An answer of the log that is asked for once, by the first of those who need it.
 
     It is there for as long as one of them holds it, which each has reserved memory for.
     """
 
-    __slots__ = ("__weakref__", "_framed", "_newest", "_reading", "keys", "size")
+    __slots__ = ("__weakref__", "_answer")
+
+    def __init__(self) -> None:
+        self._answer: asyncio.Future[Answer] | None = None
+
+    async def result(self, read: Callable[[], Awaitable[Answer]]) -> Answer:
+        """The answer; `read` is called for the first who asks."""
+        if self._answer is None:
+            self._answer = asyncio.ensure_future(read())
+            # Who asked first may have left; then nobody else may be there to be told of an error.
+            self._answer.add_done_callback(_look_at)
+        if self._answer.done():
+            return self._answer.result()
+        return await asyncio.shield(self._answer)
+
+
+class Portion(Reading[Sequence[Event]]):
+    """Some events that one client is owed, and often others too: read and framed once for all."""
+
+    __slots__ = ("_framed", "_newest", "keys", "size")
 
     def __init__(self, keys: Sequence[RowKey]) -> None:
+        super().__init__()
         self.keys = keys
         self.size = sum(key.size for key in keys)
         """Of the payloads, in bytes."""
         self._newest: Anchor | None = None
-        self._reading: asyncio.Future[Sequence[Event]] | None = None
         self._framed: dict[tuple[Framer, str | None, str | None], bytes] = {}
 
     async def events(
         self, read: Callable[[Sequence[RowKey]], Awaitable[Sequence[Event]]]
     ) -> Sequence[Event]:
         """The first of the events at least; `read` is called for the first client that asks."""
-        if self._reading is None:
-            self._reading = asyncio.ensure_future(read(self.keys))
-            # Who asked first may have left; then nobody else may be there to be told of an error.
-            self._reading.add_done_callback(_look_at)
-        if self._reading.done():
-            return self._reading.result()
-        return await asyncio.shield(self._reading)
+        return await self.result(lambda: read(self.keys))
 
     def newest(self, events: Sequence[Event]) -> Anchor | None:
         """The newest row among the events, which are all that were read."""
@@ -62,15 +78,15 @@ class Portion:
         return framed
 
 
-def _look_at(reading: "asyncio.Future[Sequence[Event]]") -> None:
-    if not reading.cancelled():
-        reading.exception()
+def _look_at(answer: "asyncio.Future[Any]") -> None:
+    if not answer.cancelled():
+        answer.exception()
 
 
 class Owed:
     """Keys in the order in which their events are to be sent."""
 
-    __slots__ = ("_ids", "_next", "_portions", "_sizes", "_superseded", "_xids")
+    __slots__ = ("_ids", "_next", "_parts", "_portions", "_sizes", "_superseded", "_xids")
 
     def __init__(self, keys: Iterable[RowKey] = ()) -> None:
         self._xids, self._ids, self._sizes = array("q"), array("q"), array("q")
@@ -80,6 +96,10 @@ class Owed:
         """How many were dropped, from the first on."""
         self._portions: WeakValueDictionary[tuple[int, int, int], Portion] = WeakValueDictionary()
         """Those that somebody holds, by where they begin and how large they may be."""
+        self._parts: WeakValueDictionary[tuple[int, int, int], Reading[Part]] = (
+            WeakValueDictionary()
+        )
+        """Of messages, those that somebody holds: by the row's id, where they begin, their size."""
         for key in keys:
             self.add(key)
 
@@ -97,6 +117,14 @@ class Owed:
         if portion is None:
             portion = self._portions[key] = Portion(self.first(size, number))
         return portion
+
+    def part(self, key: RowKey, start: int, size: int) -> Reading[Part]:
+        """So many bytes of a message from that one on, which all share who are owed the same."""
+        place = key.id, start, size
+        part = self._parts.get(place)
+        if part is None:
+            part = self._parts[place] = Reading()
+        return part
 
     def __bool__(self) -> bool:
         """Whether there is still anything."""

@@ -11,6 +11,7 @@ back with it is sent everything once more; but if that row is gone, they are tol
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Protocol
 
 from realtime.relay import closing
@@ -33,7 +34,7 @@ MAX_KEYS = 1000
 """How many events a portion has."""
 MAX_PARTS, MAX_PART_BYTES = 16, 1_048_576
 """PostgreSQL reads all of a large text to cut a part from it. So a message is not cut into more
-parts than that, unless they would be larger than this."""
+parts than that, unless they would be larger than this, or than the budget allows."""
 TRIES = 3
 """How often a portion is read that does not come; each time half as much is asked for."""
 LOOK_SECONDS = 0.5
@@ -119,7 +120,7 @@ class Replay:
                 await self._taken()
         while not self._sink.is_closed and (first := missed.owed.next_key) is not None:
             if first.size > min(MOST_BYTES, self._budget.largest):
-                await self._send_in_parts(first, end if missed.owed.is_last(first) else None)
+                await self._send_in_parts(missed.owed, first, end)
                 missed.owed.drop(first)
             else:
                 await self._send_portion(missed.owed, end)
@@ -204,10 +205,10 @@ class Replay:
     def _text(self, position: Position | None) -> str | None:
         return None if position is None else position.text(self._subscriber.topic)
 
-    async def _send_in_parts(self, key: RowKey, end: Position | None) -> None:
+    async def _send_in_parts(self, owed: Owed, key: RowKey, end: Position) -> None:
         async with self._sink.turn:
             try:
-                await self._send_parts(key, end)
+                await self._send_parts(owed, key, end if owed.is_last(key) else None)
             except Refused as refused:
                 self._break_off(refused.code, refused.reason)
                 raise
@@ -220,13 +221,12 @@ class Replay:
         if self._sink.is_within_message:
             self._sink.break_off(code, reason)
 
-    async def _send_parts(self, key: RowKey, end: Position | None) -> None:
-        start, is_last = 0, False
+    async def _send_parts(self, owed: Owed, key: RowKey, end: Position | None) -> None:
+        size, start, is_last = self._part_size(key), 0, False
         while not is_last and not self._sink.is_closed:
-            size = min(max(self._size(), key.size // MAX_PARTS), MAX_PART_BYTES)
-            size = min(size, self._budget.largest)
             async with self._budget.reserve(size, self._user_id):
-                part = await self._part(key, start, size)
+                shared = owed.part(key, start, size)
+                part = await shared.result(partial(self._part, key, start, size))
                 is_last = part.is_last
                 if not self._is_theirs(part):
                     return
@@ -235,7 +235,13 @@ class Replay:
                 self._has_come_to(end)  # a pong comes behind the last part, too
                 del part, message
                 await self._taken_in_time(size)
+                del shared  # others could have it until now
             start += size
+
+    def _part_size(self, key: RowKey) -> int:
+        """Of the parts of a message: the same for all clients, so that they can share them."""
+        size = min(max(MOST_BYTES, key.size // MAX_PARTS), MAX_PART_BYTES)
+        return min(size, self._budget.largest)
 
     def _start(self, part: Part, end: Position | None) -> Message:
         """The first part of a message, as it is sent."""

@@ -140,6 +140,8 @@ class Rows:
 
     def __init__(self, events: Iterable[Event]) -> None:
         self._events = {one.key: one for one in events}
+        self.parts_read: list[tuple[int, int]] = []
+        """Where each part of a message began that was read, and how many bytes were asked for."""
 
     @property
     def keys(self) -> list[RowKey]:
@@ -148,7 +150,8 @@ class Rows:
     async def payloads(self, keys: Sequence[RowKey]) -> Sequence[Event]:
         return [self._events[key] for key in keys]
 
-    async def part(self, key: RowKey, start: int, _size: int) -> Part:
+    async def part(self, key: RowKey, start: int, size: int) -> Part:
+        self.parts_read.append((start, size))
         one = self._events[key]
         return Part(b'{"type":"x"', one.anchor, is_last=bool(start), author=one.author)
 
@@ -421,3 +424,37 @@ async def test_what_waits_already_is_taken_first(is_too_much: bool) -> None:
 async def hold(budget: ReadBudget, size: int) -> None:
     async with budget.reserve(size, ADA):
         return
+
+
+@pytest.mark.gen_test
+async def test_a_part_of_a_message_is_read_once_for_all_who_are_owed_it() -> None:
+    """PostgreSQL reads all of the message for each part: that is not to be done for each client."""
+    one = row(1, 9, size=4 * PART_BYTES)
+    log, missed = Rows([one]), Missed(owed=Owed([one.key]))
+    sinks = [Sink() for _ in range(5)]
+    sending = [
+        make_replay(sink, log, returning()).send(missed.for_another(), Position(UNTIL, SIGNER))
+        for sink in sinks
+    ]
+    await asyncio.gather(*sending)
+    assert [sink.parts for sink in sinks] == [2] * 5
+    assert log.parts_read == [(0, MOST_BYTES), (MOST_BYTES, MOST_BYTES)]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("size", "memory", "expected"),
+    [
+        (300_000, 64 * PART_BYTES, MOST_BYTES),
+        (8 * PART_BYTES, 64 * PART_BYTES, 8 * PART_BYTES // 16),
+        (64 * PART_BYTES, 64 * PART_BYTES, PART_BYTES),
+        (64 * PART_BYTES, 4 * PART_BYTES, ReadBudget(4 * PART_BYTES).largest),
+    ],
+)
+async def test_how_large_a_part_is(size: int, memory: int, expected: int) -> None:
+    """It does not depend on the client, or clients could not share it."""
+    one = row(1, 9, size=size)
+    log, budget = Rows([one]), ReadBudget(memory)
+    replay = make_replay(Sink(), log, returning(), budget=budget)
+    await replay.send(Missed(owed=Owed([one.key])), Position(UNTIL, SIGNER))
+    assert log.parts_read == [(0, expected), (expected, expected)]

@@ -42,7 +42,7 @@ SELECT DISTINCT ON (begun_at, holder) holder
            AND own.mode = 'ExclusiveLock' AND own.virtualtransaction = l.virtualtransaction
           LEFT JOIN pg_prepared_xacts AS p ON p.transaction = own.transactionid
          WHERE l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
-           AND l.pid IS DISTINCT FROM $3
+           AND ($3::integer IS NULL OR l.pid IS DISTINCT FROM $3)
            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
            AND l.relation = ANY ($1::text[]::regclass[])
            AND (l.mode <> 'AccessShareLock' OR $2)) AS held

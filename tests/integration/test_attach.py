@@ -651,6 +651,24 @@ async def test_a_table_in_use_is_not_waited_for(adopted: Adopted, core_database:
 
 
 @pytest.mark.gen_test
+async def test_a_prepared_transaction_that_is_in_the_way_is_named(
+    adopted: Adopted, core_database: str
+) -> None:
+    """It has no process, and nobody sees it among the sessions."""
+    other = await asyncpg.connect(core_database)
+    name = f"forgotten {other.get_server_pid()}"
+    try:
+        await other.execute("BEGIN; INSERT INTO users (username) VALUES ('olga')")
+        await other.execute(f"PREPARE TRANSACTION '{name}'")
+        with pytest.raises(AttachError, match=f"in use by the prepared transaction '{name}'"):
+            await apply(adopted.connection, adopted_mapping(), attempts=1)
+    finally:
+        await other.execute(f"ROLLBACK PREPARED '{name}'")
+        await other.close()
+    await apply(adopted.connection, adopted_mapping(), attempts=1)
+
+
+@pytest.mark.gen_test
 async def test_two_at_once_do_not_collide(adopted: Adopted, core_database: str) -> None:
     """The second finds that everything is done."""
     other = await asyncpg.connect(core_database)

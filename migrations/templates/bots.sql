@@ -177,7 +177,8 @@ $$;
 -- The owner of a new bot may have been refused just before, and so may others. A bot may be back
 -- whose permissions never went: who has one gains access with the bot, and is named, too.
 CREATE FUNCTION relay.bots_inserted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 DECLARE
     mark text;
 BEGIN
@@ -203,7 +204,7 @@ $$;
 -- who watched this one.
 CREATE FUNCTION relay.bots_updated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp SET row_security = on
 SET timezone = 'UTC' SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres'
 SET extra_float_digits = 1 SET bytea_output = 'hex' SET standard_conforming_strings = on
 AS $$
@@ -269,7 +270,7 @@ $$;
 -- Where another trigger put the bot back, everyone is asked again, and told what is different.
 CREATE FUNCTION relay.bots_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp SET row_security = on
 SET timezone = 'UTC' SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres'
 SET extra_float_digits = 1 SET bytea_output = 'hex' SET standard_conforming_strings = on
 AS $$

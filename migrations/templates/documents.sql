@@ -27,7 +27,8 @@ $$;
 
 -- "uploaded" whatever status the row starts with; document.status tells.
 CREATE FUNCTION relay.documents_inserted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 #variable_conflict use_variable
 DECLARE
     at text := relay.json_now();
@@ -71,7 +72,8 @@ $$;
 -- A document moved to another bot is deleted from the one and uploaded to the other. Where the
 -- current rows are read and one is gone that was here after this statement, it was told already.
 CREATE FUNCTION relay.documents_updated() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 #variable_conflict use_variable
 DECLARE
     at text := relay.json_now();
@@ -143,7 +145,8 @@ $$;
 -- In a cascade from bots the bot's row is gone already: its sockets are closed, so nothing is sent. Only
 -- then: a bot that is not seen here otherwise may be back, for all others, before this commits.
 CREATE FUNCTION relay.documents_deleted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 #variable_conflict use_variable
 DECLARE
     at text := relay.json_now();

@@ -69,7 +69,8 @@ $$;
 -- as one row is told by the ring. To have all rows returned would keep a large import twice. (Of
 -- the rows that were written, for which of them count as live may be another answer a moment later.)
 CREATE FUNCTION relay.messages_inserted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 #variable_conflict use_variable
 DECLARE
     instant text := relay.instant();
@@ -121,7 +122,8 @@ $$;
 -- A message moved to another bot (or given another id) is gone for those who watch the one and
 -- new to those who watch the other; the full join finds both sides alone.
 CREATE FUNCTION relay.messages_updated() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 #variable_conflict use_variable
 DECLARE
     at text := relay.json_now();
@@ -187,7 +189,8 @@ $$;
 -- In a cascade from bots the bot's row is gone already: its sockets are closed, so nothing is sent. Only
 -- then: a bot that is not seen here otherwise may be back, for all others, before this commits.
 CREATE FUNCTION relay.messages_deleted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 #variable_conflict use_variable
 DECLARE
     at text := relay.json_now();

@@ -83,7 +83,8 @@ $$;
 -- In all three: where the current row is read and is gone, though it was there after the statement,
 -- another trigger has told that. Unless it found that they own the bot, too, and left it to this one.
 CREATE FUNCTION relay.permissions_inserted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 #variable_conflict use_variable
 DECLARE
     at text := relay.json_now();
@@ -121,7 +122,8 @@ $$;
 -- Joined by whom the row is about, not by its id: a row turned to another bot or user is a revoke
 -- and a grant, and two rows that swap their users amount to two changed roles.
 CREATE FUNCTION relay.permissions_updated() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 #variable_conflict use_variable
 DECLARE
     at text := relay.json_now();
@@ -164,7 +166,8 @@ END
 $$;
 
 CREATE FUNCTION relay.permissions_deleted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 #variable_conflict use_variable
 DECLARE
     at text := relay.json_now();

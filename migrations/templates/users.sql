@@ -3,7 +3,8 @@
 
 -- A user whose id was changed is another one: who had the old id leaves.
 CREATE FUNCTION relay.users_updated() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 DECLARE
     wrote boolean;
 BEGIN
@@ -43,7 +44,8 @@ $$;
 
 -- A new user may have been refused just before, and may have the id of one who was there before.
 CREATE FUNCTION relay.users_inserted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 BEGIN
     INSERT INTO relay.events (type, user_id) SELECT 'grant', {{n.id}} FROM {{live.new}} AS n;
     IF FOUND THEN
@@ -54,7 +56,8 @@ END
 $$;
 
 CREATE FUNCTION relay.users_deleted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 BEGIN
     INSERT INTO relay.events (type, user_id, code)
     SELECT 'eject', {{o.id}}, 4001 FROM {{live.old}} AS o;
@@ -68,7 +71,8 @@ $$;
 -- TRUNCATE has no transition tables; who may not stay is found by asking about everyone.
 -- The trigger's argument is the code for those. TRUNCATE of messages or documents sends nothing.
 CREATE FUNCTION relay.access_truncated() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 BEGIN
     INSERT INTO relay.events (type, code) VALUES ('recheck', TG_ARGV[0]::integer);
     PERFORM relay.ring(TG_TABLE_NAME);

@@ -112,6 +112,8 @@ def _settings(timeout: float) -> dict[str, str]:
         # By its plan, what is asked looks dear, and so worth compiling: of the floor, which has one
         # row, 840 are expected. It takes milliseconds, and the compiling up to seconds.
         "jit": "off",
+        # Off, a table whose rows a policy shows would be an error.
+        "row_security": "on",
     }
 
 
@@ -152,7 +154,7 @@ async def connect_command(
     statement_cache_size: int = STATEMENTS_KEPT,
     has_own_path: bool = False,
 ) -> "HearingConnection":
-    """Open a connection for a command, with the role's own settings but for the limits.
+    """Open a connection for a command, with the role's own settings but for few.
 
     Args:
         timeout: seconds, to connect and for each statement.
@@ -162,7 +164,7 @@ async def connect_command(
     Raises:
         One of `DATABASE_ERRORS`.
     """
-    settings = limits(timeout)
+    settings = {**limits(timeout), "row_security": "on"}
     if not has_own_path:
         settings["search_path"] = OWN_PATH
     try:

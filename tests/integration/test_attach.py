@@ -889,6 +889,61 @@ async def test_messages_that_row_security_hides_are_told_as_they_are_written(
 
 
 @pytest.mark.gen_test
+async def test_row_security_is_on_for_us_whatever_the_writer_says(
+    adopted: Adopted, roles: tuple[str, str, str], core_database: str
+) -> None:
+    """It is off where a dump is restored; what a policy shows is shown all the same."""
+    relay = roles[0]
+    for name in ("events", "nodes"):
+        await adopted.execute(f'ALTER TABLE relay.{name} OWNER TO "{relay}"')
+    await adopted.execute(f'GRANT ALL ON ALL SEQUENCES IN SCHEMA relay TO "{relay}"')
+    await adopted.execute(f'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA relay TO "{relay}"')
+    await adopted.execute(f'GRANT USAGE ON SCHEMA relay TO "{relay}"')
+    for name in ("users", "bots", "bot_permissions", "messages", "documents"):
+        await adopted.execute(
+            f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;"
+            f' CREATE POLICY relay ON {name} TO "{relay}" USING (true)'
+        )
+    await apply(adopted.connection, adopted_mapping())
+    await adopted.execute("SET row_security = off")
+    user, guest = [await adopted.insert("users", username=name) for name in ("olga", "gus")]
+    bot = await adopted.insert("bots", name="Ada", owner_id=user)
+    await adopted.permit(bot, guest, "EDITOR")
+    await adopted.execute("UPDATE bot_permissions SET role = 'VIEWER'")
+    await adopted.insert("messages", bot_id=bot, user_id=user, content="written")
+    assert (await last_message(adopted))["data"]["username"] == "olga"
+    await adopted.execute("UPDATE messages SET content = 'edited'")
+    await adopted.insert("documents", bot_id=bot, filename="a.pdf")
+    await adopted.execute("UPDATE documents SET filename = 'b.pdf'")
+    await adopted.execute("UPDATE bots SET owner_id = NULL")
+    may = "SELECT role FROM relay.authorize($1, $2)"
+    assert await adopted.connection.fetchval(may, guest, bot) == "VIEWER"
+    is_someone = "SELECT user_id::text FROM relay.authenticate('gus', 'username')"
+    assert await adopted.connection.fetchval(is_someone) == guest
+    for table in ("messages", "documents", "bot_permissions", "bots", "users"):
+        await adopted.execute(f"DELETE FROM {table}")
+
+
+@pytest.mark.gen_test
+async def test_every_function_with_our_rights_has_row_security_on(adopted: Adopted) -> None:
+    """But for those that read no table."""
+    await apply(adopted.connection, adopted_mapping())
+    found = await adopted.connection.fetch(
+        """SELECT proname FROM pg_proc
+           WHERE pronamespace = 'relay'::regnamespace AND prosecdef
+             AND NOT coalesce('row_security=on' = ANY (proconfig), false) ORDER BY 1"""
+    )
+    assert [row["proname"] for row in found] == [
+        "carry",
+        "is_listening",
+        "listen",
+        "make_readable",
+        "tell",
+        "timeline",
+    ]
+
+
+@pytest.mark.gen_test
 async def test_a_platforms_own_triggers_before_ours(adopted: Adopted) -> None:
     """What is told last is what the tables have, under whatever names they have it."""
     await apply(adopted.connection, adopted_mapping())

@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 from tornado.ioloop import IOLoop
 
 from realtime.embedded.server import EmbeddedPostgres
-from realtime.postgres.pool import DATABASE_ERRORS, WrongServer, connect, identify, open_pool
+from realtime.postgres.pool import (
+    DATABASE_ERRORS,
+    WrongServer,
+    connect,
+    connect_command,
+    identify,
+    open_pool,
+)
 from tests.platform import Platform
 from tests.waiting import LIMIT, eventually
 
@@ -59,6 +67,23 @@ async def test_nothing_is_compiled(database: str, connection: Connection) -> Non
     async with open_pool(database, size=1, timeout=10, is_pooled=False) as pool:
         for one in (connection, pool):
             assert await one.fetchval("SHOW jit") == "off"
+
+
+@pytest.mark.gen_test
+async def test_row_security_is_on_whatever_the_default_is(
+    database: str, postgres: EmbeddedPostgres
+) -> None:
+    """Off, a table whose rows a policy shows would be an error."""
+    postgres.sql(f"ALTER DATABASE {urlsplit(database).path[1:]} SET row_security = off")
+    one, other = await connect(database, 10), await connect_command(database, 10, "a command")
+    async with open_pool(database, size=1, timeout=10, is_pooled=False) as pool:
+        assert [await each.fetchval("SHOW row_security") for each in (one, other, pool)] == [
+            "on",
+            "on",
+            "on",
+        ]
+    for each in (one, other):
+        await each.close(timeout=LIMIT)
 
 
 @pytest.mark.gen_test

@@ -120,7 +120,7 @@ END;
 -- Whether this transaction has written a row about access.
 CREATE FUNCTION relay.has_changed_access() RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET row_security = on AS $$
 DECLARE
     own xid8 := pg_current_xact_id();
 BEGIN

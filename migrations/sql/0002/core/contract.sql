@@ -5,6 +5,9 @@
 -- row, and count only what is in the payload.
 -- Patterns do without backslashes, which mean something else where standard_conforming_strings is
 -- off. COLLATE "C": a Turkish database lowers I to another letter.
+--
+-- row_security: a writer may have it off, as who restores a dump has. Then a table whose row security
+-- is in force would be an error, also where a policy shows all rows.
 
 -- The message types that a client takes the protocol's word for, or that the log itself uses.
 CREATE OR REPLACE FUNCTION relay.protocol_types() RETURNS text[]
@@ -28,7 +31,8 @@ RETURN lower(regexp_replace(type COLLATE "C", '^[^!-~]+|[^!-~]+$', '', 'g'));
 
 CREATE OR REPLACE FUNCTION relay.emit(topic text, type text, data jsonb, actor uuid DEFAULT NULL)
 RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 DECLARE
     destination text := relay.checked_topic(topic);
     bare text := relay.bare_type(type);
@@ -65,7 +69,8 @@ $$;
 
 CREATE OR REPLACE FUNCTION relay.notify_user(user_id uuid, notification_type text, data jsonb)
 RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 DECLARE
     told text;
 BEGIN
@@ -94,7 +99,8 @@ $$;
 -- client of theirs that returns is not sent what was written before the grant.
 CREATE FUNCTION relay.grant(user_id uuid, topic text)
 RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 DECLARE
     destination text := CASE WHEN topic IS NOT NULL THEN relay.checked_topic(topic) END;
 BEGIN
@@ -106,3 +112,5 @@ BEGIN
     PERFORM relay.ring('grant');
 END
 $$;
+
+ALTER FUNCTION relay.eject SET row_security = on;

@@ -62,7 +62,8 @@ RETURN least(greatest(extract(epoch FROM value) * 1000000, 0), 4e18)::bigint;
 -- realtime/relay/cursor.py's.
 CREATE FUNCTION relay.cursor(topic text) RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
+SET search_path = pg_catalog, pg_temp SET row_security = on
+SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     destination text := relay.checked_topic(topic);
     own xid8 := coalesce(pg_current_xact_id_if_assigned(), '18446744073709551615');
@@ -116,7 +117,8 @@ $$;
 -- was so; where the log is this database's own, nothing happens. The floor's "last" is this very
 -- transaction, so that every reader from before finds itself below it.
 CREATE FUNCTION relay.forget_foreign_log() RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 DECLARE
     here record;
 BEGIN

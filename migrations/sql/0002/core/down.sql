@@ -127,6 +127,7 @@ LANGUAGE sql STABLE PARALLEL SAFE
 RETURN coalesce(
     to_char(value AT TIME ZONE 'UTC', '\"YYYY-MM-DD"T"HH24:MI:SS.US"Z"\"'), 'null');
 
+ALTER FUNCTION relay.eject RESET row_security;
 DROP FUNCTION relay.bare_type(text);
 DROP FUNCTION relay.has_changed_access();
 DROP FUNCTION relay.mark_changed(text, text);

@@ -27,7 +27,8 @@ UPDATE relay.floor SET (system, database) = (SELECT d.system, d.oid FROM relay.t
 -- Whoever raises the floor, a process of 0.1.0 too, does so before it removes the rows. So the row
 -- is still there. If it is not, nothing is named that a reader could have seen.
 CREATE FUNCTION relay.floor_raised() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 DECLARE
     newest record;
 BEGIN

@@ -26,8 +26,6 @@ LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF NOT row_security_active(relation) THEN
         RETURN false;
-    ELSIF NOT current_setting('row_security')::boolean THEN
-        RETURN true;  -- to read would be an error
     END IF;
     RETURN NOT coalesce(bool_or(p.polpermissive AND pg_get_expr(p.polqual, p.polrelid) = 'true')
             AND bool_and(p.polpermissive), false)

@@ -8,6 +8,9 @@
 -- STABLE, because they must see the snapshot of the statement that calls them: a socket starts
 -- reading events where its authorization's snapshot ends. SECURITY DEFINER, so that the relay's
 -- role needs EXECUTE and no rights on the tables.
+--
+-- Here and in all triggers row_security is on: whoever writes may have it off, as who restores a dump
+-- has. Then a table whose row security is in force would be an error, also where all rows are shown.
 
 -- kind is 'id' or 'username', as the setting JWT_SUBJECT says. It is never guessed: a user who
 -- takes another's id as a username must not become them. A malformed id is no row, never an error.
@@ -17,7 +20,8 @@
 -- A query for each kind: one for both could use no index, for its plan is made for any kind.
 CREATE OR REPLACE FUNCTION relay.authenticate(subject text, kind text)
 RETURNS TABLE (user_id uuid, username text)
-LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
     SELECT u.id, u.username
     FROM public.users AS u
     WHERE authenticate.kind = 'id' AND u.id = relay.uuid_or_null(authenticate.subject)
@@ -34,7 +38,8 @@ $$;
 -- is a permission, too.
 CREATE OR REPLACE FUNCTION relay.authorize(user_id uuid, bot_id uuid)
 RETURNS TABLE (bot_name text, role text, username text)
-LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
     SELECT b.name,
         CASE WHEN b.owner_id = u.id OR p.role = 'owner' THEN 'owner'
             ELSE coalesce(p.role, 'viewer') END,
@@ -53,7 +58,8 @@ $$;
 
 -- A user whose id was changed is another one: who had the old id leaves.
 CREATE OR REPLACE FUNCTION relay.users_updated() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 DECLARE
     wrote boolean;
 BEGIN
@@ -93,7 +99,8 @@ $$;
 
 -- A new user may have been refused just before, and may have the id of one who was there before.
 CREATE OR REPLACE FUNCTION relay.users_inserted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 BEGIN
     INSERT INTO relay.events (type, user_id) SELECT 'grant', n.id FROM new_rows AS n;
     IF FOUND THEN
@@ -104,7 +111,8 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION relay.users_deleted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 BEGIN
     INSERT INTO relay.events (type, user_id, code)
     SELECT 'eject', o.id, 4001 FROM old_rows AS o;
@@ -118,7 +126,8 @@ $$;
 -- TRUNCATE has no transition tables; who may not stay is found by asking about everyone.
 -- The trigger's argument is the code for those. TRUNCATE of messages or documents sends nothing.
 CREATE OR REPLACE FUNCTION relay.access_truncated() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 BEGIN
     INSERT INTO relay.events (type, code) VALUES ('recheck', TG_ARGV[0]::integer);
     PERFORM relay.ring(TG_TABLE_NAME);
@@ -431,7 +440,8 @@ $$;
 -- The owner of a new bot may have been refused just before, and so may others. A bot may be back
 -- whose permissions never went: who has one gains access with the bot, and is named, too.
 CREATE OR REPLACE FUNCTION relay.bots_inserted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 DECLARE
     mark text;
 BEGIN
@@ -457,7 +467,7 @@ $$;
 -- who watched this one.
 CREATE OR REPLACE FUNCTION relay.bots_updated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp SET row_security = on
 SET timezone = 'UTC' SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres'
 SET extra_float_digits = 1 SET bytea_output = 'hex' SET standard_conforming_strings = on
 AS $$
@@ -523,7 +533,7 @@ $$;
 -- Where another trigger put the bot back, everyone is asked again, and told what is different.
 CREATE OR REPLACE FUNCTION relay.bots_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp SET row_security = on
 SET timezone = 'UTC' SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres'
 SET extra_float_digits = 1 SET bytea_output = 'hex' SET standard_conforming_strings = on
 AS $$
@@ -665,7 +675,8 @@ $$;
 -- In all three: where the current row is read and is gone, though it was there after the statement,
 -- another trigger has told that. Unless it found that they own the bot, too, and left it to this one.
 CREATE OR REPLACE FUNCTION relay.permissions_inserted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 #variable_conflict use_variable
 DECLARE
     at text := relay.json_now();
@@ -703,7 +714,8 @@ $$;
 -- Joined by whom the row is about, not by its id: a row turned to another bot or user is a revoke
 -- and a grant, and two rows that swap their users amount to two changed roles.
 CREATE OR REPLACE FUNCTION relay.permissions_updated() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 #variable_conflict use_variable
 DECLARE
     at text := relay.json_now();
@@ -746,7 +758,8 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION relay.permissions_deleted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 #variable_conflict use_variable
 DECLARE
     at text := relay.json_now();
@@ -861,7 +874,8 @@ $$;
 -- as one row is told by the ring. To have all rows returned would keep a large import twice. (Of
 -- the rows that were written, for which of them count as live may be another answer a moment later.)
 CREATE OR REPLACE FUNCTION relay.messages_inserted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 #variable_conflict use_variable
 DECLARE
     instant text := relay.instant();
@@ -913,7 +927,8 @@ $$;
 -- A message moved to another bot (or given another id) is gone for those who watch the one and
 -- new to those who watch the other; the full join finds both sides alone.
 CREATE OR REPLACE FUNCTION relay.messages_updated() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 #variable_conflict use_variable
 DECLARE
     at text := relay.json_now();
@@ -979,7 +994,8 @@ $$;
 -- In a cascade from bots the bot's row is gone already: its sockets are closed, so nothing is sent. Only
 -- then: a bot that is not seen here otherwise may be back, for all others, before this commits.
 CREATE OR REPLACE FUNCTION relay.messages_deleted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 #variable_conflict use_variable
 DECLARE
     at text := relay.json_now();
@@ -1055,7 +1071,8 @@ $$;
 
 -- "uploaded" whatever status the row starts with; document.status tells.
 CREATE OR REPLACE FUNCTION relay.documents_inserted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 #variable_conflict use_variable
 DECLARE
     at text := relay.json_now();
@@ -1099,7 +1116,8 @@ $$;
 -- A document moved to another bot is deleted from the one and uploaded to the other. Where the
 -- current rows are read and one is gone that was here after this statement, it was told already.
 CREATE OR REPLACE FUNCTION relay.documents_updated() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 #variable_conflict use_variable
 DECLARE
     at text := relay.json_now();
@@ -1171,7 +1189,8 @@ $$;
 -- In a cascade from bots the bot's row is gone already: its sockets are closed, so nothing is sent. Only
 -- then: a bot that is not seen here otherwise may be back, for all others, before this commits.
 CREATE OR REPLACE FUNCTION relay.documents_deleted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET row_security = on AS $$
 #variable_conflict use_variable
 DECLARE
     at text := relay.json_now();

@@ -60,6 +60,30 @@ async def test_who_and_when_alone_send_nothing(platform: Platform, world: World)
 
 
 @pytest.mark.gen_test
+async def test_a_domain_over_a_domain_is_told_as_what_it_is_made_of(
+    platform: Platform, world: World
+) -> None:
+    """A time ends in Z, and an infinite one is null."""
+    await platform.execute(
+        "CREATE DOMAIN moment AS timestamptz; CREATE DOMAIN day_off AS moment;"
+        "CREATE DOMAIN far_off AS day_off;"
+        "ALTER TABLE bots ADD archived_at far_off, ADD back_at day_off, ADD gone_at moment"
+    )
+    log = await Log.since_now(platform)
+    await platform.execute(
+        "UPDATE bots SET archived_at = '2023-01-01 00:00:00Z', back_at = 'infinity',"
+        " gone_at = '2023-01-02 00:00:00Z'"
+    )
+    assert await log.only() == update_entry(
+        world.bot,
+        None,
+        archived_at="2023-01-01T00:00:00Z",
+        back_at=None,
+        gone_at="2023-01-02T00:00:00Z",
+    )
+
+
+@pytest.mark.gen_test
 async def test_a_column_that_the_platform_added_is_sent_too(
     platform: Platform, world: World
 ) -> None:

@@ -338,7 +338,15 @@ BEGIN
     INTO details, names
     FROM pg_attribute AS a
     JOIN (
-        SELECT y.oid, coalesce(nullif(y.typbasetype, 0), y.oid) AS base, y.typcategory AS category
+        SELECT y.oid, y.typcategory AS category, CASE WHEN y.typbasetype = 0 THEN y.oid ELSE (
+            WITH RECURSIVE bases (oid) AS (
+                SELECT y.typbasetype
+                UNION ALL
+                SELECT d.typbasetype FROM bases JOIN pg_type AS d USING (oid)
+                WHERE d.typbasetype <> 0
+            )
+            SELECT bases.oid FROM bases JOIN pg_type AS d USING (oid) WHERE d.typbasetype = 0
+        ) END AS base
         FROM pg_type AS y
     ) AS t ON t.oid = a.atttypid
     WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped;
@@ -545,6 +553,12 @@ DECLARE
     reads boolean := coalesce(relay.is_written('relay.bots', instant, TG_RELID), false);
     changed record;
 BEGIN
+    IF NOT EXISTS (SELECT FROM old_rows) THEN
+        RETURN NULL;
+    END IF;
+    -- What is deleted in a cascade has its triggers after this one; also with bots that count as
+    -- deleted already, of which nothing is told here.
+    PERFORM set_config('relay.bots_gone', instant, true);
     INSERT INTO relay.events (topic, type, payload, code)
     SELECT concat('bot:', o.id), CASE WHEN b.is_there THEN 'recheck' ELSE 'eject' END,
         relay.bot_event(o.id, 'deleted', '{}', actor, at), 4003
@@ -571,8 +585,6 @@ BEGIN
             true, c.named, c.effect, at) AS a;
     END IF;
     PERFORM relay.ring(TG_TABLE_NAME);
-    -- What is deleted in a cascade has its triggers after this one.
-    PERFORM set_config('relay.bots_gone', instant, true);
     instant := relay.mark_changed('relay.bots', instant);
     RETURN NULL;
 END

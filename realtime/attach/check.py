@@ -10,10 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from realtime.attach.derived import DerivedError, worked_out
+from realtime.attach.derived import BASE_OF_TYPE, DerivedError, worked_out
 from realtime.attach.equality import equals
 from realtime.attach.mapping import COLUMNS, DELETED_AT, Kind, Lookup, PlatformMapping
-from realtime.attach.templates import IS_NAMED, NAMED, default_names, quoted, table_name
+from realtime.attach.templates import (
+    IS_NAMED,
+    NAMED,
+    READ,
+    default_names,
+    quoted,
+    table_name,
+)
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import AnyConnection
@@ -59,22 +66,14 @@ SELECT k.key, c.oid, c.relkind, c.relispartition, pg_get_userbyid(c.relowner) AS
   JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = k.name
   JOIN pg_roles AS r ON r.rolname = $4
 """
-# A domain counts as what it is made of.
-_COLUMNS: Final = """
+_COLUMNS: Final = f"""
 SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type, base.typname AS base,
+       format_type(base.oid, NULL) AS base_name,
        base.typcategory AS category, t.typtype = 'd' AS is_domain,
        a.attgenerated = 'v' AS is_virtual
   FROM pg_attribute AS a
   JOIN pg_type AS t ON t.oid = a.atttypid
-  CROSS JOIN LATERAL (
-    WITH RECURSIVE types AS (
-        SELECT t.oid, t.typbasetype, t.typname, t.typcategory
-        UNION ALL
-        SELECT b.oid, b.typbasetype, b.typname, b.typcategory
-          FROM types AS d JOIN pg_type AS b ON b.oid = d.typbasetype
-    )
-    SELECT typname, typcategory FROM types WHERE typbasetype = 0
-  ) AS base
+  {BASE_OF_TYPE}
  WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
 """
 _INDEXES: Final = """
@@ -428,17 +427,22 @@ def _way_to_uuid(key: str, word: str) -> str:
 
 
 def _reading(kind: Kind, column: Any) -> str | None:
-    """How a column is read in SQL, where its name alone is not enough."""
-    base = column["base"]
-    if kind is Kind.JSON and base == "json":
-        return "{}::text"  # json has no equality
-    if kind is Kind.TIME and base == "timestamp":
-        return "({} AT TIME ZONE 'UTC')"
+    """How a column is read in SQL, where its name alone is not enough.
+
+    If the column is given a type that is refused here, this has to be an error, and no event. A
+    cast would take nearly every type. coalesce takes what PostgreSQL turns into the type of its
+    first argument without being told to.
+    """
     if kind is Kind.TEXT and column["category"] == b"E":
-        return "relay.written({})"  # ::text would follow a cast that the type's owner made
+        # ::text would follow a cast that the type's owner made.
+        return f"relay.written(coalesce(NULL::{column['base_name']}, {{}}))"
     if kind is Kind.TEXT and column["type"] != "text":
-        return "{}::text"
-    return f"{{}}::{base}" if column["is_domain"] else None
+        return "coalesce(NULL::text, {})"
+    if kind is Kind.FLAG and column["is_domain"]:
+        return "coalesce(NULL::boolean, {})"
+    if kind is Kind.ID and column["is_domain"]:
+        return "{}::uuid"  # an index is used through a cast, and a text must hold a uuid
+    return READ.get(kind)
 
 
 def _not_unique(key: str, mapping: PlatformMapping, unique: list[set[str]]) -> Iterator[str]:

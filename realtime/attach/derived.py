@@ -24,13 +24,27 @@ if TYPE_CHECKING:
 
 VIEW: Final = "relay.mapped_value"
 PREFIX: Final = "relay.mapped_"
-_READ: Final = """
+BASE_OF_TYPE: Final = """
+CROSS JOIN LATERAL (
+    WITH RECURSIVE types AS (
+        SELECT t.oid, t.typbasetype, t.typname, t.typcategory
+        UNION ALL
+        SELECT b.oid, b.typbasetype, b.typname, b.typcategory
+          FROM types AS d JOIN pg_type AS b ON b.oid = d.typbasetype
+    )
+    SELECT oid, typname, typcategory FROM types WHERE typbasetype = 0
+) AS base
+"""
+"""What the type `t` is made of, if it is a domain, or else the type itself: it counts as that."""
+_READ: Final = f"""
 SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type,
-       a.attgenerated = 'v' AS is_virtual
+       base.typname AS base, a.attgenerated = 'v' AS is_virtual
   FROM pg_rewrite AS r
   JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
    AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
   JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+  JOIN pg_type AS t ON t.oid = a.atttypid
+  {BASE_OF_TYPE}
  WHERE r.ev_class = $1::oid AND d.refobjid = $2::text::regclass
  ORDER BY a.attnum
 """
@@ -153,7 +167,7 @@ async def _work_out(
     if await connection.fetchval(_IS_READING, f"{PREFIX}trial_{table}_{key}"):
         raise DerivedError("an expression may read the columns of its row, and no other table")
     columns = [row["name"] for row in read]
-    arguments = ", ".join(f"{{}}.{quoted(column)}" for column in columns)
+    arguments = ", ".join(_argument(row) for row in read)
     is_of_time = await connection.fetchval(_IS_OF_TIME, view)
     return Derived(f"{PREFIX}{table}_{key}({arguments})", columns, view, function, is_of_time)
 
@@ -226,6 +240,16 @@ async def _looked_up(connection: AnyConnection, value: Lookup) -> str:
     equal = await equals(connection, table, value.key)
     is_it = equal.format(f"t.{quoted(value.key)}", f"{{}}.{quoted(value.through)}")
     return f"(SELECT t.{quoted(value.column)} FROM {table} AS t WHERE {is_it} LIMIT 1)"
+
+
+def _argument(column: Any) -> str:
+    """A column as the function takes it: a time with or without a zone, whichever it has now."""
+    value = f"{{}}.{quoted(column['name'])}"
+    if column["base"] == "timestamptz":
+        return f"relay.time_of({value})"
+    if column["base"] == "timestamp":
+        return f"(relay.time_of({value}) AT TIME ZONE 'UTC')"
+    return value
 
 
 def _function(table: str, key: str, sql: str, read: Sequence[Any], returns: str) -> str:

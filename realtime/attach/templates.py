@@ -53,9 +53,12 @@ IS_NAMED: Final = ("users", "is_named")
 """Among the readings: how a username is compared, by the rules of its column's type."""
 NO_TABLE: Final = "(SELECT NULL::xid AS xmin, NULL::xid AS xmax WHERE false)"
 
+READ: Final = {Kind.JSON: "relay.json_of({})", Kind.TIME: "relay.time_of({})"}
+"""How values are read that may be of two types, also where the type is changed later."""
+
 Readings = Mapping[tuple[str, str], str]
-"""How a value is read that is not simply a column of the reference type, by table and key. `{}`
-stands for the column (`{}::text`), or, of a value that no column has, for the row."""
+"""How a value is read that is not simply a column of a type that is taken as it is, by table and
+key. `{}` stands for the column (`{}::uuid`), or, of a value that no column has, for the row."""
 
 
 class TemplateError(Exception):
@@ -136,7 +139,8 @@ def _column(alias: str, table: str, key: str, mapping: PlatformMapping, readings
     if name is None:
         missing = f"NULL::{SQL_TYPES[COLUMNS[table][key].kind]}"
         return WITHOUT.get((table, key), missing)
-    return readings.get((table, key), "{}").replace("{}", f"{alias}.{quoted(name)}", 1)
+    reading = readings.get((table, key)) or READ.get(COLUMNS[table][key].kind, "{}")
+    return reading.replace("{}", f"{alias}.{quoted(name)}", 1)
 
 
 def table_name(mapping: PlatformMapping, key: str) -> str:

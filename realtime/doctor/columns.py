@@ -55,6 +55,7 @@ _TYPES: Final = {
     Kind.TIME: "timestamp with time zone",
 }
 _TEXT: Final = re.compile(r"text|character varying(?:\(\d+\))?")
+_TIMES: Final = {"timestamp with time zone", "timestamp without time zone"}
 Columns = Mapping[str, Mapping[str, str]]
 """By table, the columns that the functions read, and their types."""
 
@@ -103,7 +104,7 @@ def _is_alike(before: str, now: str) -> bool:
     """Whether functions that were made for the one type read the other as well."""
     if _TEXT.fullmatch(before) and _TEXT.fullmatch(now):
         return True
-    return before == now or (before, now) == ("json", "jsonb")
+    return before == now or (before, now) == ("json", "jsonb") or {before, now} == _TIMES
 
 
 def _misfits(wanted: Columns, there: Mapping[str, Mapping[str, str] | None]) -> Iterator[str]:

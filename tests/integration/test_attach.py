@@ -187,6 +187,96 @@ async def test_what_does_not_fit_is_refused(
     assert await triggers(adopted) == 0
 
 
+# What is written after a column was given another type, and what the event then has. None: writing
+# has to fail, for the type is one that attaching refuses.
+NOON = "2026-01-31T12:00:00.000000Z"
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "value", "told"),
+    [
+        ("", "created_at TYPE timestamptz", "'2026-01-31 12:00:00+00'", NOON),
+        ("created_at TYPE timestamptz", "created_at TYPE timestamp", "'2026-01-31 12:00:00'", NOON),
+        ("", "created_at TYPE date", "'2026-01-31'", NOON.replace("12", "00")),
+        ("", "created_at TYPE text", "'2026-01-31 12:00:00'", None),
+        ("", "message_metadata TYPE jsonb USING NULL", "'{\"a\":   1}'", {"a": 1}),
+        ("message_metadata TYPE jsonb USING NULL", "message_metadata TYPE json", "'{}'", {}),
+        ("", "message_metadata TYPE text", '\'{},"content":"forged"\'', None),
+        ("message_metadata TYPE jsonb USING NULL", "message_metadata TYPE text", "'{}'", None),
+        ("", "role TYPE text", "'user'", "user"),
+        ("", "role TYPE bpchar", "'user  '", "user"),
+        ("", "role TYPE integer USING 1", "1", None),
+        ("", "role TYPE json USING NULL", "'{}'", None),
+        ("role TYPE bot_role USING 'OWNER'", "role TYPE integer USING 1", "1", None),
+        ("role TYPE mood_too USING 'sad'", "role TYPE text", "'{}'", None),
+        ("", "content TYPE varchar", "'12'", "12"),
+        ("", "content TYPE integer USING 1", "12", None),
+        ("", "content TYPE jsonb USING NULL", "'12'", None),
+        ("", "user_id TYPE text", "'00000000-0000-4000-8000-000000000001'", None),
+    ],
+)
+@pytest.mark.gen_test
+async def test_a_type_that_changes_later_is_read_right_or_fails(
+    adopted: Adopted, first: str, then: str, value: str, told: object
+) -> None:
+    """Never is an event sent that says something else, also not in a session that wrote before."""
+    await adopted.execute(
+        "CREATE TYPE mood AS ENUM ('sad'); CREATE DOMAIN mood_too AS mood;"
+        "ALTER TABLE messages DROP CONSTRAINT messages_user_id_fkey, ALTER created_at DROP DEFAULT"
+    )
+    if first:
+        await adopted.execute(f"ALTER TABLE messages ALTER {first}")
+    await apply(adopted.connection, adopted_mapping())
+    bot = await adopted.insert("bots", name="Ada")
+    await adopted.insert("messages", bot_id=bot)
+    await adopted.execute("UPDATE messages SET content = 'x'")
+    await adopted.execute(f"ALTER TABLE messages ALTER {then}; SET timezone = 'America/New_York'")
+    column = then.split()[0]
+    insert = f"INSERT INTO messages (bot_id, {column}) VALUES ('{bot}', {value})"
+    other = "role" if column == "content" else "content"
+    update = f"UPDATE messages SET {other} = 'other', {column} = {value}"
+    word = {"created_at": "timestamp", "message_metadata": "metadata"}.get(column, column)
+    if told is None:
+        for written in (insert, update):
+            with pytest.raises((asyncpg.UndefinedFunctionError, asyncpg.DatatypeMismatchError)):
+                await adopted.execute(written)
+    else:
+        await adopted.execute(insert)
+        assert (await last_message(adopted))["data"][word] == told
+        await adopted.execute(update)
+        assert (await last_message(adopted))["data"][word] == told
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("", "is_active TYPE integer USING 1"),
+        ("is_active TYPE flag", "is_active TYPE integer USING 1"),
+        ("is_active TYPE flag", "is_active TYPE text"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_a_flag_that_is_one_no_more_lets_nobody_in(
+    adopted: Adopted, first: str, then: str
+) -> None:
+    """Nor does anybody write it."""
+    await adopted.execute(
+        "CREATE DOMAIN flag AS boolean; ALTER TABLE users ALTER is_active DROP DEFAULT"
+    )
+    if first:
+        await adopted.execute(f"ALTER TABLE users ALTER {first}")
+    await apply(adopted.connection, adopted_mapping())
+    await adopted.insert("users", username="olga", is_active=True)
+    await adopted.execute("UPDATE users SET is_active = false")
+    await adopted.execute(f"ALTER TABLE users ALTER {then}")
+    for query in (
+        "UPDATE users SET username = 'eve'",
+        "SELECT relay.authenticate('eve', 'username')",
+    ):
+        with pytest.raises(asyncpg.PostgresError, match="boolean"):
+            await adopted.execute(query)
+
+
 @pytest.mark.gen_test
 async def test_all_that_is_wrong_is_said_at_once(adopted: Adopted) -> None:
     """One line each: the default mapping is not this platform's."""

@@ -146,6 +146,11 @@ DROP FUNCTION relay.json_data(text);
 DROP FUNCTION relay.json_bounded(text);
 DROP FUNCTION relay.is_too_deep(text);
 DROP FUNCTION relay.json_now();
+DROP FUNCTION relay.json_of(json);
+DROP FUNCTION relay.json_of(jsonb);
+DROP FUNCTION relay.time_of(date);
+DROP FUNCTION relay.time_of(timestamp);
+DROP FUNCTION relay.time_of(timestamptz);
 
 COMMENT ON TABLE relay.events IS
     'One row per event, written by triggers and relay.emit in the writer''s own transaction';

@@ -82,6 +82,24 @@ CREATE FUNCTION relay.json_data(value text) RETURNS text
 LANGUAGE sql STABLE
 RETURN CASE WHEN octet_length(value) <= 250 THEN value ELSE relay.json_bounded(value) END;
 
+-- A time and JSON, of whichever type a mapped column has or is given later. A cast that is only implied
+-- would follow the writer's time zone. json has no equality, so it becomes text; what is no JSON is an
+-- error. Plain SQL, so that nothing is called.
+CREATE FUNCTION relay.time_of(value timestamptz) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE RETURN value;
+
+CREATE FUNCTION relay.time_of(value timestamp) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE RETURN value AT TIME ZONE 'UTC';
+
+CREATE FUNCTION relay.time_of(value date) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE RETURN value::timestamp AT TIME ZONE 'UTC';
+
+CREATE FUNCTION relay.json_of(value jsonb) RETURNS jsonb
+LANGUAGE sql STABLE PARALLEL SAFE RETURN value;
+
+CREATE FUNCTION relay.json_of(value json) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE RETURN value::text;
+
 -- A value as its type writes it. Both ::text and to_json look for a cast first, and whoever owns a
 -- type may make one, with a function of theirs: it would run as the owner of these functions.
 CREATE FUNCTION relay.written(value anyelement) RETURNS text

@@ -873,7 +873,7 @@ LANGUAGE sql STABLE ROWS 1 AS $$
     SELECT relay.message_event(message_now.type, message_now.action, n.bot_id, n.id,
         n.session_id, n.user_id,
         (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id LIMIT 1),
-        n.content, n.role, n.created_at, n.metadata::text, message_now.at),
+        n.content, n.role, relay.time_of(n.created_at), relay.json_of(n.metadata)::text, message_now.at),
         relay.message_author(n.role, n.user_id, message_now.actor)
     FROM public.messages AS n
     WHERE n.id = message_now.message_id AND n.bot_id = message_now.bot_id
@@ -909,7 +909,7 @@ BEGIN
         SELECT concat('bot:', n.bot_id), 'chat_message', relay.message_event(
             'chat_message', NULL, n.bot_id, n.id, n.session_id, n.user_id,
             (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id LIMIT 1),
-            n.content, n.role, n.created_at, n.metadata::text, relay.json_now()),
+            n.content, n.role, relay.time_of(n.created_at), relay.json_of(n.metadata)::text, relay.json_now()),
             relay.message_author(n.role, n.user_id, NULL)
         FROM new_rows AS n
         WHERE n.bot_id IS NOT NULL
@@ -919,7 +919,7 @@ BEGIN
         SELECT concat('bot:', n.bot_id), 'chat_message', relay.message_event(
             'chat_message', NULL, n.bot_id, n.id, n.session_id, n.user_id,
             (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id LIMIT 1),
-            n.content, n.role, n.created_at, n.metadata::text, relay.json_now()),
+            n.content, n.role, relay.time_of(n.created_at), relay.json_of(n.metadata)::text, relay.json_now()),
             relay.message_author(n.role, n.user_id, NULL)
         FROM new_rows AS n
         WHERE n.bot_id IS NOT NULL;
@@ -964,8 +964,8 @@ BEGIN
                 CASE WHEN o.id IS NULL THEN NULL ELSE ',"action":"edited"' END AS action
             FROM old_rows AS o
             FULL JOIN new_rows AS n ON n.id = o.id AND n.bot_id = o.bot_id
-            WHERE (o.id, o.content, o.role, o.metadata)
-                IS DISTINCT FROM (n.id, n.content, n.role, n.metadata)
+            WHERE (o.id, o.content, o.role, relay.json_of(o.metadata))
+                IS DISTINCT FROM (n.id, n.content, n.role, relay.json_of(n.metadata))
             OFFSET 0
         ) AS c
         LEFT JOIN LATERAL relay.message_now(c.type, c.action, c.bot_id, c.id, actor, at) AS m ON true
@@ -982,15 +982,15 @@ BEGIN
                     CASE WHEN o.id IS NULL THEN NULL ELSE ',"action":"edited"' END,
                     n.bot_id, n.id, n.session_id, n.user_id,
                     (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id LIMIT 1),
-                    n.content, n.role, n.created_at, n.metadata::text, at)
+                    n.content, n.role, relay.time_of(n.created_at), relay.json_of(n.metadata)::text, at)
             END,
             o.id,
             CASE WHEN n.id IS NULL THEN relay.message_author(o.role, o.user_id, actor)
                 ELSE relay.message_author(n.role, n.user_id, actor) END
         FROM old_rows AS o
         FULL JOIN new_rows AS n ON n.id = o.id AND n.bot_id = o.bot_id
-        WHERE (o.id, o.content, o.role, o.metadata)
-            IS DISTINCT FROM (n.id, n.content, n.role, n.metadata)
+        WHERE (o.id, o.content, o.role, relay.json_of(o.metadata))
+            IS DISTINCT FROM (n.id, n.content, n.role, relay.json_of(n.metadata))
             AND coalesce(n.bot_id, o.bot_id) IS NOT NULL;
     END IF;
     IF FOUND THEN

@@ -18,6 +18,7 @@ from realtime.attach.equality import equals
 from realtime.attach.mapping import Lookup, PlatformMapping, Table
 from realtime.attach.names import callers_names
 from realtime.attach.templates import quoted, table_name
+from realtime.postgres.pool import OWN_PATH
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import AnyConnection
@@ -164,8 +165,10 @@ async def _work_out(
     function = _function(table, key, value.sql, read, await connection.fetchval(_TYPE, view))
     async with callers_names(connection):
         await connection.execute(function.replace(PREFIX, f"{PREFIX}trial_", 1))
-    if await connection.fetchval(_IS_READING, f"{PREFIX}trial_{table}_{key}"):
+    trial = f"{PREFIX}trial_{table}_{key}"
+    if await connection.fetchval(_IS_READING, trial):
         raise DerivedError("an expression may read the columns of its row, and no other table")
+    await _try(connection, trial, name, read)
     columns = [row["name"] for row in read]
     arguments = ", ".join(_argument(row) for row in read)
     is_of_time = await connection.fetchval(_IS_OF_TIME, view)
@@ -212,6 +215,50 @@ async def _require_value_of_row(connection: AnyConnection, view: int, owner: str
             f"{volatile} is volatile: it may give another value each time"
             " (if it is yours and does not, declare it STABLE)"
         )
+
+
+async def _try(connection: AnyConnection, function: str, table: str, read: Sequence[Any]) -> None:
+    """Work the value out as the triggers will.
+
+    Raises:
+        DerivedError: it fails.
+    """
+    columns = ", ".join(f"r.{quoted(row['name'])}" for row in read)
+    nulls = ", ".join(f"NULL::{row['type']}" for row in read)
+    failed = await failure(
+        connection,
+        f"SELECT {function}({columns}) FROM {table} AS r LIMIT 1",
+        f"SELECT {function}({nulls})",
+    )
+    if failed:
+        raise DerivedError(
+            f"it fails where the triggers work it out: {failed}. They find nothing but PostgreSQL's"
+            f" own names ({OWN_PATH}), and so do functions that it calls: name all else with its"
+            " schema, within their bodies too, or ALTER FUNCTION ... SET search_path"
+        )
+
+
+async def failure(connection: AnyConnection, of_row: str, of_nulls: str) -> str:
+    """Why a value cannot be worked out by a connection that finds PostgreSQL's own names only.
+
+    For nulls it may fail, unless something that it uses is not found: the columns may never be
+    null. They are tried because a table may have no rows yet.
+
+    Args:
+        of_row: the query that works it out for a row that is there.
+        of_nulls: the one that does it for nulls.
+    """
+    for query, counts in (
+        (of_row, asyncpg.PostgresError),
+        (of_nulls, asyncpg.SyntaxOrAccessError),
+    ):
+        try:
+            async with connection.transaction():
+                await connection.fetchval(query)
+        except asyncpg.PostgresError as error:
+            if isinstance(error, counts):
+                return " ".join(str(error).split())
+    return ""
 
 
 async def _require_lookup(connection: AnyConnection, value: Lookup, table: Table) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -218,6 +220,152 @@ async def test_access_ends_with_a_row_that_counts_as_deleted(platform: Platform)
 
 
 @pytest.mark.gen_test
+async def test_a_purged_bot_takes_its_rows_along_in_silence(platform: Platform) -> None:
+    """It counted as deleted already. Only its guest is told, as when a bot is deleted at once."""
+    guest = await granted(platform)
+    await platform.execute(
+        """ALTER TABLE permissions ADD FOREIGN KEY (bot_id) REFERENCES bots ON DELETE CASCADE;
+        ALTER TABLE documents ADD FOREIGN KEY (bot_id) REFERENCES bots ON DELETE CASCADE;
+        ALTER TABLE messages ADD bot uuid REFERENCES bots ON DELETE CASCADE"""
+    )
+    kept = await platform.insert("bots", name="kept")
+    await platform.insert("documents", bot_id=platform.bot, filename="a.pdf")
+    await platform.insert("documents", bot_id=kept, filename="b.pdf")
+    await platform.insert("messages", chat=platform.chat, bot=platform.bot, content="Hello")
+    await platform.execute("UPDATE bots SET deleted_at = now() WHERE id = $1", platform.bot)
+    said = await platform.told("DELETE FROM bots WHERE id = $1", platform.bot)
+    assert {(row.topic, row.type) for row in said} == {
+        (f"user:{guest}", "notification"),
+        (f"bot:{platform.bot}", "recheck"),
+    }
+    assert len(await platform.told("DELETE FROM documents WHERE bot_id = $1", kept)) == 1
+
+
+@pytest.mark.parametrize("then", ["boolean USING false", "text", "uuid USING NULL"])
+@pytest.mark.gen_test
+async def test_a_time_of_deletion_that_is_none_any_more(platform: Platform, then: str) -> None:
+    """False is not null: every row would count as deleted, and nothing would be told."""
+    insert = "INSERT INTO messages (chat, content) VALUES ($1, 'Hello')"
+    assert len(await platform.told(insert, platform.chat)) == 1
+    await platform.execute(f"ALTER TABLE messages ALTER deleted_at TYPE {then}")
+    with pytest.raises(asyncpg.UndefinedFunctionError, match=r"relay\.time_of"):
+        await platform.execute(insert, platform.chat)
+    await platform.execute("ALTER TABLE messages ALTER deleted_at TYPE timestamp USING NULL")
+    assert len(await platform.told(insert, platform.chat)) == 1
+
+
+@pytest.mark.parametrize("zones", [("timestamp", "timestamptz"), ("timestamptz", "timestamp")])
+@pytest.mark.gen_test
+async def test_an_expression_reads_a_time_whose_type_changes(
+    platform: Platform, zones: tuple[str, str]
+) -> None:
+    """A cast that nobody wrote would follow the writer's time zone."""
+    first, then = zones
+    at = "written AT TIME ZONE 'UTC'" if first == "timestamptz" else "written"
+    await platform.execute(f"ALTER TABLE messages ADD written {first}")
+    told = f"content = {{ sql = \"to_char({at}, 'HH24:MI')\" }}"
+    wanted = mapping(MAPPING.replace('content = { sql = "coalesce(content, actor)" }', told))
+    await apply(platform.connection, wanted)
+    await platform.execute(
+        f"SET timezone = 'UTC'; ALTER TABLE messages ALTER written TYPE {then};"
+        " SET timezone = 'America/New_York'"
+    )
+    noon = "2026-01-31 12:00:00" + "+00" * (then == "timestamptz")
+    insert = f"INSERT INTO messages (chat, written) VALUES ($1, '{noon}')"
+    assert [row.said for row in await platform.told(insert, platform.chat)] == ["12:00"]
+
+
+@pytest.mark.gen_test
+async def test_a_lookup_whose_key_is_not_unique_is_a_warning(platform: Platform) -> None:
+    """Which of the rows counts is not said."""
+    assert not (await plan(platform.connection, mapping(MAPPING))).warnings
+    await platform.execute("ALTER TABLE chats DROP CONSTRAINT chats_pkey")
+    (warning,) = (await plan(platform.connection, mapping(MAPPING))).warnings
+    assert warning.startswith('public."chats": "number" has no unique index')
+
+
+INNER = """
+CREATE FUNCTION public.inner_of(value text) RETURNS text
+LANGUAGE plpgsql STABLE AS 'BEGIN RETURN upper(value); END';
+CREATE FUNCTION public.outer_of(value text) RETURNS text
+LANGUAGE plpgsql STABLE AS 'BEGIN RETURN inner_of(value); END'
+"""
+
+
+@pytest.mark.parametrize("has_rows", [True, False])
+@pytest.mark.gen_test
+async def test_a_function_that_needs_the_writers_search_path_is_refused(
+    platform: Platform, has_rows: bool
+) -> None:
+    """Under the triggers' own path each write would fail, for what its body names."""
+    await platform.execute(INNER)
+    if has_rows:
+        await platform.execute("ALTER FUNCTION outer_of STRICT")  # nulls would not run it
+        await platform.insert("messages", chat=platform.chat, content="Hello")
+    told = 'content = { sql = "public.outer_of(content)" }'
+    wanted = mapping(MAPPING.replace('content = { sql = "coalesce(content, actor)" }', told))
+    with pytest.raises(AttachError, match=r"inner_of\(text\) does not exist.*name all else with"):
+        await apply(platform.connection, wanted)
+    await platform.execute("ALTER FUNCTION outer_of SET search_path = public")
+    await apply(platform.connection, wanted)
+    insert = "INSERT INTO messages (chat, content) VALUES ($1, 'Hello')"
+    assert [row.said for row in await platform.told(insert, platform.chat)] == ["HELLO"]
+
+
+@pytest.mark.gen_test
+async def test_the_doctor_tries_expressions(platform: Platform, core_database: str) -> None:
+    """A function that is replaced after attaching fails each write; nothing else shows it."""
+    await finds(Level.FINE, "expressions", deployment(core_database), "4 expressions can be")
+    await platform.execute(INNER.replace("inner_of(value)", "upper(value)"))
+    told = 'content = { sql = "public.outer_of(content)" }'
+    wanted = mapping(MAPPING.replace('content = { sql = "coalesce(content, actor)" }', told))
+    await apply(platform.connection, wanted)
+    for strict, row in (("", 0), (" STRICT", 1)):
+        await platform.execute(
+            INNER.replace("CREATE", "CREATE OR REPLACE").replace(
+                " STABLE AS", f" STABLE{strict} AS"
+            )
+        )
+        if row:
+            await platform.execute("ALTER TABLE messages DISABLE TRIGGER USER")
+            await platform.insert("messages", chat=platform.chat, content="Hello")
+        await finds(
+            Level.PROBLEM,
+            "expressions",
+            deployment(core_database),
+            "public.messages: content cannot be worked out: function inner_of(text) does not exist",
+            "name all that",
+        )
+
+
+@pytest.mark.gen_test
+async def test_the_doctor_tries_no_expression_that_it_may_not_call(
+    platform: Platform, core_database: str
+) -> None:
+    """A server's own role need not; it is said who may."""
+    role = f"server_{uuid4().hex[:8]}"
+    await platform.execute(f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA relay TO {role}")
+    there = deployment(re.sub(r"//[^@/]*@", f"//{role}@", core_database))
+    await finds(Level.FINE, "expressions", there, "4 expressions are not tried", "the owner of")
+    await platform.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.gen_test
+async def test_a_function_that_refuses_nulls_is_no_matter(platform: Platform) -> None:
+    """The column may never be null; and what fails for a row that is there is refused."""
+    await platform.execute(
+        """CREATE FUNCTION public.strictly(value text) RETURNS text LANGUAGE plpgsql STABLE AS
+        'BEGIN IF value IS NULL THEN RAISE ''no value''; END IF; RETURN value; END'"""
+    )
+    told = 'content = { sql = "public.strictly(content)" }'
+    wanted = mapping(MAPPING.replace('content = { sql = "coalesce(content, actor)" }', told))
+    assert not (await plan(platform.connection, wanted)).is_done
+    await platform.insert("messages", chat=platform.chat)
+    with pytest.raises(AttachError, match="no value"):
+        await plan(platform.connection, wanted)
+
+
+@pytest.mark.gen_test
 async def test_a_flag_may_be_worked_out_too(platform: Platform) -> None:
     """A user who is blocked leaves; one who was never there is not asked about."""
     rows = await platform.told("UPDATE users SET state = 'blocked'")
@@ -301,7 +449,10 @@ async def test_attached_again_and_detached(platform: Platform) -> None:
             ' column = "number" }',
             "messages.bot_id: the value is bigint; ids on the wire are UUIDs",
         ),
-        ('[documents]\ndeleted_at = "is_deleted"', "is boolean; this has to be timestamptz"),
+        (
+            '[documents]\ndeleted_at = "is_deleted"',
+            "CASE WHEN is_deleted THEN timestamptz 'epoch' END",
+        ),
     ],
 )
 @pytest.mark.gen_test

@@ -308,14 +308,12 @@ async def _examine_columns(
             f"bots.untold: there is no column {table_name(mapping, key)}.{quoted(name)}"
             for name in missing
         ]
-    indexes = await connection.fetch(_INDEXES, row["oid"])
-    unique = [
-        set(one["columns"]) for one in indexes if one["is_unique"] and one["predicate"] is None
-    ]
+    unique = await _unique(connection, row["oid"])
     findings.problems += _not_unique(key, mapping, unique)
     if key == "users":
         findings.warnings += _two_of_one_name(mapping, unique)
     if key == "permissions":
+        indexes = await connection.fetch(_INDEXES, row["oid"])
         findings.warnings += _several_rows(mapping, indexes)
     return columns
 
@@ -385,7 +383,7 @@ _WANTED: Final = {
     Kind.ID: "ids on the wire are UUIDs, so this has to be uuid",
     Kind.TEXT: "this has to be text, varchar or an enum: of another type, give an expression, as"
     " { sql = \"body ->> 'text'\" }",
-    Kind.FLAG: "this has to be boolean: add a generated column, and name it",
+    Kind.FLAG: "this has to be boolean",
     Kind.JSON: "this has to be json or jsonb",
     Kind.TIME: "this has to be timestamptz or timestamp (which counts as UTC)",
 }
@@ -397,7 +395,20 @@ def _wrong_type(key: str, word: str, column: Any, mapping: PlatformMapping) -> s
         return f"{where} is computed when it is read, which triggers cannot: make it STORED"
     if _is_fitting(COLUMNS[key][word].kind, column):
         return None
-    return f"{where} is {column['type']}; {_not(key, word)}"
+    way_out = _as_expression(COLUMNS[key][word].kind, column)
+    return f"{where} is {column['type']}; {_not(key, word)}{way_out}"
+
+
+def _as_expression(kind: Kind, column: Any) -> str:
+    """What may be written in place of the name of such a column; empty: nothing is known."""
+    name, is_number = column["attname"], column["category"] == b"N"
+    expressions = {
+        (Kind.FLAG, is_number): f"{name} <> 0",
+        (Kind.TIME, column["base"] == "bool"): f"CASE WHEN {name} THEN timestamptz 'epoch' END",
+        (Kind.TIME, column["base"] == "date"): f"{name}::timestamp",
+    }
+    sql = expressions.get((kind, True))
+    return f'; or give an expression, as {{ sql = "{sql}" }}' if sql else ""
 
 
 def _is_fitting(kind: Kind, column: Any) -> bool:
@@ -482,21 +493,21 @@ def _several_rows(mapping: PlatformMapping, indexes: list[Any]) -> Iterator[str]
     )
 
 
-def _lookups(mapping: PlatformMapping) -> list[tuple[str, str, list[str]]]:
-    """The tables that values are looked up in: schema, name, and the columns that are read."""
-    read: dict[tuple[str, str], set[str]] = {}
+def _lookups(mapping: PlatformMapping) -> list[tuple[str, str, list[Lookup]]]:
+    """The tables that values are looked up in: schema, name, and what is looked up there."""
+    read: dict[tuple[str, str], list[Lookup]] = {}
     for table in mapping.tables.values():
         for one in table.derived.values():
             if isinstance(one, Lookup):
-                read.setdefault((one.schema, one.table), set()).update((one.key, one.column))
-    return [(schema, name, sorted(columns)) for (schema, name), columns in sorted(read.items())]
+                read.setdefault((one.schema, one.table), []).append(one)
+    return [(*table, lookups) for table, lookups in sorted(read.items())]
 
 
 async def _examine_lookup(
     connection: AnyConnection,
     schema: str,
     name: str,
-    columns: list[str],
+    lookups: list[Lookup],
     owner: str,
     findings: Findings,
 ) -> list[Any]:
@@ -515,8 +526,25 @@ async def _examine_lookup(
     if not row["has_select"]:
         findings.grants.append(f"SELECT ON TABLE {table}")
     types = {one["attname"]: one["type"] for one in await connection.fetch(_COLUMNS, row["oid"])}
-    findings.lookups[table] = {column: types[column] for column in columns if column in types}
+    columns = sorted({column for one in lookups for column in (one.key, one.column)} & {*types})
+    findings.lookups[table] = {column: types[column] for column in columns}
+    unique = await _unique(connection, row["oid"])
+    findings.warnings += [
+        f"{table}: {quoted(key)} has no unique index: if several rows have one value, which of them"
+        " counts is not said"
+        for key in sorted({one.key for one in lookups} & {*types})
+        if {key} not in unique
+    ]
     return [row]
+
+
+async def _unique(connection: AnyConnection, table: int) -> list[set[str]]:
+    """The columns of each unique index of all rows."""
+    return [
+        set(one["columns"])
+        for one in await connection.fetch(_INDEXES, table)
+        if one["is_unique"] and one["predicate"] is None
+    ]
 
 
 def _grants(mapping: PlatformMapping, rows: list[Any]) -> list[str]:

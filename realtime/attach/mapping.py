@@ -253,6 +253,8 @@ def _to_table(name: str, values: dict[str, Any], schema: str) -> Table:
 
 
 def _to_derived(value: dict[str, Any], where: str, schema: str) -> Expression | Lookup:
+    if "sql" in value and "through" in value:
+        raise MappingError(f"{where} has both sql and through: write one of them")
     if "sql" in value:
         _refuse_unknown(value, ["sql"], f"{where}.")
         return Expression(_expression(value["sql"], f"{where}.sql"))

@@ -143,12 +143,15 @@ async def triggers(adopted: Adopted) -> int:
         (
             "ALTER TABLE messages ALTER created_at TYPE date",
             "[x]",
-            "created_at is date; this has to be timestamptz",
+            "created_at is date; this has to be timestamptz or timestamp (which counts as UTC); or"
+            " write false, to do without; or give an expression, as"
+            ' { sql = "created_at::timestamp" }',
         ),
         (
             "ALTER TABLE users ALTER is_active DROP DEFAULT, ALTER is_active TYPE int USING 1",
             "[x]",
-            "users.is_active is integer; this has to be boolean",
+            "users.is_active is integer; this has to be boolean; or write false, to do without; or"
+            ' give an expression, as { sql = "is_active <> 0" }',
         ),
         (
             "ALTER TABLE documents RENAME TO d; CREATE VIEW documents AS SELECT * FROM d",

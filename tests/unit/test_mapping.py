@@ -92,6 +92,10 @@ def test_owners_alone_may_decide() -> None:
             r"has documents\.status\.x, which is nothing: there are",
         ),
         (
+            '[messages]\nbot_id = { sql = "b", through = "s", table = "t", column = "c" }',
+            "messages.bot_id has both sql and through: write one of them",
+        ),
+        (
             '[messages]\nbot_id = { through = "s" }',
             r"messages\.bot_id has to be .* table is missing",
         ),

@@ -1,7 +1,7 @@
 """The JavaScript client, run in a real browser against a clock and sockets that obey the test.
 
-The scenarios are JavaScript, in javascript/scenarios.js and bot_chat.js: one promise of the client
-each, in a world of its own. Their page is answered from the files here, so that no server and no
+The scenarios are JavaScript, in javascript/scenarios.js, bot_chat.js and message_list.js: one
+promise of the client each, in a world of its own. Their page is answered from the files here, so that no server and no
 port is needed.
 """
 
@@ -23,7 +23,8 @@ pytestmark = pytest.mark.browser
 HERE = Path(__file__).parent / "javascript"
 ORIGIN = "http://client.test"
 FOLDERS = {"static": JAVASCRIPT_CLIENT, "javascript": HERE}
-SOURCES = [(HERE / name).read_text("utf-8") for name in ("scenarios.js", "bot_chat.js")]
+FILES = ("scenarios.js", "bot_chat.js", "message_list.js")
+SOURCES = [(HERE / name).read_text("utf-8") for name in FILES]
 NAMES = [
     name
     for source in SOURCES

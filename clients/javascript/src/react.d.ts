@@ -17,7 +17,10 @@ import type {
 export interface BotMessage extends ChatMessageData {
   /** For React: stays the same while one's own message becomes the server's. */
   key: string;
-  /** Of one's own message until the server tells of it. `message_id` is then the API's, or the key. */
+  /**
+   * Of one's own message until the server tells of it. What the API has answered of it is shown then, and
+   * without its id `message_id` is the key.
+   */
   status?: 'sending' | 'sent' | 'failed';
 }
 
@@ -25,6 +28,11 @@ export interface BotMessage extends ChatMessageData {
 export type HistoryMessage = {
   [Name in keyof ChatMessageData]?: ChatMessageData[Name] | undefined;
 } & { message_id: Uuid; content: string };
+
+/** What you changed by your API: what an edit does not say stays. */
+export type MessageChange =
+  | ({ action: 'edited'; message_id: Uuid } & Omit<Partial<HistoryMessage>, 'message_id'>)
+  | { action: 'deleted'; message_id: Uuid };
 
 export interface History {
   /** The oldest first. */
@@ -40,7 +48,7 @@ export interface BotChatOptions<Custom extends object = {}> extends LineOptions 
   history?: (() => Promise<History>) | undefined;
   /**
    * Gives a new message to your API. With its id in the answer (`{ message_id }`), it is told apart from
-   * one that is alike. What throws or rejects has failed; a `Response` that is not `ok` has not.
+   * one that is alike. Other members of ChatMessageData in the answer are shown, too. What throws or rejects has failed; a `Response` that is not `ok` has not.
    */
   send?: ((content: string) => Promise<unknown>) | undefined;
   /** Share this connection with other bots. All of LineOptions is then the connection's. */
@@ -74,11 +82,19 @@ export interface BotChat {
    * `send` failed with is forgotten at the next message that is sent.
    */
   readonly error: unknown;
+  /** Whether the history is still to come. False after the end. */
   readonly isLoading: boolean;
   /** Shows the message at once. False where your `send` failed: its `status` is then `failed`. */
   send(content: string): Promise<boolean>;
-  /** Takes away a message that could not be sent. */
+  /** Takes away a message that has a `status`, by its `key`: one that could not be sent. */
   discard(key: string): void;
+  /**
+   * Shows an edit or a deletion that your API has made, before the server tells of it. With
+   * `ECHO_TO_AUTHOR=false` it tells the author of none.
+   */
+  apply(change: MessageChange): void;
+  /** Asks `history` again: at once, or else when it connects. */
+  reload(): void;
   /** Starts again after the end (`closed`). A new token does so by itself after 4001. */
   connect(): void;
   /** As the client's `typing`. */

@@ -32,7 +32,8 @@ export function useBotChat(options) {
   return useMemo(
     () => ({
       ...seen,
-      ...{ send: chat.send, discard: chat.discard, typing: chat.typing, connect: chat.connect },
+      ...{ send: chat.send, discard: chat.discard, apply: chat.apply, reload: chat.reload },
+      ...{ typing: chat.typing, connect: chat.connect },
     }),
     [chat, seen],
   );

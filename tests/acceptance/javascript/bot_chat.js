@@ -190,6 +190,85 @@ scenario('a new resync overtakes a history that is on its way', async () => {
   equal(await shown(), ['new']);
 });
 
+scenario('what came between two questions for the history is in the second answer', async () => {
+  const answers = [async () => ({ messages: [], cursor: 'c' }), () => Promise.reject(new Error('503'))];
+  const again = async () => ({ messages: [message('2')] });
+  const { timers, last, say, shown } = await makeChat({ history: () => (answers.shift() ?? again)() });
+  last().establish({ recovered: true });
+  say('resync', {});
+  await settle();
+  say('chat_message', message('1'));
+  equal(await shown(), ['1']);
+  await timers.advance(500);
+  equal(await shown(), ['2'], 'it was deleted before the second question');
+});
+
+scenario('where more comes than is kept for a history, it is asked for again', async () => {
+  const loading = [later(), later(), later()];
+  let loads = 0;
+  const { last, say, shown } = await makeChat({ history: () => loading[loads++].promise });
+  loading[0].resolve({ messages: [], cursor: 'c' });
+  await settle();
+  last().establish({ recovered: true });
+  say('resync', {});
+  await settle();
+  for (let id = 0; id <= 10_000; id += 1) say('chat_message', message(`${id}`));
+  await settle();
+  equal(loads, 3);
+  loading[1].resolve({ messages: [message('old')] });
+  say('chat_message', message('newest'));
+  await settle();
+  equal((await shown()).length, 10_000, 'the first answer changes nothing');
+  loading[2].resolve({ messages: [message('new')] });
+  await settle();
+  equal(await shown(), ['new', 'newest']);
+});
+
+scenario('what the application changed by its API is shown, and its history is loaded on demand', async () => {
+  const lists = [[message('1'), message('2')], [message('1', { content: 'three' })]];
+  const loading = later();
+  const answers = [async () => ({ messages: lists[0], cursor: 'c' }), () => loading.promise];
+  const { chat, last, shown } = await makeChat({ history: () => answers.shift()() });
+  last().establish({ recovered: true });
+  chat.apply({ action: 'edited', message_id: '1', content: 'one' });
+  chat.apply({ action: 'deleted', message_id: '2' });
+  equal([await shown(), await shown('username')], [['one'], ['ada']]);
+  chat.reload();
+  await settle();
+  equal([await shown(), chat.snapshot().isLoading], [['one'], true]);
+  chat.apply({ action: 'edited', message_id: '1', content: 'two' });
+  loading.resolve({ messages: lists[0] });
+  await settle();
+  equal(await shown(), ['two', '2'], 'it is newer than the question');
+  answers.push(async () => ({ messages: lists[1] }));
+  chat.reload();
+  await settle();
+  equal([await shown(), chat.snapshot().isLoading], [['three'], false]);
+});
+
+scenario('a history that is to be loaded again is, once connected', async () => {
+  const loading = later();
+  const answers = [() => loading.promise, async () => ({ messages: [message('2')] })];
+  const { chat, last, shown } = await makeChat({ history: () => answers.shift()() });
+  chat.reload();
+  await settle();
+  loading.resolve({ messages: [message('1')], cursor: 'c' });
+  equal([await shown(), chat.snapshot().error], [[], null]);
+  last().establish();
+  await settle();
+  equal(await shown(), ['2']);
+  await last().end(4003, 'access ended');
+  chat.reload();
+  answers.push(async () => ({ messages: [message('3')] }));
+  await settle();
+  equal([await shown(), answers.length, chat.snapshot().isLoading], [['2'], 1, false]);
+  chat.connect();
+  await settle();
+  last().establish({ recovered: true });
+  await settle();
+  equal(await shown(), ['3']);
+});
+
 // One's own messages -------------------------------------------------------------------------
 
 const mine = (id, content) => message(id, { user_id: 'me', username: 'me', content });
@@ -214,6 +293,21 @@ scenario('the answer may come before the event, or alone', async () => {
   equal([await shown('message_id'), await shown('status')], [['1'], ['sent']]);
   say('chat_message', mine('1', 'HELLO'));
   equal([await shown(), await shown('status')], [['HELLO'], [undefined]]);
+});
+
+scenario('what the answer says of an own message is shown', async () => {
+  const answer = { message_id: '1', content: 'tidied', timestamp: 'now', metadata: { a: 1 }, other: 1 };
+  const { chat, last, say, shown } = await makeChat({ send: async () => answer });
+  last().establish();
+  await chat.send(' tidied ');
+  await shown();
+  const [{ key, status, ...row }] = chat.snapshot().messages;
+  equal([row.content, row.timestamp, row.metadata, row.other], ['tidied', 'now', { a: 1 }, undefined]);
+  equal([row.user_id, row.role, status], ['me', 'user', 'sent']);
+  chat.apply({ action: 'edited', message_id: '1', content: 'edited' });
+  equal([await shown(), await shown('timestamp'), await shown('key')], [['edited'], ['now'], [key]]);
+  say('chat_message', mine('1', 'edited'));
+  equal(await shown('key'), [key]);
 });
 
 scenario('an event with another text is told apart by the answer', async () => {
@@ -413,11 +507,31 @@ scenario('an own message that was sent, and is gone from the history, is not sho
   loading[1].resolve({ messages: lists[1], cursor: 'c' });
   await settle();
   equal(await shown(), ['1', 'secret'], 'it was sent after the history was asked for');
-  say('resync', {});
-  await settle();
+  equal(loads, 3, 'whether it is written later, or is gone already, only another history says');
   loading[2].resolve({ messages: lists[2], cursor: 'c' });
   await settle();
   equal(await shown(), ['1']);
+});
+
+scenario('an own message that was gone before its answer came is not shown', async () => {
+  for (const gone of ['told', 'not told', 'of the first history']) {
+    const answer = later();
+    let loads = 0;
+    const history = async () => ((loads += 1), { messages: [], cursor: 'c' });
+    const { chat, last, say, shown } = await makeChat({ history, send: () => answer.promise });
+    if (gone !== 'of the first history') last().establish({ recovered: true });
+    const sent = chat.send('secret');
+    await settle();
+    if (gone === 'told') say('chat_message_update', { message_id: '1', action: 'deleted' });
+    else if (gone === 'not told') say('resync', {});
+    else last().establish();
+    await settle();
+    equal(await shown(), ['secret'], gone);
+    answer.resolve({ message_id: '1' });
+    await sent;
+    await settle();
+    equal([await shown(), loads], [[], gone === 'told' ? 1 : 3], gone);
+  }
 });
 
 // Its end ------------------------------------------------------------------------------------
@@ -437,6 +551,64 @@ scenario('a new token brings a conversation back that ended for want of one', as
   chat.connect();
   await settle();
   equal(sockets.length, 2);
+});
+
+scenario('after the end the history is asked for no more, until it begins again', async () => {
+  for (const [code, answer] of [[4003, 'fails'], [4001, 'fails'], [4003, 'hangs']]) {
+    const answers = [async () => ({ messages: [], cursor: 'c' })];
+    let loads = 0;
+    const bad = () => (answer === 'fails' ? Promise.reject(new Error('403')) : later().promise);
+    const history = () => ((loads += 1), (answers.shift() ?? bad)());
+    const { chat, timers, last, say, shown } = await makeChat({ history });
+    last().establish({ recovered: true });
+    say('resync', { reason: 'access_changed' });
+    await settle();
+    await timers.advance(20);
+    equal([loads, chat.snapshot().isLoading], [2, true]);
+    await last().end(code);
+    await timers.advance(100_000);
+    equal([chat.snapshot().closed.code, chat.snapshot().isLoading], [code, false]);
+    equal([loads, timers.pending], [2, 0]);
+    answers.push(async () => ({ messages: [message('1')] }));
+    if (code === 4001) chat.refresh('other');
+    else chat.connect();
+    await settle();
+    await timers.advance(20);
+    equal(chat.snapshot().isLoading, true);
+    last().establish({ recovered: true });
+    await settle();
+    equal([await shown(), chat.snapshot().isLoading], [['1'], false]);
+  }
+});
+
+scenario('a bot whose history and chat are refused is not loading', async () => {
+  const history = () => Promise.reject(new Error('403'));
+  const { chat, timers, last } = await makeChat({ history });
+  await last().end(4003);
+  await timers.advance(20);
+  const { closed, error, isLoading } = chat.snapshot();
+  equal([closed.code, error.message, isLoading, timers.pending], [4003, '403', false, 0]);
+});
+
+scenario('the end is told until it begins again, however that is', async () => {
+  const ways = {
+    connect: [4003, ({ chat }) => chat.connect()],
+    refresh: [4001, ({ chat }) => chat.refresh('new')],
+    'start after the end': [4003, ({ chat, stop }) => (stop(), chat.start())],
+    'stop and start': [null, ({ chat, stop }) => (stop(), chat.start())],
+  };
+  for (const [way, [code, begin]] of Object.entries(ways)) {
+    const world = await makeChat();
+    world.last().establish();
+    if (code !== null) await world.last().end(code);
+    await world.timers.advance(20);
+    equal(world.chat.snapshot().closed?.code ?? null, code, way);
+    begin(world);
+    await settle();
+    await world.timers.advance(20);
+    const { state, closed } = world.chat.snapshot();
+    equal([state, closed], ['connecting', null], way);
+  }
 });
 
 scenario('of two conversations about one bot on a shared connection the second waits', async () => {

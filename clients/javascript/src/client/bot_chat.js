@@ -13,6 +13,8 @@ import { PAGE_TIMERS, Question } from './timers.js';
 
 /** The history may take so long. */
 const LOAD_WITHIN = 30_000;
+/** So many events are kept for a history that is on its way; where more come, it is asked for again. */
+const MOST_KEPT = 10_000;
 /** A page is told of changes at most so often: a thousand missed events are not a thousand pictures. */
 const TELL_EVERY = 16;
 /** The server tells of stops; this is for a stop that was lost. */
@@ -28,9 +30,9 @@ export class BotChat {
 
   #list = new MessageList();
   #cursor;
-  #isLoaded = false;
-  #live = null; // what came while the history is loaded
-  #load = 0;
+  #isLoaded = false; // whether what is shown is the history, and all that came since
+  #live = null; // what came since the history was asked for, until it is here
+  #load = null; // the load that is under way
   #loading;
   #loadTimer = null;
   #beginTimer = null;
@@ -80,8 +82,9 @@ export class BotChat {
     this.#tell();
     try {
       const answer = await this.#options.send(content);
-      this.#list.sent(key, answer?.message_id ?? undefined);
+      this.#list.sent(key, answer);
       this.#forgetError(this.#sendError);
+      if (this.#list.isUnsettled) this.reload();
       return true;
     } catch (cause) {
       this.#error = this.#sendError = cause;
@@ -90,6 +93,19 @@ export class BotChat {
     } finally {
       this.#tell();
     }
+  };
+
+  /** Apply what the application has changed by its API: an edit or a deletion. */
+  apply = (change) => {
+    this.#apply('update', change);
+    this.#tell();
+  };
+
+  /** Load the history again: at once, or else when it connects. */
+  reload = () => {
+    if (this.#client !== null && !this.#closed) this.#reload();
+    else this.#stopLoading();
+    this.#tell();
   };
 
   /** Take away a message that could not be sent, by its `key`. */
@@ -114,19 +130,9 @@ export class BotChat {
   // Its life -----------------------------------------------------------------------------------
 
   async #begin(life, attempt = 0) {
-    if (this.#options.history && !this.#isLoaded) {
-      this.#tell();
-      try {
-        const answer = await this.#ask();
-        if (life !== this.#life) return;
-        this.#show(answer);
-        this.#cursor = answer.cursor || null;
-      } catch (cause) {
-        if (life !== this.#life) return;
-        this.#error = cause;
-        this.#cursor = null; // so that it is loaded again once connected
-      }
-    }
+    this.#closed = null;
+    if (this.#options.history && !this.#isLoaded) await this.#loadFirst();
+    if (life !== this.#life) return;
     try {
       this.#follow(this.#makeClient());
       if (attempt > 0) this.#error = null;
@@ -136,6 +142,23 @@ export class BotChat {
       this.#beginTimer = this.#timers.setTimeout(again, this.#backOff(attempt));
     }
     this.#tell();
+  }
+
+  /** Without a cursor (where that fails, say) it is loaded again once connected. */
+  async #loadFirst() {
+    const load = this.#startLoading();
+    this.#cursor = null;
+    this.#tell();
+    try {
+      const answer = await this.#ask();
+      if (load !== this.#load) return;
+      this.#show(answer);
+      this.#cursor = answer.cursor || null;
+    } catch (cause) {
+      if (load !== this.#load) return;
+      this.#error = cause;
+      this.#stopLoading();
+    }
   }
 
   #backOff(attempt) {
@@ -149,17 +172,14 @@ export class BotChat {
   }
 
   #stop() {
+    const client = this.#client;
     this.#life += 1;
-    this.#load += 1;
-    this.#loading.stop();
-    this.#cursor = this.#client?.cursor ?? this.#cursor;
-    this.#client?.close();
-    this.#client = null;
-    if (this.#live !== null) this.#isLoaded = false; // what was lost is not here yet
-    this.#live = null;
+    this.#cursor = client?.cursor ?? this.#cursor;
+    this.#client = null; // so that this end is not taken for one that came from elsewhere
+    client?.close();
+    this.#endLoading();
     this.#forgetOthers();
-    for (const timer of [this.#loadTimer, this.#beginTimer, this.#tellTimer])
-      this.#timers.clearTimeout(timer);
+    for (const timer of [this.#beginTimer, this.#tellTimer]) this.#timers.clearTimeout(timer);
     this.#tellTimer = null;
   }
 
@@ -175,7 +195,7 @@ export class BotChat {
     on('open', ({ recovered, message }) => this.#onOpen(recovered, message.data ?? {}));
     on('resync', () => this.#reload());
     on('close', (closed) => this.#onClose(closed));
-    on('state', () => {});
+    on('state', ({ state }) => state !== 'closed' && (this.#closed = null));
     on('authenticated', () => this.#forgetError(this.#clientError));
     on('error', ({ message, cause }) => (this.#error = this.#clientError = cause ?? new Error(message)));
     on('chat_message', ({ data }) => this.#onMessage(data));
@@ -189,9 +209,9 @@ export class BotChat {
   #onOpen(recovered, { user_id: me }) {
     this.#forgetError(this.#clientError); // it has a token now
     const isAnother = this.#list.identify(me ?? null);
-    this.#closed = null;
     // After `false` comes a resync. A new client does not know who was here before.
-    if (recovered === undefined || (recovered && isAnother)) this.#reload();
+    const isMissing = isAnother || (!this.#isLoaded && this.#load === null);
+    if (recovered === undefined || (recovered && isMissing)) this.#reload();
   }
 
   #forgetError(error) {
@@ -199,8 +219,10 @@ export class BotChat {
   }
 
   #onClose(closed) {
-    this.#closed = closed.final ? closed : null;
     this.#forgetOthers();
+    if (!closed.final) return;
+    this.#closed = closed;
+    this.#endLoading();
   }
 
   /** Nothing is known of others without a connection. */
@@ -218,25 +240,40 @@ export class BotChat {
   }
 
   #apply(change, data) {
-    this.#live?.push([change, data]);
     this.#list[change](data);
+    if (this.#live?.push([change, data]) > MOST_KEPT) this.reload();
   }
 
   #reload() {
-    if (!this.#options.history) return;
-    this.#load += 1;
-    this.#live = [];
-    void this.#tryToLoad(this.#load, 0);
+    if (this.#options.history) void this.#tryToLoad(this.#startLoading(), 0);
+  }
+
+  #startLoading() {
+    this.#stopLoading();
+    return (this.#load = {});
+  }
+
+  /** What is shown may have missed something, and nothing brings it now. */
+  #stopLoading() {
+    this.#isLoaded = false;
+    this.#endLoading();
+  }
+
+  #endLoading() {
+    this.#load = null;
+    this.#live = null;
+    this.#loading.stop();
+    this.#timers.clearTimeout(this.#loadTimer);
   }
 
   async #tryToLoad(load, attempt) {
-    this.#timers.clearTimeout(this.#loadTimer);
     try {
       const answer = await this.#ask();
       if (load === this.#load) this.#show(answer);
     } catch (cause) {
       if (load !== this.#load) return;
       this.#error = cause;
+      this.#live = null; // the next answer has what came before it was asked for
       const again = () => this.#tryToLoad(load, attempt + 1);
       this.#loadTimer = this.#timers.setTimeout(again, this.#backOff(attempt));
     }
@@ -244,6 +281,7 @@ export class BotChat {
   }
 
   async #ask() {
+    this.#live = [];
     const settled = this.#list.settled();
     const answer = await this.#loading.put(() => this.#options.history());
     return { ...answer, settled };
@@ -252,9 +290,10 @@ export class BotChat {
   #show({ messages, settled }) {
     this.#list.load(messages, settled);
     for (const [change, data] of this.#live ?? []) this.#list[change](data);
-    this.#live = null;
-    this.#isLoaded = true;
     this.#error = null;
+    this.#isLoaded = true;
+    this.#endLoading();
+    if (this.#list.isUnsettled) this.reload();
   }
 
   // Others -------------------------------------------------------------------------------------
@@ -288,7 +327,7 @@ export class BotChat {
       failure: this.#client?.failure ?? null,
       closed: this.#closed,
       error: this.#error,
-      isLoading: isWanted && Boolean(this.#options.history) && (!this.#isLoaded || this.#live !== null),
+      isLoading: isWanted && Boolean(this.#options.history) && !this.#isLoaded && !this.#closed,
     });
   }
 

@@ -14,14 +14,16 @@ const UNKNOWN = {
   role: 'user',
   timestamp: null,
 };
+const MEMBERS = ['message_id', ...Object.keys(UNKNOWN), 'metadata'];
 
 export class MessageList {
   #me = null;
   #rows = new Map(); // key → row, in the order of the screen
   #keys = new Map(); // message id → key
-  // key → one's own message: { row, status, after: the newest id that was shown then, lost: the id of
-  // the row that was taken for it, where that is gone }
+  // key → one's own message: { row, status, id: where the API said it, after: the newest id that was shown
+  // when it was sent, isOlder: than a history that was shown }
   #mine = new Map();
+  #gone = new Set(); // ids of messages that are here no more: the API's answer may come later
   #most;
   #own = 0;
 
@@ -48,7 +50,7 @@ export class MessageList {
     this.#me = me;
     if (isAnother) this.#clear();
     this.#keys = new Map([...this.#keys].filter(([id, key]) => key !== id));
-    this.load(this.rows.filter(({ status }) => !status));
+    this.#arrange(this.rows.filter(({ status }) => !status), new Set());
     return isAnother;
   }
 
@@ -56,6 +58,7 @@ export class MessageList {
     this.#rows.clear();
     this.#keys.clear();
     this.#mine.clear();
+    this.#gone.clear();
   }
 
   /** The data of a chat_message. */
@@ -65,12 +68,14 @@ export class MessageList {
     if (this.#rows.size > this.#most) this.#remove(this.#rows.keys().next().value);
   }
 
-  /** The data of a chat_message_update. One about a message that is not here changes nothing. */
+  /** The data of a chat_message_update. What it does not say stays. */
   update({ action, ...data }) {
     const key = this.#keys.get(data.message_id);
-    if (key === undefined) return;
+    if (action === 'deleted') this.#forget(data.message_id);
+    if (key === undefined) return; // one about a message that is not here
+    const { status, ...row } = this.#rows.get(key);
     if (action === 'deleted') this.#remove(key);
-    else this.#put(key, complete(data));
+    else this.#put(key, { ...row, ...known(data) });
   }
 
   /** The keys of own messages that were sent: a history that is asked for now has them, or they are gone. */
@@ -79,11 +84,24 @@ export class MessageList {
   }
 
   /**
+   * Whether a history came while one of these was being sent, and does not have it: it was deleted before,
+   * or written after. Only a history that is asked for now says which.
+   */
+  get isUnsettled() {
+    return this.rows.some(({ key, status }) => status === 'sent' && this.#mine.get(key).isOlder);
+  }
+
+  /**
    * Show a history in place of all else, but one's own messages that the server has not told of.
    *
    * @param settled what `settled` gave when the history was asked for.
    */
   load(messages, settled = new Set()) {
+    this.#arrange(messages, settled);
+    for (const own of this.#mine.values()) own.isOlder = true;
+  }
+
+  #arrange(messages, settled) {
     if (!Array.isArray(messages)) throw new TypeError('history gave no list of messages');
     const places = new Map(messages.map(({ message_id: id }, place) => [id, place]));
     const left = new Map(this.rows.filter(({ status }) => status).map((row) => [row.key, row]));
@@ -94,13 +112,13 @@ export class MessageList {
       return [key ?? data.message_id, data];
     });
     for (const key of settled) if (left.get(key)?.status === 'sent') left.delete(key);
-    const before = this.#rows;
+    const before = this.rows;
     this.#rows = new Map();
     this.#keys = new Map();
     for (const [key, data] of shown) this.#put(key, complete(data));
     for (const [key, row] of left) this.#put(key, row);
-    for (const key of [...this.#mine.keys()])
-      if (!this.#rows.has(key)) this.#lose(key, before.get(key)?.message_id);
+    for (const { message_id: id } of before) if (!this.#keys.has(id)) this.#forget(id);
+    for (const key of [...this.#mine.keys()]) if (!this.#rows.has(key)) this.#lose(key);
   }
 
   /** Whether a message of the history may be the own one: one that was there before is another. */
@@ -122,29 +140,27 @@ export class MessageList {
     return key;
   }
 
-  /** It was sent, and has this id where the API says so. */
-  sent(key, id) {
+  /** It was sent. The answer of the API may have any member of a chat_message: its id is the one that helps. */
+  sent(key, answer) {
     const own = this.#mine.get(key);
     if (!own) return; // it is gone
     own.status = 'sent';
-    const shown = id === undefined ? undefined : this.#keys.get(id);
-    if (!this.#rows.has(key)) return this.#sentUnseen(key, id);
+    const said = membersOf(answer);
+    own.row = { ...own.row, ...said };
+    own.id = said.message_id;
+    const shown = own.id === undefined ? undefined : this.#keys.get(own.id);
+    if (!this.#rows.has(key)) return this.#sentUnseen(key);
     const isTold = !this.#rows.get(key).status;
-    if (shown === key || (isTold && (id === undefined || shown !== undefined))) return;
+    if (shown === key || (isTold && (own.id === undefined || shown !== undefined))) return;
     if (isTold) this.#handOver(key); // what was told was about another message
-    if (this.#mine.has(shown)) return this.#handOver(shown, key);
-    // The event came first and its text was another, so that it was not taken for this one.
-    if (shown !== undefined) return this.#remove(key);
-    if (id !== undefined) own.row = { ...own.row, message_id: id };
-    this.#giveBack(key);
+    else if (this.#mine.has(shown)) this.#handOver(shown, key);
+    else this.#giveBack(key);
   }
 
   /** The row that was taken for it is gone: that was another's where the id of this one is another. */
-  #sentUnseen(key, id) {
-    const own = this.#mine.get(key);
-    if (id === undefined || id === own.lost || this.#keys.has(id)) return this.#mine.delete(key);
-    own.row = { ...own.row, message_id: id };
-    return this.#giveBack(key);
+  #sentUnseen(key) {
+    if (this.#mine.get(key).id === undefined) this.#mine.delete(key);
+    else this.#giveBack(key);
   }
 
   failed(key) {
@@ -163,10 +179,13 @@ export class MessageList {
     this.#mine.delete(key);
   }
 
-  /** Show an own message as it is without the server. */
+  /** Show an own message as it is without the server, unless its own row is here already, or was. */
   #giveBack(key) {
-    const { row, status } = this.#mine.get(key);
-    this.#put(key, { ...row, status });
+    const { row, status, id } = this.#mine.get(key);
+    if (!this.#keys.has(id) && !this.#gone.has(id)) return this.#put(key, { ...row, status });
+    this.#mine.delete(key);
+    this.#rows.delete(key);
+    return undefined;
   }
 
   /** The message that was taken for an own one is another's: of one that is alike, or of nobody here. */
@@ -202,18 +221,32 @@ export class MessageList {
     const { message_id: id } = this.#rows.get(key);
     this.#keys.delete(id);
     this.#rows.delete(key);
-    this.#lose(key, id);
+    this.#forget(id);
+    this.#lose(key);
   }
 
   /** The row of an own message is gone. While it is being sent, that may have been another's. */
-  #lose(key, id) {
-    const own = this.#mine.get(key);
-    if (own?.status === 'sending') own.lost = id ?? own.lost;
-    else this.#mine.delete(key);
+  #lose(key) {
+    if (this.#mine.get(key)?.status !== 'sending') this.#mine.delete(key);
+  }
+
+  #forget(id) {
+    this.#gone.add(id);
+    if (this.#gone.size > this.#most) this.#gone.delete(this.#gone.values().next().value);
   }
 }
 
 function complete(data) {
-  const known = Object.entries(data).filter(([, value]) => value !== undefined);
-  return { ...UNKNOWN, metadata: {}, ...Object.fromEntries(known) };
+  return { ...UNKNOWN, metadata: {}, ...known(data) };
+}
+
+function known(data) {
+  return Object.fromEntries(Object.entries(data).filter(([, value]) => value !== undefined));
+}
+
+/** What an answer says of a message; it may be anything, such as a `Response`. */
+function membersOf(answer) {
+  const said = known(Object.fromEntries(MEMBERS.map((name) => [name, answer?.[name]])));
+  if (said.message_id === null) delete said.message_id;
+  return said;
 }

@@ -1,8 +1,8 @@
 """The JavaScript client, run in a real browser against a clock and sockets that obey the test.
 
 The scenarios are JavaScript, in javascript/scenarios.js, bot_chat.js and message_list.js: one
-promise of the client each, in a world of its own. Their page is answered from the files here, so that no server and no
-port is needed.
+promise of the client each, in a world of its own. Their page is answered from the files here, so
+that no server and no port is needed.
 """
 
 import json

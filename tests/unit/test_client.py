@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -325,6 +326,14 @@ async def test_a_client_that_was_not_entered_says_how() -> None:
         await anext(client)
     await client.close()
     assert client.state == "closed"
+
+
+@pytest.mark.gen_test
+async def test_the_bot_may_be_a_uuid() -> None:
+    """As drivers of PostgreSQL give it."""
+    bot = UUID("0a3f8d1c-52b7-4c11-9a7e-3f0c2d9b8e10")
+    async with Played(bot_id=bot) as played:
+        assert played.socket.url.endswith(f"/chat/{bot}?cursor=")
 
 
 def fail(_told: Reconnecting) -> None:

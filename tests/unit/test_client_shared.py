@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -69,7 +70,7 @@ class Stage:
     def socket(self) -> FakeSocket:
         return self.server.socket
 
-    async def read(self, bot_id: str | None, **options: Any) -> Reader:
+    async def read(self, bot_id: str | UUID | None, **options: Any) -> Reader:
         client = (
             self.shared.notifications(**options)
             if bot_id is None
@@ -667,12 +668,31 @@ async def test_the_end_of_the_connection_is_the_end_of_its_clients() -> None:
 
 
 @pytest.mark.gen_test
+async def test_ids_may_be_uuids() -> None:
+    """As drivers of PostgreSQL give them: one bot, however it is written."""
+    bot = UUID("0A3F8D1C-52B7-4C11-9A7E-3F0C2D9B8E10")
+    async with staged() as stage:
+        await stage.greet()
+        reader = await stage.read(bot)
+        assert stage.asked() == [{"bot_id": str(bot), "cursor": ""}]
+        await stage.admit(str(bot))
+        assert reader.types == ["connection_established"]
+        with pytest.raises(ValueError, match="close it first"):
+            stage.shared.chat(str(bot).upper())
+        assert reader.client.session_sync(bot)
+        sent = stage.socket.of_type("session_sync")
+        assert [one["data"]["session_id"] for one in sent] == [str(bot)]
+
+
+@pytest.mark.gen_test
 async def test_a_client_of_a_connection_that_was_not_entered_says_how() -> None:
     """And is no silent wait."""
     shared = SharedConnection(URL, token="t", open_socket=FakeServer().open)
-    with pytest.raises(ExceptionGroup) as raised:
-        async with shared.chat("a") as events:
-            await anext(events)
-    assert raised.group_contains(RuntimeError, match="async with SharedConnection")
+    client = shared.chat("a")
+    with pytest.raises(RuntimeError, match="async with SharedConnection"):
+        await client.__aenter__()
+    with pytest.raises(RuntimeError, match="async with SharedConnection"):
+        await client.run()
+    assert not client.is_running
     with pytest.raises(TypeError, match="token"):
         SharedConnection(URL)

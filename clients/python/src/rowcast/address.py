@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
+from uuid import UUID
 
 _IS_SECURE: Final = {"http": False, "https": True, "ws": False, "wss": True}
 
@@ -13,9 +14,9 @@ SHARED: Final = ""
 """The place of a connection for many subscriptions."""
 
 
-def of(bot_id: str | None) -> str:
+def of(bot_id: str | UUID | None) -> str:
     """The place of a bot's chat; None: of the user's notifications."""
-    return "/notifications" if bot_id is None else f"/chat/{quote(bot_id, safe='')}"
+    return "/notifications" if bot_id is None else f"/chat/{quote(str(bot_id), safe='')}"
 
 
 class Address:

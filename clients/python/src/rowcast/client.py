@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from inspect import isawaitable
 from types import TracebackType
 from typing import Final, Self, TypeVar
+from uuid import UUID
 
 from rowcast import transport
 from rowcast.address import Address, of
@@ -62,7 +63,7 @@ class RealtimeClient:
         url: str,
         *,
         token: str | None = None,
-        bot_id: str | None = None,
+        bot_id: str | UUID | None = None,
         notifications: bool = False,
         presence: bool = False,
         get_token: GetToken | None = None,
@@ -208,9 +209,9 @@ class RealtimeClient:
         """
         self._keeper.typing(is_typing)
 
-    def session_sync(self, session_id: str) -> bool:
+    def session_sync(self, session_id: str | UUID) -> bool:
         """Tell the server which session is on screen. False: there is no connection."""
-        return self._keeper.send({"type": "session_sync", "data": {"session_id": session_id}})
+        return self._keeper.send({"type": "session_sync", "data": {"session_id": str(session_id)}})
 
     def ping(self) -> bool:
         """Ask for a sign of life now, besides the regular ones; `latency` will tell."""

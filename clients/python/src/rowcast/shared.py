@@ -17,6 +17,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
 
 from rowcast import transport
 from rowcast.address import SHARED, Address
@@ -113,7 +114,7 @@ class SharedConnection:
 
     def chat(
         self,
-        bot_id: str,
+        bot_id: str | UUID,
         *,
         cursor: str | None = None,
         presence: bool = False,
@@ -137,12 +138,12 @@ class SharedConnection:
 
     def _client(
         self,
-        bot_id: str | None,
+        bot_id: str | UUID | None,
         cursor: str | None,
         presence: bool,
         on_reconnecting: Callable[[Reconnecting], None] | None,
     ) -> RealtimeClient:
-        target = bot_id.lower() if bot_id is not None else None
+        target = str(bot_id).lower() if bot_id is not None else None
         self.check_free(target)
         return SharedClient(
             self,
@@ -171,6 +172,15 @@ class SharedConnection:
         if target in self._clients and self._clients[target].is_running:
             name = target or "notifications"
             raise ValueError(f"{name} has a client here already: close it first")
+
+    def check_begun(self) -> None:
+        """Its clients begin after it.
+
+        Raises:
+            RuntimeError: it was not entered.
+        """
+        if self._life is None:
+            raise RuntimeError("it has not begun: async with SharedConnection(…) as shared")
 
     def began(self, target: Target, client: RealtimeClient) -> None:
         """A client was started. Those that have ended are forgotten."""
@@ -357,8 +367,7 @@ class SharedConnection:
         return subscription
 
     async def _until_open(self) -> Socket:
-        if self._life is None:
-            raise RuntimeError("it has not begun: async with SharedConnection(…) as shared")
+        assert self._life is not None  # see `check_begun`
         while self._socket is None:
             if self._life.done():
                 raise _ending_of_life(self._life)
@@ -395,7 +404,9 @@ class SharedClient(RealtimeClient):
 
         Raises:
             ValueError: the bot has another client here by now.
+            RuntimeError: the connection was not entered.
         """
+        self._shared.check_begun()
         if not self.is_running:
             self._shared.check_free(self._target)
         await super().__aenter__()

@@ -86,7 +86,7 @@ async def open_page(chromium: Chromium, server: MortalServer, world: World) -> P
         };
     """
     code = block_of_the_page("new EventSource", "js")
-    await page.evaluate(f"async () => {{ {names} {surroundings} {code} follow(); }}")
+    await page.evaluate(f"async () => {{ {names} {surroundings} {code} }}")
     return page
 
 

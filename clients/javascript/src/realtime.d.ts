@@ -7,6 +7,9 @@
  *     const chat = connect<{ order_shipped: { order_id: string } }>({ botId, token });
  *     chat.on('order_shipped', ({ data }) => data.order_id);
  *
+ * A function that takes any client has `client: RealtimeClient<any, any>`: a plain `RealtimeClient` is one that
+ * has no events of your own.
+ *
  * Numbers of JSON are JavaScript's: above 2^53 an integer loses digits. Send large ones as text.
  */
 
@@ -33,7 +36,7 @@ export type ErrorCode =
 export interface EventFields {
   id: string;
   timestamp: Timestamp;
-  /** On the last event of each batch. */
+  /** On the first and the last event of each batch. It covers no more than what came up to this event. */
   cursor?: Cursor;
 }
 

@@ -1,7 +1,7 @@
 /** What tsc must accept, and, where a line says so, must not. */
 
 import WebSocket from 'ws';
-import { connect, SharedConnection, type ServerMessages } from 'rowcast';
+import { connect, type RealtimeClient, SharedConnection, type ServerMessages } from 'rowcast';
 import { useBotChat, type BotMessage } from 'rowcast/react';
 
 const token: string | undefined = undefined;
@@ -37,6 +37,10 @@ chat.on('connection_established', ({ data }) => {
 chat.on('close', ({ code, failure }) => {
   if (failure === 'blocked') code satisfies number | null;
 });
+/** A function that takes any client. */
+export const count = (client: RealtimeClient<any, any>): void =>
+  void client.on('chat_message', ({ data }) => data.content.length);
+count(chat);
 // @ts-expect-error: either a bot or the notifications
 connect({ botId: 'b', notifications: true });
 
@@ -51,6 +55,16 @@ export const loose = (botId: string, username: string | undefined): BotMessage |
     history: async () => ({ messages: [{ message_id: '1', content: 'hello', username }] }),
     send: (body) => fetch('/api/messages', { method: 'POST', body }),
   }).messages[0];
+
+/** What an application changed by its API. */
+export const change = (botId: string, id: string): void => {
+  const { apply, reload } = useBotChat({ botId });
+  apply({ action: 'edited', message_id: id, content: 'new' });
+  apply({ action: 'deleted', message_id: id });
+  // @ts-expect-error: which one?
+  apply({ action: 'edited', content: 'new' });
+  reload();
+};
 
 type Mine = { order_shipped: { order_id: string } };
 const shared = new SharedConnection<Mine, { poll: { answers: number } }>({ token });

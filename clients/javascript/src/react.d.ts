@@ -48,7 +48,8 @@ export interface BotChatOptions<Custom extends object = {}> extends LineOptions 
   history?: (() => Promise<History>) | undefined;
   /**
    * Gives a new message to your API. With its id in the answer (`{ message_id }`), it is told apart from
-   * one that is alike. Other members of ChatMessageData in the answer are shown, too. What throws or rejects has failed; a `Response` that is not `ok` has not.
+   * one that is alike. Beside the id, other members of ChatMessageData are shown, too. What throws or
+   * rejects has failed; a `Response` that is not `ok` has not.
    */
   send?: ((content: string) => Promise<unknown>) | undefined;
   /** Share this connection with other bots. All of LineOptions is then the connection's. */

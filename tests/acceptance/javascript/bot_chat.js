@@ -310,6 +310,16 @@ scenario('what the answer says of an own message is shown', async () => {
   equal(await shown('key'), [key]);
 });
 
+scenario('an answer without an id says nothing of the message', async () => {
+  for (const answer of [{ message_id: null, content: 'reply' }, { content: 'reply' }, 'reply', null]) {
+    const { chat, last, shown } = await makeChat({ send: async () => answer });
+    last().establish();
+    await chat.send('hello');
+    equal([await shown(), await shown('status')], [['hello'], ['sent']]);
+    equal(await shown('message_id'), await shown('key'));
+  }
+});
+
 scenario('an event with another text is told apart by the answer', async () => {
   const answer = later();
   const { chat, last, say, shown } = await makeChat({ send: () => answer.promise });

@@ -140,7 +140,7 @@ export class MessageList {
     return key;
   }
 
-  /** It was sent. The answer of the API may have any member of a chat_message: its id is the one that helps. */
+  /** It was sent. The answer of the API may have its id, and then any other member of a chat_message, too. */
   sent(key, answer) {
     const own = this.#mine.get(key);
     if (!own) return; // it is gone
@@ -244,9 +244,8 @@ function known(data) {
   return Object.fromEntries(Object.entries(data).filter(([, value]) => value !== undefined));
 }
 
-/** What an answer says of a message; it may be anything, such as a `Response`. */
+/** What an answer says of the message. Without an id it may be about anything, such as a `Response`. */
 function membersOf(answer) {
-  const said = known(Object.fromEntries(MEMBERS.map((name) => [name, answer?.[name]])));
-  if (said.message_id === null) delete said.message_id;
-  return said;
+  const hasId = (answer?.message_id ?? null) !== null;
+  return hasId ? known(Object.fromEntries(MEMBERS.map((name) => [name, answer[name]]))) : {};
 }

@@ -2,8 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
 from tornado.httpserver import HTTPServer
@@ -40,6 +40,30 @@ READY_STEP = 0.02
 """How often a process that starts looks whether it is ready, in seconds."""
 RETURN_SECONDS = 1.0
 """About how long a process takes to start, after the one before has drained."""
+
+Item = TypeVar("Item")
+
+
+async def evenly(
+    items: Iterable[Item],
+    delay: float,
+    monotonic: Callable[[], float],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> AsyncIterator[Item]:
+    """Give the items one by one, and end `delay` seconds after the time of the last.
+
+    Each has its time by the clock. A sleep takes longer than it was asked to, by a millisecond or
+    more: for thousands of items that would add up.
+
+    Args:
+        delay: seconds from one item to the next.
+        monotonic: seconds.
+        sleep: waits for so many seconds; for none, it lets others have a turn.
+    """
+    began = monotonic()
+    for number, item in enumerate(items, 1):
+        yield item
+        await sleep(max(0.0, began + number * delay - monotonic()))
 
 
 class Stop(asyncio.Event):
@@ -220,11 +244,10 @@ class Server:
         retry_after = await self._retry_after(delay * len(leaving), is_replaced)
         self.web.status.retry_after = retry_after
         message = going_away(retry_after)
-        for subscriber in leaving:
+        async for subscriber in evenly(leaving, delay, asyncio.get_running_loop().time):
             if subscriber.is_joined:
                 subscriber.tell(message)
             subscriber.sink.close(*closing.RESTARTING)
-            await asyncio.sleep(delay)
 
     async def _answer_the_last(self, entrance: Entrance, http: HTTPServer) -> None:
         """Answer those who connected just before, and end what is left."""

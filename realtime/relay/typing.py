@@ -1,17 +1,17 @@
 """Who is typing where: limited in rate, ended by time, and shared between processes.
 
-None of it is stored in the log. `TypingIndicators` decides what is shown when: at most about three
+None of it is stored in the log. `TypingIndicators` decides what is shown when: at most three
 indicators per second for each user and bot, always with the newest state. `TypingBroadcaster` sends
 them to the bot's sockets, and passes them on for the other processes.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn
 
-from realtime.relay.hub import Hub
+from realtime.relay.hub import FAN_OUT_SLICE, Hub
 from realtime.relay.protocol import bot_topic, typing_indicator
 from realtime.relay.subscriber import Framed, State, Subscriber
 
@@ -43,8 +43,10 @@ class _Typist:
     is_typing: bool
     heard_at: float
     shown_at: float = float("-inf")
-    is_shown: bool = False
-    """Whether the others were already told `is_typing`."""
+    is_pending: bool = True
+    """Whether the others are still to be told `is_typing`."""
+    is_told: bool = False
+    """What the others were told last."""
 
 
 class TypingIndicators:
@@ -82,19 +84,20 @@ class TypingIndicators:
         typist = self._typist(bot_id, user_id, username)
         typist.connection_id = connection_id
         typist.is_typing = is_typing
-        typist.is_shown = False
+        typist.is_pending = True
         return self._due(bot_id, user_id, typist)
 
     def left(self, bot_id: str, user_id: str, connection_id: str) -> list[Indicator]:
-        """A socket of this process is gone; if it was the one that typed, typing has stopped."""
+        """A socket of this process is gone; if it was the one that typed, typing has stopped.
+
+        That is shown no sooner than anything else, or coming and going would undo the throttle.
+        """
         typist = self._typists.get((bot_id, user_id))
         if typist is None or typist.connection_id != connection_id:
             return []
-        was_told = typist.is_typing if typist.is_shown else typist.shown_at > float("-inf")
-        # It is kept until the next tick finds it over, or coming and going would undo the throttle.
         typist.is_typing = False
-        typist.is_shown = True
-        return [Indicator(bot_id, user_id, typist.username, False, True)] if was_told else []
+        typist.is_pending = typist.is_told  # else they know of no typing that could stop
+        return self._due(bot_id, user_id, typist)
 
     def heard(self, bot_id: str, user_id: str, username: str, is_typing: bool) -> list[Indicator]:
         """Another process sent an indicator.
@@ -108,7 +111,7 @@ class TypingIndicators:
         typist = self._typist(bot_id, user_id, username)
         typist.connection_id = None
         typist.is_typing = is_typing
-        typist.is_shown = False
+        typist.is_pending = True
         return self._due(bot_id, user_id, typist)
 
     def _is_full(self, bot_id: str) -> bool:
@@ -122,9 +125,9 @@ class TypingIndicators:
         for (bot_id, user_id), typist in tuple(self._typists.items()):
             if typist.is_typing and now - typist.heard_at >= self._patience(typist):
                 typist.is_typing = False
-                typist.is_shown = False
+                typist.is_pending = True
             shown += self._due(bot_id, user_id, typist)
-            is_over = typist.is_shown and not typist.is_typing
+            is_over = not typist.is_pending and not typist.is_typing
             if is_over and now - typist.shown_at >= MIN_INTERVAL:
                 del self._typists[bot_id, user_id]
                 self._on_bot[bot_id] -= 1
@@ -144,9 +147,9 @@ class TypingIndicators:
 
     def _due(self, bot_id: str, user_id: str, typist: _Typist) -> list[Indicator]:
         now = self._clock()
-        if typist.is_shown or now - typist.shown_at < MIN_INTERVAL:
+        if not typist.is_pending or now - typist.shown_at < MIN_INTERVAL:
             return []
-        typist.is_shown = True
+        typist.is_pending, typist.is_told = False, typist.is_typing
         typist.shown_at = now
         is_local = typist.connection_id is not None
         return [Indicator(bot_id, user_id, typist.username, typist.is_typing, is_local)]
@@ -157,12 +160,17 @@ class TypingIndicators:
 
 
 class TypingBroadcaster:
-    """Shows indicators to this process's sockets at once, and hands them on for the others.
+    """Shows indicators to this process's sockets, and hands them on for the others.
+
+    One bot can have thousands of sockets and many typists, so what is to be shown waits for its
+    turn: of each user on each bot the newest state.
 
     Args:
         tell: takes indicators to pass on to other processes.
+        pause: awaited between the slices of a fan-out.
         clock: epoch seconds, for the messages' timestamps.
         tick: seconds between two looks at what is due, while anybody types.
+        fan_out_slice: how many sockets are shown something before other tasks get a turn.
     """
 
     def __init__(
@@ -171,15 +179,24 @@ class TypingBroadcaster:
         hub: Hub,
         *,
         tell: Callable[[Iterable[Indicator]], None],
+        pause: Callable[[], Awaitable[None]],
         clock: Callable[[], float],
         tick: float,
+        fan_out_slice: int = FAN_OUT_SLICE,
     ) -> None:
         self._tick = tick
+        self._fan_out_slice = fan_out_slice
         self._indicators = indicators
         self._hub = hub
         self._tell = tell
+        self._pause = pause
         self._clock = clock
-        self._some = asyncio.Event()
+        self._waiting: OrderedDict[tuple[str, str], Indicator] = OrderedDict()
+        """What is to be shown here, by bot and user; the first is next."""
+        self._has_waiting = asyncio.Event()
+        self._has_typists = asyncio.Event()
+        self._room = fan_out_slice
+        """How many more steps there are before the next pause."""
 
     def said(self, subscriber: Subscriber, bot_id: str, is_typing: bool) -> None:
         """Show what a socket of this process sent as `typing`."""
@@ -201,24 +218,50 @@ class TypingBroadcaster:
             return  # nobody here would see it
         self._show(self._indicators.heard(bot_id, user_id, username, is_typing))
 
+    def _show(self, indicators: Iterable[Indicator]) -> None:
+        for one in indicators:
+            self._waiting[one.bot_id, one.user_id] = one
+            self._has_waiting.set()
+        self._tell(indicators)
+        if not self._indicators.is_idle:
+            self._has_typists.set()
+
     async def run(self) -> NoReturn:
-        """Show what becomes due by time, until cancelled."""
+        """Show what is said, and what becomes due by time, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_looking())
+            while True:
+                await self._has_waiting.wait()
+                while self._waiting:
+                    _, one = self._waiting.popitem(last=False)
+                    await self._send(one)
+                    await self._count()
+                self._has_waiting.clear()
+
+    async def _keep_looking(self) -> NoReturn:
+        """Look what becomes due by time, while anybody types."""
         while True:
-            await self._some.wait()
+            await self._has_typists.wait()
             await asyncio.sleep(self._tick)
             self._show(self._indicators.tick())
             if self._indicators.is_idle:
-                self._some.clear()
+                self._has_typists.clear()
 
-    def _show(self, indicators: list[Indicator]) -> None:
-        for one in indicators:
-            message = typing_indicator(
-                one.bot_id, one.user_id, one.username, one.is_typing, self._clock()
-            )
-            framed = Framed([message])
-            for subscriber in self._hub.subscribers.live_on(bot_topic(one.bot_id)):
-                if subscriber.user_id != one.user_id:
-                    subscriber.sink.send(framed.by(subscriber.sink.frame))
-        self._tell(indicators)
-        if not self._indicators.is_idle:
-            self._some.set()
+    async def _send(self, one: Indicator) -> None:
+        message = typing_indicator(
+            one.bot_id, one.user_id, one.username, one.is_typing, self._clock()
+        )
+        framed = Framed([message])
+        # It looks whether each is live only when it comes to it, so also after a pause.
+        for subscriber in self._hub.subscribers.live_on(bot_topic(one.bot_id)):
+            if subscriber.user_id == one.user_id:
+                continue
+            subscriber.sink.send(framed.by(subscriber.sink.frame))
+            await self._count()
+
+    async def _count(self) -> None:
+        """Count one step of work, and let other tasks have a turn after each slice of them."""
+        self._room -= 1
+        if not self._room:
+            await self._pause()
+            self._room = self._fan_out_slice

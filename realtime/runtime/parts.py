@@ -169,6 +169,7 @@ def _make_typing(hub: Hub, nodes: Nodes, intervals: Intervals) -> TypingBroadcas
         TypingIndicators(time.monotonic),
         hub,
         tell=nodes.tell,
+        pause=_give_way,
         clock=time.time,
         tick=intervals.typing_check,
     )

@@ -118,19 +118,35 @@ def test_leaving_stops() -> None:
     """When the socket that typed is gone, its user is shown as stopped at once."""
     clocked = ClockedTyping()
     clocked.say(True)
+    clocked.wait(1)
     assert clocked.leave() == [STOPPED]
     assert clocked.leave() == []
     assert clocked.wait(1) == []
     assert clocked.indicators.is_idle
 
 
+def test_leaving_soon() -> None:
+    """Who leaves just after they were shown as typing is shown as stopped when that is due."""
+    clocked = ClockedTyping()
+    clocked.say(True)
+    assert clocked.leave() == []
+    assert clocked.wait(2 * TICK) == []
+    assert clocked.wait(2 * TICK) == [STOPPED]
+    assert clocked.wait(SILENCE) == []
+    assert clocked.indicators.is_idle
+
+
 def test_coming_and_going_does_not_undo_the_throttle() -> None:
     """Who leaves and returns at once to type again is shown no more often than others."""
     clocked = ClockedTyping()
-    clocked.say(True)
-    clocked.leave()
-    assert clocked.say(True, connection="c2") == []
+    for number in range(20):  # within 0.2 s
+        clocked.say(True, connection=f"c{number}")
+        clocked.leave(connection=f"c{number}")
+        clocked.now += 0.01
+    assert [one for _, one in clocked.shown] == [STARTED]
+    clocked.say(True, connection="last")
     assert clocked.wait(1) == [STARTED]
+    assert clocked.leave(connection="last") == [STOPPED]
 
 
 def test_another_socket_leaves() -> None:
@@ -140,6 +156,7 @@ def test_another_socket_leaves() -> None:
     assert clocked.leave(connection="c2") == []
     clocked.say(True, connection="c2")
     assert clocked.leave(connection="c1") == []
+    clocked.wait(1)
     assert clocked.leave(connection="c2") == [STOPPED]
 
 
@@ -157,12 +174,21 @@ def test_leaving_with_something_held_back() -> None:
     clocked = ClockedTyping()
     clocked.say(True)
     clocked.say(False)
-    assert clocked.leave() == [STOPPED]
+    assert clocked.leave() == []
+    assert clocked.wait(1) == [STOPPED]
 
 
 def test_leaving_without_having_been_shown() -> None:
-    """Who was never shown as typing is not shown as stopped on leaving."""
-    assert ClockedTyping().leave() == []
+    """Who was never shown as typing, or not any more, is not shown as stopped on leaving."""
+    clocked = ClockedTyping()
+    assert clocked.leave() == []
+    clocked.say(True)
+    clocked.wait(1)
+    assert clocked.say(False) == [STOPPED]
+    assert clocked.say(True) == []
+    assert clocked.leave() == []
+    assert clocked.wait(1) == []
+    assert clocked.indicators.is_idle
 
 
 # Other processes.
@@ -236,7 +262,7 @@ def test_moving_between_processes() -> None:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["on", "on", "off", "wait", "wait"]),
+        st.sampled_from(["on", "on", "off", "leave", "wait", "wait"]),
         st.sampled_from(["c1", "c2"]),
         st.integers(1, 30),
     ),
@@ -248,6 +274,8 @@ def play(clocked: ClockedTyping, steps: list[tuple[str, str, int]]) -> None:
     for step, connection, ticks in steps:
         if step == "wait":
             clocked.wait(ticks * TICK)
+        elif step == "leave":
+            clocked.leave(connection=connection)
         else:
             clocked.say(step == "on", connection=connection)
 

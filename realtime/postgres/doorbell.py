@@ -42,8 +42,10 @@ BARE = 0.1
 RELEASE = 2
 """Which release this is, in `relay.nodes`. Those of 1 silence the bell, and the epoch stays."""
 RENAMING = "renaming"
-"""Heard before the channels are given new names: until this process listens to these, it does not
-hear all."""
+"""Heard before the channels are given new names: from then on this process may not hear all."""
+TAKE_ROTATION_TURN = "LOCK TABLE relay.cursor_keys IN EXCLUSIVE MODE"
+"""Who gives new names has this lock before saying so, and until it is done or has failed. So it is
+seen to be over, whatever became of it."""
 ALIVE_SECONDS = 10.0
 """How long after its last heartbeat a process counts as running."""
 TURN_SECONDS = 2
@@ -85,6 +87,15 @@ _RING_ON = f"{_BEGIN}{_SAY}{_SET_BELL}"
 _SEE_THAT_IT_RINGS = f"{_BEGIN}{_SET_BELL}"
 # The names may have been changed.
 _LISTEN_ANEW = "SELECT relay.listen() WHERE NOT relay.is_listening()"
+# In this order: whoever takes the lock after the first question renames after the second, and what
+# they say before that is heard on these names.
+_HEARS_ALL = """
+SELECT CASE WHEN EXISTS (
+    SELECT FROM pg_locks
+     WHERE relation = 'relay.cursor_keys'::regclass AND mode = 'ExclusiveLock' AND granted
+       AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+  THEN false ELSE relay.is_listening() END
+"""
 # Read under the lock, after the bell is on: who silences it later advances what was read. And
 # before the fence: who advances it later, without a ring, has a higher id.
 _EPOCH = f"""
@@ -140,7 +151,9 @@ class Doorbell:
         self._is_silenced = False
         self._is_said = True
         """Whether the others know if this process sleeps. If not, the bell may stay silent."""
-        self._is_renaming = False
+        self._is_renaming = True
+        """Whether the channels may get new names before this process hears of it: it has heard that
+        they will, or has only begun to listen."""
         self.inbox = Inbox(self._counters)
         self.can_hear = True
         """Whether other connections' rings arrive here."""
@@ -251,10 +264,13 @@ class Doorbell:
 
     async def _listens_anew(self) -> bool:
         """Listen to the channels' names of now; return whether these are others than before."""
-        if not self.can_hear or await self._connection.fetchrow(_LISTEN_ANEW) is None:
+        if not self.can_hear:
             return False
-        self._is_renaming = False
-        return True
+        is_new = await self._connection.fetchrow(_LISTEN_ANEW) is not None
+        if is_new or self._is_renaming:
+            self._is_renaming = False  # whoever says so from now on sets it again
+            self._is_renaming |= not await self._connection.fetchval(_HEARS_ALL)
+        return is_new
 
     def _raise_if_closed(self) -> None:
         if self._connection.is_closed():

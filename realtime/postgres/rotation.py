@@ -13,7 +13,7 @@ from typing import Final
 import asyncpg
 
 from realtime.errors import CommandError
-from realtime.postgres.doorbell import ALIVE_SECONDS, RENAMING
+from realtime.postgres.doorbell import ALIVE_SECONDS, RENAMING, TAKE_ROTATION_TURN
 from realtime.postgres.pool import DATABASE_ERRORS, HearingConnection, connect
 from realtime.postgres.reasons import why_unreachable
 
@@ -27,7 +27,10 @@ _NOT_MIGRATED: Final = (
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedFunctionError,
 )
-_TAKE_TURN = "LOCK TABLE relay.cursor_keys IN EXCLUSIVE MODE"
+_MAY_END_SESSIONS = (
+    ". If the servers have a role of their own, it must also be a member of that role, or of"
+    " pg_signal_backend"
+)
 # What does not sign is older than the key that does, or was added by a rotation that broke off.
 _ADD_KEY = """
 DELETE FROM relay.cursor_keys WHERE NOT signs;
@@ -56,9 +59,15 @@ async def rotate_channels(dsn: str, *, named: str = "DATABASE_URL") -> None:
     Raises:
         RotateError: the database refused, or cannot be reached.
     """
-    async with _connected(dsn, named) as connection:
-        # Committed before: who hears it delivers nothing ahead of a read before it has the names.
-        await connection.execute("SELECT relay.tell('ring', $1)", RENAMING)
+    async with (
+        _connected(dsn, named) as connection,
+        _connected(dsn, named) as other,
+        connection.transaction(),
+    ):
+        await connection.execute(TAKE_ROTATION_TURN)
+        # Committed before: who hears it delivers nothing ahead of a read before it has the names,
+        # or sees that nobody is at it any more.
+        await other.execute("SELECT relay.tell('ring', $1)", RENAMING)
         await connection.execute("SELECT relay.rotate_channels()")
 
 
@@ -72,14 +81,14 @@ async def rotate_cursor_key(
     Raises:
         RotateError: the database refused, or a server did not connect again: the old key signs.
     """
-    async with _connected(dsn, named) as connection:
+    async with _connected(dsn, named, _MAY_END_SESSIONS) as connection:
         async with connection.transaction():
-            await connection.execute(_TAKE_TURN)
+            await connection.execute(TAKE_ROTATION_TURN)
             await connection.execute(_ADD_KEY)
             number = await connection.fetchval(_NEWEST)
         servers = await _connect_again(connection, max_seconds)
         async with connection.transaction():
-            await connection.execute(_TAKE_TURN)
+            await connection.execute(TAKE_ROTATION_TURN)
             if await connection.fetchval(_NEWEST) != number:
                 raise RotateError("another rotation of the key is at work: nothing was changed")
             await connection.execute(_STOP_SIGNING)
@@ -108,7 +117,12 @@ async def _listeners(connection: HearingConnection) -> set[tuple[object, int]]:
 
 
 @asynccontextmanager
-async def _connected(dsn: str, named: str) -> AsyncIterator[HearingConnection]:
+async def _connected(dsn: str, named: str, also: str = "") -> AsyncIterator[HearingConnection]:
+    """A connection; what goes wrong while it is used is said in one line.
+
+    Args:
+        also: what else the role needs.
+    """
     try:
         connection = await connect(dsn, CONNECT_SECONDS)
     except DATABASE_ERRORS as error:
@@ -119,10 +133,7 @@ async def _connected(dsn: str, named: str) -> AsyncIterator[HearingConnection]:
         finally:
             await connection.close(timeout=CONNECT_SECONDS)
     except asyncpg.InsufficientPrivilegeError as error:
-        raise RotateError(
-            f"{error}: run this as the role that runs bin/migrate. If the servers have a role of"
-            " their own, it must also be a member of that role, or of pg_signal_backend"
-        ) from error
+        raise RotateError(f"{error}: run this as the role that runs bin/migrate{also}") from error
     except _NOT_MIGRATED as error:
         raise RotateError(f"{error}: run bin/migrate first") from error
     except DATABASE_ERRORS as error:

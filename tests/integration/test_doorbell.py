@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -501,19 +502,63 @@ async def test_carrying_is_turned_off_for_writers_too(
     assert not await node.is_on()
 
 
+@asynccontextmanager
+async def a_rotation(doors: Doors) -> AsyncIterator[Platform]:
+    """What `bin/rotate channels` does before it changes the names: it has its turn, and says so."""
+    rotator, other = await doors.writer(), await doors.writer()
+    async with rotator.connection.transaction():
+        await rotator.execute(module.TAKE_ROTATION_TURN)
+        await other.execute("SELECT relay.tell('ring', $1)", module.RENAMING)
+        yield rotator
+
+
 @pytest.mark.gen_test
 async def test_nothing_is_carried_between_two_names_of_the_channel(
-    nodes: tuple[Node, Node], database: str, platform: Platform, world: World
+    nodes: tuple[Node, Node], doors: Doors, platform: Platform, world: World
 ) -> None:
     """From the announcement until it listens to the new name, and has a fence."""
     node, _ = nodes
     await node.ring_on()
-    await platform.execute("SELECT relay.tell('ring', $1)", module.RENAMING)
-    assert await has_rung(node, platform)
-    assert await has_heard(node, platform, world) == 0, "it may not hear all"
+    async with a_rotation(doors) as rotator:
+        assert await has_rung(node, platform)
+        assert await has_heard(node, platform, world) == 0, "it may not hear all"
+        await node.ring_on()
+        assert await has_heard(node, platform, world) == 0, "the names are still the old ones"
+        assert await node.is_on(), "there is nothing to be done about it yet"
+        await rotator.execute("SELECT relay.rotate_channels()")
+    assert not await node.is_on()
     await node.ring_on()
-    assert await has_heard(node, platform, world) == 0, "the names are still the old ones"
-    await platform.execute("SELECT relay.rotate_channels()")
+    assert await has_heard(node, platform, world) == 1
+
+
+@pytest.mark.gen_test
+async def test_a_rotation_that_breaks_off_ends_nothing_for_good(
+    nodes: tuple[Node, Node], doors: Doors, platform: Platform, world: World
+) -> None:
+    """Once who announced new names is gone, there will be none, and rings carry again."""
+    node, _ = nodes
+    await node.ring_on()
+    async with a_rotation(doors):
+        assert await has_rung(node, platform)
+        assert await node.is_on()
+        assert not node.inbox.is_open
+    assert not await node.is_on()
+    await node.ring_on()
+    assert await has_heard(node, platform, world) == 1
+
+
+@pytest.mark.gen_test
+async def test_who_begins_to_listen_during_a_rotation_is_carried_nothing(
+    doors: Doors, platform: Platform, world: World
+) -> None:
+    """Nobody has told it of the new names."""
+    async with a_rotation(doors) as rotator:
+        node = await doors.node()
+        await node.ring_on()
+        assert await has_heard(node, platform, world) == 0
+        await rotator.execute("SELECT relay.rotate_channels()")
+        await node.ring_on()
+        assert not node.inbox.is_open, "the next one may begin at once"
     assert not await node.is_on()
     await node.ring_on()
     assert await has_heard(node, platform, world) == 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from realtime.embedded.server import EmbeddedPostgres
+from realtime.postgres.doorbell import RENAMING, RING_CHANNEL
 from realtime.postgres.rotation import RotateError, rotate_channels, rotate_cursor_key
 from tests.commands import run_script
 from tests.platform import Platform
@@ -100,8 +102,43 @@ async def test_who_may_not_is_told_who_may(
         assert dsn != database
         with pytest.raises(RotateError, match="the role that runs bin/migrate"):
             await rotate_channels(dsn)
+        with pytest.raises(RotateError, match="pg_signal_backend"):
+            await rotate_cursor_key(dsn)
     finally:
         postgres.sql("DROP ROLE somebody")
+
+
+@pytest.mark.gen_test
+async def test_who_may_not_says_nothing(
+    database: str, postgres: EmbeddedPostgres, platform: Platform
+) -> None:
+    """To servers that would expect new names. A role may tell, and not change them: a server's."""
+    name = f"somebody_{uuid4().hex[:8]}"
+    await platform.execute(
+        f"CREATE ROLE {name} LOGIN; GRANT USAGE ON SCHEMA relay TO {name};"
+        f" GRANT SELECT ON relay.cursor_keys TO {name};"
+        f" GRANT EXECUTE ON FUNCTION relay.tell(text, text) TO {name}"
+    )
+    payloads = await platform.hear(RING_CHANNEL)
+    try:
+        dsn = database.replace("postgres@", f"{name}@", 1)
+        with pytest.raises(RotateError, match=r"the role that runs bin/migrate$"):
+            await rotate_channels(dsn)
+        await platform.execute("SELECT relay.tell('ring', 'last')")
+        await eventually(lambda: payloads)
+        assert payloads == ["last"]
+    finally:
+        await platform.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+@pytest.mark.gen_test
+async def test_channels_are_renamed_after_a_word(database: str, platform: Platform) -> None:
+    """On the old names."""
+    payloads = await platform.hear(RING_CHANNEL)
+    await rotate_channels(database)
+    await eventually(lambda: payloads)
+    assert payloads == [RENAMING]
+    assert not await platform.connection.fetchval("SELECT relay.is_listening()")
 
 
 @pytest.mark.gen_test

@@ -414,7 +414,10 @@ class PresenceBroadcaster(HubObserver):
             return
         bot_id, now = bot_of(topic) or "", self._clock()
         news = Framed([presence_diff(bot_id, diff.told(), now)])
-        everybody = Framed([presence_state(bot_id, self._presence.shown(topic).told(), now)])
+        # Up to 1,000 users, and nearly always all have been told; nobody is let in meanwhile.
+        everybody = news
+        if not self._told.issuperset(watchers):
+            everybody = Framed([presence_state(bot_id, self._presence.shown(topic).told(), now)])
         for number, watcher in enumerate(watchers, 1):
             if number % self._fan_out_slice == 0:
                 await self._pause()

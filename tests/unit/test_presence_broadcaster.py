@@ -247,6 +247,25 @@ def test_asked_for_this_moment() -> None:
         run(process.relay.now(BOT))
 
 
+def test_everybody_is_written_out_only_for_who_was_not_told_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may be a thousand users, for each who comes or leaves."""
+    process, written = OneProcess(), []
+    shown = Presence.shown
+    monkeypatch.setattr(Presence, "shown", lambda *of: written.append(of) or shown(*of))
+    _, first = process.join(ADA, asks=True)
+    process.look()
+    process.join(GRACE)
+    process.look()
+    assert [message["type"] for message in first.messages] == ["presence_state", "presence_diff"]
+    assert len(written) == 1
+    _, second = process.join(JOAN, asks=True)
+    process.look()
+    assert [message["type"] for message in second.messages] == ["presence_state"]
+    assert len(written) == 2
+
+
 def test_many_are_told_in_slices() -> None:
     """Others get a turn in between, in which anybody may leave, even all who ask."""
     process = OneProcess(fan_out_slice=2)

@@ -114,8 +114,9 @@ class Access:
             if len(questions) == 1 or not isinstance(refused.__cause__, asyncpg.PostgresError):
                 return [Refused(refused.code, refused.reason) for _ in questions]
         # The platform's own functions may fail for one of them: that is not the others' fault.
-        alone = await asyncio.gather(*(self.authorize([question]) for question in questions))
-        return [answer for answers in alone for answer in answers]
+        async with asyncio.TaskGroup() as tasks:
+            alone = [tasks.create_task(self.authorize([question])) for question in questions]
+        return [answer for one in alone for answer in one.result()]
 
     async def _is_text(self, subject: str, refused: Refused) -> bool:
         """Whether the database's encoding has all of a subject; without that, nobody has that name.
@@ -147,8 +148,9 @@ class Access:
         start, they come all together.
         """
         nobody = AdmissionRequest(NOBODY, NOBODY)
-        asked = (self.authorize([nobody]) for _ in range(connections))
-        await asyncio.gather(*asked)
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(connections):
+                tasks.create_task(self.authorize([nobody]))
 
     async def recheck(self, questions: Sequence[tuple[str, str]]) -> RecheckResult:
         """Say of pairs of user id and topic whether the user may still be there.

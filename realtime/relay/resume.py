@@ -334,7 +334,9 @@ class ResumeBatcher:
 
     async def run(self) -> None:
         """Answer until cancelled."""
-        await asyncio.gather(self._shared.run(), self._alone.run())
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._shared.run())
+            tasks.create_task(self._alone.run())
 
     async def _answer(
         self, limit: int, requests: Sequence[ResumeRequest]

@@ -213,3 +213,27 @@ def test_who_left_and_came_together_shares_what_is_owed() -> None:
     first.owed.drop(portion.keys[-1])
     assert [key.id for key in second.owed.first(10**6, 9)] == [1, 2, 3]
     assert [key.id for key in first.owed.first(10**6, 9)] == [2, 3]
+
+
+def test_when_one_loop_ends_so_does_the_other() -> None:
+    """Nothing goes on that nobody supervises any more; the error is not lost."""
+
+    class Broken(Exception):
+        pass
+
+    async def fail(_requests: object) -> Sequence[Exception]:
+        raise Broken
+
+    async def run_both() -> None:
+        before = asyncio.all_tasks()
+        resumes = batcher(FakeHistoryLog())
+        resumes._shared._answer = fail
+        asked = asyncio.ensure_future(resumes.since(request()))
+        with pytest.raises(ExceptionGroup) as failed:
+            await resumes.run()
+        assert failed.group_contains(Broken)
+        asked.cancel()
+        await asyncio.wait([asked])
+        assert asyncio.all_tasks() == before
+
+    run(run_both())

@@ -23,6 +23,7 @@ from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS, asking
 from realtime.postgres.socket_table import LIVE
 from realtime.relay.errors import Refused
 from realtime.relay.protocol import bot_topic
+from realtime.relay.rate_limit import TokenBucket
 from realtime.relay.typing import Indicator
 
 if TYPE_CHECKING:
@@ -221,31 +222,26 @@ class TypingInbox:
         self._node_id = node_id
         self._on_indicator = on_indicator
         self._monotonic = monotonic
-        self._left = float(MAX_HEARD_BYTES)
-        self._filled_at = monotonic()
+        self._bucket = TokenBucket(HEARD_BYTES_PER_SECOND, MAX_HEARD_BYTES, monotonic)
         self._refused_bytes = 0
         self._told_at = float("-inf")
 
     def hear(self, payload: str) -> None:
         """Take a payload of the typing channel."""
-        if not self._has_room(len(payload.encode())):
+        length = len(payload.encode())
+        if not self._bucket.take(length):
+            self._complain(length)
             return
         for indicator in unpack(self._node_id, payload):
             self._on_indicator(*indicator)
 
-    def _has_room(self, length: int) -> bool:
+    def _complain(self, length: int) -> None:
+        """Say from time to time how many bytes were refused."""
         now = self._monotonic()
-        refill = (now - self._filled_at) * HEARD_BYTES_PER_SECOND
-        self._left = min(MAX_HEARD_BYTES, self._left + refill)
-        self._filled_at = now
-        if length <= self._left:
-            self._left -= length
-            return True
         self._refused_bytes += length
         if now - self._told_at >= COMPLAINT_SECONDS:
             log.warning(LogLine("typing_flood", refused_bytes=self._refused_bytes))
             self._told_at, self._refused_bytes = now, 0
-        return False
 
 
 def unpack(node_id: str, payload: str) -> list[Heard]:

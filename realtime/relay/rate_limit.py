@@ -19,14 +19,14 @@ class RateVerdict(Enum):
     """Close: a whole burst in a row was refused."""
 
 
-class RateLimit:
+class TokenBucket:
     """A bucket of `burst` tokens that refills at `rate` a second.
 
     Args:
         clock: monotonic seconds.
     """
 
-    __slots__ = ("_burst", "_clock", "_filled_at", "_rate", "_refused", "_tokens")
+    __slots__ = ("_burst", "_clock", "_filled_at", "_rate", "_tokens")
 
     def __init__(self, rate: float, burst: int, clock: Callable[[], float]) -> None:
         self._rate = rate
@@ -34,17 +34,32 @@ class RateLimit:
         self._clock = clock
         self._tokens = float(burst)
         self._filled_at = clock()
+
+    def take(self, number: int) -> bool:
+        """Take so many, if there are so many; return whether there were."""
+        now = self._clock()
+        refill = (now - self._filled_at) * self._rate
+        self._tokens = min(self._burst, self._tokens + refill)
+        self._filled_at = now
+        if number > self._tokens:
+            return False
+        self._tokens -= number
+        return True
+
+
+class RateLimit(TokenBucket):
+    """What one client may send. It is no second object, for each socket has one."""
+
+    __slots__ = ("_refused",)
+
+    def __init__(self, rate: float, burst: int, clock: Callable[[], float]) -> None:
+        super().__init__(rate, burst, clock)
         self._refused = 0
 
     def judge(self, length: int = 0) -> RateVerdict:
         """Count one message, of so many characters; the longest counts as a whole burst."""
         cost = min(max(1, math.ceil(length / SHORT)), self._burst)
-        now = self._clock()
-        refill = (now - self._filled_at) * self._rate
-        self._tokens = min(self._burst, self._tokens + refill)
-        self._filled_at = now
-        if self._tokens >= cost:
-            self._tokens -= cost
+        if self.take(cost):
             self._refused = 0
             return RateVerdict.ACCEPT
         self._refused += cost

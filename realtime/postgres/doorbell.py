@@ -227,8 +227,8 @@ class Doorbell:
         self._is_silenced = row["is_silent"]
         return int(row["fence"])
 
-    async def is_on(self) -> bool:
-        """Whether the bell rings, rings are heard, and this process is known to sleep.
+    async def check(self) -> bool:
+        """See whether the bell rings, rings are heard, and this process is known to sleep.
 
         Also where the bell is silent because the queue of notifications is full: then `wait` polls.
         """

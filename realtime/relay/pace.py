@@ -111,7 +111,7 @@ class Rate:
         self._began = float("-inf")
         self._found = 0.0
 
-    def is_reached(self, found: float, now: float) -> bool:
+    def count(self, found: float, now: float) -> bool:
         """Count these, and say whether they make it fast.
 
         Args:
@@ -148,7 +148,7 @@ class Calm:
         self._times = min(2 * self._times, self._most) if is_soon else 1
         self._count_anew()
 
-    def is_reached(self, found: int) -> bool:
+    def count(self, found: int) -> bool:
         """Count these, and say, each time that the time is over, whether they were few."""
         self._found += found
         now = self._monotonic()
@@ -248,7 +248,7 @@ class Pace:
         if self.state is PaceState.AWAKE:
             # All that it finds has waited for the pause: that does not make it busy afterwards.
             return self._while_awake(found)
-        is_busy = self._rate.is_reached(found + waited, self._monotonic())
+        is_busy = self._rate.count(found + waited, self._monotonic())
         if found and is_busy:
             return Step(Action.SILENCE)
         if self._is_check_due():
@@ -265,7 +265,7 @@ class Pace:
             waited: as for `after_read`.
         """
         now = self._monotonic()
-        if self._rate.is_reached(found + waited, now):
+        if self._rate.count(found + waited, now):
             return Step(Action.SILENCE)
         if not self._unconfirmed:
             self._confirm_at = now + self._limits.confirm_seconds
@@ -277,7 +277,7 @@ class Pace:
 
     def _while_awake(self, found: int) -> Step:
         self._empty_reads = 0 if found else self._empty_reads + 1
-        is_calm = self._calm.is_reached(found)
+        is_calm = self._calm.count(found)
         if is_calm or self._empty_reads >= self._limits.quiet_reads:
             return Step(Action.RING)
         if self._is_check_due():

@@ -108,8 +108,8 @@ class Bell(Protocol):
         """See that the bell is on, and return a transaction id taken after that."""
         ...
 
-    async def is_on(self) -> bool:
-        """Whether the bell rings and this process is known to sleep."""
+    async def check(self) -> bool:
+        """See whether the bell rings and this process is known to sleep."""
         ...
 
     @property
@@ -290,7 +290,7 @@ class Reader:
             case Action.FENCE:
                 self._pace.fenced_anew(await bell.fence())
             case Action.CHECK:
-                if await bell.is_on():
+                if await bell.check():
                     self._pace.checked()
                 else:
                     self._pace.fenced(await bell.ring_on())

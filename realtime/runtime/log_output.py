@@ -69,11 +69,12 @@ class Output:
             try:
                 data = data[self._write(data) :]
             except BlockingIOError:
-                if not self._has_room():
+                if not self._wait_for_room():
                     break
         return data
 
-    def _has_room(self) -> bool:
+    def _wait_for_room(self) -> bool:
+        """Wait until somebody reads, but not twice in vain; return whether there is room."""
         self._is_read = bool(self._room.poll(1000 * self._patience if self._is_read else 0))
         return self._is_read
 

@@ -256,11 +256,16 @@ class Conversation:
         return None
 
     def _on_text(self, text: str) -> Awaitable[None] | None:
-        if self._is_within_limit(len(text)):
+        if self._admit(len(text)):
             return self._on_client_message(protocol.decode_client_message(text))
         return None
 
-    def _is_within_limit(self, length: int = 0) -> bool:
+    def _admit(self, length: int = 0) -> bool:
+        """Count a message, and close if these are far too many; return whether it is accepted.
+
+        Raises:
+            MessageError: it is not, and the socket stays.
+        """
         if self._limit is None:
             settings = self._services.settings
             self._limit = RateLimit(
@@ -297,10 +302,10 @@ class Conversation:
 
         Not while the client takes what waits for it: it is there, and the ping would come last.
         """
-        if self._has_moved() and not self._sink.is_idle:
+        if self._note_taken() and not self._sink.is_idle:
             return
         if self._is_pinged:
-            if not self._is_ping_on_its_way():
+            if not self._follow_ping():
                 # Not 1000: it would tell the client to stay away.
                 self.close(*closing.PING_TIMED_OUT)
             return
@@ -309,8 +314,8 @@ class Conversation:
         self._is_pinged = True
         self._sink.send_control(PING)
 
-    def _is_ping_on_its_way(self) -> bool:
-        """Whether the ping is behind much that the client is still taking, over a slow line."""
+    def _follow_ping(self) -> bool:
+        """Look whether the ping is behind much that the client still takes, over a slow line."""
         if self._ping_way is None:
             return False
         before, end = self._ping_way
@@ -319,8 +324,8 @@ class Conversation:
         self._ping_way = (acknowledged, end) if acknowledged < end else None
         return acknowledged > before
 
-    def _has_moved(self) -> bool:
-        """Whether the client has taken anything of what waited since the last ping."""
+    def _note_taken(self) -> bool:
+        """Note what the client has taken; return whether that is more than at the last ping."""
         before, self._taken_bytes = self._taken_bytes, self._sink.taken_bytes
         return self._taken_bytes != before
 
@@ -328,16 +333,16 @@ class Conversation:
         if self._is_pinged:
             self._is_pinged = False
         else:
-            self._is_frame_welcome()  # nobody asked for it: it counts
+            self._admit_frame()  # nobody asked for it: it counts
 
     def on_ping(self, data: bytes) -> None:
-        if self._is_frame_welcome():
+        if self._admit_frame():
             self._sink.send_control(pong_frame(data))
 
-    def _is_frame_welcome(self) -> bool:
-        """Count a control frame as if it were a message."""
+    def _admit_frame(self) -> bool:
+        """Count a control frame as if it were a message; return whether it is accepted."""
         try:
-            return not self._sink.is_closed and self._is_within_limit()
+            return not self._sink.is_closed and self._admit()
         except MessageError as error:
             self._send(protocol.error(error.code, error.message))
             return False

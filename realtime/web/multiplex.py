@@ -219,7 +219,7 @@ class MultiConversation(Conversation):
         # The rate of subscribing is for no longer messages: so many characters are enough.
         if len(text) <= SHORT and 'subscribe"' in text:
             verdict = self._judge_subscribing()
-        elif self._is_within_limit(len(text)):
+        elif self._admit(len(text)):
             verdict = RateVerdict.ACCEPT
         else:
             return None

@@ -116,7 +116,7 @@ class Replay:
         if missed.events:
             async with self._sink.turn:
                 self._send(missed.events, *self._cursors(newest_of(missed.events), end))
-                self._has_come_to(end)
+                self._note_end(end)
                 await self._taken()
         while not self._sink.is_closed and (first := missed.owed.next_key) is not None:
             if first.size > min(MOST_BYTES, self._budget.largest):
@@ -148,7 +148,7 @@ class Replay:
                 self._sink.send(portion.frames(events, *cursors, self._sink.frame))
             else:
                 self._send(theirs, *self._cursors(newest_of(theirs), end_here))
-            self._has_come_to(end_here)
+            self._note_end(end_here)
             await self._taken_in_time(portion.size)
         owed.drop(last, len(events))
 
@@ -194,7 +194,7 @@ class Replay:
         self._subscriber.cursor = self._subscriber.cursor.naming(newest)
         return self._text(self._subscriber.cursor)
 
-    def _has_come_to(self, end: Position | None) -> None:
+    def _note_end(self, end: Position | None) -> None:
         """Note that the last event is on its way: a pong comes behind it, and has its cursor.
 
         With an older one, the client would forget how far it has come.
@@ -232,7 +232,7 @@ class Replay:
                     return
                 message = Message(part.data) if start else self._start(part, end)
                 self._sink.send_part(message, is_first=not start, is_last=is_last)
-                self._has_come_to(end)  # a pong comes behind the last part, too
+                self._note_end(end)  # a pong comes behind the last part, too
                 del part, message
                 await self._taken_in_time(size)
                 del shared  # others could have it until now

@@ -197,7 +197,7 @@ class EventConversation(Conversation):
 
     def ping(self) -> None:
         """Send a comment, or close: the client has taken nothing of what waits for long."""
-        has_moved = self._has_moved()
+        has_moved = self._note_taken()
         if self._sink.is_idle:
             assert self._subscriber is not None
             self._sink.send(ping_comment(self._services.hub.cursor_of(self._subscriber)))

@@ -225,7 +225,7 @@ async def test_who_waited_for_the_lock_sees_what_was_done_under_it(
     await silencing
     assert not await is_silent(platform)
     assert await late.ring_on()
-    assert await late.is_on()
+    assert await late.check()
 
 
 # Writers.
@@ -288,18 +288,18 @@ async def xmin_of_a_read(node: Node) -> int:
 async def test_what_the_check_finds(nodes: tuple[Node, Node], platform: Platform) -> None:
     """All is in order only if the bell rings and this process is known to sleep."""
     one, other = nodes
-    assert not await one.is_on(), "nobody knows of it"
+    assert not await one.check(), "nobody knows of it"
     await one.ring_on()
-    assert await one.is_on()
+    assert await one.check()
     await platform.execute("SELECT setval('relay.bell', 2)")
-    assert not await one.is_on(), "the bell is silent"
+    assert not await one.check(), "the bell is silent"
     await other.ring_on()
-    assert await one.is_on()
+    assert await one.check()
     await platform.execute("UPDATE relay.nodes SET awake = true WHERE id = $1", one.id)
-    assert not await one.is_on(), "it is said to be awake"
+    assert not await one.check(), "it is said to be awake"
     await one.ring_on()
     await platform.execute("DELETE FROM relay.nodes WHERE id = $1", one.id)
-    assert not await one.is_on(), "its row was removed"
+    assert not await one.check(), "its row was removed"
 
 
 @pytest.mark.gen_test
@@ -310,7 +310,7 @@ async def test_a_silence_that_was_rolled_back(nodes: tuple[Node, Node], platform
     await platform.execute("SELECT setval('relay.bell', 2)")
     await platform.execute("ROLLBACK")
     assert await is_silent(platform)
-    assert not await nodes[0].is_on()
+    assert not await nodes[0].check()
     await nodes[1].ring_on()
     assert not await is_silent(platform)
 
@@ -325,15 +325,15 @@ async def test_nobody_rings_while_the_queue_is_full(doors: Doors, platform: Plat
     full = Doorbell(one.connection, one.id, lambda _: None, full=-1.0)
     await one.ring_on()
     assert not await is_silent(platform)
-    assert not await full.is_on(), "it rings, though the queue is full"
+    assert not await full.check(), "it rings, though the queue is full"
     await full.ring_on()
     assert await is_silent(platform)
-    assert await full.is_on()
+    assert await full.check()
     await full.wait(NEVER)
-    assert not await one.is_on(), "it is silent, though there is room"
+    assert not await one.check(), "it is silent, though there is room"
     await one.ring_on()
     assert not await is_silent(platform)
-    assert await one.is_on()
+    assert await one.check()
 
 
 # Hearing.
@@ -397,12 +397,12 @@ async def test_one_that_cannot_say_that_it_sleeps(
     await platform.execute(FULL_DISK)
     for _ in range(2):
         assert await one.ring_on() > 0
-        assert not await one.is_on()
+        assert not await one.check()
         await one.wait(NEVER)
     assert [str(record.msg).split()[0] for record in caplog.records] == ["listen_failed"]
     await platform.execute("DROP TRIGGER full_disk ON relay.nodes")
     await one.ring_on()
-    assert await one.is_on()
+    assert await one.check()
 
 
 # Rings that carry their event.
@@ -452,7 +452,7 @@ async def test_who_silences_the_bell_makes_earlier_fences_stale(
     assert await is_silent(platform)
     await other.ring_on()
     assert await has_heard(node, platform, world) == 0
-    assert await node.is_on() is True
+    assert await node.check() is True
     assert node.inbox.is_stale
 
 
@@ -464,12 +464,12 @@ async def test_beside_a_process_of_the_release_before_nothing_is_carried(
     node, _ = nodes
     await node.ring_on()
     await platform.execute("INSERT INTO relay.nodes (id, awake) VALUES (gen_random_uuid(), true)")
-    assert await node.is_on()
+    assert await node.check()
     assert await has_heard(node, platform, world) == 0
     await node.ring_on()
     assert await has_heard(node, platform, world) == 0
     await platform.execute("DELETE FROM relay.nodes WHERE release = 1")
-    assert not await node.is_on()
+    assert not await node.check()
     await node.ring_on()
     assert await has_heard(node, platform, world) == 1
 
@@ -496,10 +496,10 @@ async def test_carrying_is_turned_off_for_writers_too(
     node._carries = False
     await node.ring_on()
     assert await bell_of(platform) == 3
-    assert await node.is_on()
+    assert await node.check()
     assert await has_heard(node, platform, world) == 0
     node._carries = True
-    assert not await node.is_on()
+    assert not await node.check()
 
 
 @asynccontextmanager
@@ -524,9 +524,9 @@ async def test_nothing_is_carried_between_two_names_of_the_channel(
         assert await has_heard(node, platform, world) == 0, "it may not hear all"
         await node.ring_on()
         assert await has_heard(node, platform, world) == 0, "the names are still the old ones"
-        assert await node.is_on(), "there is nothing to be done about it yet"
+        assert await node.check(), "there is nothing to be done about it yet"
         await rotator.execute("SELECT relay.rotate_channels()")
-    assert not await node.is_on()
+    assert not await node.check()
     await node.ring_on()
     assert await has_heard(node, platform, world) == 1
 
@@ -540,9 +540,9 @@ async def test_a_rotation_that_breaks_off_ends_nothing_for_good(
     await node.ring_on()
     async with a_rotation(doors):
         assert await has_rung(node, platform)
-        assert await node.is_on()
+        assert await node.check()
         assert not node.inbox.is_open
-    assert not await node.is_on()
+    assert not await node.check()
     await node.ring_on()
     assert await has_heard(node, platform, world) == 1
 
@@ -559,6 +559,6 @@ async def test_who_begins_to_listen_during_a_rotation_is_carried_nothing(
         await rotator.execute("SELECT relay.rotate_channels()")
         await node.ring_on()
         assert not node.inbox.is_open, "the next one may begin at once"
-    assert not await node.is_on()
+    assert not await node.check()
     await node.ring_on()
     assert await has_heard(node, platform, world) == 1

@@ -54,22 +54,22 @@ async def test_writers_go_on_while_somebody_fills_the_queue(
         return await flooder.connection.fetchval(USAGE) > until
 
     await eventually(partial(flood, FULL))
-    assert not await node.is_on(), "the bell rings, though the queue is half full"
+    assert not await node.check(), "the bell rings, though the queue is half full"
     await node.ring_on()
     with pytest.raises(asyncpg.PostgresError, match="too many notifications"):
         await eventually(partial(flood, 2))
     for _ in range(10):
         await writer.execute(EMIT)  # it would ring, and fail
-    assert await node.is_on()
+    assert await node.check()
     await sleeper.execute("ROLLBACK")
 
     async def is_empty() -> Any:
         return await writer.connection.fetchval(USAGE) < FULL
 
     await eventually(is_empty)
-    assert not await node.is_on(), "the bell is silent, though there is room"
+    assert not await node.check(), "the bell is silent, though there is room"
     await node.ring_on()
-    assert await node.is_on()
+    assert await node.check()
     for one in (sleeper, flooder, writer):
         await one.connection.close()
     connection.terminate()

@@ -171,7 +171,8 @@ class Settings(BaseModel):
         4_194_304,
         17_179_869_184,
         "Maximum number of bytes that one process holds of what it reads from the log for clients"
-        " that are behind.",
+        " that are behind. Below 12 MB, messages of many megabytes are read in smaller parts, which"
+        " costs PostgreSQL more.",
     )
     carry_events: bool = _text(
         True,

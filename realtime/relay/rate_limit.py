@@ -1,6 +1,7 @@
 """How much one client may send: a token bucket per socket, and when to close it.
 
-A long message counts as several, because to read it takes the process as much longer.
+A long message counts as several, and so does one in many frames, because to read it takes the
+process as much longer.
 """
 
 import math
@@ -9,6 +10,9 @@ from enum import Enum
 
 SHORT = 2048
 """So many characters count as one message. Whatever a client has to say but a long token fits."""
+FRAME = 512
+"""As so many characters counts each frame of a message at least: it costs the process the same,
+however little is in it."""
 
 
 class RateVerdict(Enum):

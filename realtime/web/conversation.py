@@ -20,7 +20,7 @@ from realtime.relay.closing import CloseCode
 from realtime.relay.cursor import Cursor
 from realtime.relay.errors import ErrorCode, MessageError, Refused
 from realtime.relay.owed import Owed
-from realtime.relay.rate_limit import RateLimit, RateVerdict
+from realtime.relay.rate_limit import FRAME, RateLimit, RateVerdict
 from realtime.relay.resume import Missed
 from realtime.relay.subscriber import HoldLimit, Subscriber
 from realtime.web.handshake import Handshake, require_room
@@ -242,11 +242,11 @@ class Conversation:
 
     # What the client says.
 
-    def on_message(self, message: str) -> Awaitable[None] | None:
+    def on_message(self, message: str, frames: int = 1) -> Awaitable[None] | None:
         if self._sink.is_closed or self._token_life is None:
             return None
         try:
-            return self._on_text(message)
+            return self._on_text(message, max(len(message), frames * FRAME))
         except MessageError as error:
             self._send(protocol.error(error.code, error.message))
         except Exception:
@@ -255,8 +255,13 @@ class Conversation:
             self.close(*closing.SERVER_ERROR)
         return None
 
-    def _on_text(self, text: str) -> Awaitable[None] | None:
-        if self._admit(len(text)):
+    def _on_text(self, text: str, length: int) -> Awaitable[None] | None:
+        """Act on a message.
+
+        Args:
+            length: how many characters it counts as.
+        """
+        if self._admit(length):
             return self._on_client_message(protocol.decode_client_message(text))
         return None
 

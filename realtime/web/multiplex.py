@@ -215,11 +215,11 @@ class MultiConversation(Conversation):
 
     # What the client says.
 
-    def _on_text(self, text: str) -> Awaitable[None] | None:
+    def _on_text(self, text: str, length: int) -> Awaitable[None] | None:
         # The rate of subscribing is for no longer messages: so many characters are enough.
-        if len(text) <= SHORT and 'subscribe"' in text:
+        if length <= SHORT and 'subscribe"' in text:
             verdict = self._judge_subscribing()
-        elif self._admit(len(text)):
+        elif self._admit(length):
             verdict = RateVerdict.ACCEPT
         else:
             return None

@@ -23,8 +23,7 @@ from realtime.web.stream import ClientStream
 CLOSE_SECONDS = 5.0
 """How long a closing handshake may take; then the connection is cut."""
 MAX_FRAMES = 256
-"""How many frames one message may come in. A frame costs the process the same however little is in
-it, and only whole messages count in the rate limit."""
+"""How many frames one message may come in: only whole messages count in the rate limit."""
 FRAMES_AT_ONCE = 256
 """After so many frames other tasks get a turn."""
 
@@ -61,8 +60,11 @@ class Delegate(Protocol):
     def close(self, code: int, reason: str) -> None:
         """Send nothing more, and call the socket's `send_close`."""
 
-    def on_message(self, message: str) -> Awaitable[None] | None:
-        """Act on a message; nothing else is read until what is returned is done."""
+    def on_message(self, message: str, frames: int) -> Awaitable[None] | None:
+        """Act on a message, which came in so many frames.
+
+        Nothing else is read until what is returned is done.
+        """
 
     def on_ping(self, data: bytes) -> None:
         """Answer with a pong that has the same data."""
@@ -274,8 +276,9 @@ class WebSocket:
             if self._frames >= MAX_FRAMES:
                 raise _Violation(closing.TOO_MANY_FRAMES)
             return None
-        message, self._message, self._frames = self._message or payload, None, 0
-        return self._delegate.on_message(_text(message))
+        frames, self._frames = self._frames + 1, 0
+        message, self._message = self._message or payload, None
+        return self._delegate.on_message(_text(message), frames)
 
     def _wait_for(self, work: Awaitable[None]) -> None:
         """Read nothing more until that is done."""

@@ -125,6 +125,23 @@ async def test_control_frames_count_in_the_rate_limit(
     await other.caught_up()
 
 
+@pytest.mark.parametrize(("frames", "code"), [(4, 1000), (200, 1008)])
+@pytest.mark.parametrize("path", ["/chat/{bot}", ""], ids=["chat", "multi"])
+@pytest.mark.gen_test
+async def test_the_frames_of_a_message_count_in_the_rate_limit(
+    start_server: StartServer, world: World, path: str, frames: int, code: int
+) -> None:
+    """To cut a short message into many of them gives nobody more of the process's time."""
+    server = await start_server(MESSAGES_PER_SECOND="4")  # ten in a burst
+    raw = RawSocket(server, f"/api/ws{path.format(bot=world.bot)}?token={token(world.guest)}")
+    await raw.is_established()
+    first, last = raw_frame(0x1, b"", first_byte=0), raw_frame(0x0, b'{"type":"ping"}')
+    message = first + raw_frame(0x0, b"", first_byte=0) * (frames - 2) + last
+    with suppress(OSError):
+        raw.send(message * 8 + raw_frame(0x8, (1000).to_bytes(2, "big")))
+    assert await raw.close_code() == code
+
+
 @pytest.mark.gen_test
 async def test_pongs_that_were_asked_for_do_not_count(
     start_server: StartServer, world: World, monkeypatch: pytest.MonkeyPatch

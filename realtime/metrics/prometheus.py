@@ -60,7 +60,7 @@ _GAUGES: Final[Mapping[str, tuple[str, _Number]]] = {
     ),
 }
 _COUNTERS: Final[Mapping[str, tuple[str, _Number]]] = {
-    "events": ("Events read from the log.", lambda one: one.events),
+    "events": ("Events found in the log, or come with a notification.", lambda one: one.events),
     "deliveries": ("Events times the sockets that each was sent to.", lambda one: one.deliveries),
     "reads": ("Reads of the log; each page of a large read counts.", lambda one: one.reads),
     "read_seconds": (

@@ -78,7 +78,7 @@ class ProcessMetrics(_Model):
     relay: str
     """How the process waits for events: `asleep`, `awake`, `fenced` or `polling`."""
     events: int
-    """Events read from the log."""
+    """Events found in the log, or come with a notification."""
     deliveries: int
     """Events times the sockets that each was sent to."""
     latency: Buckets

@@ -98,7 +98,7 @@ SELECT 'known', known.* FROM ({rows_by_key(HEADS, "$1", "$2")}) AS known
 UNION ALL
 SELECT 'event', found.* FROM ({rows_by_key(COLUMNS, "$3", "$4")}) AS found
 """
-# The size is asked for once more than is wanted: so the last part is known without the size of all.
+# One byte more than wanted is asked for: so the last part is known without the size of all.
 _READ_PART = f"""
 SELECT floor.*, known.xid AS known_xid, known.id AS known_id, known.written_at AS known_written_at,
        found.written_at AS part_written_at,

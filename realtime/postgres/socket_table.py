@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHECKED_WRITES = 8
-"""After so many writes, the rows are counted."""
+COUNT_EVERY = 8
+"""The rows are counted at every so many times to write, also where there is nothing to write."""
 
 _WRITE = """
 WITH gone AS (
@@ -131,7 +131,7 @@ class SocketTable(HubObserver):
             await asyncio.sleep(self._write_seconds)
             number += 1
             try:
-                await self._step(is_checked=number % CHECKED_WRITES == 0)
+                await self._step(is_checked=number % COUNT_EVERY == 0)
             except DATABASE_ERRORS as error:
                 log.warning(LogLine("socket_table_write_failed", error=error))
                 self._forget_changes()

@@ -2,8 +2,7 @@
 
 Nothing here imports tornado or asyncpg; clocks, sockets and the database come in as arguments, so
 every rule is tested without waiting. These are all files, in the order in which to read them. The
-first twelve are the core, and a quick reading of them takes half an hour. All of them have 5,700
-lines, and take half a day.
+first twelve are the core, and about half of all lines: begin with their docstrings.
 
 - From a read of the log to its sockets: `cursor`, `position`, `events`, `subscriber`,
   `subscribers`, `audience`, `protocol`, `hub`, `pace`, `reader`, `recheck`, `streams`.

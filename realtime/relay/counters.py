@@ -70,7 +70,7 @@ class Counters:
         self._monotonic = monotonic
         self._clock_offset = 0.0
         self.events = 0
-        """Events that were read from the log, or came ahead of that."""
+        """Events found in the log, or come with a notification."""
         self.deliveries = 0
         """Events times the sockets that each was sent to."""
         self.latency = Histogram(LATENCY_BOUNDS)

@@ -193,7 +193,7 @@ class Page(NamedTuple):
     """This process's monotonic clock less the database's, when the read was asked for: what is
     measured with it is never too little, and too much by at most the time that the read took."""
     seconds: float = 0.0
-    """How long the database took for it."""
+    """How long it took, from the question to the answer: the way there and back, too."""
     end: Anchor | None = None
     """Of the last page of a large read, whose events are still to be listed: its newest row."""
     confirmed: Set[Anchor] = frozenset()

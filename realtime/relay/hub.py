@@ -1,7 +1,8 @@
 """Which sockets are subscribed, and the sending of what a read of the log found.
 
 The reader hands over pages; sockets subscribe, go live, and leave. All of it runs on one
-thread; `deliver` is the only coroutine, and gives way to others between slices.
+thread. The coroutines are called by the reader alone, one at a time, and give way to others between
+slices; whatever else is here is over when it returns.
 """
 
 from collections import defaultdict

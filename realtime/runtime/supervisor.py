@@ -132,8 +132,9 @@ class Supervisor:
         self._reload_by = 0.0
         """When a reload that is going on has taken too long."""
         self._stop_count = 0
-        self._stopped_at = -math.inf
         """How many signals have asked for the end."""
+        self._stopped_at = -math.inf
+        """When the last one that counted came."""
         self._is_ending = False
         self._alive_at = 0.0
         """When the service manager is told next that this program goes on."""

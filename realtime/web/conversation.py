@@ -250,7 +250,7 @@ class Conversation:
         except MessageError as error:
             self._send(protocol.error(error.code, error.message))
         except Exception:
-            # As in `open`: nothing that a client sends may close more than its own socket.
+            # As in `_or_close`: nothing that a client sends may close more than its own socket.
             log.exception(self._line("socket_message_failed"))
             self.close(*closing.SERVER_ERROR)
         return None
@@ -284,7 +284,7 @@ class Conversation:
         return verdict is RateVerdict.ACCEPT
 
     def _on_client_message(self, message: protocol.ClientMessage) -> Awaitable[None] | None:
-        """Answer what both endpoints understand."""
+        """Answer what every WebSocket endpoint understands."""
         match message:
             case protocol.Ping(timestamp):
                 now = protocol.rfc3339(self._services.clock())

@@ -356,7 +356,7 @@ class MultiConversation(Conversation):
         except Refused as refused:
             subscription.close(refused.code, refused.reason)
         except Exception:
-            # As in `Conversation.open`: it ends this subscription, and no other.
+            # As in `_or_close`: it ends this subscription, and no other.
             log.exception(
                 socket_line("subscription_failed", self._connection_id, subscription.subscriber)
             )

@@ -304,5 +304,5 @@ async def test_nothing_is_written_where_nothing_changed(pool: Pool, platform: Pl
         for _ in range(50):
             process.come(bot_topic(str(uuid4())), str(uuid4()))
         await becomes_true(platform, process)
-        await eventually(lambda: watched.steps > 3 * module.CHECKED_WRITES)
+        await eventually(lambda: watched.steps > 3 * module.COUNT_EVERY)
     assert watched.writes == 1

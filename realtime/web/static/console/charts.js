@@ -16,7 +16,7 @@ const CHARTS = [
   {
     key: 'events',
     title: 'Events',
-    about: 'Read from the log, a second',
+    about: 'From the log or with a notification, a second',
     floor: 5,
     format: perSecond,
     series: [{ name: 'events', colour: '--accent', filled: true }],

@@ -169,7 +169,7 @@ def _of_another_history(event_id: int, written_at: int, others: Sequence[int]) -
 
 
 def _describe(event: asyncpg.Record) -> str:
-    topic = f"on {event['topic']}" if event["topic"] else "on no topic"
+    topic = f"on {event['topic']}" if event["topic"] else "on every topic"
     return (
         f"Event {event['id']} is in the log: {event['type']} {topic}, written"
         f" {_time(event)} by transaction {event['xid']}."

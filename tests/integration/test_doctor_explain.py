@@ -262,3 +262,11 @@ async def test_nothing_of_the_message_is_shown(
     event = await write(platform, world, "our secret")
     found = await ask(database, event, world.guest)
     assert not re.search("secret", found.text() + found.json())
+
+
+@pytest.mark.gen_test
+async def test_a_row_for_every_topic(database: str, platform: Platform, world: World) -> None:
+    """A row about access without a topic is about all of them."""
+    await platform.execute("SELECT relay.eject($1::text::uuid, NULL)", world.guest)
+    event = await platform.connection.fetchval("SELECT max(id) FROM relay.events")
+    says(await ask(database, event, world.guest), Verdict.NO, "eject on every topic")

@@ -182,8 +182,10 @@ def read_mapping(path: Path | None = None) -> PlatformMapping:
         return to_mapping(default, {})
     try:
         text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise MappingError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise MappingError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise MappingError(f"{path} cannot be read: it is not in UTF-8") from error
     return to_mapping(default, parse(text))
 
 
@@ -225,7 +227,10 @@ def _merged(name: str, default: dict[str, Any], given: Any) -> dict[str, Any] | 
     if given is False and name not in NEEDED_TABLES:
         return None
     if not isinstance(given, dict):
-        raise MappingError(f"{name} has to be a table of names: [{name}]")
+        absent = (
+            "" if name in NEEDED_TABLES else f", or {name} = false where there is no such table"
+        )
+        raise MappingError(f"{name} has to be a section of names, [{name}]{absent}")
     _refuse_unknown(given, [*default, "schema"], f"{name}.")
     return default | given
 
@@ -289,8 +294,7 @@ def _refuse_unknown(given: Mapping[str, Any], known: list[str], prefix: str) -> 
             near = get_close_matches(key, known, 1)
             meant = f" (did you mean {near[0]}?)" if near else ""
             raise MappingError(
-                f"the mapping has {prefix}{key}, which is nothing{meant}: there are"
-                f" {', '.join(known)}"
+                f"the mapping has an unknown key {prefix}{key}{meant}: there are {', '.join(known)}"
             )
 
 

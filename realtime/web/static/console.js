@@ -68,7 +68,7 @@ async function start(credentials) {
   resume.reset();
   demo.use(credentials.token);
   cluster.use(credentials);
-  status.bot('Connecting…', botId);
+  status.bot(`Bot ${short(botId)}`, botId); // its name comes with the connection
   const cursor = await loadHistory();
   if (mine !== starts) return;
   const common = { token: credentials.token, WebSocket: line.Socket, url: './' };

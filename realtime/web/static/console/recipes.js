@@ -98,7 +98,7 @@ DELETE FROM messages WHERE id = ${newest};`,
 function config({ botId, userId }) {
   return {
     key: 'config',
-    title: 'Turn the bot’s temperature',
+    title: 'Change the bot’s temperature',
     about: 'Only the columns that changed are told.',
     sql: `UPDATE bots
 SET config = config || jsonb_build_object('temperature', round(random()::numeric, 2)),

@@ -22,15 +22,15 @@ from realtime.dev.demo import is_of_the_demo, subject_for
 from realtime.errors import CommandError
 from realtime.relay.closing import CloseCode
 from rowcast import Closed, Event, RealtimeClient, Reconnecting
-from rowcast.rules import CLOSE_CODES, CUT
+from rowcast.rules import CUT
 from rowcast.tokens import GetToken
 
 DEFAULT_PORT: Final = 8000
 TOKEN_SECONDS: Final = 3600
 MAX_CHARACTERS: Final = 300
 TOKEN_HINT: Final = (
-    ". Is JWT_SECRET the server's, and --user such a subject as its JWT_SUBJECT says? If there is a"
-    " line subject_unfit in its log, it is not"
+    ". Check that JWT_SECRET is the server's. If the server's log has subject_unfit, --user is of"
+    " the wrong kind for JWT_SUBJECT"
 )
 QUIET: Final = frozenset({"token_expiring", "authenticated"})
 COLOURS: Final = {
@@ -122,11 +122,13 @@ def say(notice: str) -> None:
 
 def say_reconnecting(url: str, told: Reconnecting) -> None:
     """Print that the client connects again, and when."""
-    why = CLOSE_CODES.get(told.code, f"closed with code {told.code}") if told.code else "no token"
     if is_unreachable(told):
-        why = f"nothing answers at {url}, so look at --url or PORT"
-    words = f"{why} ({visible(told.reason)})" if told.reason else why
-    say(f"{words}; trying again in {told.delay:.1f} s")
+        why = f"nothing answers at {url}: check --url or PORT"
+    elif told.code is None:
+        why = f"no token: {told.reason}"
+    else:
+        why = str(Closed(told.code, told.reason))
+    say(f"{visible(why)}; trying again in {told.delay:.1f} s")
 
 
 def is_unreachable(told: Reconnecting) -> bool:

@@ -77,7 +77,7 @@ async def test_a_final_close_is_one_clear_line(server: RunningServer, world: Wor
     with running(command, cwd="/", env=environment()) as tail:
         await eventually(lambda: tail.process.poll() is not None)
         assert tail.process.returncode == 1
-        assert tail.output.startswith("error: 4001, the token is missing, invalid or expired")
+        assert tail.output.startswith("error: 4001, token invalid. Check that JWT_SECRET")
         assert tail.output.count("\n") == 1
 
 

@@ -26,7 +26,9 @@ async def test_final_codes_are_raised(code: int) -> None:
 
 def test_an_ending_reads_well() -> None:
     """The code, what it means, and the server's words, where there are any."""
-    assert str(Closed(4003, "revoked")) == "4003, no such bot, or no permission: revoked"
+    assert str(Closed(4003)) == "4003, no such bot, or no permission"
+    assert str(Closed(4003, "access ended")) == "4003, access ended"
+    assert str(Closed(1006, "reset")) == "1006, the connection was cut: reset"
     assert str(Closed(3456)) == "3456, closed with code 3456"
 
 

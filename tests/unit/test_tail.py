@@ -105,14 +105,13 @@ def test_the_connection_is_talked_about_elsewhere() -> None:
     [
         (
             Reconnecting(1, 0.52, 1013, ""),
-            "the server asks to try again later; trying again in 0.5 s",
+            "1013, the server asks to try again later; trying again in 0.5 s",
         ),
-        (Reconnecting(1, 2, 3456, "bye"), "closed with code 3456 (bye); trying again in 2.0 s"),
-        (Reconnecting(1, 2, None, "down"), "no token (down); trying again in 2.0 s"),
+        (Reconnecting(1, 2, 3456, "by\x1be"), "3456, by\\x1be; trying again in 2.0 s"),
+        (Reconnecting(1, 2, None, "down"), "no token: down; trying again in 2.0 s"),
         (
             Reconnecting(1, 2, 1006, "[Errno 111] Connection refused"),
-            "nothing answers at http://localhost:1, so look at --url or PORT"
-            " ([Errno 111] Connection refused); trying again in 2.0 s",
+            "nothing answers at http://localhost:1: check --url or PORT; trying again in 2.0 s",
         ),
     ],
 )

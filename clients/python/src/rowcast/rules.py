@@ -77,7 +77,7 @@ class Closed(Exception):
 
     Attributes:
         code: the close code; 1006 where the line was cut, 4000 where it fell silent.
-        reason: the server's words, possibly none.
+        reason: the server's words, or what went wrong here; possibly none.
         retry_after: seconds that the server asks to stay away, where it refused a request so.
     """
 
@@ -93,7 +93,11 @@ class Closed(Exception):
         return CLOSE_CODES.get(self.code, f"closed with code {self.code}")
 
     def __str__(self) -> str:
-        return f"{self.code}, {self.meaning}" + (f": {self.reason}" if self.reason else "")
+        # What the server says is more than its code says. The codes from here say more themselves.
+        said = self.reason or self.meaning
+        if self.reason and self.code in (CUT, HEARD_NOTHING):
+            said = f"{self.meaning}: {self.reason}"
+        return f"{self.code}, {said}"
 
 
 @dataclass(frozen=True, slots=True)

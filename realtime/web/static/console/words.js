@@ -1,6 +1,5 @@
 /** One line of words for each event, for the stream, the conversation's notes and the toasts. */
 
-import { CLOSE_CODES } from '../realtime.js';
 import { short } from './dom.js';
 
 /** Chips of a family share a colour. */
@@ -105,8 +104,8 @@ function brief(value) {
   return text.length > 200 ? `${text.slice(0, 200)}…` : text;
 }
 
-/** A close in words; the server's own reason only where it says something that the code does not. */
+/** A close in words: the server's own reason, which says more than the code, where there is one. */
 export function closed({ code, reason, meaning }) {
   if (code === null) return meaning; // no socket was made
-  return CLOSE_CODES[code] || !reason ? `${code}, ${meaning}` : `${code}, ${reason}`;
+  return `${code}, ${reason || meaning}`;
 }

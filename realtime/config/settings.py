@@ -55,9 +55,14 @@ def _number(default: float, minimum: float, maximum: float, meaning: str) -> Any
     return Field(default, ge=minimum, le=maximum, description=meaning, json_schema_extra=extra)
 
 
-def _text(default: object, meaning: str, *, shown: str | None = None) -> Any:
-    """A field of any other kind. The README's table has `shown` in place of a computed default."""
-    extra: JsonDict = {"shown": shown} if shown else {}
+def _text(default: object, meaning: str, *, shown: str = "", cure: str = "") -> Any:
+    """A field of any other kind.
+
+    Args:
+        shown: what the README's table has in place of a computed default.
+        cure: what to do where it is required and not set.
+    """
+    extra: JsonDict = {"shown": shown, "cure": cure}
     return Field(default, description=meaning, json_schema_extra=extra)
 
 
@@ -72,6 +77,7 @@ class Settings(BaseModel):
         ...,
         "Address of the database: `postgres://user:password@host:5432/name`. Add"
         " `?sslmode=require` if it is reached over a network.",
+        cure="set it to postgres://user:password@host:5432/name",
     )
     database_direct_url: Annotated[SecretStr, AfterValidator(check_database_url)] = _text(
         ...,
@@ -267,11 +273,11 @@ class Settings(BaseModel):
 
         Args:
             name: the setting's, in small letters.
-            cure: what to do; by default what the setting is for.
+            cure: what to do, if not what the setting itself says.
         """
         slips = [one.given for one in cls.misspelt(environ) if one.meant == name.upper()]
         instead = f" ({', '.join(slips)} is no setting)" if slips else ""
-        cure = cure or str(cls.model_fields[name].description)
+        cure = cure or str(_extra(cls.model_fields[name])["cure"])
         return SettingsError(f"{name.upper()} is not set{instead}: {cure}")
 
     @classmethod

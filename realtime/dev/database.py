@@ -58,10 +58,7 @@ def export_line() -> str:
             running = None  # PostgreSQL is not installed any more, or is another user's
     if running is not None:
         return f"for bin/dev's: export DATABASE_URL={shlex.quote(running)}"
-    return (
-        "say which: export DATABASE_URL=postgres://user:password@host/name"
-        " (bin/dev prints the line for its own)"
-    )
+    return "set it to postgres://user:password@host:5432/name (bin/dev prints the line for its own)"
 
 
 def shown(path: Path) -> str:

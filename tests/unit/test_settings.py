@@ -93,7 +93,10 @@ def test_nothing_but_the_mapping_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
     """The process's own environment is not looked at."""
     monkeypatch.setitem(os.environ, "PORT", "1234")
     assert Settings.from_environ(ENVIRON).port == 8000
-    with pytest.raises(SettingsError, match=r"^DATABASE_URL is not set: Address of the database"):
+    with pytest.raises(
+        SettingsError,
+        match=r"^DATABASE_URL is not set: set it to postgres://user:password@host:5432/name$",
+    ):
         Settings.from_environ({})
 
 

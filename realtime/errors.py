@@ -32,6 +32,7 @@ These are reported to a client, by a close code or an error message:
 `realtime.simulate` imports nothing of the server's, and has its own:
 
     SimulateError                the database is no place to simulate in; the command line says it
+    Unreachable                  a SimulateError: the database cannot be reached
 
 These are caught where they are raised:
 

@@ -337,7 +337,7 @@ async def connected(
     try:
         connection = await connect(dsn, CONNECT_SECONDS)
     except DATABASE_ERRORS as error:
-        raise AttachError(why_unreachable(error, named)) from error
+        raise AttachError(why_unreachable(error, dsn, named)) from error
     try:
         return await work(connection)
     except asyncpg.InsufficientPrivilegeError as error:

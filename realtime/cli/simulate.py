@@ -56,13 +56,18 @@ def command(**options: Any) -> None:
     Example:
       realtime simulate --rate 20 --seconds 60
     """
-    from realtime.cli.database import direct_url
+    from realtime.cli.database import direct_name, direct_url
     from realtime.dev.database import with_a_database
+    from realtime.postgres.reasons import why_unreachable
     from realtime.simulate.command import Options, run
-    from realtime.simulate.player import SimulateError
+    from realtime.simulate.player import SimulateError, Unreachable
 
     try:
         with with_a_database(environment(), partial(click.echo, err=True)) as environ:
-            run(direct_url(environ), Options(**options))
+            dsn = direct_url(environ)
+            run(dsn, Options(**options))
+    except Unreachable as error:
+        cause = error.__cause__ or error
+        raise CommandError(why_unreachable(cause, dsn, direct_name(environ))) from error
     except SimulateError as error:
         raise CommandError(str(error)) from error

@@ -181,7 +181,7 @@ def ask_before_seeding(dsn: str) -> None:
     try:
         has = asyncio.run(what_else_has(dsn))
     except DATABASE_ERRORS as error:
-        raise ReleaseError(why_unreachable(error)) from error
+        raise ReleaseError(why_unreachable(error, dsn)) from error
     if has is None:
         return
     name = dsn.partition("?")[0].rpartition("/")[2]

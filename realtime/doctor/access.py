@@ -8,8 +8,9 @@ from uuid import uuid4
 import asyncpg
 
 from realtime.attach.state import MADE_BY, is_own, read_record
-from realtime.doctor.deployment import Deployment, words
+from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, problem
+from realtime.postgres.reasons import words
 
 _FUNCTIONS = """
 SELECT p.oid::regprocedure::text AS name, p.provolatile::text AS volatility, p.prosecdef,

@@ -29,9 +29,10 @@ from realtime.doctor import (
     server,
     triggers,
 )
-from realtime.doctor.deployment import Deployment, words
+from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, Level, Line, Report, problem
 from realtime.postgres.pool import DATABASE_ERRORS
+from realtime.postgres.reasons import words
 
 CHECK_SECONDS = 30.0
 

@@ -11,13 +11,14 @@ import click
 
 from realtime.config.settings import SettingsError
 from realtime.doctor.checkup import examine
-from realtime.doctor.deployment import Deployment, words
+from realtime.doctor.deployment import Deployment
 from realtime.doctor.explain import Explanation
 from realtime.doctor.explain import explain as explain_event
 from realtime.doctor.report import Line, Report, problem
 from realtime.errors import CommandError
 from realtime.installation import as_called
 from realtime.postgres.pool import DATABASE_ERRORS
+from realtime.postgres.reasons import words
 
 EXPLAIN_SECONDS = 200.0
 

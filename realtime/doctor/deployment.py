@@ -109,12 +109,3 @@ async def _close(connection: Connection) -> None:
         await connection.close(timeout=CLOSE_SECONDS)
     except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         connection.terminate()  # it is broken, of which the check has told
-
-
-def words(error: BaseException) -> str:
-    """The text of an error. It never contains an address or a password."""
-    if isinstance(error, asyncpg.PostgresError):
-        return f"the server says: {' '.join(str(error).split())}"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return type(error).__name__ if isinstance(error, TimeoutError) else str(error)

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from tornado.httpclient import HTTPError
 
 from realtime.auth.keys import FETCH_SECONDS, fetch_key_set, parse_key_set
-from realtime.doctor.deployment import Deployment, words
+from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, problem, warning
+from realtime.postgres.reasons import words
 
 SPARE_FILES = 100
 """What a process has open besides clients: its code, logs, listening sockets."""

@@ -32,21 +32,32 @@ async def open_connection(dsn: str, **options: Any) -> Any:
     """What `asyncpg.connect` does, with its arguments; the time limit is each host's own.
 
     Raises:
-        What asyncpg raises. Of several hosts' errors, the one that a person can act on.
+        What asyncpg raises, but no bare ValueError. Of several hosts' errors, the one that a person
+        can act on.
     """
     address = split_address(dsn)
     assert address is not None  # it is a setting, and was checked
     hosts = hosts_of(address)
     if len(hosts) == 1:
-        return await asyncpg.connect(dsn, **_ANY, **options)
+        return await _open(dsn, options)
     openers = [
         partial(_open_primary, with_hosts(address, [host]), host.name, options) for host in hosts
     ]
     return await first_of(openers, stagger=STAGGER_SECONDS)
 
 
+async def _open(dsn: str, options: dict[str, Any]) -> Connection:
+    try:
+        return await asyncpg.connect(dsn, **_ANY, **options)
+    except (OSError, asyncpg.InterfaceError):
+        raise  # some of these are ValueErrors, too
+    except ValueError as error:
+        # What was not checked: PGPORT, which fills in a port, and names that are none for DNS.
+        raise asyncpg.ClientConfigurationError(f"a host or a port is not one ({error})") from error
+
+
 async def _open_primary(dsn: str, name: str, options: dict[str, Any]) -> Connection:
-    connection: Connection = await asyncpg.connect(dsn, **_ANY, **options)
+    connection = await _open(dsn, options)
     try:
         is_standby = await connection.fetchval("SELECT pg_catalog.pg_is_in_recovery()")
     except BaseException:

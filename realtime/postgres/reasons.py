@@ -2,52 +2,128 @@
 
 from __future__ import annotations
 
+import errno
+import socket
+import ssl
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
 import asyncpg
 
+from realtime.config.address import hosts_of
 
-def why_unreachable(error: BaseException, named: str = "DATABASE_URL") -> str:
+_NO_TLS = "rejected SSL upgrade"
+_TLS_WANTED = ("no encryption", "SSL off", "SSL required", "encryption required")
+
+
+class Reason(NamedTuple):
+    """Why there is no connection."""
+
+    said: str
+    """What is the case; no password is in it."""
+    cure: str
+    """What to do."""
+
+
+def why_unreachable(error: BaseException, dsn: str, named: str = "DATABASE_URL") -> str:
+    """Why there is no connection, in one line; as of `reason_of`."""
+    said, cure = reason_of(error, dsn, named)
+    where = "" if isinstance(error, asyncpg.PostgresError) else "the database cannot be reached: "
+    return f"{where}{said}; {cure}"
+
+
+def reason_of(error: BaseException, dsn: str, named: str) -> Reason:
     """Why there is no connection.
 
     Args:
-        named: the setting that has the address.
+        dsn: the address.
+        named: the setting that has it.
     """
+    if isinstance(error, asyncpg.PostgresError):
+        return _why_refused_by_server(error, dsn, named)
+    return _why_no_answer(error, dsn, named)
+
+
+def _why_no_answer(error: BaseException, dsn: str, named: str) -> Reason:
+    hosts = hosts_of(urlsplit(dsn))
+    host = ", ".join(one.name for one in hosts)
+    said, cure = words(error), f"start the server, or correct host and port in {named}"
     match error:
-        case asyncpg.InvalidPasswordError():
-            return (
-                f"PostgreSQL refuses the password of {named}: correct it (in it, @ : / ? # are"
-                f" written %40 %3A %2F %3F %23) ({error})"
-            )
+        case TimeoutError():
+            said = f"{host} does not answer"
+            cure = f"check the host in {named}, and firewalls between here and there"
+        case socket.gaierror():
+            said = f"the name {host} is not known here (DNS)"
+        case ssl.SSLError():
+            said = f"the TLS certificate of {host} is not accepted: {error.reason or 'see sslmode'}"
+            cure = f"give the CA's certificate with &sslrootcert= in {named}, or correct the host"
         case FileNotFoundError():
-            return (
-                f"{named} leads to a file that is not there: the server's socket, or what its"
-                " sslrootcert, sslcert, sslkey or sslcrl names"
+            said = "there is no server's socket, or a certificate's file is missing"
+            cure = (
+                f"start the server, or correct the host, sslrootcert, sslcert, sslkey or sslcrl in"
+                f" {named}"
             )
-        case asyncpg.InvalidCatalogNameError():
-            return f"{error}: correct the database's name in {named}, or create it"
-        case asyncpg.InvalidAuthorizationSpecificationError():
-            return (
-                f"PostgreSQL does not let this role in: {error}; correct the role in"
-                f" {named}, or pg_hba.conf at the server"
-            )
-        case asyncpg.TooManyConnectionsError():
-            return f"{error}: close what holds connections, or {room_for_connections(error)}"
-        case asyncpg.FeatureNotSupportedError():
-            return f"{encoding_refused(error)}: {OTHER_ENCODING}"
         case asyncpg.TargetServerAttributeNotMatched():
-            return f"{error}: name the primary in {named}, or promote a standby"
+            said = f"none of {host} is a primary"
+            cure = f"name the primary in {named} too, or promote a standby"
+        case ValueError():  # what the driver says of an address, before it connects
+            cure = f"correct {named}, or PGPORT and the like, which fill in what {named} leaves out"
+        case _ if _is_refused(error):
+            listed = ", ".join(f"port {one.port} of {one.name}" for one in hosts)
+            said = f"nothing listens on {listed}"
+        case _ if _NO_TLS in str(error):
+            said = "the server speaks no TLS, which sslmode asks for"
+            cure = f"turn TLS on at the server (ssl = on), or take ?sslmode= out of {named}"
+    return Reason(said, cure)
+
+
+def _is_refused(error: BaseException) -> bool:
+    # With several addresses for one name asyncio says all of it in one text.
+    return isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(
+        error
+    )
+
+
+def _why_refused_by_server(error: asyncpg.PostgresError, dsn: str, named: str) -> Reason:
+    said, cure = words(error), f"check {named}, and that the server is up"
+    match error:
+        case asyncpg.InvalidCatalogNameError():
+            cure = f"correct the name after the last / of {named}, or make it: CREATE DATABASE"
+        case asyncpg.InvalidPasswordError():
+            said = f"the password for {urlsplit(dsn).username!r} is wrong"
+            cure = f"correct the password in {named}; @ : / ? # are written %40 %3A %2F %3F %23"
+        case asyncpg.FeatureNotSupportedError():
+            said, cure = encoding_refused(error), OTHER_ENCODING
+        case asyncpg.TooManyConnectionsError():
+            limit = room_for_connections(error)
+            cure = f"close what holds connections (pg_stat_activity), or {limit}"
+        case asyncpg.CannotConnectNowError():
+            cure = "wait until the server has started, then run this again"
         case asyncpg.InsufficientPrivilegeError():
-            return (
-                f"PostgreSQL refused: {error}; grant it to the role of {named} (bin/doctor"
-                " lists all that it needs), or ask the host of the database"
+            cure = (
+                f"grant it to the role of {named} (bin/doctor lists all that it needs), or ask the"
+                " host of the database"
             )
         case asyncpg.LockNotAvailableError() | asyncpg.QueryCanceledError():
-            return (
-                f"the database was reached, but a table stayed locked ({error}): bin/doctor names"
-                " who holds it"
-            )
+            said = f"the database was reached, but a table stayed locked ({error})"
+            cure = "bin/doctor names who holds it"
+        case _ if any(sign in str(error) for sign in _TLS_WANTED):
+            said = "the server wants TLS, which sslmode does not offer"
+            cure = f"add ?sslmode=require to {named}"
+        case asyncpg.InvalidAuthorizationSpecificationError():
+            cure = f"correct the role or the database in {named}, or pg_hba.conf at the server"
+    return Reason(said, cure)
+
+
+def words(error: BaseException) -> str:
+    """The text of an error, in one line. It never contains an address or a password."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     # The libraries' own texts may have a second line, with advice for programmers.
-    said = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
-    return f"the database cannot be reached; check {named}, and that the server is up ({said})"
+    text = " ".join(str(error).split())
+    if isinstance(error, asyncpg.PostgresError):
+        return f"PostgreSQL says: {text}"
+    return type(error).__name__ if isinstance(error, TimeoutError) else text
 
 
 OTHER_ENCODING = (

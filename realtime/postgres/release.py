@@ -88,7 +88,7 @@ async def _look(dsn: str, named: str) -> BeforeRelease:
         finally:
             await connection.close(timeout=CONNECT_SECONDS)
     except DATABASE_ERRORS as error:
-        raise ReleaseError(why_unreachable(error, named)) from error
+        raise ReleaseError(why_unreachable(error, dsn, named)) from error
     assert row is not None
     return BeforeRelease(*row)
 

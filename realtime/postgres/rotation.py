@@ -126,7 +126,7 @@ async def _connected(dsn: str, named: str, also: str = "") -> AsyncIterator[Hear
     try:
         connection = await connect(dsn, CONNECT_SECONDS)
     except DATABASE_ERRORS as error:
-        raise RotateError(why_unreachable(error, named)) from error
+        raise RotateError(why_unreachable(error, dsn, named)) from error
     try:
         try:
             yield connection

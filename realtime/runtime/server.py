@@ -116,7 +116,7 @@ async def _read_position(settings: Settings, intervals: Intervals) -> Position:
         return await read_position(dsn, max(settings.database_timeout_seconds, intervals.start))
     except DATABASE_ERRORS as error:
         named = "DATABASE_DIRECT_URL" if settings.has_direct_url else "DATABASE_URL"
-        raise StartError(why_unreachable(error, named)) from error
+        raise StartError(why_unreachable(error, dsn, named)) from error
 
 
 async def _is_behind_pooler(settings: Settings, intervals: Intervals) -> bool:

@@ -49,7 +49,11 @@ NO_TABLES: Final = (
 
 
 class SimulateError(Exception):
-    """In one line: the database cannot be reached, or is none that this can be played on."""
+    """In one line: the database is none that this can be played on."""
+
+
+class Unreachable(SimulateError):
+    """The database cannot be reached at the start; the cause is what the driver raised."""
 
 
 class Player:
@@ -77,11 +81,8 @@ class Player:
         """
         try:
             await self._connect()
-        except AWAY as error:
-            raise SimulateError(
-                "the database cannot be reached; check DATABASE_URL, and that the server is up"
-                f" ({_named(error)})"
-            ) from error
+        except (*AWAY, ValueError) as error:  # of a port in the environment that is none
+            raise Unreachable(_named(error)) from error
         except asyncpg.PostgresError as error:
             raise _refused(error) from error
 

@@ -101,9 +101,9 @@ def test_what_does_not_fit_is_an_error(adopted_database: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("/none.toml",), "/none.toml cannot be read"),
-        ((), "the database cannot be reached; check DATABASE_URL"),
-        (("--detach",), "the database cannot be reached; check DATABASE_URL"),
+        (("/none.toml",), "error: /none.toml cannot be read: No such file or directory\n"),
+        ((), "the database cannot be reached: nothing listens on port"),
+        (("--detach",), "the database cannot be reached: nothing listens on port"),
     ],
 )
 def test_what_a_person_can_put_right_is_one_line(

@@ -82,8 +82,15 @@ def test_an_unreachable_database_is_one_line(command: str) -> None:
     """What to check, and no password."""
     dsn = f"postgresql://someone:sesame@127.0.0.1:{free_port()}/none"
     done = run_script(command, DATABASE_URL=dsn, JWT_SECRET=SECRET, PORT="0")
-    assert_one_line(done, "database cannot be reached", "check DATABASE_URL")
+    assert_one_line(done, "database cannot be reached", "correct host and port in DATABASE_URL")
     assert "sesame" not in done.stderr
+
+
+def test_a_port_in_the_environment_that_is_none_is_one_line() -> None:
+    """The driver takes it where the address has no port."""
+    away = "postgresql://someone:sesame@127.0.0.1/none"
+    done = run_script("serve", DATABASE_URL=away, JWT_SECRET=SECRET, PORT="0", PGPORT="abc")
+    assert_one_line(done, "'abc'", "correct DATABASE_URL, or PGPORT")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +103,7 @@ def test_the_setting_that_has_the_wrong_address_is_named(words: list[str], datab
     away = f"postgresql://someone:sesame@127.0.0.1:{free_port()}/none"
     settings = {"DATABASE_URL": database, "DATABASE_DIRECT_URL": away, "JWT_SECRET": SECRET}
     done = run_script(*words, PORT="0", **settings)
-    assert_one_line(done, "database cannot be reached", "check DATABASE_DIRECT_URL,")
+    assert_one_line(done, "database cannot be reached", "host and port in DATABASE_DIRECT_URL")
 
 
 def test_a_certificate_that_is_not_trusted_is_one_line(database: str, tmp_path: Path) -> None:
@@ -116,7 +123,7 @@ def test_a_certificate_that_is_not_trusted_is_one_line(database: str, tmp_path: 
 def test_a_file_of_the_address_that_is_missing(address: str) -> None:
     """The system's own text does not say which; there are few."""
     done = run_script("migrate", DATABASE_URL=address)
-    assert_one_line(done, "DATABASE_URL leads to a file that is not there", "sslrootcert")
+    assert_one_line(done, "a certificate's file is missing; ", "sslrootcert", "in DATABASE_URL")
 
 
 def test_serve_refuses_a_database_that_was_not_migrated(empty_database: str) -> None:

@@ -138,7 +138,7 @@ async def test_a_wrong_password(tcp_postgres: Networked) -> None:
 @pytest.mark.gen_test
 async def test_a_wrong_database(tcp_postgres: Networked) -> None:
     """The name that does not exist."""
-    await unreachable(tcp_postgres.dsn(database="apq"), "the server has no database 'apq'")
+    await unreachable(tcp_postgres.dsn(database="apq"), 'database "apq" does not exist', "CREATE")
 
 
 @pytest.mark.gen_test

@@ -182,7 +182,33 @@ def test_migrate_needs_no_key() -> None:
     """A release step may run without secrets: here it gets as far as the database."""
     result = call("migrate", DATABASE_URL="postgresql://localhost:1/none")
     assert result.exit_code == 1
-    assert result.stderr.startswith("error: the database cannot be reached; check DATABASE_URL")
+    assert result.stderr.startswith(
+        "error: the database cannot be reached: nothing listens on port 1 of localhost; "
+    )
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"PGPORT": "abc"}, "a host or a port is not one"),
+        ({"PGSSLMODE": "perhaps"}, "`sslmode` parameter must be one of"),
+        ({"DATABASE_URL": "postgresql://a..b/none"}, "a host or a port is not one"),
+    ],
+)
+@pytest.mark.parametrize("command", ["migrate", "simulate"])
+def test_what_makes_no_address_is_one_line(
+    command: str, variables: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an address leaves out, the driver takes from the environment."""
+    given = {"DATABASE_URL": "postgresql://localhost/none", "JWT_SECRET": SECRET} | variables
+    for name in variables.keys() - {"DATABASE_URL"}:
+        monkeypatch.setenv(name, variables[name])
+    result = call(command, **given)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: the database cannot be reached: ")
+    assert command == "simulate" or said in result.stderr
+    assert "correct DATABASE_URL, or PGPORT and the like" in result.stderr
     assert result.stderr.count("\n") == 1
 
 

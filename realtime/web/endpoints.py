@@ -78,24 +78,24 @@ class StatsHandler(ClusterHandler):
         is_for_all = self.is_for_all()
         here = list(self._services.hub.subscribers.joined())
         users = {one.user_id or "" for one in here}
-        bots = {one.topic for one in here if bot_of(one.topic)}
+        topics = {one.topic for one in here if bot_of(one.topic)}
         counts = {
             "total_connections": sum(one.is_socket for one in here),
             "connected_users": len(users),
-            "bot_subscriptions": len(bots),
+            "bot_subscriptions": len(topics),
             "nodes": 1,
         }
         if is_for_all:
-            others = await self.ask_database(self._others(subject, users, bots))
+            others = await self.ask_database(self._others(subject, users, topics))
             counts["total_connections"] += others.connections
             counts["connected_users"] += others.users
             counts["bot_subscriptions"] += others.bots
             counts["nodes"] += others.nodes
         self.answer({**counts, "scope": "cluster" if is_for_all else "process"})
 
-    async def _others(self, subject: str, users: set[str], bots: set[str]) -> RemoteCounts:
+    async def _others(self, subject: str, users: set[str], topics: set[str]) -> RemoteCounts:
         with self._services.room.joining(subject):
-            return await self._services.remote_sockets.count(users, bots)
+            return await self._services.remote_sockets.count(users, topics)
 
 
 class ConnectionsHandler(ClusterHandler):

@@ -16,8 +16,9 @@ from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, problem, warning
 from realtime.postgres.reasons import words
 
-SPARE_FILES = 100
-"""What a process has open besides clients: its code, logs, listening sockets."""
+OTHER_FILES = 100
+"""What a process has open besides clients and its pool: its code, logs, listening sockets, and what
+the server itself keeps free (`runtime/parts.py`). Ample, for this is only advice."""
 
 
 async def settings(deployment: Deployment) -> Sequence[Finding]:
@@ -69,7 +70,7 @@ async def token_keys(deployment: Deployment) -> Sequence[Finding]:
 async def open_files(deployment: Deployment) -> Sequence[Finding]:
     """Whether the system lets a process have as many sockets as the settings do."""
     sockets = deployment.settings.max_connections
-    needed = sockets + deployment.settings.database_pool_size + SPARE_FILES
+    needed = sockets + deployment.settings.database_pool_size + OTHER_FILES
     allowed = deployment.open_files
     if allowed < needed:
         return [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, listed, problem, span, warning
-from realtime.postgres.doorbell import ALIVE_SECONDS
+from realtime.postgres.doorbell import IS_ALIVE
 from realtime.postgres.retention import OVERDUE, SPARE_SECONDS
 from realtime.postgres.schema import NEW_CURSOR_KEY, NO_CURSOR_KEY
 
@@ -24,8 +24,7 @@ SILENCE_LOOKS, SILENCE_SECONDS = 3, 0.5
 _EXTENT = f"""
 SELECT (SELECT count(*) FROM (SELECT FROM relay.events LIMIT {COUNTED}) AS few) AS rows,
        extract(epoch FROM clock_timestamp() - min(oldest.written_at))::float8 AS age,
-       (SELECT count(*) FROM relay.nodes
-         WHERE heartbeat_at > now() - make_interval(secs => $1)) AS nodes
+       (SELECT count(*) FROM relay.nodes WHERE {IS_ALIVE}) AS nodes
   FROM (VALUES (0), (1), (2), (3)) AS slots (slot)
  CROSS JOIN LATERAL (
        SELECT e.written_at FROM relay.events AS e
@@ -60,15 +59,15 @@ SELECT c.relname AS name, right(c.relname, 1) AS slot, c.relpersistence = 'u' AS
 """
 # What a statement sees was committed before it, so honest rows are older than its own snapshot.
 _AHEAD = "xid >= pg_snapshot_xmax(pg_current_snapshot())"
-_BELL = """
+_BELL = f"""
 SELECT pg_sequence_last_value('relay.bell') IS NOT DISTINCT FROM 2 AS is_silent,
        count(*) AS nodes, count(*) FILTER (WHERE awake) AS awake
   FROM relay.nodes
- WHERE heartbeat_at > now() - make_interval(secs => $1)
+ WHERE {IS_ALIVE}
 """
-_UNREADY = """
+_UNREADY = f"""
 SELECT concat_ws(':', info->>'hostname', info->>'port') AS name FROM relay.nodes
- WHERE heartbeat_at > now() - make_interval(secs => $1) AND info->>'ready' = 'false'
+ WHERE {IS_ALIVE} AND info->>'ready' = 'false'
  ORDER BY 1
 """
 
@@ -79,7 +78,7 @@ async def log(deployment: Deployment) -> Sequence[Finding]:
     async with deployment.connect() as connection:
         if broken := _broken_parts(await connection.fetch(_PARTS)):
             return broken
-        row = await connection.fetchrow(_EXTENT, ALIVE_SECONDS)
+        row = await connection.fetchrow(_EXTENT)
         assert row is not None
         if row["age"] is None:
             return [fine("it is empty")]
@@ -159,7 +158,7 @@ async def doorbell(deployment: Deployment) -> Sequence[Finding]:
         for look in range(SILENCE_LOOKS):
             if look:
                 await asyncio.sleep(SILENCE_SECONDS)
-            (row,) = await connection.fetch(_BELL, ALIVE_SECONDS)
+            (row,) = await connection.fetch(_BELL)
             if not row["is_silent"] or row["awake"]:
                 state = "silent" if row["is_silent"] else "on"
                 return [fine(f"{state}; live processes: {row['nodes']}, awake: {row['awake']}")]
@@ -174,7 +173,7 @@ async def doorbell(deployment: Deployment) -> Sequence[Finding]:
 async def processes(deployment: Deployment) -> Sequence[Finding]:
     """Whether every live process reads the log: a read that cannot finish stops all its events."""
     async with deployment.connect() as connection:
-        unready = [row["name"] for row in await connection.fetch(_UNREADY, ALIVE_SECONDS)]
+        unready = [row["name"] for row in await connection.fetch(_UNREADY)]
     if not unready:
         return [fine("all that live are ready")]
     return [

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, problem, warning
-from realtime.postgres.doorbell import ALIVE_SECONDS
+from realtime.postgres.doorbell import IS_ALIVE
 from realtime.postgres.pool import identify
 
 OLDEST = 15
 CLOCK_SECONDS = 2.0
 LISTENERS = 1
-"""Connections of a process besides its pool."""
+"""Connections of a process besides its pool: the one that listens. When this connects, another is
+opened for a moment, to ring it. That one is not counted: where it is refused, the process goes on.
+"""
 
 # From who is not in pg_read_all_stats it is hidden what another role's session is: one that has a
 # database counts as a client's.
@@ -25,7 +27,7 @@ SELECT current_setting('max_connections')::int
          WHERE coalesce(backend_type = 'client backend', datid IS NOT NULL)
            AND coalesce(application_name, '') NOT LIKE 'realtime%') AS others
 """
-_NODES = "SELECT count(*) FROM relay.nodes WHERE heartbeat_at > now() - make_interval(secs => $1)"
+_NODES = f"SELECT count(*) FROM relay.nodes WHERE {IS_ALIVE}"
 _HAS_NODES = """
 SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'nodes'
                   AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'relay')
@@ -105,7 +107,7 @@ async def connections(deployment: Deployment) -> Sequence[Finding]:
         assert row is not None
         running = 0
         if await connection.fetchval(_HAS_NODES):
-            running = await connection.fetchval(_NODES, ALIVE_SECONDS)
+            running = await connection.fetchval(_NODES)
     processes = max(settings.web_concurrency, running)
     each = LISTENERS + (0 if deployment.has_direct else settings.database_pool_size)
     most = min([row["most"], *(n for n in (row["of_role"], row["of_database"]) if n >= 0)])

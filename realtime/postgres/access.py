@@ -12,9 +12,9 @@ from uuid import UUID
 
 import asyncpg
 
+from realtime.postgres.doorbell import IS_ALIVE
 from realtime.postgres.log_rows import is_of, log_end, to_cursor
 from realtime.postgres.pool import asking
-from realtime.postgres.socket_table import LIVE
 from realtime.relay import closing
 from realtime.relay.admission import Admission, AdmissionRequest
 from realtime.relay.cursor import Cursor
@@ -49,7 +49,7 @@ SELECT who.user_id::text, {_name("who.username")} AS username,
        (SELECT count(*)
           FROM relay.connections AS one JOIN relay.nodes AS node ON node.id = one.node_id
          WHERE one.user_id = who.user_id AND one.socket_id IS NULL
-           AND node.id <> $4 AND {LIVE}) AS remote_sockets
+           AND node.id <> $4 AND {IS_ALIVE}) AS remote_sockets
   FROM {log_end("$5", "$6", "$7")}
  CROSS JOIN unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS asked(subject, bot_id, number)
   LEFT JOIN LATERAL (SELECT * FROM relay.authenticate(asked.subject, $1) LIMIT 1) AS who

@@ -48,6 +48,8 @@ TAKE_ROTATION_TURN = "LOCK TABLE relay.cursor_keys IN EXCLUSIVE MODE"
 seen to be over, whatever became of it."""
 ALIVE_SECONDS = 10.0
 """How long after its last heartbeat a process counts as running."""
+IS_ALIVE = f"heartbeat_at > clock_timestamp() - make_interval(secs => {ALIVE_SECONDS})"
+"""In SQL: whether a row of `relay.nodes` is of a running process."""
 TURN_SECONDS = 2
 """How long another process may keep the turn: it needs a few milliseconds."""
 TAKE_TURN = "LOCK TABLE relay.doorbell_turn IN EXCLUSIVE MODE"
@@ -72,8 +74,7 @@ VALUES ('{{node_id}}', {{awake}}, pg_backend_pid(), {RELEASE})
 _SILENT = "CASE WHEN nextval('relay.epoch') > 0 THEN 2 END"
 _SILENCE = f"""{_BEGIN}{_SAY}
 SELECT setval('relay.bell', {_SILENT}) WHERE NOT EXISTS (
-    SELECT FROM relay.nodes WHERE NOT awake
-       AND heartbeat_at > clock_timestamp() - make_interval(secs => {ALIVE_SECONDS}));
+    SELECT FROM relay.nodes WHERE NOT awake AND {IS_ALIVE});
 COMMIT
 """
 _SET_BELL = f"""

@@ -18,9 +18,8 @@ import asyncpg
 from realtime.config.intervals import Intervals
 from realtime.log_line import LogLine
 from realtime.metrics.snapshot import DatabaseMetrics, LogMetrics
-from realtime.postgres.doorbell import ALIVE_SECONDS
+from realtime.postgres.doorbell import ALIVE_SECONDS, IS_ALIVE
 from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS, asking
-from realtime.postgres.socket_table import LIVE
 from realtime.relay.errors import Refused
 from realtime.relay.protocol import bot_topic
 from realtime.relay.rate_limit import TokenBucket
@@ -73,7 +72,7 @@ SELECT backend FROM relay.nodes
 _ELSEWHERE = f"""
 SELECT EXISTS (
     SELECT FROM relay.nodes AS node
-     WHERE {LIVE} AND (node.info->>'hostname', node.info->>'port') <> ($1, $2))
+     WHERE {IS_ALIVE} AND (node.info->>'hostname', node.info->>'port') <> ($1, $2))
 """
 # A process that was stopped takes nothing any more, and holds the queue of notifications: once that
 # fills, its session is ended before its row is removed. One that goes on connects again and has
@@ -91,7 +90,7 @@ WITH told AS (
      WHERE EXISTS (
         SELECT FROM relay.nodes AS node
           JOIN relay.connections AS one ON one.node_id = node.id
-         WHERE one.topic = said.topic AND node.id <> $1 AND {LIVE})
+         WHERE one.topic = said.topic AND node.id <> $1 AND {IS_ALIVE})
 )
 SELECT relay.tell('typing',
                   concat('["', $1, '",[', string_agg(told.row, ',' ORDER BY number), ']]'))
@@ -274,7 +273,7 @@ MAX_NODES = 200
 
 _OTHERS = f"""
 SELECT node.id::text, node.info::text FROM relay.nodes AS node
- WHERE node.id <> $1 AND {LIVE} ORDER BY node.started_at, node.id LIMIT {MAX_NODES}
+ WHERE node.id <> $1 AND {IS_ALIVE} ORDER BY node.started_at, node.id LIMIT {MAX_NODES}
 """
 # The rows are the statistics' (to count them takes long); the oldest is found by the index.
 _LOG = """

@@ -13,7 +13,7 @@ from typing import Final
 import asyncpg
 
 from realtime.errors import CommandError
-from realtime.postgres.doorbell import ALIVE_SECONDS, RENAMING, TAKE_ROTATION_TURN
+from realtime.postgres.doorbell import IS_ALIVE, RENAMING, TAKE_ROTATION_TURN
 from realtime.postgres.pool import DATABASE_ERRORS, HearingConnection, connect
 from realtime.postgres.reasons import why_unreachable
 
@@ -39,9 +39,8 @@ SELECT relay.make_cursor_key()
 _NEWEST = "SELECT max(number) FROM relay.cursor_keys"
 _STOP_SIGNING = "UPDATE relay.cursor_keys SET signs = false WHERE signs"
 _SIGN = "UPDATE relay.cursor_keys SET signs = true WHERE number = $1"
-_LISTENERS = """
-SELECT id, backend FROM relay.nodes
- WHERE backend IS NOT NULL AND heartbeat_at > clock_timestamp() - make_interval(secs => $1)
+_LISTENERS = f"""
+SELECT id, backend FROM relay.nodes WHERE backend IS NOT NULL AND {IS_ALIVE}
 """
 _END = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -112,7 +111,7 @@ async def _connect_again(connection: HearingConnection, max_seconds: float) -> i
 
 async def _listeners(connection: HearingConnection) -> set[tuple[object, int]]:
     """The live servers, each with the session in which it listens."""
-    rows = await connection.fetch(_LISTENERS, ALIVE_SECONDS)
+    rows = await connection.fetch(_LISTENERS)
     return {(row["id"], row["backend"]) for row in rows}
 
 

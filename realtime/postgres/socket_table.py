@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from realtime.config.intervals import Intervals
 from realtime.log_line import LogLine
-from realtime.postgres.doorbell import ALIVE_SECONDS
+from realtime.postgres.doorbell import IS_ALIVE
 from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS, asking
 from realtime.relay.hub import Hub, HubObserver
 from realtime.relay.presence import MAX_PEOPLE, Person
@@ -47,17 +47,15 @@ SELECT id, $1, topic, user_id, username, to_timestamp(opened_at),
 _COUNT_OWN = "SELECT count(*) FROM relay.connections WHERE node_id = $1"
 _OWN = "SELECT id::text FROM relay.connections WHERE node_id = $1"
 
-LIVE = f"node.heartbeat_at > clock_timestamp() - make_interval(secs => {ALIVE_SECONDS})"
-"""In SQL: whether the row `node` of `relay.nodes` is of a running process."""
 _REMOTE = f"""
   FROM relay.connections AS one JOIN relay.nodes AS node ON node.id = one.node_id
- WHERE node.id <> $1 AND {LIVE}
+ WHERE node.id <> $1 AND {IS_ALIVE}
 """
 _COUNT_REMOTE = f"""
 WITH others AS MATERIALIZED (SELECT one.user_id, one.topic, one.socket_id {_REMOTE}),
      users AS (SELECT user_id FROM others EXCEPT SELECT unnest($2::uuid[])),
      topics AS (SELECT topic FROM others EXCEPT SELECT unnest($3::text[]))
-SELECT (SELECT count(*) FROM relay.nodes AS node WHERE id <> $1 AND {LIVE}) AS nodes,
+SELECT (SELECT count(*) FROM relay.nodes AS node WHERE id <> $1 AND {IS_ALIVE}) AS nodes,
        (SELECT count(*) FROM others WHERE socket_id IS NULL) AS connections,
        (SELECT count(*) FROM users) AS users,
        (SELECT count(*) FROM topics WHERE topic LIKE 'bot:%') AS bots

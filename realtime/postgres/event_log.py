@@ -56,7 +56,7 @@ ALONG_BYTES = 262_144
 """The one-trip read brings payloads of so many bytes at most."""
 
 
-class _Part(IntEnum):
+class _Kind(IntEnum):
     """What a row of an answer is, in the order in which they come."""
 
     SNAPSHOT = 0
@@ -74,9 +74,9 @@ SELECT 0::bigint AS id, '0'::xid8 AS xid, NULL::text AS topic, '' AS type,
        NULL::uuid AS subject, NULL::uuid AS author,
        {microseconds("clock_timestamp()")} AS written_at, 0 AS size"""
 _STATE = f"""
-SELECT {_Part.SNAPSHOT} AS part, now.* FROM ({_SNAPSHOT}) AS now
-UNION ALL SELECT {_Part.FLOOR}, floor.* FROM ({FLOOR}) AS floor
-UNION ALL SELECT {_Part.KNOWN}, known.* FROM ({rows_by_key(HEADS, "$1", "$2")}) AS known"""
+SELECT {_Kind.SNAPSHOT} AS kind, now.* FROM ({_SNAPSHOT}) AS now
+UNION ALL SELECT {_Kind.FLOOR}, floor.* FROM ({FLOOR}) AS floor
+UNION ALL SELECT {_Kind.KNOWN}, known.* FROM ({rows_by_key(HEADS, "$1", "$2")}) AS known"""
 # Two branches rather than one OR, each with an ORDER BY and a LIMIT: so the index on xid is
 # chosen whatever the statistics of a table that is filled and emptied all day, and no parallel
 # worker is started. Rows at or past xmax come from a restored dump: their ids lie in the future.
@@ -93,15 +93,15 @@ _UNSEEN = f"""
 _READ = f"""WITH unseen AS MATERIALIZED ({_UNSEEN})
 {_STATE}
 UNION ALL
-SELECT {_Part.ROW}, id, xid, topic, type,
+SELECT {_Kind.ROW}, id, xid, topic, type,
        CASE WHEN sum(size) OVER () <= $5::bigint THEN payload END,
        user_id, code, subject, author, written_at, size
   FROM unseen
  WHERE (xid, id, written_at) NOT IN (
        SELECT ahead.* FROM unnest($6::xid8[], $7::bigint[], $8::bigint[]) AS ahead)
 UNION ALL
-SELECT {_Part.COUNT}, count(*), '0', NULL, '', NULL, NULL, NULL, NULL, NULL, 0, NULL FROM unseen
- ORDER BY part, id
+SELECT {_Kind.COUNT}, count(*), '0', NULL, '', NULL, NULL, NULL, NULL, NULL, 0, NULL FROM unseen
+ ORDER BY kind, id
 """
 
 
@@ -113,7 +113,7 @@ def _next_page(columns: str, which: str) -> str:
                ORDER BY xid, id LIMIT {PAGE_ROWS}"""
     return f"""{_STATE}
 UNION ALL
-SELECT {_Part.ROW}, id, xid, topic, type, payload, user_id, code, subject, author, written_at, size
+SELECT {_Kind.ROW}, id, xid, topic, type, payload, user_id, code, subject, author, written_at, size
   FROM (SELECT unseen.*, sum(octet_length(payload)) OVER (ORDER BY xid, id
                              ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
           FROM ((SELECT {columns} FROM relay.events
@@ -124,7 +124,7 @@ SELECT {_Part.ROW}, id, xid, topic, type, payload, user_id, code, subject, autho
                   WHERE xid = ANY ($4::xid8[]) AND {behind})
                 ORDER BY xid, id LIMIT {PAGE_ROWS}) AS unseen) AS page
  WHERE before IS NULL OR before < $8::bigint
- ORDER BY part, xid, id
+ ORDER BY kind, xid, id
 """
 
 
@@ -140,12 +140,12 @@ _READ_ACCESS = (
 _READ_EVENTS = _next_page(HEADS, "code IS NULL AND payload IS NOT NULL")
 # The newest row of any kind that was visible in the snapshot $3.
 _READ_END = f"""{_STATE}
-UNION ALL SELECT {_Part.ROW}, newest.* FROM (
+UNION ALL SELECT {_Kind.ROW}, newest.* FROM (
        SELECT {HEADS} FROM relay.events
         WHERE xid < pg_snapshot_xmax($3::text::pg_snapshot)
           AND pg_visible_in_snapshot(xid, $3::text::pg_snapshot)
         ORDER BY xid DESC, id DESC LIMIT 1) AS newest
- ORDER BY part
+ ORDER BY kind
 """
 
 
@@ -161,17 +161,17 @@ def _first_of_topic(which: str) -> str:
 # Of each topic $6 the first $7 events of a large read, as of its snapshot $5.
 _READ_FIRST = f"""{_STATE}
 UNION ALL
-SELECT {_Part.ROW}, found.* FROM unnest($6::text[]) AS asked(of_topic)
+SELECT {_Kind.ROW}, found.* FROM unnest($6::text[]) AS asked(of_topic)
  CROSS JOIN LATERAL (
        SELECT either.* FROM ({
     _first_of_topic("xid > $3::xid8 AND xid < pg_snapshot_xmax($5::text::pg_snapshot)")
 }
         UNION ALL{_first_of_topic("xid = ANY ($4::xid8[])")}) AS either LIMIT $7) AS found
- ORDER BY part
+ ORDER BY kind
 """
 _READ_PAYLOADS = f"""{_STATE}
-UNION ALL SELECT {_Part.ROW}, found.* FROM ({rows_by_key(COLUMNS, "$3", "$4")}) AS found
- ORDER BY part
+UNION ALL SELECT {_Kind.ROW}, found.* FROM ({rows_by_key(COLUMNS, "$3", "$4")}) AS found
+ ORDER BY kind
 """
 _KEYS = "SELECT inner_key, outer_key FROM relay.cursor_keys ORDER BY signs DESC, number DESC"
 
@@ -377,7 +377,7 @@ class EventLog:
     ) -> "_LogAnswer":
         """An answer, without the rows that say whether it may be used."""
         now, floor, *others = rows
-        count = next((n for n, row in enumerate(others) if row["part"] >= _Part.ROW), len(others))
+        count = next((n for n, row in enumerate(others) if row["kind"] >= _Kind.ROW), len(others))
         state = LogState(to_floor(floor, self._database), to_anchors(others[:count]))
         state.require(place.cursor)
         if not state.holds(place.newest):

@@ -5,7 +5,7 @@ every rule is tested without waiting. These are all files, in the order in which
 first twelve are the core, and about half of all lines: begin with their docstrings.
 
 - From a read of the log to its sockets: `cursor`, `position`, `events`, `subscriber`,
-  `subscribers`, `audience`, `protocol`, `hub`, `pace`, `reader`, `recheck`, `streams`.
+  `subscribers`, `audience`, `protocol`, `hub`, `pace`, `reader`, `recheck`, `growing`.
 - Events that rings carry: `carried`. What is too much at once: `owed`, `turns`, `large_read`.
 - Who comes in: `errors`, `closing`, `batcher`, `admission`, `refusals`, `room`, `subscribing`.
 - Who comes back: `resume`, `budget`.

@@ -23,12 +23,12 @@ from realtime.relay.events import (
     ends_first,
     newest_of,
 )
+from realtime.relay.growing import GrowingAnswers
 from realtime.relay.large_read import NOTHING_UNLISTED, Unlisted
 from realtime.relay.owed import Backlog, Owed
 from realtime.relay.position import Position
 from realtime.relay.protocol import SOCKET_TOPIC, Framer, bot_of, resync, stamp
 from realtime.relay.resume import GapReason
-from realtime.relay.streams import Streams
 from realtime.relay.subscriber import Delivery, State, Subscriber
 from realtime.relay.subscribers import Subscribers
 from realtime.relay.turns import LIVE_BYTES, Turns
@@ -97,7 +97,7 @@ class Hub:
         self._ask_again = ask_again
         self._observers: list[HubObserver] = []
         self._monotonic = monotonic
-        self._streams = Streams(monotonic)
+        self._growing = GrowingAnswers(monotonic)
         self.backlog = Backlog(monotonic)
         """What was found and is too much to be sent at once."""
         self.subscribers = Subscribers()
@@ -230,12 +230,12 @@ class Hub:
     def _position_before(self, topic: str) -> Position | None:
         """The position from before what its sockets have not been sent; None: they have it all."""
         # What is held back was read before what is in the backlog.
-        held = self._streams.position_before(topic)
+        held = self._growing.position_before(topic)
         return held or self.backlog.position_before(topic)
 
     def due_in(self) -> float:
         """Seconds until there is something to deliver, even if nothing is found."""
-        return self._turns.due_in() if self.backlog else self._streams.due_in()
+        return self._turns.due_in() if self.backlog else self._growing.due_in()
 
     # What a read found.
 
@@ -303,7 +303,7 @@ class Hub:
             position: how far those come who wait for nothing more.
             ended: a topic that waits for nothing more after this.
         """
-        for topic, events in self._streams.select(found, before).items():
+        for topic, events in self._growing.select(found, before).items():
             earlier, claim = self._position_before(topic) or before, position
             waits_from = None if topic == ended else self.backlog.position_before(topic)
             if waits_from is not None:
@@ -311,7 +311,7 @@ class Hub:
             withheld = self._withheld_from(events)
             delivery = Delivery(topic, events, earlier, claim, self._frame, withheld)
             await self._fan_out(topic, delivery)
-            self._streams.sent(topic, events)
+            self._growing.sent(topic, events)
 
     async def next_portion(self, size: int, number: int) -> tuple[str, list[RowKey]] | None:
         """What is to be read next, for one of the topics that wait; None: nothing yet.
@@ -358,7 +358,7 @@ class Hub:
             return False
         topic, since = subscriber.topic, subscriber.since
         if since not in owed:
-            held = [event.key for event in self._streams.held(topic)]
+            held = [event.key for event in self._growing.held(topic)]
             owed[since] = self.backlog.rest(topic, since, held)
         subscriber.pause(self._position_of(subscriber))
         subscriber.is_behind = True
@@ -447,7 +447,7 @@ class Hub:
                 self.dismiss(subscriber, *closing.EVENTS_MISSED)
             elif subscriber.state is not State.STOPPED:
                 self._ask_after_gap(subscriber, reason)
-        self._streams.forget()
+        self._growing.forget()
         self.backlog.clear()
         self.position = position
 

@@ -75,7 +75,7 @@ class PresenceDiff(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Room:
+class _Bot:
     """What is known about the users on one bot."""
 
     shown: dict[str, Person] = field(default_factory=dict)
@@ -108,17 +108,17 @@ class Presence:
         self._clock = clock
         self._grace = grace
         self._max_people = max_people
-        self._rooms: dict[str, _Room] = {}
+        self._bots: dict[str, _Bot] = {}
         self._changes = _AccessChanges(clock, max_access_changes)
         self._steady_from = NEVER
 
     def open(self, topic: str) -> None:
         """A socket asks about a bot. Nothing is known until the first reading."""
-        self._rooms[topic] = _Room()
+        self._bots[topic] = _Bot()
 
     def close(self, topic: str) -> None:
         """No socket asks about the bot any more."""
-        del self._rooms[topic]
+        del self._bots[topic]
 
     def read(self, began: float, found: Mapping[str, People]) -> None:
         """A reading of who is on other processes, for these topics.
@@ -126,9 +126,9 @@ class Presence:
         Args:
             began: when it was asked for, on the clock.
         """
-        for topic in found.keys() & self._rooms.keys():
-            room = self._rooms[topic]
-            room.remote, room.read_at = found[topic], began
+        for topic in found.keys() & self._bots.keys():
+            bot = self._bots[topic]
+            bot.remote, bot.read_at = found[topic], began
 
     def lost(self) -> None:
         """The database was away: its first answers may not list everybody."""
@@ -145,18 +145,18 @@ class Presence:
             here: who has a live socket in this process.
             asked: whose right is being asked for again: they neither come nor leave.
         """
-        room = self._rooms[topic]
-        if room.read_at == NEVER:
+        bot = self._bots[topic]
+        if bot.read_at == NEVER:
             return None
-        present = self._present(topic, room.remote, room.read_at, here)
-        left = self._take_out(topic, room, present.keys() | set(asked))
-        joined = self._let_in(room, present)
-        return PresenceDiff(joined, left, room.is_truncated)
+        present = self._present(topic, bot.remote, bot.read_at, here)
+        left = self._take_out(topic, bot, present.keys() | set(asked))
+        joined = self._let_in(bot, present)
+        return PresenceDiff(joined, left, bot.is_truncated)
 
     def shown(self, topic: str) -> Listing:
         """Who is shown, as of the last update."""
-        room = self._rooms[topic]
-        return Listing(_longest_first(room.shown.values()), room.is_truncated)
+        bot = self._bots[topic]
+        return Listing(_longest_first(bot.shown.values()), bot.is_truncated)
 
     def listing(self, topic: str, remote: People, began: float, here: People) -> Listing:
         """Who is there at this moment, by a reading of its own."""
@@ -176,30 +176,30 @@ class Presence:
                 found[user_id] = person
         return found
 
-    def _take_out(self, topic: str, room: _Room, there: Collection[str]) -> list[Person]:
+    def _take_out(self, topic: str, bot: _Bot, there: Collection[str]) -> list[Person]:
         now, left = self._clock(), []
-        for user_id, person in room.shown.items():
+        for user_id, person in bot.shown.items():
             if user_id in there:
-                room.missing.pop(user_id, None)
-            elif self._has_left(topic, room, user_id, room.missing.setdefault(user_id, now)):
+                bot.missing.pop(user_id, None)
+            elif self._has_left(topic, bot, user_id, bot.missing.setdefault(user_id, now)):
                 left.append(person)
         for person in left:
-            del room.shown[person.user_id], room.missing[person.user_id]
+            del bot.shown[person.user_id], bot.missing[person.user_id]
         return _longest_first(left)
 
-    def _has_left(self, topic: str, room: _Room, user_id: str, since: float) -> bool:
-        if self._changes.is_cut_off(topic, user_id, room.read_at):
+    def _has_left(self, topic: str, bot: _Bot, user_id: str, since: float) -> bool:
+        if self._changes.is_cut_off(topic, user_id, bot.read_at):
             return True
-        if room.read_at < self._steady_from:
+        if bot.read_at < self._steady_from:
             return False
-        is_over = room.read_at >= since + self._grace
+        is_over = bot.read_at >= since + self._grace
         return is_over or self._changes.is_recent(topic, user_id)
 
-    def _let_in(self, room: _Room, present: People) -> list[Person]:
-        newcomers = [person for user_id, person in present.items() if user_id not in room.shown]
-        joined = _longest_first(newcomers)[: max(0, self._max_people - len(room.shown))]
-        room.is_truncated = len(joined) < len(newcomers)
-        room.shown.update((person.user_id, person) for person in joined)
+    def _let_in(self, bot: _Bot, present: People) -> list[Person]:
+        newcomers = [person for user_id, person in present.items() if user_id not in bot.shown]
+        joined = _longest_first(newcomers)[: max(0, self._max_people - len(bot.shown))]
+        bot.is_truncated = len(joined) < len(newcomers)
+        bot.shown.update((person.user_id, person) for person in joined)
         return joined
 
 

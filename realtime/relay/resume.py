@@ -24,8 +24,8 @@ from realtime.relay.cursor import (
     Snapshot,
 )
 from realtime.relay.events import AccessChange, AccessKind, Event, Part, RowKey
+from realtime.relay.growing import newest_only
 from realtime.relay.owed import Owed
-from realtime.relay.streams import newest_only
 
 
 class GapReason(StrEnum):

@@ -23,7 +23,7 @@ from realtime.relay.owed import Owed
 from realtime.relay.rate_limit import FRAME, RateLimit, RateVerdict
 from realtime.relay.resume import Missed
 from realtime.relay.subscriber import HoldLimit, Subscriber
-from realtime.web.handshake import Handshake, require_room
+from realtime.web.joining import Joining, require_room
 from realtime.web.services import Services
 from realtime.web.sink import PING, SocketSink, pong_frame
 from realtime.web.socket_log import log_gone, log_unfit_subject, socket_line
@@ -145,7 +145,7 @@ class Conversation:
     async def _join(self, request: HandshakeRequest, identity: Identity) -> None:
         began = self._services.monotonic()
         try:
-            handshake, admission = await self._authorize(request, identity.subject)
+            joining, admission = await self._authorize(request, identity.subject)
         except Refused as refused:
             if self._subscriber is not None:
                 self._services.hub.stop(self._subscriber)
@@ -155,11 +155,11 @@ class Conversation:
         if admission is None:
             return
         assert self._subscriber is not None
-        recovery, missed = await handshake.recover(request.cursor, admission)
+        recovery, missed = await joining.recover(request.cursor, admission)
         if self._sink.is_closed:
             return  # the client has left: nobody would stop what begins here
-        self._establish(handshake, admission, identity, recovery, missed)
-        go_live = partial(handshake.go_live, admission.cursor, missed)
+        self._establish(joining, admission, identity, recovery, missed)
+        go_live = partial(joining.go_live, admission.cursor, missed)
         if missed:
             # Nothing is read from a socket that is still opening, pongs included.
             self._replaying = asyncio.create_task(self._or_close(go_live))
@@ -168,17 +168,17 @@ class Conversation:
 
     async def _authorize(
         self, request: HandshakeRequest, subject: str
-    ) -> tuple[Handshake, Admission | None]:
+    ) -> tuple[Joining, Admission | None]:
         topic, bot_id = await self._topic_and_bot(subject, *request.path)
         require_room(self._services)
         self._subscriber = self._make_subscriber(topic, request)
-        handshake = Handshake(
+        joining = Joining(
             self._services, self._subscriber, self._sink, subject=subject, bot_id=bot_id
         )
-        admission = await handshake.authorize()
+        admission = await joining.authorize()
         if admission and protocol.user_of(topic) not in (None, admission.user_id):
             raise Refused(*closing.USER_RENAMED)
-        return handshake, admission
+        return joining, admission
 
     def _make_subscriber(self, topic: str, request: HandshakeRequest) -> Subscriber:
         return Subscriber(
@@ -197,26 +197,26 @@ class Conversation:
         """It is too slow for the others on its topic: send it the rest at its own pace."""
         assert self._subscriber is not None
         assert self._token_life is not None
-        handshake = Handshake(
+        joining = Joining(
             self._services,
             self._subscriber,
             self._sink,
             subject=self._token_life.subject,
             bot_id=protocol.bot_of(self._subscriber.topic),
         )
-        work = partial(handshake.go_live, since, Missed(owed=owed))
+        work = partial(joining.go_live, since, Missed(owed=owed))
         self._replaying = asyncio.create_task(self._or_close(work))
 
     def _establish(
         self,
-        handshake: Handshake,
+        joining: Joining,
         admission: Admission,
         identity: Identity,
         recovery: dict[str, Any],
         missed: Missed,
     ) -> None:
         services = self._services
-        cursor = handshake.cursor_text(admission)
+        cursor = joining.cursor_text(admission)
         self._token_life = TokenLife(identity, services, self._sink)
         self._ping_slice = services.pings.add(self)
         data = {

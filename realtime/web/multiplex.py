@@ -22,7 +22,7 @@ from realtime.relay.rate_limit import SHORT, RateLimit, RateVerdict
 from realtime.relay.resume import Missed
 from realtime.relay.subscriber import HoldLimit, SendNow, Subscriber
 from realtime.web.conversation import Connection, Conversation, HandshakeRequest
-from realtime.web.handshake import Handshake
+from realtime.web.joining import Joining
 from realtime.web.services import Services
 from realtime.web.sink import SocketSink, WebSocketSink
 from realtime.web.socket_log import socket_line
@@ -74,9 +74,9 @@ class Subscription(WebSocketSink):
     __slots__ = (
         "_is_closed",
         "_is_released",
-        "_joining",
         "_on_close",
         "_shared",
+        "_task",
         "is_within_message",
         "subscriber",
         "target",
@@ -96,20 +96,20 @@ class Subscription(WebSocketSink):
         self._is_released = False
         self.is_within_message = False
         """Whether it has begun a message of which parts are still to come."""
-        self._joining: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
 
     def start(self, joining: Coroutine[Any, Any, None]) -> None:
         """Join in a task of its own, which ends with the subscription."""
-        self._joining = asyncio.create_task(joining)
-        self._joining.add_done_callback(lambda _: self._let_go())
+        self._task = asyncio.create_task(joining)
+        self._task.add_done_callback(lambda _: self._let_go())
 
     def end(self) -> None:
         """Nothing more is sent to it, but the rest of a message: nothing else can follow half."""
         self._is_closed = True
         self._shared.forget(self)
-        is_own_task = self._joining is asyncio.current_task()
-        if self._joining is not None and not is_own_task and not self.is_within_message:
-            self._joining.cancel()
+        is_own_task = self._task is asyncio.current_task()
+        if self._task is not None and not is_own_task and not self.is_within_message:
+            self._task.cancel()
 
     def release(self) -> None:
         """Drop the subscriber, which has this, once nothing more is done for it.
@@ -120,7 +120,7 @@ class Subscription(WebSocketSink):
         self._let_go()
 
     def _let_go(self) -> None:
-        is_at_work = self._joining is not None and not self._joining.done()
+        is_at_work = self._task is not None and not self._task.done()
         if self._is_released and not is_at_work and hasattr(self, "subscriber"):
             del self.subscriber
 
@@ -363,9 +363,9 @@ class MultiConversation(Conversation):
             subscription.close(*closing.SERVER_ERROR)
 
     async def _join_topic(self, subscription: Subscription, cursor: str | None) -> None:
-        handshake = self._make_handshake(subscription)
+        joining = self._make_joining(subscription)
         try:
-            admission = await self._authorize_one(handshake, subscription)
+            admission = await self._authorize_one(joining, subscription)
         finally:
             self._services.room.subscribing.remove(self._subject, subscription)
         if admission is None:
@@ -374,27 +374,27 @@ class MultiConversation(Conversation):
         if admission.user_id != self._subscriber.user_id:
             self.close(*closing.USER_RENAMED)  # the token's name is somebody else's now
             return
-        recovery, missed = await handshake.recover(cursor, admission)
+        recovery, missed = await joining.recover(cursor, admission)
         self._tell_subscribed(subscription, admission, recovery)
-        await handshake.go_live(admission.cursor, missed)
+        await joining.go_live(admission.cursor, missed)
 
     async def _authorize_one(
-        self, handshake: Handshake, subscription: Subscription
+        self, joining: Joining, subscription: Subscription
     ) -> Admission | None:
         began = self._services.monotonic()
         try:
-            return await handshake.authorize()
+            return await joining.authorize()
         except Refused:
             self._services.hub.stop(subscription.subscriber)
             await self._services.refuse_evenly(began)
             raise
 
     def _catch_up_with(self, subscription: Subscription, owed: Owed, since: Cursor) -> None:
-        work = partial(self._make_handshake(subscription).go_live, since, Missed(owed=owed))
+        work = partial(self._make_joining(subscription).go_live, since, Missed(owed=owed))
         subscription.start(self._or_end(subscription, work))
 
-    def _make_handshake(self, subscription: Subscription) -> Handshake:
-        return Handshake(
+    def _make_joining(self, subscription: Subscription) -> Joining:
+        return Joining(
             self._services,
             subscription.subscriber,
             subscription,

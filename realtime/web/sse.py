@@ -25,7 +25,7 @@ from realtime.relay.errors import Refused
 from realtime.relay.protocol import Message, canonical_uuid
 from realtime.web.conversation import Conversation, HandshakeRequest
 from realtime.web.handlers import JsonHandler, http_status, refusal_headers
-from realtime.web.handshake import require_few, require_room
+from realtime.web.joining import require_few, require_room
 from realtime.web.services import Services
 from realtime.web.sink import SocketSink
 from realtime.web.sockets import ChatConversation, NotificationsConversation

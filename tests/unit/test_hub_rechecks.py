@@ -5,9 +5,9 @@ import pytest
 from realtime.relay import closing
 from realtime.relay.cursor import Cursor
 from realtime.relay.events import AccessChange
+from realtime.relay.growing import SEND_EVERY
 from realtime.relay.hub import Hub
 from realtime.relay.protocol import SOCKET_TOPIC
-from realtime.relay.streams import SEND_EVERY
 from realtime.relay.subscriber import State, Subscriber
 from tests.unit.relay_fakes import (
     ADA,

@@ -1,4 +1,4 @@
-"""Tests of `realtime.web.handshake`: what changes while the database is asked."""
+"""Tests of `realtime.web.joining`: what changes while the database is asked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from realtime.relay.errors import Refused
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import Missed
 from realtime.relay.subscriber import State, Subscriber
-from realtime.web.handshake import Handshake, require_few, require_room
+from realtime.web.joining import Joining, require_few, require_room
 from tests.unit.relay_fakes import (
     ADA,
     BOT,
@@ -37,7 +37,7 @@ UNTIL = at(30)
 
 
 class Asked:
-    """A handshake, and the database that it asks."""
+    """Somebody who joins, and the database that it asks."""
 
     def __init__(
         self, *answers: Admission | Refused, hold_bytes: int = 1, socket_id: str | None = None
@@ -57,7 +57,7 @@ class Asked:
             read_budget=None,
         )
         self.subscriber, self.sink = make_subscriber(hold_bytes=hold_bytes, socket_id=socket_id)
-        self.handshake = Handshake(
+        self.joining = Joining(
             services, self.subscriber, Reading(self.sink), subject="ada", bot_id="b1"
         )
 
@@ -102,7 +102,7 @@ async def test_a_refusal_from_before_a_grant_is_not_remembered(is_granted: bool)
 
     asked.meanwhile = grant
     with pytest.raises(Refused):
-        await asked.handshake.authorize()
+        await asked.joining.authorize()
     assert (asked.refusals.find("ada", BOT) is None) is is_granted
 
 
@@ -117,7 +117,7 @@ async def test_every_refusal_waits_for_a_read_of_the_log() -> None:
     asked.refusals.up_to_date = up_to_date  # type: ignore[method-assign]
     for _ in range(2):
         with pytest.raises(Refused):
-            await asked.handshake.authorize()
+            await asked.joining.authorize()
     assert waits == [0, 0]
 
 
@@ -126,7 +126,7 @@ async def test_a_refusal_is_not_repeated_while_the_log_cannot_be_read() -> None:
     """There may be a grant in it."""
     asked = Asked(admitted(ADA))
     asked.refusals.remember("ada", BOT, DENIED, asked.refusals.generation)
-    assert await asked.handshake.authorize() == admitted(ADA)
+    assert await asked.joining.authorize() == admitted(ADA)
 
 
 @pytest.mark.gen_test
@@ -139,7 +139,7 @@ async def test_who_leaves_while_being_asked_about_is_nobody() -> None:
 
     asked.meanwhile = leave
     for left in (1, 1):
-        assert await asked.handshake.authorize() is None
+        assert await asked.joining.authorize() is None
         assert (asked.subscriber.user_id, len(asked.answers)) == (None, left)
 
 
@@ -196,9 +196,9 @@ def refusal(require: Callable[[], object]) -> tuple[int, str] | None:
 async def test_a_subscription_is_not_one_more_socket() -> None:
     """It comes on one that was counted."""
     one = admitted(ADA)._replace(remote_sockets=1)
-    assert await Asked(one, socket_id="s").handshake.authorize() == one
+    assert await Asked(one, socket_id="s").joining.authorize() == one
     with pytest.raises(Refused):
-        await Asked(one).handshake.authorize()
+        await Asked(one).joining.authorize()
 
 
 # Going live.
@@ -206,7 +206,7 @@ async def test_a_subscription_is_not_one_more_socket() -> None:
 
 async def overflow(asked: Asked) -> Subscriber:
     """Let it in, while more comes than may be held."""
-    admission = await asked.handshake.authorize()
+    admission = await asked.joining.authorize()
     assert admission is not None
     large = event(1, 20, payload='{"type":"' + "x" * 1000 + '"}')
     await asked.hub.deliver(page(seen(0), large), Named(at(20), "later"))
@@ -219,7 +219,7 @@ async def test_who_had_too_much_to_be_held_is_asked_about_again() -> None:
     """And goes live as of the second answer."""
     asked = Asked(admitted(ADA), admitted(ADA))
     subscriber = await overflow(asked)
-    await asked.handshake.go_live(START, Missed())
+    await asked.joining.go_live(START, Missed())
     assert (subscriber.state, subscriber.since, asked.answers) == (State.LIVE, UNTIL, [])
 
 
@@ -233,7 +233,7 @@ async def test_what_comes_while_it_is_asked_about_again_is_held() -> None:
         await asked.hub.deliver(page(seen(0), event(2, 31)), Named(at(31), "last"))
 
     asked.meanwhile = write
-    await asked.handshake.go_live(START, Missed())
+    await asked.joining.go_live(START, Missed())
     assert (asked.sink.ids, asked.answers) == ([2], [])
 
 
@@ -243,7 +243,7 @@ async def test_nobody_is_asked_about_who_is_gone() -> None:
     asked = Asked(admitted(ADA), admitted(ADA))
     await overflow(asked)
     asked.sink.close(1000, "")
-    await asked.handshake.go_live(START, Missed())
+    await asked.joining.go_live(START, Missed())
     assert len(asked.answers) == 1
 
 
@@ -253,6 +253,6 @@ async def test_whose_name_is_somebody_elses_meanwhile_is_refused() -> None:
     asked = Asked(admitted(ADA), admitted(GRACE))
     subscriber = await overflow(asked)
     with pytest.raises(Refused) as refused:
-        await asked.handshake.go_live(START, Missed())
+        await asked.joining.go_live(START, Missed())
     assert (refused.value.code, refused.value.reason) == closing.USER_RENAMED
     assert subscriber.state is State.JOINING

@@ -21,7 +21,7 @@ MAX_REMEMBERED = 10_000
 """Things that are remembered as sent lately; with more, some are sent more often."""
 
 
-class Streams:
+class GrowingAnswers:
     """Updates that were sent lately, and those that wait for their time.
 
     Args:

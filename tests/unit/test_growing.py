@@ -1,4 +1,4 @@
-"""Tests of `realtime.relay.streams`: of an answer that grows, the newest, in time and in order."""
+"""Tests of `realtime.relay.growing`: of an answer that grows, the newest, in time and in order."""
 
 import math
 
@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.relay.events import Event
+from realtime.relay.growing import SEND_EVERY, GrowingAnswers, newest_only
 from realtime.relay.position import Position
-from realtime.relay.streams import SEND_EVERY, Streams, newest_only
 from tests.unit.relay_fakes import (
     BOT,
     FIRST_XID,
@@ -31,11 +31,11 @@ BEFORE = Named(at(5), "before")
 
 
 class ClockedStreams:
-    """Streams, and the time by which they go."""
+    """GrowingAnswers, and the time by which they go."""
 
     def __init__(self, **limits: int) -> None:
         self.now = 100.0
-        self.streams = Streams(lambda: self.now, **limits)
+        self.streams = GrowingAnswers(lambda: self.now, **limits)
         self.ids = 0
 
     def update(self, subject: str | None = "answer", topic: str = BOT) -> Event:

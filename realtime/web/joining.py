@@ -45,8 +45,8 @@ def require_few(services: Services, admission: Admission) -> None:
         raise Refused(*closing.TOO_MANY_IN_ALL)
 
 
-class Handshake:
-    """One subscription that asks to be accepted.
+class Joining:
+    """One subscription that asks to be accepted, or that fell behind and comes back to the others.
 
     Args:
         sink: the way out to its client.

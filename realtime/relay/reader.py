@@ -358,25 +358,36 @@ class Reader:
                 self.lineage.saw(newest)
                 fresh = self._ahead.without(page)
                 self._count(page, fresh)
-                found = Found(
-                    found.transactions + len(fresh.xids),
-                    page.snapshot.xmin,
-                    found.waited + self._waited(fresh.events, len(fresh.xids)),
-                )
+                found = self._with_page(found, fresh)
                 self._refusals.forget(page.grants)
-                if page.is_last:
-                    cursor = self.position.cursor.after(page.snapshot, newest)
-                    self.lineage.saw(cursor.anchor)
-                    more = await self._finish_read(log, fresh, cursor)
-                    found = found._replace(transactions=found.transactions + more)
-                else:
-                    await self._deliver(fresh, self.position.cursor.naming(newest))
+                more = await self._hand_over(log, fresh, newest)
+                found = found._replace(transactions=found.transactions + more)
         self._refusals.read_ends(number)
         return found
 
     def _count(self, page: Page, fresh: Page) -> None:
         self._counters.confirmed += len(page.confirmed) + len(page.events) - len(fresh.events)
         self._counters.found(fresh)
+
+    def _with_page(self, found: Found, page: Page) -> Found:
+        return Found(
+            found.transactions + len(page.xids),
+            page.snapshot.xmin,
+            found.waited + self._waited(page.events, len(page.xids)),
+        )
+
+    async def _hand_over(self, log: LogSource, page: Page, newest: Anchor | None) -> int:
+        """Deliver a page. Returns how many transactions were found besides.
+
+        Args:
+            newest: the newest row that the read has found so far.
+        """
+        if not page.is_last:
+            await self._deliver(page, self.position.cursor.naming(newest))
+            return 0
+        cursor = self.position.cursor.after(page.snapshot, newest)
+        self.lineage.saw(cursor.anchor)
+        return await self._finish_read(log, page, cursor)
 
     async def _finish_read(self, log: LogSource, page: Page, cursor: Cursor) -> int:
         """Deliver the last page. Returns how many transactions were found besides."""

@@ -19,8 +19,15 @@ from realtime.config.intervals import Intervals
 from realtime.log_line import LogLine
 from realtime.metrics.snapshot import DatabaseMetrics, LogMetrics
 from realtime.postgres.doorbell import ALIVE_SECONDS, IS_ALIVE
-from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS, asking
+from realtime.postgres.pool import (
+    ACQUIRE_SECONDS,
+    DATABASE_ERRORS,
+    WrongServer,
+    asking,
+    identify,
+)
 from realtime.relay.errors import Refused
+from realtime.relay.position import Lineage
 from realtime.relay.protocol import bot_topic
 from realtime.relay.rate_limit import TokenBucket
 from realtime.relay.typing import Indicator
@@ -103,6 +110,7 @@ class Nodes:
 
     Args:
         node_id: this process's, in `relay.nodes`.
+        lineage: which log the process reads.
         timeout: seconds that a statement may take.
         monotonic: seconds.
     """
@@ -112,6 +120,7 @@ class Nodes:
         pool: "Pool",
         node_id: str,
         intervals: Intervals,
+        lineage: Lineage,
         *,
         timeout: float = 2.0,
         monotonic: Callable[[], float] = time.monotonic,
@@ -120,6 +129,9 @@ class Nodes:
         self._timeout = timeout
         self._monotonic = monotonic
         self._pool_answered_at = float("-inf")
+        self.is_pool_elsewhere = False
+        """Whether the pool leads to another database than the one whose log is read."""
+        self._lineage = lineage
         self.node_id = node_id
         self._pool = pool
         self._outbox: dict[tuple[str, str], Indicator] = {}
@@ -133,10 +145,32 @@ class Nodes:
         while True:
             try:
                 async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                    await self._beat(connection, json.dumps(info()))
+                    await self._see_where(connection)
+                    # In another database nobody looks for this process.
+                    if not self.is_pool_elsewhere:
+                        await self._beat(connection, json.dumps(info()))
             except DATABASE_ERRORS as error:
                 log.warning(LogLine("heartbeat_failed", error=error))
             await asyncio.sleep(self._intervals.heartbeat)
+
+    async def _see_where(self, connection: "AnyConnection") -> None:
+        """Note whether the pool leads to the database whose log is read.
+
+        Two addresses may be of two databases by mistake, and a pooler may stay on the old primary
+        after a failover. What such a database says of access is not true, so nobody is let in.
+        """
+        error: WrongServer | None = None
+        try:
+            is_elsewhere = await identify(connection) != self._lineage.database
+        except WrongServer as standby:
+            is_elsewhere, error = True, standby
+        if is_elsewhere:
+            self._pool_answered_at = self._monotonic()
+        if is_elsewhere and not self.is_pool_elsewhere:
+            log.warning(LogLine("databases_differ", error=error))
+        elif self.is_pool_elsewhere and not is_elsewhere:
+            log.info(LogLine("databases_agree"))
+        self.is_pool_elsewhere = is_elsewhere
 
     async def _beat(self, connection: "AnyConnection", told: str) -> None:
         try:

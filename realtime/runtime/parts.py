@@ -82,7 +82,7 @@ class DatabaseParts:
         at_once = max(1, settings.database_pool_size // 2)
         self.history_log = HistoryLog(pool, lineage, Wire(timeout), at_once=at_once)
         self.retention = Retention(pool, seconds=settings.retention_seconds, intervals=intervals)
-        self.nodes = Nodes(pool, node_id, intervals, timeout=timeout)
+        self.nodes = Nodes(pool, node_id, intervals, lineage, timeout=timeout)
         self.metrics = MetricsQuery(pool, node_id, timeout=timeout)
 
     def make_socket_table(self, hub: Hub) -> SocketTable:

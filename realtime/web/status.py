@@ -22,6 +22,8 @@ class PoolStatus(Protocol):
 
     @property
     def is_pool_answering(self) -> bool: ...
+    @property
+    def is_pool_elsewhere(self) -> bool: ...
 
 
 class Status:
@@ -72,6 +74,8 @@ class Status:
             return "not connected to the database"
         if self._reader.is_stuck:
             return "the log cannot be read"
+        if self._pool.is_pool_elsewhere:
+            return "DATABASE_URL leads to another database than DATABASE_DIRECT_URL"
         if not self._pool.is_pool_answering:
             return "the database does not answer over DATABASE_URL"
         return NO_FILES if self.files.is_full else None

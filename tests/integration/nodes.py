@@ -18,6 +18,7 @@ from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import HearingConnection, Pool
+    from realtime.relay.position import Lineage
 
 FREQUENT = Intervals(heartbeat=0.02, typing_batch=0.02, socket_table=0.01)
 """Heartbeats, typing and connections are written many times a second."""
@@ -43,8 +44,8 @@ async def running(cluster: Nodes, **info: object) -> AsyncIterator[None]:
                 await task
 
 
-def a_cluster(pool: Pool) -> Nodes:
-    return Nodes(pool, str(uuid4()), FREQUENT)
+def a_cluster(pool: Pool, lineage: Lineage) -> Nodes:
+    return Nodes(pool, str(uuid4()), FREQUENT, lineage)
 
 
 async def heartbeat_of(platform: Platform, cluster: Nodes) -> Any:

@@ -13,9 +13,11 @@ import pytest
 
 from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.doorbell import ALIVE_SECONDS, FULL, Doorbell
+from realtime.postgres.listener import read_position
 from realtime.postgres.nodes import FILLING
 from realtime.postgres.pool import connect, open_pool
 from realtime.postgres.schema import migrate
+from realtime.relay.position import Lineage
 from tests.integration.nodes import a_cluster, add_node, asyncio_transport, running
 from tests.platform import Platform
 from tests.postgres import postgres_server
@@ -99,7 +101,7 @@ async def test_a_queue_that_fills_is_freed_before_a_dead_process_is_forgotten(
     await eventually(is_filling)
     async with (
         open_pool(dsn, size=1, timeout=20, is_pooled=False) as pool,
-        running(a_cluster(pool)),
+        running(a_cluster(pool, Lineage(await read_position(dsn, 20)))),
     ):
         await eventually(is_free)
     known = "SELECT EXISTS (SELECT FROM relay.nodes WHERE id = $1)"

@@ -12,7 +12,8 @@ from tornado.ioloop import IOLoop
 
 from realtime.postgres.doorbell import ALIVE_SECONDS
 from realtime.postgres.nodes import MetricsQuery
-from realtime.postgres.pool import connect, open_pool
+from realtime.postgres.pool import WrongServer, connect, open_pool
+from realtime.relay.cursor import Signer
 from tests.integration.nodes import (
     a_cluster,
     add_node,
@@ -30,12 +31,15 @@ from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
+    from realtime.relay.position import Lineage
 
 
 @pytest.mark.gen_test
-async def test_a_process_is_there_while_it_beats(pool: Pool, platform: Platform) -> None:
+async def test_a_process_is_there_while_it_beats(
+    pool: Pool, lineage: Lineage, platform: Platform
+) -> None:
     """Its row is kept fresh, and taken away when it leaves."""
-    cluster = a_cluster(pool)
+    cluster = a_cluster(pool, lineage)
     async with running(cluster):
         first = await eventually(lambda: heartbeat_of(platform, cluster))
 
@@ -53,13 +57,13 @@ async def test_a_process_is_there_while_it_beats(pool: Pool, platform: Platform)
     [(0.0, True), (ALIVE_SECONDS - 5, True), (ALIVE_SECONDS + 5, False), (-3600, True)],
 )
 async def test_a_process_that_does_not_beat_is_gone(
-    pool: Pool, platform: Platform, age: float, is_there: bool
+    pool: Pool, lineage: Lineage, platform: Platform, age: float, is_there: bool
 ) -> None:
     """After some time; others then stop telling it of typing."""
     said = indicator()
     await add_socket(platform, await add_node(platform, age), said.bot_id)
     payloads = await heard(platform)
-    cluster = a_cluster(pool)
+    cluster = a_cluster(pool, lineage)
     async with running(cluster):
         cluster.tell([said])
         await told_all(platform, cluster)
@@ -68,11 +72,55 @@ async def test_a_process_that_does_not_beat_is_gone(
 
 
 @pytest.mark.gen_test
-async def test_rows_of_the_long_dead_are_removed(pool: Pool, platform: Platform) -> None:
+async def test_a_pool_that_leads_elsewhere(
+    pool: Pool, lineage: Lineage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a pooler does that stayed on the old primary: it is said once, and so is its end."""
+    caplog.set_level(logging.INFO)
+    ours = lineage.signer
+    lineage.signer = Signer(ours.database._replace(timeline=99), ours.keys)
+    cluster = a_cluster(pool, lineage)
+    async with running(cluster):
+        await eventually(lambda: cluster.is_pool_elsewhere)
+        assert cluster.is_pool_answering
+        lineage.signer = ours
+        await eventually(lambda: not cluster.is_pool_elsewhere)
+    said = [one.getMessage() for one in caplog.records if "databases_" in one.getMessage()]
+    assert said == ["databases_differ", "databases_agree"]
+
+
+@pytest.mark.gen_test
+async def test_nothing_is_written_where_the_pool_leads_elsewhere(
+    pool: Pool,
+    lineage: Lineage,
+    platform: Platform,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A standby, for instance, as the log then says; it does so once."""
+    looks: list[object] = []
+
+    async def identify(connection: object) -> object:
+        looks.append(connection)
+        raise WrongServer("a standby")
+
+    monkeypatch.setattr("realtime.postgres.nodes.identify", identify)
+    cluster = a_cluster(pool, lineage)
+    async with running(cluster):
+        await eventually(lambda: len(looks) > 2)
+    assert cluster.is_pool_elsewhere
+    assert await heartbeat_of(platform, cluster) is None
+    assert caplog.text.count('databases_differ error="WrongServer: a standby"') == 1
+
+
+@pytest.mark.gen_test
+async def test_rows_of_the_long_dead_are_removed(
+    pool: Pool, lineage: Lineage, platform: Platform
+) -> None:
     """But not those that only missed some beats."""
     late = await add_node(platform, ALIVE_SECONDS * 2)
     dead = await add_node(platform, ALIVE_SECONDS * 20)
-    cluster = a_cluster(pool)
+    cluster = a_cluster(pool, lineage)
     async with running(cluster):
         await eventually(lambda: heartbeat_of(platform, cluster))
     rows = await platform.connection.fetch("SELECT id::text FROM relay.nodes")
@@ -82,11 +130,13 @@ async def test_rows_of_the_long_dead_are_removed(pool: Pool, platform: Platform)
 
 
 @pytest.mark.gen_test
-async def test_a_dead_process_takes_its_sockets_along(pool: Pool, platform: Platform) -> None:
+async def test_a_dead_process_takes_its_sockets_along(
+    pool: Pool, lineage: Lineage, platform: Platform
+) -> None:
     """Whoever removes its row removes theirs; those of the living stay."""
     for age in (0.0, ALIVE_SECONDS * 20):
         await add_socket(platform, await add_node(platform, age), str(uuid4()))
-    cluster = a_cluster(pool)
+    cluster = a_cluster(pool, lineage)
     async with running(cluster):
         await eventually(lambda: heartbeat_of(platform, cluster))
     assert await platform.connection.fetchval("SELECT count(*) FROM relay.connections") == 1
@@ -94,10 +144,10 @@ async def test_a_dead_process_takes_its_sockets_along(pool: Pool, platform: Plat
 
 @pytest.mark.gen_test
 async def test_a_beat_tells_of_the_process_and_leaves_the_doorbell_alone(
-    pool: Pool, platform: Platform
+    pool: Pool, lineage: Lineage, platform: Platform
 ) -> None:
     """A new row is not awake; whatever the doorbell says afterwards stays as it is."""
-    cluster = a_cluster(pool)
+    cluster = a_cluster(pool, lineage)
     async with running(cluster, hostname="here", connections=3):
         await eventually(lambda: heartbeat_of(platform, cluster))
         row = await platform.connection.fetchrow("SELECT info, awake FROM relay.nodes")
@@ -114,10 +164,10 @@ async def test_a_beat_tells_of_the_process_and_leaves_the_doorbell_alone(
 
 @pytest.mark.gen_test
 async def test_the_heart_goes_on_beating(
-    pool: Pool, platform: Platform, caplog: pytest.LogCaptureFixture
+    pool: Pool, lineage: Lineage, platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever happened to a beat before, and to the row."""
-    cluster = a_cluster(pool)
+    cluster = a_cluster(pool, lineage)
     async with running(cluster):
         await eventually(lambda: heartbeat_of(platform, cluster))
         await platform.execute("ALTER TABLE relay.nodes RENAME TO lost_nodes")
@@ -129,14 +179,14 @@ async def test_the_heart_goes_on_beating(
 
 @pytest.mark.gen_test
 async def test_leaving_without_a_database(
-    io_loop: IOLoop, caplog: pytest.LogCaptureFixture
+    lineage: Lineage, io_loop: IOLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Cannot fail: the end of a process does not depend on it."""
     assert io_loop
     caplog.set_level(logging.INFO)
     nowhere = "postgresql://postgres@/none?host=/nonexistent"
     async with open_pool(nowhere, size=1, timeout=5, is_pooled=False) as pool:
-        await a_cluster(pool).leave()
+        await a_cluster(pool, lineage).leave()
     assert "node_removal_failed" in caplog.text
 
 
@@ -155,7 +205,7 @@ async def test_the_living_are_told_of_and_the_dead_are_not(pool: Pool, platform:
 
 @pytest.mark.gen_test
 async def test_a_dead_process_holds_no_notifications(
-    database: str, pool: Pool, platform: Platform
+    database: str, pool: Pool, lineage: Lineage, platform: Platform
 ) -> None:
     """Its session, which waits for it to take them, is ended with its row; no other one is."""
     alive, stuck = await connect(database, 20), await connect(database, 20)
@@ -175,7 +225,7 @@ async def test_a_dead_process_holds_no_notifications(
         return await platform.connection.fetchval(wait, pid)
 
     await eventually(is_blocked)
-    async with running(a_cluster(pool)):
+    async with running(a_cluster(pool, lineage)):
 
         async def is_gone() -> Any:
             there = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)"

@@ -28,6 +28,7 @@ from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
+    from realtime.relay.position import Lineage
 
 ME, OTHER = str(uuid4()), str(uuid4())
 LONGEST = 7999
@@ -35,9 +36,11 @@ LONGEST = 7999
 
 
 @pytest.mark.gen_test
-async def test_two_processes_tell_each_other(pool: Pool, platform: Platform) -> None:
+async def test_two_processes_tell_each_other(
+    pool: Pool, lineage: Lineage, platform: Platform
+) -> None:
     """Each hears the other, and takes its own echo for nothing."""
-    one, other = a_cluster(pool), a_cluster(pool)
+    one, other = a_cluster(pool, lineage), a_cluster(pool, lineage)
     payloads = await heard(platform)
     async with running(one), running(other):
         await eventually(lambda: heartbeat_of(platform, one))
@@ -51,11 +54,13 @@ async def test_two_processes_tell_each_other(pool: Pool, platform: Platform) -> 
 
 
 @pytest.mark.gen_test
-async def test_only_the_newest_state_is_told(pool: Pool, platform: Platform) -> None:
+async def test_only_the_newest_state_is_told(
+    pool: Pool, lineage: Lineage, platform: Platform
+) -> None:
     """And only of this process's own users: others tell of theirs."""
     node = await add_node(platform, 0)
     payloads = await heard(platform)
-    cluster = a_cluster(pool)
+    cluster = a_cluster(pool, lineage)
     typing, of_another = indicator(), indicator(is_local=False)
     for one in (typing, of_another):
         await add_socket(platform, node, one.bot_id)
@@ -69,9 +74,11 @@ async def test_only_the_newest_state_is_told(pool: Pool, platform: Platform) -> 
 
 
 @pytest.mark.gen_test
-async def test_only_what_another_process_has_is_told(pool: Pool, platform: Platform) -> None:
+async def test_only_what_another_process_has_is_told(
+    pool: Pool, lineage: Lineage, platform: Platform
+) -> None:
     """Not of bots that only this process has, or one that died: no NOTIFY is no commit lock."""
-    cluster = a_cluster(pool)
+    cluster = a_cluster(pool, lineage)
     alone, of_the_dead, shared, of_nobody = (indicator() for _ in range(4))
     node, dead = await add_node(platform, 0), await add_node(platform, ALIVE_SECONDS + 5)
     payloads = await heard(platform)
@@ -93,7 +100,7 @@ async def test_only_what_another_process_has_is_told(pool: Pool, platform: Platf
 @pytest.mark.parametrize("name", ["x", "🦉" * 10_000, "\x01" * 1000, "Ж" * 150])
 @pytest.mark.parametrize("number", [1, 2, 37, 500])
 async def test_every_payload_is_short_enough(
-    pool: Pool, platform: Platform, name: str, number: int
+    pool: Pool, lineage: Lineage, platform: Platform, name: str, number: int
 ) -> None:
     """NOTIFY takes less than 8000 bytes; nobody is left out."""
     node = await add_node(platform, 0)
@@ -101,7 +108,7 @@ async def test_every_payload_is_short_enough(
     for one in batch:
         await add_socket(platform, node, one.bot_id)
     payloads = await heard(platform)
-    cluster = a_cluster(pool)
+    cluster = a_cluster(pool, lineage)
     async with running(cluster):
         cluster.tell(batch)
         await eventually(lambda: sum(len(unpack(ME, each)) for each in payloads) >= number)

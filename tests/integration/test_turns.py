@@ -21,6 +21,7 @@ from realtime.postgres.doorbell import TAKE_TURN, Doorbell
 from realtime.postgres.nodes import Nodes
 from realtime.postgres.pool import connect, connect_command, limits, open_pool
 from realtime.postgres.retention import Retention
+from realtime.relay.position import Lineage
 from tests.clients import Socket
 from tests.pgbouncer import pgbouncer
 from tests.platform import Platform
@@ -271,13 +272,13 @@ def test_no_turn_is_taken_by_an_advisory_lock() -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("is_pooled", [True, False])
 async def test_the_log_is_emptied_through_a_pooler(
-    database: str, platform: Platform, is_pooled: bool
+    database: str, platform: Platform, lineage: Lineage, is_pooled: bool
 ) -> None:
     """One in transaction mode that takes no settings, whether the server was told of it or not."""
     with pgbouncer(database, passes=False) as dsn:
         async with open_pool(dsn, size=2, timeout=3, is_pooled=is_pooled) as pool:
             await Retention(pool, seconds=100).step()
-            await Nodes(pool, str(uuid4()), DEFAULTS).leave()
+            await Nodes(pool, str(uuid4()), DEFAULTS, lineage).leave()
             async with platform.connection.transaction():
                 await platform.execute("LOCK TABLE relay.retention_turn IN EXCLUSIVE MODE")
                 await Retention(pool, seconds=100).step()

@@ -18,12 +18,13 @@ def status(
     mode: PaceState = PaceState.AWAKE,
     is_stuck: bool = False,
     is_pool_answering: bool = True,
+    is_pool_elsewhere: bool = False,
     **listener: Any,
 ) -> Status:
     given = {"is_connected": True, "can_hear": True, "round_trip": 0.01, **listener}
     reader = cast("Reader", SimpleNamespace(state=mode, is_stuck=is_stuck))
     files = OpenFiles(10, lambda: 100.0, limit=lambda: 1000)
-    pool = SimpleNamespace(is_pool_answering=is_pool_answering)
+    pool = SimpleNamespace(is_pool_answering=is_pool_answering, is_pool_elsewhere=is_pool_elsewhere)
     return Status(8000, cast("Any", SimpleNamespace(**given)), pool, reader, files)
 
 
@@ -45,5 +46,7 @@ def test_new_sockets_should_come_while_nothing_stands_against_it() -> None:
     assert ready.not_ready == "draining"
     assert status(is_connected=False).not_ready == "not connected to the database"
     assert status(is_stuck=True).not_ready == "the log cannot be read"
+    elsewhere = status(is_pool_elsewhere=True)
+    assert elsewhere.not_ready == "DATABASE_URL leads to another database than DATABASE_DIRECT_URL"
     silent = status(is_pool_answering=False)
     assert silent.not_ready == "the database does not answer over DATABASE_URL"

@@ -2,6 +2,9 @@
 
 The environment of a process cannot be changed from outside; the file can, and a reload reads it
 again. So what it says wins over the environment.
+
+A shell and systemd may read the same file. A line that one of them would take for something else
+is refused: python-dotenv, for instance, would read it in a third way, and say nothing.
 """
 
 import re
@@ -11,6 +14,12 @@ from pathlib import Path
 from realtime.config.settings import SettingsError
 
 _LINE = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.ASCII)
+# A blank or one of `;&|<>()` ends a value for a shell, and not for systemd; what `$` and ` begin is
+# replaced by a shell; a backslash is taken away by both, between double quotation marks only at
+# times.
+_VALUE = re.compile(
+    r"""'(?P<single>[^']*)'|"(?P<double>(?:[^"\\$`]|\\[^"\\$`])*)"|(?P<bare>[^\s'"\\$`;&|<>()]*)"""
+)
 
 
 def with_env_file(environ: Mapping[str, str]) -> Mapping[str, str]:
@@ -24,26 +33,31 @@ def with_env_file(environ: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _read(path: Path) -> dict[str, str]:
+    found = {}
+    for number, line in enumerate(_text_of(path).splitlines(), 1):
+        bare = line.strip()
+        if not bare or bare.startswith("#"):
+            continue
+        # The line is not repeated: there may be a secret in it.
+        match = _LINE.fullmatch(bare)
+        if match is None:
+            raise SettingsError(f"ENV_FILE {path} must have NAME=value in line {number}")
+        value = _VALUE.fullmatch(match[2].strip())
+        if value is None:
+            raise SettingsError(
+                f"ENV_FILE {path} must have, in line {number}, a value that a shell and systemd"
+                " read alike: write it as NAME='value', with a comment on a line of its own"
+            )
+        found[match[1]] = value[value.lastgroup or 0]
+    return found
+
+
+def _text_of(path: Path) -> str:
     try:
-        text = path.read_text("utf-8")
+        if path.exists() and not path.is_file():  # to open a pipe waits for somebody who writes
+            raise SettingsError(f"ENV_FILE {path} cannot be read: it is no regular file")
+        return path.read_text("utf-8-sig")  # editors on Windows begin a file with a mark
     except OSError as error:
         raise SettingsError(f"ENV_FILE {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
         raise SettingsError(f"ENV_FILE {path} must be UTF-8 text") from None
-    found = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        bare = line.strip()
-        if not bare or bare.startswith("#"):
-            continue
-        match = _LINE.fullmatch(bare)
-        if match is None:
-            # The line is not repeated: there may be a secret in it.
-            raise SettingsError(f"ENV_FILE {path} must have NAME=value in line {number}")
-        found[match[1]] = _unquoted(match[2].strip())
-    return found
-
-
-def _unquoted(value: str) -> str:
-    """A value without the quotation marks around it, where it has any."""
-    is_quoted = len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'"
-    return value[1:-1] if is_quoted else value

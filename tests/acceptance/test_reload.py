@@ -255,7 +255,7 @@ def test_a_new_process_that_cannot_serve_is_given_no_client(
 ) -> None:
     """It hears the database, and cannot ask it: while it is waited for, the old ones serve all."""
     settings = tmp_path / "settings"
-    settings.write_text(f"DATABASE_URL={database}\nDATABASE_DIRECT_URL={database}\n")
+    settings.write_text(f"DATABASE_URL='{database}'\nDATABASE_DIRECT_URL='{database}'\n")
 
     async def come(server: Served) -> None:
         for _ in range(20):
@@ -267,7 +267,7 @@ def test_a_new_process_that_cannot_serve_is_given_no_client(
         begun = server.running.output.count("database_connected")
         name = database.partition("?")[0].rpartition("/")[2]
         elsewhere = database.replace(name, "nowhere")
-        settings.write_text(f"DATABASE_URL={elsewhere}\nDATABASE_DIRECT_URL={database}\n")
+        settings.write_text(f"DATABASE_URL='{elsewhere}'\nDATABASE_DIRECT_URL='{database}'\n")
         server.running.process.send_signal(signal.SIGHUP)
         wait_until(lambda: server.running.output.count("database_connected") > begun)
         io_loop.run_sync(lambda: come(server), timeout=LIMIT)

@@ -25,6 +25,7 @@ from sqlalchemy.pool import NullPool
 from migrations.models import Base
 from realtime.postgres.holders import Watch
 from realtime.postgres.hosts import open_connection
+from realtime.postgres.pool import AS_COMPARED
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.schema import SchemaItem
@@ -88,6 +89,8 @@ def run_online(connection: Connection, watch: Watch) -> None:
         connection.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))
         if (connection.dialect.server_version_info or ()) >= (17,):
             connection.execute(text("SET LOCAL transaction_timeout = 0"))
+        for name, value in AS_COMPARED.items():
+            connection.execute(text(f"SET LOCAL {name} = '{value}'"))
         connection.execute(text(f"SET LOCAL lock_timeout = '{TURN_TIMEOUT}'"))
         take_turn(connection)
         connection.execute(text(f"SET LOCAL lock_timeout = '{TABLE_TIMEOUT}'"))

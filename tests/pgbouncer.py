@@ -14,12 +14,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from realtime.embedded.account import ServerAccount
-from realtime.postgres.pool import _FOR_THE_LOG, _settings
+from realtime.postgres.pool import _FOR_THE_LOG, AS_COMPARED, _settings
 from tests.commands import free_port
 from tests.waiting import LIMIT, wait_until
 
 # All that our connections send at their start; some hosts' poolers let it pass.
-_PASSED = ",".join([*_FOR_THE_LOG, *_settings(1), "search_path"])
+_PASSED = ",".join([*_FOR_THE_LOG, *AS_COMPARED, *_settings(1), "search_path"])
 
 
 def find_pgbouncer() -> str:

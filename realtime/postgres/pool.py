@@ -71,6 +71,21 @@ _FOR_THE_LOG = {
     "enable_sort": "off",
 }
 
+# Definitions are compared and stored as PostgreSQL writes them, which a role's or a database's
+# defaults change. The pool keeps those: a platform's own functions may want them.
+AS_COMPARED = {
+    "quote_all_identifiers": "off",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "standard_conforming_strings": "on",
+    "xmloption": "content",
+    "check_function_bodies": "on",
+}
+"""How PostgreSQL reads and writes text for a command."""
+
 _IDENTITY = """
 SELECT pg_is_in_recovery() AS is_standby,
        system_identifier,
@@ -127,7 +142,8 @@ async def connect(dsn: str, timeout: float, *, is_pooled: bool = False) -> "Hear
     Raises:
         One of `DATABASE_ERRORS`.
     """
-    settings, kept = {**_FOR_THE_LOG, **_settings(timeout)}, _statements_kept(is_pooled)
+    settings = {**_FOR_THE_LOG, **AS_COMPARED, **_settings(timeout)}
+    kept = _statements_kept(is_pooled)
     try:
         return await _open(dsn, timeout, "realtime", settings, kept)
     except asyncpg.ProtocolViolationError as error:
@@ -159,14 +175,14 @@ async def connect_command(
     Args:
         timeout: seconds, to connect and for each statement.
         name: what `pg_stat_activity` calls it.
-        has_own_path: whether the role's own search path is kept, too.
+        has_own_path: whether the role's own search path is kept, and how it has text written.
 
     Raises:
         One of `DATABASE_ERRORS`.
     """
     settings = {**limits(timeout), "row_security": "on"}
     if not has_own_path:
-        settings["search_path"] = OWN_PATH
+        settings |= AS_COMPARED | {"search_path": OWN_PATH}
     try:
         return await _open(dsn, timeout, name, settings, statement_cache_size)
     except asyncpg.ProtocolViolationError:  # a pooler that lets no settings through

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from functools import partial
+from urllib.parse import urlsplit
 
 import pytest
 
-from realtime.attach.attach import apply
+from realtime.attach.attach import apply, connected
 from realtime.doctor.checkup import examine
 from realtime.doctor.report import Level
 from realtime.doctor.triggers import wanted_triggers
+from realtime.postgres.pool import AS_COMPARED
 from tests.adopted import SCHEMA, mapping
 from tests.doctor import ask, deployment, finds
 from tests.platform import Platform
@@ -217,6 +220,40 @@ async def test_a_platforms_own_tables(core_database: str) -> None:
         Level.PROBLEM, "triggers", there, "public.bot_permissions has no trigger for TRUNCATE"
     )
     await own.connection.close(timeout=LIMIT)
+
+
+ODD_DEFAULTS = {
+    "quote_all_identifiers": "on",
+    "DateStyle": "German, DMY",
+    "IntervalStyle": "sql_standard",
+    "TimeZone": "Asia/Kolkata",
+    "bytea_output": "escape",
+    "extra_float_digits": "-15",
+    "standard_conforming_strings": "off",
+    "xmloption": "document",
+    "check_function_bodies": "off",
+}
+
+
+@pytest.mark.gen_test
+async def test_defaults_that_change_how_text_is_written(
+    core_database: str,
+) -> None:
+    """Of the database's: what is attached is the same, and nothing seems to have changed."""
+    assert ODD_DEFAULTS.keys() == AS_COMPARED.keys()
+    functions = "SELECT proname::text, prosrc FROM pg_proc ORDER BY proname, prosrc"
+    own = await Platform.connect(core_database)
+    await own.execute(SCHEMA)
+    await apply(own.connection, mapping())
+    before = await own.connection.fetch(functions)
+    name = urlsplit(core_database).path[1:]
+    for setting, value in ODD_DEFAULTS.items():
+        await own.execute(f"ALTER DATABASE {name} SET {setting} = '{value}'")
+    await connected(core_database, partial(apply, mapping=mapping()))
+    assert await own.connection.fetch(functions) == before
+    await own.connection.close(timeout=LIMIT)
+    for check in ("columns", "triggers", "rights", "row security", "access", "owners"):
+        await finds(Level.FINE, check, deployment(core_database))
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,9 @@ def _why_refused_by_server(error: asyncpg.PostgresError, dsn: str, named: str) -
         case asyncpg.LockNotAvailableError() | asyncpg.QueryCanceledError():
             said = f"the database was reached, but a table stayed locked ({error})"
             cure = "bin/doctor names who holds it"
+        case asyncpg.UndefinedTableError() | asyncpg.UndefinedFunctionError():
+            said = f"the database was reached, but lacks what a server needs ({error})"
+            cure = "run bin/doctor, which names what is missing"
         case _ if any(sign in str(error) for sign in _TLS_WANTED):
             said = "the server wants TLS, which sslmode does not offer"
             cure = f"add ?sslmode=require to {named}"

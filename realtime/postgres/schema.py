@@ -31,6 +31,38 @@ NEEDED = (
     "relay.authorize(uuid,uuid)",
 )
 
+NEEDED_RELATIONS = (
+    "relay.bell",
+    "relay.current_slot",
+    "relay.epoch",
+    "relay.events_id",
+    "relay.ring_channel",
+    "relay.typing_channel",
+    "relay.connections",
+    "relay.connections_node_id",
+    "relay.connections_pkey",
+    "relay.connections_socket_id",
+    "relay.connections_topic",
+    "relay.connections_user_id",
+    "relay.cursor_keys",
+    "relay.doorbell_turn",
+    "relay.events",
+    "relay.events_0",
+    "relay.events_1",
+    "relay.events_2",
+    "relay.events_3",
+    "relay.events_access",
+    "relay.events_topic_xid",
+    "relay.events_xid_id",
+    "relay.floor",
+    "relay.nodes",
+    "relay.nodes_pkey",
+    "relay.releases",
+    "relay.retention_turn",
+    "relay.snapshots",
+)
+"""Sequences, tables, and the indexes by which these are written and read."""
+
 ACCESS = {"relay.authenticate(text,text)", "relay.authorize(uuid,uuid)"}
 """Those that know the tables: of the reference branch, or attached."""
 
@@ -38,6 +70,11 @@ NO_CURSOR_KEY = "relay.cursor_keys has no key that signs, so nobody can be given
 NEW_CURSOR_KEY = "run SELECT relay.make_cursor_key(), as the owner of the log"
 
 CONNECT_SECONDS = 10.0
+_MISSING = """
+SELECT name FROM unnest($1::text[]) AS name WHERE to_regprocedure(name) IS NULL
+UNION ALL
+SELECT name FROM unnest($2::text[]) AS name WHERE to_regclass(name) IS NULL
+"""
 _FOREIGN_SCHEMA = """
 SELECT quote_ident(pg_get_userbyid(nspowner)), quote_ident(current_user) FROM pg_namespace
  WHERE nspname = 'relay' AND NOT pg_has_role(nspowner, current_user, 'USAGE')
@@ -74,7 +111,8 @@ def migrate(
 
     Raises:
         SchemaError: a newer release has migrated the database, and does not serve this one; or
-            its encoding is not one; or the schema relay belongs to somebody else.
+            its encoding is not one; or the schema relay belongs to somebody else; or a part of
+            it is gone, which no migration brings back.
 
     Must not be called on a running event loop; alembic runs one of its own.
     """
@@ -87,6 +125,7 @@ def migrate(
     config.attributes["watch"] = watch
     is_core_alone = _is_core_alone(applied) or (core_alone and not applied)
     command.upgrade(config, "core@head" if is_core_alone else "heads")
+    asyncio.run(_check_result(dsn))
     return True
 
 
@@ -112,7 +151,7 @@ async def check_schema(connection: Connection) -> set[str]:
     newer = await _newer_revisions(connection, applied)
     if not newer:
         _check_complete(applied)
-    await _check_functions(connection, applied)
+    await _check_whole(connection, applied)
     await _check_floor(connection)
     return newer
 
@@ -139,23 +178,48 @@ async def check_encoding(connection: Connection) -> None:
         )
 
 
-async def _check_functions(connection: Connection, applied: set[str]) -> None:
-    missing = [
-        row["name"]
-        for row in await connection.fetch(
-            "SELECT name FROM unnest($1::text[]) AS name WHERE to_regprocedure(name) IS NULL",
-            NEEDED,
-        )
-    ]
+async def _check_whole(connection: Connection, applied: set[str]) -> None:
+    """Refuse a schema of which something is gone, as after a restore of a dump that lacks it.
+
+    Raises:
+        SchemaError: one line, saying what to do.
+    """
+    missing = await _missing(connection)
     if not missing:
         return
-    names = ", ".join(missing)
     if ACCESS.issuperset(missing) and _is_core_alone(applied):
         raise SchemaError(
-            f"the database has the log and no tables yet, so no {names}:"
+            f"the database has the log and no tables yet, so no {', '.join(missing)}:"
             " run bin/attach --apply with the mapping of your tables (docs/adopting.md)"
         )
-    raise SchemaError(f"the database is half migrated, without {names}: run bin/migrate")
+    raise _half_restored(missing)
+
+
+async def _check_result(dsn: str) -> None:
+    """See that a migrated database is whole, but for what bin/attach brings."""
+    connection = await connect(dsn, CONNECT_SECONDS)
+    try:
+        missing = await _missing(connection)
+        if ACCESS.issuperset(missing) and _is_core_alone(await _applied_revisions(connection)):
+            return
+        if missing:
+            raise _half_restored(missing)
+    finally:
+        await connection.close(timeout=CONNECT_SECONDS)
+
+
+async def _missing(connection: Connection) -> list[str]:
+    rows = await connection.fetch(_MISSING, NEEDED, NEEDED_RELATIONS)
+    return [row["name"] for row in rows]
+
+
+def _half_restored(missing: list[str]) -> SchemaError:
+    return SchemaError(
+        f"the schema relay is half restored, without {', '.join(missing)}. Its migrations count as"
+        " applied, so bin/migrate cannot bring them back: restore a dump that has all of the schema"
+        " relay, or what is missing from the pg_dump --schema-only of a new database that"
+        " bin/migrate has made"
+    )
 
 
 async def _revisions_of(dsn: str) -> tuple[set[str], set[str]]:

@@ -20,7 +20,7 @@ from alembic.util import CommandError
 
 from realtime.embedded.server import EmbeddedPostgres
 from realtime.installation import ALEMBIC_INI, PROJECT
-from realtime.postgres.schema import SchemaError, check_schema, migrate
+from realtime.postgres.schema import NEEDED_RELATIONS, SchemaError, check_schema, migrate
 
 Result = TypeVar("Result")
 
@@ -205,11 +205,15 @@ def test_a_database_that_was_never_migrated_is_refused(empty_database: str) -> N
     ("damage", "complaint"),
     [
         ("DELETE FROM relay.alembic_version", "not migrated: run bin/migrate"),
-        ("DROP FUNCTION relay.eject", r"without relay\.eject\(.*: run bin/migrate"),
+        ("DROP FUNCTION relay.eject", r"half restored, without relay\.eject\(.*: restore a dump"),
+        ("DROP TABLE relay.connections", r"half restored, without relay\.connections, .*: restore"),
+        ("DROP TABLE relay.floor", r"half restored, without relay\.floor\. "),
+        ("ALTER SEQUENCE relay.bell RENAME TO gone", r"half restored, without relay\.bell\. "),
+        ("DROP INDEX relay.events_xid_id", r"half restored, without relay\.events_xid_id\. "),
         ("UPDATE relay.alembic_version SET version_num = 'core_9999'", "deploy that release"),
         (
             "DROP FUNCTION relay.authorize, relay.authenticate",
-            r"relay\.authenticate.*relay\.authorize.*run bin/migrate",
+            r"half restored, without relay\.authenticate.*relay\.authorize.*: restore a dump",
         ),
         ("DELETE FROM relay.floor", "INSERT INTO relay.floor DEFAULT VALUES"),
     ],
@@ -219,6 +223,32 @@ def test_a_half_migrated_database_is_refused(database: str, damage: str, complai
     execute(database, damage)
     with pytest.raises(SchemaError, match=complaint):
         check(database)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["DROP TABLE relay.connections", "DROP FUNCTION relay.eject", "DROP FUNCTION relay.authorize"],
+)
+def test_what_no_migration_brings_back_is_said(database: str, damage: str) -> None:
+    """As after a restore that left it out: all migrations are applied."""
+    execute(database, damage)
+    with pytest.raises(SchemaError, match=f"half restored, without {damage.split()[2]}"):
+        migrate(database)
+
+
+def test_all_relations_of_the_schema_are_looked_for(core_database: str) -> None:
+    """But for those of alembic, and the indexes of which only their table has need."""
+
+    async def run() -> set[str]:
+        connection = await asyncpg.connect(core_database)
+        rows = await connection.fetch(
+            "SELECT oid::regclass::text AS name FROM pg_class WHERE relkind IN ('r', 'p', 'S', 'I')"
+            " AND relnamespace = 'relay'::regnamespace"
+        )
+        await connection.close()
+        return {row["name"] for row in rows}
+
+    assert asyncio.run(run()) - {"relay.alembic_version"} <= set(NEEDED_RELATIONS)
 
 
 @pytest.mark.parametrize(

@@ -49,5 +49,7 @@ def run_workers(
     configure_logging(settings.log_format)
     manager = ServiceManager(None, None)
     sockets = bind(settings.listen_host, settings.port)
-    supervisor = Supervisor(sockets, environ, manager, announce=announce)
+    supervisor = Supervisor(
+        sockets, environ, manager, announce=announce, log_format=settings.log_format
+    )
     return supervisor.run(can_reload=False)

@@ -98,6 +98,7 @@ class Supervisor:
         environ: the workers' environment.
         manager: is told how the service is.
         announce: called once everything is up.
+        log_format: of what a worker logs before it has read the settings.
         hung_after: seconds without a sign of life after which a worker is killed; None: it may be
             stopped for as long as one likes, as in a debugger.
     """
@@ -109,10 +110,12 @@ class Supervisor:
         manager: ServiceManager,
         *,
         announce: Callable[[], None] = lambda: None,
+        log_format: str = "text",
         hung_after: float | None = None,
         intervals: Intervals = DEFAULTS,
     ) -> None:
         self._hung_after = hung_after
+        self._log_format = log_format
         self._sockets = sockets
         for one in sockets:
             one.set_inheritable(True)
@@ -234,6 +237,7 @@ class Supervisor:
             str(control_socket.fileno()),
             str(hung_after / _BEATS if hung_after else 0),
             "waits" if waits else "",
+            self._log_format,
         ]
         return os.posix_spawn(
             command[0], command, self._environ, setsigmask=SIGNALS, setsigdef=SIGNALS
@@ -468,7 +472,9 @@ def main(listening: str, log_format: str) -> int:
     sockets = [socket.socket(fileno=int(number)) for number in listening.split(",")]
     manager = ServiceManager.from_environ(os.environ)
     hung_after = manager.watchdog or _HUNG_SECONDS
-    return Supervisor(sockets, os.environ, manager, hung_after=hung_after).run()
+    return Supervisor(
+        sockets, os.environ, manager, log_format=log_format, hung_after=hung_after
+    ).run()
 
 
 if __name__ == "__main__":

@@ -12,15 +12,18 @@ import socket
 import sys
 from contextlib import suppress
 from functools import partial
+from typing import cast
 
-from realtime.errors import say_and_exit
+from realtime.errors import CommandError
+from realtime.installation import as_called
 from realtime.log_line import LogLine
 from realtime.runtime.control import SIGNALS, Up
+from realtime.runtime.logging import LogFormat, configure_logging
 
 log = logging.getLogger("realtime.runtime.worker")  # run as a program, its name is another
 
 
-def main(number: str, listening: str, control: str, beat: str, waits: str) -> int:
+def main(number: str, listening: str, control: str, beat: str, waits: str, log_format: str) -> int:
     """Serve until told to end, and return the exit code.
 
     Args:
@@ -29,7 +32,10 @@ def main(number: str, listening: str, control: str, beat: str, waits: str) -> in
         control: that of the control socket.
         beat: seconds between two signs of life; 0: nobody waits for them.
         waits: not empty: others serve, and this one accepts nobody until it is ready.
+        log_format: that of the supervisor, until the settings are read.
     """
+    # Without what libraries say while they are imported.
+    configure_logging(cast("LogFormat", log_format), logging.WARNING, worker=int(number))
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_DFL)
     # A terminal or a host may send it to all processes; it is for the supervisor.
@@ -65,8 +71,10 @@ def _say(control_socket: socket.socket, words: bytes) -> None:
 
 if __name__ == "__main__":
     try:
-        with say_and_exit():
-            sys.exit(main(*sys.argv[1:]))
+        sys.exit(main(*sys.argv[1:]))
+    except CommandError as error:
+        log.error(LogLine("worker_start_refused", reason=as_called(str(error))))
+        sys.exit(1)
     except Exception:
         # The boundary of the process, where Python would print it.
         log.exception(LogLine("worker_failed"))

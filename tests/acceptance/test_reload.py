@@ -186,7 +186,9 @@ def test_new_processes_that_fail_leave_the_old_ones(database: str, checkout: Pat
         change(checkout, "?}", '"ok"}')
         settings.write_text("export MAX_CONNECTIONS='none'\n")
         reload("reload_failed")
-        assert "error: MAX_CONNECTIONS must be a whole number" in server.running.output
+        assert (
+            'worker_start_refused worker=1 reason="MAX_CONNECTIONS must be' in server.running.output
+        )
         assert server.pids() == before
         settings.write_text('METRICS_TOKEN="printable"\nWEB_CONCURRENCY=1\n')
         assert status_of(server.url("/metrics")) == 404

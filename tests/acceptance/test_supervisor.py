@@ -127,7 +127,7 @@ def test_a_worker_that_cannot_start_again_is_tried_again(
         execute(database, "ALTER FUNCTION relay.authorize RENAME TO authorize_away")
         os.kill(server.pids()[1], signal.SIGKILL)
         wait_until(lambda: server.running.output.count("worker=1 pid=") >= 4)
-        assert "half migrated" in server.running.output
+        assert "half restored" in server.running.output
         assert status_of(server.url("/api/health")) == 200
         execute(database, "ALTER FUNCTION relay.authorize_away RENAME TO authorize")
         wait_until(server.all_up)
@@ -146,6 +146,15 @@ def test_a_first_start_that_fails_is_said_once(empty_database: str) -> None:
     nowhere = f"postgresql://someone@127.0.0.1:{free_port()}/none"
     for dsn, part in ((nowhere, "database cannot be reached"), (empty_database, "bin/migrate")):
         assert_one_line(serve_both(dsn, free_port()), part)
+
+
+def test_why_a_worker_cannot_start_is_a_line_of_the_log() -> None:
+    """In JSON, if the others are."""
+    nowhere = f"postgresql://someone@127.0.0.1:{free_port()}/none"
+    given = {"DATABASE_URL": nowhere, "JWT_SECRET": SECRET, "LOG_FORMAT": "json"}
+    line = json.loads(run_script("serve", PORT=str(free_port()), **given).stderr)
+    assert (line["message"], line["worker"]) == ("worker_start_refused", 1)
+    assert line["reason"].startswith("the database cannot be reached")
 
 
 def test_a_port_in_use_is_said_once(database: str) -> None:

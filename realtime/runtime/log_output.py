@@ -2,9 +2,11 @@
 
 A pipe holds 64 kB. Who writes to a full one waits, and with it every socket of the process; not
 even SIGTERM is answered. So a line that is not taken within a second is lost. So are those behind
-it, at once, until somebody reads again; the next line says how many they were.
+it, at once, until somebody reads again; the next line says how many they were. So it is with a
+file while its disk is full.
 """
 
+import errno
 import logging
 import os
 import select
@@ -21,6 +23,9 @@ log = logging.getLogger("realtime.log")
 
 PATIENCE_SECONDS = 1.0
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The errors of a file that takes nothing more: of its disk, its user's quota, its own limit."""
+
 Write = Callable[[bytes], int]
 """Writes what there is room for, and returns how much that was.
 
@@ -32,7 +37,7 @@ class Unread(Exception):
 
 
 class Output:
-    """A pipe or a socket, of which a full one is waited for only for a moment.
+    """A pipe or a socket, of which a full one is waited for only for a moment; or a file.
 
     Args:
         descriptor: its number, to wait for room.
@@ -71,6 +76,10 @@ class Output:
             except BlockingIOError:
                 if not self._wait_for_room():
                     break
+            except OSError as error:
+                if error.errno in _FULL:
+                    break
+                raise
         return data
 
     def _wait_for_room(self) -> bool:
@@ -112,7 +121,7 @@ class OutputHandler(logging.Handler):
 def make_handler(stream: TextIO) -> logging.Handler:
     """Make what writes to the stream: without waiting where it is a pipe or a socket.
 
-    A file takes everything, and a terminal that was stopped by its user may stop the process.
+    A terminal that was stopped by its user may stop the process.
     """
     try:
         descriptor = stream.fileno()
@@ -131,6 +140,8 @@ def _handler_of(descriptor: int) -> logging.Handler | None:
         # Opened anew, for who else has this pipe must not find that it does not wait any more.
         own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK)
         return OutputHandler(Output(own, partial(os.write, own)), partial(os.close, own))
+    if stat.S_ISREG(mode):
+        return OutputHandler(Output(descriptor, partial(os.write, descriptor)), lambda: None)
     return None
 
 

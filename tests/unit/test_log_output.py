@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -143,10 +144,43 @@ def detached(one: socket.socket) -> int:
     return one.detach()
 
 
-def test_a_file_is_written_as_ever(tmp_path: Path) -> None:
-    """It takes everything, and behind what others write to it."""
-    with (tmp_path / "log").open("a+") as stream:
-        assert type(make_handler(stream)) is logging.StreamHandler
+def test_a_file_is_written_behind_what_others_write(tmp_path: Path) -> None:
+    """As several processes of one server do."""
+    path = tmp_path / "log"
+    with path.open("a+") as stream, path.open("a") as other:
+        handler = make_handler(stream)
+        for number in range(3):
+            handler.emit(said(f"ours{number}"))
+            print("theirs", file=other, flush=True)
+        handler.close()
+        print("last", file=stream)
+    assert path.read_text() == "ours0\ntheirs\nours1\ntheirs\nours2\ntheirs\nlast\n"
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_lines_lost_to_a_full_disk_are_counted(
+    error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None comes in part: what was begun is finished once there is room."""
+    with (tmp_path / "log").open("wb") as file:
+        room = 8
+
+        def write(data: bytes) -> int:
+            nonlocal room
+            if not room:
+                raise OSError(error, os.strerror(error))
+            written = file.write(data[:room])
+            room -= written
+            return written
+
+        handler = OutputHandler(Output(file.fileno(), write), lambda: None)
+        monkeypatch.setattr(log, "handlers", [handler])
+        for text in ("one", "seven", "lost", "lost"):
+            handler.emit(said(text))
+        room = 1000
+        handler.emit(said("after"))
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines == ["one", "seven", "log_lines_lost lines=2", "after"]
 
 
 def test_what_has_no_number_is_written_as_ever() -> None:

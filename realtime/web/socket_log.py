@@ -14,7 +14,7 @@ from realtime.web.services import Services
 log = logging.getLogger("realtime.socket")
 
 ABNORMAL = 1006
-"""In logs and counts only: the connection broke off without a code (RFC 6455 section 7.1.5)."""
+"""In logs and counts only: the connection broke off, without a close frame (RFC 6455, 7.1.5)."""
 
 
 def socket_line(
@@ -49,7 +49,8 @@ def log_gone(
 
     Args:
         ours: the code that this server closed it with; None: it did not.
-        theirs: the code that the client closed it with; None: the connection broke off.
+        theirs: the code that the client closed it with, 1005 where it gave none; None: the
+            connection broke off.
     """
     code = ours or theirs or ABNORMAL
     services.counters.gone(code, is_ours=ours is not None)

@@ -166,8 +166,9 @@ class EventStream:
         if self._limit is not None:
             self._limit.cancel()
         self._services.room.remove(self)
-        # An HTTP client has no other way to say that it leaves.
-        self._conversation.on_ws_connection_close(CloseCode.NORMAL)
+        # An HTTP client that leaves can only end the connection; one that was cut has an error.
+        left = None if self.stream.is_broken else CloseCode.NORMAL
+        self._conversation.on_ws_connection_close(left)
 
 
 def _head(status: HTTPStatus, headers: Mapping[str, str]) -> bytes:

@@ -56,6 +56,7 @@ class ClientStream:
         "_loop",
         "_queue",
         "_receiver",
+        "is_broken",
         "max_waiting",
         "socket",
         "taken_bytes",
@@ -80,6 +81,8 @@ class ClientStream:
         """What waits; None: nothing does."""
         self._drains: list[Callable[[], None]] | None = None
         """Called when nothing waits any more."""
+        self.is_broken = False
+        """Whether the connection ended by an error, as one that was reset or timed out."""
         self._is_closed = False
         self._is_reading = False
         self._is_writing = False
@@ -117,6 +120,7 @@ class ClientStream:
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
+            self.is_broken = True
             data = b""
         if not data:
             self.close()
@@ -161,6 +165,7 @@ class ClientStream:
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
+            self.is_broken = True
             self.close()
             return
         self._drop(self._queue, sent)

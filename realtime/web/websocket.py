@@ -24,6 +24,8 @@ CLOSE_SECONDS = 5.0
 """How long a closing handshake may take; then the connection is cut."""
 MAX_FRAMES = 256
 """How many frames one message may come in: only whole messages count in the rate limit."""
+NO_CODE = 1005
+"""What a close frame without a code means (RFC 6455 section 7.1.5); it is never sent."""
 FRAMES_AT_ONCE = 256
 """After so many frames other tasks get a turn."""
 
@@ -72,7 +74,11 @@ class Delegate(Protocol):
     def on_pong(self, data: bytes) -> None: ...
 
     def on_ws_connection_close(self, close_code: int | None = None) -> None:
-        """The connection is over; with the code of the peer's close frame, if it sent one."""
+        """The connection is over.
+
+        Args:
+            close_code: that of the peer's close frame, 1005 where it had none; None: no frame came.
+        """
 
     def log_exception(
         self,
@@ -306,7 +312,7 @@ class WebSocket:
         if code is not None and (len(payload) == 1 or not closing.may_be_sent(code)):
             raise _Violation
         _text(payload[2:])
-        self._close_code = code
+        self._close_code = NO_CODE if code is None else code
         # Echo the code, if any (RFC 6455 section 5.5.1).
         self._send_close(payload[:2])
         self._tell_closed()

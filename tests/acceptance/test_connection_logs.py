@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import socket
+import struct
 from typing import Any
 
 import pytest
@@ -62,6 +65,45 @@ async def test_a_sockets_lines_tell_what_became_of_it(
         {"message": "socket_close_sent", **whose, "code": 4003, "reason": "access ended"},
         {"message": "socket_ended", **whose, "code": 4003},
     ]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(("frame", "code"), [(b"\x88\x80\0\0\0\0", 1005), (b"", 1006)])
+async def test_who_leaves_without_a_code(
+    server: RunningServer, world: World, caplog: pytest.LogCaptureFixture, frame: bytes, code: int
+) -> None:
+    """A close frame without one is a close as any other; without a frame, the connection broke."""
+    caplog.set_level(logging.INFO)
+    path = f"/api/ws/chat/{world.bot}?token={token(world.guest)}"
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.server.port)
+    writer.write(
+        f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+    )
+    await reader.readuntil(b"connection_established")
+    writer.write(frame)
+    if frame:
+        while await reader.read(1000):
+            pass
+    writer.close()
+    await eventually(lambda: "socket_ended" in caplog.text)
+    assert f" code={code} " in caplog.text
+    assert dict(server.server.relaying.counters.closes) == {str(code): 1}
+
+
+@pytest.mark.gen_test
+async def test_events_over_http_that_are_cut(
+    server: RunningServer, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reset is no goodbye."""
+    caplog.set_level(logging.INFO)
+    cut = await server.events(f"chat/{world.bot}", world.guest)
+    await eventually(lambda: "socket_opened" in caplog.text)
+    connection = cut.writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    cut.writer.transport.abort()
+    await eventually(lambda: "socket_ended" in caplog.text)
+    assert dict(server.server.relaying.counters.closes) == {"1006": 1}
 
 
 @pytest.mark.gen_test

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from realtime.config.address import hosts_of, split_address, with_hosts
+from realtime.config.address import Host, hosts_of, split_address, with_hosts
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -40,10 +40,16 @@ async def open_connection(dsn: str, **options: Any) -> Any:
     hosts = hosts_of(address)
     if len(hosts) == 1:
         return await _open(dsn, options)
+    said: list[str] = []
     openers = [
-        partial(_open_primary, with_hosts(address, [host]), host.name, options) for host in hosts
+        partial(_open_primary, with_hosts(address, [host]), host, options, said) for host in hosts
     ]
-    return await first_of(openers, stagger=STAGGER_SECONDS)
+    try:
+        return await first_of(openers, stagger=STAGGER_SECONDS)
+    except asyncpg.TargetServerAttributeNotMatched as error:
+        raise asyncpg.TargetServerAttributeNotMatched(
+            f"no host is a primary ({'; '.join(said)})"
+        ) from error
 
 
 async def _open(dsn: str, options: dict[str, Any]) -> Connection:
@@ -56,8 +62,16 @@ async def _open(dsn: str, options: dict[str, Any]) -> Connection:
         raise asyncpg.ClientConfigurationError(f"a host or a port is not one ({error})") from error
 
 
-async def _open_primary(dsn: str, name: str, options: dict[str, Any]) -> Connection:
-    connection = await _open(dsn, options)
+async def _open_primary(
+    dsn: str, host: Host, options: dict[str, Any], said: list[str]
+) -> Connection:
+    """Connect to one host of several; why that cannot be is added to what they `said`."""
+    place = f"port {host.port} of {host.name}"
+    try:
+        connection = await _open(dsn, options)
+    except Exception as error:
+        said.append(f"{place}: {type(error).__name__}")
+        raise
     try:
         is_standby = await connection.fetchval("SELECT pg_catalog.pg_is_in_recovery()")
     except BaseException:
@@ -65,7 +79,8 @@ async def _open_primary(dsn: str, name: str, options: dict[str, Any]) -> Connect
         raise
     if is_standby:
         connection.terminate()
-        raise asyncpg.TargetServerAttributeNotMatched(f"{name} is a standby, and no host a primary")
+        said.append(f"{place} is a standby")
+        raise asyncpg.TargetServerAttributeNotMatched(said[-1])
     return connection
 
 

@@ -235,6 +235,13 @@ class Settings(BaseModel):
     log_format: Literal["text", "json"] = _text(
         "text", "Format of the log lines: `text` (key=value) or `json`."
     )
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)
+    ] = _text(
+        "info",
+        "The least level of the lines that are logged: `debug`, `info`, `warning` or `error`. Of"
+        " libraries, nothing below `info` is logged.",
+    )
 
     env_file: str | None = _text(
         None,

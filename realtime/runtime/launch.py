@@ -31,7 +31,12 @@ def become_supervisor(settings: Settings, environ: Mapping[str, str]) -> None:
     if sys.stdout is not None:  # it may be closed
         sys.stdout.flush()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    command = [*python_of("realtime.runtime.supervisor"), numbers, settings.log_format]
+    command = [
+        *python_of("realtime.runtime.supervisor"),
+        numbers,
+        settings.log_format,
+        settings.log_level,
+    ]
     os.execve(command[0], command, {**environ})
 
 
@@ -46,7 +51,7 @@ def run_workers(
     Raises:
         StartError: the port cannot be used.
     """
-    configure_logging(settings.log_format)
+    configure_logging(settings.log_format, settings.log_level)
     manager = ServiceManager(None, None)
     sockets = bind(settings.listen_host, settings.port)
     supervisor = Supervisor(

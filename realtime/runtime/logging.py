@@ -14,6 +14,7 @@ from realtime.log_line import Field, LogLine
 from realtime.runtime.log_output import make_handler
 
 LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 _MALFORMED = "Malformed HTTP message from %s: %s"
 
 
@@ -72,9 +73,9 @@ class TextFormatter(_Formatter):
 
 
 def configure_logging(
-    log_format: LogFormat, level: int = logging.INFO, *, worker: int | None = None
+    log_format: LogFormat, log_level: LogLevel = "info", *, worker: int | None = None
 ) -> None:
-    """Send the log to standard error, in the format of the setting LOG_FORMAT.
+    """Send the log to standard error, as the settings LOG_FORMAT and LOG_LEVEL say.
 
     Args:
         worker: this process's number among those of one supervisor, for each line.
@@ -82,7 +83,10 @@ def configure_logging(
     formatter = JsonFormatter(worker) if log_format == "json" else TextFormatter(worker)
     handler = make_handler(sys.stderr)
     handler.setFormatter(formatter)
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    level = logging.getLevelNamesMapping()[log_level.upper()]
+    # What libraries say for debugging is theirs, and may hold anything.
+    logging.basicConfig(level=max(level, logging.INFO), handlers=[handler], force=True)
+    logging.getLogger("realtime").setLevel(level)
     # No line has these, and to find them out is a third of what a line costs.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # nor the place in the code

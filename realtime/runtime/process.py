@@ -55,7 +55,8 @@ def run(
     Raises:
         CommandError: it could not start.
     """
-    configure_logging(settings.log_format, worker=inherited.number if inherited else None)
+    number = inherited.number if inherited else None
+    configure_logging(settings.log_format, settings.log_level, worker=number)
     if settings.env_file is not None:
         log.info(LogLine("env_file_read", file=settings.env_file))
     # The modules stay, so the garbage collector need not look through them again.

@@ -36,7 +36,7 @@ from realtime.installation import python_of
 from realtime.log_line import Field, LogLine
 from realtime.relay.backoff import Backoff
 from realtime.runtime.control import MAX_BYTES, REPLACED, SIGNALS, Up, decode_up
-from realtime.runtime.logging import LogFormat, configure_logging
+from realtime.runtime.logging import LogFormat, LogLevel, configure_logging
 from realtime.runtime.service_manager import ServiceManager
 
 log = logging.getLogger("realtime.runtime.supervisor")  # run as a program, its name is another
@@ -461,14 +461,14 @@ def _directory(environ: Mapping[str, str]) -> str:
     return here
 
 
-def main(listening: str, log_format: str) -> int:
+def main(listening: str, log_format: str, log_level: str) -> int:
     """Be the supervisor; returns the exit code.
 
     Args:
         listening: the numbers of the sockets' files, with commas.
-        log_format: as in the settings.
+        log_format, log_level: as in the settings.
     """
-    configure_logging(cast("LogFormat", log_format))
+    configure_logging(cast("LogFormat", log_format), cast("LogLevel", log_level))
     sockets = [socket.socket(fileno=int(number)) for number in listening.split(",")]
     manager = ServiceManager.from_environ(os.environ)
     hung_after = manager.watchdog or _HUNG_SECONDS

@@ -35,7 +35,7 @@ def main(number: str, listening: str, control: str, beat: str, waits: str, log_f
         log_format: that of the supervisor, until the settings are read.
     """
     # Without what libraries say while they are imported.
-    configure_logging(cast("LogFormat", log_format), logging.WARNING, worker=int(number))
+    configure_logging(cast("LogFormat", log_format), "warning", worker=int(number))
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_DFL)
     # A terminal or a host may send it to all processes; it is for the supervisor.

@@ -19,8 +19,9 @@ from realtime.web.sockets import SocketHandler, Sockets
 from realtime.web.sse import ChatEvents, EventsHandler, NotificationsEvents
 
 FIGURES = "/api/ws/figures"
-"""Every open console asks for this address each second, so a good answer is logged for debugging
-only."""
+PROBES = ("/health", "/api/ready", "/metrics", FIGURES)
+"""The ends of addresses that machines, and every open console, ask for all day: a good answer is
+logged for debugging only."""
 STATIC = Path(__file__).parent / "static"
 # 'self' does not cover ws: in every browser; the console connects only to where it came from.
 CONTENT_SECURITY_POLICY = (
@@ -112,7 +113,7 @@ def log_request(handler: RequestHandler) -> None:
     """
     request, status = handler.request, handler.get_status()
     took = round(1000 * request.request_time(), 1)
-    is_news = not request.path.endswith(FIGURES) or status != OK
+    is_news = not request.path.endswith(PROBES) or status != OK
     log.log(
         logging.INFO if is_news else logging.DEBUG,
         LogLine(

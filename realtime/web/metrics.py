@@ -5,6 +5,7 @@ Whichever process is asked answers for all of them.
 
 import hmac
 
+from realtime.auth.tokens import token_from_request
 from realtime.metrics.prometheus import CONTENT_TYPE, render
 from realtime.web.handlers import JsonHandler
 
@@ -24,8 +25,8 @@ class PrometheusHandler(JsonHandler):
             if not settings.console:
                 self.refuse("there is nothing at this address", 404)
             return
-        expected = f"Bearer {settings.metrics_token.get_secret_value()}"
-        given = self.request.headers.get("Authorization", "")
+        expected = settings.metrics_token.get_secret_value()
+        given = token_from_request(None, self.request.headers.get("Authorization"), []) or ""
         # Bytes: compare_digest takes no text beyond ASCII, and a header may hold any.
         if not hmac.compare_digest(given.encode(), expected.encode()):
             self.refuse("needs METRICS_TOKEN as a bearer token", 401)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import uuid
 from typing import Any
@@ -132,6 +133,27 @@ async def test_ready_is_about_the_pool_too(start_server: StartServer, database: 
     await server.stop()
     await administrator.execute(f"DROP ROLE {name}")
     await administrator.close()
+
+
+@pytest.mark.gen_test
+async def test_good_answers_to_probes_are_no_news(
+    start_server: StartServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A router asks all day; what it is refused, and what others ask, is told."""
+    caplog.set_level(logging.DEBUG)
+    server = await start_server(CONSOLE="true", BASE_PATH="/realtime")
+    asked = [
+        "/realtime/api/health",
+        "/health",
+        "/api/ready",
+        "/realtime/metrics",
+        "/x/health",
+        "/x",
+    ]
+    for path in asked:
+        await get(server, path)
+    levels = [one.levelname for one in caplog.records if "request_answered" in one.getMessage()]
+    assert levels == ["DEBUG"] * 4 + ["INFO"] * 2
 
 
 @pytest.mark.gen_test

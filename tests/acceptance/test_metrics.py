@@ -185,7 +185,8 @@ async def test_metrics_are_for_who_has_the_token(start_server: StartServer) -> N
             assert refused.code == 401
             assert refused.headers["WWW-Authenticate"] == "Bearer"
             assert b"realtime_" not in refused.body
-        assert (await ask(server.base)).code == 200
+        for scheme in ("Bearer", "bearer", "BEARER"):  # RFC 9110, 11.1
+            assert (await ask(server.base, f"{scheme} {METRICS_TOKEN}")).code == 200
     assert (await ask(demo.base, None)).code == 200
 
 

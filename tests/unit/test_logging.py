@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 
+import pytest
+
 from realtime.log_line import LogLine
-from realtime.runtime.logging import JsonFormatter, TextFormatter
+from realtime.runtime.logging import JsonFormatter, LogLevel, TextFormatter, configure_logging
 
 
 def record(message: object, *arguments: object) -> logging.LogRecord:
@@ -45,6 +47,32 @@ def test_in_json_fields_are_members() -> None:
         "code": 1006,
         "reason": "a b",
     }
+
+
+@pytest.mark.parametrize(
+    ("level", "ours", "theirs"),
+    [
+        ("debug", logging.DEBUG, logging.INFO),
+        ("info", logging.INFO, logging.INFO),
+        ("error", logging.ERROR, logging.ERROR),
+    ],
+)
+def test_the_level_is_that_of_our_lines(
+    level: LogLevel, ours: int, theirs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What libraries say for debugging may hold anything, and stays out."""
+    for name in ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile"):
+        monkeypatch.setattr(logging, name, getattr(logging, name))
+    root = logging.getLogger()
+    before = root.level, root.handlers[:]
+    root.handlers = []  # which it would close
+    try:
+        configure_logging("text", level)
+        assert logging.getLogger("realtime.web").getEffectiveLevel() == ours
+        assert logging.getLogger("tornado.general").getEffectiveLevel() == theirs
+    finally:
+        root.level, root.handlers = before
+        logging.getLogger("realtime").setLevel(logging.NOTSET)
 
 
 def test_the_text_of_a_line_is_its_message() -> None:

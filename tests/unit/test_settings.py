@@ -47,6 +47,7 @@ DEFAULTS = {
     "BASE_PATH": "",
     "CONSOLE": False,
     "LOG_FORMAT": "text",
+    "LOG_LEVEL": "info",
     "ENV_FILE": None,
 }
 GIVEN = {"DATABASE_URL", "DATABASE_DIRECT_URL", "JWT_SECRET"}
@@ -172,6 +173,7 @@ def test_choices() -> None:
     assert Settings.from_environ(ENVIRON | {"JWT_SUBJECT": "username"}).jwt_subject == "username"
     assert refusal(JWT_SUBJECT="email") == "JWT_SUBJECT must be 'id' or 'username'"
     assert Settings.from_environ(ENVIRON | {"LOG_FORMAT": "json"}).log_format == "json"
+    assert Settings.from_environ(ENVIRON | {"LOG_LEVEL": "DEBUG"}).log_level == "debug"
     assert refusal(LOG_FORMAT="xml") == "LOG_FORMAT must be 'text' or 'json'"
     assert Settings.from_environ(ENVIRON | {"CONSOLE": "true"}).console
     assert not Settings.from_environ(ENVIRON | {"CONSOLE": "0"}).console

@@ -10,6 +10,8 @@ from typing import NoReturn
 KEPT_MEASUREMENTS = 20
 """How many measurements are kept. The worst of them is told, so that a short stall is still seen by
 a scrape that comes seconds later."""
+STOOD_STILL_SECONDS = 5.0
+"""So late is no task for load alone: the process was stopped, or its machine was."""
 STATM = Path("/proc/self/statm")
 
 
@@ -20,6 +22,7 @@ class Vitals:
         clock: epoch seconds.
         monotonic: seconds.
         seconds: the time between two measurements.
+        on_standstill: called with the seconds for which the process itself stood still.
         kept: how many measurements are kept.
     """
 
@@ -30,7 +33,9 @@ class Vitals:
         *,
         seconds: float,
         kept: int = KEPT_MEASUREMENTS,
+        on_standstill: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
+        self._on_standstill = on_standstill
         self.clock = clock
         self.started_at = clock()
         """When the process started, in epoch seconds."""
@@ -48,7 +53,10 @@ class Vitals:
         while True:
             due = self._monotonic() + self._seconds
             await asyncio.sleep(self._seconds)
-            self._lags.append(max(0.0, self._monotonic() - due))
+            late = max(0.0, self._monotonic() - due)
+            self._lags.append(late)
+            if late > STOOD_STILL_SECONDS:
+                self._on_standstill(late)
 
 
 def resident_bytes(statm: Path = STATM) -> int | None:

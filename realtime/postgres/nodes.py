@@ -188,6 +188,10 @@ class Nodes:
         silence = self._monotonic() - self._pool_answered_at
         return silence < MISSED_BEATS * self._intervals.heartbeat + self._timeout
 
+    def stood_still(self, seconds: float) -> None:
+        """The process itself did nothing for so long: no heartbeat was missed."""
+        self._pool_answered_at = min(self._pool_answered_at + seconds, self._monotonic())
+
     async def leave(self) -> None:
         """Say that this process is gone. If that fails, the others notice it after some time."""
         try:

@@ -203,6 +203,10 @@ class Reader:
         """How long nothing could be read: no page and no portion, nor that there is nothing."""
         return self._monotonic() - self._moved_at
 
+    def stood_still(self, seconds: float) -> None:
+        """The process itself did nothing for so long: nothing was tried, so nothing failed."""
+        self._moved_at = min(self._moved_at + seconds, self._monotonic())
+
     @property
     def is_listing(self) -> bool:
         """Whether events of a large read are still to be listed."""

@@ -210,6 +210,12 @@ def _on_connection(presence: PresenceBroadcaster, is_connected: bool) -> None:
         presence.database_lost()
 
 
+def _on_standstill(reader: Reader, nodes: Nodes, seconds: float) -> None:
+    """The process was stopped for a time: that is neither the log's fault nor the database's."""
+    reader.stood_still(seconds)
+    nodes.stood_still(seconds)
+
+
 class WebParts:
     """The parts that serve requests and sockets."""
 
@@ -226,7 +232,12 @@ class WebParts:
         demo: DemoPlatform | None,
     ) -> None:
         loop = asyncio.get_running_loop()
-        self.vitals = Vitals(time.time, time.monotonic, seconds=intervals.loop_lag)
+        self.vitals = Vitals(
+            time.time,
+            time.monotonic,
+            seconds=intervals.loop_lag,
+            on_standstill=partial(_on_standstill, relaying.reader, database.nodes),
+        )
         self.pings = Pings(intervals.ping)
         self.files = OpenFiles(settings.database_pool_size + SPARE_FILES, time.monotonic)
         self.status = Status(port, listener, database.nodes, relaying.reader, self.files)

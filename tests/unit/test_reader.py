@@ -738,6 +738,18 @@ def test_how_long_nothing_could_be_read() -> None:
     assert relay.is_stuck
 
 
+def test_a_process_that_stood_still_is_not_stuck() -> None:
+    """Nothing was tried meanwhile. What could not be read before that still counts."""
+    now = 0.0
+    relay = make_relay(make_hub(), at(5), clock=lambda: now)
+    now = 103.0
+    assert relay.is_stuck
+    relay.stood_still(100.0)
+    assert relay.stuck_seconds == 3.0
+    relay.stood_still(100.0)
+    assert relay.stuck_seconds == 0.0
+
+
 # Being cancelled.
 
 

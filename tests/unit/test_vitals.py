@@ -28,6 +28,22 @@ def test_the_worst_of_lately_is_told(kept: int, told: float) -> None:
     assert measured.loop_lag == told
 
 
+@pytest.mark.parametrize(("late", "told"), [(4.0, []), (30.0, [30.0])])
+def test_a_standstill_is_told(late: float, told: list[float]) -> None:
+    """So late is nobody for load alone."""
+    first = iter([0.0, late])
+    asked: list[float] = []
+    found: list[float] = []
+
+    def monotonic() -> float:
+        asked.append(next(first, late))
+        return asked[-1]
+
+    measured = Vitals(lambda: 99.0, monotonic, seconds=0.0, on_standstill=found.append)
+    run(while_running(measured.run(), lambda: len(asked) > 20))
+    assert found == told
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_read_where_linux_tells_it() -> None:
     """A Python process has some megabytes; elsewhere it is not known."""

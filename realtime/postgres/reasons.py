@@ -64,7 +64,6 @@ def _why_no_answer(error: BaseException, dsn: str, named: str) -> Reason:
                 f" {named}"
             )
         case asyncpg.TargetServerAttributeNotMatched():
-            said = f"none of {host} is a primary"
             cure = f"name the primary in {named} too, or promote a standby"
         case ValueError():  # what the driver says of an address, before it connects
             cure = f"correct {named}, or PGPORT and the like, which fill in what {named} leaves out"

@@ -30,6 +30,13 @@ def test_the_close_codes_are_those_of_the_table() -> None:
     assert unknown["then"] == "return"
 
 
+def test_4001_means_the_user_too() -> None:
+    """As the protocol has it: who was deactivated is not told that only the token is wrong."""
+    protocol = (ROOT / "docs" / "protocol.md").read_text("utf-8")
+    assert f"| 4001 | {CODES['4001']['meaning']} |" in protocol
+    assert "deactivated" in CODES["4001"]["meaning"]
+
+
 def test_the_waits_are_those_of_the_table() -> None:
     """In seconds here, in milliseconds there."""
     ours = asdict(rules.Timings())

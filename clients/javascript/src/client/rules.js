@@ -17,7 +17,7 @@ export const CLOSE_CODES = Object.freeze({
   1011: 'the server met an unexpected error',
   1013: 'the server asks to try again later',
   4000: 'nothing was heard from the server any more',
-  4001: 'the token is missing, invalid or expired',
+  4001: 'the token is missing, refused or expired, or the user is unknown or deactivated',
   4003: 'no such bot, or no permission',
   4029: 'this user has too many connections',
 });

@@ -180,6 +180,7 @@ async def processes(deployment: Deployment) -> Sequence[Finding]:
         warning(
             f"not ready: {listed(unready)}",
             "see /api/ready there, and its log: log_not_read is a read that cannot finish, so look"
-            " at the line to the database; one that drains is not ready either",
+            " at the line to the database. One that starts or drains is not ready either: look"
+            " again in 10 s",
         )
     ]

@@ -216,5 +216,6 @@ async def test_a_process_that_cannot_read_the_log(database: str, platform: Platf
             is_ready,
         )
     await finds(Level.WARNING, "processes", deployment(database), "stuck:8000", "log_not_read")
+    await finds(Level.WARNING, "processes", deployment(database), "starts", "again in 10 s")
     assert "well" not in said(await ask("processes", deployment(database)))
     assert "gone" not in said(await ask("processes", deployment(database)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 NOT_INSTALLED = (
-    "the packages are not installed: bin/dev does it, or .venv/bin/pip install -r requirements.txt"
+    "the packages are not installed: bin/dev does it, or python3 -m venv .venv and then"
+    " .venv/bin/pip install -r requirements.txt"
 )
 
 try:

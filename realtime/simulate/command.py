@@ -61,6 +61,8 @@ async def _run(dsn: str, options: Options) -> None:
     try:
         await player.open()
         screen.say(_first_line(options, seed))
+        if options.beside is None:
+            screen.say(_how_to_watch(actors))
         plan = timeline(random.Random(seed), actors, rate=options.rate, new_id=uuid4)
         await _play(player, plan, stop, screen)
         if options.beside is None:
@@ -106,6 +108,19 @@ def _first_line(options: Options, seed: int) -> str:
     if options.beside:
         return f"{what}, in the demo bot, too"
     return f"{what} (--seed {seed}); Ctrl-C ends it"
+
+
+def _how_to_watch(actors: cast.Cast) -> str:
+    """Which bots there are, and somebody who may watch the first of them."""
+    first, last = actors.stages[0], actors.stages[-1]
+    assert first.owner is not None
+    bots = f"The bot is {first.bot}"
+    if last is not first:
+        bots = f"The bots are {first.bot} to …{str(last.bot)[-12:]}"
+    return (
+        f"{bots}; {actors.people[first.owner]} ({first.owner}) owns the first:"
+        f" bin/tail {first.bot} --user {first.owner}"
+    )
 
 
 def _stop_when_told(stop: asyncio.Event, options: Options) -> None:

@@ -94,9 +94,11 @@ class Player:
         """
         start = self._clock()
         for at, act in timeline:
-            late = self._clock() - (start + at)
+            # What an outage took is counted as such.
+            late = self._clock() - (start + at + self._progress.seconds_away)
             if late > MAX_LATE_SECONDS:
                 start += late
+                self._progress.seconds_behind += late
             if await _stopped_within(max(-late, 0), stop):
                 return
             try:
@@ -151,15 +153,18 @@ class Player:
                     casting.turn_away(self._cast, session)
 
     async def _perform(self, act: Act, stop: asyncio.Event) -> None:
+        since = self._clock()
         try:
             await self._execute(act)
         except AWAY as error:
-            await self._wait_out(act, error, stop)
+            await self._wait_out(act, error, since, stop)
 
-    async def _wait_out(self, act: Act, error: Exception, stop: asyncio.Event) -> None:
+    async def _wait_out(
+        self, act: Act, error: Exception, since: float, stop: asyncio.Event
+    ) -> None:
         """Try again until it works, or we are told to stop."""
         self._say(f"the database is away ({_named(error)}); trying again until it is back")
-        since, wait = self._clock(), FIRST_WAIT_SECONDS
+        wait = FIRST_WAIT_SECONDS
         self._progress.outages += 1
         self.close()
         while not await _stopped_within(wait, stop):

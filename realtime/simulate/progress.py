@@ -16,6 +16,7 @@ from realtime.simulate.acts import WORDS, Act
 WINDOW_SECONDS: Final = 5.0
 LIVE_SECONDS: Final = 0.25
 PLAIN_SECONDS: Final = 5.0
+BEHIND: Final = "behind the asked rate"
 CLEAR_LINE: Final = "\r\x1b[2K"
 
 Clock = Callable[[], float]
@@ -32,6 +33,8 @@ class Progress:
         self.counts: Counter[str] = Counter()
         self.outages = 0
         self.seconds_away = 0.0
+        self.seconds_behind = 0.0
+        """By how much it fell behind the rate, because the statements take longer than that."""
 
     def add(self, act: Act) -> None:
         """Count a statement that was executed."""
@@ -73,7 +76,8 @@ class Progress:
         minutes, seconds = divmod(int(self.seconds), 60)
         changes, words = self.rates()
         speed = f"{changes:5.1f} changes/s {words:4.0f} words/s"
-        return f"{minutes:02d}:{seconds:02d} {speed}  {self.totals()}"
+        behind = f"  {self.seconds_behind:.0f} s {BEHIND}" if self.seconds_behind else ""
+        return f"{minutes:02d}:{seconds:02d} {speed}{behind}  {self.totals()}"
 
     def summary(self) -> str:
         """How it went, in a few lines."""
@@ -86,6 +90,11 @@ class Progress:
         if self.outages:
             times = "once" if self.outages == 1 else f"{self.outages} times"
             lines.append(f"  the database was away {times}, {self.seconds_away:.1f} s in all")
+        if self.seconds_behind:
+            lines.append(
+                f"  {self.seconds_behind:.1f} s {BEHIND}: the statements take longer than that, one"
+                " after another over one connection"
+            )
         return "\n".join(lines)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,9 @@ import pytest
 from rowcast import connect
 from tests.acceptance.test_resume import leave
 from tests.clients import Message, Socket
+from tests.commands import ROOT, environment
 from tests.platform import Platform
-from tests.serving import RunningServer, World, token
+from tests.serving import SECRET, RunningServer, World, token
 from tests.unit.test_readme import code_blocks
 from tests.waiting import LIMIT, eventually
 
@@ -295,3 +298,33 @@ async def test_what_a_user_wrote_is_erased(
     for socket in (there, *others[3:]):
         await eventually(lambda socket=socket: "live" in str(socket.texts[-1]))
     assert not [one for one in (there, bell, *others[3:]) if one.of_type("resync")]
+
+
+@pytest.mark.gen_test
+async def test_load_on_a_deployment(
+    server: RunningServer, platform: Platform, world: World, tmp_path: Path
+) -> None:
+    """All sockets are let in and sent what is written; the program ends with the bot."""
+    bot = re.findall(r"^BOT = \"(.*)\"$", PAGE, re.MULTILINE)[0]
+    await platform.execute(
+        "INSERT INTO bots (id, name, owner_id) VALUES ($1, 'Load', $2)", bot, world.owner
+    )
+    await platform.execute(block("sql", "'load-'"))
+    ids = await platform.connection.fetch("SELECT id FROM users WHERE username LIKE 'load-%'")
+    program = tmp_path / "load.py"
+    program.write_text(block("python", "BOT = "))
+    users = "\n".join(str(row["id"]) for row in ids)
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, program, f"http://{server.base}", "30"),
+        env=environment(JWT_SECRET=SECRET, PYTHONPATH=str(ROOT / "clients" / "python" / "src")),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    ended = asyncio.create_task(running.communicate(users.encode()))
+    await eventually(lambda: len(server.server.hub.subscribers) == 30)
+    session = await platform.session(bot, world.owner)
+    await platform.message(session, bot, world.owner)
+    await platform.execute("DELETE FROM bots WHERE id = $1", bot)
+    output, _ = await asyncio.wait_for(ended, LIMIT)
+    count = ast.literal_eval(output.decode().splitlines()[-1])
+    assert (count["connection_established"], count["chat_message"]) == (30, 30)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import random
 from collections import Counter
+from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
 from pathlib import Path
 from uuid import UUID
@@ -17,6 +19,7 @@ from realtime.simulate import cast, corpus
 from realtime.simulate.acts import WORDS, Act
 from realtime.simulate.cast import Cast
 from realtime.simulate.plan import timeline
+from realtime.simulate.player import Player
 from realtime.simulate.progress import CLEAR_LINE, Progress, Screen
 from tests.unit.test_main import call
 
@@ -195,6 +198,54 @@ def test_the_summary_tells_how_it_went() -> None:
     assert progress.summary().endswith("the database was away once, 1.2 s in all")
     progress.outages = 2
     assert "away 2 times" in progress.summary()
+
+
+def test_what_is_too_slow_for_the_rate_is_told() -> None:
+    """While it runs, and at the end: a load test that is behind is none of that rate."""
+    progress = counted(Clock())
+    progress.seconds_behind = 3.21
+    assert "  3 s behind the asked rate  3 messages" in progress.line()
+    assert "3.2 s behind the asked rate" in progress.summary()
+
+
+def played(database: Callable[[Clock], Iterator[Exception | None]]) -> Progress:
+    """How it went, with three statements that are due at once and what became of each try."""
+    clock = Clock()
+    progress = Progress(clock)
+    player = Player("", make_cast(), progress, [].append, clock)
+    tries = database(clock)
+
+    async def execute(_act: Act) -> None:
+        if error := next(tries):
+            raise error
+
+    player._execute = execute  # type: ignore[method-assign]
+    asyncio.run(player.play([(0.0, Act("messages", ""))] * 3, asyncio.Event()))
+    return progress
+
+
+def test_statements_that_take_too_long_are_behind_the_rate() -> None:
+    """By as much as the next one is late."""
+
+    def is_slow(clock: Clock) -> Iterator[None]:
+        while True:
+            clock.now += 5
+            yield None
+
+    assert played(is_slow).seconds_behind == 10
+
+
+def test_an_outage_is_not_behind_the_rate() -> None:
+    """It is told by itself, with the time that the first try took."""
+
+    def is_away(clock: Clock) -> Iterator[Exception | None]:
+        clock.now += 60
+        yield ConnectionRefusedError()
+        while True:
+            yield None
+
+    progress = played(is_away)
+    assert (progress.seconds_away, progress.seconds_behind) == (60, 0)
 
 
 def test_a_terminal_has_one_line_that_changes() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import shutil
 import signal
 import subprocess
 
 import pytest
 
+from realtime.simulate import cast
 from tests.commands import ROOT, assert_one_line, environment, run_script, running
 from tests.platform import Platform
 from tests.serving import RunningServer
@@ -41,6 +43,8 @@ async def test_a_socket_sees_it_and_nothing_is_left(
         assert await socket.closed() == 4003
         assert await asyncio.to_thread(simulate.process.wait, 30) == 0
         assert "--seed 1" in simulate.output
+        owner = FIRST_BOT.replace("-b00000000001", "-a00000000000")
+        assert f"bin/tail {FIRST_BOT} --user {owner}" in simulate.output
         assert "changes in 2 s" in simulate.output
         assert "All rows that it made are deleted again" in simulate.output
     assert await platform.connection.fetchval(EVERYBODY) == 1
@@ -72,6 +76,23 @@ def test_a_terminal_shows_one_live_line(database: str) -> None:
     assert shown.count("\x1b[2K00:0") >= 2
     lines = shown.split("\r\x1b[2K")
     assert all("\n" not in line and len(line) < 80 for line in lines if line.startswith("00:"))
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="node is not there")
+def test_the_console_tells_its_people_apart() -> None:
+    """Their ids begin alike, and so do those of the demo; others are told by their beginning."""
+    code = (ROOT / "realtime" / "web" / "static" / "console" / "dom.js").read_text("utf-8")
+    people = [str(cast.identity("a", number)) for number in (1, 2)]
+    ids = [*people, "00000000-0000-4000-8000-0000000000a1", "65388b40-bbb0-4ea2-8ec6-8e22eb947134"]
+    show = "console.log(process.argv.slice(1).map(short).join());"
+    done = subprocess.run(
+        ["node", "--input-type=module", "-e", code + show, "--", *ids],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=True,
+    )
+    assert done.stdout == "…000001,…000002,…0000a1,65388b40\n"
 
 
 def test_a_database_without_the_tables_is_one_line(empty_database: str) -> None:

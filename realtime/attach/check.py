@@ -404,6 +404,7 @@ def _as_expression(kind: Kind, column: Any) -> str:
     name, is_number = column["attname"], column["category"] == b"N"
     expressions = {
         (Kind.FLAG, is_number): f"{name} <> 0",
+        (Kind.FLAG, column["category"] in (b"S", b"E")): f"{name} = 'active'",
         (Kind.TIME, column["base"] == "bool"): f"CASE WHEN {name} THEN timestamptz 'epoch' END",
         (Kind.TIME, column["base"] == "date"): f"{name}::timestamp",
     }

@@ -153,6 +153,16 @@ async def triggers(adopted: Adopted) -> int:
             "users.is_active is integer; this has to be boolean; or write false, to do without; or"
             ' give an expression, as { sql = "is_active <> 0" }',
         ),
+        *(
+            (
+                "CREATE TYPE user_state AS ENUM ('active', 'blocked'); ALTER TABLE users ALTER"
+                f" is_active DROP DEFAULT, ALTER is_active TYPE {type_} USING 'active'",
+                "[x]",
+                f"users.is_active is {shown}; this has to be boolean; or write false, to do"
+                " without; or give an expression, as { sql = \"is_active = 'active'\" }",
+            )
+            for type_, shown in (("text", "text"), ("user_state", "public.user_state"))
+        ),
         (
             "ALTER TABLE documents RENAME TO d; CREATE VIEW documents AS SELECT * FROM d",
             "[x]",

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from tornado.httpclient import HTTPClientError
 
 from realtime.auth.tokens import mint_token
+from tests.acceptance.test_own_role import GRANTS
 from tests.clients import Socket
 from tests.commands import (
     ROOT,
@@ -93,3 +95,37 @@ async def test_the_settings_of_the_page_serve(empty_database: str, tmp_path: Pat
         assert await socket.closed() == 1001
         wait_until(web.is_gone)
     await platform.connection.close(timeout=LIMIT)
+
+
+@pytest.mark.gen_test
+async def test_release_and_web_have_different_roles(empty_database: str, tmp_path: Path) -> None:
+    """With the lines of the page, from one environment that has the owner's addresses."""
+    lines = re.search(r"^### Two roles.*?^```text\n(.*?)^```", PAGE, re.M | re.S)
+    assert lines
+    procfile = tmp_path / "Procfile"
+    procfile.write_text(lines[1].replace("bin/", f"{ROOT}/bin/"))
+    role, port = f"server_{uuid4().hex[:8]}", free_port()
+    environ = environment(
+        **settings_of_the_page(empty_database),
+        SERVER_DATABASE_URL=re.sub(r"//[^@/]*@", f"//{role}@", empty_database),
+    )
+    await asyncio.to_thread(release, procfile, environ)
+    platform = await Platform.connect(empty_database)
+    try:
+        await platform.execute(f"CREATE ROLE {role} LOGIN")
+        await platform.execute(GRANTS.replace("relay_server", role))
+        start = [*HONCHO, "-f", str(procfile), "start", "-p", str(port), "web"]
+        with running(start, cwd="/", env=environ) as web:
+            ready = f"http://127.0.0.1:{port}/api/ready"
+            await asyncio.to_thread(wait_until, lambda: status_of(ready) == 200)
+            rows = await platform.connection.fetch(
+                "SELECT DISTINCT usename::text FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                " AND backend_type = 'client backend'"
+            )
+            assert [row["usename"] for row in rows] == [role]
+            await asyncio.to_thread(web.stop, signal.SIGTERM)
+            wait_until(web.is_gone)
+        await platform.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    finally:
+        await platform.connection.close(timeout=LIMIT)

@@ -372,3 +372,20 @@ def test_a_misspelt_setting_is_named_where_one_of_several_is_missing() -> None:
     result = call("serve", JWT_SECERT=SECRET, DATABASE_URL=DSN)
     assert "(now: none); JWT_SECERT is no setting and has no effect; JWT_SECRET is" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_missing_packages_are_one_line_that_says_how_to_install_them() -> None:
+    """From nothing: the virtual environment that the scripts take is made, too."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "realtime", "migrate"],
+        cwd=PROJECT,
+        env={},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    made, installed = "python3 -m venv .venv", ".venv/bin/pip install -r requirements.txt"
+    assert made in done.stderr.partition(installed)[0]

@@ -61,7 +61,9 @@ async def test_what_else_is_refused_is_named(hosted: tuple[EmbeddedPostgres, str
     """The server says which function it may not call, and not that it reaches nobody."""
     server, dsn = hosted
     server.sql("REVOKE EXECUTE ON FUNCTION pg_control_system FROM PUBLIC", "hosted")
-    with pytest.raises(StartError, match=r"permission denied for function pg_control_system; grant it"):
+    with pytest.raises(
+        StartError, match=r"permission denied for function pg_control_system; grant it"
+    ):
         await RunningServer(make_settings(dsn)).start()
     plain = await asyncpg.connect(dsn, timeout=10)
     await plain.close(timeout=10)

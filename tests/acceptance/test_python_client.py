@@ -179,7 +179,7 @@ async def test_a_refused_token_without_another_is_the_end(
     """It is told as an exception, and every further step tells it again."""
     async with client_of(server, world, token="stale") as events:
         for _ in range(2):
-            with pytest.raises(Closed, match="^4001, token invalid$") as told:
+            with pytest.raises(Closed, match=r"^4001, token invalid$") as told:
                 await next_of(events, "connection_established")
     assert told.value.code == 4001
 

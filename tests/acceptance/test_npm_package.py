@@ -276,7 +276,8 @@ async def test_the_application_and_a_service_resume_over_a_kill(
             await shows(page, ["before", "live", "mine"])
             os.killpg(server.process.pid, signal.SIGKILL)
             await eventually(lambda: server.process.poll() is not None)
-        await sees(page, "output", "reconnecting")
+            # The second of them once an attempt has failed, which can be soon.
+            await sees(page, "output", re.compile("reconnecting|unreachable"))
         await write("meanwhile")
         await platform.execute("UPDATE messages SET content = 'edited' WHERE id = $1", edited)
         await platform.execute("DELETE FROM messages WHERE content = 'before'")

@@ -10,7 +10,7 @@ import operator
 from array import array
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
 from realtime.relay.cursor import Anchor, Cursor
@@ -33,14 +33,19 @@ class Reading(Generic[Answer]):
         self._answer: asyncio.Future[Answer] | None = None
 
     async def result(self, read: Callable[[], Awaitable[Answer]]) -> Answer:
-        """The answer; `read` is called for the first who asks."""
+        """The answer; `read` is called for the first who asks, and for the first after an error."""
         if self._answer is None:
             self._answer = asyncio.ensure_future(read())
             # Who asked first may have left; then nobody else may be there to be told of an error.
-            self._answer.add_done_callback(_look_at)
+            self._answer.add_done_callback(self._look_at)
         if self._answer.done():
             return self._answer.result()
         return await asyncio.shield(self._answer)
+
+    def _look_at(self, answer: "asyncio.Future[Answer]") -> None:
+        # An error is for those who wait. It is not kept: its traceback holds on to all of them.
+        if answer.cancelled() or answer.exception() is not None:
+            self._answer = None
 
 
 class Portion(Reading[Sequence[Event]]):
@@ -76,11 +81,6 @@ class Portion(Reading[Sequence[Event]]):
         if framed is None:
             framed = self._framed[frame, first, last] = frame(stamp_all(events, first, last))
         return framed
-
-
-def _look_at(answer: "asyncio.Future[Any]") -> None:
-    if not answer.cancelled():
-        answer.exception()
 
 
 class Owed:

@@ -442,6 +442,24 @@ async def test_a_part_of_a_message_is_read_once_for_all_who_are_owed_it() -> Non
 
 
 @pytest.mark.gen_test
+async def test_a_part_that_could_not_be_read_is_read_anew_for_who_comes_later() -> None:
+    """The database is there again; the error was for those who waited for that read."""
+    one = row(1, 9, size=4 * PART_BYTES)
+    missed = Missed(owed=Owed([one.key]))
+    away = Log(0, fails=True)
+    kept = []
+    for _ in range(2):
+        replay = make_replay(Sink(), away, returning())
+        with pytest.raises(Refused) as refused:
+            await replay.send(missed.for_another(), Position(UNTIL, SIGNER))
+        kept.append(refused)  # with its traceback, and so with all that it holds
+    sink = Sink()
+    again = make_replay(sink, Rows([one]), returning())
+    await again.send(missed.for_another(), Position(UNTIL, SIGNER))
+    assert sink.parts == 2
+
+
+@pytest.mark.gen_test
 @pytest.mark.parametrize(
     ("size", "memory", "expected"),
     [

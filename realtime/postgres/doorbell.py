@@ -270,7 +270,8 @@ class Doorbell:
         is_new = await self._connection.fetchrow(_LISTEN_ANEW) is not None
         if is_new or self._is_renaming:
             self._is_renaming = False  # whoever says so from now on sets it again
-            self._is_renaming |= not await self._connection.fetchval(_HEARS_ALL)
+            if not await self._connection.fetchval(_HEARS_ALL):
+                self._is_renaming = True
         return is_new
 
     def _raise_if_closed(self) -> None:

@@ -20,7 +20,7 @@ from realtime.config.intervals import Intervals
 from realtime.postgres import doorbell as module
 from realtime.postgres.doorbell import ALIVE_SECONDS, Doorbell
 from realtime.postgres.event_log import EventLog
-from realtime.postgres.pool import connect
+from realtime.postgres.pool import HearingConnection, connect
 from tests.integration.sql_log import insert_messages
 from tests.platform import Platform
 from tests.serving import World
@@ -529,6 +529,25 @@ async def test_nothing_is_carried_between_two_names_of_the_channel(
     assert not await node.check()
     await node.ring_on()
     assert await has_heard(node, platform, world) == 1
+
+
+@pytest.mark.gen_test
+async def test_an_announcement_that_is_heard_while_it_looks_counts(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is of before it."""
+    node = await doors.node()
+    ask = type(node._connection).fetchval
+
+    async def asking(self: HearingConnection, query: str, *arguments: Any) -> Any:
+        answer = await ask(self, query, *arguments)
+        if query == module._HEARS_ALL:
+            node._hear(module.RING_CHANNEL, module.RENAMING)
+        return answer
+
+    monkeypatch.setattr(HearingConnection, "fetchval", asking)
+    await node.ring_on()
+    assert not node.inbox.is_open
 
 
 @pytest.mark.gen_test

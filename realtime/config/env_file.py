@@ -14,11 +14,11 @@ from pathlib import Path
 from realtime.config.settings import SettingsError
 
 _LINE = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.ASCII)
-# A blank or one of `;&|<>()` ends a value for a shell, and not for systemd; what `$` and ` begin is
-# replaced by a shell; a backslash is taken away by both, between double quotation marks only at
+# A blank or one of `;&|<>()` ends a value for a shell, and not for systemd; what `$`, ` and ~ begin
+# is replaced by a shell; a backslash is taken away by both, between double quotation marks only at
 # times.
 _VALUE = re.compile(
-    r"""'(?P<single>[^']*)'|"(?P<double>(?:[^"\\$`]|\\[^"\\$`])*)"|(?P<bare>[^\s'"\\$`;&|<>()]*)"""
+    r"""'(?P<single>[^']*)'|"(?P<double>(?:[^"\\$`]|\\[^"\\$`])*)"|(?P<bare>[^\s'"\\$`~;&|<>()]*)"""
 )
 
 
@@ -34,7 +34,12 @@ def with_env_file(environ: Mapping[str, str]) -> Mapping[str, str]:
 
 def _read(path: Path) -> dict[str, str]:
     found = {}
-    for number, line in enumerate(_text_of(path).splitlines(), 1):
+    for number, line in enumerate(_text_of(path).split("\n"), 1):
+        if line.endswith("\r"):
+            raise SettingsError(
+                f"ENV_FILE {path} must have lines that end with LF alone: a shell takes the CR of"
+                f" line {number} as part of the value"
+            )
         bare = line.strip()
         if not bare or bare.startswith("#"):
             continue
@@ -56,7 +61,8 @@ def _text_of(path: Path) -> str:
     try:
         if path.exists() and not path.is_file():  # to open a pipe waits for somebody who writes
             raise SettingsError(f"ENV_FILE {path} cannot be read: it is no regular file")
-        return path.read_text("utf-8-sig")  # editors on Windows begin a file with a mark
+        # Editors on Windows begin a file with a mark. Ends of lines stay as they are.
+        return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise SettingsError(f"ENV_FILE {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:

@@ -31,7 +31,7 @@ def test_what_shells_and_systemd_write_is_read(tmp_path: Path) -> None:
     """Comments, `export`, quotation marks, and values with anything in them."""
     text = (
         "\ufeff# settings\n\nexport A=1\n  B=2 \nC='x # y'\nD=\"postgres://u:p=1@h/d\"\nE=\n"
-        'F=a#b\nG=\'say "a\\b$c"\'\nH="it\'s"\nI=\'\'\nJWT_PUBLIC_KEY="a\\nb"\r\n'
+        'F=a#b\nG=\'say "a\\b$c"\'\nH="it\'s"\nI=\'\'\nJWT_PUBLIC_KEY="a\\nb"\n'
     )
     assert read(tmp_path / "env", text) == {
         "A": "1",
@@ -69,6 +69,8 @@ def test_what_shells_and_systemd_write_is_read(tmp_path: Path) -> None:
         "$hunter2",
         '"hunter2$b"',
         "`hunter2`",
+        "~/hunter2",
+        "/a:~/hunter2",
     ],
 )
 def test_a_value_that_others_read_in_another_way_is_refused(tmp_path: Path, value: str) -> None:
@@ -83,6 +85,14 @@ def test_a_line_that_is_none_is_named_and_not_repeated(tmp_path: Path, line: str
     """It may hold a secret."""
     with pytest.raises(SettingsError, match="must have NAME=value in line 2") as caught:
         read(tmp_path / "env", f"A=1\n{line}\n")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_lines_that_end_as_on_windows_are_refused(tmp_path: Path) -> None:
+    """A shell would keep a part of the end."""
+    (tmp_path / "env").write_bytes(b"A=1\nB=hunter2\r\n")
+    with pytest.raises(SettingsError, match="the CR of line 2 as part") as caught:
+        with_env_file({"ENV_FILE": str(tmp_path / "env")})
     assert "hunter2" not in str(caught.value)
 
 

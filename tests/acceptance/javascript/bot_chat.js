@@ -310,6 +310,22 @@ scenario('what the answer says of an own message is shown', async () => {
   equal(await shown('key'), [key]);
 });
 
+scenario('an own message that was edited stays, though an older history lacks it', async () => {
+  const loading = later();
+  const answers = [async () => ({ messages: [] }), () => loading.promise, async () => ({ messages: [mine('1', 'b')] })];
+  const options = { history: () => answers.shift()(), send: async () => ({ message_id: '1' }) };
+  const { chat, last, shown } = await makeChat(options);
+  last().establish({ recovered: true });
+  chat.reload();
+  await settle();
+  await chat.send('a');
+  chat.apply({ action: 'edited', message_id: '1', content: 'b' });
+  equal([await shown(), await shown('status')], [['b'], ['sent']]);
+  loading.resolve({ messages: [] });
+  await settle();
+  equal([await shown(), answers.length], [['b'], 0], 'and the history is asked for again');
+});
+
 scenario('an answer without an id says nothing of the message', async () => {
   for (const answer of [{ message_id: null, content: 'reply' }, { content: 'reply' }, 'reply', null]) {
     const { chat, last, shown } = await makeChat({ send: async () => answer });

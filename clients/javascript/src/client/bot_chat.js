@@ -97,7 +97,7 @@ export class BotChat {
 
   /** Apply what the application has changed by its API: an edit or a deletion. */
   apply = (change) => {
-    this.#apply('update', change);
+    this.#apply('change', change);
     this.#tell();
   };
 

@@ -78,6 +78,15 @@ export class MessageList {
     else this.#put(key, { ...row, ...known(data) });
   }
 
+  /** As `update`, by the page itself: of an own message the server has not told by that. */
+  change({ action, ...data }) {
+    const key = this.#keys.get(data.message_id);
+    const own = this.#rows.get(key)?.status && this.#mine.get(key);
+    if (!own || action === 'deleted') return this.update({ action, ...data });
+    own.row = { ...own.row, ...known(data) };
+    return this.#put(key, { ...this.#rows.get(key), ...known(data) });
+  }
+
   /** The keys of own messages that were sent: a history that is asked for now has them, or they are gone. */
   settled() {
     return new Set(this.rows.filter(({ status }) => status === 'sent').map(({ key }) => key));

@@ -1,7 +1,7 @@
 """Whether a platform's tables are what a mapping says, asked of PostgreSQL's catalogue.
 
 What is wrong is found all at once, each with the way out. What is right comes back as facts: how to
-read columns of other types, and who needs what.
+read columns of other types (`column_types`), and who needs what.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from realtime.attach.column_types import is_fitting, reading_of, what_is_wanted, wrong_type
 from realtime.attach.derived import BASE_OF_TYPE, DerivedError, worked_out
 from realtime.attach.equality import equals
-from realtime.attach.mapping import COLUMNS, DELETED_AT, Kind, Lookup, PlatformMapping
+from realtime.attach.mapping import COLUMNS, DELETED_AT, Lookup, PlatformMapping
 from realtime.attach.templates import (
     IS_NAMED,
     NAMED,
-    READ,
     default_names,
     quoted,
     table_name,
@@ -294,11 +294,11 @@ async def _examine_columns(
         problem = (
             _no_column(key, word, name, mapping)
             if column is None
-            else _wrong_type(key, word, column, mapping)
+            else wrong_type(key, word, column, mapping)
         )
         if problem:
             findings.problems.append(problem)
-        elif reading := _reading(COLUMNS[key][word].kind, column):
+        elif reading := reading_of(COLUMNS[key][word].kind, column):
             findings.readings[key, word] = reading
         if (key, word) == NAMED and column is not None:
             findings.readings[IS_NAMED] = await equals(connection, table_name(mapping, key), name)
@@ -330,12 +330,12 @@ async def _examine_derived(
         except DerivedError as error:
             findings.problems.append(f"{key}.{word}: {error}")
             continue
-        if not _is_fitting(COLUMNS[key][word].kind, value):
+        if not is_fitting(COLUMNS[key][word].kind, value):
             findings.problems.append(
-                f"{key}.{word}: the value is {value['type']}; {_not(key, word)}"
+                f"{key}.{word}: the value is {value['type']}; {what_is_wanted(key, word)}"
             )
         findings.warnings += _changes_unseen(key, word, mapping, is_of_time=derived.is_of_time)
-        reading = _reading(COLUMNS[key][word].kind, value) or "{}"
+        reading = reading_of(COLUMNS[key][word].kind, value) or "{}"
         # Of a row that is not there, as an outer join has them, nothing is worked out.
         there = quoted(mapping.tables[key].columns["id" if "id" in COLUMNS[key] else "bot_id"])
         findings.readings[key, word] = (
@@ -371,90 +371,6 @@ def _no_column(key: str, word: str, name: str, mapping: PlatformMapping) -> str:
     if not COLUMNS[key][word].is_needed:
         way_out += ", or write false if there is none"
     return f"{key}.{word}: {table_name(mapping, key)} has no column {quoted(name)}: {way_out}"
-
-
-_FITTING: Final = {
-    Kind.ID: ("uuid",),
-    Kind.FLAG: ("bool",),
-    Kind.JSON: ("json", "jsonb"),
-    Kind.TIME: ("timestamptz", "timestamp"),
-}
-_WANTED: Final = {
-    Kind.ID: "ids on the wire are UUIDs, so this has to be uuid",
-    Kind.TEXT: "this has to be text, varchar or an enum: of another type, give an expression, as"
-    " { sql = \"body ->> 'text'\" }",
-    Kind.FLAG: "this has to be boolean",
-    Kind.JSON: "this has to be json or jsonb",
-    Kind.TIME: "this has to be timestamptz or timestamp (which counts as UTC)",
-}
-
-
-def _wrong_type(key: str, word: str, column: Any, mapping: PlatformMapping) -> str | None:
-    where = f"{key}.{word}: column {table_name(mapping, key)}.{quoted(column['attname'])}"
-    if column["is_virtual"]:
-        return f"{where} is computed when it is read, which triggers cannot: make it STORED"
-    if _is_fitting(COLUMNS[key][word].kind, column):
-        return None
-    way_out = _as_expression(COLUMNS[key][word].kind, column)
-    return f"{where} is {column['type']}; {_not(key, word)}{way_out}"
-
-
-def _as_expression(kind: Kind, column: Any) -> str:
-    """What may be written in place of the name of such a column; empty: nothing is known."""
-    name, is_number = column["attname"], column["category"] == b"N"
-    expressions = {
-        (Kind.FLAG, is_number): f"{name} <> 0",
-        (Kind.FLAG, column["category"] in (b"S", b"E")): f"{name} = 'active'",
-        (Kind.TIME, column["base"] == "bool"): f"CASE WHEN {name} THEN timestamptz 'epoch' END",
-        (Kind.TIME, column["base"] == "date"): f"{name}::timestamp",
-    }
-    sql = expressions.get((kind, True))
-    return f'; or give an expression, as {{ sql = "{sql}" }}' if sql else ""
-
-
-def _is_fitting(kind: Kind, column: Any) -> bool:
-    if kind is Kind.TEXT:
-        return column["category"].decode() in "SE"
-    return column["base"] in _FITTING[kind]
-
-
-def _not(key: str, word: str) -> str:
-    """What a value of another type is asked to be."""
-    wanted = COLUMNS[key][word]
-    left_out = "" if wanted.is_needed else "; or write false, to do without"
-    way_out = _way_to_uuid(key, word) if wanted.kind is Kind.ID else ""
-    return f"{_WANTED[wanted.kind]}{way_out}{left_out}"
-
-
-def _way_to_uuid(key: str, word: str) -> str:
-    """A reference has to become what the id becomes: of random values nobody would have access."""
-    column = f"add a column, uuid GENERATED ALWAYS AS (f({word})) STORED"
-    if word == "id":
-        how = f"{column} UNIQUE, and name it"
-    elif COLUMNS[key][word].is_looked_up:
-        how = f"{column} by the f of the ids that it refers to, and name it"
-    else:
-        how = f'write {{ sql = "f({word})" }}, by the f of the ids that it refers to'
-    return f": {how} (docs/adopting.md, Ids that are numbers)"
-
-
-def _reading(kind: Kind, column: Any) -> str | None:
-    """How a column is read in SQL, where its name alone is not enough.
-
-    If the column is given a type that is refused here, this has to be an error, and no event. A
-    cast would take nearly every type. coalesce takes what PostgreSQL turns into the type of its
-    first argument without being told to.
-    """
-    if kind is Kind.TEXT and column["category"] == b"E":
-        # ::text would follow a cast that the type's owner made.
-        return f"relay.written(coalesce(NULL::{column['base_name']}, {{}}))"
-    if kind is Kind.TEXT and column["type"] != "text":
-        return "coalesce(NULL::text, {})"
-    if kind is Kind.FLAG and column["is_domain"]:
-        return "coalesce(NULL::boolean, {})"
-    if kind is Kind.ID and column["is_domain"]:
-        return "{}::uuid"  # an index is used through a cast, and a text must hold a uuid
-    return READ.get(kind)
 
 
 def _not_unique(key: str, mapping: PlatformMapping, unique: list[set[str]]) -> Iterator[str]:

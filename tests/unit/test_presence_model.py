@@ -2,7 +2,8 @@
 
 What the users really have is simple: sockets. What each process shows may lag behind it, but never
 says that somebody left who was not gone for the grace time (or told to go), never that somebody
-came who has no socket, and is the truth once nothing happens any more.
+came who has no socket, and is the truth once nothing happens any more. Other processes hear of a
+return by the row that is written with the next step: until then they count the absence.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import count
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from realtime.relay.presence import (
@@ -51,6 +52,8 @@ class Cluster:
         self.rows: dict[int, dict[str, Person]] = {number: {} for number in NODES}
         self.is_away = False
         self.gone_since: dict[str, float] = {}
+        self.back_at: dict[str, float] = {}
+        """Who is back, or was for a moment, and when; forgotten once their row can be read."""
         self.changed_at: dict[str, float] = {}
         self.rechecked_at: dict[str, float] = {}
         """Ejected, or asked about again while they were not there: they get no grace."""
@@ -70,8 +73,9 @@ class Cluster:
     def open(self, number: int, user: str) -> None:
         node = self.nodes[number]
         if node.died_at is None and not self.is_away:  # nobody is let in without the database
+            if user not in self.there():
+                self.back_at[user] = self.now
             node.sockets[next(self.numbers)] = user
-            self.gone_since.pop(user, None)
 
     def close(self, number: int, user: str) -> None:
         node = self.nodes[number]
@@ -84,6 +88,7 @@ class Cluster:
     def _note_gone(self, *users: str) -> None:
         for user in set(users) - self.there():
             self.gone_since.setdefault(user, self.now)
+            self.back_at.pop(user, None)  # for a moment only, which nobody could read
 
     def kill(self, number: int) -> None:
         if len(self.alive) > 1 and self.nodes[number].died_at is None:
@@ -127,6 +132,12 @@ class Cluster:
             for number, node in self.alive:
                 if not self.is_away and self.now >= node.writes_from:
                     self.rows[number] = people(node)
+                    self._note_read(*self.rows[number])
+
+    def _note_read(self, *users: str) -> None:
+        for user in users:
+            if self.back_at.pop(user, None) is not None:
+                self.gone_since.pop(user, None)
 
     # What each process makes of it.
 
@@ -149,7 +160,8 @@ class Cluster:
             assert self.gone_since.get(user, self.now) > self.changed_at.get(user, 0.0)
 
     def _check_left(self, user: str) -> None:
-        absent_for = self.now - self.gone_since.get(user, self.now)
+        back_at = self.back_at.get(user, self.now)
+        absent_for = back_at - self.gone_since.get(user, back_at)
         # It shows with the next look, or with the first that can be had; and for a while what
         # other processes say of them is not believed.
         rechecked_at = self.rechecked_at.get(user, -1e9)
@@ -183,6 +195,26 @@ events = st.one_of(
 
 @settings(max_examples=400)
 @given(st.lists(events, max_size=40))
+@example(  # back on another process in the very step in which the grace is over
+    [
+        (Cluster.open, 0, "joan"),
+        (Cluster.step, 1),
+        (Cluster.close, 0, "joan"),
+        (Cluster.step, 10),
+        (Cluster.open, 1, "joan"),
+    ]
+)
+@example(  # back for a moment, of which no row tells
+    [
+        (Cluster.open, 0, "joan"),
+        (Cluster.step, 1),
+        (Cluster.close, 0, "joan"),
+        (Cluster.step, 6),
+        (Cluster.open, 1, "joan"),
+        (Cluster.close, 1, "joan"),
+        (Cluster.step, 6),
+    ]
+)
 def test_presence_is_never_wrong_for_long(happened: list[tuple]) -> None:  # type: ignore[type-arg]
     """Whatever happens in whatever order."""
     cluster = Cluster()

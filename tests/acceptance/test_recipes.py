@@ -20,7 +20,7 @@ import pytest
 from rowcast import connect
 from tests.acceptance.test_resume import leave
 from tests.clients import Message, Socket
-from tests.commands import ROOT, environment
+from tests.commands import ROOT, environment, free_port
 from tests.platform import Platform
 from tests.serving import SECRET, RunningServer, World, token
 from tests.unit.test_readme import code_blocks
@@ -328,3 +328,18 @@ async def test_load_on_a_deployment(
     output, _ = await asyncio.wait_for(ended, LIMIT)
     count = ast.literal_eval(output.decode().splitlines()[-1])
     assert (count["connection_established"], count["chat_message"]) == (30, 30)
+
+
+def test_a_server_for_tests_of_an_application(database: str) -> None:
+    """The lines of the page start one that answers, and the last one ends it."""
+    lines = f"set -e\n{block('sh', 'api/ready')}\nkill $server\nwait $server"
+    done = subprocess.run(
+        ["bash", "-c", lines],
+        cwd=ROOT,
+        env=environment(DATABASE_URL=database, JWT_SECRET=SECRET, PORT=str(free_port())),
+        capture_output=True,
+        text=True,
+        timeout=4 * LIMIT,
+        check=False,
+    )
+    assert (done.returncode, "ready" in done.stdout) == (0, True), done.stderr

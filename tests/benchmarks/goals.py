@@ -17,7 +17,7 @@ class Judged:
     """One line of the summary.
 
     Attributes:
-        must: what has to be, in words; empty: it is only said.
+        must: what has to be, in words; empty: it has no goal.
         aim: what is aimed at, if that is more.
         is_met: None: there is nothing that has to be.
         is_reached: whether the aim is.
@@ -105,7 +105,7 @@ def _low_beside_best(
     if best is not None:
         ratio = _ratio(measured, figure, best)
         found = f"{ratio:.2f} × {measured.labels[best]}'s"
-        yield _at_most(scenario, f"{words} by the best peer's", " ×", found, ratio, most, aim)
+        yield _at_most(scenario, f"{words} ÷ the best peer's", " ×", found, ratio, most, aim)
 
 
 def _quiet(measured: Measured) -> Iterator[Judged]:
@@ -129,12 +129,12 @@ def _burst(
     # All was there as soon as it was written: no relay could have been faster.
     bound = _value(measured, OURS, "seconds") <= 1.1 * _value(measured, OURS, "written_seconds")
     found = f"{rate:.1f} × {measured.labels[best]}'s{', bound by the writers' if bound else ''}"
-    words = "deliveries/s by the best peer's"
+    words = "deliveries/s ÷ the best peer's"
     yield _at_least(scenario, words, " ×", found, rate, times, times)
     if delay is None:
         yield from _low_beside_best(scenario, measured, "p99_ms", "p99", 1.0, 1.0)
     elif p99 := _ratio(measured, "p99_ms", best):
-        words = f"p99 by {measured.labels[best]}'s"
+        words = f"p99 ÷ {measured.labels[best]}'s"
         found = f"1/{1 / p99:.1f}"
         yield Judged(scenario, words, f"≤ 1/{delay:g}", "", found, p99 <= 1 / delay, True)
 
@@ -142,7 +142,7 @@ def _burst(
 def _steady(measured: Measured) -> Iterator[Judged]:
     yield from _low_beside_best("steady", measured, "cpu_us", "CPU per delivery", 1.0, 1.0)
     ratio = _ratio(measured, "cpu_us", "bare")
-    words = "CPU per delivery by a bare `send` loop's"
+    words = "CPU per delivery ÷ a bare `send` loop's"
     yield _at_most("steady", words, " ×", f"{ratio:.2f} ×", ratio, 1.15, 1.15)
 
 
@@ -150,7 +150,7 @@ def _ways(measured: Measured) -> Iterator[Judged]:
     for name in ("multi", "sse"):
         if name in measured.rounds:
             ratio = _value(measured, name, "cpu_us") / _value(measured, OURS, "cpu_us")
-            words = f"CPU per delivery of {measured.labels[name]} by that of a socket each"
+            words = f"CPU per delivery of {measured.labels[name]} ÷ that of a socket each"
             yield Judged("ways", words, "", "", f"{ratio:.2f} ×", None)
 
 
@@ -162,7 +162,7 @@ def _writers(measured: Measured) -> Iterator[Judged]:
         figure = f"fk_{clients}"
         former = _value(measured, "former", figure) / _value(measured, "none", figure)
         ratio = _ratio(measured, figure, "none")
-        words = f"commits/s of {clients} client{'s' if clients > 1 else ''} by no trigger's"
+        words = f"commits/s of {clients} client{'s' if clients > 1 else ''} ÷ no trigger's"
         found = f"{ratio:.2f} ×, with 0.1.0's trigger {former:.2f} ×"
         yield Judged(
             "writers",
@@ -192,7 +192,7 @@ def _connect(measured: Measured) -> Iterator[Judged]:
         if peer in measured.rounds:
             ratio = _ratio(measured, "handshakes_per_s", peer)
             label = measured.labels[peer]
-            words = f"handshakes/s by those of {label}, which checks nothing"
+            words = f"handshakes/s ÷ those of {label}, which checks nothing"
             yield _at_least("connect", words, " ×", f"{ratio:.2f} ×", ratio, least, 1.0)
 
 
@@ -213,7 +213,7 @@ def _storm(measured: Measured) -> Iterator[Judged]:
     yield Judged("storm", "until all have everything", "", "", found, None)
     if "bare" in measured.rounds:
         ratio = _ratio(measured, "storm_seconds", "bare")
-        words = "that by a bare sender's of as many bytes"
+        words = "that ÷ a bare sender's, of as many bytes"
         yield _at_most("storm", words, " ×", f"{ratio:.1f} ×", ratio, 2, 2)
 
 
@@ -225,5 +225,5 @@ def _soak(measured: Measured) -> Iterator[Judged]:
     ):
         first = max(0.001, _value(measured, OURS, f"first_{figure}"))
         growth = _value(measured, OURS, f"last_{figure}") / first
-        figure_words = f"{words} at the end by that at the beginning"
+        figure_words = f"{words} at the end ÷ that at the beginning"
         yield _at_most("soak", figure_words, " ×", f"{growth:.2f} ×", growth, most, most)

@@ -24,12 +24,12 @@ def summary(results: Results) -> str:
         ]
         for line in judge(results)
     ]
-    return _table(["scenario", "figure", "must be", "aim", "found", ""], rows)
+    return _table(["scenario", "figure", "must be", "aim", "found", "result"], rows)
 
 
 def _verdict(line: Judged) -> str:
     if line.is_met is None:
-        return "said"
+        return "no goal"
     if not line.is_met:
         return "**missed**"
     return "met, aim too" if line.aim and line.is_reached else "met"

@@ -6,7 +6,7 @@ slices; whatever else is here is over when it returns.
 """
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 from realtime.relay import closing
 from realtime.relay.closing import CloseCode
@@ -29,7 +29,7 @@ from realtime.relay.owed import Backlog, Owed
 from realtime.relay.position import Position
 from realtime.relay.protocol import SOCKET_TOPIC, Framer, bot_of, resync, stamp
 from realtime.relay.resume import GapReason
-from realtime.relay.subscriber import Delivery, State, Subscriber
+from realtime.relay.subscriber import Delivery, State, Subscriber, at_least
 from realtime.relay.subscribers import Subscribers
 from realtime.relay.turns import LIVE_BYTES, Turns
 
@@ -149,6 +149,8 @@ class Hub:
                 observer.joined(subscriber)
         for item in held:
             if isinstance(item, Delivery):
+                if subscriber.state is State.LIVE:
+                    cursor = item.position_for(since)
                 subscriber.deliver(item)
             elif item.kind is AccessKind.GRANT:
                 self._hold_grant(subscriber, item)
@@ -175,7 +177,8 @@ class Hub:
             pending: the access change that was checked.
             until: the cursor as of which it may stay.
         """
-        if subscriber.pending is pending:
+        is_here = subscriber.state is State.PAUSED  # it may have left while it was asked about
+        if is_here and subscriber.pending is pending:
             self._returning[subscriber] = until
 
     def refuse(self, subscriber: Subscriber, pending: Pending) -> None:
@@ -223,9 +226,7 @@ class Hub:
         position, before = self.position, self._position_before(subscriber.topic)
         if before is not None:
             position = before.naming(position.cursor.anchor)
-        if subscriber.since is not None:
-            position = position.claiming(subscriber.since)
-        return position
+        return at_least(position, subscriber.since)
 
     def _position_before(self, topic: str) -> Position | None:
         """The position from before what its sockets have not been sent; None: they have it all."""
@@ -255,7 +256,8 @@ class Hub:
         # Some sockets will have seen that row before the others are served.
         newest = position.cursor.anchor
         before = self.position = self.position.naming(newest) if page.is_last else position
-        await self._send(now, before, position)
+        waiting = {event.topic for event in later}.union(unlisted.topics)
+        await self._send(now, before, position, waiting=waiting)
         # Only now: a read that is cancelled within is repeated from the position before.
         for event in later:
             self.backlog.add(event, before)
@@ -295,6 +297,7 @@ class Hub:
         before: Position,
         position: Position,
         ended: str | None = None,
+        waiting: Collection[str] = (),
     ) -> None:
         """Send events, and what was held back and is due.
 
@@ -302,10 +305,13 @@ class Hub:
             before: the position from before the events.
             position: how far those come who wait for nothing more.
             ended: a topic that waits for nothing more after this.
+            waiting: topics that begin to wait for what the same read has found.
         """
         for topic, events in self._growing.select(found, before).items():
             earlier, claim = self._position_before(topic) or before, position
             waits_from = None if topic == ended else self.backlog.position_before(topic)
+            if waits_from is None and topic in waiting:
+                waits_from = before
             if waits_from is not None:
                 claim = waits_from.naming(newest_of(events))
             withheld = self._withheld_from(events)

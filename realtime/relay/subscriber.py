@@ -172,16 +172,20 @@ class Delivery:
             return self._framed.by(frame)
         return frame(self._messages(events, since))
 
+    def position_for(self, since: Cursor | None) -> Position:
+        """How far one has come with it, for whom what `since` covers is not."""
+        return at_least(self._position, since)
+
     def _messages(self, events: list[Event], since: Cursor | None) -> list[Message]:
         first = None
         if len(events) > 1:
             newest = max(event.anchor for event in events)
-            first = _at_least(self._before.naming(newest), since).text(self.topic)
-        last = _at_least(self._position, since).text(self.topic) if events else None
+            first = at_least(self._before.naming(newest), since).text(self.topic)
+        last = at_least(self._position, since).text(self.topic) if events else None
         return stamp_all(events, first, last)
 
 
-def _at_least(position: Position, since: Cursor | None) -> Position:
+def at_least(position: Position, since: Cursor | None) -> Position:
     """The position, or, if it covers less than `since`, that of one who has seen as much."""
     if since is None or position.cursor.includes(since):
         return position

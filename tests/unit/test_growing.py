@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from realtime.relay.events import Event
 from realtime.relay.growing import SEND_EVERY, GrowingAnswers, newest_only
+from realtime.relay.large_read import NOTHING_UNLISTED, Unlisted
 from realtime.relay.position import Position
 from tests.unit.relay_fakes import (
     BOT,
@@ -209,6 +210,27 @@ def test_a_gap_ends_what_is_held() -> None:
     read(hub, at(7), "two", event(2, 7, subject="a"))
     hub.lose_track(NOWHERE, "too_old")
     assert hub.due_in() == math.inf
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_what_is_held_and_due_claims_nothing_of_what_waits(is_listed: bool) -> None:
+    """It is due in the very read that finds an event of the topic which is too large for now."""
+    now = 0.0
+    hub = make_hub(clock=lambda: now)
+    subscriber, sink = join(hub)
+    for number in (1, 2):
+        row = event(number, 10 + number, subject="a")
+        run(hub.deliver(page(seen(20), row), Position(at(10 + number), SIGNER)))
+    assert sink.ids == [1]
+    now = SEND_EVERY
+    large = event(3, 13)._replace(payload=None, size=300_000)
+    found = [large] if is_listed else []
+    unlisted = NOTHING_UNLISTED if is_listed else Unlisted([BOT], 1)
+    run(hub.deliver(page(seen(20), *found), Position(at(13), SIGNER), unlisted))
+    assert sink.ids == [1, 2]
+    for text in (sink.cursors[-1], hub.cursor_of(subscriber)):
+        cursor = SIGNER.read(str(text), BOT)
+        assert (cursor.covers(12), cursor.covers(13)) == (True, False)
 
 
 STEPS = st.lists(

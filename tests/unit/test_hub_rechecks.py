@@ -7,6 +7,7 @@ from realtime.relay.cursor import Cursor
 from realtime.relay.events import AccessChange
 from realtime.relay.growing import SEND_EVERY
 from realtime.relay.hub import Hub
+from realtime.relay.position import Position
 from realtime.relay.protocol import SOCKET_TOPIC
 from realtime.relay.subscriber import State, Subscriber
 from tests.unit.relay_fakes import (
@@ -14,6 +15,7 @@ from tests.unit.relay_fakes import (
     BOT,
     GRACE,
     NOWHERE,
+    SIGNER,
     Asked,
     access_change,
     at,
@@ -22,8 +24,11 @@ from tests.unit.relay_fakes import (
     join,
     make_hub,
     make_subscriber,
+    page,
     read,
     read_part,
+    run,
+    seen,
 )
 
 FINAL_MESSAGE = '{"type":"permission_change"}'
@@ -65,9 +70,24 @@ def test_stays_with_its_since() -> None:
     assert hub.cursor_of(subscriber) == "+"
     stay(hub, subscriber, at(20))
     read(hub, at(22), "d", event(4, 19), event(5, 21))
-    assert (sink.ids, hub.cursor_of(subscriber)) == ([5], "d+")
-    read(hub, at(22), "e")
-    assert hub.cursor_of(subscriber) == "e"
+    assert (sink.ids, hub.cursor_of(subscriber)) == ([5], "d")
+
+
+@pytest.mark.parametrize("is_asked_about", [False, True])
+def test_a_pong_after_what_was_held_knows_of_it(is_asked_about: bool) -> None:
+    """Of who goes live, and of who then has to be asked about by the last of what was held."""
+    hub = make_hub()
+    hub.position = Position(at(10), SIGNER)
+    subscriber, sink = make_subscriber()
+    hub.subscribe(subscriber)
+    hub.identify(subscriber, ADA, ADA)
+    subscriber.cursor = hub.position
+    held = [event(1, 11), access_change(2, 12, user_id=None, is_recheck=True)]
+    for row in held[: 1 + is_asked_about]:
+        run(hub.deliver(page(seen(20), row), Position(at(row.xid), SIGNER)))
+    hub.go_live(subscriber, at(10))
+    assert (sink.ids, subscriber.state is State.PAUSED) == ([1], is_asked_about)
+    assert hub.cursor_of(subscriber) == sink.cursors[-1] == SIGNER.write(at(11), BOT)
 
 
 @pytest.mark.parametrize("change", [access_change(4, 11), grant_row(11, BOT, ADA)])
@@ -123,7 +143,8 @@ def test_leaves_while_asked_about(how: str) -> None:
     stay(hub, subscriber, at(10))
     if how == "gone after it":
         hub.unsubscribe(subscriber)
-    elif how == "closed after it":
+    assert (subscriber in hub._returning) == (how == "closed after it")
+    if how == "closed after it":
         subscriber.stop()
     read(hub, at(11), "d")
     assert (subscriber.state, sink.messages, sink.closed) == (State.STOPPED, [], None)

@@ -131,14 +131,16 @@ class Joining:
         if not given:
             return {}, Missed()
         resumes = self._services.counters.resumes
+        signer, admitted = self._services.hub.position.signer, self._subscriber.cursor
         try:
-            signer = self._services.hub.position.signer
             cursor = read_cursor(given, self._subscriber.topic, signer)
+            # Until it has the missed events, of which a pong that comes meanwhile claims nothing.
+            self._subscriber.cursor = Position(cursor, signer)
             missed = await self._since(cursor, admission)
         except Unrecoverable as lost:
+            self._subscriber.cursor = admitted
             resumes[lost.reason] += 1
             return {"recovered": False, "reason": lost.reason}, Missed()
-        self._subscriber.cursor = Position(cursor, signer)  # until it has the missed events
         resumes["recovered"] += 1
         return {"recovered": True}, missed
 

@@ -22,8 +22,8 @@ from realtime.web.conversation import HandshakeRequest
 from realtime.web.multiplex import MultiConversation, SharedSocket, Subscription
 from realtime.web.sink import SocketSink
 from realtime.web.stream import ClientStream
-from tests.unit.relay_fakes import ADA, GRACE, START, unframe
-from tests.unit.test_conversation import BOT_ID, SETTINGS, Slow, make_services
+from tests.unit.relay_fakes import ADA, GRACE, SIGNER, START, at, unframe
+from tests.unit.test_conversation import BOT_ID, SETTINGS, TOPIC, Slow, make_services
 from tests.waiting import eventually
 
 
@@ -130,6 +130,8 @@ class Conversing(MultiConversation):
         services.monotonic = lambda: 0.0
         super().__init__(services)
         self.user_ids = user_ids
+        self.cursor = START
+        """As of which they are let in."""
         self.ours, self.theirs = socket.socketpair()
         self.ours.setblocking(False)
         self.stream = ClientStream(self.ours, None, asyncio.get_running_loop())
@@ -150,7 +152,7 @@ class Conversing(MultiConversation):
         answer = self.user_ids.pop(0)
         if isinstance(answer, Refused):
             raise answer
-        return Admission(answer, "ada", "Bot", "viewer", START)
+        return Admission(answer, "ada", "Bot", "viewer", self.cursor)
 
     def _send(self, message: Message) -> None:
         self.sent += unframe(message.text)
@@ -202,6 +204,22 @@ async def test_who_is_refused_a_subscription_is_stopped_while_the_answer_waits()
         [told] = one.sent
         assert (told["type"], told["data"]["code"]) == ("unsubscribed", closing.DATABASE_AWAY.code)
         assert (one.codes, one._subscriptions) == ([], {})
+
+
+@pytest.mark.gen_test
+async def test_a_pong_claims_no_missed_event_that_is_still_looked_for() -> None:
+    """Who returned with its cursor would not be sent them any more."""
+    with conversing(ADA, ADA) as one:
+        await one.connect()
+        one.database.at, one.cursor = "missed events", at(START.last + 10)
+        given = SIGNER.write(START, TOPIC)
+        subscribe = {"type": "subscribe", "data": {"bot_id": BOT_ID, "cursor": given}}
+        one.on_message(json.dumps(subscribe))
+        await asyncio.wait_for(one.database.is_asked.wait(), 10)
+        one.on_message(json.dumps({"type": "ping", "data": {"bot_id": BOT_ID}}))
+        [pong] = one.sent
+        assert (pong["type"], pong["cursor"]) == ("pong", given)
+        one.database.goes_on.set()
 
 
 @pytest.mark.gen_test

@@ -36,6 +36,8 @@ class TokenLife:
 
     async def refresh(self, token: str) -> None:
         """The client sent `authenticate`: go on with the new token, or close."""
+        # Who renews in time is not closed because a key has to be fetched meanwhile.
+        self._unschedule()
         try:
             identity = await self._services.verifier.verify(token, leeway=False)
         except TokenError as error:
@@ -62,9 +64,10 @@ class TokenLife:
             self._timer.cancel()
 
     def _watch(self, expires_at: float) -> None:
-        if expires_at == self._expires_at:
-            return  # the token that it has
         self._unschedule()
+        if expires_at == self._expires_at:
+            self._schedule()  # it is the token that it has
+            return
         now, settings = self._services.clock(), self._services.settings
         if settings.token_expiry == "handshake":
             return

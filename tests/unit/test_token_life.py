@@ -126,6 +126,23 @@ async def test_a_new_token_for_a_socket_that_is_gone_changes_nothing() -> None:
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize("life", [600, 0])
+async def test_who_renews_in_time_is_not_closed_meanwhile(life: float) -> None:
+    """The keys take until after the old token's end. If it is the old one again, it is over."""
+    socket = Socket(60, life)
+    await socket.pass_to(59)
+
+    def after_its_end() -> None:
+        socket.now = NOW + 60
+
+    socket.meanwhile = after_its_end
+    await socket.life.refresh("another")
+    await socket.pass_to(61)
+    assert socket.code == (None if life else 4001)
+    socket.life.stop()
+
+
+@pytest.mark.gen_test
 async def test_a_new_token_of_another_user_closes_the_socket() -> None:
     """Whoever is on it was let in by the first one's right."""
     socket = Socket(60, 600)

@@ -172,8 +172,9 @@ class Access:
             known = seen or (None, None, None)
             rows = await connection.fetch(query, *arguments, *known, timeout=self._timeout)
         # In another history the cursor would hide what came after. The reader will notice that
-        # within seconds, and have everybody come back.
-        if not rows[0]["is_known"] or not is_of(rows[0]["of"], database):
+        # within seconds, and have everybody come back; or it has noticed it meanwhile.
+        is_same = lineage.database == database and is_of(rows[0]["of"], database)
+        if not rows[0]["is_known"] or not is_same:
             raise Refused(*closing.DATABASE_AWAY)
         cursor = to_cursor(rows[0])
         lineage.saw(cursor.anchor)

@@ -18,9 +18,9 @@ from realtime.postgres.pool import open_pool
 from realtime.postgres.wire import Wire
 from realtime.relay.admission import Admission, AdmissionRequest
 from realtime.relay.closing import CloseCode
-from realtime.relay.cursor import Snapshot
+from realtime.relay.cursor import Cursor, Signer, Snapshot
 from realtime.relay.errors import Refused
-from realtime.relay.position import Lineage
+from realtime.relay.position import Lineage, Position
 from realtime.relay.resume import ReadRange
 from tests.platform import Platform
 from tests.postgres import restart
@@ -438,6 +438,22 @@ async def test_nobody_is_admitted_to_another_history(
     await platform.execute(f"UPDATE relay.floor SET last = '{seen.xid}'")
     await platform.execute("TRUNCATE relay.events")
     assert (await admit(access, world.owner, world.bot)).cursor.anchor == seen
+
+
+@pytest.mark.gen_test
+async def test_an_answer_of_the_history_before_is_none(
+    access: Access, world: World, platform: Platform, lineage: Lineage
+) -> None:
+    """The reader has gone on to another database while this one was asked."""
+    await platform.execute(LOCK)
+    question = asyncio.create_task(refusal_of(access, world.owner, world.bot))
+    await eventually(lambda: is_waiting(platform))
+    database = lineage.database
+    signer = Signer(database._replace(timeline=database.timeline + 1), lineage.signer.keys)
+    lineage.start_over(Position(Cursor(1, (), None), signer))
+    await platform.execute("COMMIT")
+    assert await question == CloseCode.TRY_AGAIN_LATER
+    assert lineage.newest is None
 
 
 @pytest.mark.gen_test

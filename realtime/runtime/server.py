@@ -232,6 +232,8 @@ class Server:
         while not self.web.status.is_ready:  # noqa: ASYNC110 - it is worked out when asked for
             await asyncio.sleep(READY_STEP)
         await self.database.access.warm_up(AT_ONCE)
+        if self.web.status.is_draining:
+            return  # told to end meanwhile: its listening sockets are closed
         if accept is not None:
             accept()
         announce(self)

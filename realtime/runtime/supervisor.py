@@ -265,7 +265,8 @@ class Supervisor:
             worker.heard_at = time.monotonic()
             worker.patience = up.patience
             log.info(self._line("worker_started", worker))
-            self._on_up(worker, up)
+            if not self._is_ending:
+                self._on_up(worker, up)
         elif worker.is_up:
             worker.heard_at = time.monotonic()
 

@@ -7,8 +7,11 @@ import asyncio
 import pytest
 
 from realtime.config.intervals import Intervals
+from realtime.postgres.access import Access
+from realtime.runtime.listening import bind
+from realtime.runtime.server import Server, Stop, serve
 from tests.platform import Platform
-from tests.serving import StartServer, World
+from tests.serving import StartServer, World, make_settings
 from tests.waiting import LIMIT, eventually
 
 NOBODY = "00000000-0000-4000-8000-00000000dead"
@@ -50,6 +53,29 @@ async def test_who_is_let_in_while_it_drains_is_told_to_come_back(
         server.request_stop()
     assert await socket.closed() == 1001
     await server.stop()
+
+
+@pytest.mark.gen_test
+async def test_who_is_told_to_end_while_it_warms_up_ends_as_always(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It announces nothing any more, and does not begin to accept: nobody listens there."""
+    is_asked, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def warm_up(_access: Access, _connections: int) -> None:
+        is_asked.set()
+        await goes_on.wait()
+
+    monkeypatch.setattr(Access, "warm_up", warm_up)
+    stop, announced = Stop(), list[Server]()
+    settings, sockets = make_settings(database, DRAIN_SECONDS="5"), bind("127.0.0.1", 0)
+    serving = asyncio.create_task(serve(settings, stop, announced.append, sockets, waits=True))
+    await asyncio.wait_for(is_asked.wait(), LIMIT)
+    stop.set()
+    await eventually(lambda: sockets[0].fileno() == -1)
+    goes_on.set()
+    await asyncio.wait_for(serving, LIMIT)
+    assert announced == []
 
 
 @pytest.mark.gen_test

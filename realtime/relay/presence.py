@@ -22,9 +22,9 @@ from realtime.relay.protocol import bot_of, presence_diff, presence_state, rfc33
 from realtime.relay.subscriber import Framed, State, Subscriber
 
 RECHECK_SECONDS = 12.0
-"""How long after an access change its users have no grace, and the others' rows of those who
-were cut off are not believed: a process removes them soon, but one that died is counted until its
-heartbeat is old."""
+"""How long after an access change its users have no grace, unless they were let in again since, and
+the others' rows of those who were cut off are not believed: a process removes them soon, but one
+that died is counted until its heartbeat is old."""
 RECOVERY_SECONDS = 10.0
 """How long after an outage nobody leaves: the processes write their sockets again."""
 MAX_PEOPLE = 1000
@@ -81,6 +81,9 @@ class _Bot:
     shown: dict[str, Person] = field(default_factory=dict)
     missing: dict[str, float] = field(default_factory=dict)
     """Users who are shown and missing, and when that was noticed."""
+    let_in: dict[str, float] = field(default_factory=dict)
+    """Users who are shown, and when they last proved that they may be: access changes from before
+    that are over for them."""
     remote: People = field(default_factory=dict)
     read_at: float = NEVER
     """When the reading that found the remote users began."""
@@ -148,6 +151,8 @@ class Presence:
         bot = self._bots[topic]
         if bot.read_at == NEVER:
             return None
+        # A socket that is live here was let in, or asked about, after the changes noted so far.
+        bot.let_in.update(dict.fromkeys(bot.shown.keys() & here.keys(), self._clock()))
         present = self._present(topic, bot.remote, bot.read_at, here)
         left = self._take_out(topic, bot, present.keys() | set(asked))
         joined = self._let_in(bot, present)
@@ -179,27 +184,40 @@ class Presence:
     def _take_out(self, topic: str, bot: _Bot, there: Collection[str]) -> list[Person]:
         now, left = self._clock(), []
         for user_id, person in bot.shown.items():
-            if user_id in there:
+            if user_id in there or self._may_be_elsewhere(topic, bot, user_id):
                 bot.missing.pop(user_id, None)
             elif self._has_left(topic, bot, user_id, bot.missing.setdefault(user_id, now)):
                 left.append(person)
         for person in left:
-            del bot.shown[person.user_id], bot.missing[person.user_id]
+            del bot.shown[person.user_id], bot.missing[person.user_id], bot.let_in[person.user_id]
         return _longest_first(left)
 
-    def _has_left(self, topic: str, bot: _Bot, user_id: str, since: float) -> bool:
-        if self._changes.is_cut_off(topic, user_id, bot.read_at):
+    def _may_be_elsewhere(self, topic: str, bot: _Bot, user_id: str) -> bool:
+        """Whether another process has a row of somebody who has come back since they were cut off.
+
+        It may be from before, so it is not believed and shows nobody. But it may also be the tab
+        that they reloaded, so it takes nobody away.
+        """
+        return user_id in bot.remote and not self._is_cut_off(topic, bot, user_id)
+
+    def _is_cut_off(self, topic: str, bot: _Bot, user_id: str) -> bool:
+        return self._changes.is_cut_off(topic, user_id, bot.read_at, since=bot.let_in[user_id])
+
+    def _has_left(self, topic: str, bot: _Bot, user_id: str, missing_since: float) -> bool:
+        if self._is_cut_off(topic, bot, user_id):
             return True
         if bot.read_at < self._steady_from:
             return False
-        is_over = bot.read_at >= since + self._grace
-        return is_over or self._changes.is_recent(topic, user_id)
+        is_over = bot.read_at >= missing_since + self._grace
+        return is_over or self._changes.is_recent(topic, user_id, since=bot.let_in[user_id])
 
     def _let_in(self, bot: _Bot, present: People) -> list[Person]:
         newcomers = [person for user_id, person in present.items() if user_id not in bot.shown]
         joined = _longest_first(newcomers)[: max(0, self._max_people - len(bot.shown))]
         bot.is_truncated = len(joined) < len(newcomers)
+        now = self._clock()
         bot.shown.update((person.user_id, person) for person in joined)
+        bot.let_in.update((person.user_id, now) for person in joined)
         return joined
 
 
@@ -221,13 +239,15 @@ class _AccessChanges:
         if len(self._noted) > self._max_kept:
             self._noted.popitem(last=False)
 
-    def is_recent(self, topic: str, user_id: str) -> bool:
-        """Whether one was about this user lately."""
-        return any(self._is_kept(noted) for noted, _ in self._about(topic, user_id))
+    def is_recent(self, topic: str, user_id: str, *, since: float) -> bool:
+        """Whether one was about this user lately, and not before `since`."""
+        about = self._about(topic, user_id)
+        return any(noted >= since and self._is_kept(noted) for noted, _ in about)
 
-    def is_cut_off(self, topic: str, user_id: str, began: float) -> bool:
-        """Whether a reading of that time may list a user whose access had ended."""
-        return any(began < cut_at + RECHECK_SECONDS for _, cut_at in self._about(topic, user_id))
+    def is_cut_off(self, topic: str, user_id: str, began: float, *, since: float = NEVER) -> bool:
+        """Whether a reading of that time may list a user whose access had ended (after `since`)."""
+        about = self._about(topic, user_id)
+        return any(since <= cut_at and began < cut_at + RECHECK_SECONDS for _, cut_at in about)
 
     def _about(self, topic: str, user_id: str) -> list[tuple[float, float]]:
         if not self._noted:  # nearly always, and asked for everybody

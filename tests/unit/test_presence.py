@@ -146,6 +146,47 @@ def test_who_is_in_doubt_has_no_grace() -> None:
     assert clocked.update() == ([], [GRACE])
 
 
+@pytest.mark.parametrize("is_recheck", [False, True])
+def test_a_change_is_over_for_who_was_let_in_after_it(is_recheck: bool) -> None:
+    """They have the grace of everybody: a reload is no news."""
+    clocked = ClockedPresence()
+    clocked.read()
+    clocked.update(ADA)
+    clocked.presence.access_changed(access_change(1, 10, is_recheck=is_recheck))
+    clocked.now += 1
+    assert clocked.update(ADA) == ([], []), "back before anybody looked"
+    clocked.read()
+    assert clocked.update() == ([], []), "a reload"
+    clocked.now += 1
+    assert clocked.update(ADA) == ([], [])
+    clocked.read()
+    assert clocked.update() == ([], [])
+    clocked.presence.access_changed(access_change(2, 11))
+    assert clocked.update() == ([], [ADA]), "another change"
+
+
+def test_who_was_cut_off_and_came_back_may_reload_on_another_process() -> None:
+    """Its row is not believed yet: it shows nobody, and takes nobody away."""
+    clocked = ClockedPresence()
+    clocked.read(ADA)
+    clocked.update()
+    clocked.presence.access_changed(access_change(1, 10))
+    assert clocked.update() == ([], [ADA])
+    clocked.now += 1
+    clocked.read(ADA)
+    assert clocked.update() == ([], [])
+    assert clocked.update(ADA) == ([ADA], [])
+    clocked.now += GRACE_SECONDS
+    clocked.read(ADA)
+    assert clocked.update() == ([], []), "the row of a dead process, or a new one"
+    clocked.now += GRACE_SECONDS
+    clocked.read()
+    assert clocked.update() == ([], []), "it is missing since now"
+    clocked.now += GRACE_SECONDS
+    clocked.read()
+    assert clocked.update() == ([], [ADA])
+
+
 def test_who_is_asked_about_does_not_come() -> None:
     """Until the answer."""
     clocked = ClockedPresence()

@@ -42,6 +42,8 @@ class Node:
     writes_from: float = 0.0
     told: set[str] = field(default_factory=set)
     """What a client makes out of the changes."""
+    let_in_at: dict[str, float] = field(default_factory=dict)
+    """When it last saw that a user is let in: on a socket of its own, or because they came."""
 
 
 class Cluster:
@@ -155,18 +157,22 @@ class Cluster:
         node.told = node.told - left | joined
         assert node.told == {one.user_id for one in node.presence.shown(BOT).people}
         for user in left:
-            self._check_left(user)
+            self._check_left(user, node)
+        for user in joined | set(node.sockets.values()):
+            node.let_in_at[user] = self.now
         for user in joined - before:
             assert self.gone_since.get(user, self.now) > self.changed_at.get(user, 0.0)
 
-    def _check_left(self, user: str) -> None:
+    def _check_left(self, user: str, node: Node) -> None:
         back_at = self.back_at.get(user, self.now)
         absent_for = back_at - self.gone_since.get(user, back_at)
         # It shows with the next look, or with the first that can be had; and for a while what
-        # other processes say of them is not believed.
+        # other processes say of them is not believed. But a change that this process has seen them
+        # outlive excuses nothing.
         rechecked_at = self.rechecked_at.get(user, -1e9)
         is_rechecked = self.now - rechecked_at <= RECHECK_SECONDS + STEP
         was_rechecked = is_rechecked or rechecked_at >= self.gone_since.get(user, self.now)
+        was_rechecked = was_rechecked and rechecked_at >= node.let_in_at[user]
         assert was_rechecked or absent_for >= GRACE_SECONDS, f"{user} was gone for {absent_for} s"
 
     def _elsewhere(self, number: int) -> dict[str, Person]:

@@ -1,6 +1,10 @@
 """What is wrong with a client's message, and why a socket may not open or stay."""
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from realtime.relay.protocol import Target
 
 
 class ErrorCode(StrEnum):
@@ -21,6 +25,8 @@ class MessageError(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+        self.target: Target | None = None
+        """On a socket for many topics: which subscription it is about. None: about none."""
 
 
 class Refused(Exception):

@@ -16,7 +16,10 @@ from realtime.relay.errors import ErrorCode, MessageError
 from realtime.relay.events import Event
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_WORD = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _MAX_TEXT = 256
+_KNOWN = "ping or authenticate, and on a chat typing or session_sync"
+_KNOWN_ON_MULTI = "subscribe, unsubscribe, ping, authenticate, typing or session_sync"
 _T = TypeVar("_T", bool, str)
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -103,24 +106,38 @@ def decode_multi_message(text: str) -> tuple[Target | None, MultiMessage]:
     Target: None: it is about none of them.
 
     Raises:
-        MessageError: as `decode_client_message` does.
+        MessageError: as `decode_client_message` does. It says which subscription it is about.
     """
     message = _parse_object(text)
+    target = _target(message) if _has_target(message) else None
+    try:
+        return target, _decode_multi(message)
+    except MessageError as error:
+        error.target = target
+        raise
+
+
+def _has_target(message: Mapping[str, Any]) -> bool:
+    kind = message.get("type")
+    if kind == "ping":
+        return bool(_data(message).keys() & {"bot_id", "notifications"})
+    return kind in ("subscribe", "unsubscribe", "typing", "session_sync")
+
+
+def _decode_multi(message: Mapping[str, Any]) -> MultiMessage:
     match message.get("type"):
         case "subscribe":
-            return _target(message), Subscribe(_cursor(message), _wants_presence(message))
+            return Subscribe(_cursor(message), _wants_presence(message))
         case "unsubscribe":
-            return _target(message), Unsubscribe()
+            return Unsubscribe()
         case "typing" | "session_sync":
             _field(message, "bot_id", str)
-            return _target(message), _decode(message)
-        case "ping" if _data(message).keys() & {"bot_id", "notifications"}:
-            return _target(message), _decode(message)
+            return _decode(message, _KNOWN_ON_MULTI)
         case _:
-            return None, _decode(message)
+            return _decode(message, _KNOWN_ON_MULTI)
 
 
-def _decode(message: Mapping[str, Any]) -> ClientMessage:
+def _decode(message: Mapping[str, Any], known: str = _KNOWN) -> ClientMessage:
     match message.get("type"):
         case "ping":
             return Ping(_timestamp(message))
@@ -130,8 +147,10 @@ def _decode(message: Mapping[str, Any]) -> ClientMessage:
             return SessionSync(_short(_field(message, "session_id", str), "data.session_id"))
         case "authenticate":
             return Authenticate(_field(message, "token", str))
-        case str():
-            raise MessageError(ErrorCode.UNKNOWN_TYPE, "this message type is not known here")
+        case str(kind):
+            # Whoever reads the answer may show it: nothing but a plain word is repeated.
+            named = f"the type {kind}" if _WORD.fullmatch(kind) else "this message type"
+            raise MessageError(ErrorCode.UNKNOWN_TYPE, f"{named} is not known here: send {known}")
         case _:
             raise MessageError(ErrorCode.INVALID_MESSAGE, "type must be a string")
 
@@ -195,9 +214,12 @@ def _timestamp(message: Mapping[str, Any]) -> str | float | None:
         return None
     if isinstance(value, str):
         return _short(value, "timestamp")
-    if isinstance(value, int | float) and not isinstance(value, bool) and _is_modest(value):
-        return value
-    raise MessageError(ErrorCode.INVALID_MESSAGE, "timestamp must be a string or a number")
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise MessageError(ErrorCode.INVALID_MESSAGE, "timestamp must be a string or a number")
+    if not _is_modest(value):
+        words = "timestamp is too large for a number: send it as a string"
+        raise MessageError(ErrorCode.INVALID_MESSAGE, words)
+    return value
 
 
 def _is_modest(number: float) -> bool:

@@ -248,7 +248,7 @@ class Conversation:
         try:
             return self._on_text(message, max(len(message), frames * FRAME))
         except MessageError as error:
-            self._send(protocol.error(error.code, error.message))
+            self._send(protocol.error(error.code, error.message, error.target))
         except Exception:
             # As in `_or_close`: nothing that a client sends may close more than its own socket.
             log.exception(self._line("socket_message_failed"))

@@ -229,7 +229,8 @@ class MultiConversation(Conversation):
                 return self._on_message_about(target, message)
             self._on_subscribing_too_often(target, message)
         except MessageError as error:
-            self._send(protocol.error(error.code, error.message, target))
+            error.target = target
+            raise
         return None
 
     def _judge_subscribing(self) -> RateVerdict:

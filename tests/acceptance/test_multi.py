@@ -134,6 +134,9 @@ async def test_what_is_said_names_its_bot(
         await socket.send({"type": kind, "data": data})
         error = await socket.next("error", count)
         assert (error["code"], error["bot_id"]) == (code, bot)
+    await socket.send({"type": "typing", "data": {"bot_id": world.bot, "is_typing": "yes"}})
+    error = await socket.next("error", 5)
+    assert (error["code"], error["bot_id"]) == ("invalid_message", world.bot)
     assert (await subscribe(socket, None))["data"].keys() == {"cursor"}
     assert (await subscribe(socket, other))["data"]["code"] == 4029
     for bot in (NOBODY, "no id"):

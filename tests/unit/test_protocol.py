@@ -129,41 +129,60 @@ def test_what_is_said_on_a_socket_for_many(message: Any, understood: Any) -> Non
     assert decode_multi_message(json.dumps(message)) == understood
 
 
+TOO_LARGE = "timestamp is too large for a number: send it as a string"
 EITHER = "data must have either bot_id or notifications, which is true"
 
 
 @pytest.mark.parametrize(
-    ("message", "words"),
+    ("message", "about", "words"),
     [
-        ({"type": "subscribe"}, "data.bot_id must be a string"),
-        ({"type": "subscribe", "data": {"bot_id": 7}}, "data.bot_id must be a string"),
-        ({"type": "subscribe", "data": {"notifications": 1}}, EITHER),
-        ({"type": "unsubscribe", "data": {"notifications": True, "bot_id": "x"}}, EITHER),
-        ({"type": "ping", "data": {"notifications": False}}, EITHER),
+        ({"type": "subscribe"}, None, "data.bot_id must be a string"),
+        ({"type": "subscribe", "data": {"bot_id": 7}}, None, "data.bot_id must be a string"),
+        ({"type": "subscribe", "data": {"notifications": 1}}, None, EITHER),
+        ({"type": "unsubscribe", "data": {"notifications": True, "bot_id": "x"}}, None, EITHER),
+        ({"type": "ping", "data": {"notifications": False}}, None, EITHER),
         (
             {"type": "subscribe", "data": {"bot_id": "x" * 257}},
+            None,
             "data.bot_id is longer than 256 characters",
         ),
         (
-            {"type": "subscribe", "data": {"bot_id": "x", "cursor": None}},
+            {"type": "subscribe", "data": {"bot_id": BOT_ID.upper(), "cursor": None}},
+            BOT,
             "data.cursor must be a string",
         ),
         (
-            {"type": "subscribe", "data": {"bot_id": "x", "presence": "yes"}},
+            {"type": "subscribe", "data": {"notifications": True, "presence": "yes"}},
+            BELL,
             "data.presence must be true or false",
         ),
         (
             {"type": "typing", "data": {"notifications": True, "is_typing": True}},
+            BELL,
             "data.bot_id must be a string",
         ),
-        ({"type": "typing", "data": {"bot_id": "x"}}, "data.is_typing must be true or false"),
+        (
+            {"type": "typing", "data": {"bot_id": BOT_ID}},
+            BOT,
+            "data.is_typing must be true or false",
+        ),
+        (
+            {"type": "session_sync", "data": {"bot_id": BOT_ID, "session_id": 7}},
+            BOT,
+            "data.session_id must be a string",
+        ),
+        ({"type": "ping", "data": {"bot_id": BOT_ID}, "timestamp": 2**64}, BOT, TOO_LARGE),
+        ({"type": "authenticate", "data": {"bot_id": "x"}}, None, "data.token must be a string"),
     ],
 )
-def test_what_may_not_be_said_on_a_socket_for_many(message: Any, words: str) -> None:
-    """The words say which field is wrong."""
+def test_what_may_not_be_said_on_a_socket_for_many(
+    message: Any, about: Target | None, words: str
+) -> None:
+    """The words say which field is wrong; and it is said which subscription it is about."""
     with pytest.raises(MessageError) as caught:
         decode_multi_message(json.dumps(message))
     assert (caught.value.code, caught.value.message) == (ErrorCode.INVALID_MESSAGE, words)
+    assert caught.value.target == about
 
 
 @pytest.mark.parametrize(
@@ -225,8 +244,9 @@ def test_not_json(text: str) -> None:
         ('{"type":"authenticate","data":{"token":null}}', "data.token must be a string"),
         ('{"type":"ping","timestamp":true}', "timestamp must be a string or a number"),
         ('{"type":"ping","timestamp":[]}', "timestamp must be a string or a number"),
-        ('{"type":"ping","timestamp":1e999}', "timestamp must be a string or a number"),
-        (f'{{"type":"ping","timestamp":{2**64}}}', "timestamp must be a string or a number"),
+        ('{"type":"ping","timestamp":1e999}', TOO_LARGE),
+        (f'{{"type":"ping","timestamp":{2**64}}}', TOO_LARGE),
+        (f'{{"type":"ping","timestamp":-{10**400}}}', TOO_LARGE),
     ],
 )
 def test_not_a_message(text: str, words: str) -> None:
@@ -248,11 +268,28 @@ def test_too_long_to_echo(message: dict[str, Any], words: str) -> None:
     assert complaint.startswith(words)
 
 
-@pytest.mark.parametrize("kind", ["pong", "chat_message", "", "Ping", "x" * 1000])
+@pytest.mark.parametrize("kind", ["pong", "chat_message", "Ping", "subscribe"])
 def test_unknown_type(kind: str) -> None:
-    """A type that is not known has a code of its own, and is not repeated in the answer."""
+    """A type that is not known has a code of its own, and words that say which ones are known."""
     code, words = refusal(json.dumps({"type": kind}))
-    assert (code, words) == (ErrorCode.UNKNOWN_TYPE, "this message type is not known here")
+    known = "ping or authenticate, and on a chat typing or session_sync"
+    assert code is ErrorCode.UNKNOWN_TYPE
+    assert words == f"the type {kind} is not known here: send {known}"
+
+
+def test_unknown_type_on_a_socket_for_many() -> None:
+    """It knows more of them."""
+    with pytest.raises(MessageError, match="send subscribe, unsubscribe, ping, authenticate") as no:
+        decode_multi_message('{"type":"pong","data":{"bot_id":"x"}}')
+    assert (no.value.code, no.value.target) == (ErrorCode.UNKNOWN_TYPE, None)
+
+
+@pytest.mark.parametrize("kind", ["", "x" * 65, "<script>", "two words", "p\u0131ng", "a\n"])
+def test_a_type_that_is_no_word_is_not_repeated(kind: str) -> None:
+    """Whoever reads the answer may show it."""
+    code, words = refusal(json.dumps({"type": kind}))
+    assert code is ErrorCode.UNKNOWN_TYPE
+    assert words.startswith("this message type is not known here: send ")
 
 
 @given(ANY_TEXT)

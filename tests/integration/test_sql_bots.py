@@ -77,9 +77,9 @@ async def test_a_domain_over_a_domain_is_told_as_what_it_is_made_of(
     assert await log.only() == update_entry(
         world.bot,
         None,
-        archived_at="2023-01-01T00:00:00Z",
+        archived_at="2023-01-01T00:00:00.000000Z",
         back_at=None,
-        gone_at="2023-01-02T00:00:00Z",
+        gone_at="2023-01-02T00:00:00.000000Z",
     )
 
 
@@ -101,7 +101,7 @@ async def test_a_column_that_the_platform_added_is_sent_too(
     assert await log.only() == update_entry(
         world.bot,
         None,
-        archived_at="2023-01-01T00:00:00Z",
+        archived_at="2023-01-01T00:00:00.000000Z",
         note="2023-01-01T00:00:00+00:00",
     )
 

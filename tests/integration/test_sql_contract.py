@@ -48,10 +48,15 @@ async def test_emit_sends_any_message_to_a_bot(platform: Platform) -> None:
 async def test_emit_to_a_user_has_no_bot_id(platform: Platform) -> None:
     """No data is an empty object; an actor stands at the top, only when given."""
     log = await Log.since_now(platform)
-    await platform.execute("SELECT relay.emit($1, 'quota', NULL)", user_topic(USER))
+    for nothing in ("", ", NULL", ", 'null'", ", data => 'null'"):
+        await platform.execute(f"SELECT relay.emit($1, 'quota'{nothing})", user_topic(USER))
+    await platform.execute("SELECT relay.emit($1, 'quota', actor => $2)", user_topic(USER), BOT)
+    await platform.execute("SELECT relay.emit($1, 'quota', '[null]')", user_topic(USER))
     await platform.execute("SELECT relay.emit($1, 'quota', '[]', $2)", user_topic(USER), BOT)
     assert await log.messages() == [
-        {"type": "quota", "data": {}},
+        *[{"type": "quota", "data": {}}] * 4,
+        {"type": "quota", "data": {}, "actor": BOT},
+        {"type": "quota", "data": [None]},
         {"type": "quota", "data": [], "actor": BOT},
     ]
 
@@ -114,6 +119,14 @@ async def test_emit_refuses_a_type_that_is_no_name(platform: Platform) -> None:
 
 
 @pytest.mark.gen_test
+async def test_notify_user_refuses_a_type_that_is_no_name(platform: Platform) -> None:
+    """As emit does."""
+    refused = await refuse(platform, "relay.notify_user($1, $2)", USER, "x" * 257)
+    assert "longer than 256 characters" in refused
+    await platform.execute("SELECT relay.notify_user($1, $2)", USER, "x" * 256)
+
+
+@pytest.mark.gen_test
 async def test_notify_user_refuses_what_only_a_change_of_access_sends(platform: Platform) -> None:
     """A client could not tell it from the true one."""
     for spelled in ("permission_change", "Permission_Change", " permission_change\u00a0"):
@@ -127,11 +140,12 @@ async def test_notify_user_sends_a_notification(platform: Platform) -> None:
     """To the user's topic."""
     log = await Log.since_now(platform)
     await platform.execute("SELECT relay.notify_user($1, 'quota', '{\"left\": 3}')", USER)
-    await platform.execute("SELECT relay.notify_user($1, 'quota', NULL)", USER)
+    for nothing in (", NULL", ", 'null'", ""):
+        await platform.execute(f"SELECT relay.notify_user($1, 'quota'{nothing})", USER)
     sent = {"type": "notification", "notification_type": "quota"}
     assert await log.entries() == [
         Entry(user_topic(USER), "notification", sent | {"data": {"left": 3}}),
-        Entry(user_topic(USER), "notification", sent | {"data": {}}),
+        *[Entry(user_topic(USER), "notification", sent | {"data": {}})] * 3,
     ]
     await refuse(platform, "relay.notify_user(NULL, 'quota', '{}')")
     await refuse(platform, "relay.notify_user($1, ' ', '{}')", USER)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+import asyncpg
 import pytest
 from tornado.ioloop import IOLoop
 
@@ -95,6 +96,35 @@ async def test_a_quiet_transaction_is_logged_but_does_not_ring(
     assert len(await log.messages()) == 1
     assert await listener.heard(platform) == []
     assert await epoch_of(platform) == epoch + 1
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("switch", ["relay.quiet", "relay.two_phase"])
+async def test_a_switch_is_read_as_postgres_reads_booleans(
+    platform: Platform, world: World, listener: Listener, switch: str
+) -> None:
+    """What is no boolean fails the writer, and says which setting it is."""
+    change = f"DELETE FROM permissions WHERE user_id = '{world.guest}'"
+    on, off = ("on", "TRUE", "1", " y ", "t"), ("off", "f", "0", "No", "")
+    for value in (*on, *off):
+        epoch = await epoch_of(platform)
+        async with platform.connection.transaction():
+            await platform.execute("SELECT set_config($1, $2, true)", switch, value)
+            await insert_messages(platform, world, 1)
+        heard = await listener.heard(platform)
+        is_on = value in on
+        assert (not heard, await epoch_of(platform) > epoch) == (is_on, is_on), value
+    for value in ("maybe", "o", " ", "2"):
+        for statement in (change, f"SELECT relay.emit('bot:{world.bot}', 'x')"):
+            await platform.execute("BEGIN")
+            await platform.execute("SELECT set_config($1, $2, true)", switch, value)
+            with pytest.raises(asyncpg.InvalidParameterValueError, match=switch) as refused:
+                await platform.execute(statement)
+            await platform.execute("ROLLBACK")
+            assert refused.value.hint == f"SET LOCAL {switch} = 'on'"
+    # Once it was set in a transaction, PostgreSQL says '' and not null.
+    await insert_messages(platform, world, 1)
+    assert await listener.heard(platform)
 
 
 async def epoch_of(platform: Platform) -> int:

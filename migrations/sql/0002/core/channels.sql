@@ -24,6 +24,25 @@ BEGIN
 END
 $$;
 
+-- Whether a setting of the writer's is on, as PostgreSQL reads booleans; what is none is an error that
+-- names the setting. Most sessions never set it, or have it back at ''. For them this is nothing but a
+-- look, and plain SQL, so that nothing is called.
+CREATE FUNCTION relay.read_switch(setting text, value text) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN value = 'on' OR value::boolean;  -- for nearly all say 'on', and casting may cost
+EXCEPTION
+    WHEN invalid_text_representation THEN
+        RAISE EXCEPTION 'the setting % is %, which is neither on nor off', setting, quote_literal(value)
+            USING ERRCODE = 'invalid_parameter_value', HINT = format('SET LOCAL %s = %L', setting, 'on');
+END
+$$;
+
+CREATE FUNCTION relay.is_on(setting text) RETURNS boolean
+LANGUAGE sql STABLE
+RETURN CASE WHEN current_setting(setting, true) <> ''
+    THEN relay.read_switch(setting, current_setting(setting, true)) ELSE false END;
+
 -- Rings, where that is due: bare, with the name of the table. For whoever writes to the log, an access
 -- change too: that rings even while the bell is silent or relay.quiet is on, for what is committed
 -- after it must not be delivered before it. Only two-phase commit cannot ring (relay.two_phase).
@@ -37,11 +56,10 @@ $$;
 CREATE OR REPLACE FUNCTION relay.ring(source text) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
-    is_prepared boolean := coalesce(
-        pg_catalog.current_setting('relay.two_phase', true) OPERATOR(pg_catalog.=) 'on', false);
+    is_prepared boolean := relay.is_on('relay.two_phase');
     epoch bigint;
 BEGIN
-    IF is_prepared OR pg_catalog.current_setting('relay.quiet', true) OPERATOR(pg_catalog.=) 'on' THEN
+    IF is_prepared OR relay.is_on('relay.quiet') THEN
         epoch := pg_catalog.nextval('relay.epoch');
     ELSIF pg_catalog.pg_sequence_last_value('relay.bell') IS DISTINCT FROM 2 THEN
         PERFORM relay.tell('ring', source);
@@ -89,7 +107,7 @@ $$;
 CREATE FUNCTION relay.ring_event(source text, told text) RETURNS text
 LANGUAGE sql VOLATILE
 RETURN CASE
-    WHEN current_setting('relay.quiet', true) = 'on' OR current_setting('relay.two_phase', true) = 'on'
+    WHEN relay.is_on('relay.quiet') OR relay.is_on('relay.two_phase')
         THEN nextval('relay.epoch')::text
     ELSE CASE pg_sequence_last_value('relay.bell')
         WHEN 2 THEN NULL

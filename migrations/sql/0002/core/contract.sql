@@ -29,7 +29,9 @@ CREATE FUNCTION relay.bare_type(type text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN lower(regexp_replace(type COLLATE "C", '^[^!-~]+|[^!-~]+$', '', 'g'));
 
-CREATE OR REPLACE FUNCTION relay.emit(topic text, type text, data jsonb, actor uuid DEFAULT NULL)
+CREATE OR REPLACE FUNCTION relay.emit(
+    topic text, type text, data jsonb DEFAULT '{}', actor uuid DEFAULT NULL
+)
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET row_security = on AS $$
@@ -59,7 +61,7 @@ BEGIN
     VALUES (destination, emit.type, concat(
         '{"type":', to_json(emit.type),
         CASE WHEN destination LIKE 'bot:%' THEN ',"bot_id":"' || substr(destination, 5) || '"' END,
-        ',"data":', coalesce(relay.json_data(data::text), '{}'),
+        ',"data":', coalesce(relay.json_data(nullif(data, 'null')::text), '{}'),
         CASE WHEN actor IS NOT NULL THEN ',"actor":"' || actor || '"' END,
         ',"timestamp":', relay.json_now(), '}'))
     RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) INTO told;
@@ -67,7 +69,9 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION relay.notify_user(user_id uuid, notification_type text, data jsonb)
+CREATE OR REPLACE FUNCTION relay.notify_user(
+    user_id uuid, notification_type text, data jsonb DEFAULT '{}'
+)
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET row_security = on AS $$
@@ -80,6 +84,9 @@ BEGIN
     ELSIF coalesce(notification_type, '') !~ '[^[:space:]]' THEN
         RAISE EXCEPTION 'the notification_type is empty'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Name it, as in ''quota_reached''.';
+    ELSIF length(notification_type) > 256 THEN
+        RAISE EXCEPTION 'the notification_type is longer than 256 characters'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Name it, as in ''quota_reached''.';
     ELSIF relay.bare_type(notification_type) = 'permission_change' THEN
         RAISE EXCEPTION 'the notification_type % belongs to the protocol',
             quote_literal(notification_type)
@@ -88,7 +95,7 @@ BEGIN
     END IF;
     INSERT INTO relay.events AS e (topic, type, payload)
     VALUES ('user:' || notify_user.user_id, 'notification', relay.notification_message(
-        notification_type, coalesce(relay.json_data(data::text), '{}'), relay.json_now()))
+        notification_type, coalesce(relay.json_data(nullif(data, 'null')::text), '{}'), relay.json_now()))
     RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) INTO told;
     told := relay.ring_event('notify_user', told);
 END

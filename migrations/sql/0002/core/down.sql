@@ -78,7 +78,18 @@ RETURN ARRAY[
     'eject', 'recheck', 'grant'
 ];
 
-CREATE OR REPLACE FUNCTION relay.emit(topic text, type text, data jsonb, actor uuid DEFAULT NULL)
+-- The default of data goes only with the functions. Who may call them is kept, and granted again below.
+SELECT set_config('relay.callers', string_agg(format(
+        'GRANT EXECUTE ON FUNCTION relay.%I TO %s%s;', p.proname,
+        CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END,
+        CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END), ''), true)
+  FROM pg_proc AS p, aclexplode(p.proacl) AS a
+ WHERE p.pronamespace = 'relay'::regnamespace AND p.proname IN ('emit', 'notify_user')
+   AND a.grantee <> p.proowner;
+DROP FUNCTION relay.emit(text, text, jsonb, uuid);
+DROP FUNCTION relay.notify_user(uuid, text, jsonb);
+
+CREATE FUNCTION relay.emit(topic text, type text, data jsonb, actor uuid DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -104,7 +115,7 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION relay.notify_user(user_id uuid, notification_type text, data jsonb)
+CREATE FUNCTION relay.notify_user(user_id uuid, notification_type text, data jsonb)
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -122,11 +133,20 @@ BEGIN
 END
 $$;
 
+REVOKE EXECUTE ON FUNCTION relay.emit, relay.notify_user FROM PUBLIC;
+DO $$
+BEGIN
+    EXECUTE coalesce(current_setting('relay.callers'), '');
+END
+$$;
+
 CREATE OR REPLACE FUNCTION relay.json_time(value timestamptz) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN coalesce(
     to_char(value AT TIME ZONE 'UTC', '\"YYYY-MM-DD"T"HH24:MI:SS.US"Z"\"'), 'null');
 
+DROP FUNCTION relay.is_on(text);
+DROP FUNCTION relay.read_switch(text, text);
 ALTER FUNCTION relay.eject RESET row_security;
 DROP FUNCTION relay.bare_type(text);
 DROP FUNCTION relay.has_changed_access();

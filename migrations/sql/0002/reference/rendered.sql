@@ -317,11 +317,7 @@ BEGIN
                 THEN 'WHEN o.%1$I::text IS DISTINCT FROM n.%1$I::text'
                     ' THEN %2$L || coalesce(relay.json_data(n.%1$I::text), ''null'') END'
             WHEN t.base = 'timestamptz'::regtype
-                THEN 'WHEN o.%1$I IS DISTINCT FROM n.%1$I THEN %2$L || CASE'
-                    ' WHEN n.%1$I >= ''0001-01-01 00:00:00+00''::timestamptz'
-                    ' AND n.%1$I < ''10000-01-01 00:00:00+00''::timestamptz'
-                    ' THEN replace(to_json(n.%1$I)::text, ''+00:00"'', ''Z"'')'
-                    ' ELSE ''null'' END END'
+                THEN 'WHEN o.%1$I IS DISTINCT FROM n.%1$I THEN %2$L || relay.json_time(n.%1$I) END'
             WHEN t.base IN ('uuid'::regtype, 'bool'::regtype, 'int4'::regtype, 'int8'::regtype)
                 THEN 'WHEN o.%1$I IS DISTINCT FROM n.%1$I'
                     ' THEN %2$L || coalesce(to_json(n.%1$I)::text, ''null'') END'

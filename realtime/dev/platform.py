@@ -118,12 +118,22 @@ class DemoTables:
 
     async def run(self, statements: Sequence[str]) -> list[str]:
         """Run statements, each in a transaction of its own, with the rights of a service."""
+        results: list[str] = []
+        try:
+            await self._run(statements, results)
+        except DemoRefused as refused:
+            refused.more["results"] = results
+            raise
+        return results
+
+    async def _run(self, statements: Sequence[str], results: list[str]) -> None:
         assert self._service_dsn is not None
         with _refusing():
             connection = await asyncpg.connect(self._service_dsn, timeout=SECONDS)
             try:
                 async with asyncio.timeout(self._seconds):
-                    return [await _result_of(connection, one) for one in statements]
+                    for one in statements:
+                        results.append(await _result_of(connection, one))
             except TimeoutError:
                 # The role has a time limit, which statements may lift.
                 async with self._connected() as ours:

@@ -93,7 +93,7 @@ class DemoHandler(JsonHandler):
         try:
             yield
         except DemoRefused as refused:
-            self.refuse(str(refused), refused.status)
+            self.refuse(str(refused), refused.status, **refused.more)
 
     def bot_id(self, given: object) -> str:
         found = canonical_uuid(given) if isinstance(given, str) else None

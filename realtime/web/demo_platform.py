@@ -12,6 +12,8 @@ class DemoRefused(Exception):
     def __init__(self, reason: str, status: int) -> None:
         super().__init__(reason)
         self.status = status
+        self.more: dict[str, Any] = {}
+        """What else there is to tell: fields of the answer."""
 
 
 class DemoPlatform(Protocol):
@@ -39,7 +41,10 @@ class DemoPlatform(Protocol):
         """Write a message; its id."""
 
     async def run(self, statements: Sequence[str]) -> list[str]:
-        """Run statements, each in a transaction of its own, with the rights of a service."""
+        """Run statements, each in a transaction of its own, with the rights of a service.
+
+        `DemoRefused` has the `results` of those before the one that failed: they are committed.
+        """
 
     async def act(self, action: str, user_id: str, bot_id: str | None) -> None:
         """Do one of `ACTIONS` by the SQL contract."""

@@ -129,7 +129,9 @@ class ConnectionsHandler(ClusterHandler):
         return None if given is None else canonical_uuid(given)
 
     def _limit(self) -> int:
-        given = self.query("limit") or str(PAGE)
+        given = self.query("limit")
+        if given is None:
+            return PAGE
         # A number of many digits takes long to read.
         is_number = re.fullmatch("[0-9]{1,5}", given) is not None
         if not is_number or not 1 <= int(given) <= MAX_PAGE:
@@ -150,10 +152,7 @@ class ReadyHandler(JsonHandler):
     def get(self) -> None:
         status = self._services.status
         reason = status.not_ready
-        if reason is None:
-            milliseconds = round(1000 * (status.round_trip or 0.0), 2)
-            self.answer(
-                {"status": "ready", "database_ms": milliseconds, "relay": status.doorbell_mode}
-            )
-        else:
-            self.answer({"status": "not ready", "reason": reason}, 503)
+        if reason is not None:
+            self.refuse(f"not ready: {reason}", 503, status="not ready", reason=reason)
+        milliseconds = round(1000 * (status.round_trip or 0.0), 2)
+        self.answer({"status": "ready", "database_ms": milliseconds, "relay": status.doorbell_mode})

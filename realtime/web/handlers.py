@@ -82,9 +82,12 @@ class CarefulHandler(RequestHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer in JSON, as all refusals are."""
+        error = self._reason
         if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            self.set_header("Allow", ", ".join(self._methods()))
-        self.finish({"error": self._reason})
+            methods = ", ".join(self._methods())
+            self.set_header("Allow", methods)
+            error = f"this address takes no such method, only {methods}"
+        self.finish({"error": error})
 
     def _methods(self) -> list[str]:
         missing = RequestHandler._unimplemented_method
@@ -153,11 +156,11 @@ class JsonHandler(CarefulHandler):
         self.set_status(status)
         self.finish(json.dumps(body) + "\n")
 
-    def refuse(self, error: str, status: int) -> NoReturn:
-        """Answer with an error, and end the request."""
+    def refuse(self, error: str, status: int, /, **more: Any) -> NoReturn:
+        """Answer with an error (and more fields), and end the request."""
         for name, value in refusal_headers(status).items():
             self.set_header(name, value)
-        self.answer({"error": error}, status)
+        self.answer({**more, "error": error}, status)
         raise Finish
 
     async def identity(self) -> Identity:

@@ -89,7 +89,7 @@ async def test_text_that_is_no_statement_is_refused(
 ) -> None:
     """With the reason."""
     status, body = await ask(demo_server, "/sql", {"statements": [text]}, user=world.guest)
-    assert (status, list(body)) == (400, ["error"])
+    assert (status, sorted(body)) == (400, ["error", "results"])
 
 
 async def test_json_that_is_nested_too_deeply_is_refused(demo_server: RunningServer) -> None:
@@ -134,6 +134,7 @@ async def test_sql_runs_with_the_rights_of_a_service(
         )
         assert status == 400, forbidden
         assert body["error"].startswith("PostgreSQL says: "), forbidden
+        assert body["results"] == ["RESET"], "what was committed before it"
 
 
 async def test_an_administrator_acts_by_the_contract(
@@ -230,7 +231,7 @@ async def test_statements_that_lift_their_time_limit_are_ended_all_the_same(
     server = await start_server(CONSOLE="true", demo=demo)
     endless = {"statements": ["SET statement_timeout = 0", "SELECT pg_sleep(3600)"]}
     answer = await ask(server, "/sql", endless, user=world.owner)
-    assert answer == (504, {"error": "it took too long, and was ended"})
+    assert answer == (504, {"results": ["SET"], "error": "it took too long, and was ended"})
 
     async def is_gone() -> bool:
         return not await platform.connection.fetchval(

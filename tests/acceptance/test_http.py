@@ -89,7 +89,13 @@ async def test_health_answers_anyone_and_ready_only_while_postgres_is_heard(
         return (await get(server, "/api/ready")).code == 200
 
     async def is_lost() -> bool:
-        return (await get(server, "/api/ready")).code == 503
+        answer = await get(server, "/api/ready")
+        if answer.code == 200:
+            return False
+        told = body(answer)
+        assert (answer.code, answer.headers["Retry-After"]) == (503, "2")
+        assert told["error"] == f"not ready: {told['reason']}"
+        return True
 
     await eventually(is_ready)
     ready = body(await get(server, "/api/ready"))
@@ -274,7 +280,7 @@ async def test_a_method_that_is_not_for_an_address(
         f"http://{server.base}{path}", method="POST", body="{}", raise_error=False
     )
     assert (answer.code, answer.headers["Allow"]) == (405, allowed)
-    assert body(answer) == {"error": "Method Not Allowed"}
+    assert body(answer) == {"error": f"this address takes no such method, only {allowed}"}
 
 
 @pytest.mark.gen_test

@@ -228,6 +228,7 @@ async def test_without_the_database_nobody_is_told_who_is_connected(
         ({"scope": "all"}, "scope must be cluster or process"),
         ({"scope": ""}, "scope must be cluster or process"),
         ({"after": "x"}, "after must be a connection's id"),
+        ({"limit": ""}, "limit must be a number from 1 to 10000"),
         ({"limit": "0"}, "limit must be a number from 1 to 10000"),
         ({"limit": "10001"}, "limit must be a number from 1 to 10000"),
         ({"limit": "٣"}, "limit must be a number from 1 to 10000"),

@@ -69,6 +69,19 @@ SELECT coalesce(r.rolname, 'every role') AS who, one.setting
 UNION ALL
 SELECT 'everybody', 'session_replication_role=' || current_setting('session_replication_role')
 """
+_SWITCHES = {
+    "relay.quiet": ("for nothing rings", ""),
+    "relay.two_phase": (
+        "and so do revocations",
+        ", and set it only in transactions that are prepared",
+    ),
+}
+"""Settings of writers: why what they write arrives late, and what else to do than remove it."""
+_ON, _OFF = (
+    frozenset({*short, *(word[:length] for word in words for length in range(1, len(word) + 1))})
+    for words, short in ((("true", "yes"), ("on", "1")), (("false", "no"), ("off", "of", "0")))
+)
+"""What PostgreSQL reads as a boolean: also the beginnings of these words."""
 _CREATE = re.compile(
     r"^CREATE TRIGGER \w+ AFTER (\w+) ON (?:public\.)?\W*(\w+)\W.*?EXECUTE FUNCTION ([\w.]+)\(",
     re.MULTILINE | re.DOTALL,
@@ -214,19 +227,17 @@ async def writers(deployment: Deployment) -> Sequence[Finding]:
                     "remove it with ALTER ROLE or ALTER DATABASE … RESET, and in postgresql.conf",
                 )
             )
-        elif (name, value) == ("relay.quiet", "on"):
-            found.append(
-                warning(
-                    f"{setting} for {who}: what they write arrives late, for nothing rings",
-                    "remove it with ALTER ROLE or ALTER DATABASE … RESET relay.quiet",
-                )
-            )
-        elif (name, value) == ("relay.two_phase", "on"):
-            found.append(
-                warning(
-                    f"{setting} for {who}: what they write arrives late, and so do revocations",
-                    "remove it with ALTER ROLE or ALTER DATABASE … RESET relay.two_phase, and set"
-                    " it only in transactions that are prepared",
-                )
-            )
+        elif name in _SWITCHES:
+            found += _switched(name, value, f"{setting} for {who}")
     return found or [fine("no setting keeps triggers or rings off")]
+
+
+def _switched(name: str, value: str, said: str) -> Iterator[Finding]:
+    """What a setting of a writer does; it is read as `relay.is_on` reads it."""
+    word = value.strip().lower()
+    so, cure = _SWITCHES[name]
+    cure = f"remove it with ALTER ROLE or ALTER DATABASE … RESET {name}{cure}"
+    if word in _ON:
+        yield warning(f"{said}: what they write arrives late, {so}", cure)
+    elif value and word not in _OFF:
+        yield problem(f"{said}: it is neither on nor off, and what they write fails", cure)

@@ -18,6 +18,8 @@ from realtime.attach.equality import equals
 from realtime.attach.mapping import Lookup, PlatformMapping, Table
 from realtime.attach.names import callers_names
 from realtime.attach.templates import quoted, table_name
+from realtime.attach.trial import try_out
+from realtime.postgres.holders import LOCKED
 from realtime.postgres.pool import OWN_PATH
 
 if TYPE_CHECKING:
@@ -119,6 +121,7 @@ class Derived:
         view: the oid of the view that has the value as its column.
         function: the SQL that makes the function that it calls; empty: none.
         is_of_time: whether it changes by itself as time goes by.
+        unread: why it could be tried with no row of the table; empty: it could.
     """
 
     reading: str
@@ -126,6 +129,7 @@ class Derived:
     view: int
     function: str = ""
     is_of_time: bool = False
+    unread: str = ""
 
 
 @asynccontextmanager
@@ -144,6 +148,8 @@ async def worked_out(
     await trial.start()
     try:
         yield await _work_out(connection, mapping, table, key, owner)
+    except LOCKED:
+        raise
     except asyncpg.PostgresError as error:
         # What it repeats of the expression, and its hint, may be lines of their own.
         raise DerivedError(f"PostgreSQL refuses it: {' '.join(str(error).split())}") from None
@@ -168,11 +174,12 @@ async def _work_out(
     trial = f"{PREFIX}trial_{table}_{key}"
     if await connection.fetchval(_IS_READING, trial):
         raise DerivedError("an expression may read the columns of its row, and no other table")
-    await _try(connection, trial, name, read)
+    unread = await _try(connection, trial, name, read)
     columns = [row["name"] for row in read]
     arguments = ", ".join(_argument(row) for row in read)
     is_of_time = await connection.fetchval(_IS_OF_TIME, view)
-    return Derived(f"{PREFIX}{table}_{key}({arguments})", columns, view, function, is_of_time)
+    reading = f"{PREFIX}{table}_{key}({arguments})"
+    return Derived(reading, columns, view, function, is_of_time, unread)
 
 
 async def _view(connection: AnyConnection, table: str, sql: str) -> tuple[int, list[Any]]:
@@ -217,48 +224,24 @@ async def _require_value_of_row(connection: AnyConnection, view: int, owner: str
         )
 
 
-async def _try(connection: AnyConnection, function: str, table: str, read: Sequence[Any]) -> None:
-    """Work the value out as the triggers will.
+async def _try(connection: AnyConnection, function: str, table: str, read: Sequence[Any]) -> str:
+    """Work the value out as the triggers will. Returns why no row could be read for it, if so.
 
     Raises:
         DerivedError: it fails.
     """
     columns = ", ".join(f"r.{quoted(row['name'])}" for row in read)
     nulls = ", ".join(f"NULL::{row['type']}" for row in read)
-    failed = await failure(
-        connection,
-        f"SELECT {function}({columns}) FROM {table} AS r LIMIT 1",
-        f"SELECT {function}({nulls})",
-    )
-    if failed:
+    trial = await try_out(connection, table, f"{function}({columns})", f"{function}({nulls})")
+    if trial.failure:
         raise DerivedError(
-            f"it fails where the triggers work it out: {failed}. They find nothing but PostgreSQL's"
-            f" own names ({OWN_PATH}), and so do functions that it calls: name all else with its"
-            " schema, within their bodies too, or ALTER FUNCTION ... SET search_path"
+            f"it fails where the triggers work it out: {trial.failure}. For every row it has to be"
+            " a value or null (docs/adopting.md, A value that no column has). The triggers find"
+            f" nothing but PostgreSQL's own names ({OWN_PATH}), and so do functions that it calls:"
+            " name all else with its schema, within their bodies too, or ALTER FUNCTION ... SET"
+            " search_path"
         )
-
-
-async def failure(connection: AnyConnection, of_row: str, of_nulls: str) -> str:
-    """Why a value cannot be worked out by a connection that finds PostgreSQL's own names only.
-
-    For nulls it may fail, unless something that it uses is not found: the columns may never be
-    null. They are tried because a table may have no rows yet.
-
-    Args:
-        of_row: the query that works it out for a row that is there.
-        of_nulls: the one that does it for nulls.
-    """
-    for query, counts in (
-        (of_row, asyncpg.PostgresError),
-        (of_nulls, asyncpg.SyntaxOrAccessError),
-    ):
-        try:
-            async with connection.transaction():
-                await connection.fetchval(query)
-        except asyncpg.PostgresError as error:
-            if isinstance(error, counts):
-                return " ".join(str(error).split())
-    return ""
+    return trial.unread
 
 
 async def _require_lookup(connection: AnyConnection, value: Lookup, table: Table) -> None:

@@ -1,7 +1,8 @@
 """Whether the expressions of a mapping can be worked out, as the triggers do it.
 
 `bin/attach` has tried each. But a function that one calls may be replaced later, or may call
-another that is gone, and then each write fails.
+another that is gone, and then each write fails. And a row may have been written meanwhile, with the
+triggers disabled, for which it fails.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from realtime.attach.derived import failure
+from realtime.attach.trial import try_out
 from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, problem
 from realtime.doctor.triggers import TRIGGERS
@@ -17,9 +18,8 @@ from realtime.doctor.triggers import TRIGGERS
 # A column that has another type now is another check's matter.
 _EXPRESSIONS: Final = f"""
 SELECT p.proname::text AS name, ours.table,
-       format('SELECT relay.%I(%s) FROM %s AS r LIMIT 1', p.proname, a.values, ours.table)
-         AS of_row,
-       format('SELECT relay.%I(%s)', p.proname, a.nulls) AS of_nulls,
+       format('relay.%I(%s)', p.proname, a.values) AS of_row,
+       format('relay.%I(%s)', p.proname, a.nulls) AS of_nulls,
        has_function_privilege(p.oid, 'EXECUTE') AND has_table_privilege(ours.tgrelid, 'SELECT')
          AND has_schema_privilege(c.relnamespace, 'USAGE') AS may_try
   FROM pg_proc AS p
@@ -36,13 +36,13 @@ SELECT p.proname::text AS name, ours.table,
  ORDER BY 1
 """
 CURE: Final = (
-    "name all that the expression's functions use with its schema, within their bodies too, and run"
-    " bin/attach with your mapping and --apply"
+    "write an expression that is a value or null for every row; name all that its functions use"
+    " with its schema, within their bodies too; and run bin/attach with your mapping and --apply"
 )
 
 
 async def expressions(deployment: Deployment) -> Sequence[Finding]:
-    """Work out each value, of a row and of nulls."""
+    """Work out each value, of many rows and of nulls."""
     found, tried = [], 0
     async with deployment.connect() as connection:
         rows = await connection.fetch(_EXPRESSIONS)
@@ -50,9 +50,14 @@ async def expressions(deployment: Deployment) -> Sequence[Finding]:
             if not row["may_try"]:
                 continue
             tried += 1
-            if failed := await failure(connection, row["of_row"], row["of_nulls"]):
-                key = row["name"].split("_", 2)[2]
-                found.append(problem(f"{row['table']}: {key} cannot be worked out: {failed}", CURE))
+            trial = await try_out(connection, row["table"], row["of_row"], row["of_nulls"])
+            key = f"{row['table']}: {row['name'].split('_', 2)[2]}"
+            if trial.failure:
+                found.append(problem(f"{key} cannot be worked out: {trial.failure}", CURE))
+            elif trial.unread:
+                found.append(
+                    fine(f"{key} is tried with no row, for none can be read: {trial.unread}")
+                )
     if tried < len(rows):
         found.append(
             fine(

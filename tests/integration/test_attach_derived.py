@@ -14,6 +14,7 @@ from tornado.ioloop import IOLoop
 
 from realtime.attach.attach import apply, detach, plan
 from realtime.attach.state import AttachError
+from realtime.attach.trial import try_out
 from realtime.doctor.report import Level
 from tests.adopted import Adopted
 from tests.citext import CITEXT
@@ -313,6 +314,82 @@ async def test_a_function_that_needs_the_writers_search_path_is_refused(
 
 
 @pytest.mark.gen_test
+async def test_an_expression_that_fails_for_some_row_is_refused(
+    platform: Platform, core_database: str
+) -> None:
+    """It would fail whoever writes such a row, and the statement that repairs it."""
+    texts = ("true", "maybe", "false")
+    for text in texts:
+        await platform.insert("messages", chat=platform.chat, content=text)
+    told = 'content = { sql = "content::boolean::text" }'
+    wanted = mapping(MAPPING.replace('content = { sql = "coalesce(content, actor)" }', told))
+    with pytest.raises(AttachError, match=r'messages.content: .*type boolean: "maybe"\. For every'):
+        await apply(platform.connection, wanted)
+    await platform.execute("DELETE FROM messages WHERE content = 'maybe'")
+    await apply(platform.connection, wanted)
+    await finds(Level.FINE, "expressions", deployment(core_database))
+    await platform.execute("ALTER TABLE messages DISABLE TRIGGER USER")
+    await platform.insert("messages", chat=platform.chat, content="maybe")
+    there = deployment(core_database)
+    await finds(Level.PROBLEM, "expressions", there, 'boolean: "maybe"', "null for every row")
+
+
+# The first row takes longer than there is time; so does a scan of the whole table.
+SLOW = """
+CREATE FUNCTION public.slow(value text) RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF value = 'slow' THEN PERFORM pg_sleep(60); END IF;
+    IF value = 'bad' THEN RAISE 'a bad one'; END IF;
+    RETURN value;
+END $$;
+ALTER TABLE messages ALTER content SET STORAGE PLAIN;
+INSERT INTO messages (chat, content)
+SELECT 1, CASE number WHEN 1 THEN 'slow' WHEN 300 THEN 'bad' ELSE repeat('x', 7000) END
+  FROM generate_series(1, 300) AS number
+"""
+
+
+@pytest.mark.gen_test
+async def test_of_a_large_table_the_newest_rows_are_tried(platform: Platform) -> None:
+    """There is not the time for all; what could not be tried is no reason to refuse."""
+    await platform.execute(SLOW)
+    told = 'content = { sql = "public.slow(content)" }'
+    wanted = mapping(MAPPING.replace('content = { sql = "coalesce(content, actor)" }', told))
+    with pytest.raises(AttachError, match="a bad one"):
+        await plan(platform.connection, wanted)
+    await platform.execute("DELETE FROM messages WHERE content = 'bad'")
+    assert not (await plan(platform.connection, wanted)).is_done
+
+
+@pytest.mark.gen_test
+async def test_a_policy_that_fails_whoever_attaches_is_no_fault_of_the_expression(
+    platform: Platform,
+) -> None:
+    """The triggers do not read the table through it; nulls tell whether all names are found."""
+    await platform.insert("messages", chat=platform.chat, content="Hello")
+    await platform.execute(
+        f'CREATE ROLE "{LOOKUP_ROLE}"; GRANT SELECT ON messages TO "{LOOKUP_ROLE}";'
+        " ALTER TABLE messages ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;"
+        " CREATE POLICY tenant ON messages USING (actor = current_setting('app.tenant'));"
+        f' SET ROLE "{LOOKUP_ROLE}"; SET search_path = pg_catalog, pg_temp'
+    )
+    try:
+        table = "public.messages"
+        found = await try_out(platform.connection, table, "upper(r.content)", "upper(NULL)")
+        assert found == ("", 'unrecognized configuration parameter "app.tenant"')
+        found = await try_out(platform.connection, table, "inner_of(r.content)", "inner_of(NULL)")
+        assert "inner_of(unknown) does not exist" in found.failure
+        await platform.execute("SET app.tenant = 'x'")
+        found = await try_out(platform.connection, table, "upper(r.content)", "upper(NULL)")
+        assert found == ("", "")
+    finally:
+        await platform.execute(
+            f'RESET ROLE; RESET search_path; DROP OWNED BY "{LOOKUP_ROLE}";'
+            f' DROP ROLE "{LOOKUP_ROLE}"'
+        )
+
+
+@pytest.mark.gen_test
 async def test_the_doctor_tries_expressions(platform: Platform, core_database: str) -> None:
     """A function that is replaced after attaching fails each write; nothing else shows it."""
     await finds(Level.FINE, "expressions", deployment(core_database), "4 expressions can be")
@@ -334,7 +411,7 @@ async def test_the_doctor_tries_expressions(platform: Platform, core_database: s
             "expressions",
             deployment(core_database),
             "public.messages: content cannot be worked out: function inner_of(text) does not exist",
-            "name all that",
+            "name all that its functions use",
         )
 
 

@@ -188,6 +188,7 @@ DECLARE
 BEGIN
     INSERT INTO relay.events (topic, type, user_id)
     SELECT concat('bot:', {{n.id}}), 'grant', {{n.owner_id}} FROM {{live.new}} AS n
+    WHERE {{n.id}} IS NOT NULL
     UNION ALL
     SELECT concat('bot:', {{n.id}}), 'grant', {{p.user_id}}
     FROM {{live.new}} AS n
@@ -243,10 +244,10 @@ BEGIN
     CROSS JOIN LATERAL (
         SELECT concat('bot:', b.old_id), 'eject',
             relay.bot_event(b.old_id, 'deleted', '{}', actor, at), NULL::uuid, 4003
-        WHERE b.id IS NULL
+        WHERE b.id IS NULL AND b.old_id IS NOT NULL
         UNION ALL
         SELECT concat('bot:', b.id), 'grant', NULL, b.new_owner, NULL
-        WHERE b.old_id IS NULL
+        WHERE b.old_id IS NULL AND b.id IS NOT NULL
         UNION ALL
         SELECT concat('bot:', b.id), 'grant', NULL, {{p.user_id}}, NULL
         FROM {{live.permissions}} AS p
@@ -299,7 +300,8 @@ BEGIN
     LEFT JOIN LATERAL (
         SELECT true AS is_there FROM {{live.bots}} AS b
         WHERE {{b.id}} = {{o.id}} AND age(b.xmin) <= 0 LIMIT 1
-    ) AS b ON reads;
+    ) AS b ON reads
+    WHERE {{o.id}} IS NOT NULL;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
@@ -315,7 +317,8 @@ BEGIN
         CROSS JOIN LATERAL relay.owner_change(
             {{o.id}}, {{o.owner_id}}, NULL, NULL, actor, instant) AS c
         CROSS JOIN LATERAL relay.access_rows({{o.id}}, c.user_id, c.action, c.details, c.is_told,
-            true, c.named, c.effect, at) AS a;
+            true, c.named, c.effect, at) AS a
+        WHERE {{o.id}} IS NOT NULL;
     END IF;
     PERFORM relay.ring(TG_TABLE_NAME);
     instant := relay.mark_changed('relay.bots', instant);

@@ -55,7 +55,7 @@ BEGIN
                 'uploaded', {{n.id}}, {{n.filename}}, {{n.status}}, {{n.error}},
                 coalesce(actor, {{n.uploaded_by}}), at)
             FROM {{live.new}} AS n
-            WHERE {{n.bot_id}} IS NOT NULL
+            WHERE ({{n.bot_id}}, {{n.id}}) IS NOT NULL
             RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
         )
         SELECT count(*), min(few.told) INTO wrote, told
@@ -102,7 +102,7 @@ BEGIN
                 OFFSET 0
             ) AS c
             LEFT JOIN LATERAL relay.document_now(c.bot_id, c.id) AS d ON true
-            WHERE d.is_there OR (c.is_gone AND c.bot_id IS NOT NULL)
+            WHERE d.is_there OR (c.is_gone AND (c.bot_id, c.id) IS NOT NULL)
             RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
         )
         SELECT count(*), min(few.told) INTO wrote, told
@@ -126,7 +126,7 @@ BEGIN
                 WHERE {{n.id}} IS NULL
             ) AS d (id, bot_id, filename, status, error, uploaded_by)
             WHERE ({{o.id}}, {{o.status}}) IS DISTINCT FROM ({{n.id}}, {{n.status}})
-                AND d.bot_id IS NOT NULL
+                AND (d.bot_id, d.id) IS NOT NULL
             RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
         )
         SELECT count(*), min(few.told) INTO wrote, told
@@ -167,7 +167,7 @@ BEGIN
             END
             FROM {{live.old}} AS o
             LEFT JOIN LATERAL relay.document_now({{o.bot_id}}, {{o.id}}) AS d ON true
-            WHERE {{o.bot_id}} IS NOT NULL AND (NOT cascades
+            WHERE ({{o.bot_id}}, {{o.id}}) IS NOT NULL AND (NOT cascades
                 OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}} LIMIT 1))
             RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
         )
@@ -180,7 +180,7 @@ BEGIN
                 'deleted', {{o.id}}, {{o.filename}}, {{o.status}}, {{o.error}},
                 coalesce(actor, {{o.uploaded_by}}), at)
             FROM {{live.old}} AS o
-            WHERE {{o.bot_id}} IS NOT NULL AND (NOT cascades
+            WHERE ({{o.bot_id}}, {{o.id}}) IS NOT NULL AND (NOT cascades
                 OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}} LIMIT 1))
             RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
         )

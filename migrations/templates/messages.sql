@@ -1,6 +1,7 @@
 -- Rows of messages become chat_message and chat_message_update on the bot's topic.
 --
 -- In all trigger functions here:
+-- * A row without an id, or without a bot, sends nothing: no client could tell which row it is.
 -- * The log insert comes first; the bell is read after it, in a statement of its own (see
 --   relay.ring), and only if something was written: statement triggers fire for no rows, too.
 -- * A session keeps the plan of an earlier statement, which may have had one row or a million. So
@@ -95,7 +96,7 @@ BEGIN
             {{n.content}}, {{n.role}}, {{n.created_at}}, {{n.metadata}}::text, relay.json_now()),
             relay.message_author({{n.role}}, {{n.user_id}}, NULL)
         FROM {{live.new}} AS n
-        WHERE {{n.bot_id}} IS NOT NULL
+        WHERE {{n.bot_id}} IS NOT NULL AND {{n.id}} IS NOT NULL
         RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) INTO told;
     ELSE
         INSERT INTO relay.events (topic, type, payload, author)
@@ -105,7 +106,7 @@ BEGIN
             {{n.content}}, {{n.role}}, {{n.created_at}}, {{n.metadata}}::text, relay.json_now()),
             relay.message_author({{n.role}}, {{n.user_id}}, NULL)
         FROM {{live.new}} AS n
-        WHERE {{n.bot_id}} IS NOT NULL;
+        WHERE {{n.bot_id}} IS NOT NULL AND {{n.id}} IS NOT NULL;
     END IF;
     GET DIAGNOSTICS wrote = ROW_COUNT;
     IF wrote > 0 THEN
@@ -152,7 +153,7 @@ BEGIN
             OFFSET 0
         ) AS c
         LEFT JOIN LATERAL relay.message_now(c.type, c.action, c.bot_id, c.id, actor, at) AS m ON true
-        WHERE m.payload IS NOT NULL OR (c.is_gone AND c.bot_id IS NOT NULL);
+        WHERE m.payload IS NOT NULL OR (c.is_gone AND (c.bot_id, c.id) IS NOT NULL);
     ELSE
         INSERT INTO relay.events (topic, type, payload, subject, author)
         SELECT
@@ -174,7 +175,8 @@ BEGIN
         FULL JOIN {{live.new}} AS n ON {{n.id}} = {{o.id}} AND {{n.bot_id}} = {{o.bot_id}}
         WHERE ({{o.id}}, {{o.content}}, {{o.role}}, {{o.metadata}})
             IS DISTINCT FROM ({{n.id}}, {{n.content}}, {{n.role}}, {{n.metadata}})
-            AND coalesce({{n.bot_id}}, {{o.bot_id}}) IS NOT NULL;
+            AND coalesce({{n.bot_id}}, {{o.bot_id}}) IS NOT NULL
+            AND coalesce({{n.id}}, {{o.id}}) IS NOT NULL;
     END IF;
     IF FOUND THEN
         PERFORM relay.ring_event(TG_TABLE_NAME, NULL);  -- these have a subject
@@ -206,7 +208,7 @@ BEGIN
         FROM {{live.old}} AS o
         LEFT JOIN LATERAL relay.message_now('chat_message_update', ',"action":"edited"',
             {{o.bot_id}}, {{o.id}}, actor, at) AS m ON true
-        WHERE {{o.bot_id}} IS NOT NULL AND (NOT cascades
+        WHERE ({{o.bot_id}}, {{o.id}}) IS NOT NULL AND (NOT cascades
             OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}} LIMIT 1));
     ELSE
         INSERT INTO relay.events (topic, type, payload, subject, author)
@@ -214,7 +216,7 @@ BEGIN
             relay.message_deleted_event({{o.bot_id}}, {{o.id}}, {{o.session_id}}, at), {{o.id}},
             relay.message_author({{o.role}}, {{o.user_id}}, actor)
         FROM {{live.old}} AS o
-        WHERE {{o.bot_id}} IS NOT NULL AND (NOT cascades
+        WHERE ({{o.bot_id}}, {{o.id}}) IS NOT NULL AND (NOT cascades
             OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}} LIMIT 1));
     END IF;
     IF FOUND THEN

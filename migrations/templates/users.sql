@@ -1,5 +1,7 @@
 -- A user who is deactivated or deleted leaves everywhere; a TRUNCATE of a table that decides
 -- about access has everyone asked again.
+--
+-- A row without an id is nobody's: an ejection without a user would be everyone's.
 
 -- A user whose id was changed is another one: who had the old id leaves.
 CREATE FUNCTION relay.users_updated() RETURNS trigger
@@ -24,7 +26,8 @@ BEGIN
     SELECT 'grant', {{n.id}}
     FROM {{live.new}} AS n
     LEFT JOIN {{live.old}} AS o ON {{o.id}} = {{n.id}}
-    WHERE {{n.is_active}} AND ({{o.id}} IS NULL OR {{o.is_active}} IS NOT TRUE);
+    WHERE {{n.id}} IS NOT NULL AND {{n.is_active}}
+        AND ({{o.id}} IS NULL OR {{o.is_active}} IS NOT TRUE);
     wrote := FOUND OR wrote;
     -- Another name may be one that was refused. Whose it is had access before, so nobody is named.
     INSERT INTO relay.events (type)
@@ -47,7 +50,8 @@ CREATE FUNCTION relay.users_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET row_security = on AS $$
 BEGIN
-    INSERT INTO relay.events (type, user_id) SELECT 'grant', {{n.id}} FROM {{live.new}} AS n;
+    INSERT INTO relay.events (type, user_id)
+    SELECT 'grant', {{n.id}} FROM {{live.new}} AS n WHERE {{n.id}} IS NOT NULL;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
     END IF;
@@ -60,7 +64,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET row_security = on AS $$
 BEGIN
     INSERT INTO relay.events (type, user_id, code)
-    SELECT 'eject', {{o.id}}, 4001 FROM {{live.old}} AS o;
+    SELECT 'eject', {{o.id}}, 4001 FROM {{live.old}} AS o WHERE {{o.id}} IS NOT NULL;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
     END IF;

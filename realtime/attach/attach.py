@@ -136,6 +136,7 @@ async def _plan(connection: Connection, mapping: PlatformMapping, *, detaches_ot
         "grants": grants,
         "columns": findings.columns,
         "lookups": findings.lookups,
+        "ids": findings.ids,
         "authorize": digest_of(body),
         "lets_nobody_in": findings.lets_nobody_in,
     }

@@ -10,7 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from realtime.attach.column_types import is_fitting, reading_of, what_is_wanted, wrong_type
+from realtime.attach.column_types import (
+    NEVER_NULL,
+    is_fitting,
+    reading_of,
+    wrong_type,
+    wrong_value,
+)
 from realtime.attach.derived import BASE_OF_TYPE, DerivedError, worked_out
 from realtime.attach.equality import equals
 from realtime.attach.mapping import COLUMNS, DELETED_AT, Lookup, PlatformMapping
@@ -67,10 +73,11 @@ SELECT k.key, c.oid, c.relkind, c.relispartition, pg_get_userbyid(c.relowner) AS
   JOIN pg_roles AS r ON r.rolname = $4
 """
 _COLUMNS: Final = f"""
-SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type, base.typname AS base,
-       format_type(base.oid, NULL) AS base_name,
+SELECT a.attname, quote_ident(a.attname) AS sql_name,
+       format_type(a.atttypid, a.atttypmod) AS type,
+       base.typname AS base, format_type(base.oid, NULL) AS base_name,
        base.typcategory AS category, t.typtype = 'd' AS is_domain,
-       a.attgenerated = 'v' AS is_virtual
+       a.attgenerated = 'v' AS is_virtual, {NEVER_NULL} AS is_never_null
   FROM pg_attribute AS a
   JOIN pg_type AS t ON t.oid = a.atttypid
   {BASE_OF_TYPE}
@@ -128,6 +135,7 @@ class Findings:
         functions: the SQL of the functions that these readings call.
         columns: the columns that are read and their types, by table, as SQL names it.
         lookups: as `columns`, of the tables that values are looked up in.
+        ids: by table, the column of its rows' ids.
         grants: what the functions' owner lacks, as `privilege ON object`.
     """
 
@@ -137,6 +145,7 @@ class Findings:
     functions: list[str] = field(default_factory=list)
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
     lookups: dict[str, dict[str, str]] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
     grants: list[str] = field(default_factory=list)
     lets_nobody_in: bool = False
     """Whether our own `relay.authorize` would let nobody watch a bot."""
@@ -164,9 +173,10 @@ async def examine(
     for key in keys:
         if key not in found:
             findings.problems.append(_no_table(key, mapping))
-        elif problem := _wrong_table(key, found[key], mapping, owner):
+        elif problem := _wrong_table(key, found[key], mapping):
             findings.problems.append(problem)
         else:
+            findings.problems += _out_of_reach(key, found[key], mapping, owner)
             columns = await _examine_columns(connection, found[key], mapping, findings)
             names = [*mapping.tables[key].columns.values()]
             names += await _examine_derived(connection, key, mapping, owner, findings)
@@ -229,7 +239,7 @@ def _no_table(key: str, mapping: PlatformMapping) -> str:
     return f"{key}: there is no table {name}: name yours as {key}.table and schema{left_out}"
 
 
-def _wrong_table(key: str, row: Any, mapping: PlatformMapping, owner: str) -> str | None:
+def _wrong_table(key: str, row: Any, mapping: PlatformMapping) -> str | None:
     """What is wrong with a table as a whole; asyncpg reads the catalogue's letters as bytes."""
     name, kind = table_name(mapping, key), row["relkind"].decode()
     if kind not in ("r", "p"):
@@ -241,17 +251,22 @@ def _wrong_table(key: str, row: Any, mapping: PlatformMapping, owner: str) -> st
             f"{key}: {name} inherits from {row['parent']}: what writes to that table changes rows"
             f" of this one, and no trigger of it fires"
         )
+    return None
+
+
+def _out_of_reach(key: str, row: Any, mapping: PlatformMapping, owner: str) -> Iterator[str]:
+    """What keeps us from a table that is fit in itself."""
+    name = table_name(mapping, key)
     if not row["is_ours"]:
-        return (
+        yield (
             f"{key}: {name} belongs to {row['owner']}, and only its owner takes triggers off again:"
             f" GRANT {row['owner']} TO {owner}, who owns the log, and run bin/attach as {owner}"
         )
-    if key in LOOKED_UP and row["is_hidden"]:
-        return (
+    elif key in LOOKED_UP and row["is_hidden"]:
+        yield (
             f"{key}: row security hides rows of {name} from {owner}, as whom the functions run:"
             f" {_shown(name, owner)}"
         )
-    return None
 
 
 def _shown(table: str, owner: str) -> str:
@@ -308,6 +323,9 @@ async def _examine_columns(
             f"bots.untold: there is no column {table_name(mapping, key)}.{quoted(name)}"
             for name in missing
         ]
+    if (found := columns.get(mapping.column(key, "id"))) is not None:
+        findings.problems += _may_be_null(key, found, mapping)
+        findings.ids[table_name(mapping, key)] = found["attname"]
     unique = await _unique(connection, row["oid"])
     findings.problems += _not_unique(key, mapping, unique)
     if key == "users":
@@ -331,8 +349,12 @@ async def _examine_derived(
             findings.problems.append(f"{key}.{word}: {error}")
             continue
         if not is_fitting(COLUMNS[key][word].kind, value):
-            findings.problems.append(
-                f"{key}.{word}: the value is {value['type']}; {what_is_wanted(key, word)}"
+            given = mapping.tables[key].derived[word]
+            findings.problems.append(wrong_value(key, word, given, value["type"]))
+        if derived.unread:
+            findings.warnings.append(
+                f"{key}.{word}: it was tried with no row, for a policy keeps this role from reading"
+                f" any ({derived.unread}): if it fails for one, whoever writes that row fails"
             )
         findings.warnings += _changes_unseen(key, word, mapping, is_of_time=derived.is_of_time)
         reading = reading_of(COLUMNS[key][word].kind, value) or "{}"
@@ -371,6 +393,16 @@ def _no_column(key: str, word: str, name: str, mapping: PlatformMapping) -> str:
     if not COLUMNS[key][word].is_needed:
         way_out += ", or write false if there is none"
     return f"{key}.{word}: {table_name(mapping, key)} has no column {quoted(name)}: {way_out}"
+
+
+def _may_be_null(key: str, column: Any, mapping: PlatformMapping) -> Iterator[str]:
+    """A row without an id sends nothing and is nobody's, and no index keeps it out."""
+    if not column["is_never_null"]:
+        table, name = table_name(mapping, key), quoted(column["attname"])
+        yield (
+            f"{key}.id: rows of {table} may have no {name}: give each row one, then"
+            f" ALTER TABLE {table} ALTER {name} SET NOT NULL"
+        )
 
 
 def _not_unique(key: str, mapping: PlatformMapping, unique: list[set[str]]) -> Iterator[str]:

@@ -7,8 +7,19 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from realtime.attach.mapping import COLUMNS, Kind, PlatformMapping
+from realtime.attach.mapping import COLUMNS, Expression, Kind, Lookup, PlatformMapping
 from realtime.attach.templates import READ, quoted, table_name
+
+NEVER_NULL: Final = """
+(a.attnotnull OR a.attgenerated = 's' AND NOT EXISTS (
+    SELECT FROM pg_attrdef AS e
+      JOIN pg_depend AS d ON d.classid = 'pg_attrdef'::regclass AND d.objid = e.oid
+       AND d.refclassid = 'pg_class'::regclass AND d.refobjid = a.attrelid
+      JOIN pg_attribute AS made_from ON made_from.attrelid = a.attrelid
+       AND made_from.attnum = d.refobjsubid AND made_from.attnum <> a.attnum
+     WHERE e.adrelid = a.attrelid AND e.adnum = a.attnum AND NOT made_from.attnotnull))"""
+"""Whether the column `a` always has a value. A STORED one that was not declared NOT NULL counts,
+too, if what it is made of always has one."""
 
 _FITTING: Final = {
     Kind.ID: ("uuid",),
@@ -25,21 +36,59 @@ _WANTED: Final = {
     Kind.TIME: "this has to be timestamptz or timestamp (which counts as UTC)",
 }
 
+_SEE: Final = "(docs/adopting.md, Ids that are numbers)"
+
 
 def wrong_type(key: str, word: str, column: Any, mapping: PlatformMapping) -> str | None:
     """What is wrong with a column's type, and the way out; None: nothing is."""
+    kind = COLUMNS[key][word].kind
     where = f"{key}.{word}: column {table_name(mapping, key)}.{quoted(column['attname'])}"
     if column["is_virtual"]:
         return f"{where} is computed when it is read, which triggers cannot: make it STORED"
-    if is_fitting(COLUMNS[key][word].kind, column):
+    if is_fitting(kind, column):
         return None
-    way_out = _as_expression(COLUMNS[key][word].kind, column)
-    return f"{where} is {column['type']}; {what_is_wanted(key, word)}{way_out}"
+    left_out = _left_out(key, word)
+    way_out = (
+        f"{_column_to_uuid(key, word, column['sql_name'])}{left_out}"
+        if kind is Kind.ID
+        else f"{left_out}{_as_expression(kind, column)}"
+    )
+    return f"{where} is {column['type']}; {_WANTED[kind]}{way_out}"
+
+
+def wrong_value(key: str, word: str, value: Expression | Lookup, type_: str) -> str:
+    """What is wrong with the type of a value that no column has, and the way out."""
+    kind, way_out = COLUMNS[key][word].kind, ""
+    if kind is Kind.ID and isinstance(value, Lookup):
+        table = f"{quoted(value.schema)}.{quoted(value.table)}"
+        way_out = (
+            f": add a column to {table}, uuid GENERATED ALWAYS AS (f({quoted(value.column)}))"
+            f" STORED by the f of the ids that it refers to, and name it as `column` {_SEE}"
+        )
+    elif kind is Kind.ID:
+        way_out = f": make one of it by the f of the ids that it refers to {_SEE}"
+    return f"{key}.{word}: the value is {type_}; {_WANTED[kind]}{way_out}{_left_out(key, word)}"
+
+
+def _left_out(key: str, word: str) -> str:
+    return "" if COLUMNS[key][word].is_needed else "; or write false, to do without"
+
+
+def _column_to_uuid(key: str, word: str, name: str) -> str:
+    """A reference has to become what the id becomes: of random values nobody would have access."""
+    column = f"add a column, uuid GENERATED ALWAYS AS (f({name})) STORED"
+    if word == "id":
+        how = f"{column} NOT NULL UNIQUE, and name it"
+    elif COLUMNS[key][word].is_looked_up:
+        how = f"{column} by the f of the ids that it refers to, and name it"
+    else:
+        how = f"write {_in_toml(f'f({name})')}, by the f of the ids that it refers to"
+    return f": {how} {_SEE}"
 
 
 def _as_expression(kind: Kind, column: Any) -> str:
     """What may be written in place of the name of such a column; empty: nothing is known."""
-    name, is_number = column["attname"], column["category"] == b"N"
+    name, is_number = column["sql_name"], column["category"] == b"N"
     expressions = {
         (Kind.FLAG, is_number): f"{name} <> 0",
         (Kind.FLAG, column["category"] in (b"S", b"E")): f"{name} = 'active'",
@@ -47,7 +96,13 @@ def _as_expression(kind: Kind, column: Any) -> str:
         (Kind.TIME, column["base"] == "date"): f"{name}::timestamp",
     }
     sql = expressions.get((kind, True))
-    return f'; or give an expression, as {{ sql = "{sql}" }}' if sql else ""
+    return f"; or give an expression, as {_in_toml(sql)}" if sql else ""
+
+
+def _in_toml(sql: str) -> str:
+    """An expression as a mapping has it: within quotes that it has none of."""
+    quote = next(one for one in ('"', "'", "'''") if one not in sql)
+    return f"{{ sql = {quote}{sql}{quote} }}"
 
 
 def is_fitting(kind: Kind, column: Any) -> bool:
@@ -55,26 +110,6 @@ def is_fitting(kind: Kind, column: Any) -> bool:
     if kind is Kind.TEXT:
         return column["category"].decode() in "SE"
     return column["base"] in _FITTING[kind]
-
-
-def what_is_wanted(key: str, word: str) -> str:
-    """What a value of another type is asked to be."""
-    wanted = COLUMNS[key][word]
-    left_out = "" if wanted.is_needed else "; or write false, to do without"
-    way_out = _way_to_uuid(key, word) if wanted.kind is Kind.ID else ""
-    return f"{_WANTED[wanted.kind]}{way_out}{left_out}"
-
-
-def _way_to_uuid(key: str, word: str) -> str:
-    """A reference has to become what the id becomes: of random values nobody would have access."""
-    column = f"add a column, uuid GENERATED ALWAYS AS (f({word})) STORED"
-    if word == "id":
-        how = f"{column} UNIQUE, and name it"
-    elif COLUMNS[key][word].is_looked_up:
-        how = f"{column} by the f of the ids that it refers to, and name it"
-    else:
-        how = f'write {{ sql = "f({word})" }}, by the f of the ids that it refers to'
-    return f": {how} (docs/adopting.md, Ids that are numbers)"
 
 
 def reading_of(kind: Kind, column: Any) -> str | None:

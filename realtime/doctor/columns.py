@@ -1,5 +1,7 @@
 """Whether the tables still are what the triggers were made for: names, columns and their types.
 
+And whether each row has an id still: NOT NULL may have been dropped.
+
 PostgreSQL does not look into a trigger function when a column is dropped. So the first to notice is
 a writer, whose statement fails. `bin/attach` wrote down what the functions read; of the reference
 tables the default mapping says it.
@@ -11,9 +13,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from realtime.attach.column_types import NEVER_NULL
 from realtime.attach.mapping import COLUMNS, Kind, read_mapping
 from realtime.attach.state import MADE_BY, read_record
-from realtime.attach.templates import table_name
+from realtime.attach.templates import quoted, table_name
 from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, problem
 from realtime.doctor.triggers import TRIGGERS
@@ -33,7 +36,10 @@ SELECT asked.oid IS NOT NULL AS is_there,
               ORDER BY a.attnum) AS names,
        array(SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute AS a
               WHERE a.attrelid = asked.oid AND a.attnum > 0 AND NOT a.attisdropped
-              ORDER BY a.attnum) AS types
+              ORDER BY a.attnum) AS types,
+       array(SELECT a.attname::text FROM pg_attribute AS a
+              WHERE a.attrelid = asked.oid AND a.attnum > 0 AND NOT a.attisdropped
+                AND NOT {NEVER_NULL}) AS nullable
   FROM (SELECT ({_TABLE.format(name="$1")}) AS oid) AS asked
 """
 _WITHOUT: Final = f"""
@@ -67,6 +73,7 @@ async def columns(deployment: Deployment) -> Sequence[Finding]:
         is_attached = comment.startswith(MADE_BY)
         record = read_record(comment) if is_attached else {}
         attached: Columns = record.get("columns", {}) if is_attached else _reference()
+        ids: Mapping[str, str] = record.get("ids", {}) if is_attached else _reference_ids()
         wanted = {**record.get("lookups", {}), **attached}
         rows = [await connection.fetchrow(_COLUMNS, table) for table in wanted]
         bare = [row["has_none"] for row in await connection.fetch(_WITHOUT, list(attached))]
@@ -78,6 +85,15 @@ async def columns(deployment: Deployment) -> Sequence[Finding]:
     if not is_attached and not any(there.values()):
         return [fine("no tables are attached")]
     found = [problem(said, AGAIN) for said in _misfits(wanted, there)]
+    nullable = {table: row["nullable"] for table, row in zip(wanted, rows, strict=True) if row}
+    found += [
+        problem(
+            f"rows of {table} may have no {name}, and without an id a row sends nothing",
+            f"give each row one, then ALTER TABLE {table} ALTER {quoted(name)} SET NOT NULL",
+        )
+        for table, name in ids.items()
+        if name in nullable[table]
+    ]
     found += [
         problem(
             f"{table} has none of our triggers: it took the place of the table that has them",
@@ -97,6 +113,15 @@ def _reference() -> Columns:
             name: _TYPES[COLUMNS[key][word].kind] for word, name in table.columns.items()
         }
         for key, table in mapping.tables.items()
+    }
+
+
+def _reference_ids() -> Mapping[str, str]:
+    mapping = read_mapping()
+    return {
+        table_name(mapping, key): table.columns["id"]
+        for key, table in mapping.tables.items()
+        if "id" in table.columns
     }
 
 

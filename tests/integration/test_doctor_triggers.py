@@ -294,6 +294,30 @@ async def test_tables_that_no_longer_fit(core_database: str, how: str, parts: st
 
 
 @pytest.mark.gen_test
+async def test_an_id_that_may_be_null_now(core_database: str) -> None:
+    """A row without one sends nothing, and nothing else shows it."""
+    own = await Platform.connect(core_database)
+    try:
+        await own.execute(SCHEMA)
+        await apply(own.connection, mapping())
+        await own.execute("ALTER TABLE messages DROP CONSTRAINT messages_pkey")
+        await own.execute("ALTER TABLE messages ALTER id DROP NOT NULL")
+        there = deployment(core_database)
+        cure = "ALTER TABLE public.messages ALTER id SET NOT NULL"
+        await finds(Level.PROBLEM, "columns", there, "rows of public.messages may have no id", cure)
+    finally:
+        await own.connection.close(timeout=LIMIT)
+
+
+@pytest.mark.gen_test
+async def test_the_reference_tables_whose_id_may_be_null(database: str, platform: Platform) -> None:
+    """The same of these, whose ids the default mapping names."""
+    await platform.execute("ALTER TABLE users DROP CONSTRAINT users_pkey CASCADE")
+    await platform.execute("ALTER TABLE users ALTER id DROP NOT NULL")
+    await finds(Level.PROBLEM, "columns", deployment(database), "public.users may have no id")
+
+
+@pytest.mark.gen_test
 async def test_the_reference_tables_without_a_column(database: str, platform: Platform) -> None:
     """They fit, until somebody drops what a function reads."""
     await finds(Level.FINE, "columns", deployment(database))

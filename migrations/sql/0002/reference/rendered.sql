@@ -55,6 +55,8 @@ $$;
 
 -- A user who is deactivated or deleted leaves everywhere; a TRUNCATE of a table that decides
 -- about access has everyone asked again.
+--
+-- A row without an id is nobody's: an ejection without a user would be everyone's.
 
 -- A user whose id was changed is another one: who had the old id leaves.
 CREATE OR REPLACE FUNCTION relay.users_updated() RETURNS trigger
@@ -79,7 +81,8 @@ BEGIN
     SELECT 'grant', n.id
     FROM new_rows AS n
     LEFT JOIN old_rows AS o ON o.id = n.id
-    WHERE n.is_active AND (o.id IS NULL OR o.is_active IS NOT TRUE);
+    WHERE n.id IS NOT NULL AND n.is_active
+        AND (o.id IS NULL OR o.is_active IS NOT TRUE);
     wrote := FOUND OR wrote;
     -- Another name may be one that was refused. Whose it is had access before, so nobody is named.
     INSERT INTO relay.events (type)
@@ -102,7 +105,8 @@ CREATE OR REPLACE FUNCTION relay.users_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET row_security = on AS $$
 BEGIN
-    INSERT INTO relay.events (type, user_id) SELECT 'grant', n.id FROM new_rows AS n;
+    INSERT INTO relay.events (type, user_id)
+    SELECT 'grant', n.id FROM new_rows AS n WHERE n.id IS NOT NULL;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
     END IF;
@@ -115,7 +119,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET row_security = on AS $$
 BEGIN
     INSERT INTO relay.events (type, user_id, code)
-    SELECT 'eject', o.id, 4001 FROM old_rows AS o;
+    SELECT 'eject', o.id, 4001 FROM old_rows AS o WHERE o.id IS NOT NULL;
     IF FOUND THEN
         PERFORM relay.ring(TG_TABLE_NAME);
     END IF;
@@ -451,6 +455,7 @@ DECLARE
 BEGIN
     INSERT INTO relay.events (topic, type, user_id)
     SELECT concat('bot:', n.id), 'grant', n.owner_id FROM new_rows AS n
+    WHERE n.id IS NOT NULL
     UNION ALL
     SELECT concat('bot:', n.id), 'grant', p.user_id
     FROM new_rows AS n
@@ -506,10 +511,10 @@ BEGIN
     CROSS JOIN LATERAL (
         SELECT concat('bot:', b.old_id), 'eject',
             relay.bot_event(b.old_id, 'deleted', '{}', actor, at), NULL::uuid, 4003
-        WHERE b.id IS NULL
+        WHERE b.id IS NULL AND b.old_id IS NOT NULL
         UNION ALL
         SELECT concat('bot:', b.id), 'grant', NULL, b.new_owner, NULL
-        WHERE b.old_id IS NULL
+        WHERE b.old_id IS NULL AND b.id IS NOT NULL
         UNION ALL
         SELECT concat('bot:', b.id), 'grant', NULL, p.user_id, NULL
         FROM public.permissions AS p
@@ -562,7 +567,8 @@ BEGIN
     LEFT JOIN LATERAL (
         SELECT true AS is_there FROM public.bots AS b
         WHERE b.id = o.id AND age(b.xmin) <= 0 LIMIT 1
-    ) AS b ON reads;
+    ) AS b ON reads
+    WHERE o.id IS NOT NULL;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
@@ -578,7 +584,8 @@ BEGIN
         CROSS JOIN LATERAL relay.owner_change(
             o.id, o.owner_id, NULL, NULL, actor, instant) AS c
         CROSS JOIN LATERAL relay.access_rows(o.id, c.user_id, c.action, c.details, c.is_told,
-            true, c.named, c.effect, at) AS a;
+            true, c.named, c.effect, at) AS a
+        WHERE o.id IS NOT NULL;
     END IF;
     PERFORM relay.ring(TG_TABLE_NAME);
     instant := relay.mark_changed('relay.bots', instant);
@@ -814,6 +821,7 @@ CREATE OR REPLACE TRIGGER relay_truncate AFTER TRUNCATE ON public.permissions
 -- Rows of messages become chat_message and chat_message_update on the bot's topic.
 --
 -- In all trigger functions here:
+-- * A row without an id, or without a bot, sends nothing: no client could tell which row it is.
 -- * The log insert comes first; the bell is read after it, in a statement of its own (see
 --   relay.ring), and only if something was written: statement triggers fire for no rows, too.
 -- * A session keeps the plan of an earlier statement, which may have had one row or a million. So
@@ -908,7 +916,7 @@ BEGIN
             n.content, n.role, relay.time_of(n.created_at), relay.json_of(n.metadata)::text, relay.json_now()),
             relay.message_author(n.role, n.user_id, NULL)
         FROM new_rows AS n
-        WHERE n.bot_id IS NOT NULL
+        WHERE n.bot_id IS NOT NULL AND n.id IS NOT NULL
         RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) INTO told;
     ELSE
         INSERT INTO relay.events (topic, type, payload, author)
@@ -918,7 +926,7 @@ BEGIN
             n.content, n.role, relay.time_of(n.created_at), relay.json_of(n.metadata)::text, relay.json_now()),
             relay.message_author(n.role, n.user_id, NULL)
         FROM new_rows AS n
-        WHERE n.bot_id IS NOT NULL;
+        WHERE n.bot_id IS NOT NULL AND n.id IS NOT NULL;
     END IF;
     GET DIAGNOSTICS wrote = ROW_COUNT;
     IF wrote > 0 THEN
@@ -965,7 +973,7 @@ BEGIN
             OFFSET 0
         ) AS c
         LEFT JOIN LATERAL relay.message_now(c.type, c.action, c.bot_id, c.id, actor, at) AS m ON true
-        WHERE m.payload IS NOT NULL OR (c.is_gone AND c.bot_id IS NOT NULL);
+        WHERE m.payload IS NOT NULL OR (c.is_gone AND (c.bot_id, c.id) IS NOT NULL);
     ELSE
         INSERT INTO relay.events (topic, type, payload, subject, author)
         SELECT
@@ -987,7 +995,8 @@ BEGIN
         FULL JOIN new_rows AS n ON n.id = o.id AND n.bot_id = o.bot_id
         WHERE (o.id, o.content, o.role, relay.json_of(o.metadata))
             IS DISTINCT FROM (n.id, n.content, n.role, relay.json_of(n.metadata))
-            AND coalesce(n.bot_id, o.bot_id) IS NOT NULL;
+            AND coalesce(n.bot_id, o.bot_id) IS NOT NULL
+            AND coalesce(n.id, o.id) IS NOT NULL;
     END IF;
     IF FOUND THEN
         PERFORM relay.ring_event(TG_TABLE_NAME, NULL);  -- these have a subject
@@ -1019,7 +1028,7 @@ BEGIN
         FROM old_rows AS o
         LEFT JOIN LATERAL relay.message_now('chat_message_update', ',"action":"edited"',
             o.bot_id, o.id, actor, at) AS m ON true
-        WHERE o.bot_id IS NOT NULL AND (NOT cascades
+        WHERE (o.bot_id, o.id) IS NOT NULL AND (NOT cascades
             OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id LIMIT 1));
     ELSE
         INSERT INTO relay.events (topic, type, payload, subject, author)
@@ -1027,7 +1036,7 @@ BEGIN
             relay.message_deleted_event(o.bot_id, o.id, o.session_id, at), o.id,
             relay.message_author(o.role, o.user_id, actor)
         FROM old_rows AS o
-        WHERE o.bot_id IS NOT NULL AND (NOT cascades
+        WHERE (o.bot_id, o.id) IS NOT NULL AND (NOT cascades
             OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id LIMIT 1));
     END IF;
     IF FOUND THEN
@@ -1107,7 +1116,7 @@ BEGIN
                 'uploaded', n.id, n.filename, n.status, n.error,
                 coalesce(actor, n.uploaded_by), at)
             FROM new_rows AS n
-            WHERE n.bot_id IS NOT NULL
+            WHERE (n.bot_id, n.id) IS NOT NULL
             RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
         )
         SELECT count(*), min(few.told) INTO wrote, told
@@ -1154,7 +1163,7 @@ BEGIN
                 OFFSET 0
             ) AS c
             LEFT JOIN LATERAL relay.document_now(c.bot_id, c.id) AS d ON true
-            WHERE d.is_there OR (c.is_gone AND c.bot_id IS NOT NULL)
+            WHERE d.is_there OR (c.is_gone AND (c.bot_id, c.id) IS NOT NULL)
             RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
         )
         SELECT count(*), min(few.told) INTO wrote, told
@@ -1178,7 +1187,7 @@ BEGIN
                 WHERE n.id IS NULL
             ) AS d (id, bot_id, filename, status, error, uploaded_by)
             WHERE (o.id, o.status) IS DISTINCT FROM (n.id, n.status)
-                AND d.bot_id IS NOT NULL
+                AND (d.bot_id, d.id) IS NOT NULL
             RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
         )
         SELECT count(*), min(few.told) INTO wrote, told
@@ -1219,7 +1228,7 @@ BEGIN
             END
             FROM old_rows AS o
             LEFT JOIN LATERAL relay.document_now(o.bot_id, o.id) AS d ON true
-            WHERE o.bot_id IS NOT NULL AND (NOT cascades
+            WHERE (o.bot_id, o.id) IS NOT NULL AND (NOT cascades
                 OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id LIMIT 1))
             RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
         )
@@ -1232,7 +1241,7 @@ BEGIN
                 'deleted', o.id, o.filename, o.status, o.error,
                 coalesce(actor, o.uploaded_by), at)
             FROM old_rows AS o
-            WHERE o.bot_id IS NOT NULL AND (NOT cascades
+            WHERE (o.bot_id, o.id) IS NOT NULL AND (NOT cascades
                 OR (SELECT true FROM public.bots AS b WHERE b.id = o.bot_id LIMIT 1))
             RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
         )

@@ -18,7 +18,15 @@ import asyncpg
 
 from realtime.attach.check import examine
 from realtime.attach.elsewhere import TRIGGER, left, oids_of, on_partitions
-from realtime.attach.locks import ATTEMPTS, READERS_TOO, Say, in_a_moment, lock, say_nothing
+from realtime.attach.locks import (
+    ATTEMPTS,
+    LOCK_MILLISECONDS,
+    READERS_TOO,
+    Say,
+    in_a_moment,
+    lock,
+    say_nothing,
+)
 from realtime.attach.mapping import PlatformMapping
 from realtime.attach.names import OURS, as_meant, use_own_names
 from realtime.attach.state import (
@@ -27,6 +35,8 @@ from realtime.attach.state import (
     Attached,
     AttachError,
     digest_of,
+    in_lock_order,
+    lock_number,
     read_attached,
 )
 from realtime.attach.templates import literal, names_made, quoted, render_all, table_name
@@ -47,8 +57,9 @@ INSERT INTO relay.events (type, code) VALUES ('recheck', 4003), ('grant', NULL);
 SELECT relay.ring('attach');
 """
 START_OVER: Final = RECHECK.replace("'recheck', 4003", "'eject', 1013")
-LOCK_SECONDS: Final = 2
-"""How long writers may have to wait behind a printed script; then it fails, and is run again."""
+WHAT_IF_LOCKED: Final = """\
+-- If this fails with a lock timeout, a table was in use, and nothing was changed: run it again.
+"""
 KEEPS_AUTHORIZE: Final = "relay.authorize is your own, and stays as it is"
 
 
@@ -86,8 +97,8 @@ class Plan:
 
 def _script(tables: Sequence[str], mode: str, statements: str) -> str:
     locks = "".join(f"LOCK TABLE ONLY {table} IN {mode} MODE;\n" for table in tables)
-    limit = f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s';\n"
-    return f"BEGIN;\n{limit}{OURS}{locks}\n{statements}\nCOMMIT;\n"
+    limit = f"SET LOCAL lock_timeout = '{LOCK_MILLISECONDS}ms';\n"
+    return f"{WHAT_IF_LOCKED}BEGIN;\n{limit}{OURS}{locks}\n{statements}\nCOMMIT;\n"
 
 
 async def plan(
@@ -122,8 +133,8 @@ async def _plan(connection: Connection, mapping: PlatformMapping, *, detaches_ot
     rendered = "\n".join([functions, render_all(mapping, findings.readings)])
     creation = _creation(mapping, rendered, now, grants)
     digest = hashlib.sha256(creation.encode()).hexdigest()
-    tables = [table_name(mapping, key) for key in mapping.tables]
-    oids = await oids_of(connection, tables)
+    places = {key: (lock_number(key), False, table_name(mapping, key)) for key in mapping.tables}
+    oids = await oids_of(connection, [table for *_, table in places.values()])
     kept = on_partitions(creation, now, oids)
     no_longer = left(now, kept, oids)
     if not detaches_others:
@@ -146,7 +157,12 @@ async def _plan(connection: Connection, mapping: PlatformMapping, *, detaches_ot
         creation="".join(
             [made, kept_too, _comments(creation, record), RECHECK if now.triggers else START_OVER]
         ),
-        tables=sorted({*tables, *now.tables}),
+        tables=in_lock_order(
+            [
+                *places.values(),
+                *(one.place for one in now.triggers if one.table_oid not in oids.values()),
+            ]
+        ),
         is_done=now.digest == digest and await _has_all(connection, creation + kept_too, now),
         keeps_authorize=keeps_authorize,
         left=sorted(no_longer),

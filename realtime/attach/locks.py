@@ -95,7 +95,7 @@ async def in_a_moment(
 
 
 async def lock(connection: Connection, tables: list[str], mode: str) -> None:
-    """Lock tables, within what `in_a_moment` runs."""
+    """Lock tables in the order that is given, within what `in_a_moment` runs."""
     # A partitioned table's own lock is enough: the triggers are on it, not on its partitions.
     for table in tables:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from realtime.postgres.pool import AnyConnection
 
 MADE_BY: Final = "Made by bin/attach; bin/attach --detach takes it off."
+LOCK_ORDER: Final = ("messages", "documents", "permissions", "bots", "users")
+"""In which order the tables are locked: that of a writer, whose foreign keys lead from a message to
+its bot and on to its user. In another one, each of the two would wait for the other."""
 NOT_MADE_HERE: Final = ""
 """No digest: it stands for a `relay.authorize` of the platform's that stayed when all else went."""
 
@@ -76,6 +79,20 @@ SELECT quote_ident(t.tgname) AS name, format('%I.%I', n.nspname, c.relname) AS r
 """
 
 
+Place = tuple[int, bool, str]
+"""Of a table in the order of locks: its number there, whether it is a partition, and its name."""
+
+
+def lock_number(kind: str) -> int:
+    """Which number a table of that kind has in the order of locks; one of another kind is last."""
+    return LOCK_ORDER.index(kind) if kind in LOCK_ORDER else len(LOCK_ORDER)
+
+
+def in_lock_order(places: Iterable[Place]) -> list[str]:
+    """The names of the tables, each at its first place."""
+    return list(dict.fromkeys(table for *_, table in sorted(places)))
+
+
 class AttachError(CommandError):
     """Nothing was changed; the text says why, and what to do."""
 
@@ -100,6 +117,12 @@ class AttachedTrigger(NamedTuple):
     @property
     def is_on_partition(self) -> bool:
         return self.root_oid != self.table_oid
+
+    @property
+    def place(self) -> Place:
+        """The table's, by what the trigger is for. Each table has one that says so."""
+        kind = self.function.removeprefix("relay.").partition("_")[0]
+        return lock_number(kind), self.is_on_partition, self.table
 
 
 @dataclass(frozen=True)
@@ -130,8 +153,8 @@ class Attached:
 
     @property
     def tables(self) -> list[str]:
-        """The tables that have triggers of ours."""
-        return sorted({one.table for one in self.triggers})
+        """The tables that have triggers of ours, in the order in which they are locked."""
+        return in_lock_order(one.place for one in self.triggers)
 
 
 async def read_attached(connection: AnyConnection, server_role: str | None) -> Attached:

@@ -18,7 +18,7 @@ import pytest
 from alembic import command
 from tornado.ioloop import IOLoop
 
-from realtime.attach.attach import apply, detach, plan
+from realtime.attach.attach import apply, detach, plan, removal_script
 from realtime.attach.mapping import PlatformMapping, read_mapping
 from realtime.attach.state import AttachError
 from realtime.embedded.server import EmbeddedPostgres
@@ -116,7 +116,7 @@ async def triggers(adopted: Adopted) -> int:
             "ALTER TABLE documents DROP id, ADD id bigserial",
             "[x]",
             "documents.id: column public.documents.id is bigint; ids on the wire are UUIDs, so"
-            " this has to be uuid: add a column, uuid GENERATED ALWAYS AS (f(id)) STORED UNIQUE",
+            " this has to be uuid: add a column, uuid GENERATED ALWAYS AS (f(id)) STORED NOT NULL",
         ),
         (
             "ALTER TABLE documents ALTER uploaded_by TYPE text",
@@ -184,6 +184,55 @@ async def triggers(adopted: Adopted) -> int:
             "ALTER TABLE users DROP CONSTRAINT users_pkey CASCADE",
             "[x]",
             "users.id: several rows of public.users could have one id",
+        ),
+        *(
+            (
+                f"ALTER TABLE {key} DROP CONSTRAINT {key}_pkey CASCADE, ADD UNIQUE (id),"
+                " ALTER id DROP NOT NULL",
+                "[x]",
+                f"{key}.id: rows of public.{key} may have no id: give each row one, then"
+                f" ALTER TABLE public.{key} ALTER id SET NOT NULL",
+            )
+            for key in ("users", "bots", "messages", "documents")
+        ),
+        (
+            "ALTER TABLE documents ADD uid uuid"
+            " GENERATED ALWAYS AS (md5(filename)::uuid) STORED UNIQUE",
+            '[documents]\nid = "uid"',
+            'ALTER TABLE public.documents ALTER "uid" SET NOT NULL',
+        ),
+        (
+            'ALTER TABLE users ADD "isOn" int',
+            '[users]\nis_active = "isOn"',
+            """give an expression, as { sql = '"isOn" <> 0' }""",
+        ),
+        (
+            'ALTER TABLE users ADD "isOn" text',
+            '[users]\nis_active = "isOn"',
+            """as { sql = '''"isOn" = 'active'''' }""",
+        ),
+        (
+            'ALTER TABLE bots ADD "ownerId" bigint',
+            '[bots]\nowner_id = "ownerId"',
+            """write { sql = 'f("ownerId")' }, by the f of the ids""",
+        ),
+        (
+            'ALTER TABLE documents ADD "Number" bigint',
+            '[documents]\nid = "Number"',
+            'uuid GENERATED ALWAYS AS (f("Number")) STORED NOT NULL UNIQUE, and name it',
+        ),
+        (
+            'ALTER TABLE conversation_sessions ADD "botId" bigint',
+            '[messages]\nbot_id = { through = "session_id", table = "conversation_sessions",'
+            ' column = "botId" }',
+            'add a column to public."conversation_sessions", uuid GENERATED ALWAYS AS (f("botId"))'
+            " STORED by the f of the ids that it refers to, and name it as `column`",
+        ),
+        (
+            "SELECT 1",
+            "[messages]\nuser_id = { sql = '1' }",
+            "the value is integer; ids on the wire are UUIDs, so this has to be uuid: make one of"
+            " it by the f of the ids that it refers to",
         ),
         ("SELECT 1", '[bots]\nuntold = ["api_kye"]', 'no column public.bots."api_kye"'),
         ("SELECT 1", '[permissions]\nrole = "rule"', "permissions.role, or write false"),
@@ -410,7 +459,8 @@ async def test_names_of_every_kind(core_database: str) -> None:
             kind text DEFAULT 'id', subject text DEFAULT 'x', user_id uuid, u text);
         CREATE TABLE "My App".{q} ("$1" uuid PRIMARY KEY, "it's" uuid, "a 'secret'" text,
             at text, actor text, n text, o text, bot_id uuid, b text);
-        CREATE TABLE "My App"."order" (at uuid, actor uuid, n uuid, {q} text, "o.id" json)"""
+        CREATE TABLE "My App"."order" (at uuid NOT NULL, actor uuid, n uuid, {q} text,
+            "o.id" json)"""
     )
     wanted = mapping(
         f"""schema = "My App"
@@ -650,6 +700,59 @@ async def test_a_permission_of_nobody_ejects_nobody(adopted: Adopted) -> None:
 
 
 @pytest.mark.gen_test
+async def test_an_id_that_is_made_of_what_is_never_null(adopted: Adopted) -> None:
+    """Nobody declares such a column NOT NULL, and none needs to."""
+    await adopted.execute(
+        "ALTER TABLE documents ADD uid uuid GENERATED ALWAYS AS (md5(id::text)::uuid) STORED"
+    )
+    await plan(adopted.connection, changed('[documents]\nid = "uid"'))
+
+
+@pytest.mark.gen_test
+async def test_a_row_without_an_id_is_nobodys(adopted: Adopted) -> None:
+    """NOT NULL was dropped later: such a row sends nothing, and above all ejects nobody."""
+    await apply(adopted.connection, adopted_mapping())
+    user = await adopted.insert("users", username="olga")
+    bot = await adopted.insert("bots", name="Ada", owner_id=user)
+    for key in ("users", "bots", "messages", "documents"):
+        await adopted.execute(
+            f"ALTER TABLE {key} DROP CONSTRAINT {key}_pkey CASCADE, ALTER id DROP NOT NULL"
+        )
+    await adopted.execute("TRUNCATE relay.events")
+    for table, columns, change in (
+        ("users", "(id, username) VALUES (NULL, 'nobody')", "is_active = NOT is_active"),
+        ("users", "(id, username) VALUES (NULL, 'nobody')", "username = 'no one'"),
+        ("bots", f"(id, name, owner_id) VALUES (NULL, 'none', '{user}')", "owner_id = NULL"),
+        ("messages", f"(id, bot_id, content) VALUES (NULL, '{bot}', 'a')", "content = 'b'"),
+        ("documents", f"(id, bot_id, filename) VALUES (NULL, '{bot}', 'a')", "filename = 'b'"),
+    ):
+        await adopted.execute(f"INSERT INTO {table} {columns}")
+        await adopted.execute(f"UPDATE {table} SET {change} WHERE id IS NULL")
+        await adopted.execute(f"DELETE FROM {table} WHERE id IS NULL")
+        # In one transaction the current rows are read in place of those that were written.
+        async with adopted.connection.transaction():
+            await adopted.execute(f"INSERT INTO {table} {columns}")
+            await adopted.execute(f"UPDATE {table} SET {change} WHERE id IS NULL")
+            await adopted.execute(f"DELETE FROM {table} WHERE id IS NULL")
+    rows = await adopted.connection.fetch("SELECT topic, type, payload FROM relay.events")
+    assert [tuple(row) for row in rows] == []
+
+
+@pytest.mark.gen_test
+async def test_a_row_that_gets_its_id_later_is_told_as_new(adopted: Adopted) -> None:
+    """As in a backfill."""
+    await apply(adopted.connection, adopted_mapping())
+    user = await adopted.insert("users", username="olga")
+    bot = await adopted.insert("bots", name="Ada", owner_id=user)
+    await adopted.execute(
+        "ALTER TABLE messages DROP CONSTRAINT messages_pkey, ALTER id DROP NOT NULL"
+    )
+    await adopted.execute("INSERT INTO messages (id, bot_id, content) VALUES (NULL, $1, 'a')", bot)
+    await adopted.execute("UPDATE messages SET id = gen_random_uuid()")
+    assert (await last_message(adopted))["type"] == "chat_message"
+
+
+@pytest.mark.gen_test
 async def test_a_user_with_a_new_id_is_another(adopted: Adopted) -> None:
     """Who had the old one leaves; everyone else stays."""
     await apply(adopted.connection, adopted_mapping())
@@ -749,6 +852,52 @@ async def test_a_table_in_use_is_not_waited_for(adopted: Adopted, core_database:
         async with other.transaction():
             await other.execute("SELECT count(*) FROM messages")
             assert (await apply(adopted.connection, adopted_mapping())).is_done
+    finally:
+        await other.close()
+
+
+IN_ORDER = [
+    "public.messages",
+    "public.documents",
+    "public.bot_permissions",
+    "public.bots",
+    "public.users",
+]
+
+
+@pytest.mark.gen_test
+async def test_tables_are_locked_in_a_writers_order(adopted: Adopted, core_database: str) -> None:
+    """Foreign keys lead a writer from a message to its bot and its user, never the other way.
+
+    In another order a printed script and a writer would wait for each other. It gives up before
+    PostgreSQL looks for deadlocks.
+    """
+    other = await asyncpg.connect(core_database)
+    said: list[str] = []
+    in_use = "LOCK TABLE users, bots, messages, documents IN ROW EXCLUSIVE MODE"
+    try:
+        async with other.transaction():
+            await other.execute(in_use)
+            with pytest.raises(AttachError):
+                await apply(adopted.connection, adopted_mapping(), attempts=1, say=said.append)
+        first = await plan(adopted.connection, adopted_mapping())
+        await apply(adopted.connection, adopted_mapping())
+        async with other.transaction():
+            await other.execute(in_use)
+            with pytest.raises(AttachError):
+                await detach(adopted.connection, attempts=1, say=said.append)
+        assert [re.findall(r"waiting for (\S+), which", line) for line in said] == [
+            ["public.messages"],
+            ["public.messages"],
+        ]
+        for script in (
+            first.script,
+            (await plan(adopted.connection, changed("[documents]\nfilename = false"))).script,
+            await removal_script(adopted.connection),
+        ):
+            locked = re.findall(r"LOCK TABLE ONLY (\S+) IN", script)
+            assert [name.replace('"', "") for name in locked] == IN_ORDER
+            assert "SET LOCAL lock_timeout = '150ms'" in script
     finally:
         await other.close()
 
@@ -937,6 +1086,20 @@ async def test_who_does_not_own_the_tables_is_told_who_does(
     await adopted.execute("RESET ROLE")
     nobody = mapping(f'server_role = "nobody"\n{ADOPTED}')
     assert "there is no role nobody" in await problems(adopted, nobody)
+
+
+@pytest.mark.gen_test
+async def test_a_table_that_is_not_ours_hides_no_other_problem(
+    adopted: Adopted, roles: tuple[str, str, str]
+) -> None:
+    """All that is wrong is said at once, of such a table too."""
+    relay, app, _ = roles
+    await adopted.execute(f'ALTER TABLE relay.events OWNER TO "{relay}"')
+    await adopted.execute(f'ALTER TABLE users OWNER TO "{app}"; ALTER TABLE users DROP is_active')
+    await adopted.execute(f'GRANT CREATE, USAGE ON SCHEMA relay TO "{relay}"; SET ROLE "{relay}"')
+    said = await problems(adopted, adopted_mapping())
+    assert f"users: public.users belongs to {app}" in said
+    assert "users.is_active: public.users has no column is_active" in said
 
 
 @pytest.mark.gen_test

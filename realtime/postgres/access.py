@@ -6,8 +6,8 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -21,7 +21,7 @@ from realtime.relay.cursor import Cursor
 from realtime.relay.errors import Refused
 from realtime.relay.position import Lineage
 from realtime.relay.protocol import bot_of
-from realtime.relay.recheck import RecheckResult
+from realtime.relay.recheck import RecheckAnswer
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
@@ -76,6 +76,17 @@ NOT_IN_ENCODING = (
 """What is raised for text that the database's encoding does not have."""
 
 
+OF_ALL = (
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresConnectionError,
+)
+"""What is raised for the database's own state, and so would be for each question alone."""
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+
 class Access:
     """Asks the database who may be where.
 
@@ -106,17 +117,7 @@ class Access:
 
         Refused: 4001 nobody active is meant; 4003 not on this bot; 1013 no answer to be had.
         """
-        try:
-            return await self._authorize(questions)
-        except Refused as refused:
-            if len(questions) == 1 and not await self._is_text(questions[0].subject, refused):
-                return [Refused(*closing.USER_UNKNOWN)]
-            if len(questions) == 1 or not isinstance(refused.__cause__, asyncpg.PostgresError):
-                return [Refused(refused.code, refused.reason) for _ in questions]
-        # The platform's own functions may fail for one of them: that is not the others' fault.
-        async with asyncio.TaskGroup() as tasks:
-            alone = [tasks.create_task(self.authorize([question])) for question in questions]
-        return [answer for one in alone for answer in one.result()]
+        return await _apart(self._authorize, questions)
 
     async def _is_text(self, subject: str, refused: Refused) -> bool:
         """Whether the database's encoding has all of a subject; without that, nobody has that name.
@@ -134,6 +135,16 @@ class Access:
         return True
 
     async def _authorize(self, questions: Sequence[AdmissionRequest]) -> list[Admission | Refused]:
+        try:
+            return await self._authorize_all(questions)
+        except Refused as refused:
+            if len(questions) != 1 or await self._is_text(questions[0].subject, refused):
+                raise
+            return [Refused(*closing.USER_UNKNOWN)]
+
+    async def _authorize_all(
+        self, questions: Sequence[AdmissionRequest]
+    ) -> list[Admission | Refused]:
         # What Postgres cannot hold as text is nobody's id or name.
         subjects = [None if _NO_TEXT.search(one.subject) else one.subject for one in questions]
         bots = [one.bot_id for one in questions]
@@ -152,16 +163,18 @@ class Access:
             for _ in range(connections):
                 tasks.create_task(self.authorize([nobody]))
 
-    async def recheck(self, questions: Sequence[tuple[str, str]]) -> RecheckResult:
+    async def recheck(self, questions: Sequence[tuple[str, str]]) -> list[RecheckAnswer | Refused]:
         """Say of pairs of user id and topic whether the user may still be there.
 
-        Raises:
-            Refused: 1013, no answer to be had.
+        Refused: 1013, no answer to be had.
         """
+        return await _apart(self._recheck, questions)
+
+    async def _recheck(self, questions: Sequence[tuple[str, str]]) -> list[RecheckAnswer | Refused]:
         users = [user_id for user_id, _ in questions]
         bots = [bot_of(topic) for _, topic in questions]
         (row,), cursor = await self._fetch(_RECHECK, users, bots)
-        return RecheckResult(row["allowed"], cursor)
+        return [RecheckAnswer(is_allowed, cursor) for is_allowed in row["allowed"]]
 
     async def _fetch(self, query: str, *arguments: object) -> tuple[list[asyncpg.Record], Cursor]:
         """The answers, and the cursor as of which they hold."""
@@ -179,6 +192,30 @@ class Access:
         cursor = to_cursor(rows[0])
         lineage.saw(cursor.anchor)
         return rows, cursor
+
+
+async def _apart(
+    ask: Callable[[Sequence[Question]], Awaitable[list[Answer | Refused]]],
+    questions: Sequence[Question],
+) -> list[Answer | Refused]:
+    """Ask about all at once; where that fails, about each half for itself.
+
+    The platform's own functions may fail for one of them: that is not the others' fault.
+    """
+    try:
+        return await ask(questions)
+    except Refused as refused:
+        cause = refused.__cause__
+        is_of_one = isinstance(cause, asyncpg.PostgresError) and not isinstance(cause, OF_ALL)
+        if len(questions) < 2 or not is_of_one:
+            return [Refused(refused.code, refused.reason) for _ in questions]
+    middle = len(questions) // 2
+    async with asyncio.TaskGroup() as tasks:
+        halves = [
+            tasks.create_task(_apart(ask, half))
+            for half in (questions[:middle], questions[middle:])
+        ]
+    return [answer for half in halves for answer in half.result()]
 
 
 def _answer(question: AdmissionRequest, row: asyncpg.Record, cursor: Cursor) -> Admission | Refused:

@@ -19,21 +19,22 @@ MAX_BATCH = 500
 """How many are asked about in one statement, so that it does not take long."""
 
 
-class RecheckResult(NamedTuple):
-    """Who may stay, of those who were asked about, and as of which cursor."""
+class RecheckAnswer(NamedTuple):
+    """Whether one may stay, of those who were asked about, and as of which cursor."""
 
-    allowed: Sequence[bool]
+    is_allowed: bool
     cursor: Cursor
 
 
 class Rechecker(Protocol):
     """Finds which users still have access; implemented by `postgres.access`."""
 
-    async def recheck(self, questions: Sequence[tuple[str, str]]) -> RecheckResult:
+    async def recheck(
+        self, questions: Sequence[tuple[str, str]]
+    ) -> Sequence[RecheckAnswer | Refused]:
         """Answer for pairs of user id and topic.
 
-        Raises:
-            Refused: the database cannot be asked (1013).
+        Refused: 1013, no answer to be had about this one.
         """
         ...
 
@@ -41,11 +42,6 @@ class Rechecker(Protocol):
 class _Request(NamedTuple):
     subscriber: Subscriber
     pending: Pending
-
-
-class _Answer(NamedTuple):
-    is_allowed: bool
-    cursor: Cursor
 
 
 class RecheckBatcher:
@@ -62,7 +58,9 @@ class RecheckBatcher:
 
     def __init__(self, rechecker: Rechecker, report: Report, *, max_batch: int = MAX_BATCH) -> None:
         self._rechecker = rechecker
-        self._batcher = Batcher[_Request, _Answer](self._answer, size=max_batch, report=report)
+        self._batcher = Batcher[_Request, RecheckAnswer](
+            self._answer, size=max_batch, report=report
+        )
 
     def ask(self, subscriber: Subscriber, pending: Pending) -> None:
         """Check the socket's access soon, and tell the hub."""
@@ -80,12 +78,11 @@ class RecheckBatcher:
         self._hub, self._wake_reader = hub, wake_reader
         await self._batcher.run()
 
-    async def _answer(self, requests: Sequence[_Request]) -> Sequence[_Answer]:
+    async def _answer(self, requests: Sequence[_Request]) -> Sequence[RecheckAnswer | Refused]:
         questions = [(one.subscriber.user_id or "", one.subscriber.topic) for one in requests]
-        result = await self._rechecker.recheck(questions)
-        return [_Answer(is_allowed, result.cursor) for is_allowed in result.allowed]
+        return await self._rechecker.recheck(questions)
 
-    def _apply(self, request: _Request, answer: _Answer | Exception) -> None:
+    def _apply(self, request: _Request, answer: RecheckAnswer | Exception) -> None:
         if isinstance(answer, Refused):
             self._hub.dismiss(request.subscriber, answer.code, answer.reason)
         elif isinstance(answer, Exception):
@@ -94,7 +91,7 @@ class RecheckBatcher:
             self._decide(*request, answer)
         self._wake_reader()
 
-    def _decide(self, subscriber: Subscriber, pending: Pending, answer: _Answer) -> None:
+    def _decide(self, subscriber: Subscriber, pending: Pending, answer: RecheckAnswer) -> None:
         if not answer.is_allowed:
             self._hub.refuse(subscriber, pending)
         elif pending.is_recheck:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ from realtime.relay.closing import CloseCode
 from realtime.relay.cursor import Cursor, Signer, Snapshot
 from realtime.relay.errors import Refused
 from realtime.relay.position import Lineage, Position
+from realtime.relay.recheck import RecheckAnswer
 from realtime.relay.resume import ReadRange
 from tests.platform import Platform
 from tests.postgres import restart
@@ -54,6 +56,13 @@ async def refusal_of(access: Access, subject: str, bot_id: str | None = None) ->
     (answer,) = await access.authorize([AdmissionRequest(subject, bot_id)])
     assert isinstance(answer, Refused)
     return answer.code
+
+
+def may_stay(answers: Sequence[RecheckAnswer | Refused]) -> list[RecheckAnswer]:
+    """Answers, of which none is a refusal."""
+    found = [one for one in answers if isinstance(one, RecheckAnswer)]
+    assert len(found) == len(answers)
+    return found
 
 
 async def is_waiting(platform: Platform) -> Any:
@@ -276,8 +285,8 @@ async def test_many_are_asked_about_at_once(
         (world.owner, f"bot:{world.bot}", True),
         (world.guest, f"bot:{world.bot}", True),
     ] * 60
-    answer = await access.recheck([question[:2] for question in questions])
-    assert list(answer.allowed) == [allowed for *_, allowed in questions]
+    answers = await access.recheck([question[:2] for question in questions])
+    assert [one.is_allowed for one in may_stay(answers)] == [allowed for *_, allowed in questions]
 
 
 @pytest.mark.gen_test
@@ -290,21 +299,41 @@ async def test_a_recheck_is_of_one_moment(access: Access, world: World, platform
     await platform.revoke(world.bot, world.guest)
     newest = await newest_of(platform)
     await platform.execute("COMMIT")
-    allowed, place = await question
-    assert list(allowed) == [True, True]
-    assert not place.covers(newest)
-    allowed, place = await access.recheck(asked)
-    assert list(allowed) == [False, True]
-    assert place.covers(newest)
+    answers = may_stay(await question)
+    assert [one.is_allowed for one in answers] == [True, True]
+    assert not any(one.cursor.covers(newest) for one in answers)
+    answers = may_stay(await access.recheck(asked))
+    assert [one.is_allowed for one in answers] == [False, True]
+    assert all(one.cursor.covers(newest) for one in answers)
 
 
 @pytest.mark.gen_test
-async def test_nobody_is_asked_about(access: Access, platform: Platform) -> None:
-    """Then nothing is answered, as of now."""
-    allowed, place = await access.recheck([])
-    text = await platform.connection.fetchval("SELECT pg_current_snapshot()::text")
-    assert list(allowed) == []
-    assert place.last < Snapshot.parse(text).xmax
+async def test_nobody_is_asked_about(access: Access) -> None:
+    """Then nothing is answered."""
+    assert await access.recheck([]) == []
+
+
+FAILS_FOR_ONE = """
+CREATE OR REPLACE FUNCTION relay.authorize(user_id uuid, bot_id uuid)
+RETURNS TABLE (bot_name text, role text, username text) LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF user_id = '{user}' THEN RAISE 'of this one nobody knows'; END IF;
+    RETURN QUERY SELECT 'Ada', 'viewer', 'name';
+END $$
+"""
+
+
+@pytest.mark.gen_test
+async def test_an_error_for_one_keeps_the_others_where_they_are(
+    access: Access, world: World, platform: Platform
+) -> None:
+    """The platform's own function fails for one user; each of the others has an answer."""
+    await platform.execute(FAILS_FOR_ONE.format(user=world.guest))
+    topic = f"bot:{world.bot}"
+    asked = [(world.owner, topic), (world.guest, topic), (str(uuid4()), topic)] * 5
+    answers = await access.recheck(asked)
+    found = [one.code if isinstance(one, Refused) else one.is_allowed for one in answers]
+    assert found == [True, CloseCode.TRY_AGAIN_LATER, True] * 5
 
 
 # When the database cannot be asked.
@@ -312,9 +341,9 @@ async def test_nobody_is_asked_about(access: Access, platform: Platform) -> None
 
 async def is_told_to_try_again(access: Access, world: World) -> None:
     assert await refusal_of(access, world.owner, world.bot) == CloseCode.TRY_AGAIN_LATER
-    with pytest.raises(Refused) as caught:
-        await access.recheck([(world.owner, f"bot:{world.bot}")])
-    assert caught.value.code == CloseCode.TRY_AGAIN_LATER
+    (answer,) = await access.recheck([(world.owner, f"bot:{world.bot}")])
+    assert isinstance(answer, Refused)
+    assert answer.code == CloseCode.TRY_AGAIN_LATER
 
 
 @pytest.mark.gen_test
@@ -478,9 +507,9 @@ async def test_a_standby_is_not_asked(stoppable_postgres: EmbeddedPostgres) -> N
     await restart(stoppable_postgres, standby.touch)
     async with open_pool(dsn, size=1, timeout=10, is_pooled=False) as pool:
         access = Access(pool, lineage, subject_kind="id", timeout=10)
-        with pytest.raises(Refused) as refused:
-            await access.recheck([(user, topic)])
-        assert refused.value.code == CloseCode.TRY_AGAIN_LATER
+        (answer,) = await access.recheck([(user, topic)])
+        assert isinstance(answer, Refused)
+        assert answer.code == CloseCode.TRY_AGAIN_LATER
         history = HistoryLog(pool, lineage, Wire(10))
         found = await history.read({topic: ReadRange(0, ())}, [user], 10, [])
         assert not found[topic].state.floor.is_ours

@@ -13,7 +13,7 @@ from realtime.relay.events import AccessChange, Event
 from realtime.relay.hub import Hub
 from realtime.relay.owed import Owed
 from realtime.relay.protocol import Message
-from realtime.relay.recheck import RecheckResult
+from realtime.relay.recheck import RecheckAnswer
 from realtime.relay.resume import Floor, LogState, TopicHistory
 from realtime.relay.subscriber import HoldLimit, State, Subscriber
 from tests.unit.relay_fakes import (
@@ -235,13 +235,13 @@ class SlowAccess:
         self.times: dict[Cursor, int] = {}
         """When an answer was given that has this place."""
 
-    async def recheck(self, questions: Sequence[tuple[str, str]]) -> RecheckResult:
+    async def recheck(self, questions: Sequence[tuple[str, str]]) -> list[RecheckAnswer]:
         await self._gate()
         allowed = [self._log.access[question] for question in questions]
         place = self._log.place()
         self.times[place] = self._log.now
         await self._gate()
-        return RecheckResult(allowed, place)
+        return [RecheckAnswer(is_allowed, place) for is_allowed in allowed]
 
     async def _gate(self) -> None:
         self.gates.append(asyncio.get_running_loop().create_future())

@@ -8,7 +8,7 @@ import pytest
 from realtime.relay import closing
 from realtime.relay.errors import Refused
 from realtime.relay.hub import Hub
-from realtime.relay.recheck import RecheckBatcher, RecheckResult
+from realtime.relay.recheck import RecheckAnswer, RecheckBatcher
 from realtime.relay.subscriber import State
 from tests.unit.relay_fakes import (
     ADA,
@@ -40,18 +40,22 @@ class FakeAccess:
         self.allowed = allowed
         self.is_down = is_down
         self.is_broken = False
+        self.failing: Sequence[str] = ()
         self.questions: list[Sequence[tuple[str, str]]] = []
         self.may_answer = asyncio.Semaphore(1000)
 
-    async def recheck(self, questions: Sequence[tuple[str, str]]) -> RecheckResult:
+    async def recheck(self, questions: Sequence[tuple[str, str]]) -> list[RecheckAnswer | Refused]:
         self.questions.append(questions)
         if self.is_broken:
             raise ZeroDivisionError
-        if self.is_down:
-            raise Refused(1013, "the database cannot be asked")
-        answer = RecheckResult([user in self.allowed for user, _ in questions], at(11))
+        answers = [self._answer(user) for user, _ in questions]
         await self.may_answer.acquire()
-        return answer
+        return answers
+
+    def _answer(self, user: str) -> RecheckAnswer | Refused:
+        if self.is_down or user in self.failing:
+            return Refused(1013, "the database cannot be asked")
+        return RecheckAnswer(user in self.allowed, at(11))
 
 
 class RecheckingHub:
@@ -122,6 +126,15 @@ def test_each_has_its_own_answer() -> None:
     ada, grace = cut_off(rechecking, ADA, GRACE)
     run(rechecking.until(lambda: ada.closed and grace.closed))
     assert (ada.closed, grace.closed) == (closing.ACCESS_CHANGED, (4003, "access ended"))
+
+
+def test_who_cannot_be_asked_about_is_not_the_others_fault() -> None:
+    """The one has to come back; the others stay where they are."""
+    rechecking = RecheckingHub(FakeAccess(ADA))
+    rechecking.access.failing = [GRACE]
+    ada, grace = cut_off(rechecking, ADA, GRACE, is_recheck=True)
+    run(rechecking.until(lambda: grace.closed))
+    assert (ada.closed, grace.closed) == (None, (1013, "the database cannot be asked"))
 
 
 def test_nobody_can_be_asked() -> None:

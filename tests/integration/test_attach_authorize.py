@@ -8,7 +8,7 @@ import pytest
 from realtime.attach.attach import apply, detach, plan, removal_script
 from realtime.doctor.report import Level
 from tests.adopted import Adopted
-from tests.doctor import deployment, finds
+from tests.doctor import ask, deployment, finds
 from tests.unit.test_mapping import mapping
 from tests.waiting import LIMIT
 
@@ -123,4 +123,23 @@ async def test_the_doctor_says_that_nobody_is_let_in(core_database: str) -> None
     await finds(Level.PROBLEM, "access", there, "lets nobody watch a bot", "docs/adopting.md")
     await platform.execute(AS_TEXT)
     await finds(Level.FINE, "access", there, "answer")
+    await platform.connection.close(timeout=LIMIT)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("made", ["in its place", "anew"])
+async def test_the_doctor_promises_nothing_of_what_it_cannot_know(
+    core_database: str, made: str
+) -> None:
+    """Which tables a function of the platform's own reads, and whether they hide rows from it."""
+    platform = await attached(core_database)
+    there, promise = deployment(core_database), "nothing from the functions that decide"
+    await finds(Level.FINE, "row security", there, promise)
+    if made == "anew":
+        await platform.execute("DROP FUNCTION relay.authorize")
+    await platform.execute(AS_TEXT)
+    (finding,) = await ask("row security", there)
+    assert finding.level is Level.FINE
+    assert promise not in finding.said
+    assert "relay.authorize is your own" in finding.said
     await platform.connection.close(timeout=LIMIT)

@@ -587,6 +587,40 @@ async def test_ids_that_are_numbers(core_database: str) -> None:
         await connection.close(timeout=LIMIT)
 
 
+@pytest.mark.gen_test
+async def test_a_large_table_gets_its_ids_in_use(
+    core_database: str, postgres: EmbeddedPostgres
+) -> None:
+    """By the way of docs/adopting.md; what is written before the backfill and after it has one."""
+    page = (ROOT / "docs" / "adopting.md").read_text("utf-8")
+    section = page.partition("### Ids that are numbers\n")[2].partition("\n### ")[0]
+    made, filled = code_blocks(section, "sql")
+    made = "".join(line for line in made.splitlines(True) if "ALTER TABLE messages" not in line)
+    written = "INSERT INTO messages (bot_id, user_id, content) VALUES (1, 2, 'hello');\n"
+    script = f"{NUMBERED}{made}{written}{filled}{written}"
+    command = [postgres.psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", core_database]
+    done = await asyncio.to_thread(
+        subprocess.run, command, input=script, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    connection = await asyncpg.connect(core_database, timeout=LIMIT)
+    try:
+        wrong = "SELECT count(*) FROM messages WHERE uid IS DISTINCT FROM public.uid(3, id)"
+        assert await connection.fetchval(wrong) == 0
+        text = NOT_THERE.replace("[users]", '[users]\nid = "uid"').replace(
+            "[bots]", '[bots]\nid = "uid"\nowner_id = false'
+        )
+        text = text.replace(
+            "[permissions]", '[permissions]\nbot_id = "bot_uid"\nuser_id = "user_uid"'
+        )
+        ids = "bot_id = { sql = 'public.uid(2, bot_id)' }\nuser_id = false"
+        await plan(
+            connection, mapping(text.replace("[messages]", f'[messages]\nid = "uid"\n{ids}'))
+        )
+    finally:
+        await connection.close(timeout=LIMIT)
+
+
 PARTITIONED = """
 DROP TABLE messages;
 CREATE TABLE messages (id uuid NOT NULL DEFAULT gen_random_uuid(), session_id uuid,

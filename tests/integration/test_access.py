@@ -19,7 +19,7 @@ from realtime.postgres.pool import open_pool
 from realtime.postgres.wire import Wire
 from realtime.relay.admission import Admission, AdmissionRequest
 from realtime.relay.closing import CloseCode
-from realtime.relay.cursor import Cursor, Signer, Snapshot
+from realtime.relay.cursor import Cursor, Signer
 from realtime.relay.errors import Refused
 from realtime.relay.position import Lineage, Position
 from realtime.relay.recheck import RecheckAnswer

@@ -22,6 +22,8 @@ from realtime.web.stream import ClientStream
 
 CLOSE_SECONDS = 5.0
 """How long a closing handshake may take; then the connection is cut."""
+QUIET_SECONDS = 0.2
+"""How long a peer that broke the rules must send nothing, to count as done with what it sent."""
 MAX_FRAMES = 256
 """How many frames one message may come in: only whole messages count in the rate limit."""
 NO_CODE = 1005
@@ -107,6 +109,7 @@ class WebSocket:
         "_limit",
         "_max_message",
         "_message",
+        "_quiet",
         "_rest",
         "_room",
         "_work",
@@ -141,6 +144,8 @@ class WebSocket:
         self._has_sent_close = False
         self._close_code: int | None = None
         self._limit: asyncio.TimerHandle | None = None
+        self._quiet: asyncio.TimerHandle | None = None
+        """Until it is told that nothing follows the close frame; None: nothing is waited for."""
         self._work: asyncio.Task[None] | None = None
         stream.begin(self)
 
@@ -155,6 +160,8 @@ class WebSocket:
 
     def data_received(self, data: bytes) -> None:
         if self._is_over:
+            if self._quiet is not None:
+                self._end_when_quiet()
             return
         if self._rest is None and not self._is_paused:
             self._read_frames(data)
@@ -170,8 +177,9 @@ class WebSocket:
     def connection_lost(self) -> None:
         self._is_over = True
         self._rest = self._message = None
-        if self._limit is not None:
-            self._limit.cancel()
+        for timer in (self._limit, self._quiet):
+            if timer is not None:
+                timer.cancel()
         self._room.remove(self)
         self._tell_closed()
 
@@ -188,6 +196,7 @@ class WebSocket:
         except _Violation as violation:
             self._delegate.close(*violation.closing)
             self._discard()
+            self._end_when_quiet()
         except Exception:  # noqa: BLE001 - logged; it must end this socket, and no other
             self._fail()
         else:
@@ -317,6 +326,7 @@ class WebSocket:
         self._send_close(payload[:2])
         self._tell_closed()
         self._discard()
+        self.stream.end_output()
 
     def send_close(self, code: int, reason: str) -> None:
         """Begin the closing handshake."""
@@ -344,7 +354,16 @@ class WebSocket:
         """
         self._is_over = True
         self._rest = self._message = None
-        self.stream.end_output()
+
+    def _end_when_quiet(self) -> None:
+        """Say that nothing follows the close frame, once the peer sends nothing for a moment.
+
+        Where it is still sending, a proxy would cut it off at that, before it has the close frame.
+        """
+        if self._quiet is not None:
+            self._quiet.cancel()
+        loop = asyncio.get_running_loop()
+        self._quiet = loop.call_later(QUIET_SECONDS, self.stream.end_output)
 
 
 def _text(data: bytes | bytearray) -> str:

@@ -16,6 +16,7 @@ from realtime.auth.tokens import Identity, TokenError
 from realtime.log_line import Field, LogLine
 from realtime.relay import closing, protocol
 from realtime.relay.admission import Admission
+from realtime.relay.budget import MIN_SPEED
 from realtime.relay.closing import CloseCode
 from realtime.relay.cursor import Cursor
 from realtime.relay.errors import ErrorCode, MessageError, Refused
@@ -60,16 +61,45 @@ class Connection(Protocol):
         """Say why it ends, and end it."""
 
 
+class _Ping:
+    """A ping that is not answered yet.
+
+    Args:
+        acknowledged: how many bytes the other side had acknowledged when it was sent.
+        behind: with how many it has all that was before the ping.
+        until: by when a client has that at the least speed, if it had all that was confirmed.
+    """
+
+    __slots__ = ("_acknowledged", "_until", "behind")
+
+    def __init__(self, acknowledged: int, behind: int, until: float) -> None:
+        self._acknowledged = acknowledged
+        self.behind = behind
+        self._until = until
+
+    def is_on_its_way(self, acknowledged: int, now: float) -> bool:
+        """Look whether the client may not have it, over a slow line, or has it since the last look.
+
+        What is acknowledged may lie in a proxy, which takes megabytes for a client that reads
+        slowly. But where the ping itself is not acknowledged, nobody is there.
+        """
+        before, self._acknowledged = self._acknowledged, acknowledged
+        if before < self.behind and acknowledged > before:
+            return True
+        return acknowledged > self.behind and now < self._until
+
+
 class Conversation:
     """One open socket. Its endpoint is a subclass, with a topic and messages of its own."""
 
     __slots__ = (
+        "_confirmed_bytes",
         "_connection",
         "_connection_id",
-        "_is_pinged",
+        "_is_stuck",
         "_limit",
+        "_ping",
         "_ping_slice",
-        "_ping_way",
         "_replaying",
         "_services",
         "_sink",
@@ -91,13 +121,15 @@ class Conversation:
         self._token_life: TokenLife | None = None
         self._limit: RateLimit | None = None
         self._replaying: asyncio.Task[None] | None = None
-        self._is_pinged = False
+        self._ping: _Ping | None = None
+        """The ping that was not answered yet."""
         self._ping_slice = 0
-        self._ping_way: tuple[int, int] | None = None
-        """How many bytes its client had acknowledged, and with how many it has the ping; None: it
-        had all that was before the ping."""
+        self._confirmed_bytes = 0
+        """How many bytes were before the last ping that was answered."""
         self._taken_bytes = 0
         """How many its client had taken at the last ping."""
+        self._is_stuck = False
+        """Of events over HTTP: whether it had taken nothing then of what waited."""
 
     # The handshake.
 
@@ -309,25 +341,15 @@ class Conversation:
         """
         if self._note_taken() and not self._sink.is_idle:
             return
-        if self._is_pinged:
-            if not self._follow_ping():
-                # Not 1000: it would tell the client to stay away.
-                self.close(*closing.PING_TIMED_OUT)
-            return
-        end = self._sink.end_of_all_sent
-        self._ping_way = None if end is None else (self._sink.acknowledged_bytes, end)
-        self._is_pinged = True
-        self._sink.send_control(PING)
-
-    def _follow_ping(self) -> bool:
-        """Look whether the ping is behind much that the client still takes, over a slow line."""
-        if self._ping_way is None:
-            return False
-        before, end = self._ping_way
-        acknowledged = self._sink.acknowledged_bytes
-        # When it has the ping, the pong is on its way: once more.
-        self._ping_way = (acknowledged, end) if acknowledged < end else None
-        return acknowledged > before
+        acknowledged, now = self._sink.acknowledged_bytes, self._services.monotonic()
+        if self._ping is None:
+            behind = self._sink.sent_bytes
+            seconds = (behind - self._confirmed_bytes) / MIN_SPEED
+            self._ping = _Ping(acknowledged, behind, now + seconds)
+            self._sink.send_control(PING)
+        elif not self._ping.is_on_its_way(acknowledged, now):
+            # Not 1000: it would tell the client to stay away.
+            self.close(*closing.PING_TIMED_OUT)
 
     def _note_taken(self) -> bool:
         """Note what the client has taken; return whether that is more than at the last ping."""
@@ -335,8 +357,8 @@ class Conversation:
         return self._taken_bytes != before
 
     def on_pong(self, data: bytes) -> None:
-        if self._is_pinged:
-            self._is_pinged = False
+        if self._ping is not None:
+            self._confirmed_bytes, self._ping = self._ping.behind, None
         else:
             self._admit_frame()  # nobody asked for it: it counts
 

@@ -207,11 +207,9 @@ class SocketSink(WebSocketSink):
         return int.from_bytes(info[_ACKNOWLEDGED], sys.byteorder)
 
     @property
-    def end_of_all_sent(self) -> int | None:
-        """How many bytes will be acknowledged when the other side has all that the kernel has now;
-        None: it has them already."""
-        in_kernel = self._in_kernel
-        return self.acknowledged_bytes + in_kernel if in_kernel else None
+    def sent_bytes(self) -> int:
+        """How many bytes the kernel has taken: so many are acknowledged in the end."""
+        return self.acknowledged_bytes + self._in_kernel
 
     async def drained(self) -> None:
         """Return when the kernel has taken all that was sent (or the socket is gone)."""

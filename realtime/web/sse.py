@@ -202,9 +202,9 @@ class EventConversation(Conversation):
         if self._sink.is_idle:
             assert self._subscriber is not None
             self._sink.send(ping_comment(self._services.hub.cursor_of(self._subscriber)))
-        elif self._is_pinged and not has_moved:
+        elif self._is_stuck and not has_moved:
             self.close(*closing.TOO_SLOW)
-        self._is_pinged = not (self._sink.is_idle or has_moved)
+        self._is_stuck = not (self._sink.is_idle or has_moved)
 
 
 class ChatEvents(EventConversation, ChatConversation):

@@ -19,7 +19,7 @@ from realtime.config.intervals import DEFAULTS
 from realtime.config.settings import Settings
 from realtime.relay import closing
 from realtime.relay.admission import Admission
-from realtime.relay.budget import ReadBudget
+from realtime.relay.budget import MIN_SPEED, ReadBudget
 from realtime.relay.counters import Counters
 from realtime.relay.errors import Refused
 from realtime.relay.events import Event, RowKey
@@ -166,8 +166,7 @@ class Line:
     def __init__(self) -> None:
         self.is_idle = self.is_closed = False
         self.taken_bytes = 0
-        self.acknowledged_bytes = 0
-        self.end_of_all_sent: int | None = None
+        self.acknowledged_bytes = self.sent_bytes = 0
         self.sent: list[bytes] = []
         self.closed: list[int] = []
 
@@ -185,11 +184,20 @@ class Line:
         self.closed.append(code)
 
 
+def pinged() -> tuple[ChatConversation, Line, Any]:
+    """A conversation, the way to its client, and its services, whose clock is the `now` of them."""
+    services = make_services(Slow("nowhere"))
+    services.now = 0.0
+    services.monotonic = lambda: services.now
+    conversation, line = ChatConversation(services), Line()
+    conversation._sink = line  # type: ignore[assignment]
+    return conversation, line, services
+
+
 @pytest.mark.gen_test
 async def test_who_is_taking_what_waits_is_not_pinged() -> None:
     """The ping would come last. Who takes nothing of it has to answer one."""
-    conversation, line = ChatConversation(make_services(Slow("nowhere"))), Line()
-    conversation._sink = line  # type: ignore[assignment]
+    conversation, line, _ = pinged()
     for taken in (100, 200, 300):
         line.taken_bytes = taken
         conversation.ping()
@@ -206,8 +214,7 @@ async def test_who_is_taking_what_waits_is_not_pinged() -> None:
 @pytest.mark.gen_test
 async def test_who_has_taken_all_that_waited_is_pinged() -> None:
     """Nothing is before the ping."""
-    conversation, line = ChatConversation(make_services(Slow("nowhere"))), Line()
-    conversation._sink = line  # type: ignore[assignment]
+    conversation, line, _ = pinged()
     line.taken_bytes, line.is_idle = 100, True
     conversation.ping()
     assert line.sent == [PING]
@@ -216,14 +223,44 @@ async def test_who_has_taken_all_that_waited_is_pinged() -> None:
 @pytest.mark.gen_test
 async def test_a_ping_may_be_on_its_way_for_long() -> None:
     """Behind much that the client takes slowly; once it has the ping, it has one more turn."""
-    conversation, line = ChatConversation(make_services(Slow("nowhere"))), Line()
-    conversation._sink = line  # type: ignore[assignment]
-    line.acknowledged_bytes, line.end_of_all_sent = 100, 500
+    conversation, line, services = pinged()
+    line.acknowledged_bytes, line.sent_bytes = 100, 500
     for acknowledged in (100, 300, 499, 500):
         line.acknowledged_bytes = acknowledged
+        services.now += 25
         conversation.ping()
     assert (line.sent, line.closed) == ([PING], [])
     line.acknowledged_bytes = 600
+    services.now += 25
+    conversation.ping()
+    assert line.closed == [closing.PING_TIMED_OUT.code]
+
+
+@pytest.mark.gen_test
+async def test_what_a_proxy_has_taken_may_not_be_with_the_client_yet() -> None:
+    """It acknowledges megabytes. A ping behind them is waited for as long as they may take."""
+    conversation, line, services = pinged()
+    line.acknowledged_bytes = line.sent_bytes = 50 * MIN_SPEED
+    conversation.ping()
+    line.acknowledged_bytes += len(PING)
+    for services.now in (25, 49):
+        conversation.ping()
+    conversation.on_pong(b"")
+    assert (line.sent, line.closed) == ([PING], [])
+    line.sent_bytes = line.acknowledged_bytes
+    conversation.ping()
+    line.acknowledged_bytes += len(PING)
+    services.now += 1
+    conversation.ping()
+    assert line.closed == [closing.PING_TIMED_OUT.code]
+
+
+@pytest.mark.gen_test
+async def test_where_nobody_has_the_ping_it_is_not_waited_for() -> None:
+    """However much was sent before: who takes it in acknowledges the ping, too."""
+    conversation, line, _ = pinged()
+    line.acknowledged_bytes = line.sent_bytes = 50 * MIN_SPEED
+    conversation.ping()
     conversation.ping()
     assert line.closed == [closing.PING_TIMED_OUT.code]
 
@@ -231,9 +268,8 @@ async def test_a_ping_may_be_on_its_way_for_long() -> None:
 @pytest.mark.gen_test
 async def test_a_line_that_stands_still_is_not_on_its_way() -> None:
     """However much of what was before the ping it had taken until then."""
-    conversation, line = ChatConversation(make_services(Slow("nowhere"))), Line()
-    conversation._sink = line  # type: ignore[assignment]
-    line.acknowledged_bytes, line.end_of_all_sent = 100, 500
+    conversation, line, _ = pinged()
+    line.acknowledged_bytes, line.sent_bytes = 100, 500
     for acknowledged in (100, 300, 300):
         line.acknowledged_bytes = acknowledged
         conversation.ping()

@@ -40,6 +40,8 @@ class Intervals:
     """How long a process that drains waits for requests that it had accepted already."""
     heartbeat: float = 2.0
     """The time between two updates of the process's row in `relay.nodes`."""
+    access_check: float = 5.0
+    """How often the process asks whether the functions that decide about access work."""
     typing_batch: float = 0.25
     """The time between two batches of typing indicators for the other processes."""
     socket_table: float = 0.25

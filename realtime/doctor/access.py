@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import asyncpg
@@ -10,7 +11,11 @@ import asyncpg
 from realtime.attach.state import MADE_BY, is_own, read_record
 from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, problem
+from realtime.postgres.access import try_access
 from realtime.postgres.reasons import words
+
+if TYPE_CHECKING:
+    from realtime.doctor.deployment import Connection
 
 _FUNCTIONS = """
 SELECT p.oid::regprocedure::text AS name, p.provolatile::text AS volatility, p.prosecdef,
@@ -25,7 +30,10 @@ _QUESTIONS = {
 
 
 async def access(deployment: Deployment) -> Sequence[Finding]:
-    """Ask both functions about a user who does not exist: that needs the same rights."""
+    """Ask both functions about a user who does not exist: that needs the same rights.
+
+    Then ask as a server does, which also needs the columns of what they return.
+    """
     nobody = str(uuid4())
     asked = {
         "relay.authenticate": (nobody, deployment.settings.jwt_subject),
@@ -44,6 +52,8 @@ async def access(deployment: Deployment) -> Sequence[Finding]:
                         " date: bin/migrate, or bin/attach for the platform's own tables",
                     )
                 )
+        if not found:
+            found += await _asked_as_a_server(connection, deployment.settings.jwt_subject)
     async with deployment.connect() as connection:
         rows = await connection.fetch(_FUNCTIONS)
     for row in rows:
@@ -65,3 +75,18 @@ async def access(deployment: Deployment) -> Sequence[Finding]:
                 )
             )
     return found or [fine("relay.authenticate and relay.authorize answer")]
+
+
+async def _asked_as_a_server(connection: Connection, subject_kind: str) -> list[Finding]:
+    try:
+        await try_access(connection, subject_kind)
+    except asyncpg.PostgresError as error:
+        return [
+            problem(
+                f"what a server asks about access fails: {words(error)}; every handshake would be"
+                " refused",
+                "bring back what is missing; a relay.authorize of your own returns bot_name, role"
+                " and username (docs/adopting.md, Access through other tables)",
+            )
+        ]
+    return []

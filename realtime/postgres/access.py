@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 
@@ -24,7 +24,7 @@ from realtime.relay.protocol import bot_of
 from realtime.relay.recheck import RecheckAnswer
 
 if TYPE_CHECKING:
-    from realtime.postgres.pool import Pool
+    from realtime.postgres.pool import AnyConnection, Pool
 
 NOBODY = str(UUID(int=0))
 """No user has this id, and no bot."""
@@ -85,6 +85,23 @@ OF_ALL = (
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
+
+
+async def try_access(connection: "AnyConnection", subject_kind: str) -> None:
+    """Ask what a server asks, about a user and a bot that do not exist.
+
+    An unknown subject has no id to ask `relay.authorize` about, so that is asked in a second one.
+
+    Args:
+        subject_kind: as of `Access`.
+
+    Raises:
+        One of `realtime.postgres.pool.DATABASE_ERRORS`.
+    """
+    user, bot = str(uuid4()), str(uuid4())
+    nothing_seen = (None, None, None)
+    await connection.fetch(_AUTHORIZE, subject_kind, [user], [bot], None, *nothing_seen)
+    await connection.fetch(_RECHECK, [user, user], [None, bot], *nothing_seen)
 
 
 class Access:

@@ -18,6 +18,7 @@ from realtime.config.settings import Settings
 from realtime.log_line import LogLine
 from realtime.metrics.vitals import Vitals
 from realtime.postgres.access import Access
+from realtime.postgres.access_check import AccessCheck
 from realtime.postgres.history_log import HistoryLog
 from realtime.postgres.listener import Listener
 from realtime.postgres.nodes import MetricsQuery, Nodes, TypingInbox
@@ -77,6 +78,12 @@ class DatabaseParts:
             subject_kind=settings.jwt_subject,
             timeout=timeout,
             node_id=node_id,
+        )
+        self.access_check = AccessCheck(
+            pool,
+            subject_kind=settings.jwt_subject,
+            timeout=timeout,
+            seconds=intervals.access_check,
         )
         # Half of the connections remain for those who ask for little.
         at_once = max(1, settings.database_pool_size // 2)
@@ -240,7 +247,14 @@ class WebParts:
         )
         self.pings = Pings(intervals.ping)
         self.files = OpenFiles(settings.database_pool_size + SPARE_FILES, time.monotonic)
-        self.status = Status(port, listener, database.nodes, relaying.reader, self.files)
+        self.status = Status(
+            port,
+            listener,
+            database.nodes,
+            relaying.reader,
+            self.files,
+            database.access_check,
+        )
         self.metrics = MetricsSource(
             node_id,
             database.metrics,

@@ -215,6 +215,7 @@ class Server:
             relaying.presence.run(),
             database.nodes.keep_alive(web.metrics.heartbeat_info),
             database.nodes.keep_telling(),
+            database.access_check.run(),
             relaying.socket_table.keep_writing(),
             database.retention.run(),
             web.pings.run(),

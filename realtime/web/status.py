@@ -26,6 +26,13 @@ class PoolStatus(Protocol):
     def is_pool_elsewhere(self) -> bool: ...
 
 
+class AccessStatus(Protocol):
+    """Whether anybody can be let in; implemented in `postgres.access_check`."""
+
+    @property
+    def fault(self) -> str | None: ...
+
+
 class Status:
     """Whether this process is ready to serve, and why not.
 
@@ -35,6 +42,7 @@ class Status:
         pool: the connections that are asked whether somebody may be let in.
         reader: what reads the log.
         files: whether more connections can be accepted.
+        access: whether the functions that decide about access work.
     """
 
     def __init__(
@@ -44,6 +52,7 @@ class Status:
         pool: PoolStatus,
         reader: Reader,
         files: OpenFiles,
+        access: AccessStatus,
     ) -> None:
         self.port = port
         self.is_draining = False
@@ -54,6 +63,7 @@ class Status:
         self._pool = pool
         self._reader = reader
         self.files = files
+        self._access = access
 
     @property
     def is_connected(self) -> bool:
@@ -78,6 +88,8 @@ class Status:
             return "DATABASE_URL leads to another database than DATABASE_DIRECT_URL"
         if not self._pool.is_pool_answering:
             return "the database does not answer over DATABASE_URL"
+        if self._access.fault is not None:
+            return self._access.fault
         return NO_FILES if self.files.is_full else None
 
     @property

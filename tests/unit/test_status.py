@@ -19,13 +19,15 @@ def status(
     is_stuck: bool = False,
     is_pool_answering: bool = True,
     is_pool_elsewhere: bool = False,
+    access_fault: str | None = None,
     **listener: Any,
 ) -> Status:
     given = {"is_connected": True, "can_hear": True, "round_trip": 0.01, **listener}
     reader = cast("Reader", SimpleNamespace(state=mode, is_stuck=is_stuck))
     files = OpenFiles(10, lambda: 100.0, limit=lambda: 1000)
     pool = SimpleNamespace(is_pool_answering=is_pool_answering, is_pool_elsewhere=is_pool_elsewhere)
-    return Status(8000, cast("Any", SimpleNamespace(**given)), pool, reader, files)
+    access = SimpleNamespace(fault=access_fault)
+    return Status(8000, cast("Any", SimpleNamespace(**given)), pool, reader, files, access)
 
 
 @pytest.mark.parametrize("mode", PaceState)
@@ -50,3 +52,4 @@ def test_new_sockets_should_come_while_nothing_stands_against_it() -> None:
     assert elsewhere.not_ready == "DATABASE_URL leads to another database than DATABASE_DIRECT_URL"
     silent = status(is_pool_answering=False)
     assert silent.not_ready == "the database does not answer over DATABASE_URL"
+    assert status(access_fault="the functions fail").not_ready == "the functions fail"

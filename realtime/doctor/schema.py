@@ -39,7 +39,7 @@ async def migrations(deployment: Deployment) -> Sequence[Finding]:
     """What a server finds at its start: applied in full, in part, or by a newer release."""
     async with deployment.connect() as connection:
         try:
-            newer = await check_schema(connection)
+            newer = await check_schema(connection, with_helpers=True)
         except SchemaError as error:
             return [_as_problem(error)]
     if newer:

@@ -7,6 +7,7 @@ start, so that a forgotten migration is one clear line and not an SQL error an h
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -16,52 +17,13 @@ from alembic.script import ScriptDirectory
 
 from realtime.errors import CommandError
 from realtime.installation import ALEMBIC_INI
+from realtime.postgres import needed
 from realtime.postgres.holders import Watch
 from realtime.postgres.pool import connect
 from realtime.postgres.reasons import OTHER_ENCODING
 
-NEEDED = (
-    "relay.ring(text)",
-    "relay.ring_event(text,text)",
-    "relay.actor()",
-    "relay.emit(text,text,jsonb,uuid)",
-    "relay.notify_user(uuid,text,jsonb)",
-    "relay.eject(uuid,text,integer)",
-    "relay.authenticate(text,text)",
-    "relay.authorize(uuid,uuid)",
-)
-
-NEEDED_RELATIONS = (
-    "relay.bell",
-    "relay.current_slot",
-    "relay.epoch",
-    "relay.events_id",
-    "relay.ring_channel",
-    "relay.typing_channel",
-    "relay.connections",
-    "relay.connections_node_id",
-    "relay.connections_pkey",
-    "relay.connections_socket_id",
-    "relay.connections_topic",
-    "relay.connections_user_id",
-    "relay.cursor_keys",
-    "relay.doorbell_turn",
-    "relay.events",
-    "relay.events_0",
-    "relay.events_1",
-    "relay.events_2",
-    "relay.events_3",
-    "relay.events_access",
-    "relay.events_topic_xid",
-    "relay.events_xid_id",
-    "relay.floor",
-    "relay.nodes",
-    "relay.nodes_pkey",
-    "relay.releases",
-    "relay.retention_turn",
-    "relay.snapshots",
-)
-"""Sequences, tables, and the indexes by which these are written and read."""
+MAX_NAMED = 8
+"""So many missing things are named: a schema of which most is gone has no use for a list."""
 
 ACCESS = {"relay.authenticate(text,text)", "relay.authorize(uuid,uuid)"}
 """Those that know the tables: of the reference branch, or attached."""
@@ -129,11 +91,16 @@ def migrate(
     return True
 
 
-async def check_schema(connection: Connection) -> set[str]:
+async def check_schema(connection: Connection, *, with_helpers: bool = False) -> set[str]:
     """Refuse a database that is not migrated, or only half.
 
     The reference tables may be missing, because the platform may have its own. The functions that
-    know its tables, authenticate and authorize, must be there.
+    know its tables, authenticate and authorize, must be there. What else a newer release's schema
+    must have, that release knows.
+
+    Args:
+        with_helpers: look also for what the triggers of the reference tables call. Without it a
+            server can serve, and their writers fail.
 
     Returns:
         The revisions of a newer release whose schema still serves this one; usually none.
@@ -151,7 +118,7 @@ async def check_schema(connection: Connection) -> set[str]:
     newer = await _newer_revisions(connection, applied)
     if not newer:
         _check_complete(applied)
-    await _check_whole(connection, applied)
+    await _check_whole(connection, applied, _functions(applied, newer, with_helpers))
     await _check_floor(connection)
     return newer
 
@@ -178,13 +145,23 @@ async def check_encoding(connection: Connection) -> None:
         )
 
 
-async def _check_whole(connection: Connection, applied: set[str]) -> None:
+def _functions(applied: set[str], newer: set[str], with_helpers: bool) -> set[str]:
+    """The functions that must be there. A newer release may do without some of this one's."""
+    if newer:
+        return ACCESS
+    has_helpers = with_helpers and not _is_core_alone(applied)
+    return ACCESS.union(needed.FUNCTIONS, needed.OF_REFERENCE_TABLES if has_helpers else ())
+
+
+async def _check_whole(
+    connection: Connection, applied: set[str], functions: Collection[str]
+) -> None:
     """Refuse a schema of which something is gone, as after a restore of a dump that lacks it.
 
     Raises:
         SchemaError: one line, saying what to do.
     """
-    missing = await _missing(connection)
+    missing = await _missing(connection, functions)
     if not missing:
         return
     if ACCESS.issuperset(missing) and _is_core_alone(applied):
@@ -199,8 +176,9 @@ async def _check_result(dsn: str) -> None:
     """See that a migrated database is whole, but for what bin/attach brings."""
     connection = await connect(dsn, CONNECT_SECONDS)
     try:
-        missing = await _missing(connection)
-        if ACCESS.issuperset(missing) and _is_core_alone(await _applied_revisions(connection)):
+        applied = await _applied_revisions(connection)
+        missing = await _missing(connection, _functions(applied, set(), with_helpers=True))
+        if ACCESS.issuperset(missing) and _is_core_alone(applied):
             return
         if missing:
             raise _half_restored(missing)
@@ -208,14 +186,16 @@ async def _check_result(dsn: str) -> None:
         await connection.close(timeout=CONNECT_SECONDS)
 
 
-async def _missing(connection: Connection) -> list[str]:
-    rows = await connection.fetch(_MISSING, NEEDED, NEEDED_RELATIONS)
+async def _missing(connection: Connection, functions: Collection[str]) -> list[str]:
+    rows = await connection.fetch(_MISSING, sorted(functions), needed.RELATIONS)
     return [row["name"] for row in rows]
 
 
 def _half_restored(missing: list[str]) -> SchemaError:
+    named = ", ".join(missing[:MAX_NAMED])
+    more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
     return SchemaError(
-        f"the schema relay is half restored, without {', '.join(missing)}. Its migrations count as"
+        f"the schema relay is half restored, without {named}{more}. Its migrations count as"
         " applied, so bin/migrate cannot bring them back: restore a dump that has all of the schema"
         " relay, or what is missing from the pg_dump --schema-only of a new database that"
         " bin/migrate has made"

@@ -18,9 +18,10 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
+from migrations import needed
 from realtime.embedded.server import EmbeddedPostgres
 from realtime.installation import ALEMBIC_INI, PROJECT
-from realtime.postgres.schema import NEEDED_RELATIONS, SchemaError, check_schema, migrate
+from realtime.postgres.schema import SchemaError, check_schema, migrate
 
 Result = TypeVar("Result")
 
@@ -40,11 +41,11 @@ def execute(dsn: str, statement: str) -> None:
     asyncio.run(run())
 
 
-def check(dsn: str) -> None:
+def check(dsn: str, *, with_helpers: bool = False) -> None:
     async def run() -> None:
         connection = await asyncpg.connect(dsn)
         try:
-            await check_schema(connection)
+            await check_schema(connection, with_helpers=with_helpers)
         finally:
             await connection.close()
 
@@ -207,7 +208,8 @@ def test_a_database_that_was_never_migrated_is_refused(empty_database: str) -> N
         ("DELETE FROM relay.alembic_version", "not migrated: run bin/migrate"),
         ("DROP FUNCTION relay.eject", r"half restored, without relay\.eject\(.*: restore a dump"),
         ("DROP TABLE relay.connections", r"half restored, without relay\.connections, .*: restore"),
-        ("DROP TABLE relay.floor", r"half restored, without relay\.floor\. "),
+        ("ALTER FUNCTION relay.carry RENAME TO x", r"half restored, without relay\.carry\(text,"),
+        ("DROP TABLE relay.floor", r"half restored, without relay\.floor, relay\.floor_pkey\. "),
         ("ALTER SEQUENCE relay.bell RENAME TO gone", r"half restored, without relay\.bell\. "),
         ("DROP INDEX relay.events_xid_id", r"half restored, without relay\.events_xid_id\. "),
         ("UPDATE relay.alembic_version SET version_num = 'core_9999'", "deploy that release"),
@@ -236,19 +238,31 @@ def test_what_no_migration_brings_back_is_said(database: str, damage: str) -> No
         migrate(database)
 
 
-def test_all_relations_of_the_schema_are_looked_for(core_database: str) -> None:
-    """But for those of alembic, and the indexes of which only their table has need."""
+def test_all_that_the_schema_has_is_looked_for(core_database: str, database: str) -> None:
+    """The list is made from a new database, and is made again when the schema changes."""
+    made = needed.written(
+        asyncio.run(needed.things_of(core_database)), asyncio.run(needed.things_of(database))
+    )
+    assert needed.TARGET.read_text("ascii") == made, "run python -m migrations.needed"
 
-    async def run() -> set[str]:
-        connection = await asyncpg.connect(core_database)
-        rows = await connection.fetch(
-            "SELECT oid::regclass::text AS name FROM pg_class WHERE relkind IN ('r', 'p', 'S', 'I')"
-            " AND relnamespace = 'relay'::regnamespace"
-        )
-        await connection.close()
-        return {row["name"] for row in rows}
 
-    assert asyncio.run(run()) - {"relay.alembic_version"} <= set(NEEDED_RELATIONS)
+def test_a_helper_that_is_gone_is_said_where_the_tables_are(database: str) -> None:
+    """Only writers call it: a server can start."""
+    execute(database, "ALTER FUNCTION relay.bot_changes RENAME TO gone")
+    check(database)
+    with pytest.raises(
+        SchemaError, match=r"half restored, without relay\.bot_changes\(oid,boolean"
+    ):
+        check(database, with_helpers=True)
+    with pytest.raises(SchemaError, match="half restored, without"):
+        migrate(database)
+
+
+def test_of_many_that_are_gone_few_are_named(database: str) -> None:
+    """The line stays one that can be read."""
+    execute(database, "DROP TABLE relay.nodes, relay.connections, relay.floor")
+    with pytest.raises(SchemaError, match=r"(relay\.\w+, ){7}relay\.\w+ and \d+ more\. Its"):
+        check(database)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import errno
 import socket
 import ssl
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
@@ -54,8 +54,13 @@ def _why_no_answer(error: BaseException, dsn: str, named: str) -> Reason:
             cure = f"check the host in {named}, and firewalls between here and there"
         case socket.gaierror():
             said = f"the name {host} is not known here (DNS)"
+        case ssl.SSLCertVerificationError():
+            said = (
+                f"the TLS certificate of {host} is not accepted: {error.verify_message.rstrip('.')}"
+            )
+            cure = _certificate_cure(error, named)
         case ssl.SSLError():
-            said = f"the TLS certificate of {host} is not accepted: {error.reason or 'see sslmode'}"
+            said = f"there is no TLS with {host}: {error.reason or 'see sslmode'}"
             cure = f"give the CA's certificate with &sslrootcert= in {named}, or correct the host"
         case FileNotFoundError():
             said = "there is no server's socket, or a certificate's file is missing"
@@ -74,6 +79,20 @@ def _why_no_answer(error: BaseException, dsn: str, named: str) -> Reason:
             said = "the server speaks no TLS, which sslmode asks for"
             cure = f"turn TLS on at the server (ssl = on), or take ?sslmode= out of {named}"
     return Reason(said, cure)
+
+
+def _certificate_cure(error: ssl.SSLCertVerificationError, named: str) -> str:
+    """What to do about a certificate; the codes are OpenSSL's (X509_V_ERR_...)."""
+    match error.verify_code:
+        case 9:  # not yet valid
+            return "set the clock here and at the server right; one of them is behind"
+        case 10:  # expired
+            return "renew the server's certificate"
+        case 62 | 64:  # another name, another address
+            return f"write the host in {named} as the certificate names it"
+        case 18 | 19 | 20 | 21:  # its issuer is not known here
+            return f"give the certificate of the CA that signed it with &sslrootcert= in {named}"
+    return f"renew the server's certificate, or give its CA's with &sslrootcert= in {named}"
 
 
 def _is_refused(error: BaseException) -> bool:
@@ -109,12 +128,26 @@ def _why_refused_by_server(error: asyncpg.PostgresError, dsn: str, named: str) -
         case asyncpg.UndefinedTableError() | asyncpg.UndefinedFunctionError():
             said = f"the database was reached, but lacks what a server needs ({error})"
             cure = "run bin/doctor, which names what is missing"
-        case _ if any(sign in str(error) for sign in _TLS_WANTED):
+        case _ if any(sign in str(error) for sign in _TLS_WANTED) and not _offers_tls(dsn):
             said = "the server wants TLS, which sslmode does not offer"
-            cure = f"add ?sslmode=require to {named}"
+            cure = f"write sslmode=require in {named}"
+        case _ if "pg_hba.conf" in str(error):
+            cure = (
+                "let this client in with a line for it, the role and the database in pg_hba.conf"
+                f" at the server, or correct {named}. If there is one for TLS (hostssl), write"
+                f" ?sslmode=require in {named}"
+            )
+        case _ if any(sign in str(error) for sign in _TLS_WANTED):
+            cure = f"write ?sslmode=require in {named}"
         case asyncpg.InvalidAuthorizationSpecificationError():
             cure = f"correct the role or the database in {named}, or pg_hba.conf at the server"
     return Reason(said, cure)
+
+
+def _offers_tls(dsn: str) -> bool:
+    """Whether TLS was tried: by default it is, and where that is refused, a way without it."""
+    modes = parse_qs(urlsplit(dsn).query).get("sslmode", ["prefer"])
+    return modes[-1] not in ("disable", "allow")
 
 
 def words(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from realtime.doctor.checkup import examine
 from realtime.doctor.report import Level
 from realtime.embedded.server import EmbeddedPostgres
 from tests.commands import free_port
-from tests.doctor import deployment, finds
+from tests.doctor import ask, deployment, finds
 from tests.platform import Platform
 from tests.postgres import postgres_server, restart
 
@@ -180,7 +180,27 @@ async def test_a_server_that_wants_tls(tcp_postgres: Networked) -> None:
     rules.write_text(RULES.replace("host    all all ", "hostssl all all "))
     tcp_postgres.server.sql("SELECT pg_reload_conf()")
     try:
-        await unreachable(tcp_postgres.dsn(), "the server wants TLS", "sslmode=require")
+        without = f"{tcp_postgres.dsn()}?sslmode=disable"
+        await unreachable(without, "the server wants TLS", "sslmode=require")
+    finally:
+        rules.write_text(RULES)
+        tcp_postgres.server.sql("SELECT pg_reload_conf()")
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("line", ["", "host all all all reject"])
+async def test_rules_that_let_nobody_in(tcp_postgres: Networked, line: str) -> None:
+    """The last attempt is without TLS, so PostgreSQL names that; it is not the reason."""
+    rules = tcp_postgres.server.data_directory / "pg_hba.conf"
+    rules.write_text(f"local all all trust\n{line}\n")
+    tcp_postgres.server.sql("SELECT pg_reload_conf()")
+    try:
+        for query in ("", "?sslmode=prefer"):
+            (finding,) = await ask("database", deployment(tcp_postgres.dsn() + query))
+            assert "PostgreSQL says: " in finding.said
+            assert "pg_hba.conf" in finding.said
+            assert finding.cure.startswith("let this client in with a line")
+            assert finding.cure.endswith("write ?sslmode=require in DATABASE_URL")
     finally:
         rules.write_text(RULES)
         tcp_postgres.server.sql("SELECT pg_reload_conf()")

@@ -86,6 +86,9 @@ AS_COMPARED = {
 }
 """How PostgreSQL reads and writes text for a command."""
 
+_told_of: set[str] = set()
+"""The addresses whose pooler refused our settings, which is logged once and not for each connection."""
+
 _IDENTITY = """
 SELECT pg_is_in_recovery() AS is_standby,
        system_identifier,
@@ -149,7 +152,9 @@ async def connect(dsn: str, timeout: float, *, is_pooled: bool = False) -> "Hear
     except asyncpg.ProtocolViolationError as error:
         # PgBouncer lets few settings through. It works without, but that there is a pooler at all
         # is for the one who listens to find out.
-        log.warning(LogLine("connection_settings_refused", error=error))
+        if dsn not in _told_of:
+            _told_of.add(dsn)
+            log.warning(LogLine("connection_settings_refused", error=error))
         return await _open(dsn, timeout, "realtime", {}, 0)
 
 

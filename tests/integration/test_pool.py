@@ -20,6 +20,7 @@ from realtime.postgres.pool import (
     identify,
     open_pool,
 )
+from tests.pgbouncer import pgbouncer
 from tests.platform import Platform
 from tests.waiting import LIMIT, eventually
 
@@ -50,6 +51,20 @@ async def test_a_connection_says_whose_it_is(connection: Connection, platform: P
     """So that an operator who looks at the server knows."""
     (row,) = await ours(platform)
     assert row["pid"] == connection.get_server_pid()
+
+
+@pytest.mark.gen_test
+async def test_a_pooler_that_refuses_settings_is_told_of_once(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process connects again and again, and in session mode nothing is wrong."""
+    for _ in range(2):
+        with pgbouncer(database, mode="session", passes=False) as through:
+            for _ in range(3):
+                one = await connect(through, 10)
+                await one.close(timeout=LIMIT)
+    told = [line for line in caplog.messages if line.startswith("connection_settings_refused")]
+    assert len(told) == 2
 
 
 @pytest.mark.gen_test

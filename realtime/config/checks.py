@@ -20,7 +20,8 @@ MAX_NAMES, MAX_NAME = 5, 40
 """How many surplus parameters are named, and how much of each."""
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,40}", re.ASCII)
 _SSL_MODES: Final = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
-# What drivers know by themselves: they send any other parameter to the server, which refuses it.
+# Any other is sent to the server, which refuses it, or would be a second place for what the address
+# has already: user, password, service.
 _DATABASE_PARAMETERS: Final = frozenset(
     {
         *("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl"),
@@ -71,7 +72,7 @@ def _check_parameters(address: SplitResult) -> dict[str, str]:
     if surplus := [name for name in given if name not in _DATABASE_PARAMETERS]:
         known = ", ".join(sorted(_DATABASE_PARAMETERS))
         raise ValueError(
-            f"must not have {_named(surplus)}: this server's driver knows no parameters but {known}"
+            f"must not have {_named(surplus)}: Rowcast takes no parameters but {known}"
         )
     if not _SSL_MODES.issuperset(given.get("sslmode", ())):
         raise ValueError(f"must have an sslmode out of these: {', '.join(sorted(_SSL_MODES))}")
@@ -79,9 +80,7 @@ def _check_parameters(address: SplitResult) -> dict[str, str]:
         known = ", ".join(sorted(_SESSION_ATTRIBUTES))
         raise ValueError(f"must have a target_session_attrs out of these: {known}")
     if "system" in given.get("sslrootcert", ()):
-        raise ValueError(
-            "must have a file as its sslrootcert: this server's driver knows no system"
-        )
+        raise ValueError("must have a file as its sslrootcert: Rowcast takes no system")
     return {name: values[-1] for name, values in given.items() if name not in ("host", "port")}
 
 

@@ -33,12 +33,12 @@ SELECT t.tgrelid, format('%I.%I', n.nspname, c.relname) AS table, quote_ident(t.
    AND NOT t.tgisinternal
 """
 """Every trigger of ours on a platform's tables, whatever their names."""
-_UNCALLED = """
-SELECT 'relay.' || p.proname AS function
+_FUNCTIONS = """
+SELECT 'relay.' || p.proname AS function,
+       EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgfoid = p.oid) AS is_called
   FROM pg_proc AS p
  WHERE p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'relay')
    AND p.prorettype = 'trigger'::regtype
-   AND NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgfoid = p.oid)
  ORDER BY 1
 """
 _BARE_LEAVES = f"""
@@ -83,7 +83,7 @@ _ON, _OFF = (
 )
 """What PostgreSQL reads as a boolean: also the beginnings of these words."""
 _CREATE = re.compile(
-    r"^CREATE TRIGGER \w+ AFTER (\w+) ON (?:public\.)?\W*(\w+)\W.*?EXECUTE FUNCTION ([\w.]+)\(",
+    r"^CREATE (TRIGGER \w+ AFTER (\w+) ON) \{\{(\w+)\}\}(.*?EXECUTE FUNCTION ([\w.]+)\(.*?\));",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -94,14 +94,22 @@ class WantedTrigger(NamedTuple):
     kind: str
     event: str
     function: str
+    statement: str
+    """What makes it, with `{}` for the table."""
+
+    def made_on(self, table: str) -> str:
+        """The statement that makes it, also where another has its name."""
+        return self.statement.format(table)
 
 
 def wanted_triggers() -> Sequence[WantedTrigger]:
     """What the migrations create, and bin/attach likewise."""
     return [
-        WantedTrigger(kind, event, function)
+        WantedTrigger(
+            kind, event, function, " ".join(f"CREATE OR REPLACE {start} {{}}{rest}".split())
+        )
         for path in sorted(TEMPLATES.glob("*.sql"))
-        for event, kind, function in _CREATE.findall(path.read_text("utf-8"))
+        for start, event, kind, rest, function in _CREATE.findall(path.read_text("utf-8"))
     ]
 
 
@@ -109,20 +117,24 @@ async def triggers(deployment: Deployment) -> Sequence[Finding]:
     """Whether each trigger that should be there is, and fires."""
     async with deployment.connect() as connection:
         rows = await connection.fetch(f"{TRIGGERS} ORDER BY 2, 3")
-        uncalled = [row["function"] for row in await connection.fetch(_UNCALLED)]
+        functions = {row["function"]: row for row in await connection.fetch(_FUNCTIONS)}
     called = {(row["table"], row["event"], row["function"]) for row in rows}
     wanted = wanted_triggers()
     missing = list(_missing(called, wanted))
-    found = [_is_missing(*one) for one in missing]
+    found = [_is_missing(table, one, one.function in functions) for table, one in missing]
     # The log has trigger functions of its own, which are called only where they are needed.
-    of_tables = {one.function for one in wanted} - {function for _, _, function in missing}
-    found += [_is_uncalled(name) for name in uncalled if name in of_tables]
+    known = {one.function for _, one in missing}
+    found += [
+        _is_uncalled(one)
+        for one in wanted
+        if one.function in functions.keys() - known and not functions[one.function]["is_called"]
+    ]
     found += [
         _is_off(row["table"], row["name"], row["enabled"])
         for row in rows
         if row["enabled"] not in ("O", "A")
     ]
-    found += [_is_conditional(row["table"], row["name"]) for row in rows if row["has_condition"]]
+    found += [_is_conditional(row, wanted) for row in rows if row["has_condition"]]
     found += list(_twice(rows))
     tables = sorted({row["table"] for row in rows})
     if not found and not tables:
@@ -137,8 +149,8 @@ async def triggers(deployment: Deployment) -> Sequence[Finding]:
 
 def _missing(
     called: Collection[tuple[str, str, str]], wanted: Collection[WantedTrigger]
-) -> Iterator[tuple[str, str, str]]:
-    """What a table lacks, given what else it has: table, event, function.
+) -> Iterator[tuple[str, WantedTrigger]]:
+    """What a table lacks, given what else it has.
 
     A table is known for its kind by a function that no other kind of table has.
     """
@@ -146,22 +158,30 @@ def _missing(
         has = {(event, function) for there, event, function in called if there == table}
         for kind in sorted({one.kind for one in wanted}):
             others = {one.function for one in wanted if one.kind != kind}
-            own = {(one.event, one.function) for one in wanted if one.kind == kind}
-            if any(function not in others for _, function in own & has):
-                yield from ((table, event, function) for event, function in sorted(own - has))
+            own = {(one.event, one.function): one for one in wanted if one.kind == kind}
+            if any(function not in others for _, function in own.keys() & has):
+                yield from ((table, own[does]) for does in sorted(own.keys() - has))
 
 
-def _is_missing(table: str, event: str, function: str) -> Finding:
+def _is_missing(table: str, wanted: WantedTrigger, has_function: bool) -> Finding:
+    said = (
+        f"{table} has no trigger for {wanted.event} that calls {wanted.function}: such changes"
+        " send nothing"
+    )
+    if has_function:
+        return problem(said, wanted.made_on(table))
     return problem(
-        f"{table} has no trigger for {event} that calls {function}: such changes send nothing",
-        "create it again, as in migrations/templates (bin/attach for the platform's tables)",
+        f"{said}. The function is gone, too",
+        "run bin/attach with your mapping and --apply; for the reference tables, restore both from"
+        " the pg_dump --schema-only of a new database that bin/migrate has made",
     )
 
 
-def _is_uncalled(function: str) -> Finding:
+def _is_uncalled(wanted: WantedTrigger) -> Finding:
     return problem(
-        f"no trigger calls {function}: a table has lost its trigger",
-        "create it again (bin/attach for the platform's own tables), or drop the function",
+        f"no trigger calls {wanted.function}: a table has lost its trigger",
+        "run bin/attach with your mapping and --apply, or drop the function; for the reference"
+        f" tables: {wanted.made_on('public.' + wanted.kind)}",
     )
 
 
@@ -173,11 +193,15 @@ def _is_off(table: str, name: str, enabled: str) -> Finding:
     )
 
 
-def _is_conditional(table: str, name: str) -> Finding:
+def _is_conditional(row: asyncpg.Record, wanted: Sequence[WantedTrigger]) -> Finding:
+    name, table = row["name"], row["table"]
+    cure = f"DROP TRIGGER {name} ON {table}"
+    same = [one for one in wanted if (one.event, one.function) == (row["event"], row["function"])]
+    # Of several kinds of tables with one function, the next look says which trigger is missing.
+    cure += f"; {same[0].made_on(table)}" if len(same) == 1 else ", then run this again"
     return problem(
         f"the trigger {name} on {table} has a condition (WHEN): changes without it send nothing",
-        "create it again without, as in migrations/templates (bin/attach for the platform's"
-        " tables)",
+        cure,
     )
 
 

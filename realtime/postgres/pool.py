@@ -87,7 +87,7 @@ AS_COMPARED = {
 """How PostgreSQL reads and writes text for a command."""
 
 _told_of: set[str] = set()
-"""The addresses whose pooler refused our settings, which is logged once and not for each connection."""
+"""The addresses whose pooler refused our settings: that is logged once, not for each connection."""
 
 _IDENTITY = """
 SELECT pg_is_in_recovery() AS is_standby,

@@ -43,7 +43,6 @@ AWAY: Final = (
 NO_TABLES: Final = (
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,
-    asyncpg.UndefinedFunctionError,
     asyncpg.InvalidSchemaNameError,
 )
 
@@ -210,4 +209,6 @@ def _refused(error: asyncpg.PostgresError) -> SimulateError:
             f"this database does not have the reference tables ({error}), and only these can be"
             " played with: run it on a database of its own, where bin/migrate makes them"
         )
+    if isinstance(error, asyncpg.UndefinedFunctionError):
+        return SimulateError(f"{error}: bin/doctor says what this database lacks")
     return SimulateError(f"the database refused: {error}")

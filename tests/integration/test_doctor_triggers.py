@@ -33,21 +33,30 @@ async def test_the_reference_tables_are_fine(database: str, platform: Platform) 
 async def test_each_trigger_is_missed(database: str, platform: Platform) -> None:
     """Whichever it is: also one whose function another table still calls."""
     names = await platform.connection.fetch(
-        "SELECT tgname AS name, tgrelid::regclass::text AS table, pg_get_triggerdef(oid) AS made"
-        " FROM pg_trigger WHERE tgname LIKE 'relay%'"
+        "SELECT tgname AS name, tgrelid::regclass::text AS table FROM pg_trigger"
+        " WHERE tgname LIKE 'relay%'"
     )
+    made = "SELECT string_agg(pg_get_triggerdef(oid), ';' ORDER BY tgname, tgrelid) FROM pg_trigger"
+    before = await platform.connection.fetchval(made)
     assert len(names) > 10
     for row in names:
         await platform.execute(f"DROP TRIGGER {row['name']} ON {row['table']}")
         event = row["name"].removeprefix("relay_").upper()
-        await finds(
-            Level.PROBLEM,
-            "triggers",
-            deployment(database),
-            f"public.{row['table']} has no trigger for {event}",
-        )
-        await platform.execute(row["made"])
+        (finding,) = await ask("triggers", deployment(database))
+        assert f"public.{row['table']} has no trigger for {event}" in finding.said
+        await platform.execute(finding.cure)
     await finds(Level.FINE, "triggers", deployment(database))
+    assert await platform.connection.fetchval(made) == before
+
+
+@pytest.mark.gen_test
+async def test_a_trigger_that_is_gone_with_its_function(database: str, platform: Platform) -> None:
+    """The statement that makes the trigger would fail."""
+    await platform.execute("DROP FUNCTION relay.bots_updated CASCADE")
+    (finding,) = await ask("triggers", deployment(database))
+    assert "relay.bots_updated" in finding.said
+    assert "The function is gone, too" in finding.said
+    assert "bin/attach" in finding.cure
 
 
 @pytest.mark.gen_test
@@ -122,6 +131,9 @@ async def test_a_trigger_with_a_condition(database: str, platform: Platform) -> 
         deployment(database),
         "relay_insert on public.messages has a condition (WHEN)",
     )
+    (finding,) = await ask("triggers", deployment(database))
+    await platform.execute(finding.cure)
+    await finds(Level.FINE, "triggers", deployment(database))
 
 
 @pytest.mark.gen_test

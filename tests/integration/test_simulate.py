@@ -239,6 +239,24 @@ async def test_tables_that_are_not_there_are_named(empty_database: str, simulate
 
 
 @pytest.mark.gen_test
+async def test_a_function_that_is_gone_is_named(
+    platform: Platform, database: str, simulate: Simulate
+) -> None:
+    """The tables are there: nobody is told to make them."""
+    await platform.execute("ALTER FUNCTION relay.readable(text) RENAME TO gone")
+    await platform.execute(
+        "CREATE OR REPLACE FUNCTION relay.users_inserted() RETURNS trigger LANGUAGE plpgsql"
+        " AS 'BEGIN PERFORM relay.readable(''x''); RETURN NULL; END'"
+    )
+    simulation = simulate(database)
+    with pytest.raises(SimulateError) as refused:
+        await simulation.player.open()
+    assert "function relay.readable(" in str(refused.value)
+    assert "bin/doctor" in str(refused.value)
+    assert "reference tables" not in str(refused.value)
+
+
+@pytest.mark.gen_test
 async def test_a_refusal_is_one_line(platform: Platform, database: str, simulate: Simulate) -> None:
     """As where one of the names is taken."""
     await platform.user(corpus.read().username(0))

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -86,9 +87,6 @@ AS_COMPARED = {
 }
 """How PostgreSQL reads and writes text for a command."""
 
-_told_of: set[str] = set()
-"""The addresses whose pooler refused our settings: that is logged once, not for each connection."""
-
 _IDENTITY = """
 SELECT pg_is_in_recovery() AS is_standby,
        system_identifier,
@@ -152,10 +150,14 @@ async def connect(dsn: str, timeout: float, *, is_pooled: bool = False) -> "Hear
     except asyncpg.ProtocolViolationError as error:
         # PgBouncer lets few settings through. It works without, but that there is a pooler at all
         # is for the one who listens to find out.
-        if dsn not in _told_of:
-            _told_of.add(dsn)
-            log.warning(LogLine("connection_settings_refused", error=error))
+        _tell_of_refusal(dsn, str(error))
         return await _open(dsn, timeout, "realtime", {}, 0)
+
+
+@lru_cache
+def _tell_of_refusal(_dsn: str, error: str) -> None:
+    """Once for each address, and not for each connection."""
+    log.warning(LogLine("connection_settings_refused", error=error))
 
 
 def _statements_kept(is_pooled: bool) -> int:

@@ -7,6 +7,7 @@ has ended.
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -195,7 +196,7 @@ async def no_pause() -> None:
 
 
 def make_hub(
-    asked: Asked | None = None,
+    asked: Callable[[Subscriber, Pending], None] | None = None,
     *,
     pause: Callable[[], Awaitable[None]] = no_pause,
     clock: Callable[[], float] = lambda: 0.0,
@@ -354,6 +355,8 @@ class FakeDatabase:
     """The log and its transactions. `page_rows` is how many rows one answer holds."""
 
     page_rows: int = 1000
+    page_bytes: float = math.inf
+    """How many bytes of payloads one answer holds."""
     breaks_after: int | None = None
     """After how many more answers the connection breaks."""
     meanwhile: Callable[[], object] = lambda: None
@@ -494,14 +497,14 @@ class FakeDatabase:
 
     def _pages(self, cursor: Cursor) -> list[Page]:
         snapshot, rows = self.snapshot(), self.unseen(cursor)
-        if len(rows) < self.page_rows:
+        size = sum(row.size for row in rows if isinstance(row, Event))
+        if len(rows) < self.page_rows and size <= self.page_bytes:
             return [page(snapshot, *rows, *self.grants_of(rows))]
         changes = [row for row in rows if isinstance(row, AccessChange)]
         end = max(Anchor(row.xid, row.id, 0) for row in rows)
-        return [
-            page(snapshot, *changes, *self.grants_of(rows), is_last=False),
-            page(snapshot)._replace(end=end),
-        ]
+        access = page(snapshot, *changes, *self.grants_of(rows), is_last=False)
+        has_access = access.changes or access.grants
+        return [*([access] if has_access else []), page(snapshot)._replace(end=end)]
 
     def _new_id(self) -> int:
         self.now += 1

@@ -194,7 +194,11 @@ class Access:
         return [RecheckAnswer(is_allowed, cursor) for is_allowed in row["allowed"]]
 
     async def _fetch(self, query: str, *arguments: object) -> tuple[list[asyncpg.Record], Cursor]:
-        """The answers, and the cursor as of which they hold."""
+        """The answers, and the cursor as of which they hold.
+
+        Raises:
+            Refused: 1013, no answer to be had.
+        """
         lineage = self._lineage
         database, seen = lineage.database, lineage.newest
         seconds = PATIENCE * self._timeout
@@ -202,9 +206,10 @@ class Access:
             known = seen or (None, None, None)
             rows = await connection.fetch(query, *arguments, *known, timeout=self._timeout)
         # In another history the cursor would hide what came after. The reader will notice that
-        # within seconds, and have everybody come back; or it has noticed it meanwhile.
-        is_same = lineage.database == database and is_of(rows[0]["of"], database)
-        if not rows[0]["is_known"] or not is_same:
+        # within seconds, and have everybody come back; or it has noticed it meanwhile. Without the
+        # floor's row there is no answer: so it is for a moment while a dump is restored in place.
+        is_same = lineage.database == database and rows and is_of(rows[0]["of"], database)
+        if not is_same or not rows[0]["is_known"]:
             raise Refused(*closing.DATABASE_AWAY)
         cursor = to_cursor(rows[0])
         lineage.saw(cursor.anchor)

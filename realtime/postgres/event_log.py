@@ -34,7 +34,7 @@ from realtime.postgres.log_rows import (
     to_grant,
 )
 from realtime.postgres.pool import identify
-from realtime.postgres.schema import NEW_CURSOR_KEY, NO_CURSOR_KEY, SchemaError
+from realtime.postgres.schema import NEW_CURSOR_KEY, NO_CURSOR_KEY, NO_FLOOR, SchemaError
 from realtime.postgres.wire import Wire
 from realtime.relay.carried import Ahead
 from realtime.relay.cursor import Anchor, Cursor, Database, Key, Signer, Snapshot
@@ -231,10 +231,16 @@ class EventLog:
         return Position(await self.current_cursor(), signer)
 
     async def current_cursor(self) -> Cursor:
-        """The cursor of one who has seen all that there is."""
+        """The cursor of one who has seen all that there is.
+
+        Raises:
+            SchemaError: the floor has no row.
+            One of `pool.DATABASE_ERRORS`.
+        """
         query = f"SELECT log_end.* FROM {log_end('NULL', 'NULL', 'NULL')}"
         row = await self._connection.fetchrow(query)
-        assert row is not None
+        if row is None:
+            raise SchemaError(NO_FLOOR)
         return to_cursor(row)
 
     async def read(
@@ -253,6 +259,7 @@ class EventLog:
         Raises:
             Unrecoverable: retention has removed what the cursor has not seen; or the log is not
                 the one that the cursor is of, and nothing of it may be delivered.
+            SchemaError: the floor has no row, so nobody can say which of these it is.
             One of `pool.DATABASE_ERRORS`; pages returned before that were good.
         """
         place = _Place(cursor, newest)
@@ -286,7 +293,7 @@ class EventLog:
         """The next events of a large read, without payloads; none: those were all.
 
         Raises:
-            Unrecoverable, one of `pool.DATABASE_ERRORS`: as `read`.
+            Unrecoverable, SchemaError, one of `pool.DATABASE_ERRORS`: as `read`.
         """
         place = _Place(large.cursor, newest)
         answer = await self._next_page(_READ_EVENTS, place, large.snapshot, large.last)
@@ -298,7 +305,7 @@ class EventLog:
         """Of each topic some events that a large read has, so many at most, without payloads.
 
         Raises:
-            Unrecoverable, one of `pool.DATABASE_ERRORS`: as `read`.
+            Unrecoverable, SchemaError, one of `pool.DATABASE_ERRORS`: as `read`.
         """
         place = _Place(large.cursor, newest)
         arguments = *place.unseen, str(large.snapshot), topics, number
@@ -315,6 +322,7 @@ class EventLog:
 
         Raises:
             Unrecoverable: retention has removed one of them, or this is another log.
+            SchemaError: as `read`.
             One of `pool.DATABASE_ERRORS`.
         """
         arguments = [key.xid for key in keys], [key.id for key in keys]
@@ -369,6 +377,8 @@ class EventLog:
         found = await self._wire.fetch(
             self._connection, query, *place.known, *arguments, rows=rows, payloads=payloads
         )
+        if not any(row["kind"] == _Kind.FLOOR for row in found[:2]):
+            raise SchemaError(NO_FLOOR)  # as for a moment while a dump is restored in place
         self.round_trip = self._monotonic() - asked
         return self._check_state(found, place, asked)
 

@@ -24,10 +24,13 @@ from realtime.postgres.log_rows import (
 )
 from realtime.postgres.pool import asking
 from realtime.postgres.wire import Wire
+from realtime.relay import closing
 from realtime.relay.cursor import Anchor, Database
+from realtime.relay.errors import Refused
 from realtime.relay.events import AccessKind, Event, Part, RowKey
 from realtime.relay.position import Lineage
 from realtime.relay.resume import (
+    Floor,
     GapReason,
     LogState,
     ReadRange,
@@ -151,7 +154,7 @@ class HistoryLog:
                 payloads=sum(key.size for key in keys),
             )
         parts = _by_part(rows)
-        floor = to_floor(parts["floor"][0], database)
+        floor = _floor_of(parts["floor"], database)
         _require(LogState(floor, to_anchors(parts["known"])), newest)
         return in_order(keys, parts["event"])
 
@@ -164,9 +167,10 @@ class HistoryLog:
         newest, database = self._lineage.newest, self._lineage.database
         arguments = *_arrays(newest), key.xid, key.id, start + 1, size + 1
         async with self._turns:
-            [row] = await self._fetch(_READ_PART, *arguments, rows=1, payloads=size)
+            rows = await self._fetch(_READ_PART, *arguments, rows=1, payloads=size)
+        floor, row = _floor_of(rows, database), rows[0]
         known = Anchor(row["known_xid"], row["known_id"], row["known_written_at"])
-        _require(LogState(to_floor(row, database), {known}), newest)
+        _require(LogState(floor, {known}), newest)
         if row["part"] is None:
             raise Unrecoverable(GapReason.TOO_OLD)
         data: bytes = row["part"]
@@ -223,6 +227,17 @@ def _require(state: LogState, newest: Anchor | None) -> None:
         raise Unrecoverable(GapReason.FOREIGN)
 
 
+def _floor_of(rows: "Sequence[asyncpg.Record]", database: Database) -> Floor:
+    """The floor, which has one row.
+
+    Raises:
+        Refused: 1013, it has none, as for a moment while a dump is restored in place.
+    """
+    if not rows:
+        raise Refused(*closing.DATABASE_AWAY)
+    return to_floor(rows[0], database)
+
+
 def _by_part(rows: "Sequence[asyncpg.Record]") -> "Mapping[str, Sequence[asyncpg.Record]]":
     parts: defaultdict[str, list[asyncpg.Record]] = defaultdict(list)
     for row in rows:
@@ -238,7 +253,7 @@ def _sort_out(
 ) -> Mapping[str, TopicHistory]:
     """Give each topic its rows."""
     parts = _by_part(rows)
-    state = LogState(to_floor(parts["floor"][0], database), to_anchors(parts["known"]))
+    state = LogState(_floor_of(parts["floor"], database), to_anchors(parts["known"]))
     changes = [
         to_grant(row) if row["code"] is None else to_access_change(row) for row in parts["change"]
     ]

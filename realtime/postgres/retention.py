@@ -74,7 +74,8 @@ SELECT extract(epoch FROM clock_timestamp() - written_at)::float8 FROM relay.eve
 # One message to PostgreSQL, with its own commit: a process that stops for a while, or its line,
 # never does so while it holds the lock that all writers and readers wait for. That lock itself is
 # not waited for, or every later session would wait behind it. The queries use the index on xid. A
-# row from a restored dump, with an id in the future, keeps nothing.
+# row from a restored dump, with an id in the future, keeps nothing. Where the floor has no row,
+# what is removed could not be recorded.
 _EMPTY = """
 SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 {take_turn};
@@ -100,6 +101,9 @@ BEGIN
                    CASE WHEN last < pg_snapshot_xmax(pg_current_snapshot()) THEN last ELSE '0' END,
                    highest),
                snapshot = old;
+        IF NOT FOUND THEN
+            RETURN;
+        END IF;
     END IF;
     TRUNCATE relay.events_{slot};
 END

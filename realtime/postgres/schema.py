@@ -30,6 +30,10 @@ ACCESS = {"relay.authenticate(text,text)", "relay.authorize(uuid,uuid)"}
 
 NO_CURSOR_KEY = "relay.cursor_keys has no key that signs, so nobody can be given a cursor"
 NEW_CURSOR_KEY = "run SELECT relay.make_cursor_key(), as the owner of the log"
+NO_FLOOR = (
+    "relay.floor has lost its row, without which no cursor can be judged: run INSERT INTO"
+    " relay.floor DEFAULT VALUES. The next start empties the log, and clients fetch their state"
+)
 
 CONNECT_SECONDS = 10.0
 _MISSING = """
@@ -125,11 +129,7 @@ async def check_schema(connection: Connection, *, with_helpers: bool = False) ->
 
 async def _check_floor(connection: Connection) -> None:
     if not await connection.fetchval("SELECT EXISTS (SELECT FROM relay.floor)"):
-        raise SchemaError(
-            "relay.floor has lost its row, without which no cursor can be judged: run INSERT INTO"
-            " relay.floor DEFAULT VALUES. The next start empties the log, and clients fetch their"
-            " state"
-        )
+        raise SchemaError(NO_FLOOR)
 
 
 async def check_encoding(connection: Connection) -> None:

@@ -308,6 +308,18 @@ async def test_a_recheck_is_of_one_moment(access: Access, world: World, platform
 
 
 @pytest.mark.gen_test
+async def test_without_the_floors_row_nobody_is_refused_for_good(
+    access: Access, world: World, platform: Platform
+) -> None:
+    """As for a moment while a dump is restored in place: there is no cursor to be had."""
+    await platform.execute("DELETE FROM relay.floor")
+    assert await refusal_of(access, world.owner, world.bot) == CloseCode.TRY_AGAIN_LATER
+    (answer,) = await access.recheck([(world.owner, f"bot:{world.bot}")])
+    assert isinstance(answer, Refused)
+    assert answer.code == CloseCode.TRY_AGAIN_LATER
+
+
+@pytest.mark.gen_test
 async def test_nobody_is_asked_about(access: Access) -> None:
     """Then nothing is answered."""
     assert await access.recheck([]) == []

@@ -16,6 +16,7 @@ from tornado.ioloop import IOLoop
 from realtime.postgres import event_log
 from realtime.postgres.event_log import PAGE_ROWS, EventLog
 from realtime.postgres.pool import connect
+from realtime.postgres.schema import SchemaError
 from realtime.relay.cursor import Cursor, Snapshot
 from realtime.relay.events import AccessKind, Page
 from realtime.relay.resume import GapReason, Unrecoverable
@@ -624,6 +625,27 @@ async def test_a_log_from_elsewhere_is_not_read(log: EventLog, writing: Writing)
     start = (await log.start()).cursor
     await writing.send("after")
     assert texts(await pages_of(log, start)) == ["after"]
+
+
+@pytest.mark.gen_test
+async def test_without_the_floors_row_nothing_is_read_and_nothing_emptied(
+    log: EventLog, writing: Writing
+) -> None:
+    """As for a moment while a dump is restored in place: whose log it is cannot be known."""
+    start = (await log.start()).cursor
+    await writing.send("before")
+    await writing.execute("CREATE TABLE kept AS TABLE relay.floor")
+    await writing.execute("DELETE FROM relay.floor")
+    with pytest.raises(SchemaError, match=r"relay\.floor has lost its row"):
+        await pages_of(log, start)
+    with pytest.raises(SchemaError, match=r"relay\.floor has lost its row"):
+        await log.current_cursor()
+    with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError):
+        await log.start()
+    cursor = await writing.connection.fetchval("SELECT relay.cursor($1)", f"user:{uuid4()}")
+    assert cursor is None
+    await writing.execute("INSERT INTO relay.floor TABLE kept")
+    assert texts(await pages_of(log, start)) == ["before"]
 
 
 # Behind slow transactions, in a full log.

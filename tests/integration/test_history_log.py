@@ -10,7 +10,9 @@ import pytest
 from realtime.postgres.event_log import EventLog
 from realtime.postgres.history_log import HistoryLog
 from realtime.postgres.wire import Wire
+from realtime.relay.closing import CloseCode
 from realtime.relay.cursor import Anchor, Cursor
+from realtime.relay.errors import Refused
 from realtime.relay.events import AccessKind, RowKey
 from realtime.relay.position import Lineage
 from realtime.relay.resume import GapReason, ResumeRequest, Unrecoverable, range_for
@@ -94,6 +96,26 @@ async def test_a_portion_of_another_log_is_not_used(
     lineage.newest = seen
     await platform.execute("UPDATE relay.floor SET system = system + 1")
     assert await refusal() is GapReason.FOREIGN
+
+
+@pytest.mark.gen_test
+async def test_without_the_floors_row_there_is_no_answer(
+    pool: Pool, lineage: Lineage, platform: Platform, world: World
+) -> None:
+    """For nobody can say what was removed. So it is while a dump is restored in place."""
+    early = await EventLog(platform.connection).current_cursor()
+    history = HistoryLog(pool, lineage, Wire(10))
+    ranges = {f"bot:{world.bot}": range_for([early])}
+    await platform.execute("DELETE FROM relay.floor")
+    questions = (
+        history.payloads([GONE]),
+        history.part(GONE, 0, 10),
+        history.read(ranges, [world.owner], 100, []),
+    )
+    for question in questions:
+        with pytest.raises(Refused) as refused:
+            await question
+        assert refused.value.code == CloseCode.TRY_AGAIN_LATER
 
 
 @pytest.mark.gen_test

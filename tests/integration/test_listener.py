@@ -384,16 +384,41 @@ class Counted(Backoff):
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("damage", "repair"),
+    [
+        ("ALTER TABLE relay.floor RENAME TO away", "ALTER TABLE relay.away RENAME TO floor"),
+        (
+            "CREATE TABLE away AS TABLE relay.floor; DELETE FROM relay.floor",
+            "INSERT INTO relay.floor TABLE away",
+        ),
+        (
+            "CREATE TABLE away AS TABLE relay.cursor_keys; DELETE FROM relay.cursor_keys;"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            "INSERT INTO relay.cursor_keys TABLE away",
+        ),
+    ],
+    ids=["no floor", "a floor without its row", "no keys"],
+)
 async def test_only_a_log_that_could_be_read_makes_the_next_wait_short(
-    heard: Heard, database: str, platform: Platform, frequent_checks: None
+    heard: Heard,
+    database: str,
+    platform: Platform,
+    frequent_checks: None,
+    damage: str,
+    repair: str,
 ) -> None:
-    """A database that lets it in, and fails at every read, is not asked ten times a second."""
+    """A database that lets it in, and fails at every read, is not asked ten times a second.
+
+    So it is while a dump is restored in place: the tables are there before their rows.
+    """
     heard.backoff = backoff = Counted()
     await heard.start(database)
-    await platform.execute("ALTER TABLE relay.floor RENAME TO away")
+    await platform.connection.execute(damage)
     await eventually(lambda: backoff.waits >= 4)
     assert backoff.resets == 1
-    await platform.execute("ALTER TABLE relay.away RENAME TO floor")
+    await platform.connection.execute(repair)
     before = heard.hub.reads
     await eventually(lambda: heard.hub.reads > before)
     await kill_listener(platform)

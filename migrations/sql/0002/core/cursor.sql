@@ -115,13 +115,19 @@ $$;
 -- Begins the log anew where it came with a dump from another database, whose transaction ids mean
 -- nothing here: all that it says is removed, and no cursor of before is good. Returns whether it
 -- was so; where the log is this database's own, nothing happens. The floor's "last" is this very
--- transaction, so that every reader from before finds itself below it.
+-- transaction, so that every reader from before finds itself below it. Where the floor has no row,
+-- nobody knows whose the log is: a dump may be in the middle of its restore.
 CREATE FUNCTION relay.forget_foreign_log() RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET row_security = on AS $$
 DECLARE
     here record;
 BEGIN
+    IF NOT EXISTS (SELECT FROM relay.floor) THEN
+        RAISE EXCEPTION 'relay.floor has no row'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Wait until a dump is restored. If none is, INSERT INTO relay.floor DEFAULT VALUES.';
+    END IF;
     SELECT d.system, d.oid INTO here FROM relay.this_database() AS d;
     IF EXISTS (SELECT FROM relay.floor AS f
                 WHERE (f.system, f.database) = (here.system, here.oid)) THEN

@@ -177,8 +177,11 @@ class Nodes:
             gone = await connection.fetch(_BEAT, self.node_id, told, ALIVE_SECONDS, FILLING)
             if gone:
                 await connection.execute(_END_LISTENERS, [row["backend"] for row in gone])
-        except asyncpg.ReadOnlySQLTransactionError:
-            self._pool_answered_at = self._monotonic()  # which is enough to let somebody in
+        except asyncpg.TooManyConnectionsError:
+            raise
+        except (asyncpg.ReadOnlySQLTransactionError, asyncpg.InsufficientResourcesError):
+            # As where the disk is full. It answers, which is enough to let somebody in.
+            self._pool_answered_at = self._monotonic()
             raise
         self._pool_answered_at = self._monotonic()
 

@@ -178,6 +178,34 @@ async def test_the_heart_goes_on_beating(
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("condition", "answers"),
+    [("53100", True), ("25006", True), ("53200", True), ("53300", False), ("42501", False)],
+    ids=["disk full", "read only", "out of memory", "too many connections", "no right"],
+)
+async def test_which_failed_beats_are_an_answer(
+    pool: Pool,
+    lineage: Lineage,
+    platform: Platform,
+    caplog: pytest.LogCaptureFixture,
+    condition: str,
+    answers: bool,
+) -> None:
+    """Where nothing can be written, who connects can still be let in, and be sent what there is."""
+    await platform.execute(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN RAISE SQLSTATE '{condition}'; END $$"
+    )
+    await platform.execute(
+        "CREATE TRIGGER fail BEFORE INSERT ON relay.nodes EXECUTE FUNCTION fail()"
+    )
+    cluster = a_cluster(pool, lineage)
+    async with running(cluster):
+        await eventually(lambda: "heartbeat_failed" in caplog.text)
+        assert cluster.is_pool_answering is answers
+
+
+@pytest.mark.gen_test
 async def test_leaving_without_a_database(
     lineage: Lineage, io_loop: IOLoop, caplog: pytest.LogCaptureFixture
 ) -> None:

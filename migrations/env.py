@@ -33,8 +33,13 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 10.0
 TURN_TIMEOUT = "60s"
 """For another release phase to end."""
-STATEMENT_TIMEOUT = "30min"
-"""For one step, as for an index over a long log."""
+LIMITS = {
+    "statement_timeout": "30min",  # for one step, as for an index over a long log
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+}
+"""Whatever the role's defaults are. Said when the connection begins, for they may be shorter than
+the way to the first statement; and in the transaction, for a pooler may let no settings through."""
 TABLE_TIMEOUT = "150ms"
 """For one table. Several stay below PostgreSQL's deadlock_timeout, so that a deadlock with a writer
 costs us the attempt, never the writer."""
@@ -44,11 +49,11 @@ LOCKED = ("55P03", "40P01")
 """PostgreSQL's codes for a lock that was not to be had, and for a deadlock."""
 EXISTS = ("23505", "42P06", "42P07", "42710")
 """What two get who create the same schema or table at the same time, all but the first."""
+HAS_SCHEMA = "SELECT to_regnamespace('relay') IS NOT NULL"
 # Not an advisory lock, which any role that can connect could take. Where nothing is there yet, who
 # comes second waits for the first one's end before it is told that the name is taken. The table is
 # alembic's own, as alembic makes it.
 TAKE_TURN = """
-CREATE SCHEMA IF NOT EXISTS relay;
 CREATE TABLE IF NOT EXISTS relay.alembic_version (
     version_num varchar(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num));
 LOCK TABLE relay.alembic_version IN EXCLUSIVE MODE
@@ -84,11 +89,11 @@ def configure(**how: Any) -> None:
 def run_online(connection: Connection, watch: Watch) -> None:
     configure(connection=connection)
     with context.begin_transaction():
-        watch.pid = connection.scalar(text("SELECT pg_backend_pid()"))
-        # Whatever the role's defaults are.
-        connection.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))
+        for name, limit in LIMITS.items():
+            connection.execute(text(f"SET LOCAL {name} = '{limit}'"))
         if (connection.dialect.server_version_info or ()) >= (17,):
             connection.execute(text("SET LOCAL transaction_timeout = 0"))
+        watch.pid = connection.scalar(text("SELECT pg_backend_pid()"))
         for name, value in AS_COMPARED.items():
             connection.execute(text(f"SET LOCAL {name} = '{value}'"))
         connection.execute(text(f"SET LOCAL lock_timeout = '{TURN_TIMEOUT}'"))
@@ -104,6 +109,9 @@ def take_turn(connection: Connection) -> None:
         LockNotAvailableError: another one has made the schema meanwhile.
     """
     try:
+        # IF NOT EXISTS alone would ask for the right to make one also where there is one.
+        if not connection.scalar(text(HAS_SCHEMA)):
+            connection.execute(text("CREATE SCHEMA IF NOT EXISTS relay"))
         for statement in TAKE_TURN.split(";"):
             connection.execute(text(statement))
     except DBAPIError as error:
@@ -123,7 +131,10 @@ async def connect_and_run() -> None:
     address = dsn()
 
     async def connect(*_args: Any, **_options: Any) -> asyncpg.Connection[asyncpg.Record]:
-        return await open_connection(address, timeout=CONNECT_TIMEOUT)
+        try:
+            return await open_connection(address, timeout=CONNECT_TIMEOUT, server_settings=LIMITS)
+        except asyncpg.ProtocolViolationError:
+            return await open_connection(address, timeout=CONNECT_TIMEOUT)
 
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
     patience = context.config.attributes.get("patience")

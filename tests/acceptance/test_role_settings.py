@@ -92,14 +92,24 @@ async def test_a_transaction_that_takes_longer_than_the_default_allows(
 
 
 @pytest.mark.gen_test(timeout=60)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "idle_in_transaction_session_timeout = '1ms'",
+        "idle_session_timeout = '1ms'",
+        "lock_timeout = '1ms'",
+        "statement_timeout = '1ms'",
+        "transaction_timeout = '30ms'",
+    ],
+)
 async def test_a_migration_takes_longer_than_the_default_allows(
-    empty_database: str, postgres: EmbeddedPostgres, io_loop: IOLoop
+    setting: str, empty_database: str, postgres: EmbeddedPostgres, io_loop: IOLoop
 ) -> None:
     """By whatever limit of the database's."""
-    if postgres.sql("SELECT count(*) FROM pg_settings WHERE name = 'transaction_timeout'") == "0":
+    known = f"SELECT count(*) FROM pg_settings WHERE name = '{setting.split()[0]}'"
+    if postgres.sql(known) == "0":
         pytest.skip("PostgreSQL 17 has it")
-    name = urlsplit(empty_database).path[1:]
-    postgres.sql(f"ALTER DATABASE {name} SET transaction_timeout = '30ms'")
+    postgres.sql(f"ALTER DATABASE {urlsplit(empty_database).path[1:]} SET {setting}")
     assert await io_loop.run_in_executor(None, migrate, empty_database)
 
 

@@ -51,6 +51,19 @@ def test_a_role_without_rights(empty_database: str, database: str) -> None:
             assert f"as the role {name}. Run this as the role that owns" in line
 
 
+def test_who_may_make_no_schema_and_need_not(empty_database: str) -> None:
+    """The right may be taken back once the schema is there."""
+    name = urlsplit(empty_database).path[1:]
+    with role(empty_database) as (owner, dsn):
+        execute(
+            empty_database,
+            f"GRANT CREATE ON DATABASE {name} TO {owner}; GRANT CREATE ON SCHEMA public TO {owner}",
+        )
+        assert bring_up_to_date(dsn)
+        execute(empty_database, f"REVOKE CREATE ON DATABASE {name} FROM {owner}")
+        assert bring_up_to_date(dsn)
+
+
 @contextmanager
 def transaction(dsn: str, *statements: str) -> Iterator[None]:
     """Open, with what the statements have locked."""

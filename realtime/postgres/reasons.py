@@ -173,12 +173,17 @@ def encoding_refused(error: BaseException) -> str:
     return f"PostgreSQL cannot write this database's text as UTF-8 ({error})"
 
 
-def room_for_connections(error: BaseException) -> str:
-    """What to raise where PostgreSQL has too many connections, by what it said."""
-    for kind in ("role", "database"):
-        if f"for {kind}" in str(error):
-            return f"raise that {kind}'s limit (ALTER {kind.upper()} ... CONNECTION LIMIT)"
-    return "raise max_connections"
+_LIMITED_BY = {"InitializeSessionUserId": "role", "CheckMyDatabase": "database"}
+"""Whose limit of connections was reached, by the function of PostgreSQL that says so: all have one
+SQLSTATE, and the text may be in any language."""
+
+
+def room_for_connections(error: asyncpg.TooManyConnectionsError) -> str:
+    """What to raise where PostgreSQL has too many connections."""
+    kind = _LIMITED_BY.get(error.server_source_function or "")
+    if kind is None:
+        return "raise max_connections"
+    return f"raise that {kind}'s limit (ALTER {kind.upper()} ... CONNECTION LIMIT)"
 
 
 def why_refused(error: BaseException, role: str) -> str:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+import asyncpg
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -21,10 +22,12 @@ from cryptography.x509.oid import NameOID
 from realtime.doctor.checkup import examine
 from realtime.doctor.report import Level
 from realtime.embedded.server import EmbeddedPostgres
+from realtime.postgres.reasons import why_unreachable
 from tests.commands import free_port
 from tests.doctor import ask, deployment, finds
 from tests.platform import Platform
 from tests.postgres import postgres_server, restart
+from tests.waiting import LIMIT
 
 RULES = """
 local   all all         trust
@@ -207,13 +210,44 @@ async def test_rules_that_let_nobody_in(tcp_postgres: Networked, line: str) -> N
 
 
 @pytest.mark.gen_test
-async def test_no_connection_left(tcp_postgres: Networked) -> None:
-    """The role has as many as it may have."""
-    tcp_postgres.server.sql("ALTER ROLE someone CONNECTION LIMIT 0")
+@pytest.mark.parametrize("limited", ["ROLE someone", "DATABASE app"])
+async def test_no_connection_left(tcp_postgres: Networked, limited: str) -> None:
+    """The role, or the database, has as many as it may have."""
+    tcp_postgres.server.sql(f"ALTER {limited} CONNECTION LIMIT 0")
     try:
-        await unreachable(tcp_postgres.dsn(), "too many connections", "ALTER ROLE")
+        cure = f"ALTER {limited.split()[0]} ... CONNECTION LIMIT"
+        await unreachable(tcp_postgres.dsn(), "too many connections", cure)
     finally:
-        tcp_postgres.server.sql("ALTER ROLE someone CONNECTION LIMIT -1")
+        tcp_postgres.server.sql(f"ALTER {limited} CONNECTION LIMIT -1")
+
+
+@pytest.mark.gen_test
+async def test_no_connection_left_but_for_superusers(postgres_bin: Path | None) -> None:
+    """Which is said of "roles with the SUPERUSER attribute" from 16 on: it is no role's limit."""
+    limits = {"max_connections": "4", "superuser_reserved_connections": "3", "max_wal_senders": "0"}
+    with postgres_server(postgres_bin, **limits) as server:
+        server.sql("CREATE ROLE someone LOGIN")
+        dsn = server.dsn().replace("postgres@", "someone@")
+        first = await asyncpg.connect(dsn)
+        await unreachable(dsn, "reserved for", "or raise max_connections")
+        await first.close(timeout=LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("said_by", "cure"),
+    [
+        ("InitializeSessionUserId", "ALTER ROLE ... CONNECTION LIMIT"),
+        ("CheckMyDatabase", "ALTER DATABASE ... CONNECTION LIMIT"),
+        ("InitProcess", "raise max_connections"),
+        ("", "raise max_connections"),
+    ],
+    ids=["role", "database", "all", "a pooler"],
+)
+def test_no_connection_left_in_any_language(said_by: str, cure: str) -> None:
+    """PostgreSQL translates the text; a pooler names no function."""
+    fields = {"C": "53300", "M": "zu viele Verbindungen"} | ({"R": said_by} if said_by else {})
+    error = asyncpg.PostgresError.new(fields)
+    assert cure in why_unreachable(error, "postgresql://someone@localhost/app")
 
 
 @pytest.mark.gen_test

@@ -70,6 +70,15 @@ SELECT concat_ws(':', info->>'hostname', info->>'port') AS name FROM relay.nodes
  WHERE {IS_ALIVE} AND info->>'ready' = 'false'
  ORDER BY 1
 """
+# The session in which it listens is there.
+_WITHOUT_HEARTBEAT = f"""
+SELECT concat_ws(':', info->>'hostname', info->>'port') AS name FROM relay.nodes AS node
+ WHERE NOT {IS_ALIVE} AND EXISTS (
+       SELECT FROM pg_stat_activity AS a
+        WHERE a.pid = node.backend AND a.datname = current_database()
+          AND a.application_name = 'realtime')
+ ORDER BY 1
+"""
 
 
 async def log(deployment: Deployment) -> Sequence[Finding]:
@@ -171,16 +180,29 @@ async def doorbell(deployment: Deployment) -> Sequence[Finding]:
 
 
 async def processes(deployment: Deployment) -> Sequence[Finding]:
-    """Whether every live process reads the log: a read that cannot finish stops all its events."""
+    """Whether every live process reads the log: a read that cannot finish stops all its events.
+
+    And whether every process that is connected counts as live.
+    """
     async with deployment.connect() as connection:
         unready = [row["name"] for row in await connection.fetch(_UNREADY)]
-    if not unready:
-        return [fine("all that live are ready")]
-    return [
-        warning(
-            f"not ready: {listed(unready)}",
-            "see /api/ready there, and its log: log_not_read is a read that cannot finish, so look"
-            " at the line to the database. One that starts or drains is not ready either: look"
-            " again in 10 s",
-        )
-    ]
+        unheard = [row["name"] for row in await connection.fetch(_WITHOUT_HEARTBEAT)]
+    found = []
+    if unready:
+        found += [
+            warning(
+                f"not ready: {listed(unready)}",
+                "see /api/ready there, and its log: log_not_read is a read that cannot finish, so"
+                " look at the line to the database. One that starts or drains is not ready either:"
+                " look again in 10 s",
+            )
+        ]
+    if unheard:
+        found += [
+            warning(
+                f"connected, but without a heartbeat: {listed(unheard)}",
+                "look for heartbeat_failed in its log: if the database's disk is full, other"
+                " writers fail, too. If that is not there, look whether the process is stopped",
+            )
+        ]
+    return found or [fine("all that live are ready")]

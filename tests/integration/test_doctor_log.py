@@ -8,6 +8,7 @@ import pytest
 
 from realtime.doctor.report import Level
 from realtime.postgres.event_log import EventLog
+from realtime.postgres.pool import connect
 from realtime.postgres.schema import SchemaError
 from tests.doctor import ask, deployment, finds, said
 from tests.platform import Platform
@@ -219,3 +220,21 @@ async def test_a_process_that_cannot_read_the_log(database: str, platform: Platf
     await finds(Level.WARNING, "processes", deployment(database), "starts", "again in 10 s")
     assert "well" not in said(await ask("processes", deployment(database)))
     assert "gone" not in said(await ask("processes", deployment(database)))
+
+
+@pytest.mark.gen_test
+async def test_a_process_whose_heartbeats_are_not_taken(database: str, platform: Platform) -> None:
+    """As where the disk is full. It is told from one that is gone by its session."""
+    listening = await connect(database, LIMIT)
+    await platform.execute(
+        "INSERT INTO relay.nodes (id, heartbeat_at, backend, info)"
+        " SELECT gen_random_uuid(), now() - interval '60 s', backend,"
+        "        jsonb_build_object('hostname', host, 'port', 8000)"
+        "   FROM (VALUES ('there', $1::integer), ('gone', 0), ('other', pg_backend_pid()))"
+        "        AS nodes (host, backend)",
+        listening.get_server_pid(),
+    )
+    there = deployment(database)
+    await finds(Level.WARNING, "processes", there, "a heartbeat: there:8000", "heartbeat_failed")
+    await listening.close(timeout=LIMIT)
+    await finds(Level.FINE, "processes", there)

@@ -202,6 +202,9 @@ def why_refused(error: BaseException, role: str) -> str:
         case asyncpg.DuplicateObjectError() | asyncpg.DuplicateTableError():
             return (
                 f"nothing was changed: {error}, and relay.alembic_version does not know of it. Was"
-                " that table emptied, or left out of a dump? Restore it, or drop the schema relay"
+                " that table emptied, or left out of a dump? Restore its rows. If they are lost,"
+                " make the log anew: DROP SCHEMA relay CASCADE, then bin/migrate --core, then"
+                " bin/attach --apply, also for the tables that bin/migrate made (docs/upgrading.md,"
+                " Back up and restore)"
             )
     return f"the migration failed, and changed nothing: {error}"

@@ -13,11 +13,12 @@ import asyncpg
 import pytest
 from alembic import command
 
+from realtime.attach.command import run as attach
 from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.release import ReleaseError, bring_up_to_date
 from realtime.postgres.schema import SchemaError
 from tests.commands import execute, free_port
-from tests.integration.test_schema import config_for
+from tests.integration.test_schema import check, config_for
 from tests.postgres import restart
 
 
@@ -114,6 +115,30 @@ def test_a_log_without_its_versions(database: str) -> None:
     """As when the version table was left out of a dump."""
     execute(database, "DELETE FROM relay.alembic_version")
     assert "relay.alembic_version does not know of it" in refusal(database)
+
+
+def test_a_dump_without_the_rows_of_the_log(database: str) -> None:
+    """The line says the whole way out, and the tables keep what they have."""
+    execute(database, "INSERT INTO users (username) VALUES ('ada')")
+    tables = "SELECT string_agg(format('relay.%I', tablename), ', ') FROM pg_tables"
+    execute(
+        database,
+        f"DO $$BEGIN EXECUTE 'TRUNCATE ' || ({tables} WHERE schemaname = 'relay'); END$$",
+    )
+    line = refusal(database)
+    steps = "DROP SCHEMA relay CASCADE, then bin/migrate --core, then bin/attach --apply"
+    assert steps in line
+    execute(database, "DROP SCHEMA relay CASCADE")
+    assert bring_up_to_date(database, core_alone=True)
+    attach(database, None, named="DATABASE_URL", apply=True, detach=False, detaches_others=False)
+    check(database)
+    assert bring_up_to_date(database)
+    # A trigger tells of the user who was there before.
+    execute(
+        database,
+        "UPDATE users SET is_active = false WHERE username = 'ada';"
+        " DO $$BEGIN ASSERT EXISTS (SELECT FROM relay.events WHERE code IS NOT NULL); END$$",
+    )
 
 
 def test_a_database_that_is_read_only(empty_database: str) -> None:

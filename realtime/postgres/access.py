@@ -54,8 +54,9 @@ SELECT who.user_id::text, {_name("who.username")} AS username,
  CROSS JOIN unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS asked(subject, bot_id, number)
   LEFT JOIN LATERAL (SELECT * FROM relay.authenticate(asked.subject, $1) LIMIT 1) AS who
     ON asked.subject IS NOT NULL
-  LEFT JOIN LATERAL (SELECT * FROM relay.authorize(who.user_id, asked.bot_id) LIMIT 1) AS may
-    ON who.user_id IS NOT NULL AND asked.bot_id IS NOT NULL
+  LEFT JOIN LATERAL (SELECT * FROM relay.authorize(who.user_id, asked.bot_id)
+                      WHERE who.user_id IS NOT NULL AND asked.bot_id IS NOT NULL LIMIT 1) AS may
+    ON true
  ORDER BY asked.number
 """
 _RECHECK = f"""
@@ -80,8 +81,12 @@ OF_ALL = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.PostgresConnectionError,
+    asyncpg.LockNotAvailableError,
 )
 """What is raised for the database's own state, and so would be for each question alone."""
+
+MAX_APART = 32
+"""How often a question that failed is parted: enough for three who fail among five hundred."""
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
@@ -220,24 +225,29 @@ async def _apart(
     ask: Callable[[Sequence[Question]], Awaitable[list[Answer | Refused]]],
     questions: Sequence[Question],
 ) -> list[Answer | Refused]:
-    """Ask about all at once; where that fails, about each half for itself.
+    """Ask about all at once; where that fails, about each half for itself, and so on.
 
-    The platform's own functions may fail for one of them: that is not the others' fault.
+    The platform's own functions may fail for one of them: that is not the others' fault. Where they
+    fail for very many, the rest is refused, too, for the database has enough to do.
     """
-    try:
-        return await ask(questions)
-    except Refused as refused:
-        cause = refused.__cause__
-        is_of_one = isinstance(cause, asyncpg.PostgresError) and not isinstance(cause, OF_ALL)
-        if len(questions) < 2 or not is_of_one:
-            return [Refused(refused.code, refused.reason) for _ in questions]
-    middle = len(questions) // 2
-    async with asyncio.TaskGroup() as tasks:
-        halves = [
-            tasks.create_task(_apart(ask, half))
-            for half in (questions[:middle], questions[middle:])
-        ]
-    return [answer for half in halves for answer in half.result()]
+    answers: list[Answer | Refused] = []
+    waiting, left = [questions], MAX_APART
+    while waiting:
+        some = waiting.pop()
+        try:
+            answers += await ask(some)
+        except Refused as refused:
+            if len(some) > 1 and left > 0 and _is_of_one(refused.__cause__):
+                middle = len(some) // 2
+                waiting += [some[middle:], some[:middle]]
+                left -= 1
+            else:
+                answers += [Refused(refused.code, refused.reason) for _ in some]
+    return answers
+
+
+def _is_of_one(error: BaseException | None) -> bool:
+    return isinstance(error, asyncpg.PostgresError) and not isinstance(error, OF_ALL)
 
 
 def _answer(question: AdmissionRequest, row: asyncpg.Record, cursor: Cursor) -> Admission | Refused:

@@ -12,7 +12,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from realtime.embedded.server import EmbeddedPostgres
-from realtime.postgres.access import Access
+from realtime.postgres.access import MAX_APART, Access
 from realtime.postgres.history_log import HistoryLog
 from realtime.postgres.listener import read_position
 from realtime.postgres.pool import open_pool
@@ -218,6 +218,38 @@ async def test_an_error_for_one_is_not_the_others(
     assert (owner.user_id, guest.user_id) == (world.owner, world.guest)
     assert isinstance(nobody, Refused)
     assert nobody.code == CloseCode.TRY_AGAIN_LATER
+
+
+@pytest.mark.gen_test
+async def test_where_very_many_fail_it_is_not_asked_about_each(
+    access: Access, world: World, platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where the platform's function is broken: that would be a thousand questions for 500."""
+    await platform.execute(
+        "CREATE OR REPLACE FUNCTION relay.authenticate(subject text, kind text)"
+        " RETURNS TABLE (user_id uuid, username text) LANGUAGE sql STABLE"
+        " AS 'SELECT id, username FROM public.users WHERE id = subject::uuid'"
+    )
+    answers = await access.authorize([AdmissionRequest("no uuid", None)] * 500)
+    assert [one.code for one in answers if isinstance(one, Refused)] == [1013] * 500
+    assert len(caplog.records) == 1 + 2 * MAX_APART
+    bad = AdmissionRequest("no uuid", None)
+    answers = await access.authorize([AdmissionRequest(world.owner, None)] * 499 + [bad])
+    assert sum(isinstance(one, Admission) for one in answers) == 499
+
+
+@pytest.mark.gen_test
+async def test_access_to_no_bot_is_not_asked_for(
+    access: Access, world: World, platform: Platform
+) -> None:
+    """A socket for notifications is let in, and who is nobody is told so, whatever it raises."""
+    await platform.execute(
+        "CREATE OR REPLACE FUNCTION relay.authorize(user_id uuid, bot_id uuid)"
+        " RETURNS TABLE (bot_name text, role text, username text) LANGUAGE plpgsql STABLE"
+        " AS $$ BEGIN RAISE 'asked'; END $$"
+    )
+    assert (await admit(access, world.owner)).user_id == world.owner
+    assert await refusal_of(access, str(uuid4()), world.bot) == CloseCode.UNAUTHENTICATED
 
 
 # As of when.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NoReturn
 import asyncpg
 
 from realtime.log_line import LogLine
-from realtime.postgres.access import PATIENCE, try_access
+from realtime.postgres.access import OF_ALL, PATIENCE, try_access
+from realtime.postgres.holders import LOCKED
 from realtime.postgres.pool import DATABASE_ERRORS
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ def is_broken(error: BaseException) -> bool:
         and not isinstance(error, asyncpg.DuplicatePreparedStatementError)
         and getattr(error, "server_source_function", None) != "exec_stmt_raise"
     )
+
+
+def is_answered(error: BaseException) -> bool:
+    """Whether the functions were called, and one raised for whom it does not know."""
+    no_answer = (*OF_ALL, *LOCKED, asyncpg.DuplicatePreparedStatementError)
+    return isinstance(error, asyncpg.PostgresError) and not isinstance(error, no_answer)
 
 
 class AccessCheck:
@@ -72,9 +79,9 @@ class AccessCheck:
         except DATABASE_ERRORS as error:
             if is_broken(error):
                 self._is_broken(error)
-            elif self.fault is NOT_ASKED:
-                self.fault = None
-            return
+                return
+            if self.fault is BROKEN and not is_answered(error):
+                return
         if self.fault is BROKEN:
             log.info(LogLine("access_works_again"))
         self.fault = None

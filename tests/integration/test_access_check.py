@@ -79,6 +79,19 @@ async def test_a_function_that_raises_is_no_fault(
 
 
 @pytest.mark.gen_test
+async def test_what_was_gone_and_raises_again_is_mended(pool: Pool, platform: Platform) -> None:
+    """It never succeeds for who does not exist, and works for all others."""
+    await platform.execute(OWN.format(name="bot_name", body="RAISE 'not this one';"))
+    check = check_of(pool)
+    await platform.execute("ALTER FUNCTION relay.authorize RENAME TO gone")
+    await check.look()
+    fault = check.fault
+    await platform.execute("ALTER FUNCTION relay.gone RENAME TO authorize")
+    await check.look()
+    assert (fault, check.fault) == (BROKEN, None)
+
+
+@pytest.mark.gen_test
 async def test_no_answer_says_nothing(pool: Pool, platform: Platform) -> None:
     """A table that is locked for a time was there before, and what is broken stays broken."""
     check = check_of(pool, timeout=0.05)

@@ -122,7 +122,8 @@ async def check_schema(connection: Connection, *, with_helpers: bool = False) ->
     newer = await _newer_revisions(connection, applied)
     if not newer:
         _check_complete(applied)
-    await _check_whole(connection, applied, _functions(applied, newer, with_helpers))
+    functions = _functions(applied, newer, with_helpers)
+    await _check_whole(connection, applied, functions, () if newer else needed.RELATIONS)
     await _check_floor(connection)
     return newer
 
@@ -154,14 +155,17 @@ def _functions(applied: set[str], newer: set[str], with_helpers: bool) -> set[st
 
 
 async def _check_whole(
-    connection: Connection, applied: set[str], functions: Collection[str]
+    connection: Connection,
+    applied: set[str],
+    functions: Collection[str],
+    relations: Collection[str],
 ) -> None:
     """Refuse a schema of which something is gone, as after a restore of a dump that lacks it.
 
     Raises:
         SchemaError: one line, saying what to do.
     """
-    missing = await _missing(connection, functions)
+    missing = await _missing(connection, functions, relations)
     if not missing:
         return
     if ACCESS.issuperset(missing) and _is_core_alone(applied):
@@ -177,7 +181,8 @@ async def _check_result(dsn: str) -> None:
     connection = await connect(dsn, CONNECT_SECONDS)
     try:
         applied = await _applied_revisions(connection)
-        missing = await _missing(connection, _functions(applied, set(), with_helpers=True))
+        functions = _functions(applied, set(), with_helpers=True)
+        missing = await _missing(connection, functions, needed.RELATIONS)
         if ACCESS.issuperset(missing) and _is_core_alone(applied):
             return
         if missing:
@@ -186,8 +191,10 @@ async def _check_result(dsn: str) -> None:
         await connection.close(timeout=CONNECT_SECONDS)
 
 
-async def _missing(connection: Connection, functions: Collection[str]) -> list[str]:
-    rows = await connection.fetch(_MISSING, sorted(functions), needed.RELATIONS)
+async def _missing(
+    connection: Connection, functions: Collection[str], relations: Collection[str]
+) -> list[str]:
+    rows = await connection.fetch(_MISSING, sorted(functions), relations)
     return [row["name"] for row in rows]
 
 

@@ -297,6 +297,17 @@ def test_a_newer_release_that_only_adds_is_served(
     assert dump(database) == before
 
 
+def test_what_else_a_newer_release_has_is_its_own(database: str) -> None:
+    """It may have named things anew that this release does not ask for by name."""
+    execute(
+        database,
+        f"{NEWER} VALUES ('core_9999', '9.9', 'core_0002');"
+        " ALTER INDEX relay.releases_pkey RENAME TO releases_key;"
+        " ALTER FUNCTION relay.bare_type RENAME TO bare",
+    )
+    check(database)
+
+
 @pytest.mark.parametrize(
     "marks",
     [

@@ -67,6 +67,13 @@ async def try_out(connection: AnyConnection, table: str, of_row: str, of_nulls: 
             return Trial(_text(error))
         unread = _text(of_reading)
         break
+    if not unread and max(pages["own"], pages["partitions"]) > 0:
+        # A policy may show no row, and say nothing.
+        one = f"(SELECT FROM {table} LIMIT 1)"
+        is_none = await _error(connection, f"SELECT 1 / count(*) FROM {one} AS r") is not None
+        active = f"SELECT row_security_active({literal(table)}::regclass)"
+        if is_none and await connection.fetchval(active):
+            unread = "row security shows it none"
     error = await _error(connection, f"SELECT {of_nulls}")
     return Trial(_text(error) if isinstance(error, asyncpg.SyntaxOrAccessError) else "", unread)
 

@@ -61,6 +61,10 @@ class Connection(Protocol):
         """Say why it ends, and end it."""
 
 
+MOST_IN_PROXIES = 16_000_000
+"""How many bytes proxies and the kernels on the way hold for a client, at most."""
+
+
 class _Ping:
     """A ping that is not answered yet.
 
@@ -344,7 +348,7 @@ class Conversation:
         acknowledged, now = self._sink.acknowledged_bytes, self._services.monotonic()
         if self._ping is None:
             behind = self._sink.sent_bytes
-            seconds = (behind - self._confirmed_bytes) / MIN_SPEED
+            seconds = min(behind - self._confirmed_bytes, MOST_IN_PROXIES) / MIN_SPEED
             self._ping = _Ping(acknowledged, behind, now + seconds)
             self._sink.send_control(PING)
         elif not self._ping.is_on_its_way(acknowledged, now):

@@ -27,7 +27,7 @@ from realtime.relay.owed import Owed
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import Missed
 from realtime.relay.room import Room
-from realtime.web.conversation import Conversation, HandshakeRequest
+from realtime.web.conversation import MOST_IN_PROXIES, Conversation, HandshakeRequest
 from realtime.web.openings import Openings
 from realtime.web.sink import PING
 from realtime.web.sockets import ChatConversation, NotificationsConversation, Sockets
@@ -251,6 +251,18 @@ async def test_what_a_proxy_has_taken_may_not_be_with_the_client_yet() -> None:
     conversation.ping()
     line.acknowledged_bytes += len(PING)
     services.now += 1
+    conversation.ping()
+    assert line.closed == [closing.PING_TIMED_OUT.code]
+
+
+@pytest.mark.gen_test
+async def test_no_more_than_proxies_hold_is_waited_for() -> None:
+    """Who was sent very much and then fell silent does not count as there for hours."""
+    conversation, line, services = pinged()
+    line.acknowledged_bytes = line.sent_bytes = 100 * MOST_IN_PROXIES
+    conversation.ping()
+    line.acknowledged_bytes += len(PING)
+    services.now = MOST_IN_PROXIES / MIN_SPEED
     conversation.ping()
     assert line.closed == [closing.PING_TIMED_OUT.code]
 

@@ -148,7 +148,7 @@ def following(server: RunningServer, world: World, api: Api, screen: Screen) -> 
     """The page's `load_then_stream`, as the world's guest."""
     names: dict[str, Any] = {
         "connect": connect,
-        "relay": f"http://{server.base}",
+        "server": f"http://{server.base}",
         "token": token(world.guest),
         "load": api.load,
         "show": screen.show,

@@ -347,7 +347,7 @@ class Conversation:
             return
         acknowledged, now = self._sink.acknowledged_bytes, self._services.monotonic()
         if self._ping is None:
-            behind = self._sink.sent_bytes
+            behind = acknowledged + self._sink.unacknowledged_bytes
             seconds = min(behind - self._confirmed_bytes, MOST_IN_PROXIES) / MIN_SPEED
             self._ping = _Ping(acknowledged, behind, now + seconds)
             self._sink.send_control(PING)

@@ -184,10 +184,10 @@ class SocketSink(WebSocketSink):
         """How many bytes that had to wait the other side has taken, in all."""
         # The kernel takes more only when it has much room. So what the other side has acknowledged
         # counts.
-        return self._stream.taken_bytes - self._in_kernel
+        return self._stream.taken_bytes - self.unacknowledged_bytes
 
     @property
-    def _in_kernel(self) -> int:
+    def unacknowledged_bytes(self) -> int:
         """How many bytes the other side has not acknowledged, where the system tells."""
         if self._stream.closed():
             return 0
@@ -205,11 +205,6 @@ class SocketSink(WebSocketSink):
             return 0
         info = self._stream.socket.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _ACKNOWLEDGED.stop)
         return int.from_bytes(info[_ACKNOWLEDGED], sys.byteorder)
-
-    @property
-    def sent_bytes(self) -> int:
-        """How many bytes the kernel has taken: so many are acknowledged in the end."""
-        return self.acknowledged_bytes + self._in_kernel
 
     async def drained(self) -> None:
         """Return when the kernel has taken all that was sent (or the socket is gone)."""

@@ -76,14 +76,14 @@ async def pinged_behind(
     (conversation,) = [one for ring in server.server.web.services.pings._slices for one in ring]
     assert isinstance(conversation, Conversation)
     sink = conversation._sink
-    await eventually(lambda: sink.sent_bytes == sink.acknowledged_bytes)
+    await eventually(lambda: not sink.unacknowledged_bytes)
     if not sink.acknowledged_bytes:
         pytest.skip("this system does not say what a client has acknowledged")
     await platform.execute(EMIT, f"bot:{world.bot}", size)
-    await eventually(lambda: sink.sent_bytes > sink.acknowledged_bytes)
+    await eventually(lambda: sink.unacknowledged_bytes)
     while not sink.is_idle:
         await slow.take(4096)
-    await eventually(lambda: sink.sent_bytes > sink.acknowledged_bytes)
+    await eventually(lambda: sink.unacknowledged_bytes)
     conversation.ping()
     return slow, conversation, sink
 

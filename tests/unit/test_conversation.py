@@ -170,6 +170,10 @@ class Line:
         self.sent: list[bytes] = []
         self.closed: list[int] = []
 
+    @property
+    def unacknowledged_bytes(self) -> int:
+        return self.sent_bytes - self.acknowledged_bytes
+
     @staticmethod
     def frame(_messages: object) -> bytes:
         return b"an error"

@@ -8,7 +8,7 @@ is time for.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import asyncpg
 
@@ -55,27 +55,28 @@ async def try_out(connection: AnyConnection, table: str, of_row: str, of_nulls: 
         of_row: the value as SQL, for the row `r` of the table.
         of_nulls: the same for nulls.
     """
-    unread = ""
+    unread, has_rows = "", False
     pages = await connection.fetchrow(_PAGES.format(table=literal(table)))
     assert pages is not None
-    for rows in _looks(table, pages["own"], pages["partitions"]):
-        if (error := await _error(connection, f"SELECT count({of_row}) FROM {rows}")) is None:
+    own, partitions = pages["own"], pages["partitions"]
+    for rows in _looks(table, own, partitions):
+        outcome = await _outcome(connection, f"SELECT count(*), count({of_row}) FROM {rows}")
+        if not isinstance(outcome, asyncpg.PostgresError):
+            has_rows = has_rows or outcome != 0
             continue
         # A policy of row security may fail for whoever has not said who they are. The triggers do
         # not read the table through it: what was written is handed to them.
-        if (of_reading := await _error(connection, f"SELECT count(*) FROM {rows}")) is None:
-            return Trial(_text(error))
+        of_reading = await _outcome(connection, f"SELECT count(*) FROM {rows}")
+        if not isinstance(of_reading, asyncpg.PostgresError):
+            return Trial(_text(outcome))
         unread = _text(of_reading)
         break
-    if not unread and max(pages["own"], pages["partitions"]) > 0:
-        # A policy may show no row, and say nothing.
-        one = f"(SELECT FROM {table} LIMIT 1)"
-        is_none = await _error(connection, f"SELECT 1 / count(*) FROM {one} AS r") is not None
+    # Or it shows no row, and says nothing.
+    if not unread and not has_rows and max(own, partitions) > 0:
         active = f"SELECT row_security_active({literal(table)}::regclass)"
-        if is_none and await connection.fetchval(active):
-            unread = "row security shows it none"
-    error = await _error(connection, f"SELECT {of_nulls}")
-    return Trial(_text(error) if isinstance(error, asyncpg.SyntaxOrAccessError) else "", unread)
+        unread = "row security shows it none" if await connection.fetchval(active) else ""
+    outcome = await _outcome(connection, f"SELECT {of_nulls}")
+    return Trial(_text(outcome) if isinstance(outcome, asyncpg.SyntaxOrAccessError) else "", unread)
 
 
 def _looks(table: str, own: int, partitions: int) -> Iterator[str]:
@@ -87,13 +88,13 @@ def _looks(table: str, own: int, partitions: int) -> Iterator[str]:
     yield f"{table} AS r"
 
 
-async def _error(connection: AnyConnection, query: str) -> asyncpg.PostgresError | None:
-    """Why a query fails; None: it does not, or had not within its time."""
+async def _outcome(connection: AnyConnection, query: str) -> Any:
+    """The first value of a query, or the error that it fails with; None: it had not the time."""
     trial = connection.transaction()
     await trial.start()
     try:
         await connection.execute(f"SET LOCAL statement_timeout = {MILLISECONDS}")
-        await connection.fetchval(query)
+        return await connection.fetchval(query)
     except LOCKED:
         raise
     except asyncpg.QueryCanceledError:
@@ -102,7 +103,6 @@ async def _error(connection: AnyConnection, query: str) -> asyncpg.PostgresError
         return error
     finally:
         await trial.rollback()
-    return None
 
 
 def _text(error: asyncpg.PostgresError) -> str:

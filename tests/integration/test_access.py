@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
 
 LOCK = "BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE"
+FAILS_FOR_SOME = """
+CREATE OR REPLACE FUNCTION relay.authenticate(subject text, kind text)
+RETURNS TABLE (user_id uuid, username text) LANGUAGE sql STABLE
+AS 'SELECT id, username FROM public.users WHERE id = subject::uuid'
+"""
 
 
 @pytest.fixture
@@ -204,11 +209,7 @@ async def test_an_error_for_one_is_not_the_others(
     access: Access, world: World, platform: Platform
 ) -> None:
     """The platform's own functions may fail for some subject; the others come in all the same."""
-    await platform.execute(
-        "CREATE OR REPLACE FUNCTION relay.authenticate(subject text, kind text)"
-        " RETURNS TABLE (user_id uuid, username text) LANGUAGE sql STABLE"
-        " AS 'SELECT id, username FROM public.users WHERE id = subject::uuid'"
-    )
+    await platform.execute(FAILS_FOR_SOME)
     questions = [
         AdmissionRequest(subject, None) for subject in (world.owner, "no uuid", world.guest)
     ]
@@ -225,11 +226,7 @@ async def test_where_very_many_fail_it_is_not_asked_about_each(
     access: Access, world: World, platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As where the platform's function is broken: that would be a thousand questions for 500."""
-    await platform.execute(
-        "CREATE OR REPLACE FUNCTION relay.authenticate(subject text, kind text)"
-        " RETURNS TABLE (user_id uuid, username text) LANGUAGE sql STABLE"
-        " AS 'SELECT id, username FROM public.users WHERE id = subject::uuid'"
-    )
+    await platform.execute(FAILS_FOR_SOME)
     answers = await access.authorize([AdmissionRequest("no uuid", None)] * 500)
     assert [one.code for one in answers if isinstance(one, Refused)] == [1013] * 500
     assert len(caplog.records) == 1 + 2 * MAX_APART

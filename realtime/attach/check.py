@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from realtime.attach.column_types import (
     NEVER_NULL,
     is_fitting,
+    null_id,
     reading_of,
     wrong_type,
     wrong_value,
@@ -324,7 +325,8 @@ async def _examine_columns(
             for name in missing
         ]
     if (found := columns.get(mapping.column(key, "id"))) is not None:
-        findings.problems += _may_be_null(key, found, mapping)
+        if problem := null_id(key, found, mapping):
+            findings.problems.append(problem)
         findings.ids[table_name(mapping, key)] = found["attname"]
     unique = await _unique(connection, row["oid"])
     findings.problems += _not_unique(key, mapping, unique)
@@ -393,16 +395,6 @@ def _no_column(key: str, word: str, name: str, mapping: PlatformMapping) -> str:
     if not COLUMNS[key][word].is_needed:
         way_out += ", or write false if there is none"
     return f"{key}.{word}: {table_name(mapping, key)} has no column {quoted(name)}: {way_out}"
-
-
-def _may_be_null(key: str, column: Any, mapping: PlatformMapping) -> Iterator[str]:
-    """A row without an id sends nothing and is nobody's, and no index keeps it out."""
-    if not column["is_never_null"]:
-        table, name = table_name(mapping, key), quoted(column["attname"])
-        yield (
-            f"{key}.id: rows of {table} may have no {name}: give each row one, then"
-            f" ALTER TABLE {table} ALTER {name} SET NOT NULL"
-        )
 
 
 def _not_unique(key: str, mapping: PlatformMapping, unique: list[set[str]]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Which types a mapped column may have, and how a column of each is read in SQL.
+"""Which types a mapped column may have, and whether it may be null; how each is read in SQL.
 
 A column comes as `check` finds it in the catalogue.
 """
@@ -37,6 +37,17 @@ _WANTED: Final = {
 }
 
 _SEE: Final = "(docs/adopting.md, Ids that are numbers)"
+
+
+def null_id(key: str, column: Any, mapping: PlatformMapping) -> str | None:
+    """What to do where a row may have no id, so that it sends nothing; None: each has one."""
+    if column["is_never_null"]:
+        return None
+    table, name = table_name(mapping, key), quoted(column["attname"])
+    return (
+        f"{key}.id: rows of {table} may have no {name}: give each row one, then"
+        f" ALTER TABLE {table} ALTER {name} SET NOT NULL"
+    )
 
 
 def wrong_type(key: str, word: str, column: Any, mapping: PlatformMapping) -> str | None:

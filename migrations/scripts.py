@@ -40,7 +40,7 @@ def mark(revision: str, release: str, *, serves_from: str) -> None:
     """Say which processes the schema can serve from now on; `relay.releases` has the rule.
 
     Args:
-        serves_from: the oldest revision whose processes go on as before. Where they cannot, it is
+        serves_from: the oldest revision whose processes can start on it. Where they cannot, it is
             the new revision itself.
     """
     _run(f"INSERT INTO relay.releases VALUES ('{revision}', '{release}', '{serves_from}');\n")

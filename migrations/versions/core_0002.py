@@ -25,7 +25,7 @@ def upgrade() -> None:
         "0002/core/contract",
         "0002/core/rights",
     )
-    mark(revision, "0.2.0", serves_from="core_0001")
+    mark(revision, "0.2.0", serves_from=revision)
 
 
 def downgrade() -> None:

@@ -12,7 +12,7 @@ depends_on = "core_0002"
 
 def upgrade() -> None:
     run_scripts("0002/reference/rendered", "0002/reference/dropped", "0002/reference/rights")
-    mark(revision, "0.2.0", serves_from="reference_0001")
+    mark(revision, "0.2.0", serves_from=revision)
 
 
 def downgrade() -> None:

@@ -171,8 +171,9 @@ def _is_missing(table: str, wanted: WantedTrigger, has_function: bool) -> Findin
     if has_function:
         return problem(said, wanted.made_on(table))
     return problem(
-        f"{said}. The function is gone, too",
-        "run bin/attach with your mapping and --apply; for the reference tables, restore both from"
+        f"{said}. That function is not there, either",
+        "run bin/attach with your mapping and --apply, also after each bin/migrate of a new"
+        " release; for the reference tables, restore both from"
         " the pg_dump --schema-only of a new database that bin/migrate has made",
     )
 

@@ -41,9 +41,15 @@ SELECT name FROM unnest($1::text[]) AS name WHERE to_regprocedure(name) IS NULL
 UNION ALL
 SELECT name FROM unnest($2::text[]) AS name WHERE to_regclass(name) IS NULL
 """
-_FOREIGN_SCHEMA = """
-SELECT quote_ident(pg_get_userbyid(nspowner)), quote_ident(current_user) FROM pg_namespace
- WHERE nspname = 'relay' AND NOT pg_has_role(nspowner, current_user, 'USAGE')
+_FOREIGN = """
+SELECT what, quote_ident(pg_get_userbyid(owner)), quote_ident(current_user)
+  FROM (SELECT 'the schema relay' AS what, nspowner AS owner FROM pg_namespace
+         WHERE nspname = 'relay'
+        UNION ALL
+        SELECT 'the table ' || oid::regclass, relowner FROM pg_class
+         WHERE relnamespace = to_regnamespace('relay') AND relkind IN ('r', 'p')) AS ours
+ WHERE NOT pg_has_role(owner, current_user, 'USAGE')
+ LIMIT 1
 """
 
 if TYPE_CHECKING:
@@ -222,13 +228,14 @@ async def _revisions_of(dsn: str) -> tuple[set[str], set[str]]:
 
 
 async def _check_owner(connection: Connection) -> None:
-    """Refuse a schema that somebody else has made, whose tables may have triggers of theirs."""
-    row = await connection.fetchrow(_FOREIGN_SCHEMA)
+    """Refuse what somebody else has made, for its tables may have triggers of theirs."""
+    row = await connection.fetchrow(_FOREIGN)
     if row is not None:
-        owner, us = row
+        what, owner, us = row
         raise SchemaError(
-            f"the schema relay belongs to {owner}, who could have code run as {us}: run bin/migrate"
-            f" as {owner}, or ALTER SCHEMA relay OWNER TO {us} if all in it is yours"
+            f"{what} belongs to {owner}, who could have code run as {us}: run bin/migrate as"
+            f" {owner}. If all in the schema is yours, REASSIGN OWNED BY {owner} TO {us} does that,"
+            f" with all else that {owner} has in this database"
         )
 
 

@@ -55,7 +55,7 @@ async def test_a_trigger_that_is_gone_with_its_function(database: str, platform:
     await platform.execute("DROP FUNCTION relay.bots_updated CASCADE")
     (finding,) = await ask("triggers", deployment(database))
     assert "relay.bots_updated" in finding.said
-    assert "The function is gone, too" in finding.said
+    assert "That function is not there, either" in finding.said
     assert "bin/attach" in finding.cure
 
 

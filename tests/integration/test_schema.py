@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -191,6 +192,12 @@ def test_a_schema_of_somebody_else_is_not_migrated(empty_database: str, squatter
     execute(empty_database, "ALTER SCHEMA relay OWNER TO postgres")
     migrate(empty_database)
     check(empty_database)
+    execute(empty_database, f"ALTER TABLE relay.nodes OWNER TO {squatter}")
+    with pytest.raises(SchemaError, match=f"^the table relay.nodes belongs to {squatter}") as said:
+        migrate(empty_database)
+    (cure,) = re.findall(r"REASSIGN OWNED BY \w+ TO \w+", str(said.value))
+    execute(empty_database, cure)
+    migrate(empty_database)
 
 
 def test_a_database_that_was_never_migrated_is_refused(empty_database: str) -> None:

@@ -27,6 +27,9 @@ DROP FUNCTION relay.make_cursor_key();
 DROP TABLE relay.cursor_keys;
 DROP TRIGGER raised ON relay.floor;
 DROP FUNCTION relay.floor_raised();
+-- Tables of a platform's own have no triggers until 0.1.0 has attached them. What is written until
+-- then, no log has: so no cursor of before may be good after it.
+UPDATE relay.floor SET last = pg_current_xact_id(), snapshot = pg_current_snapshot();
 ALTER TABLE relay.floor
     DROP COLUMN last_id, DROP COLUMN last_written_at, DROP COLUMN system, DROP COLUMN database;
 DROP FUNCTION relay.this_database();

@@ -222,7 +222,7 @@ def make_relay(
     clock: Callable[[], float] = lambda: 0.0,
     **given: Any,
 ) -> Reader:
-    refusals = refusals or Refusals(lambda: 0.0)
+    refusals = Refusals(lambda: 0.0) if refusals is None else refusals
     hub.position = Position(cursor, SIGNER)
     return Reader(hub, refusals, Lineage(hub.position), monotonic=clock, limits=limits, **given)
 

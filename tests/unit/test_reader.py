@@ -640,6 +640,38 @@ def test_what_is_kept_is_bounded() -> None:
     assert counters.bare == 19
 
 
+def test_the_same_ring_twice_brings_its_event_once() -> None:
+    """Also where no read has confirmed the first one yet."""
+    ring = carried(event(1, 20))
+    bell = Carrying([ring, ring], [ring], [])
+    sink, _ = relayed(bell, page(seen(9)), page(seen(30), event(1, 20)))
+    assert sink.ids == [1]
+
+
+def test_a_large_read_looks_for_what_rings_carried_also_where_nobody_waits_for_it() -> None:
+    """Nothing of it is to be sent, so only what was carried tells that this is another history."""
+    log, hub = FakeDatabase(page_rows=3), make_hub(asked := Asked())
+    relay = make_relay(hub, log.place(), large=NOTHING_AT_ONCE)
+    _, sink = join(hub, knows_cursors=True)
+
+    def single() -> list[str]:
+        write(log, BOT)
+        row = log.committed[-1]
+        assert isinstance(row, Event)
+        return [carried(row)]
+
+    def many_and_one_forgotten() -> list[str]:
+        del log.committed[0]
+        write(log, *[OTHER_BOT] * 9)
+        return ["messages"]
+
+    bell = Writing(single, single, many_and_one_forgotten, *[lambda: []] * 9)
+    with pytest.raises(ConnectionResetError):
+        run(relay.run(log, bell))
+    assert sink.ids == [1, 2]
+    assert [subscriber.gap for subscriber, _ in asked] == ["foreign"]
+
+
 # Starting over.
 
 BROKEN = page(seen(12, 8), access_change(2, 10, user_id=GRACE), is_last=False)
@@ -699,6 +731,48 @@ def test_refusals_are_forgotten(how: str) -> None:
     else:
         run(relay.catch_up(Pages(page(seen(9))._replace(grants=(grant_row(1, BOT, ADA),)))))
     assert refusals.find(ADA, BOT) is None
+
+
+def test_refusals_are_forgotten_before_an_event_is_sent() -> None:
+    """Who is told of a grant by an event may come at once, and is not refused from memory."""
+    refusals = Refusals(lambda: 0.0)
+    refusals.remember(ADA, BOT, Refused(4003, "no"), refusals.generation)
+    hub = make_hub()
+    relay = make_relay(hub, at(5), refusals)
+    _, sink = join(hub, GRACE)
+    remembered: list[object] = []
+    sink.take = lambda _frames: remembered.append(refusals.find(ADA, BOT))  # type: ignore[method-assign]
+    found = page(seen(9), event(1, 7))._replace(grants=(grant_row(7, BOT, ADA),))
+    run(relay.catch_up(Pages(found)))
+    assert remembered == [None]
+
+
+def test_a_read_that_has_begun_tells_nobody_that_no_grant_is_missing() -> None:
+    """What was granted after its snapshot comes with the next one; that is waited for."""
+
+    async def ask_within_a_read() -> None:
+        refusals = Refusals(lambda: 0.0)
+        relay = make_relay(make_hub(), at(5), refusals)
+        asked: list[asyncio.Task[None]] = []
+
+        class AskedMeanwhile(Pages):
+            async def read(
+                self, cursor: Cursor, newest: Anchor | None, ahead: Set[Anchor]
+            ) -> AsyncGenerator[Page, None]:
+                if not asked:
+                    asked.append(asyncio.create_task(refusals.up_to_date()))
+                await asyncio.sleep(0)
+                yield page(seen(9))
+
+        log = AskedMeanwhile()
+        await relay.catch_up(log)
+        await asyncio.wait(asked, timeout=0)
+        await asyncio.sleep(0)
+        assert not asked[0].done()
+        await relay.catch_up(log)
+        await asked[0]
+
+    run(ask_within_a_read())
 
 
 def test_what_any_statement_saw_must_be_there() -> None:
@@ -779,6 +853,31 @@ def test_cancelled_within_a_fan_out() -> None:
     run(cancel_and_call_again())
 
 
+def test_cancelled_while_it_delivers_what_a_ring_carried() -> None:
+    """Who was not sent it ahead is sent it by the next read: it does not count as delivered."""
+
+    async def cancel_and_call_again() -> None:
+        may_go_on = asyncio.Event()
+
+        async def pause() -> None:
+            await may_go_on.wait()
+
+        hub = make_hub(pause=pause, fan_out_slice=1)
+        relay = make_relay(hub, at(5))
+        sinks = [join(hub)[1] for _ in range(3)]
+        row = event(1, 20)
+        log = InTurn(page(seen(9)), page(seen(30), row))
+        reading = asyncio.create_task(relay.run(log, Carrying([carried(row)])))
+        await eventually(lambda: any(sink.ids for sink in sinks))
+        reading.cancel()
+        await asyncio.wait([reading])
+        may_go_on.set()
+        await relay.catch_up(log)
+        assert all(sink.ids for sink in sinks)
+
+    run(cancel_and_call_again())
+
+
 # Everything at once.
 
 STEP = st.sampled_from(
@@ -816,6 +915,7 @@ BREAKS = [("begin", 0), *[("write", 0)] * 4, ("commit", 0), ("break", 2), ("read
 @example([*BREAKS[:-1], ("begin", 0), ("abort", 0), BREAKS[-1]], 2, 0, 1).via("another snapshot")
 @example(BREAKS, 2, 0, 1).via("the same snapshot")
 @example([*BREAKS[:2], ("commit", 0), ("break", 3)], 1, 0, 1).via("a break within the listing")
+@example([*BREAKS[:-2], ("read", 0)], 1, 1, 1).via("a page at once, and the rest later")
 def test_exactly_once(
     history: list[tuple[str, int]], page_rows: int, pages: int, events: int
 ) -> None:

@@ -177,6 +177,33 @@ def test_in_doubt_again_on_the_way_back(is_locked_out: bool) -> None:
     assert hub.cursor_of(subscriber) == "start"
 
 
+def test_locked_out_and_let_in_while_in_doubt_again() -> None:
+    """A grant that is held across the first answer tells the second one what was missed."""
+    hub = make_hub(asked := Asked())
+    subscriber, sink = join(hub, knows_cursors=True)
+    read(hub, at(10), "c", access_change(1, 10, is_recheck=True))
+    read_part(hub, access_change(3, 13, is_recheck=True), grant_row(14, BOT, ADA))
+    read_part(hub, event(2, 12))
+    stay(hub, subscriber, at(11))
+    read(hub, at(11), "d")
+    assert (subscriber.state, len(asked)) == (State.PAUSED, 2)
+    stay(hub, subscriber, at(14))
+    read(hub, at(14), "e")
+    assert subscriber.state is State.LIVE
+    assert [message["type"] for message in sink.messages] == ["resync"]
+
+
+def test_a_grant_to_who_is_there_already_locks_nobody_out() -> None:
+    """Nothing of it is kept, however many come: only who is asked about may have missed some."""
+    hub = make_hub()
+    subscriber, sink = join(hub)
+    read(hub, at(9), "c", *[grant_row(9, BOT, ADA) for _ in range(100)])
+    read(hub, at(10), "d", access_change(1, 10, is_recheck=True), event(2, 10))
+    stay(hub, subscriber, at(10))
+    read(hub, at(11), "e")
+    assert (subscriber.state, sink.ids, sink.closed) == (State.LIVE, [2], None)
+
+
 @pytest.mark.parametrize("before", [access_change(4, 10), grant_row(10, BOT, ADA)])
 def test_what_was_before_it_came_locks_nobody_out(before: AccessChange) -> None:
     """A revoke or a grant from before a socket was let in is nothing that it has missed."""

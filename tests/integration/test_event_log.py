@@ -405,6 +405,43 @@ async def test_a_read_may_be_all_changes(log: EventLog, writing: Writing) -> Non
 
 
 @pytest.mark.gen_test
+async def test_a_large_read_tells_of_grants_before_its_events(
+    log: EventLog, writing: Writing
+) -> None:
+    """Those that are rows of their own, and those that are events besides."""
+    start = await log.current_cursor()
+    ada, grace = str(uuid4()), str(uuid4())
+    await writing.send_many(PAGE_ROWS + 500)
+    await writing.execute(
+        "INSERT INTO relay.events (topic, type, payload, user_id) VALUES ('t', 'grant', NULL, $1),"
+        " ('t', 'x', '{}', $2)",
+        ada,
+        grace,
+    )
+    pages = await pages_of(log, start)
+    assert not pages[0].events
+    assert [(one.kind, one.topic, one.user_id) for one in pages[0].grants] == [
+        (AccessKind.GRANT, "t", ada),
+        (AccessKind.GRANT, "t", grace),
+    ]
+    assert texts(pages)[-1] == "{}"
+
+
+@pytest.mark.gen_test
+async def test_no_access_change_is_too_large_for_a_page(log: EventLog, writing: Writing) -> None:
+    """A page has one at least, also where its final message is more than is asked for at once."""
+    start = await log.current_cursor()
+    await writing.send_many(PAGE_ROWS + 1)
+    await writing.execute(
+        "INSERT INTO relay.events (topic, type, code, payload)"
+        " SELECT 't', 'eject', 4003, repeat('x', $1::int) FROM generate_series(1, 2)",
+        2 * log.portion_bytes,
+    )
+    pages = await pages_of(log, start)
+    assert [len(page.changes) for page in pages if page.changes] == [1, 1]
+
+
+@pytest.mark.gen_test
 async def test_a_large_transaction_below_the_cursor_comes_in_pages(
     log: EventLog, writing: Writing, other: Writing
 ) -> None:

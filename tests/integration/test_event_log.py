@@ -17,8 +17,10 @@ from realtime.postgres import event_log
 from realtime.postgres.event_log import PAGE_ROWS, EventLog
 from realtime.postgres.pool import connect
 from realtime.postgres.schema import SchemaError
+from realtime.relay.carried import Ahead
 from realtime.relay.cursor import Cursor, Snapshot
 from realtime.relay.events import AccessKind, Page
+from realtime.relay.large_read import LargeRead
 from realtime.relay.resume import GapReason, Unrecoverable
 from tests.platform import Platform
 from tests.waiting import LIMIT, eventually
@@ -475,6 +477,46 @@ async def test_pages_are_of_one_moment(log: EventLog, writing: Writing) -> None:
     (after,) = await pages_of(log, place_after(start, pages))
     assert texts([after]) == ["meanwhile"] * len(pages)
     assert len(after.changes) == len(pages)
+
+
+@pytest.mark.gen_test
+async def test_the_end_of_a_large_read_is_no_row_that_was_open_when_it_began(
+    log: EventLog, writing: Writing, other: Writing
+) -> None:
+    """Else the cursor would cover a transaction that committed between two pages."""
+    start = await log.current_cursor()
+    await writing.send_many(PAGE_ROWS + 1)
+    await writing.change_access()
+    await other.execute("BEGIN")
+    await other.send("meanwhile")
+    await writing.execute("SELECT pg_current_xact_id()")
+    pages: list[Page] = []
+    async for page in log.read_all(start):
+        if not pages:
+            await other.execute("COMMIT")
+        pages.append(page)
+    assert "meanwhile" not in texts(pages)
+    assert texts(await pages_of(log, place_after(start, pages))) == ["meanwhile"]
+
+
+@pytest.mark.gen_test
+async def test_the_first_events_of_topics_are_those_that_the_large_read_has(
+    log: EventLog, writing: Writing, other: Writing
+) -> None:
+    """Also of a transaction that was open at the cursor; none that it covers or that came later."""
+    await other.execute("BEGIN")
+    await other.send("from an open one")
+    await writing.send("seen")
+    cursor = await log.current_cursor()
+    await other.execute("COMMIT")
+    await writing.send("one", "two")
+    (last,) = [page async for page in log.read(cursor)]
+    await writing.send("later")
+    large = LargeRead(1, cursor, last.snapshot, Ahead())
+    found = await log.first_of(["t", "nothing"], 9, large)
+    read = await log.payloads([event.key for event in found], cursor)
+    assert sorted(event.payload or "" for event in read) == ["from an open one", "one", "two"]
+    assert len(await log.first_of(["t"], 2, large)) == 2
 
 
 # What a read leaves behind.

@@ -205,3 +205,59 @@ async def test_which_changes_of_access_are_told(
     )
     nothing = await history.read({topic: range_for([await log.current_cursor()])}, [ada], 100, [])
     assert nothing[topic].changes == []
+
+
+@pytest.mark.gen_test
+async def test_a_revoke_by_a_transaction_that_was_open_is_told(
+    pool: Pool, lineage: Lineage, platform: Platform, database: str
+) -> None:
+    """Its id is lower than the cursor's last: who comes back was locked out all the same."""
+    log = EventLog(platform.connection)
+    ada = str(uuid4())
+    slow = await Platform.connect(database)
+    begun = slow.connection.transaction()
+    await begun.start()
+    await slow.execute(
+        "INSERT INTO relay.events (type, code, topic, user_id)"
+        " VALUES ('eject', 4003, 'bot:b1', $1)",
+        ada,
+    )
+    await platform.execute("INSERT INTO relay.events (type, topic) VALUES ('grant', 'bot:b2')")
+    cursor = await log.current_cursor()
+    await begun.commit()
+    await slow.connection.close()
+    assert cursor.open
+    history = HistoryLog(pool, lineage, Wire(10))
+    found = await history.read({"bot:b1": range_for([cursor])}, [ada], 100, [])
+    assert [(one.kind, one.user_id) for one in found["bot:b1"].changes] == [
+        (AccessKind.REVOKE, ada)
+    ]
+
+
+@pytest.mark.gen_test
+async def test_of_too_many_the_newest_are_complete_and_no_others(
+    pool: Pool, lineage: Lineage, platform: Platform
+) -> None:
+    """Who saw all but the newest is served; the others are told that something is missing.
+
+    Also where what is read besides was written after the client was let in.
+    """
+    log = EventLog(platform.connection)
+    places = [await log.current_cursor()]
+    for text in ("1", "2", "3", "4"):
+        await platform.execute(
+            "INSERT INTO relay.events (topic, type, payload) VALUES ('bot:b1', 'x', $1)", text
+        )
+        places.append(await log.current_cursor())
+    history = HistoryLog(pool, lineage, Wire(10))
+    seen = [one.anchor for one in places if one.anchor]
+    found = await history.read({"bot:b1": range_for(places)}, [], 2, seen)
+
+    def missed(cursor: Cursor, until: Cursor) -> list[str | None]:
+        request = ResumeRequest("bot:b1", str(uuid4()), cursor, until)
+        return [event.payload for event in missed_events(request, found["bot:b1"], 2)]
+
+    assert missed(places[2], places[4]) == ["3", "4"]
+    with pytest.raises(Unrecoverable) as lost:
+        missed(places[0], places[3])
+    assert lost.value.reason is GapReason.TOO_MANY

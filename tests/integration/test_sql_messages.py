@@ -176,3 +176,19 @@ async def test_a_deleted_session_deletes_its_messages(platform: Platform, world:
     sent = await log.messages()
     assert {message["data"]["message_id"] for message in sent} == messages
     assert [message["data"]["action"] for message in sent] == ["deleted"] * 3
+
+
+@pytest.mark.gen_test
+async def test_only_what_a_later_state_replaces_has_a_subject(
+    platform: Platform, world: World
+) -> None:
+    """Of an answer that grows only the newest state is sent; that is told by the message's id."""
+    log = await Log.since_now(platform)
+    message = await say(platform, world)
+    await platform.execute("UPDATE messages SET content = 'Hello!' WHERE id = $1", message)
+    await platform.execute("DELETE FROM messages WHERE id = $1", message)
+    rows = await platform.connection.fetch(
+        "SELECT subject::text FROM relay.events ORDER BY id DESC LIMIT 3"
+    )
+    assert len(await log.messages()) == 3
+    assert [row["subject"] for row in reversed(rows)] == [None, message, message]

@@ -161,3 +161,19 @@ async def test_a_deleted_user_is_ejected_once_with_the_code_of_a_deleted_user(
     assert entries[1:-1] == permission_entries(
         world.bot, world.guest, "revoked", role="viewer", granted_by=None
     )
+
+
+@pytest.mark.gen_test
+async def test_no_setting_of_a_writer_lets_a_revoked_owner_stay(
+    platform: Platform, world: World
+) -> None:
+    """What was told last is a setting. Whatever that says, who lost the role is asked again."""
+    user = await platform.user()
+    await platform.permit(world.bot, user, "owner")
+    log = await Log.since_now(platform)
+    async with platform.connection.transaction():
+        told = f"{world.bot}/{user}=revoked:;"
+        await platform.connection.execute("SELECT set_config('relay.told', $1, true)", told)
+        await platform.revoke(world.bot, user)
+    entry = await log.only()
+    assert (entry.type, entry.topic, entry.user_id) == ("recheck", bot_topic(world.bot), user)

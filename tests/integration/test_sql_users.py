@@ -75,3 +75,14 @@ async def test_a_truncate_asks_everyone_again(
     await platform.execute(f"TRUNCATE {tables}")
     expected = [Entry(None, "recheck", None, None, code) for code in codes]
     assert sorted(await log.entries(), key=lambda entry: entry.code or 0) == expected
+
+
+@pytest.mark.gen_test
+async def test_who_is_not_active_may_watch_no_bot(platform: Platform, world: World) -> None:
+    """Sockets that are asked about again are asked by the user's id, not by a token's subject."""
+    allowed = "SELECT count(*) FROM relay.authorize($1, $2)"
+    for user in (world.owner, world.guest):
+        assert await platform.connection.fetchval(allowed, user, world.bot) == 1
+    await platform.execute("UPDATE users SET is_active = false")
+    for user in (world.owner, world.guest):
+        assert await platform.connection.fetchval(allowed, user, world.bot) == 0

@@ -317,3 +317,11 @@ def test_cursor_claims_what_was_found(history: list[tuple[str, int]]) -> None:
             given_ids |= {one.id for one in rows}
             cursor = cursor.after(log.snapshot(), newest_of(rows))
     assert {row.id for row in log.committed if cursor.covers(row.xid)} == given_ids
+
+
+def test_what_an_open_transaction_wrote_does_not_take_a_cursor_back() -> None:
+    """Its rows are older than the newest one seen, which was delivered, and is not read again."""
+    before = Cursor(11, (10,), Anchor(11, 1, 0))
+    assert before.after(Snapshot(12, frozenset()), Anchor(10, 2, 0)) == Cursor(
+        11, (), before.anchor
+    )

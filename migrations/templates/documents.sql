@@ -167,8 +167,7 @@ BEGIN
             END
             FROM {{live.old}} AS o
             LEFT JOIN LATERAL relay.document_now({{o.bot_id}}, {{o.id}}) AS d ON true
-            WHERE ({{o.bot_id}}, {{o.id}}) IS NOT NULL AND (NOT cascades
-                OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}} LIMIT 1))
+            WHERE ({{o.bot_id}}, {{o.id}}) IS NOT NULL AND (NOT cascades OR relay.bot_remains({{o.bot_id}}))
             RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
         )
         SELECT count(*), min(few.told) INTO wrote, told
@@ -180,8 +179,7 @@ BEGIN
                 'deleted', {{o.id}}, {{o.filename}}, {{o.status}}, {{o.error}},
                 coalesce(actor, {{o.uploaded_by}}), at)
             FROM {{live.old}} AS o
-            WHERE ({{o.bot_id}}, {{o.id}}) IS NOT NULL AND (NOT cascades
-                OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}} LIMIT 1))
+            WHERE ({{o.bot_id}}, {{o.id}}) IS NOT NULL AND (NOT cascades OR relay.bot_remains({{o.bot_id}}))
             RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
         )
         SELECT count(*), min(few.told) INTO wrote, told

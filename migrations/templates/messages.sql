@@ -208,16 +208,14 @@ BEGIN
         FROM {{live.old}} AS o
         LEFT JOIN LATERAL relay.message_now('chat_message_update', ',"action":"edited"',
             {{o.bot_id}}, {{o.id}}, actor, at) AS m ON true
-        WHERE ({{o.bot_id}}, {{o.id}}) IS NOT NULL AND (NOT cascades
-            OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}} LIMIT 1));
+        WHERE ({{o.bot_id}}, {{o.id}}) IS NOT NULL AND (NOT cascades OR relay.bot_remains({{o.bot_id}}));
     ELSE
         INSERT INTO relay.events (topic, type, payload, subject, author)
         SELECT concat('bot:', {{o.bot_id}}), 'chat_message_update',
             relay.message_deleted_event({{o.bot_id}}, {{o.id}}, {{o.session_id}}, at), {{o.id}},
             relay.message_author({{o.role}}, {{o.user_id}}, actor)
         FROM {{live.old}} AS o
-        WHERE ({{o.bot_id}}, {{o.id}}) IS NOT NULL AND (NOT cascades
-            OR (SELECT true FROM {{bots}} AS b WHERE {{b.id}} = {{o.bot_id}} LIMIT 1));
+        WHERE ({{o.bot_id}}, {{o.id}}) IS NOT NULL AND (NOT cascades OR relay.bot_remains({{o.bot_id}}));
     END IF;
     IF FOUND THEN
         PERFORM relay.ring_event(TG_TABLE_NAME, NULL);  -- these have a subject

@@ -67,6 +67,7 @@ OF_REFERENCE_TABLES = (
     "relay.authorize(uuid,uuid)",
     "relay.bot_changes(oid,boolean)",
     "relay.bot_event(uuid,text,text,uuid,text)",
+    "relay.bot_remains(uuid)",
     "relay.document_event(uuid,text,uuid,text,text,text,uuid,text)",
     "relay.document_now(uuid,uuid)",
     "relay.ejection_after_revoke(uuid,uuid)",

@@ -164,6 +164,33 @@ async def test_a_trigger_locks_no_other_row(
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("table", "statement"),
+    [
+        ("bots", "DELETE FROM messages"),
+        ("bots", "DELETE FROM documents"),
+        ("permissions", "UPDATE bots SET name = name || '!'"),
+    ],
+)
+async def test_a_writer_waits_for_no_table_that_its_trigger_does_not_read(
+    platform: Platform, world: World, database: str, table: str, statement: str
+) -> None:
+    """A migration may have locked it, and may come to the writer's table next."""
+    await insert_messages(platform, world, 2)
+    await platform.execute("INSERT INTO documents (bot_id, filename) VALUES ($1, 'a')", world.bot)
+    migration = await asyncpg.connect(database)
+    try:
+        async with migration.transaction():
+            await migration.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            await platform.execute("SET lock_timeout = '100ms'")
+            log = await Log.since_now(platform)
+            await platform.execute(statement)
+            assert await log.entries()
+    finally:
+        await migration.close()
+
+
+@pytest.mark.gen_test
 async def test_serializable_writers_do_not_fail_each_other(
     platform: Platform, world: World, database: str
 ) -> None:

@@ -13,5 +13,6 @@ DROP FUNCTION relay.access_rows(
     uuid, uuid, text, text, boolean, boolean, uuid, text, text);
 DROP FUNCTION relay.is_news(uuid, uuid, text, text, integer);
 DROP FUNCTION relay.bot_changes(oid, boolean);
+DROP FUNCTION relay.bot_remains(uuid);
 DROP FUNCTION relay.bots_inserted();
 DROP FUNCTION relay.users_inserted();

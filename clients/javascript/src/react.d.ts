@@ -2,6 +2,7 @@
 
 import type {
   AnyMessage,
+  Asked,
   ChatMessageData,
   Closed,
   Cursor,
@@ -44,8 +45,11 @@ export interface History {
 export interface BotChatOptions<Custom extends object = {}> extends LineOptions {
   /** Empty: wait. */
   botId: Uuid | null | undefined;
-  /** Loads the messages, at first and whenever events were lost. */
-  history?: (() => Promise<History>) | undefined;
+  /**
+   * Loads the messages, at first and whenever events were lost: as they are now, and not as a cache has
+   * them. It may take 30 s. Then, and where nobody waits any more, the signal ends it.
+   */
+  history?: ((asked: Asked) => Promise<History>) | undefined;
   /**
    * Gives a new message to your API. With its id in the answer (`{ message_id }`), it is told apart from
    * one that is alike. Beside the id, other members of ChatMessageData are shown, too. What throws or

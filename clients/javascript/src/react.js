@@ -14,8 +14,8 @@ export function useBotChat(options) {
     const chat = new BotChat({
       ...options,
       ...{ botId, url, tokenIn, presence, shared },
-      getToken: asks ? () => latest.options.getToken() : undefined,
-      history: loads ? () => latest.options.history() : undefined,
+      getToken: asks ? (asked) => latest.options.getToken(asked) : undefined,
+      history: loads ? (asked) => latest.options.history(asked) : undefined,
       send: (content) => sendWith(latest.options, content),
       onEvent: (message) => latest.options.onEvent?.(message),
     });

@@ -316,7 +316,14 @@ export interface WebSocketLike {
   close(code?: number): void;
 }
 
-export type GetToken = () =>
+/** What a function of yours is given that the client asks. */
+export interface Asked {
+  /** For `fetch`: aborts when the answer has taken too long, or when nobody waits for it any more. */
+  signal: AbortSignal;
+}
+
+/** It may take 15 s (`timings.connectWithin`). */
+export type GetToken = (asked: Asked) =>
   | string
   | null
   | undefined

@@ -269,6 +269,96 @@ scenario('a history that is to be loaded again is, once connected', async () => 
   equal(await shown(), ['3']);
 });
 
+scenario('a history that takes too long is told to end, and so is one that nobody waits for', async () => {
+  const signals = [];
+  const history = ({ signal }) => {
+    signals.push(signal);
+    return new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+  };
+  const { chat, timers, last, stop } = await makeChat({ history });
+  await timers.advance(29_999);
+  equal(signals.map(({ aborted }) => aborted), [false]);
+  await timers.advance(21);
+  equal([signals[0].reason.name, chat.snapshot().error.name], ['TimeoutError', 'TimeoutError']);
+  last().establish();
+  await settle();
+  chat.reload();
+  await settle();
+  equal(signals.map(({ aborted }) => aborted), [true, true, false]);
+  stop();
+  equal([signals[2].aborted, signals[2].reason.name], [true, 'AbortError']);
+});
+
+scenario('a history that comes too late is shown, and what came since it was asked for', async () => {
+  for (const isAskedAgain of [false, true]) {
+    const answers = [async () => ({ messages: [], cursor: 'c' })];
+    const late = [later(), later()];
+    let loads = 0;
+    const history = () => answers.shift()?.() ?? late[loads++].promise;
+    const { chat, timers, last, say, shown } = await makeChat({ history });
+    last().establish({ recovered: true });
+    say('resync', {});
+    await settle();
+    say('chat_message', message('2'));
+    await timers.advance(30_000);
+    if (isAskedAgain) await timers.advance(500);
+    say('chat_message', message('3'));
+    equal([await shown(), chat.snapshot().isLoading, loads], [['2', '3'], true, isAskedAgain ? 2 : 1]);
+    late[0].resolve({ messages: [message('1')] });
+    await settle();
+    equal([await shown(), chat.snapshot().isLoading], [['1', '2', '3'], false]);
+    equal(chat.snapshot().error, null);
+    late[1].resolve({ messages: [message('other')] });
+    await settle();
+    await timers.advance(10_000);
+    equal([await shown(), loads], [['1', '2', '3'], isAskedAgain ? 2 : 1]);
+  }
+});
+
+scenario('a history that comes after a newer one, or after the end, changes nothing', async () => {
+  const ways = {
+    'a newer one': ({ late }) => late[1].resolve({ messages: [message('new')] }),
+    'the end': ({ last }) => last().end(4003),
+    'a stop': ({ stop }) => stop(),
+    'another question': ({ chat }) => chat.reload(),
+  };
+  for (const [way, go] of Object.entries(ways)) {
+    const answers = [async () => ({ messages: [message('first')], cursor: 'c' })];
+    const late = [later(), later(), later()];
+    let loads = 0;
+    const history = () => answers.shift()?.() ?? late[loads++].promise;
+    const world = await makeChat({ history });
+    world.last().establish({ recovered: true });
+    world.say('resync', {});
+    await world.timers.advance(30_500);
+    await go({ ...world, late });
+    await settle();
+    late[0].resolve({ messages: [message('old')] });
+    await settle();
+    equal(await world.shown(), [way === 'a newer one' ? 'new' : 'first'], way);
+  }
+});
+
+scenario('where too much comes for a late history, only the question after it goes on', async () => {
+  const answers = [async () => ({ messages: [], cursor: 'c' })];
+  const late = [later(), later()];
+  let loads = 0;
+  const history = () => answers.shift()?.() ?? late[loads++].promise;
+  const { timers, last, say, shown } = await makeChat({ history });
+  last().establish({ recovered: true });
+  say('resync', {});
+  await settle();
+  for (const id of ['0', '1']) say('chat_message', message(id));
+  await timers.advance(30_500);
+  for (let id = 1; id < 10_000; id += 1) say('chat_message', message(`${id}`));
+  late[0].resolve({ messages: [message('old')] });
+  await settle();
+  equal([(await shown()).length, loads], [10_000, 2]);
+  late[1].resolve({ messages: [message('new')] });
+  await settle();
+  equal([(await shown())[0], loads], ['new', 2]);
+});
+
 // One's own messages -------------------------------------------------------------------------
 
 const mine = (id, content) => message(id, { user_id: 'me', username: 'me', content });

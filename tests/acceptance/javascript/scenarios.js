@@ -720,6 +720,112 @@ scenario('a getToken that fails or hangs is asked again later', async () => {
   equal([sockets.length, answers.length], [1, 0]);
 });
 
+scenario('a getToken that takes too long is told to end, and so is one that nobody waits for', async () => {
+  const signals = [];
+  const getToken = ({ signal }) => {
+    signals.push(signal);
+    return new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+  };
+  const { client, timers, told } = await makeWorld({ token: undefined, getToken });
+  await timers.advance(14_999);
+  equal(signals.map(({ aborted }) => aborted), [false]);
+  await timers.advance(1);
+  equal([signals[0].aborted, signals[0].reason.name], [true, 'TimeoutError']);
+  equal(told('error').map(({ cause }) => cause.name), ['TimeoutError']);
+  await timers.advance(1_000);
+  equal(signals.map(({ aborted }) => aborted), [true, false]);
+  client.close();
+  await settle();
+  equal([signals[1].aborted, signals[1].reason.name], [true, 'AbortError']);
+  equal([told('error').length, timers.pending], [1, 0]);
+});
+
+/** A function whose questions the test answers when it likes: `asked` are those that were put. */
+function answeredLater() {
+  const asked = [];
+  const ask = () => new Promise((resolve, reject) => asked.push({ resolve, reject }));
+  return { asked, ask };
+}
+
+scenario('a token that comes too late is used, and ends the question after it', async () => {
+  for (const state of ['reconnecting', 'connecting']) {
+    const { asked, ask: getToken } = answeredLater();
+    const { client, timers, sockets, last } = await makeWorld({ token: undefined, getToken });
+    await timers.advance(15_000);
+    if (state === 'connecting') await timers.advance(500);
+    equal([client.state, asked.length], [state, state === 'connecting' ? 2 : 1]);
+    asked[0].resolve('late');
+    await settle();
+    await timers.advance(500);
+    equal([sockets.length, last()?.token], [1, 'late'], state);
+    last().establish();
+    asked[1]?.resolve('later');
+    await timers.advance(5_000);
+    equal([client.state, last().sentOf('authenticate').length], ['open', 0], state);
+    client.close();
+    await settle();
+    equal(timers.pending, 0, state);
+  }
+});
+
+scenario('a token that comes too late is said on an open connection, once', async () => {
+  for (const isAskedAgain of [false, true]) {
+    const { asked, ask: getToken } = answeredLater();
+    const { timers, last } = await makeWorld({ getToken });
+    last().establish();
+    last().say({ type: 'token_expiring', data: {} });
+    await timers.advance(15_000);
+    if (isAskedAgain) await timers.advance(500);
+    asked[0].resolve('late');
+    await settle();
+    asked[1]?.resolve('later');
+    await timers.advance(5_000);
+    equal(last().sentOf('authenticate').map(({ data }) => data.token), ['late']);
+    equal(asked.length, isAskedAgain ? 2 : 1);
+  }
+});
+
+scenario('an answer that comes too late does not count where it is bad, or older than the token', async () => {
+  const newer = {
+    'of the next question': ({ asked }) => asked[1].resolve('newer'),
+    'of the page': ({ client }) => client.refresh('newer'),
+  };
+  for (const [whose, give] of Object.entries(newer)) {
+    for (const late of ['late', null, '<html>', 'first']) {
+      const { asked, ask: getToken } = answeredLater();
+      const { client, timers, last, told, redial } = await makeWorld({ getToken });
+      last().establish();
+      last().say({ type: 'token_expiring', data: {} });
+      await timers.advance(15_500);
+      if (late !== 'late') asked[0].resolve(late);
+      await settle();
+      give({ asked, client });
+      await settle();
+      if (late === 'late') asked[0].resolve(late);
+      await settle();
+      equal(last().sentOf('authenticate').map(({ data }) => data.token), ['newer'], whose);
+      equal(told('error').length, 1, 'there was no answer in time');
+      await last().end(1006);
+      await redial();
+      equal(last().token, 'newer', `${whose}, ${late}`);
+    }
+  }
+});
+
+scenario('a token that comes after the client was closed is not kept', async () => {
+  const { asked, ask: getToken } = answeredLater();
+  const { client, timers, sockets } = await makeWorld({ token: undefined, getToken });
+  await timers.advance(15_000);
+  client.close();
+  asked[0].resolve('of the one before');
+  await settle();
+  client.connect();
+  await settle();
+  asked[1].resolve('mine');
+  await settle();
+  equal(sockets.map(({ token }) => token), ['mine']);
+});
+
 // Heartbeats ---------------------------------------------------------------------------------
 
 scenario('a socket that hangs while it closes is left', async () => {

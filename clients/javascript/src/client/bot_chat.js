@@ -3,13 +3,14 @@
  *
  * It knows no framework: `subscribe` and `snapshot` are what a view needs. The history is loaded before
  * the client connects with its cursor; without a cursor, and after a `resync`, while it is connected.
- * What comes meanwhile is kept and applied again to the history.
+ * What comes meanwhile is kept and applied again to the history. An answer that comes too late is still as
+ * good as the one after it, if that is not here yet.
  */
 
 import { connect } from './client.js';
 import { MessageList } from './message_list.js';
 import { backOff, timingsOf, TOKEN_REFUSED } from './rules.js';
-import { PAGE_TIMERS, Question } from './timers.js';
+import { PAGE_TIMERS, Question, TooLate } from './timers.js';
 
 /** The history may take so long. */
 const LOAD_WITHIN = 30_000;
@@ -31,7 +32,7 @@ export class BotChat {
   #list = new MessageList();
   #cursor;
   #isLoaded = false; // whether what is shown is the history, and all that came since
-  #live = null; // what came since the history was asked for, until it is here
+  #asked = []; // of the last questions for the history: { live: what came since, settled }
   #load = null; // the load that is under way
   #loading;
   #loadTimer = null;
@@ -150,10 +151,8 @@ export class BotChat {
     this.#cursor = null;
     this.#tell();
     try {
-      const answer = await this.#ask();
-      if (load !== this.#load) return;
-      this.#show(answer);
-      this.#cursor = answer.cursor || null;
+      const shown = await this.#ask(load);
+      if (shown) this.#cursor = shown.cursor || null;
     } catch (cause) {
       if (load !== this.#load) return;
       this.#error = cause;
@@ -241,7 +240,10 @@ export class BotChat {
 
   #apply(change, data) {
     this.#list[change](data);
-    if (this.#live?.push([change, data]) > MOST_KEPT) this.reload();
+    for (const { live } of this.#asked) live.push([change, data]);
+    if (!(this.#asked[0]?.live.length > MOST_KEPT)) return;
+    if (this.#asked.length > 1) this.#asked.shift();
+    else this.reload();
   }
 
   #reload() {
@@ -261,35 +263,49 @@ export class BotChat {
 
   #endLoading() {
     this.#load = null;
-    this.#live = null;
+    this.#asked = [];
     this.#loading.stop();
     this.#timers.clearTimeout(this.#loadTimer);
   }
 
   async #tryToLoad(load, attempt) {
     try {
-      const answer = await this.#ask();
-      if (load === this.#load) this.#show(answer);
+      await this.#ask(load);
     } catch (cause) {
       if (load !== this.#load) return;
       this.#error = cause;
-      this.#live = null; // the next answer has what came before it was asked for
       const again = () => this.#tryToLoad(load, attempt + 1);
       this.#loadTimer = this.#timers.setTimeout(again, this.#backOff(attempt));
     }
     this.#tell();
   }
 
-  async #ask() {
-    this.#live = [];
-    const settled = this.#list.settled();
-    const answer = await this.#loading.put(() => this.#options.history());
-    return { ...answer, settled };
+  /** Ask for the history, and show it. Returns the answer; null where that is not wanted any more. */
+  async #ask(load) {
+    // Each answer has what came before it was asked for. That of the question before may still come.
+    const asked = { live: [], settled: this.#list.settled() };
+    this.#asked = [...this.#asked.slice(-1), asked];
+    const late = (answer) => this.#showLate(answer, asked);
+    try {
+      const answer = await this.#loading.put((told) => this.#options.history(told), late);
+      if (load !== this.#load) return null;
+      this.#show(answer, asked);
+      return answer;
+    } catch (cause) {
+      if (!(cause instanceof TooLate)) this.#asked = this.#asked.filter((one) => one !== asked);
+      throw cause;
+    }
   }
 
-  #show({ messages, settled }) {
-    this.#list.load(messages, settled);
-    for (const [change, data] of this.#live ?? []) this.#list[change](data);
+  #showLate(answer, asked) {
+    if (!this.#asked.includes(asked)) return;
+    this.#show(answer, asked);
+    this.#tell();
+  }
+
+  #show(answer, { live, settled }) {
+    this.#list.load(answer?.messages, settled);
+    for (const [change, data] of live) this.#list[change](data);
     this.#error = null;
     this.#isLoaded = true;
     this.#endLoading();

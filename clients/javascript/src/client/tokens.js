@@ -3,6 +3,7 @@
  *
  * The issuer is asked at most once in a token's life, and again after a bad answer: there is one
  * question at a time, one good answer for each token, and no answer counts that `refresh` overtook.
+ * An answer that comes too late counts, too, unless there is a newer token by then.
  */
 
 import { backOff, MOST_REFUSALS, OTHER_USER } from './rules.js';
@@ -239,13 +240,31 @@ export class Tokens {
 
   async #question() {
     const generation = this.#generation;
-    const token = await this.#issuer.put(this.#getToken);
+    const late = (token) => this.#answeredLate(token, generation);
+    this.#take(await this.#issuer.put(this.#getToken, late), generation);
+  }
+
+  /** Whether it is a token. Throws where it is not what was asked for. */
+  #take(token, generation) {
     const isSignedOut = token === null || token === undefined || token === '';
-    if (isSignedOut || generation !== this.#generation) return;
+    if (isSignedOut || generation !== this.#generation) return false;
     if (!isSendable(token)) throw new TypeError('getToken gave what is no bearer token');
     if (token === this.#inUse) throw new Error('getToken gave the token that is in use');
     if (!this.#isGood(token)) throw new Error('getToken gave a token that was refused');
+    this.#generation += 1; // what was asked before, and is answered after, is older
     this.#token = this.#fresh = token;
+    return true;
+  }
+
+  /** Nobody waits for it, but for the question after it somebody may. That needs no answer any more. */
+  #answeredLate(token, generation) {
+    if (!this.#take(token, generation)) return;
+    this.#isAnswered = true;
+    this.#isDue = false;
+    this.#stopAsking();
+    this.#overtake?.();
+    this.#issuer.stop();
+    this.#tell.renewed();
   }
 }
 

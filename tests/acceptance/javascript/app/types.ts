@@ -66,6 +66,15 @@ export const change = (botId: string, id: string): void => {
   reload();
 };
 
+/** What is given to functions that are asked. */
+export const asked = (botId: string): void => {
+  useBotChat({
+    botId,
+    getToken: async ({ signal }) => (await fetch('/token', { signal })).text(),
+    history: async ({ signal }) => (await fetch('/messages', { signal })).json(),
+  });
+};
+
 type Mine = { order_shipped: { order_id: string } };
 const shared = new SharedConnection<Mine, { poll: { answers: number } }>({ token });
 export const named = (botId: string): BotMessage | undefined =>

@@ -131,7 +131,7 @@ def test_the_package_holds_what_it_needs_alone(application: Project) -> None:
 
 def test_it_renders_on_a_server(application: Project) -> None:
     """Without a window, and without a connection that would keep the process."""
-    assert run("node", "ssr.mjs", cwd=application.home) == "<p>connecting, 0</p>\n"
+    assert run("node", "ssr.mjs", cwd=application.home) == "<p>connecting, 0, function</p>\n"
 
 
 def paths(entry: str | dict[str, str]) -> list[str]:

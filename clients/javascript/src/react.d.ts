@@ -104,6 +104,8 @@ export interface BotChat {
   connect(): void;
   /** As the client's `typing`. */
   typing(isTyping: boolean): void;
+  /** As the client's `wake`; with `shared`, as the connection's. */
+  wake(): void;
 }
 
 /** A bot's conversation. */

@@ -33,7 +33,7 @@ export function useBotChat(options) {
     () => ({
       ...seen,
       ...{ send: chat.send, discard: chat.discard, apply: chat.apply, reload: chat.reload },
-      ...{ typing: chat.typing, connect: chat.connect },
+      ...{ typing: chat.typing, wake: chat.wake, connect: chat.connect },
     }),
     [chat, seen],
   );

@@ -878,6 +878,26 @@ scenario('a thousand events are few pictures, and each picture stays as it was',
   equal(before.messages, []);
 });
 
+scenario('wake does not sit out a wait, also of a connection that is shared', async () => {
+  const { chat, timers, sockets, last } = await makeChat();
+  last().establish();
+  await last().end(1006);
+  chat.wake();
+  await settle();
+  equal(sockets.length, 2);
+  const world = { sockets: [] };
+  const options = { timers, random: () => 0.5, page: {} };
+  const shared = new SharedConnection({ token: 't', WebSocket: socketsOf(world), ...options });
+  const other = await makeChat({ ...options, shared });
+  await world.sockets[0].end(1006);
+  other.chat.wake();
+  await settle();
+  equal(world.sockets.length, 2);
+  other.stop();
+  other.chat.wake();
+  (await makeChat({ botId: '' })).chat.wake();
+});
+
 scenario('a conversation that is stopped while its history hangs leaves nothing behind', async () => {
   const { timers, stop } = await makeChat({ history: () => new Promise(() => {}) });
   stop();

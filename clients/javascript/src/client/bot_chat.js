@@ -117,6 +117,9 @@ export class BotChat {
 
   typing = (isTyping) => this.#client?.typing(isTyping);
 
+  /** The network or the person is back. A connection that is shared is what waits for them. */
+  wake = () => (this.#options.shared ?? this.#client)?.wake();
+
   refresh = (token) => {
     this.#options = { ...this.#options, token };
     this.#client?.refresh(token);

@@ -8,8 +8,8 @@ const never = () => {
 };
 
 function Chat() {
-  const { state, messages } = useBotChat({ botId: 'b', getToken: never, history: never });
-  return createElement('p', null, `${state}, ${messages.length}`);
+  const { state, messages, wake } = useBotChat({ botId: 'b', getToken: never, history: never });
+  return createElement('p', null, `${state}, ${messages.length}, ${typeof wake}`);
 }
 
 console.log(renderToString(createElement(Chat)));

@@ -68,11 +68,12 @@ export const change = (botId: string, id: string): void => {
 
 /** What is given to functions that are asked. */
 export const asked = (botId: string): void => {
-  useBotChat({
+  const { wake } = useBotChat({
     botId,
     getToken: async ({ signal }) => (await fetch('/token', { signal })).text(),
     history: async ({ signal }) => (await fetch('/messages', { signal })).json(),
   });
+  wake();
 };
 
 type Mine = { order_shipped: { order_id: string } };

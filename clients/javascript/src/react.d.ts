@@ -72,6 +72,10 @@ export interface Typist {
 }
 
 export interface BotChat {
+  /**
+   * Where there are more than 10,000, the oldest goes with each that comes. This array and the other two
+   * are the same objects until what they hold changes, and so is each message.
+   */
   readonly messages: readonly BotMessage[];
   /** Others who are typing now. */
   readonly typists: readonly Typist[];

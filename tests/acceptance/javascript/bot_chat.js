@@ -878,6 +878,43 @@ scenario('a thousand events are few pictures, and each picture stays as it was',
   equal(before.messages, []);
 });
 
+scenario('what has not changed stays the same object, and of nothing new nobody is told', async () => {
+  const messages = [message('1', { metadata: { a: [1] } }), message('2')];
+  const history = async () => ({ messages, cursor: 'c' });
+  const world = await makeChat({ history });
+  const { chat, timers, last, say } = world;
+  const [ada, gus] = ['ada', 'gus'].map((username) => ({ user_id: username, username }));
+  last().establish({ recovered: true });
+  say('presence_state', { users: [ada] });
+  for (const one of [ada, gus]) say('typing_indicator', { ...one, is_typing: true });
+  await timers.advance(20);
+  const after = async (change) => {
+    const [before, told] = [chat.snapshot(), world.told];
+    await change();
+    await timers.advance(20);
+    const now = chat.snapshot();
+    check((now === before) === (world.told === told), 'who is told is told of another picture');
+    return Object.keys(now).filter((name) => now[name] !== before[name]);
+  };
+  const changed = async (names, change) => equal(await after(change), names, String(change));
+  await changed([], () => timers.advance(5_000));
+  await changed([], () => last().say({ type: 'pong', timestamp: 't' }));
+  await changed([], () => say('poll', {}));
+  await changed([], () => [ada, gus].forEach((one) => say('typing_indicator', { ...one, is_typing: true })));
+  await changed([], () => say('presence_state', { users: [{ ...ada }] }));
+  await changed([], () => say('presence_diff', { joined: [], left: [gus] }));
+  await changed([], () => say('chat_message_update', { message_id: 'old', action: 'deleted' }));
+  await changed([], () => say('chat_message', message('1', { metadata: { a: [1] } })));
+  await changed(['typists'], () => say('typing_indicator', { ...gus, is_typing: false }));
+  await changed(['people'], () => say('presence_diff', { joined: [gus], left: [] }));
+  const [, second] = chat.snapshot().messages;
+  await changed(['messages'], () => say('chat_message', message('1', { metadata: { a: [2] } })));
+  await changed(['messages'], () => say('chat_message_update', { ...message('1', { metadata: { b: [2] } }), action: 'edited' }));
+  await changed(['messages'], () => say('chat_message', message('3')));
+  await changed(['messages'], () => (chat.reload(), settle()));
+  check(chat.snapshot().messages[1] === second, 'a message that is as it was is the same');
+});
+
 scenario('wake does not sit out a wait, also of a connection that is shared', async () => {
   const { chat, timers, sockets, last } = await makeChat();
   last().establish();

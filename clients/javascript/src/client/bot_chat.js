@@ -7,6 +7,7 @@
  * good as the one after it, if that is not here yet.
  */
 
+import { keptIn } from './alike.js';
 import { connect } from './client.js';
 import { MessageList } from './message_list.js';
 import { backOff, timingsOf, TOKEN_REFUSED } from './rules.js';
@@ -56,7 +57,7 @@ export class BotChat {
     this.#timings = timingsOf(options.timings);
     this.#loading = new Question(this.#timers, LOAD_WITHIN);
     this.#cursor = options.cursor ?? null;
-    this.#snapshot = this.#picture();
+    this.#snapshot = Object.freeze(this.#picture());
   }
 
   /** Start; returns what stops it. Both may be called again, as React's StrictMode does. */
@@ -319,8 +320,10 @@ export class BotChat {
 
   #onTyping({ user_id: id, username, is_typing: isTyping }) {
     this.#timers.clearTimeout(this.#typists.get(id)?.timer);
-    this.#typists.delete(id);
-    if (!isTyping) return;
+    if (!isTyping) {
+      this.#typists.delete(id);
+      return;
+    }
     const timer = this.#timers.setTimeout(() => {
       this.#typists.delete(id);
       this.#tell();
@@ -338,7 +341,7 @@ export class BotChat {
 
   #picture() {
     const isWanted = Boolean(this.#options.botId);
-    return Object.freeze({
+    return {
       messages: this.#list.rows,
       typists: [...this.#typists.values()].map(({ typist }) => typist),
       people: [...this.#people.values()],
@@ -347,7 +350,7 @@ export class BotChat {
       closed: this.#closed,
       error: this.#error,
       isLoading: isWanted && Boolean(this.#options.history) && !this.#isLoaded && !this.#closed,
-    });
+    };
   }
 
   #tell() {
@@ -359,8 +362,11 @@ export class BotChat {
 
   #tellNow() {
     this.#tellTimer = null;
+    // Views look at each part by its identity: what is as it was stays the same object.
+    const picture = keptIn(this.#snapshot, this.#picture());
+    if (picture === this.#snapshot) return;
     this.#toldAt = this.#timers.now();
-    this.#snapshot = this.#picture();
+    this.#snapshot = Object.freeze(picture);
     for (const listener of this.#listeners) listener();
   }
 }

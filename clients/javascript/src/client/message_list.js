@@ -6,6 +6,8 @@
  * say its id, it is known by its author and text; what turns out to be another's is given back.
  */
 
+import { kept } from './alike.js';
+
 const UNKNOWN = {
   session_id: null,
   user_id: null,
@@ -124,7 +126,8 @@ export class MessageList {
     const before = this.rows;
     this.#rows = new Map();
     this.#keys = new Map();
-    for (const [key, data] of shown) this.#put(key, complete(data));
+    const rows = new Map(before.map((row) => [row.key, row]));
+    for (const [key, data] of shown) this.#put(key, complete(data), rows.get(key));
     for (const [key, row] of left) this.#put(key, row);
     for (const { message_id: id } of before) if (!this.#keys.has(id)) this.#forget(id);
     for (const key of [...this.#mine.keys()]) if (!this.#rows.has(key)) this.#lose(key);
@@ -221,9 +224,10 @@ export class MessageList {
     return undefined;
   }
 
-  #put(key, data) {
+  /** A row that is as it was stays the same object: views look at its identity. */
+  #put(key, data, before = this.#rows.get(key)) {
     this.#keys.set(data.message_id, key);
-    this.#rows.set(key, { ...data, key });
+    this.#rows.set(key, kept(before, { ...data, key }));
   }
 
   #remove(key) {

@@ -173,7 +173,7 @@ def _of_the_page(text: str) -> str:
     return text
 
 
-def _make_certificate(at: Path) -> None:
+def make_certificate(at: Path) -> None:
     """A certificate and its key in one file."""
     subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     kind = ["-x509", "-nodes", "-days", "2", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
@@ -196,7 +196,7 @@ def proxy(kind: type[Proxy], home: Path, upstream: int) -> Iterator[Proxy]:
             pytest.fail(reason)
         pytest.skip(reason)
     started = kind(home, upstream)
-    _make_certificate(started.certificate)
+    make_certificate(started.certificate)
     started.write()
     environ = os.environ | {"XDG_CONFIG_HOME": str(home), "XDG_DATA_HOME": str(home)}
     with running([program, *started._command()], cwd=home, env=environ) as started.running:

@@ -278,6 +278,20 @@ async def test_what_an_issuer_makes_of_being_overtaken_does_not_count(answer: An
 
 
 @pytest.mark.gen_test
+async def test_an_issuer_may_be_a_plain_function() -> None:
+    """As a handler may: a bad answer is asked for again, and None is the end."""
+    answers: list[str | None] = ["<html>", "two", None]
+
+    async with Played(token=None, get_token=lambda: answers.pop(0)) as played:
+        await played.time.move(5)
+        assert used(played) == ["two"]
+        played.socket.greet()
+        played.socket.end(4001)
+        await played.time.move(5)
+        assert (str(played.raised), answers) == ("4001, no new token", [])
+
+
+@pytest.mark.gen_test
 async def test_an_issuer_that_cancels_itself_is_believed() -> None:
     """As old libraries do, for a time-out of their own: its answer counts, and it is asked once."""
     asked = 0

@@ -19,6 +19,8 @@ ELSEWHERE = {
     "TEST_POSTGRES_BIN",  # of the tests
     "SO_REUSEPORT",
     "EVENT_ID",
+    "SSL_CERT_FILE",  # of OpenSSL
+    "HTTPS_PROXY",
 }
 
 

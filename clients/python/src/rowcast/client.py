@@ -9,7 +9,9 @@ import asyncio
 import random as chance
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from inspect import isawaitable
+from ssl import SSLContext
 from types import TracebackType
 from typing import Final, Self, TypeVar
 from uuid import UUID
@@ -40,15 +42,16 @@ class RealtimeClient:
         token: a JSON Web Token; sent as a header, never in the address.
         bot_id: whose chat; or `notifications=True`.
         presence: whether to be told who else is there, as `presence_state` and `presence_diff`.
-        get_token: an async function for a new token, asked when the server warns that the old one
-            expires, and after a 4001. None: the user is signed out. Where it raises, or gives what
-            is no new token, it is asked again later.
+        get_token: a function for a new token, plain or async, asked when the server warns that the
+            old one expires, and after a 4001. None: the user is signed out. Where it raises, or
+            gives what is no new token, it is asked again later. A plain one must not wait.
         cursor: where to begin: what `relay.cursor` gave together with the state, or an earlier
             client's `cursor`, kept beside the state that it belongs to. The first event is `resync`
             where the server can not continue there. None: with what is live.
         parameters: more for the query of the address.
         sse: take the events over HTTP, where no WebSocket comes through. Then nothing can be said:
             `typing`, `session_sync` and `ping` do nothing, and a new token opens a new connection.
+        ssl: what certificates are believed, in place of the system's.
         on_reconnecting: called when a connection was lost or could not be made.
         timings: waits and limits.
         open_socket, sleep, clock, now, random: for tests.
@@ -70,6 +73,7 @@ class RealtimeClient:
         cursor: str | None = None,
         parameters: Mapping[str, str] | None = None,
         sse: bool = False,
+        ssl: SSLContext | None = None,
         on_reconnecting: Callable[[Reconnecting], None] | None = None,
         timings: Timings | None = None,
         open_socket: OpenSocket | None = None,
@@ -84,7 +88,7 @@ class RealtimeClient:
             raise TypeError("give a token, get_token, or both")
         timings = timings or Timings()
         asked = {"presence": "true"} if presence else {}
-        open_socket = open_socket or (open_events if sse else transport.open_socket)
+        open_socket = open_socket or partial(open_events if sse else transport.open_socket, ssl=ssl)
         self._handover = Handover(cursor, timings.queue_events)
         self._keeper = Keeper(
             Address(url, of(bot_id or None), {**(parameters or {}), **asked}, sse=sse),

@@ -14,6 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import parse_qs, urlsplit
@@ -50,8 +51,8 @@ class SharedConnection:
                 async for event in events: ...
 
     Args:
-        url, token, get_token, parameters, timings: as of a `RealtimeClient`. There is one token for
-            all: `get_token` is asked once for each.
+        url, token, get_token, parameters, ssl, timings: as of a `RealtimeClient`. There is one
+            token for all: `get_token` is asked once for each.
         on_reconnecting: called when the connection was lost or could not be made.
         open_socket, sleep, clock, now, random: for tests.
     """
@@ -63,9 +64,10 @@ class SharedConnection:
         token: str | None = None,
         get_token: GetToken | None = None,
         parameters: Mapping[str, str] | None = None,
+        ssl: SSLContext | None = None,
         on_reconnecting: Callable[[Reconnecting], None] | None = None,
         timings: Timings | None = None,
-        open_socket: OpenSocket = transport.open_socket,
+        open_socket: OpenSocket | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
@@ -75,7 +77,7 @@ class SharedConnection:
             raise TypeError("give a token, get_token, or both")
         self._url = url
         self._timings = timings or Timings()
-        self._open_socket = open_socket
+        self._open_socket = open_socket or partial(transport.open_socket, ssl=ssl)
         self._world = World(self._open, sleep, clock, now, random)
         self._keeper = Keeper(
             Address(url, SHARED, parameters or {}),

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from collections.abc import Mapping
 from email.message import Message
 from http.client import HTTPException, parse_headers
 from io import BytesIO
+from ssl import SSLContext, create_default_context
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -29,7 +29,9 @@ PORTION_BYTES: Final = 64 * 1024
 """What is read ahead is at most twice as much."""
 
 
-async def open_events(url: str, headers: Mapping[str, str], within: float) -> EventSocket:
+async def open_events(
+    url: str, headers: Mapping[str, str], within: float, ssl: SSLContext | None = None
+) -> EventSocket:
     """Ask for the stream, and read the head of the answer.
 
     Raises:
@@ -42,7 +44,7 @@ async def open_events(url: str, headers: Mapping[str, str], within: float) -> Ev
             reader, writer = await asyncio.open_connection(
                 parts.hostname,
                 parts.port or PORTS[parts.scheme],
-                ssl=ssl.create_default_context() if parts.scheme == "https" else None,
+                ssl=(ssl or create_default_context()) if parts.scheme == "https" else None,
                 limit=PORTION_BYTES,
             )
             writer.write(_request(parts, headers))

@@ -13,13 +13,15 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from inspect import isawaitable
 from typing import Final
 
 from rowcast.rules import OTHER_USER, TOKEN_REFUSED, Closed, Timings
 
 log = logging.getLogger(__name__)
 
-GetToken = Callable[[], Awaitable[str | None]]
+GetToken = Callable[[], Awaitable[str | None] | str | None]
+"""A function for a new token, plain or async."""
 MAX_REFUSALS: Final = 2
 """A token that is refused may be stale; a second one in a row means that the user is."""
 _BEARER: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
@@ -153,7 +155,9 @@ class Tokens:
         assert self._get_token is not None
         try:
             async with asyncio.timeout(self._timings.connect_within):
-                answer = await self._get_token()
+                answer = self._get_token()
+                if isawaitable(answer):
+                    answer = await answer
         except TimeoutError as error:
             raise TokenUnavailable("get_token did not answer in time") from error
         except (Exception, asyncio.CancelledError) as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from ssl import SSLContext
 from typing import Any, Final, Protocol
 
 from tornado.httpclient import HTTPRequest
@@ -60,14 +61,20 @@ OpenSocket = Callable[[str, Mapping[str, str], float], Awaitable[Socket]]
 """From an address, headers and a limit in seconds. Raises `Closed` if it fails."""
 
 
-async def open_socket(url: str, headers: Mapping[str, str], within: float) -> TornadoSocket:
+async def open_socket(
+    url: str, headers: Mapping[str, str], within: float, ssl: SSLContext | None = None
+) -> TornadoSocket:
     """Connect and shake hands.
 
     Raises:
         Closed: 1006, with what went wrong, as a browser has it.
     """
     request = HTTPRequest(
-        url, headers=dict(headers), connect_timeout=within, request_timeout=within
+        url,
+        headers=dict(headers),
+        connect_timeout=within,
+        request_timeout=within,
+        ssl_options=ssl,
     )
     opening = asyncio.ensure_future(websocket_connect(request, max_message_size=MAX_MESSAGE_BYTES))
     try:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 from alembic import context
 from alembic.util import CommandError
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -25,6 +25,7 @@ from sqlalchemy.pool import NullPool
 from migrations.models import Base
 from realtime.postgres.holders import Watch
 from realtime.postgres.hosts import open_connection
+from realtime.postgres.own_names import OWN_PATH, OwnNamesConnection
 from realtime.postgres.pool import AS_COMPARED
 
 if TYPE_CHECKING:
@@ -67,6 +68,19 @@ def dsn() -> str:
     return str(found)
 
 
+def reference_tables() -> MetaData:
+    """Those of the models, whose schema has to be named: our search path has none of theirs."""
+    named = MetaData()
+    for table in Base.metadata.tables.values():
+        table.to_metadata(named, schema="public")
+    return named
+
+
+def include_name(name: str | None, kind: str, _parents: Any) -> bool:
+    """Look at no other schema. Called with positions only."""
+    return kind != "schema" or name == "public"
+
+
 def include_object(
     item: SchemaItem, _name: str | None, kind: str, reflected: bool, _compare_to: SchemaItem | None
 ) -> bool:
@@ -77,8 +91,10 @@ def include_object(
 
 def configure(**how: Any) -> None:
     context.configure(
-        target_metadata=Base.metadata,
+        target_metadata=reference_tables(),
         version_table_schema="relay",
+        include_schemas=True,
+        include_name=include_name,
         include_object=include_object,
         compare_type=True,
         compare_server_default=True,
@@ -127,14 +143,27 @@ def run_offline() -> None:
         context.run_migrations()
 
 
+async def open_for_migrations(address: str) -> OwnNamesConnection:
+    how: dict[str, Any] = {"timeout": CONNECT_TIMEOUT, "connection_class": OwnNamesConnection}
+    connection: OwnNamesConnection
+    try:
+        asked = {**LIMITS, "search_path": OWN_PATH}
+        connection = await open_connection(address, server_settings=asked, **how)
+    except asyncpg.ProtocolViolationError:  # a pooler that lets no settings through
+        connection = await open_connection(address, **how)
+    try:
+        await connection.use_own_names()
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
 async def connect_and_run() -> None:
     address = dsn()
 
-    async def connect(*_args: Any, **_options: Any) -> asyncpg.Connection[asyncpg.Record]:
-        try:
-            return await open_connection(address, timeout=CONNECT_TIMEOUT, server_settings=LIMITS)
-        except asyncpg.ProtocolViolationError:
-            return await open_connection(address, timeout=CONNECT_TIMEOUT)
+    async def connect(*_args: Any, **_options: Any) -> OwnNamesConnection:
+        return await open_for_migrations(address)
 
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
     patience = context.config.attributes.get("patience")

@@ -12,7 +12,7 @@ from typing import Any
 
 from alembic import op
 
-from realtime.postgres.pool import OWN_PATH
+from realtime.postgres.own_names import OWN_PATH
 
 FOLDER = Path(__file__).with_name("sql")
 OWN_NAMES = f"SET LOCAL search_path = {OWN_PATH};\n"

@@ -352,7 +352,8 @@ async def connected(
         AttachError: the database cannot be reached, or refused something.
     """
     try:
-        connection = await connect(dsn, CONNECT_SECONDS)
+        # A mapping's expressions are found by it; all else sets its own (`use_own_names`).
+        connection = await connect(dsn, CONNECT_SECONDS, keeps_path=True)
     except DATABASE_ERRORS as error:
         raise AttachError(why_unreachable(error, dsn, named)) from error
     try:

@@ -20,7 +20,7 @@ from realtime.attach.names import callers_names
 from realtime.attach.templates import quoted, table_name
 from realtime.attach.trial import try_out
 from realtime.postgres.holders import LOCKED
-from realtime.postgres.pool import OWN_PATH
+from realtime.postgres.own_names import OWN_PATH
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import AnyConnection

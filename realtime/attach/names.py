@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from realtime.postgres.pool import OWN_PATH
+from realtime.postgres.own_names import OWN_PATH
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import AnyConnection

@@ -196,7 +196,7 @@ def ask_before_seeding(dsn: str) -> None:
 
 async def what_else_has(dsn: str) -> str | None:
     """What a database has, to which the demo was never added; None: nothing."""
-    connection = await connect(dsn, CONNECT_SECONDS)
+    connection = await connect(dsn, CONNECT_SECONDS, keeps_path=True)
     try:
         if await connection.fetchval("SELECT to_regclass('users')") is None:
             return "tables" if await connection.fetchval(OTHER_TABLES) else None
@@ -211,7 +211,7 @@ async def seed(dsn: str, *, with_role: bool) -> None:
     Raises:
         ReleaseError: Other data is in the way, or other tables are.
     """
-    connection = await connect(dsn, CONNECT_SECONDS)
+    connection = await connect(dsn, CONNECT_SECONDS, keeps_path=True)
     try:
         async with connection.transaction():
             await connection.execute(DEMO.read_text(encoding="utf-8"))

@@ -151,7 +151,7 @@ class DemoTables:
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Connection]:
         with _refusing():
-            connection = await connect(self._dsn, SECONDS)
+            connection = await connect(self._dsn, SECONDS, keeps_path=True)
             try:
                 yield connection
             finally:

@@ -40,7 +40,7 @@ async def access(deployment: Deployment) -> Sequence[Finding]:
         "relay.authorize": (nobody, nobody),
     }
     found = []
-    async with deployment.connect(has_own_path=True) as connection:
+    async with deployment.connect(as_server=True) as connection:
         for name, arguments in asked.items():
             try:
                 await connection.fetchval(_QUESTIONS[name], *arguments)

@@ -78,12 +78,12 @@ class Deployment:
 
     @asynccontextmanager
     async def connect(
-        self, *, direct: bool = False, has_own_path: bool = False
+        self, *, direct: bool = False, as_server: bool = False
     ) -> AsyncIterator[Connection]:
         """Open a connection by DATABASE_URL, or by DATABASE_DIRECT_URL.
 
-        Its statements find PostgreSQL's own names only, unless it `has_own_path`, as a server has:
-        a platform's own `relay.authorize` may need that.
+        Its statements find PostgreSQL's own names only, as a server's do. `as_server`, text is read
+        and written as a server has it, too: a platform's own `relay.authorize` may depend on that.
 
         It keeps no prepared statements, which a pooler might lose, and does without limits of the
         server's where a pooler refuses them.
@@ -96,7 +96,7 @@ class Deployment:
             STATEMENT_SECONDS,
             "realtime doctor",
             statement_cache_size=0,
-            has_own_path=has_own_path,
+            as_server=as_server,
         )
         try:
             yield connection

@@ -116,7 +116,7 @@ async def explain(
     """
     async with (
         deployment.connect() as connection,
-        deployment.connect(has_own_path=True) as asking,
+        deployment.connect(as_server=True) as asking,
     ):
         event = await connection.fetchrow(_EVENT, event_id, written_at, timeout=SEARCH_SECONDS)
         if event is None:

@@ -15,7 +15,7 @@ import asyncpg
 from realtime.errors import CommandError
 from realtime.log_line import LogLine
 from realtime.postgres.hosts import open_connection
-from realtime.postgres.wire import WireConnection
+from realtime.postgres.own_names import OWN_PATH, OwnNamesConnection
 from realtime.relay import closing
 from realtime.relay.cursor import Database
 from realtime.relay.errors import Refused
@@ -40,9 +40,6 @@ DATABASE_ERRORS = (
 )
 """What asyncpg raises when the database cannot be asked: try again, on a new connection."""
 
-OWN_PATH = "pg_catalog, pg_temp"
-"""The search path on which nothing is found but PostgreSQL's own. On another, functions that others
-have made may be found before them."""
 ACQUIRE_SECONDS = 10.0
 """Seconds that background work waits for a connection of the pool. Sockets wait less."""
 
@@ -130,28 +127,34 @@ def _settings(timeout: float) -> dict[str, str]:
         "jit": "off",
         # Off, a table whose rows a policy shows would be an error.
         "row_security": "on",
+        "search_path": OWN_PATH,
     }
 
 
-async def connect(dsn: str, timeout: float, *, is_pooled: bool = False) -> "HearingConnection":
+async def connect(
+    dsn: str, timeout: float, *, is_pooled: bool = False, keeps_path: bool = False
+) -> "HearingConnection":
     """Open a connection of its own, to listen on and read the log.
 
     Args:
         timeout: seconds, to connect and for each statement.
         is_pooled: as of `open_pool`.
+        keeps_path: names mean what the role's own search path says, as a platform's SQL needs it.
 
     Raises:
         One of `DATABASE_ERRORS`.
     """
     settings = {**_FOR_THE_LOG, **AS_COMPARED, **_settings(timeout)}
+    if keeps_path:
+        del settings["search_path"]
     kept = _statements_kept(is_pooled)
     try:
-        return await _open(dsn, timeout, "realtime", settings, kept)
+        return await _open(dsn, timeout, "realtime", settings, kept, keeps_path=keeps_path)
     except asyncpg.ProtocolViolationError as error:
         # PgBouncer lets few settings through. It works without, but that there is a pooler at all
         # is for the one who listens to find out.
         _tell_of_refusal(dsn, str(error))
-        return await _open(dsn, timeout, "realtime", {}, 0)
+        return await _open(dsn, timeout, "realtime", {}, 0, keeps_path=keeps_path)
 
 
 @lru_cache
@@ -175,21 +178,22 @@ async def connect_command(
     name: str,
     *,
     statement_cache_size: int = STATEMENTS_KEPT,
-    has_own_path: bool = False,
+    as_server: bool = False,
 ) -> "HearingConnection":
     """Open a connection for a command, with the role's own settings but for few.
 
     Args:
         timeout: seconds, to connect and for each statement.
         name: what `pg_stat_activity` calls it.
-        has_own_path: whether the role's own search path is kept, and how it has text written.
+        as_server: text is read and written as the role has it, as on the connections of a
+            server's pool.
 
     Raises:
         One of `DATABASE_ERRORS`.
     """
-    settings = {**limits(timeout), "row_security": "on"}
-    if not has_own_path:
-        settings |= AS_COMPARED | {"search_path": OWN_PATH}
+    settings = {**limits(timeout), "row_security": "on", "search_path": OWN_PATH}
+    if not as_server:
+        settings |= AS_COMPARED
     try:
         return await _open(dsn, timeout, name, settings, statement_cache_size)
     except asyncpg.ProtocolViolationError:  # a pooler that lets no settings through
@@ -197,7 +201,13 @@ async def connect_command(
 
 
 async def _open(
-    dsn: str, timeout: float, name: str, settings: Mapping[str, str], statement_cache_size: int
+    dsn: str,
+    timeout: float,
+    name: str,
+    settings: Mapping[str, str],
+    statement_cache_size: int,
+    *,
+    keeps_path: bool = False,
 ) -> "HearingConnection":
     connection: HearingConnection = await open_connection(
         dsn,
@@ -207,23 +217,31 @@ async def _open(
         connection_class=HearingConnection,
         server_settings={"application_name": name, **settings},
     )
-    if settings:
-        await _lift_transaction_limit(connection)
+    await _set_rest(connection, settings, keeps_path=keeps_path)
     return connection
 
 
-async def _lift_transaction_limit(connection: "_Connection") -> None:
-    """Whatever the role's default is. Servers before 17 refuse the name when one connects."""
-    if connection.get_server_version() < (17,):
-        return
+async def _set_rest(
+    connection: OwnNamesConnection, settings: Mapping[str, str], *, keeps_path: bool = False
+) -> None:
+    """Do what cannot be done, or be sure, when one connects."""
     try:
-        await connection.execute("SET transaction_timeout = 0")
+        if settings:
+            await _lift_transaction_limit(connection)
+        if not keeps_path:
+            await connection.use_own_names()
     except BaseException:
         connection.terminate()  # a pooler may have no session for it, and nobody else knows it
         raise
 
 
-class HearingConnection(WireConnection):
+async def _lift_transaction_limit(connection: "_Connection") -> None:
+    """Whatever the role's default is. Servers before 17 refuse the name when one connects."""
+    if connection.get_server_version() >= (17,):
+        await connection.execute("SET transaction_timeout = 0")
+
+
+class HearingConnection(OwnNamesConnection):
     """A connection that hands over what it hears, whatever the channel's name.
 
     asyncpg's own `add_listener` sends LISTEN with the name, which is a secret here; so
@@ -247,7 +265,7 @@ class HearingConnection(WireConnection):
             super()._process_notification(pid, channel, payload)  # type: ignore[misc]
 
 
-class _Stateless(WireConnection):
+class _Stateless(OwnNamesConnection):
     """A connection without a reset query: no user of the pool leaves anything in the session."""
 
     __slots__ = ()
@@ -294,15 +312,15 @@ async def _open_for_pool(
     settings: Mapping[str, str], *arguments: Any, server_settings: dict[str, str], **options: Any
 ) -> "_Connection":
     try:
-        connection: _Connection = await open_connection(
+        connection: _Stateless = await open_connection(
             *arguments, server_settings={**server_settings, **settings}, **options
         )
-        if settings:
-            await _lift_transaction_limit(connection)
     except asyncpg.ProtocolViolationError:
         # A pooler that came in between since the start. It is for the one who listens to say so.
+        settings = {}
         options["statement_cache_size"] = _statements_kept(is_pooled=True)
         connection = await open_connection(*arguments, server_settings=server_settings, **options)
+    await _set_rest(connection, settings)
     return connection
 
 

@@ -191,7 +191,7 @@ async def test_a_pool_takes_back_what_was_left_open(database: str) -> None:
     """A transaction is rolled back, though nothing else is reset: each question is one trip."""
     async with open_pool(database, size=1, timeout=10, is_pooled=False) as pool:
         async with pool.acquire() as connection:
-            await connection.execute("BEGIN; CREATE TABLE left_open ()")
+            await connection.execute("BEGIN; CREATE TABLE public.left_open ()")
         assert await pool.fetchval("SELECT to_regclass('left_open')") is None
         async with pool.acquire() as connection:
             pid = connection.get_server_pid()

@@ -10,8 +10,9 @@ import asyncpg
 
 from realtime.attach.state import MADE_BY, is_own, read_record
 from realtime.doctor.deployment import Deployment
-from realtime.doctor.report import Finding, fine, problem
+from realtime.doctor.report import Finding, fine, problem, warning
 from realtime.postgres.access import try_access
+from realtime.postgres.own_names import OWN_PATH
 from realtime.postgres.reasons import words
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 _FUNCTIONS = """
 SELECT p.oid::regprocedure::text AS name, p.provolatile::text AS volatility, p.prosecdef,
-       p.prosrc AS body, obj_description(p.oid, 'pg_proc') AS comment
+       p.prosrc AS body, obj_description(p.oid, 'pg_proc') AS comment,
+       EXISTS (SELECT FROM unnest(p.proconfig) AS one WHERE starts_with(one, 'search_path='))
+         AS sets_path
   FROM pg_proc AS p
  WHERE p.pronamespace = 'relay'::regnamespace AND p.proname IN ('authenticate', 'authorize')
 """
@@ -62,6 +65,15 @@ async def access(deployment: Deployment) -> Sequence[Finding]:
                 problem(
                     f"{row['name']} is VOLATILE: it does not see the snapshot of the statement",
                     f"ALTER FUNCTION {row['name']} STABLE",
+                )
+            )
+        if not row["sets_path"]:
+            found.append(
+                warning(
+                    f"{row['name']} sets no search_path: a server has it find only PostgreSQL's own"
+                    " names, and any other caller what is in theirs",
+                    "name everything in it with its schema, and then ALTER FUNCTION"
+                    f" {row['name']} SET search_path = {OWN_PATH}",
                 )
             )
         record = read_record(row["comment"] if (row["comment"] or "").startswith(MADE_BY) else None)

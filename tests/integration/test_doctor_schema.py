@@ -389,6 +389,26 @@ async def test_a_volatile_function(database: str, platform: Platform) -> None:
 
 
 @pytest.mark.gen_test
+async def test_a_function_that_needs_the_servers_path(database: str, platform: Platform) -> None:
+    """A server's path has nothing of the platform's, whatever its role's has."""
+    own = (
+        "CREATE OR REPLACE FUNCTION relay.authorize(user_id uuid, bot_id uuid)"
+        " RETURNS TABLE (bot_name text, role text, username text)"
+        " LANGUAGE sql STABLE SECURITY DEFINER AS"
+        " $$ SELECT b.name, 'guest', '' FROM {bots} AS b WHERE b.id = authorize.bot_id $$"
+    )
+    await platform.execute(own.format(bots="bots"))
+    there = deployment(database)
+    told = 'relation "bots" does not exist; every handshake would be refused'
+    await finds(Level.PROBLEM, "access", there, told, "sets no search_path", "ALTER FUNCTION")
+    await platform.execute(own.format(bots="public.bots"))
+    (finding,) = await ask("access", there)
+    assert finding.level is Level.WARNING
+    await platform.execute(finding.cure[finding.cure.index("ALTER") :])
+    await finds(Level.FINE, "access", there)
+
+
+@pytest.mark.gen_test
 async def test_a_database_that_has_only_the_log(core_database: str) -> None:
     """It says so once, and nothing of tables that happen to have the reference tables' names."""
     platform = await Platform.connect(core_database)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 COUNTED = 1_000_000
 HOLDER_SECONDS = 60.0
+FUTURE_SECONDS = 10.0
+"""A row that is so far ahead of PostgreSQL's clock was written before that clock was set back."""
 SILENCE_LOOKS, SILENCE_SECONDS = 3, 0.5
 
 _EXTENT = f"""
@@ -30,6 +32,12 @@ SELECT (SELECT count(*) FROM (SELECT FROM relay.events LIMIT {COUNTED}) AS few) 
        SELECT e.written_at FROM relay.events AS e
         WHERE e.slot = slots.slot AND e.xid < pg_snapshot_xmax(pg_current_snapshot())
         ORDER BY e.xid LIMIT 1) AS oldest
+"""
+_FROM_THE_FUTURE = f"""
+SELECT count(*) AS rows,
+       extract(epoch FROM max(written_at) - clock_timestamp())::float8 AS seconds
+  FROM (SELECT written_at FROM relay.events LIMIT {COUNTED}) AS few
+ WHERE written_at > clock_timestamp() + make_interval(secs => {FUTURE_SECONDS})
 """
 _HOLDERS = """
 SELECT DISTINCT a.pid, a.usename, a.application_name AS name
@@ -91,13 +99,26 @@ async def log(deployment: Deployment) -> Sequence[Finding]:
         assert row is not None
         if row["age"] is None:
             return [fine("it is empty")]
+        future = await connection.fetchrow(_FROM_THE_FUTURE)
+        assert future is not None
         count = f"more than {COUNTED:,}" if row["rows"] == COUNTED else f"{row['rows']:,}"
         rows = "row" if row["rows"] == 1 else "rows"
         said = f"{count} {rows}, the oldest {span(max(row['age'], 0))} old"
+        if future["rows"]:
+            return [_judge_future(future["rows"], future["seconds"])]
         if row["age"] <= OVERDUE * retention + SPARE_SECONDS:
             return [fine(f"{said}; RETENTION_SECONDS is {retention:.0f}")]
         cure = await _what_keeps_it(connection, row["nodes"])
     return [warning(f"{said}, though RETENTION_SECONDS is {retention:.0f}", cure)]
+
+
+def _judge_future(rows: int, seconds: float) -> Finding:
+    return warning(
+        f"rows from the future: {rows:,}, by up to {span(seconds)}. PostgreSQL's clock was set back"
+        " after they were written, or is wrong now",
+        "see that its machine has the right time, and steps no clock while PostgreSQL runs."
+        " Retention removes these rows like others, once their partition's turn comes",
+    )
 
 
 def _broken_parts(parts: Sequence[asyncpg.Record]) -> Sequence[Finding]:

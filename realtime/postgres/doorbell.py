@@ -48,7 +48,17 @@ TAKE_ROTATION_TURN = "LOCK TABLE relay.cursor_keys IN EXCLUSIVE MODE"
 seen to be over, whatever became of it."""
 ALIVE_SECONDS = 10.0
 """How long after its last heartbeat a process counts as running."""
-IS_ALIVE = f"heartbeat_at > clock_timestamp() - make_interval(secs => {ALIVE_SECONDS})"
+
+
+def beat_within(seconds: float) -> str:
+    """In SQL: whether the last heartbeat of a row of `relay.nodes` is not longer ago.
+
+    Where PostgreSQL's clock was set back, it may lie in the future: that far says as little.
+    """
+    return f"abs(extract(epoch FROM clock_timestamp() - heartbeat_at)) < {seconds}"
+
+
+IS_ALIVE = beat_within(ALIVE_SECONDS)
 """In SQL: whether a row of `relay.nodes` is of a running process."""
 TURN_SECONDS = 2
 """How long another process may keep the turn: it needs a few milliseconds."""

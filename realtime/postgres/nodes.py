@@ -18,7 +18,7 @@ import asyncpg
 from realtime.config.intervals import Intervals
 from realtime.log_line import LogLine
 from realtime.metrics.snapshot import DatabaseMetrics, LogMetrics
-from realtime.postgres.doorbell import ALIVE_SECONDS, IS_ALIVE
+from realtime.postgres.doorbell import ALIVE_SECONDS, IS_ALIVE, beat_within
 from realtime.postgres.pool import (
     ACQUIRE_SECONDS,
     DATABASE_ERRORS,
@@ -57,8 +57,10 @@ seconds. The rest is not shown."""
 COMPLAINT_SECONDS = 60.0
 
 # `awake` is the doorbell's, and of no concern here but for a row that is new.
-# A heartbeat need not outlive a crash, so it does not wait for the disk.
-_BEAT = """
+_BEAT_LATELY = f"EXISTS (SELECT FROM relay.nodes WHERE id = $1 AND {IS_ALIVE})"
+# A heartbeat need not outlive a crash, so it does not wait for the disk. Whose own row is old too
+# takes no other for dead: the clock has leapt, and the others are still to say that they are here.
+_BEAT = f"""
 WITH mine AS (
     INSERT INTO relay.nodes (id, started_at, heartbeat_at, awake, info)
     SELECT $1::uuid, now(), now(), false, $2::jsonb
@@ -66,14 +68,15 @@ WITH mine AS (
     ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), info = excluded.info
 ), gone AS (
     DELETE FROM relay.nodes
-     WHERE id <> $1 AND heartbeat_at < now() - make_interval(secs => 10 * $3)
+     WHERE id <> $1 AND NOT {beat_within(10 * ALIVE_SECONDS)}
+       AND {_BEAT_LATELY}
     RETURNING backend
 )
 SELECT backend FROM gone
 UNION
 SELECT backend FROM relay.nodes
- WHERE id <> $1 AND heartbeat_at < now() - make_interval(secs => $3)
-   AND pg_notification_queue_usage() > $4
+ WHERE id <> $1 AND NOT {IS_ALIVE} AND {_BEAT_LATELY}
+   AND pg_notification_queue_usage() > $3
 """
 # A supervisor's processes have one host and one port.
 _ELSEWHERE = f"""
@@ -174,7 +177,7 @@ class Nodes:
 
     async def _beat(self, connection: "AnyConnection", told: str) -> None:
         try:
-            gone = await connection.fetch(_BEAT, self.node_id, told, ALIVE_SECONDS, FILLING)
+            gone = await connection.fetch(_BEAT, self.node_id, told, FILLING)
             if gone:
                 await connection.execute(_END_LISTENERS, [row["backend"] for row in gone])
         except asyncpg.TooManyConnectionsError:
@@ -322,7 +325,7 @@ SELECT (SELECT coalesce(sum(pg_stat_get_live_tuples(inhrelid)), 0)::bigint
           FROM pg_inherits WHERE inhparent = 'relay.events'::regclass),
        (SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint
           FROM pg_inherits WHERE inhparent = 'relay.events'::regclass),
-       coalesce(date_part('epoch', clock_timestamp() - (
+       greatest(date_part('epoch', clock_timestamp() - (
            SELECT written_at FROM relay.events
             WHERE xid < pg_snapshot_xmax(pg_current_snapshot()) ORDER BY xid LIMIT 1)), 0),
        pg_notification_queue_usage()

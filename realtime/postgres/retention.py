@@ -5,6 +5,10 @@ snapshot that is one retention old. Clocks cannot say whether everybody could ha
 recorded snapshot can. What was removed is recorded as the floor, in the same transaction. So a
 client with a cursor from before it is told `too_old`. Only one process at a time does this, and
 each checks that it is done.
+
+PostgreSQL's clock may have been set back. Then there are rows and snapshots from the future: how
+old these are nobody knows. Such a snapshot is forgotten, and such a row counts as old enough to
+write elsewhere, so that they go like the others.
 """
 
 import asyncio
@@ -56,6 +60,7 @@ _RECORD_SNAPSHOT = "INSERT INTO relay.snapshots DEFAULT VALUES"
 _FORGET_SNAPSHOTS = """
 DELETE FROM relay.snapshots
  WHERE pg_snapshot_xmax(snapshot) > pg_snapshot_xmax(pg_current_snapshot())
+    OR recorded_at > clock_timestamp()
     OR recorded_at < (SELECT max(recorded_at) FROM relay.snapshots
                        WHERE recorded_at < clock_timestamp() - make_interval(secs => $1))
 """
@@ -177,7 +182,7 @@ class Retention:
         current = await connection.fetchval(_SLOT)
         age = await connection.fetchval(_OLDEST_AGE.format(slot=current))
         following = (current + 1) % PARTITIONS
-        if age is None or age < self._seconds / (PARTITIONS - 2):
+        if age is None or 0 <= age < self._seconds / (PARTITIONS - 2):
             return
         if await connection.fetchval(_IS_EMPTY.format(slot=following)):
             await connection.execute("SELECT setval('relay.current_slot', $1)", following)

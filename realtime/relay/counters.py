@@ -138,5 +138,8 @@ class Counters:
         self.closes[str(code) if is_known else "other"] += 1
 
     def age(self, event: Event) -> float:
-        """Seconds since the event was written, by the clocks as the latest read compared them."""
-        return self._monotonic() - self._clock_offset - event.written_at / 1e6
+        """Seconds since the event was written, by the clocks as the latest read compared them.
+
+        Since then the database's may have been set back: no age is below 0.
+        """
+        return max(0.0, self._monotonic() - self._clock_offset - event.written_at / 1e6)

@@ -63,6 +63,16 @@ async def test_a_log_that_nobody_empties(database: str, platform: Platform) -> N
 
 
 @pytest.mark.gen_test
+async def test_rows_from_before_the_clock_was_set_back(database: str, platform: Platform) -> None:
+    """They say nothing of the log's age, and somebody is to look after the clock."""
+    await platform.user()
+    await platform.execute("UPDATE relay.events SET written_at = now() + interval '5 s'")
+    await finds(Level.FINE, "log", deployment(database), "the oldest 0")
+    await platform.execute("UPDATE relay.events SET written_at = now() + interval '5 hours'")
+    await finds(Level.WARNING, "log", deployment(database), "future: 1, by up to 5 h", "right time")
+
+
+@pytest.mark.gen_test
 @pytest.mark.parametrize(
     ("broken", "said"),
     [

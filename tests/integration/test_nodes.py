@@ -11,10 +11,11 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from realtime.postgres.doorbell import ALIVE_SECONDS
-from realtime.postgres.nodes import MetricsQuery
+from realtime.postgres.nodes import MetricsQuery, Nodes
 from realtime.postgres.pool import WrongServer, connect, open_pool
 from realtime.relay.cursor import Signer
 from tests.integration.nodes import (
+    FREQUENT,
     a_cluster,
     add_node,
     add_socket,
@@ -54,12 +55,18 @@ async def test_a_process_is_there_while_it_beats(
 @pytest.mark.gen_test
 @pytest.mark.parametrize(
     ("age", "is_there"),
-    [(0.0, True), (ALIVE_SECONDS - 5, True), (ALIVE_SECONDS + 5, False), (-3600, True)],
+    [
+        (0.0, True),
+        (ALIVE_SECONDS - 5, True),
+        (ALIVE_SECONDS + 5, False),
+        (5 - ALIVE_SECONDS, True),
+        (-3600.0, False),
+    ],
 )
 async def test_a_process_that_does_not_beat_is_gone(
     pool: Pool, lineage: Lineage, platform: Platform, age: float, is_there: bool
 ) -> None:
-    """After some time; others then stop telling it of typing."""
+    """After some time, also if the clock went back; others then stop telling it of typing."""
     said = indicator()
     await add_socket(platform, await add_node(platform, age), said.bot_id)
     payloads = await heard(platform)
@@ -117,16 +124,33 @@ async def test_nothing_is_written_where_the_pool_leads_elsewhere(
 async def test_rows_of_the_long_dead_are_removed(
     pool: Pool, lineage: Lineage, platform: Platform
 ) -> None:
-    """But not those that only missed some beats."""
-    late = await add_node(platform, ALIVE_SECONDS * 2)
-    dead = await add_node(platform, ALIVE_SECONDS * 20)
+    """But not those that only missed some beats. Nor does a clock that goes back keep them."""
+    kept = {str(await add_node(platform, age * ALIVE_SECONDS)) for age in (2, -2)}
+    for age in (20, -20, -1_000_000):
+        await add_node(platform, age * ALIVE_SECONDS)
     cluster = a_cluster(pool, lineage)
     async with running(cluster):
         await eventually(lambda: heartbeat_of(platform, cluster))
+        await another_beat(platform, cluster)
     rows = await platform.connection.fetch("SELECT id::text FROM relay.nodes")
-    ids = {row["id"] for row in rows}
-    assert ids == {str(late), cluster.node_id}
-    assert str(dead) not in ids
+    assert {row["id"] for row in rows} == kept | {cluster.node_id}
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("leap", [3600.0, -3600.0])
+async def test_after_a_leap_of_the_clock_nobody_is_taken_for_dead_by_the_first_that_beats(
+    pool: Pool, lineage: Lineage, platform: Platform, leap: float
+) -> None:
+    """All rows are old, or from the future, until each process has beaten again."""
+    other = await add_node(platform, leap)
+    own, told = str(await add_node(platform, leap)), json.dumps({})
+    cluster = Nodes(pool, own, FREQUENT, lineage)
+    async with pool.acquire() as connection:
+        await cluster._beat(connection, told)
+        there = "SELECT EXISTS (SELECT FROM relay.nodes WHERE id = $1)"
+        assert await platform.connection.fetchval(there, other)
+        await cluster._beat(connection, told)
+        assert not await platform.connection.fetchval(there, other)
 
 
 @pytest.mark.gen_test
@@ -139,6 +163,7 @@ async def test_a_dead_process_takes_its_sockets_along(
     cluster = a_cluster(pool, lineage)
     async with running(cluster):
         await eventually(lambda: heartbeat_of(platform, cluster))
+        await another_beat(platform, cluster)
     assert await platform.connection.fetchval("SELECT count(*) FROM relay.connections") == 1
 
 
@@ -285,6 +310,10 @@ async def test_the_logs_age_is_that_of_its_oldest_row(pool: Pool, platform: Plat
     assert filled is not None
     assert 60 <= filled.log.age < 120
     assert 0 <= filled.log.queue_usage < 1
+    await platform.execute("UPDATE relay.events SET written_at = now() + interval '900 s'")
+    after_the_clock_went_back = await query.ask()
+    assert after_the_clock_went_back is not None
+    assert after_the_clock_went_back.log.age == 0
 
 
 @pytest.mark.gen_test

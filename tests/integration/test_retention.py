@@ -84,6 +84,26 @@ async def test_what_is_older_than_the_retention_goes_and_the_rest_stays(
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize("leap", [-3600.0, -100_000_000.0])
+async def test_a_clock_that_was_set_back_keeps_nothing_for_ever(
+    pool: asyncpg.Pool[asyncpg.Record], platform: Platform, clock: Clock, leap: float
+) -> None:
+    """Nobody knows how old the rows and snapshots are that were made before that."""
+    retention = Retention(pool, seconds=100)
+    await emit(platform, "before")
+    await retention.step()
+    await clock.advance(leap)
+    for turn in range(PARTITIONS):
+        await retention.step()
+        await emit(platform, f"event_{turn}")
+        await clock.advance(60)
+    from_the_future = "SELECT count(*) FROM {} WHERE {} > clock_timestamp()"
+    for table, column in (("relay.events", "written_at"), ("relay.snapshots", "recorded_at")):
+        assert not await platform.connection.fetchval(from_the_future.format(table, column))
+    assert await platform.connection.fetchval(KEPT)
+
+
+@pytest.mark.gen_test
 async def test_a_cursor_that_claims_all_that_was_removed_is_still_good(
     pool: asyncpg.Pool[asyncpg.Record], platform: Platform, clock: Clock
 ) -> None:

@@ -48,6 +48,15 @@ def test_what_nobody_was_sent_has_no_latency() -> None:
     assert counters.deliveries == sum(counters.latency.counts) == 0
 
 
+def test_no_event_is_younger_than_nothing() -> None:
+    """The database's clock was set back after it was written, or since the read compared them."""
+    counters = Counters(lambda: 9.0)
+    page = a_page(3600.0)
+    counters.found(page)
+    counters.delivered(page.events, 1)
+    assert counters.lag == counters.latency.total == 0.0
+
+
 def test_a_read_that_finds_nothing_is_no_batch() -> None:
     """While awake most find nothing; that would be all that the histogram shows."""
     counters = Counters(lambda: 9.0)

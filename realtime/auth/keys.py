@@ -11,8 +11,10 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, cast
+from urllib.parse import urlsplit
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -22,8 +24,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
-from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+from tornado.httpclient import AsyncHTTPClient, HTTPError, HTTPRequest
+from tornado.httputil import split_host_and_port
 
+from realtime.addresses import addresses_of, first_of
 from realtime.log_line import LogLine
 
 PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | Ed448PublicKey
@@ -51,6 +55,7 @@ REFETCH_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = 10.0
 FETCH_SECONDS: Final = 5.0
 LATE_SECONDS: Final = 0.5
+TORNADOS_OWN_CODE: Final = 599  # nobody has answered
 MAX_KEY_SET_BYTES: Final = 262_144
 # Anybody can send a token without `kid`, and each key that is tried costs a verification.
 MAX_KEYS_TRIED: Final = 8
@@ -177,7 +182,23 @@ def _public_key(entry: dict[str, Any]) -> object:
 
 async def fetch_key_set(url: str) -> bytes:
     """Get the key set over HTTP: bounded in time and in bytes, and never led elsewhere."""
-    client = AsyncHTTPClient(force_instance=True, max_body_size=MAX_KEY_SET_BYTES)
+    parts = urlsplit(url)
+    name, port = split_host_and_port(parts.netloc.rpartition("@")[2])
+    name = name.strip("[]")
+    addresses = await addresses_of(name, port or (443 if parts.scheme == "https" else 80))
+    return await first_of(
+        [partial(_fetch_from, url, name, one) for one in addresses],
+        usefulness=lambda error: isinstance(error, HTTPError) and error.code < TORNADOS_OWN_CODE,
+    )
+
+
+async def _fetch_from(url: str, name: str, address: str) -> bytes:
+    """Get the key set from one address of the name that the URL has."""
+    client = AsyncHTTPClient(
+        force_instance=True,
+        max_body_size=MAX_KEY_SET_BYTES,
+        hostname_mapping={name: address},
+    )
     request = HTTPRequest(
         url,
         connect_timeout=FETCH_SECONDS / 2,
@@ -186,10 +207,17 @@ async def fetch_key_set(url: str) -> bytes:
         decompress_response=False,  # or a small answer could unpack to a large one
         headers={"Accept": "application/json"},
     )
-    try:
-        return (await client.fetch(request)).body
-    finally:
-        client.close()
+    # Who waits no longer leaves it to its own limits: Tornado logs as an error what fails after it
+    # was cancelled.
+    answer = client.fetch(request)
+    answer.add_done_callback(partial(_end, client))
+    return (await asyncio.shield(answer)).body
+
+
+def _end(client: AsyncHTTPClient, answer: asyncio.Future[Any]) -> None:
+    client.close()
+    if not answer.cancelled():
+        answer.exception()  # nobody may wait for it; asyncio is told that it was looked at
 
 
 class RemoteKeys:
@@ -266,7 +294,8 @@ class RemoteKeys:
         return not self._failed and (is_found or kid in self._answered)
 
     def _known(self, kid: str | None, algorithm: str) -> tuple[PublicKey, ...]:
-        if self._clock() - self._fetched_at > STALE_SECONDS:
+        # The upper bound for both: a clock that was set back must not make a key good for ever.
+        if abs(self._clock() - self._fetched_at) > STALE_SECONDS:
             return ()
         found: list[PublicKey] = []
         for known in self._keys:

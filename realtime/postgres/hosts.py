@@ -2,34 +2,32 @@
 
 asyncpg has one time limit for all hosts together, so a host that does not answer takes the time of
 those behind it. Here the next host is tried as soon as one has failed, is a standby, or has not
-answered for a moment; the first primary that answers is taken.
+answered for a moment; the first primary that answers is taken. A name may have several addresses,
+which are tried in the same way.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from realtime.addresses import addresses_of, first_of
 from realtime.config.address import Host, hosts_of, split_address, with_hosts
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
-    Opener = Callable[[], Awaitable[Connection]]
 
 _ANY: dict[str, Any] = {"target_session_attrs": "any", "max_cached_statement_lifetime": 0}
 """Whether a server is a primary is found out here, or by who asks for its history. A statement that
 was prepared stays so, for as long as the connection: after five minutes, asyncpg would plan it
 again."""
-STAGGER_SECONDS = 0.25
-"""How long a host may take to answer until the next one is tried beside it."""
 
 
 async def open_connection(dsn: str, **options: Any) -> Any:
-    """What `asyncpg.connect` does, with its arguments; the time limit is each host's own.
+    """What `asyncpg.connect` does, with its arguments; the time limit is each address's own.
 
     Raises:
         What asyncpg raises, but no bare ValueError. Of several hosts' errors, the one that a person
@@ -39,17 +37,51 @@ async def open_connection(dsn: str, **options: Any) -> Any:
     assert address is not None  # it is a setting, and was checked
     hosts = hosts_of(address)
     if len(hosts) == 1:
-        return await _open(dsn, options)
+        return await _open_host(dsn, hosts[0], options)
     said: list[str] = []
-    openers = [
+    attempts = [
         partial(_open_primary, with_hosts(address, [host]), host, options, said) for host in hosts
     ]
     try:
-        return await first_of(openers, stagger=STAGGER_SECONDS)
+        return await first_of(attempts, usefulness=_usefulness, discard=_end)
     except asyncpg.TargetServerAttributeNotMatched as error:
         raise asyncpg.TargetServerAttributeNotMatched(
             f"no host is a primary ({'; '.join(said)})"
         ) from error
+
+
+class _ToAddress:
+    """The event loop, but for where connections to a host lead: to one address of it.
+
+    For all else it stays that host: for the certificate that it must have, and for its password in
+    the file of passwords. A query that is cancelled is cancelled at the same address.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, address: str) -> None:
+        self._loop = loop
+        self._address = address
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def create_connection(self, factory: Any, _host: str, port: int, **options: Any) -> Any:
+        return self._loop.create_connection(factory, self._address, port, **options)
+
+
+async def _open_host(dsn: str, host: Host, options: dict[str, Any]) -> Connection:
+    """Connect to one host, at the first of its addresses that answers."""
+    if host.name.startswith("/"):
+        return await _open(dsn, options)
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(options.get("timeout")):
+            addresses = await addresses_of(host.name, host.port)
+    except UnicodeError as error:
+        raise _not_a_host(error) from error
+    attempts = [
+        partial(_open, dsn, {**options, "loop": _ToAddress(loop, one)}) for one in addresses
+    ]
+    return await first_of(attempts, usefulness=_usefulness, discard=_end)
 
 
 async def _open(dsn: str, options: dict[str, Any]) -> Connection:
@@ -58,8 +90,12 @@ async def _open(dsn: str, options: dict[str, Any]) -> Connection:
     except (OSError, asyncpg.InterfaceError):
         raise  # some of these are ValueErrors, too
     except ValueError as error:
-        # What was not checked: PGPORT, which fills in a port, and names that are none for DNS.
-        raise asyncpg.ClientConfigurationError(f"a host or a port is not one ({error})") from error
+        raise _not_a_host(error) from error
+
+
+def _not_a_host(error: ValueError) -> asyncpg.ClientConfigurationError:
+    """For what was not checked: PGPORT, which fills in a port, and names that are none for DNS."""
+    return asyncpg.ClientConfigurationError(f"a host or a port is not one ({error})")
 
 
 async def _open_primary(
@@ -68,7 +104,7 @@ async def _open_primary(
     """Connect to one host of several; why that cannot be is added to what they `said`."""
     place = f"port {host.port} of {host.name}"
     try:
-        connection = await _open(dsn, options)
+        connection = await _open_host(dsn, host, options)
     except Exception as error:
         said.append(f"{place}: {type(error).__name__}")
         raise
@@ -84,37 +120,8 @@ async def _open_primary(
     return connection
 
 
-async def first_of(openers: Sequence[Opener], *, stagger: float) -> Connection:
-    """The first connection that is made; each attempt begins a moment after the one before."""
-    waiting = [*openers]
-    running: set[asyncio.Future[Connection]] = set()
-    errors: list[BaseException] = []
-    try:
-        while waiting or running:
-            if waiting:
-                running.add(asyncio.ensure_future(waiting.pop(0)()))
-            done, running = await asyncio.wait(
-                running,
-                timeout=stagger if waiting else None,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            errors += [error for one in done if (error := one.exception())]
-            made = [one.result() for one in done if one.exception() is None]
-            for other in made[1:]:
-                other.terminate()
-            if made:
-                return made[0]
-    finally:
-        for one in running:
-            one.add_done_callback(_discard)
-            one.cancel()
-    raise max(errors, key=_usefulness)
-
-
-def _discard(attempt: asyncio.Future[Connection]) -> None:
-    """Close a connection that was made too late."""
-    if not attempt.cancelled() and attempt.exception() is None:
-        attempt.result().terminate()
+def _end(connection: Connection) -> None:
+    connection.terminate()
 
 
 def _usefulness(error: BaseException) -> int:

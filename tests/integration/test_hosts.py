@@ -18,12 +18,13 @@ from pydantic import SecretStr
 from realtime.config.checks import check_database_url
 from realtime.doctor.report import Level
 from realtime.embedded.server import EmbeddedPostgres
-from realtime.postgres.hosts import first_of
 from realtime.postgres.pool import connect, open_pool
 from realtime.postgres.schema import migrate
+from tests.chaos.proxy import Proxy
 from tests.clients import Socket
 from tests.commands import free_port
 from tests.doctor import ask, deployment, worst
+from tests.names import NAME, names
 from tests.platform import Platform
 from tests.postgres import SETTINGS, postgres_server
 from tests.serving import RunningServer, World, make_settings
@@ -214,46 +215,57 @@ async def write(pair: Pair, world: World, text: str) -> None:
     await platform.connection.close(timeout=LIMIT)
 
 
-class Made:
-    """A connection that was made."""
-
-    def __init__(self) -> None:
-        self.is_terminated = False
-
-    def terminate(self) -> None:
-        self.is_terminated = True
+async def hello_of(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    """What a client says first that is let begin with TLS."""
+    await reader.readexactly(8)  # whether it may
+    writer.write(b"S")
+    return await reader.read(4096)
 
 
 @pytest.mark.gen_test
-async def test_who_answers_too_late_is_closed() -> None:
-    """The first that is made is taken; an attempt that cannot be stopped leaves nothing."""
-    late, good = Made(), Made()
-    is_late = asyncio.Event()
-
-    async def stubborn() -> Any:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            is_late.set()
-            return late
-
-    async def quick() -> Any:
-        return good
-
-    taken: object = await first_of([stubborn, quick], stagger=0.01)
-    assert taken is good
-    await eventually(lambda: late.is_terminated)
-    assert is_late.is_set()
-    assert not good.is_terminated
+async def test_a_name_with_an_address_where_nobody_answers(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one is tried beside it, by the pool too, and is where a query is cancelled."""
+    proxy = Proxy(f"{parse_qs(urlsplit(database).query)['host'][0]}/.s.PGSQL.5432")
+    await proxy.start()
+    names(monkeypatch, "127.0.0.2", "127.0.0.1")
+    dsn = f"postgresql://postgres@{NAME}:{proxy.port}{urlsplit(database).path}?sslmode=disable"
+    with socket.create_server(("127.0.0.2", proxy.port)):
+        connection = await connect(dsn, LIMIT)
+        with pytest.raises(TimeoutError):
+            await connection.execute("SELECT pg_sleep(3600)", timeout=0.1)
+        assert await connection.fetchval("SELECT 1") == 1
+        await connection.close(timeout=LIMIT)
+        async with open_pool(dsn, size=1, timeout=LIMIT, is_pooled=False) as pool:
+            assert await pool.fetchval("SELECT 1") == 1
+    await proxy.stop()
 
 
 @pytest.mark.gen_test
-async def test_of_several_errors_the_most_useful_is_raised() -> None:
-    """A wrong password says more than a host that is away."""
+async def test_a_certificate_has_to_be_the_names_whatever_the_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The name is what is asked for."""
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
 
-    async def fail(error: Exception) -> Any:
-        raise error
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.put_nowait(await hello_of(reader, writer))
+        writer.close()
 
-    errors = [OSError("away"), asyncpg.InvalidPasswordError("wrong"), TimeoutError()]
-    with pytest.raises(asyncpg.InvalidPasswordError):
-        await first_of([lambda one=one: fail(one) for one in errors], stagger=60)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    names(monkeypatch, "127.0.0.1")
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(ConnectionError):
+        await connect(f"postgresql://postgres@{NAME}:{port}/app?sslmode=require", LIMIT)
+    assert NAME.encode() in await heard.get()
+    server.close()
+
+
+@pytest.mark.gen_test
+async def test_a_name_that_nobody_knows_is_away_and_one_that_is_none_is_said() -> None:
+    """Whatever else is in the address."""
+    with pytest.raises(socket.gaierror):
+        await connect("postgresql://postgres@nobody.invalid/app", LIMIT)
+    with pytest.raises(asyncpg.ClientConfigurationError, match="not one"):
+        await connect(f"postgresql://postgres@{'x' * 64}.test/app", LIMIT)

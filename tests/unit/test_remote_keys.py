@@ -2,15 +2,19 @@
 
 import asyncio
 import gzip
+import socket
 
 import pytest
 import tornado.web
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from tornado.httpclient import HTTPError
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from realtime.auth import keys
 from realtime.auth.keys import KeysUnavailable, RemoteKeys
+from tests.names import NAME, names
 from tests.unit.test_keys import ALLOWED, EC_KEY, ED_KEY, jwk, key_set
+from tests.waiting import eventually
 
 URL = "https://issuer.example/keys"
 
@@ -267,6 +271,20 @@ async def test_issuer_away(
 
 
 @pytest.mark.gen_test
+async def test_a_clock_that_is_set_back_keeps_no_key_of_an_issuer_that_is_away(
+    remote: RemoteKeys, issuer: Issuer, clock: Clock
+) -> None:
+    """It may have been withdrawn since; nobody knows how long ago it was fetched."""
+    assert await remote.find("one", "ES256")
+    issuer.answer = ConnectionRefusedError("nobody there")
+    clock.now -= keys.STALE_SECONDS
+    assert await remote.find("one", "ES256")
+    clock.now -= 1
+    with pytest.raises(KeysUnavailable):
+        await remote.find("one", "ES256")
+
+
+@pytest.mark.gen_test
 async def test_issuer_comes_back(remote: RemoteKeys, issuer: Issuer, clock: Clock) -> None:
     """After a failure the issuer is asked again soon, but not by every caller."""
     answer, issuer.answer = issuer.answer, b"<html>down for maintenance"
@@ -316,6 +334,35 @@ async def test_fetch_over_http(http_server: object, base_url: str, clock: Clock)
     assert http_server
     remote = RemoteKeys(f"{base_url}/good", ALLOWED, clock)
     assert await remote.find("one", "ES256") == (EC_KEY.public_key(),)
+
+
+@pytest.mark.gen_test
+async def test_an_address_of_the_issuer_where_nobody_answers(
+    http_server: object,
+    http_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The next one is asked beside it, and nothing is said of the first in the log."""
+    assert http_server
+    ended: list[object] = []
+
+    class Client(SimpleAsyncHTTPClient):
+        def close(self) -> None:
+            super().close()
+            ended.append(self)
+
+    monkeypatch.setattr(keys, "AsyncHTTPClient", Client)
+    monkeypatch.setattr(keys, "FETCH_SECONDS", 1.0)
+    names(monkeypatch, "127.0.0.2", "127.0.0.1")
+    with socket.create_server(("127.0.0.2", http_port)):
+        remote = RemoteKeys(f"http://{NAME}:{http_port}/good", ALLOWED, clock)
+        assert await remote.find("one", "ES256") == (EC_KEY.public_key(),)
+        await eventually(lambda: len(ended) == 2)
+    assert not caplog.records
+    with pytest.raises(HTTPError, match="503"):
+        await keys.fetch_key_set(f"http://{NAME}:{http_port}/gone")
 
 
 @pytest.mark.gen_test

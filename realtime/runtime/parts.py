@@ -46,6 +46,7 @@ from realtime.web.pings import Pings
 from realtime.web.services import Services
 from realtime.web.sink import SocketSink
 from realtime.web.status import Status
+from realtime.web.token_life import ClockWatch
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import Pool
@@ -246,6 +247,7 @@ class WebParts:
             on_standstill=partial(_on_standstill, relaying.reader, database.nodes),
         )
         self.pings = Pings(intervals.ping)
+        self.clock_watch = ClockWatch(self.pings, time.time, time.monotonic)
         self.files = OpenFiles(settings.database_pool_size + SPARE_FILES, time.monotonic)
         self.status = Status(
             port,

@@ -219,6 +219,7 @@ class Server:
             relaying.socket_table.keep_writing(),
             database.retention.run(),
             web.pings.run(),
+            web.clock_watch.run(),
             web.vitals.run(),
         ]
 

@@ -336,7 +336,12 @@ class Conversation:
     def _send(self, message: protocol.Message) -> None:
         self._sink.send(self._sink.frame([message]))
 
-    # Pings.
+    # Pings, and the clock.
+
+    def clock_has_moved(self) -> None:
+        """The wall clock was set, or the machine slept: its token may have expired."""
+        if self._token_life is not None:
+            self._token_life.set_timer_anew()
 
     def ping(self) -> None:
         """Send a ping, or close: the client did not answer the one before.

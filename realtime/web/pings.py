@@ -14,11 +14,15 @@ AT_ONCE = 100
 """How many sockets are pinged before other tasks get a turn."""
 
 
-class Pingable(Protocol):
-    """A socket that can be pinged."""
+class OpenSocket(Protocol):
+    """A socket that is pinged for as long as it is open."""
 
     def ping(self) -> None:
         """Send a ping, or close the socket if it did not answer the one before. Never raises."""
+        ...
+
+    def clock_has_moved(self) -> None:
+        """Look at the wall clock anew. Never raises, and does nothing once the socket is gone."""
         ...
 
 
@@ -35,17 +39,21 @@ class Pings:
     ) -> None:
         self._seconds = seconds
         self._sleep = sleep
-        self._slices: list[set[Pingable]] = [set() for _ in range(SLICES)]
+        self._slices: list[set[OpenSocket]] = [set() for _ in range(SLICES)]
         self._newest = 0
 
-    def add(self, socket: Pingable) -> int:
+    def add(self, socket: OpenSocket) -> int:
         """Ping the socket from now on; returns its slice, which `remove` needs."""
         self._slices[self._newest].add(socket)
         return self._newest
 
-    def remove(self, socket: Pingable, slice_number: int) -> None:
+    def remove(self, socket: OpenSocket, slice_number: int) -> None:
         """Do not ping the socket any more."""
         self._slices[slice_number].discard(socket)
+
+    def sockets(self) -> list[OpenSocket]:
+        """All of them."""
+        return [socket for one in self._slices for socket in one]
 
     async def run(self) -> NoReturn:
         """Ping until cancelled."""

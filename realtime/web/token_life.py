@@ -4,11 +4,16 @@ Each token is warned of once: `TOKEN_WARNING_SECONDS` before its end, or at half
 it when it came, where that is later. A token that lives no longer than that time would be warned of
 as soon as it came, and a client that gets a new one at each warning would do nothing else.
 
+Tokens end by the wall clock, and timers run by another one, which stands still while the machine
+sleeps. So where the two have moved apart, the timer of every socket is set anew (`ClockWatch`).
+
 A new token of the same subject costs no database query: changes of access come with the log, not
 with tokens.
 """
 
 import asyncio
+from collections.abc import Callable
+from typing import NoReturn
 
 from realtime.auth.keys import KeysUnavailable
 from realtime.auth.tokens import Identity, TokenError, TokenReason
@@ -16,7 +21,13 @@ from realtime.relay import closing
 from realtime.relay.closing import CloseCode
 from realtime.relay.protocol import Message, authenticated, token_expiring
 from realtime.relay.subscriber import Sink
+from realtime.web.pings import AT_ONCE, Pings
 from realtime.web.services import Services
+
+LOOK_SECONDS = 1.0
+"""The time between two looks at the clocks."""
+APART_SECONDS = 1.0
+"""How far they may move apart until the timers are set anew: so late may a socket be closed."""
 
 
 class TokenLife:
@@ -53,6 +64,12 @@ class TokenLife:
             return
         self._send(authenticated(identity.expires_at))
         self._watch(identity.expires_at)
+
+    def set_timer_anew(self) -> None:
+        """The wall clock was set, or the machine slept."""
+        if self._timer is not None and not self._timer.cancelled():
+            self._unschedule()
+            self._schedule()
 
     def stop(self) -> None:
         """Stop watching: the socket is gone."""
@@ -95,3 +112,45 @@ class TokenLife:
 
     def _send(self, message: Message) -> None:
         self._sink.send(self._sink.frame([message]))
+
+
+class ClockWatch:
+    """Sees that the wall clock has moved by itself, and has the timers of all sockets set anew.
+
+    Args:
+        pings: has all sockets that are open.
+        clock: epoch seconds.
+        monotonic: seconds, by the clock that timers run by.
+    """
+
+    def __init__(
+        self,
+        pings: Pings,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        *,
+        seconds: float = LOOK_SECONDS,
+    ) -> None:
+        self._pings = pings
+        self._seconds = seconds
+        self._clock = clock
+        self._monotonic = monotonic
+
+    async def run(self) -> NoReturn:
+        """Look until cancelled."""
+        offset = self._offset()
+        while True:
+            await asyncio.sleep(self._seconds)
+            now = self._offset()
+            if abs(now - offset) > APART_SECONDS:
+                offset = now
+                await self._set_all_anew()
+
+    def _offset(self) -> float:
+        return self._clock() - self._monotonic()
+
+    async def _set_all_anew(self) -> None:
+        for number, socket in enumerate(self._pings.sockets(), 1):
+            socket.clock_has_moved()
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)

@@ -16,6 +16,9 @@ class Socket:
         self.pings = 0
         self._on_ping = on_ping
 
+    def clock_has_moved(self) -> None:
+        raise NotImplementedError
+
     def ping(self) -> None:
         self.pings += 1
         self._on_ping()

@@ -15,8 +15,10 @@ from realtime.config.intervals import Intervals
 from realtime.config.settings import Settings
 from realtime.relay import closing
 from realtime.relay.protocol import Message
+from realtime.web.pings import AT_ONCE, Pings
 from realtime.web.services import Services
-from realtime.web.token_life import TokenLife
+from realtime.web.token_life import ClockWatch, TokenLife
+from tests.waiting import eventually
 
 NOW = 1000.0
 SETTINGS = Settings.from_environ({"DATABASE_URL": "postgresql://h/d", "JWT_SECRET": "s" * 32})
@@ -25,7 +27,7 @@ SETTINGS = Settings.from_environ({"DATABASE_URL": "postgresql://h/d", "JWT_SECRE
 class Socket:
     """What was sent on it, at which time, and the code that closed it."""
 
-    def __init__(self, *lives: float, settings: Settings = SETTINGS) -> None:
+    def __init__(self, *lives: float, settings: Settings = SETTINGS, timer: float = 0.0) -> None:
         """The life of each token in seconds: the first one's, and those of later `refresh`es."""
         self.now = NOW
         self.sent: list[tuple[float, str]] = []
@@ -37,8 +39,8 @@ class Socket:
         services = SimpleNamespace(
             clock=lambda: self.now,
             settings=settings,
-            # The clock is read at each turn of the timer.
-            intervals=Intervals(timer=0.0),
+            # At 0, the clock is read at each turn of the timer.
+            intervals=Intervals(timer=timer),
             verifier=self,
             loop=asyncio.get_running_loop(),
         )
@@ -90,6 +92,66 @@ async def test_each_token_is_warned_of_once(life: float, due: float) -> None:
     assert socket.warnings == [due]
     await socket.pass_to(700)
     assert socket.code == 4001
+
+
+@pytest.mark.gen_test
+async def test_a_token_ends_by_the_wall_clock_though_its_timer_stood_still() -> None:
+    """The machine slept, or the clock was set: the timer would be late by as much."""
+    here, renewing, gone = Socket(600, timer=3600), Socket(600, timer=3600), Socket(600, timer=3600)
+    gone.life.stop()
+    renewing.life._unschedule()  # as while it verifies another token
+    for one in (here, renewing, gone):
+        await one.pass_to(601)
+        assert one.code is None
+        one.life.set_timer_anew()
+        await one.pass_to(601)
+    assert [one.code for one in (here, renewing, gone)] == [4001, None, None]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("moved", "is_told"), [(-3600.0, True), (3600.0, True), (2.0, True), (0.5, False)]
+)
+async def test_all_sockets_are_told_that_the_clock_has_moved(moved: float, is_told: bool) -> None:
+    """Once, however many they are, and not for each small correction."""
+    told = asyncio.Event()
+    sockets = [Told(told) for _ in range(3 * AT_ONCE)]
+    pings, clock = Pings(60.0), Clock()
+    for socket in sockets:
+        pings.add(socket)
+    watch = asyncio.create_task(ClockWatch(pings, clock, lambda: 0.0, seconds=0.0).run())
+    await eventually(lambda: clock.looks > 3)
+    assert not told.is_set()
+    clock.now += moved
+    looks = clock.looks
+    await eventually(lambda: clock.looks > looks + 10)
+    watch.cancel()
+    assert {socket.times for socket in sockets} == {int(is_told)}
+
+
+class Clock:
+    """The wall clock, which the test moves."""
+
+    def __init__(self) -> None:
+        self.now, self.looks = NOW, 0
+
+    def __call__(self) -> float:
+        self.looks += 1
+        return self.now
+
+
+class Told:
+    """A socket that counts how often it is told."""
+
+    def __init__(self, told: asyncio.Event) -> None:
+        self.times, self._told = 0, told
+
+    def ping(self) -> None:
+        raise NotImplementedError
+
+    def clock_has_moved(self) -> None:
+        self.times += 1
+        self._told.set()
 
 
 @pytest.mark.gen_test

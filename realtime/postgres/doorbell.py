@@ -1,7 +1,8 @@
 """What wakes the relay, NOTIFY on a channel with a secret name, and how the relay silences it.
 
-A ring says "look", and may carry what there is to see: what happened is in the log, so a lost or
-spurious ring does no harm. `relay.carried` says when what it carries may be delivered at once. The
+A ring says "look", and may carry what there is to see: what happened is in the log, so no event is
+lost if rings do not arrive, and a spurious one does no harm. `relay.carried` says when what it
+carries may be delivered at once: who hears a ring must have heard all before it. The
 same connection also hears typing, on a channel of its own. Opened by `listener`; `relay.pace` says
 what is done when.
 

@@ -16,7 +16,8 @@ from realtime.config.intervals import Intervals
 from realtime.log_line import LogLine
 from realtime.postgres.doorbell import IS_ALIVE
 from realtime.postgres.pool import ACQUIRE_SECONDS, DATABASE_ERRORS, asking
-from realtime.relay.hub import Hub, HubObserver
+from realtime.relay.hub import Hub
+from realtime.relay.observers import HubObserver
 from realtime.relay.presence import MAX_PEOPLE, Person
 from realtime.relay.remote import ConnectedSocket, RemoteCounts
 from realtime.relay.subscriber import Subscriber

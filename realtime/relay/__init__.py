@@ -10,5 +10,5 @@ first twelve are the core, and about half of all lines: begin with their docstri
 - Who comes in: `errors`, `closing`, `batcher`, `admission`, `refusals`, `room`, `subscribing`.
 - Who comes back: `resume`, `budget`.
 - Who is there, and types: `remote`, `presence`, `typing`.
-- Small helpers: `backoff`, `counters`, `rate_limit`.
+- Small helpers: `backoff`, `counters`, `observers`, `rate_limit`, `slices`.
 """

@@ -134,6 +134,18 @@ class AccessChange(NamedTuple):
         return self.is_recheck and self.topic is None and self.user_id is None
 
 
+def once_each(changes: Sequence[AccessChange]) -> Sequence[AccessChange]:
+    """Leave out what the same transaction has said before.
+
+    One statement may say as often as it has rows that a user's access ends, and each time all of
+    that user's sockets would be looked at.
+    """
+    kept: dict[AccessChange, AccessChange] = {}
+    for change in changes:
+        kept.setdefault(change._replace(id=0, written_at=0), change)
+    return list(kept.values())
+
+
 def ends_first(changes: Sequence[AccessChange]) -> Sequence[AccessChange]:
     """Put the end of a topic before the revokes of single users by the same transaction.
 

@@ -22,13 +22,16 @@ from realtime.relay.events import (
     RowKey,
     ends_first,
     newest_of,
+    once_each,
 )
 from realtime.relay.growing import GrowingAnswers
 from realtime.relay.large_read import NOTHING_UNLISTED, Unlisted
+from realtime.relay.observers import HubObserver, Observers
 from realtime.relay.owed import Backlog, Owed
 from realtime.relay.position import Position
 from realtime.relay.protocol import SOCKET_TOPIC, Framer, bot_of, resync, stamp
 from realtime.relay.resume import GapReason
+from realtime.relay.slices import Slices
 from realtime.relay.subscriber import Delivery, State, Subscriber, at_least
 from realtime.relay.subscribers import Subscribers
 from realtime.relay.turns import LIVE_BYTES, Turns
@@ -36,24 +39,11 @@ from realtime.relay.turns import LIVE_BYTES, Turns
 FAN_OUT_SLICE = 500
 """Sockets served before other tasks (pings, closes) get a turn; a few milliseconds of work."""
 ACCESS_CHANGE_SLICE = 100
-"""Access changes applied before other tasks get a turn."""
+"""How many access changes, and sockets that they are about, come before other tasks get a turn."""
 
 
 _OwedSince = dict[Cursor | None, Owed]
 """What sockets of a topic are owed, by their `since`."""
-
-
-class HubObserver:
-    """Is called when something happens to the hub's sockets. Override what you need."""
-
-    def joined(self, subscriber: Subscriber) -> None:
-        """The socket has gone live for the first time."""
-
-    def left(self, subscriber: Subscriber) -> None:
-        """A socket that had joined will be sent nothing more."""
-
-    def access_changed(self, change: AccessChange) -> None:
-        """The change has been applied to all sockets."""
 
 
 class Hub:
@@ -69,7 +59,8 @@ class Hub:
         echoes_to_author: whether users are sent what they wrote themselves.
         counters: counts.
         fan_out_slice: how many sockets are served before other tasks get a turn.
-        access_change_slice: how many access changes are applied before other tasks get a turn.
+        access_change_slice: how many access changes, and sockets that they are about, come before
+            other tasks get a turn.
         live_bytes: how many bytes of what was too much for one answer may be on their way to
             sockets at once. Each client reads a larger message by itself, in parts.
     """
@@ -89,13 +80,13 @@ class Hub:
         live_bytes: int = LIVE_BYTES,
     ) -> None:
         self._fan_out_slice = fan_out_slice
-        self._access_change_slice = access_change_slice
         self._echoes_to_author = echoes_to_author
         self._counters = counters or Counters(monotonic)
         self._frame = frame
         self._pause = pause
+        self._access_slices = Slices(pause, access_change_slice)
         self._ask_again = ask_again
-        self._observers: list[HubObserver] = []
+        self._observers = Observers()
         self._monotonic = monotonic
         self._growing = GrowingAnswers(monotonic)
         self.backlog = Backlog(monotonic)
@@ -112,7 +103,7 @@ class Hub:
 
     def add_observer(self, observer: HubObserver) -> None:
         """Call the observer from now on."""
-        self._observers.append(observer)
+        self._observers.add(observer)
 
     # Coming and going.
 
@@ -145,8 +136,7 @@ class Hub:
         was_joining = subscriber.state is State.JOINING
         held = subscriber.go_live()
         if was_joining:
-            for observer in self._observers:
-                observer.joined(subscriber)
+            self._observers.joined(subscriber)
         for item in held:
             if isinstance(item, Delivery):
                 if subscriber.state is State.LIVE:
@@ -204,8 +194,7 @@ class Hub:
         subscriber.stop()
         self.subscribers.count_as_gone(subscriber)
         if was_joined:
-            for observer in self._observers:
-                observer.left(subscriber)
+            self._observers.left(subscriber)
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Remove a socket that is gone."""
@@ -269,14 +258,25 @@ class Hub:
             self._settle(position.cursor)
 
     async def _apply(self, page: Page) -> None:
-        """Apply a page's changes of access."""
-        for number, change in enumerate(ends_first(page.changes), 1):
-            self.change_access(change)
-            if number % self._access_change_slice == 0:
-                await self._pause()
-        for grant in page.grants:
-            for subscriber in self.subscribers.candidates(grant) if grant.user_id else ():
-                self._hold_grant(subscriber, grant)
+        """Apply a page's changes of access. One alone may be about thousands of sockets."""
+        for change in ends_first(once_each(page.changes)):
+            await self._apply_to_each(change, self._change_access_of)
+            self._observers.access_changed(change)
+        for grant in once_each(page.grants):
+            if grant.user_id is not None:
+                await self._apply_to_each(grant, self._hold_grant)
+
+    async def _apply_to_each(
+        self, change: AccessChange, apply: Callable[[Subscriber, AccessChange], None]
+    ) -> None:
+        """Apply a change to all that it may be about.
+
+        Who subscribes during a pause asks for its right after this read: the change is none for it.
+        """
+        await self._access_slices.count()
+        for subscriber in self.subscribers.candidates(change):
+            apply(subscriber, change)
+            await self._access_slices.count()
 
     def _sort_out(self, events: Iterable[Event]) -> tuple[dict[str, list[Event]], list[Event]]:
         """What can be sent now, by topic, and what has to wait for its payload or its turn."""
@@ -393,9 +393,8 @@ class Hub:
         if audience is None:
             return
         for author in delivery.withheld:
-            for subscriber in self.subscribers.of_user(author):
-                if subscriber.topic == topic:
-                    subscriber.leave_direct()  # it is sent only a part, or nothing
+            for subscriber in self.subscribers.of_user_on(author, topic):
+                subscriber.leave_direct()  # it is sent only a part, or nothing
         count = len(audience)
         # Who subscribes during a pause asks for its right after this read: nothing here is theirs.
         for _ in audience.fan_out(delivery, self._fan_out_slice):
@@ -467,14 +466,8 @@ class Hub:
         code = CloseCode.ACCESS_DENIED if is_chat else CloseCode.UNAUTHENTICATED
         self._ask_about(subscriber, GapRecheck(code))
 
-    def change_access(self, change: AccessChange) -> None:
-        """Stop the sockets that the change is about, unless they were accepted after it."""
-        for subscriber in self.subscribers.candidates(change):
-            self._change_access_of(subscriber, change)
-        for observer in self._observers:
-            observer.access_changed(change)
-
     def _change_access_of(self, subscriber: Subscriber, change: AccessChange) -> None:
+        """Stop a socket that the change is about, unless it was accepted after it."""
         if not subscriber.is_concerned_by(change):
             return
         if subscriber.is_holding:

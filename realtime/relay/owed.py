@@ -9,7 +9,7 @@ import itertools
 import operator
 from array import array
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
@@ -232,6 +232,8 @@ class Backlog:
         self._monotonic = monotonic
         self._topics: dict[str, _Topic] = {}
         """The topic whose turn it is comes first."""
+        self._begun: set[str] = set()
+        """The topics that were sent a portion, and wait for more."""
 
     def __bool__(self) -> bool:
         return bool(self._topics)
@@ -242,10 +244,12 @@ class Backlog:
     def clear(self) -> None:
         """Drop everything: all sockets are told that they missed it."""
         self._topics.clear()
+        self._begun.clear()
 
     def drop(self, topic: str) -> None:
         """Nobody is there any more who could be sent it."""
         self._topics.pop(topic, None)
+        self._begun.discard(topic)
 
     def add(self, event: Event, before: Position) -> None:
         """Put an event behind what its topic has already.
@@ -283,7 +287,7 @@ class Backlog:
         for name, topic in tuple(self._topics.items()):
             topic.end_read(number)
             if not topic:
-                del self._topics[name]  # all that it was found to have, rings had carried
+                self.drop(name)  # all that it was found to have, rings had carried
 
     def is_listed(self, topic: str) -> bool:
         """Whether all is known that a topic waits for."""
@@ -300,9 +304,13 @@ class Backlog:
         found = self._topics.get(topic)
         return None if found is None else found.before
 
-    def topics(self) -> tuple[str, ...]:
-        """Those that wait, with the one whose turn it is first."""
-        return tuple(self._topics)
+    def topics(self) -> Iterator[str]:
+        """Those that wait, with the one whose turn it is first. Nothing may change meanwhile."""
+        return iter(self._topics)
+
+    def begun(self) -> Iterable[str]:
+        """Those of them that were sent a portion."""
+        return self._begun
 
     def sent_at(self, topic: str) -> float:
         """When the latest portion was sent; before the first one: since when the topic waits."""
@@ -330,8 +338,10 @@ class Backlog:
         found = self._topics.pop(topic)
         found.owed.drop(keys[-1])
         found.sent_at, found.sent_bytes = self._monotonic(), sum(key.size for key in keys)
+        self._begun.discard(topic)
         if found:
             self._topics[topic] = found
+            self._begun.add(topic)
 
 
 class _Topic:

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, NoReturn
 
 from realtime.relay.errors import Refused
 from realtime.relay.events import AccessChange, AccessKind
-from realtime.relay.hub import FAN_OUT_SLICE, Hub, HubObserver
+from realtime.relay.hub import FAN_OUT_SLICE, Hub
+from realtime.relay.observers import HubObserver
 from realtime.relay.protocol import bot_of, presence_diff, presence_state, rfc3339
 from realtime.relay.subscriber import Framed, State, Subscriber
 
@@ -319,6 +320,8 @@ class PresenceBroadcaster(HubObserver):
         self._told: set[Subscriber] = set()
         """Of these, the sockets that have been sent everybody who is shown."""
         self._changed: set[str] = set()
+        self._have_all_changed = False
+        """Whether every topic counts as changed: a change for each would cost both together."""
         self._some = asyncio.Event()
         self._read_due_at = float("-inf")
 
@@ -360,7 +363,7 @@ class PresenceBroadcaster(HubObserver):
         """The hub has applied the change to its sockets."""
         self._presence.access_changed(change)
         if change.topic is None:
-            self._changed.update(self._watchers)
+            self._have_all_changed = True
         elif change.topic in self._watchers:
             self._changed.add(change.topic)
 
@@ -385,11 +388,18 @@ class PresenceBroadcaster(HubObserver):
             await self._some.wait()
             if self._monotonic() >= self._read_due_at:
                 await self._read()
-            changed, self._changed = self._changed, set()
-            for topic in changed:
+            for topic in self._take_changed():
                 await self._show(topic)
                 await self._pause()
             await asyncio.sleep(self._tick)
+
+    def _take_changed(self) -> set[str]:
+        """The topics that may have changed since the last time."""
+        changed, self._changed = self._changed, set()
+        if self._have_all_changed:
+            changed.update(self._watchers)
+            self._have_all_changed = False
+        return changed
 
     async def _read(self) -> None:
         began = self._monotonic()

@@ -43,6 +43,8 @@ class Refusals:
         self._max_kept = max_kept
         self._clock = clock
         self._remembered: OrderedDict[tuple[str, str], _Remembered] = OrderedDict()
+        self._subjects: dict[str, set[str]] = {}
+        """Of which subjects a refusal is remembered, by topic: else each grant would walk all."""
         self.generation = 0
         """Changes with every grant. A refusal from before a grant is not remembered after it."""
         self._begun = 0
@@ -98,6 +100,7 @@ class Refusals:
         why = refused.code, refused.reason
         self._remembered[subject, topic] = _Remembered(why, self._clock() + KEPT_SECONDS)
         self._remembered.move_to_end((subject, topic))
+        self._subjects.setdefault(topic, set()).add(subject)
         self._forget_oldest()
 
     def _forget_oldest(self) -> None:
@@ -107,7 +110,14 @@ class Refusals:
             key, oldest = next(iter(self._remembered.items()))
             if oldest.until > now and len(self._remembered) <= self._max_kept:
                 return
-            del self._remembered[key]
+            self._forget(*key)
+
+    def _forget(self, subject: str, topic: str) -> None:
+        del self._remembered[subject, topic]
+        subjects = self._subjects[topic]
+        subjects.remove(subject)
+        if not subjects:
+            del self._subjects[topic]
 
     def __len__(self) -> int:
         """How many are remembered."""
@@ -117,16 +127,15 @@ class Refusals:
         """Events were missed, perhaps grants too: forget all refusals."""
         self.generation += 1
         self._remembered.clear()
+        self._subjects.clear()
 
     def forget(self, grants: Iterable[AccessChange]) -> None:
         """The log has a grant: forget the refusals that it may change."""
-        topics = {grant.topic for grant in grants}
-        if not topics:
-            return
-        self.generation += 1
-        # The subject may be a name; whoever else was refused a topic is asked about anew.
-        self._remembered = OrderedDict(
-            (key, kept)
-            for key, kept in self._remembered.items()
-            if None not in topics and key[1] not in topics
-        )
+        for topic in {grant.topic for grant in grants}:
+            self.generation += 1
+            if topic is None:
+                self.forget_all()
+                continue
+            # The subject may be a name; whoever else was refused a topic is asked about anew.
+            for subject in self._subjects.pop(topic, ()):
+                del self._remembered[subject, topic]

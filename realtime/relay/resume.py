@@ -23,7 +23,14 @@ from realtime.relay.cursor import (
     Signer,
     Snapshot,
 )
-from realtime.relay.events import AccessChange, AccessKind, Event, Part, RowKey
+from realtime.relay.events import (
+    AccessChange,
+    AccessKind,
+    Event,
+    Part,
+    RowKey,
+    once_each,
+)
 from realtime.relay.growing import newest_only
 from realtime.relay.owed import Owed
 
@@ -139,11 +146,24 @@ def range_for(cursors: Iterable[Cursor]) -> ReadRange:
     )
 
 
-def _require_access(request: ResumeRequest, history: TopicHistory) -> None:
+_ChangesOf = Mapping[str | None, Sequence[AccessChange]]
+"""Changes of one topic by whom they are about; None: everyone."""
+
+
+def _changes_of(topic: str, history: TopicHistory) -> _ChangesOf:
+    """Sort them once for all who return: of a large bot, thousands were changed and all come."""
+    found: defaultdict[str | None, list[AccessChange]] = defaultdict(list)
+    for change in once_each(history.changes):
+        if change.topic in (None, topic):
+            found[change.user_id].append(change)
+    return found
+
+
+def _require_access(request: ResumeRequest, state: LogState, changes: _ChangesOf) -> None:
     """See that both cursors are of this log, and that the user had access from one to the other."""
-    history.state.require(request.cursor)
-    history.state.require(request.until)
-    for change in history.changes:
+    state.require(request.cursor)
+    state.require(request.until)
+    for change in (*changes.get(request.user_id, ()), *changes.get(None, ())):
         is_between = request.until.covers(change.xid) and not request.cursor.covers(change.xid)
         if is_between and _changes_access(change, request):
             raise Unrecoverable(GapReason.ACCESS_CHANGED)
@@ -165,8 +185,6 @@ def _changes_access(change: AccessChange, request: ResumeRequest) -> bool:
     reason to refuse everybody who returns. But where everybody is asked again, other tables or rows
     decide from then on, and nothing has said who gained or lost access by that.
     """
-    if change.topic not in (None, request.topic):
-        return False
     if change.asks_everybody:
         return True
     if change.kind is AccessKind.REVOKE:
@@ -360,12 +378,13 @@ def answers(
 
     There is one answer for all who left and came together; after a restart that is everybody.
     """
+    changes = {topic: _changes_of(topic, history) for topic, history in histories.items()}
     found: dict[tuple[str, Cursor, Cursor], SharedMissed] = {}
     given: list[SharedMissed | Unrecoverable] = []
     for request in requests:
         history, range_ = histories[request.topic], (request.topic, request.cursor, request.until)
         try:
-            _require_access(request, history)
+            _require_access(request, history.state, changes[request.topic])
             if range_ not in found:
                 found[range_] = SharedMissed(_events_between(*range_[1:], history, limit))
             given.append(found[range_])

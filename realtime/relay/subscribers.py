@@ -1,6 +1,8 @@
 """Who is subscribed: all sockets of this process, by topic and by user, from handshake to end."""
 
-from collections.abc import Iterator, Set
+from collections import Counter
+from collections.abc import Iterable, Iterator, Set
+from itertools import chain
 
 from realtime.relay.audience import Audience
 from realtime.relay.events import AccessChange
@@ -14,9 +16,12 @@ class Subscribers:
         self._all: set[Subscriber] = set()
         self._topics: dict[str, Audience] = {}
         self._users: dict[str, set[Subscriber]] = {}
-        self._unidentified: set[Subscriber] = set()
+        self._unidentified: dict[str, set[Subscriber]] = {}
+        """Those whose user is not known yet, by topic."""
         self._open: set[Subscriber] = set()
         """The sockets that are not closing."""
+        self._open_of: Counter[str] = Counter()
+        """How many of these each user has."""
 
     # Coming and going.
 
@@ -29,26 +34,35 @@ class Subscribers:
         if audience is None:
             audience = self._topics[subscriber.topic] = Audience()
         audience.add(subscriber)
-        self._unidentified.add(subscriber)
+        self._unidentified.setdefault(subscriber.topic, set()).add(subscriber)
 
     def identify(self, subscriber: Subscriber, user_id: str, username: str) -> None:
         """Set its user, as soon as it is known."""
         subscriber.user_id = user_id
         subscriber.username = username
-        self._unidentified.discard(subscriber)
+        _discard(self._unidentified, subscriber.topic, subscriber)
         if not self._unidentified:
             self._unidentified.clear()  # or it stays as large as it was
         self._users.setdefault(user_id, set()).add(subscriber)
+        if subscriber in self._open:
+            self._open_of[user_id] += 1
 
     def count_as_gone(self, subscriber: Subscriber) -> None:
         """It is closing: it is not open any more, even if its close takes time."""
-        self._open.discard(subscriber)
+        if subscriber not in self._open:
+            return
+        self._open.remove(subscriber)
+        user_id = subscriber.user_id
+        if user_id is not None:
+            self._open_of[user_id] -= 1
+            if not self._open_of[user_id]:
+                del self._open_of[user_id]
 
     def remove(self, subscriber: Subscriber) -> None:
         """Remove it; it may be removed already."""
         self._all.discard(subscriber)
-        self._open.discard(subscriber)
-        self._unidentified.discard(subscriber)
+        self.count_as_gone(subscriber)
+        _discard(self._unidentified, subscriber.topic, subscriber)
         _discard(self._topics, subscriber.topic, subscriber)
         if subscriber.user_id is not None:
             _discard(self._users, subscriber.user_id, subscriber)
@@ -74,11 +88,23 @@ class Subscribers:
 
     def count_of(self, user_id: str) -> int:
         """How many sockets the user has that are not closing."""
-        return sum(one in self._open for one in self.of_user(user_id))
+        return self._open_of.get(user_id, 0)
 
     def of_user(self, user_id: str) -> Set[Subscriber]:
         """Those of a user."""
         return self._users.get(user_id, frozenset())
+
+    def of_user_on(self, user_id: str, topic: str) -> list[Subscriber]:
+        """Those of a user on a topic.
+
+        A user may have thousands of subscriptions, and a topic thousands of sockets, but hardly
+        ever both. So no index by both is needed, which would have a set for nearly each socket.
+        """
+        theirs, there = self.of_user(user_id), self._topics.get(topic)
+        if there is None:
+            return []
+        few: Iterable[Subscriber] = theirs if len(theirs) < len(there) else there
+        return [one for one in few if one.topic == topic and one.user_id == user_id]
 
     def topics(self) -> tuple[str, ...]:
         """The topics that have a socket, as of now."""
@@ -102,11 +128,12 @@ class Subscribers:
 
     def candidates(self, change: AccessChange) -> tuple[Subscriber, ...]:
         """Those that an access change may be about."""
-        if change.user_id is not None:
-            return (*self.of_user(change.user_id), *self._unidentified)
-        if change.topic is not None:
-            return self.on_topic(change.topic)
-        return tuple(self._all)
+        user_id, topic = change.user_id, change.topic
+        if user_id is None:
+            return tuple(self._all) if topic is None else self.on_topic(topic)
+        if topic is None:
+            return (*self.of_user(user_id), *chain.from_iterable(self._unidentified.values()))
+        return (*self.of_user_on(user_id, topic), *self._unidentified.get(topic, ()))
 
 
 def _discard(

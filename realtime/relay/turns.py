@@ -5,7 +5,7 @@ it. All of them together may have only so much on the way.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from realtime.relay.owed import Backlog
 from realtime.relay.subscribers import Subscribers
@@ -49,15 +49,21 @@ class Turns:
         return LOOK_AGAIN_SECONDS if self.next_topic() is None else 0.0
 
     def next_topic(self) -> str | None:
-        """The first topic that can be sent its next portion; None: there is none yet."""
-        topics = tuple(filter(self._has_next, self._backlog.topics()))
-        on_the_way = sum(
-            map(self._backlog.sent_bytes, itertools.filterfalse(self._is_taken, topics))
-        )
+        """The first topic that can be sent its next portion; None: there is none yet.
+
+        Thousands may wait, and each has its turn. So no more of them are looked at than must be.
+        """
+        topics: Iterable[str] = filter(self._has_next, self._backlog.topics())
+        on_the_way = self._bytes_on_the_way()
         if on_the_way and on_the_way >= self._live_bytes:
             # Only these make room: their slow sockets go on alone. Another's first would add to it.
-            topics = tuple(filter(self._is_late, topics))
+            topics = filter(self._is_late, topics)
         return next(filter(self._can_take_more, topics), None)
+
+    def _bytes_on_the_way(self) -> int:
+        """How much was sent to topics whose sockets have not taken it."""
+        begun = filter(self._has_next, self._backlog.begun())
+        return sum(map(self._backlog.sent_bytes, itertools.filterfalse(self._is_taken, begun)))
 
     def _has_next(self, topic: str) -> bool:
         """Whether something is known that can be sent next.

@@ -13,6 +13,7 @@ from typing import NamedTuple, NoReturn
 
 from realtime.relay.hub import FAN_OUT_SLICE, Hub
 from realtime.relay.protocol import bot_topic, typing_indicator
+from realtime.relay.slices import Slices
 from realtime.relay.subscriber import Framed, State, Subscriber
 
 MIN_INTERVAL = 1 / 3
@@ -185,18 +186,15 @@ class TypingBroadcaster:
         fan_out_slice: int = FAN_OUT_SLICE,
     ) -> None:
         self._tick = tick
-        self._fan_out_slice = fan_out_slice
         self._indicators = indicators
         self._hub = hub
         self._tell = tell
-        self._pause = pause
+        self._slices = Slices(pause, fan_out_slice)
         self._clock = clock
         self._waiting: OrderedDict[tuple[str, str], Indicator] = OrderedDict()
         """What is to be shown here, by bot and user; the first is next."""
         self._has_waiting = asyncio.Event()
         self._has_typists = asyncio.Event()
-        self._room = fan_out_slice
-        """How many more steps there are before the next pause."""
 
     def said(self, subscriber: Subscriber, bot_id: str, is_typing: bool) -> None:
         """Show what a socket of this process sent as `typing`."""
@@ -235,7 +233,7 @@ class TypingBroadcaster:
                 while self._waiting:
                     _, one = self._waiting.popitem(last=False)
                     await self._send(one)
-                    await self._count()
+                    await self._slices.count()
                 self._has_waiting.clear()
 
     async def _keep_looking(self) -> NoReturn:
@@ -257,11 +255,4 @@ class TypingBroadcaster:
             if subscriber.user_id == one.user_id:
                 continue
             subscriber.sink.send(framed.by(subscriber.sink.frame))
-            await self._count()
-
-    async def _count(self) -> None:
-        """Count one step of work, and let other tasks have a turn after each slice of them."""
-        self._room -= 1
-        if not self._room:
-            await self._pause()
-            self._room = self._fan_out_slice
+            await self._slices.count()

@@ -7,7 +7,7 @@ import pytest
 
 from realtime.relay.cursor import Anchor, Cursor
 from realtime.relay.events import AccessChange
-from realtime.relay.hub import HubObserver
+from realtime.relay.observers import HubObserver
 from realtime.relay.position import Position
 from realtime.relay.subscriber import State, Subscriber
 from tests.unit.relay_fakes import (
@@ -21,6 +21,7 @@ from tests.unit.relay_fakes import (
     access_change,
     at,
     event,
+    grant_row,
     join,
     make_hub,
     make_subscriber,
@@ -167,8 +168,8 @@ def test_what_was_large_once_is_small_when_it_is_empty() -> None:
     read(hub, at(10), "farther", event(2, 10))
     audience = hub.subscribers.audience(BOT)
     assert audience is not None
-    walked = (hub._recent, hub.subscribers._unidentified, audience._apart)
-    assert [sys.getsizeof(one) for one in walked] == [sys.getsizeof(set())] * 3
+    for walked in (hub._recent, hub.subscribers._unidentified, audience._apart):
+        assert sys.getsizeof(walked) == sys.getsizeof(type(walked)())
 
 
 def test_of_who_is_gone_nothing_is_kept() -> None:
@@ -343,12 +344,59 @@ def test_revoked_before_it_came() -> None:
 
 
 def test_many_access_changes_give_way_to_others() -> None:
-    """A thousand revokes in one statement do not stop the pings."""
+    """A thousand revokes in one statement do not stop the pings, nor one that ends a thousand."""
     pauses: list[None] = []
 
     async def pause() -> None:
         pauses.append(None)
 
     hub = make_hub(pause=pause, access_change_slice=2)
-    read(hub, at(10), "c", *(access_change(number, 10) for number in range(5)))
+    read(hub, at(10), "c", *(access_change(number, 10, user_id=f"{number}") for number in range(5)))
     assert len(pauses) == 2
+    for _ in range(7):
+        join(hub)
+    read(hub, at(11), "d", access_change(9, 11))
+    assert len(pauses) == 6
+    for one in hub.subscribers:
+        hub.unsubscribe(one)
+    for _ in range(8):
+        hub.subscribe(make_subscriber()[0])
+    read(hub, at(12), "e", grant_row(12, BOT, ADA))
+    assert len(pauses) == 11
+
+
+def test_what_a_transaction_repeats_is_applied_once() -> None:
+    """Each of a user's thousand teams says that all of their access ends; their sockets are many.
+
+    What it says of others, or another way, counts.
+    """
+    told: list[AccessChange] = []
+
+    class Told(HubObserver):
+        def access_changed(self, change: AccessChange) -> None:
+            told.append(change)
+
+    hub = make_hub()
+    hub.add_observer(Told())
+    first = access_change(1, 10, None)
+    others = (
+        access_change(5, 10, None, GRACE),
+        access_change(6, 10, BOT),
+        access_change(7, 10, None, is_recheck=True),
+        access_change(8, 10, None, final_message=FINAL_MESSAGE),
+        access_change(9, 11, None),
+    )
+    again = (first._replace(id=number, written_at=number) for number in (2, 3, 4))
+    read(hub, at(11), "c", first, *again, *others)
+    assert told == [first, *others]
+
+
+def test_a_page_of_grants_is_held_by_those_whom_they_name() -> None:
+    """However many other subscriptions their user has."""
+    hub = make_hub()
+    ones = [join(hub, topic=topic)[0] for topic in (BOT, OTHER_BOT, "bot:b3")]
+    for one in ones:
+        one.pause(None)
+    grants = [grant_row(10, BOT, ADA), grant_row(10, "bot:b3", ADA), grant_row(10, BOT, GRACE)]
+    read(hub, at(10), "c", *grants)
+    assert [one.go_live() for one in ones] == [grants[:1], [], grants[1:2]]

@@ -216,6 +216,19 @@ def test_an_access_change_from_everything() -> None:
     assert sink.messages[1:] == [message("presence_diff", joined=[], left=[person(GRACE)])]
 
 
+def test_many_changes_from_everything_cost_no_more_than_one() -> None:
+    """A statement may end the access of thousands, and thousands of bots may be asked about."""
+    process = OneProcess()
+    for number in range(3):
+        process.join(ADA, f"bot:b{number}", asks=True)
+    process.relay._changed.clear()
+    rows = [access_change(number, 9, None, f"{number}") for number in range(3)]
+    read(process.hub, at(9), "b", *rows)
+    assert not process.relay._changed
+    assert process.relay._take_changed() == {"bot:b0", "bot:b1", "bot:b2"}
+    assert process.relay._take_changed() == set()
+
+
 def test_an_outage() -> None:
     """Nobody leaves in it or soon after; and who came when it was is told once it is over."""
     process = OneProcess()

@@ -123,6 +123,21 @@ def test_grants(grants: list[AccessChange], here: bool, there: bool) -> None:
     assert (clocked.is_refused(), clocked.is_refused(topic=OTHER_BOT)) == (here, there)
 
 
+def test_of_what_is_forgotten_nothing_is_kept() -> None:
+    """Neither by a grant, nor by time, nor where events were missed."""
+    clocked = ClockedRefusals(max_kept=2)
+    for subject, topic in (("a", BOT), ("b", BOT), ("c", OTHER_BOT)):
+        clocked.refuse(subject, topic=topic)
+    assert clocked.refusals._subjects == {BOT: {"b"}, OTHER_BOT: {"c"}}
+    clocked.refuse("d", topic="bot:b3")
+    assert clocked.refusals._subjects == {OTHER_BOT: {"c"}, "bot:b3": {"d"}}
+    clocked.refusals.forget([grant_row(1, OTHER_BOT, ADA), grant_row(1, BOT, ADA)])
+    assert clocked.refusals._subjects == {"bot:b3": {"d"}}
+    assert len(clocked.refusals) == 1
+    clocked.refusals.forget_all()
+    assert (clocked.refusals._subjects, len(clocked.refusals)) == ({}, 0)
+
+
 @pytest.mark.parametrize(
     "grant", [grant_row(1, BOT, ADA), grant_row(1, "bot:b3", None), grant_row(1, None, None)]
 )

@@ -14,6 +14,7 @@ from realtime.relay.resume import (
     ResumeRequest,
     TopicHistory,
     Unrecoverable,
+    answers,
     range_for,
     read_cursor,
 )
@@ -238,3 +239,26 @@ def test_cut_short() -> None:
     found = past(event(1, 11), event(2, 12), complete_after=11)
     assert owed(at(11), at(12), found) == [2]
     assert owed(at(10), at(12), found) is GapReason.TOO_MANY
+
+
+def test_only_what_happened_to_a_user_is_looked_at_for_them() -> None:
+    """After a restart all of a large bot come back, and the access of all may have changed."""
+    many, compared = 100, 0
+
+    class Counted(str):
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return super().__eq__(other)
+
+        __hash__ = str.__hash__
+
+    users = [Counted(f"user {number}") for number in range(many)]
+    changes = [access_change(number, 10, user_id=user) for number, user in enumerate(users)]
+    requests = [ResumeRequest(BOT, user, at(9), at(12)) for user in users]
+    requests += [request._replace(cursor=at(10)) for request in requests]
+    found = answers(requests, {BOT: past(*changes)}, 100)
+    lost = [isinstance(one, Unrecoverable) for one in found]
+    assert (lost, compared <= 10 * many) == ([True] * many + [False] * many, True)

@@ -1,6 +1,7 @@
 """Tests for realtime.relay.turns, through the hub, which asks it what to send next."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
 
@@ -9,8 +10,9 @@ from realtime.relay.cursor import Cursor
 from realtime.relay.events import Event
 from realtime.relay.owed import Owed
 from realtime.relay.position import Position
-from realtime.relay.subscriber import State
-from realtime.relay.turns import LOOK_AGAIN_SECONDS, PORTION_SECONDS
+from realtime.relay.subscriber import State, Subscriber
+from realtime.relay.subscribers import Subscribers
+from realtime.relay.turns import LOOK_AGAIN_SECONDS, PORTION_SECONDS, Turns
 from tests.unit.relay_fakes import (
     BOT,
     GRACE,
@@ -209,6 +211,30 @@ def test_who_has_taken_a_portion_gets_the_next_at_once() -> None:
     assert run(hub.next_portion(9, 1)) is None
     sink.drain()
     assert (hub.due_in(), run(hub.next_portion(9, 1))) == (0.0, (BOT, [rest.key]))
+
+
+def test_of_many_topics_that_wait_few_are_looked_at_for_each() -> None:
+    """One statement may write to thousands: else each portion would cost as much as all of them."""
+    many, looks = 100, 0
+
+    class Counting(Subscribers):
+        def live_on(self, topic: str) -> Iterator[Subscriber]:
+            nonlocal looks
+            looks += 1
+            return super().live_on(topic)
+
+    hub = make_hub()
+    hub.subscribers = Counting()
+    hub._turns = Turns(hub.backlog, hub.subscribers, lambda: 0.0)
+    topics = [f"bot:{number}" for number in range(many)]
+    for topic in topics:
+        join(hub, topic=topic)
+    read(hub, at(10), "c", *(large_event(number, topic) for number, topic in enumerate(topics)))
+    for number in range(many):
+        assert hub.due_in() == 0.0
+        assert run(hub.next_portion(9, 9)) == (topics[number], [large_event(number).key])
+        run(hub.deliver_portion(topics[number], [event(number, 10, topics[number])]))
+    assert (hub.due_in(), looks <= 5 * many) == (math.inf, True)
 
 
 def test_what_waits_for_a_topic_without_sockets_is_dropped() -> None:

@@ -1,9 +1,11 @@
 """Tests of `realtime.relay.typing`: who is shown that somebody types."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import pytest
 
+from realtime.relay.events import AccessChange
 from realtime.relay.protocol import rfc3339
 from realtime.relay.typing import SILENCE, Indicator, TypingBroadcaster, TypingIndicators
 from tests.unit.relay_fakes import (
@@ -14,6 +16,8 @@ from tests.unit.relay_fakes import (
     join,
     make_hub,
     make_subscriber,
+    page,
+    seen,
     while_running,
 )
 
@@ -51,6 +55,11 @@ class Chat:
         self.pauses += 1
         self.in_a_pause()
 
+    def change_access(self, change: AccessChange) -> None:
+        """Have it read and applied, which waits for nothing here."""
+        with suppress(StopIteration):
+            self.hub.deliver(page(seen(0), change), self.hub.position).send(None)
+
     async def show(self) -> None:
         """Have all that waits shown."""
         await self.until(lambda: not self.relay._has_waiting.is_set())
@@ -86,7 +95,7 @@ async def test_not_to_those_on_their_way() -> None:
     chat = Chat()
     joining, sink = make_subscriber()
     chat.hub.subscribe(joining)
-    chat.hub.change_access(access_change(1, 10, user_id=GRACE))
+    chat.change_access(access_change(1, 10, user_id=GRACE))
     chat.relay.said(chat.ada, "b1", True)
     await chat.show()
     assert (sink.messages, chat.grace_sink.messages) == ([], [])
@@ -96,7 +105,7 @@ async def test_not_to_those_on_their_way() -> None:
 async def test_not_of_those_who_are_asked_about() -> None:
     """Who may not read at the moment may not type either."""
     chat = Chat()
-    chat.hub.change_access(access_change(1, 10, user_id=ADA, is_recheck=True))
+    chat.change_access(access_change(1, 10, user_id=ADA, is_recheck=True))
     chat.relay.said(chat.ada, "b1", True)
     await chat.show()
     assert (chat.grace_sink.messages, chat.told) == ([], [])
@@ -196,7 +205,7 @@ async def test_the_newest_of_what_waits() -> None:
 async def test_who_loses_access_during_a_pause() -> None:
     """They are shown nothing after it."""
     chat = Chat(fan_out_slice=1)
-    chat.in_a_pause = lambda: chat.hub.change_access(access_change(1, 10, user_id=None))
+    chat.in_a_pause = lambda: chat.change_access(access_change(1, 10, user_id=None))
     heard(chat, 3)
     await chat.show()
     shown = [sink.messages for sink in (chat.ada_sink, chat.other_tab, chat.grace_sink)]

@@ -1,10 +1,12 @@
 """Who is connected, in all processes: it writes this process's sockets and reads the others'.
 
 The hub says which sockets come and go. A few times a second the changes are written to
-`relay.connections`, in one statement, and nothing is written if nothing changed. The table is
-unlogged, and a write may be lost. So every two seconds this process's rows are counted, and
-corrected if they differ from its memory. The rows of a process without a recent heartbeat do not
-count.
+`relay.connections`, and nothing is written if nothing changed. The table is unlogged, and a write
+may be lost. So every two seconds this process's rows are counted, and corrected if they differ from
+its memory. The rows of a process without a recent heartbeat do not count.
+
+A process may have a hundred thousand rows, and one statement may not take long. So much is written
+in portions. Each is a transaction of its own: what was written before a failure stays.
 """
 
 import asyncio
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 
 COUNT_EVERY = 8
 """The rows are counted at every so many times to write, also where there is nothing to write."""
+PORTION_ROWS = 2000
+"""How many rows one statement writes at most: that takes some 100 ms, of the 2 s that it may."""
 
 _WRITE = """
 WITH gone AS (
@@ -86,6 +90,7 @@ class SocketTable(HubObserver):
         hub: has its sockets.
         timeout: seconds until a question about others counts as unanswered.
         max_people: how many users are read of one topic, and one more.
+        portion_rows: how many rows one statement writes.
     """
 
     def __init__(
@@ -97,9 +102,11 @@ class SocketTable(HubObserver):
         timeout: float,
         intervals: Intervals,
         max_people: int = MAX_PEOPLE,
+        portion_rows: int = PORTION_ROWS,
     ) -> None:
         self._write_seconds = intervals.socket_table
         self._max_people = max_people
+        self._portion_rows = portion_rows
         self._pool = pool
         self._node_id = node_id
         self._hub = hub
@@ -147,8 +154,7 @@ class SocketTable(HubObserver):
         came, self._came = self._came, {}
         gone, self._gone = self._gone, set()
         expected = sum(1 for _ in self._hub.subscribers.joined()) if is_checked else 0
-        if came or gone:
-            await self._write(connection, came.values(), gone)
+        await self._write(connection, list(came.values()), list(gone))
         if not is_checked:
             return True
         found: int = await connection.fetchval(_COUNT_OWN, self._node_id)
@@ -164,7 +170,7 @@ class SocketTable(HubObserver):
         present = {one.connection_id: one for one in self._hub.subscribers.joined()}
         self._is_stale = False  # from this moment on, changes count again
         came = [one for key, one in present.items() if key not in written]
-        await self._write(connection, came, written - present.keys())
+        await self._write(connection, came, list(written - present.keys()))
 
     def _forget_changes(self) -> None:
         self._is_stale = True
@@ -172,7 +178,15 @@ class SocketTable(HubObserver):
         self._gone.clear()
 
     async def _write(
-        self, connection: "AnyConnection", came: Iterable[Subscriber], gone: Iterable[str]
+        self, connection: "AnyConnection", came: Sequence[Subscriber], gone: Sequence[str]
+    ) -> None:
+        size = self._portion_rows
+        for start in range(0, max(len(came), len(gone)), size):
+            part = slice(start, start + size)
+            await self._write_portion(connection, came[part], gone[part])
+
+    async def _write_portion(
+        self, connection: "AnyConnection", came: Sequence[Subscriber], gone: Sequence[str]
     ) -> None:
         rows = [
             (
@@ -182,7 +196,7 @@ class SocketTable(HubObserver):
             for one in came
         ]
         columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * 8
-        await connection.execute(_WRITE, self._node_id, list(gone), *columns)
+        await connection.execute(_WRITE, self._node_id, gone, *columns)
 
     # Everybody's.
 

@@ -281,17 +281,18 @@ async def test_no_answer_is_said_to_be_none(
 class Watched(SocketTable):
     """Says what it does."""
 
-    def __init__(self, pool: Pool, process: Process) -> None:
-        super().__init__(pool, process.node_id, process.hub, timeout=5, intervals=FREQUENT)
-        self.steps = self.writes = 0
+    def __init__(self, pool: Pool, process: Process, **how: int) -> None:
+        super().__init__(pool, process.node_id, process.hub, timeout=5, intervals=FREQUENT, **how)
+        self.steps = self.writes = self.rows = 0
 
     async def _step(self, *, is_checked: bool) -> None:
         await super()._step(is_checked=is_checked)
         self.steps += 1
 
-    async def _write(self, *arguments: Any) -> None:
-        await super()._write(*arguments)
+    async def _write_portion(self, connection: Any, came: Any, gone: Any) -> None:
+        await super()._write_portion(connection, came, gone)
         self.writes += 1
+        self.rows = max(self.rows, len(came), len(gone))
 
 
 @pytest.mark.gen_test
@@ -306,3 +307,43 @@ async def test_nothing_is_written_where_nothing_changed(pool: Pool, platform: Pl
         await becomes_true(platform, process)
         await eventually(lambda: watched.steps > 3 * module.COUNT_EVERY)
     assert watched.writes == 1
+
+
+@pytest.mark.gen_test
+async def test_much_is_written_in_portions(pool: Pool, platform: Platform) -> None:
+    """Coming, going, and mending: a statement has few rows, however many there are."""
+    process = Process(pool)
+    process.connections = watched = Watched(pool, process, portion_rows=4)
+    await process.beat(platform)
+    async with process.writing():
+        sockets = [process.come(bot_topic(str(uuid4())), str(uuid4())) for _ in range(30)]
+        await becomes_true(platform, process)
+        assert (watched.writes, watched.rows) == (8, 4)
+        for socket in sockets[:17]:
+            process.go(socket)
+        process.come(bot_topic(str(uuid4())), str(uuid4()))
+        await becomes_true(platform, process)
+        assert (watched.writes, watched.rows) == (13, 4)
+        await platform.execute("DELETE FROM relay.connections")
+        await becomes_true(platform, process)
+    assert (watched.writes, watched.rows) == (17, 4)
+
+
+@pytest.mark.gen_test
+async def test_what_was_written_before_a_failure_stays(
+    pool: Pool, platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So a table of which a part can be written at a time is whole at last."""
+    process = Process(pool)
+    process.connections = Watched(pool, process, portion_rows=2)
+    await process.beat(platform)
+    await platform.execute(
+        "ALTER TABLE relay.connections ADD CONSTRAINT a_few CHECK (username <> 'not this one')"
+    )
+    names = [*(["first"] * 4), "not this one", *(["later"] * 3)]
+    sockets = [process.come(bot_topic(str(uuid4())), str(uuid4()), name) for name in names]
+    async with process.writing():
+        await eventually(lambda: "socket_table_write_failed" in caplog.text)
+        assert await written(platform) >= {one.connection_id for one in sockets[:4]}
+        await platform.execute("ALTER TABLE relay.connections DROP CONSTRAINT a_few")
+        await becomes_true(platform, process)

@@ -148,7 +148,11 @@ class Settings(BaseModel):
         " Unset: any origin may connect, because only a token gives access.",
     )
     max_connections: int = _number(
-        10_000, 1, 1_000_000, "Maximum number of open WebSockets in one process."
+        10_000,
+        1,
+        1_000_000,
+        "Maximum number of open WebSockets in one process."
+        " At `/api/ws`, each may have `MAX_SUBSCRIPTIONS` subscriptions.",
     )
     max_connections_per_user: int = _number(
         100, 1, 1_000_000, "Maximum number of open WebSockets of one user, in all processes."

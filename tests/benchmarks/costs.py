@@ -18,20 +18,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from realtime.auth.tokens import mint_token
 from tests.benchmarks.__main__ import database
 from tests.benchmarks.bench import say
-from tests.benchmarks.contenders import THIS
+from tests.benchmarks.contenders import SECRET, THIS, TOKEN_SECONDS, bot_id, user_id
 from tests.benchmarks.database import NONE, OURS, Database
 from tests.benchmarks.generator import LoadGenerator
 from tests.benchmarks.packages import Packages
 from tests.benchmarks.processes import ServerProcess
 from tests.benchmarks.scenarios.base import Bench
+from tests.benchmarks.scenarios.ways import MULTI
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
 ROUNDS = 3
 SOCKETS = 2000
 BOTS = 500
+SUBSCRIPTIONS = 100
+"""Of a socket for many topics."""
+PAGES = 200
+"""How many such sockets."""
 USERS_EACH = 8
 """Of a bot."""
 IDLE_SECONDS = 26.0
@@ -84,6 +90,8 @@ class Round:
             self._with_sockets(server, generator)
         with self._bench.contest(THIS) as (server, generator):
             self._fan_out(server, generator)
+        with self._bench.contest(MULTI) as (server, generator):
+            self._subscriptions(server, generator)
         with self._bench.contest(THIS) as (server, generator):
             self._check(server, generator)
         return self.found
@@ -134,6 +142,19 @@ class Round:
             found[f"delivery, {word}, µs"] = rest / load.inserts / SOCKETS
         less = SOCKETS // BOTS * found["delivery, quiet, µs"]
         found["event with an audience, more, µs"] = self._audience - less
+
+    def _subscriptions(self, server: ServerProcess, generator: LoadGenerator) -> None:
+        """Sockets with as many as they may have."""
+        found, memory = self.found, server.memory_kb()
+        bots = [bot_id(number) for number in range(SUBSCRIPTIONS)]
+        token = mint_token(SECRET, user_id(0), ttl=TOKEN_SECONDS, now=time.time())
+        with self._spending(server) as opening:
+            generator.open([f"/api/ws?token={token}"] * PAGES, sampled=50, bots=bots)
+            time.sleep(SETTLING_SECONDS)  # until they are written down
+        number = PAGES * SUBSCRIPTIONS
+        more = server.memory_kb() - memory - PAGES * found["socket, kB"]
+        found["subscription, kB"] = more / number
+        found["subscription, µs"] = (opening.server - PAGES * found["handshake, µs"]) / number
 
     def _check(self, server: ServerProcess, generator: LoadGenerator) -> None:
         self._open(generator, CHECK.bots)

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from realtime.relay import closing
-from realtime.relay.cursor import Cursor
+from realtime.relay.cursor import Anchor, Cursor
 from realtime.relay.events import Event
+from realtime.relay.growing import SEND_EVERY
+from realtime.relay.large_read import Unlisted
 from realtime.relay.owed import Owed
 from realtime.relay.position import Position
 from realtime.relay.subscriber import State, Subscriber
@@ -19,6 +21,7 @@ from tests.unit.relay_fakes import (
     OTHER_BOT,
     SIGNER,
     START,
+    Named,
     at,
     event,
     join,
@@ -66,6 +69,86 @@ def test_a_pong_names_the_newest_row_that_was_sent() -> None:
     assert sent is not None
     assert told is not None
     assert told >= sent
+
+
+def test_what_is_sent_before_a_topic_waits_has_no_cursor_of_what_waits() -> None:
+    """Of one read, the first event is sent at once and the second comes later."""
+    hub = make_hub()
+    subscriber, sink = join(hub)
+    read(hub, at(2), "before")
+    read(hub, at(10), "after", event(1, 10), large_event(2))
+    assert (sink.ids, sink.cursors) == ([1], ["before"])
+    assert hub.cursor_of(subscriber) == "before"
+
+
+def test_what_was_held_back_is_sent_without_a_cursor_of_what_is_still_listed() -> None:
+    """It is due just when a large read finds more on its topic."""
+    now = [0.0]
+    hub = make_hub(clock=lambda: now[0])
+    _, sink = join(hub)
+    read(hub, at(8), "first", event(1, 8, subject="answer"))
+    read(hub, at(9), "before", event(2, 9, subject="answer"))
+    now[0] += SEND_EVERY
+    run(hub.deliver(page(seen(0)), Named(at(10), "after"), Unlisted((BOT,), 1)))
+    assert (sink.ids, sink.cursors) == ([1, 2], ["first", "before"])
+
+
+def test_no_cursor_is_ahead_of_what_is_still_listed() -> None:
+    """Also where all that is known by now was sent."""
+    hub = make_hub()
+    _, sink = join(hub)
+    read(hub, at(2), "before")
+    read(hub, at(10), "between", large_event(1))
+    run(hub.deliver(page(seen(0)), Named(at(11), "after"), Unlisted((BOT,), 1)))
+    run(hub.deliver_portion(BOT, [event(1, 10)]))
+    hub.backlog.listed([large_event(2)], 1)
+    hub.backlog.end_listing(1)
+    run(hub.deliver_portion(BOT, [event(2, 10)]))
+    assert (sink.ids, sink.cursors) == ([1, 2], ["before", "after"])
+
+
+def test_the_cursor_of_a_portion_names_its_newest_row() -> None:
+    """Who saw that row before a crash forgot it is told so when they come back."""
+    hub = make_hub()
+    hub.position = Position(at(9), SIGNER)
+    _, sink = join(hub)
+    for number, xid in ((1, 10), (2, 11), (3, 12)):
+        row = large_event(number)._replace(xid=xid)
+        run(hub.deliver(page(seen(0), row), Position(at(9).naming(row.anchor), SIGNER)))
+    for number, xid in ((1, 10), (2, 11)):
+        run(hub.deliver_portion(BOT, [event(number, xid)]))
+    told = [SIGNER.read(text, BOT) for text in sink.cursors]
+    assert told == [at(9).naming(Anchor(xid, number, 0)) for number, xid in ((1, 10), (2, 11))]
+
+
+def test_what_was_before_a_socket_came_is_not_for_it_however_late_it_is_sent() -> None:
+    """Its topic waits for it longer than the reads take to come as far as the socket."""
+    hub = make_hub()
+    _, sink = join(hub, since=at(10))
+    rows = [large_event(1), large_event(2)._replace(xid=11)]
+    read(hub, at(11), "c", *rows)
+    read(hub, at(12), "d")
+    run(hub.deliver_portion(BOT, [event(1, 10), event(2, 11)]))
+    assert sink.ids == [2]
+    read(hub, at(13), "e")
+    assert hub._recent == set()
+
+
+def test_what_is_held_back_comes_before_what_waits() -> None:
+    """For cursors, and for who goes on alone."""
+    now = [0.0]
+    hub = make_hub(clock=lambda: now[0])
+    slow, sink = join(hub)
+    left: list[tuple[list[int], Cursor]] = []
+    slow.catch_up = lambda owed, since: left.append(([key.id for key in owed.first(99, 99)], since))
+    read(hub, at(8), "sent", event(1, 8, subject="answer"))
+    read(hub, at(9), "held", event(2, 9, subject="answer"))
+    read(hub, at(10), "after", large_event(3))
+    assert hub.cursor_of(slow) == "sent"
+    sink.is_waiting = True
+    now[0] = PORTION_SECONDS
+    assert run(hub.next_portion(9, 9)) == (BOT, [large_event(3).key])
+    assert left == [([2, 3], at(10))]
 
 
 def test_who_takes_a_portion_slowly_holds_up_only_their_topic() -> None:

@@ -89,6 +89,14 @@ def test_topics_take_turns() -> None:
     assert tuple(backlog.topics()) == (BOT,)
 
 
+def test_what_somebody_has_seen_is_not_owed_to_them() -> None:
+    """Neither of what waits, nor of what comes before it."""
+    owed = Owed([RowKey(10, 3, 1), RowKey(11, 4, 1)])
+    ahead = [RowKey(9, 1, 1), RowKey(11, 2, 1)]
+    rest = [owed.rest(since, ahead).first(9, 9) for since in (None, at(10))]
+    assert [[key.id for key in keys] for keys in rest] == [[1, 2, 3, 4], [2, 4]]
+
+
 def framed(messages: Iterable[Message]) -> bytes:
     return b"".join(message.text for message in messages)
 

@@ -298,6 +298,16 @@ def test_was_locked_out(item: AccessChange, was_locked_out: bool) -> None:
     assert subscriber.was_locked_out(at(10)) == was_locked_out
 
 
+@pytest.mark.parametrize(("xid", "was_locked_out"), [(10, False), (11, True), (12, False)])
+def test_asked_about_twice_with_everybody(xid: int, was_locked_out: bool) -> None:
+    """Access may be lost by one transaction and come back by another, up to the answer."""
+    subscriber, _ = make_subscriber()
+    subscriber.user_id = ADA
+    subscriber.pending = access_change(1, 10, None, None, is_recheck=True)
+    subscriber.hold(access_change(2, xid, None, None, is_recheck=True))
+    assert subscriber.was_locked_out(at(11)) == was_locked_out
+
+
 @pytest.mark.parametrize(
     ("topic", "user_id", "is_concerned", "may_be_concerned"),
     [

@@ -640,6 +640,18 @@ def test_what_is_kept_is_bounded() -> None:
     assert counters.bare == 19
 
 
+def test_what_was_heard_before_a_fence_is_left_to_a_read() -> None:
+    """What must come before it may have been written while the bell was silent."""
+    inbox = Inbox(Counters(lambda: 0.0))
+    inbox.open("7.3")
+    inbox.read_is_sent()
+    inbox.hear(carried(event(1, 20)))
+    inbox.open("7.3")
+    assert inbox.is_bare
+    inbox.hear(carried(event(2, 21)))
+    assert inbox.take() == []
+
+
 def test_the_same_ring_twice_brings_its_event_once() -> None:
     """Also where no read has confirmed the first one yet."""
     ring = carried(event(1, 20))
@@ -705,6 +717,29 @@ def test_another_history() -> None:
     run(relay.catch_up(log := Pages(page(seen(13), event(1, 9), event(2, 10)))))
     assert (log.cursors, log.newest, sink.ids) == ([at(7)], at(7).anchor, [1, 2])
     assert parse_cursor(sink.cursors[-1])[0] == ELSEWHERE.database
+
+
+def test_what_was_heard_of_the_history_before_is_not_delivered() -> None:
+    """Nor looked for: it rang while the read was out that found another history."""
+    bell = Carrying(["messages"], [], [])
+    reported: list[GapReason] = []
+
+    class Restored(InTurn):
+        async def read(
+            self, cursor: Cursor, newest: Anchor | None, ahead: Set[Anchor]
+        ) -> AsyncGenerator[Page, None]:
+            if len(self.cursors) == 1:
+                self.lost = Unrecoverable(GapReason.FOREIGN)
+                bell.inbox.hear(carried(event(1, 20)))
+            async for one in super().read(cursor, newest, ahead):
+                yield one
+
+    hub = make_hub()
+    relay = make_relay(hub, at(5), on_missed=reported.append)
+    with pytest.raises(ConnectionResetError):
+        run(relay.run(Restored(page(seen(9))), bell))
+    assert reported == [GapReason.FOREIGN]
+    assert cursor_of(hub).anchor == END.anchor
 
 
 def test_the_place_before_the_gap() -> None:

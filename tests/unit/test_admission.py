@@ -15,7 +15,7 @@ from tests.waiting import eventually
 
 
 class FakeAccess:
-    """Lets everybody in but `mallory`; can be slow, and can be down."""
+    """Lets everybody in but `mallory`; can be slow, and can be down, for `trent` always."""
 
     def __init__(self) -> None:
         self.asked: list[list[AdmissionRequest]] = []
@@ -31,10 +31,14 @@ class FakeAccess:
             raise ZeroDivisionError
         if len(questions) > self.most:
             return [Refused(1013, "the database cannot be asked") for _ in questions]
-        return [
-            Refused(4003, "denied") if subject == "mallory" else f"{subject} on {bot_id}"
-            for subject, bot_id in questions
-        ]
+        return [self._answer(one) for one in questions]
+
+    def _answer(self, question: AdmissionRequest) -> Any:
+        if question.subject == "mallory":
+            return Refused(4003, "denied")
+        if question.subject == "trent":
+            return Refused(1013, "the database cannot be asked")
+        return f"{question.subject} on {question.bot_id}"
 
 
 async def all_of(admissions: AdmissionBatcher, *subjects: str) -> list[Any]:
@@ -218,6 +222,37 @@ def test_a_slow_database_is_asked_for_fewer() -> None:
         access.asked.clear()
         await all_of(admissions, *(str(number) for number in range(40)))
         assert max(len(asked) for asked in access.asked) == 8
+
+    run(come())
+
+
+def test_a_database_that_answers_nobody_is_asked_about_one() -> None:
+    """Never about none: then nobody would get in again."""
+
+    async def come() -> None:
+        access = FakeAccess()
+        access.most = 0
+        admissions = AdmissionBatcher(access, raise_it, max_batch=2)
+        for _ in range(3):
+            assert isinstance((await all_of(admissions, "ada"))[0], Refused)
+            assert admissions._batcher.size == 1
+        access.most = 1000
+        assert await all_of(admissions, "ada") == ["ada on b"]
+
+    run(come())
+
+
+def test_one_who_is_not_answered_makes_no_slow_database() -> None:
+    """The others of the batch are, so the next one is as large."""
+
+    async def come() -> None:
+        access = FakeAccess()
+        admissions = AdmissionBatcher(access, raise_it, max_batch=2)
+        unanswered, answer = await all_of(admissions, "trent", "ada")
+        assert isinstance(unanswered, Refused)
+        assert answer == "ada on b"
+        assert await all_of(admissions, "grace", "joan") == ["grace on b", "joan on b"]
+        assert [len(asked) for asked in access.asked] == [2, 2]
 
     run(come())
 

@@ -12,9 +12,9 @@ from tornado.ioloop import IOLoop
 
 from realtime.postgres.event_log import EventLog
 from realtime.postgres.retention import PARTITIONS, Retention
-from realtime.relay.cursor import Cursor
+from realtime.relay.cursor import Anchor, Cursor
 from realtime.relay.events import Event
-from realtime.relay.resume import Unrecoverable
+from realtime.relay.resume import GapReason, Unrecoverable
 from tests.platform import Platform
 from tests.serving import StartServer, World
 from tests.waiting import eventually
@@ -146,6 +146,102 @@ async def test_nothing_is_removed_that_was_not_over_one_retention_ago(
         for row in await platform.connection.fetch("SELECT payload FROM relay.events")
     ]
     assert any('"type":"slow"' in payload for payload in payloads)
+
+
+async def empty_first(retention: Retention, platform: Platform, clock: Clock) -> None:
+    """Have the partition emptied that was written to until now."""
+    await retention.step()
+    await clock.advance(150)
+    await platform.execute("SELECT setval('relay.current_slot', 1)")
+    await retention.step()
+
+
+async def row_id(platform: Platform) -> int:
+    newest: int = await platform.connection.fetchval("SELECT max(id) FROM relay.events")
+    return newest
+
+
+@pytest.mark.gen_test
+async def test_what_was_open_when_the_snapshot_was_recorded_stays(
+    pool: asyncpg.Pool[asyncpg.Record], platform: Platform, clock: Clock, database: str
+) -> None:
+    """Also the latest transaction, which the snapshot does not even list: its id is the next."""
+    retention = Retention(pool, seconds=100)
+    slow = await Platform.connect(database)
+    async with slow.connection.transaction():
+        await emit(slow, "slow")
+        xid = await slow.connection.fetchval("SELECT pg_current_xact_id()")
+        await retention.step()
+        snapshots = await platform.connection.fetch(
+            "SELECT pg_snapshot_xmax(snapshot) AS next FROM relay.snapshots"
+        )
+        assert [row["next"] for row in snapshots] == [xid]
+    await slow.connection.close()
+    await clock.advance(150)
+    await platform.execute("SELECT setval('relay.current_slot', 1)")
+    await retention.step()
+    assert await platform.connection.fetchval(KEPT) == 1
+
+
+@pytest.mark.gen_test
+async def test_the_floor_names_the_last_row_that_was_removed(
+    pool: asyncpg.Pool[asyncpg.Record], platform: Platform, clock: Clock
+) -> None:
+    """Of the last transaction, the highest id; a cursor of before that misses something."""
+    retention = Retention(pool, seconds=100)
+    await emit(platform, "first")
+    between = await EventLog(platform.connection).current_cursor()
+    async with platform.connection.transaction():
+        xid = await platform.connection.fetchval("SELECT pg_current_xact_id()")
+        for content in ("second", "third"):
+            await emit(platform, content)
+    last_id = await row_id(platform)
+    await empty_first(retention, platform, clock)
+    assert await platform.connection.fetchval(KEPT) == 0
+    floor = await platform.connection.fetchrow("SELECT last, last_id FROM relay.floor")
+    assert tuple(floor or ()) == (xid, last_id)
+    with pytest.raises(Unrecoverable) as lost:
+        await read(platform, between)
+    assert lost.value.reason is GapReason.TOO_OLD
+
+
+@pytest.mark.gen_test
+async def test_a_cursor_that_waits_for_what_was_removed_is_refused(
+    pool: asyncpg.Pool[asyncpg.Record], platform: Platform, clock: Clock, database: str
+) -> None:
+    """It claims all rows up to the last one, but for the transaction that was open then."""
+    retention = Retention(pool, seconds=100)
+    slow = await Platform.connect(database)
+    async with slow.connection.transaction():
+        await emit(slow, "slow")
+        xid = await slow.connection.fetchval("SELECT pg_current_xact_id()")
+        await emit(platform, "quick")
+        seen = await EventLog(platform.connection).current_cursor()
+        assert seen.open == (xid,)
+    await slow.connection.close()
+    await empty_first(retention, platform, clock)
+    assert await platform.connection.fetchval(KEPT) == 0
+    newest = Anchor(
+        *await platform.connection.fetchrow(
+            "SELECT last, last_id, relay.microseconds(last_written_at) FROM relay.floor"
+        )
+    )
+    with pytest.raises(Unrecoverable) as lost:
+        await read(platform, Cursor(seen.last, seen.open, newest))
+    assert lost.value.reason is GapReason.TOO_OLD
+
+
+@pytest.mark.gen_test
+async def test_a_floor_from_another_server_falls(
+    pool: asyncpg.Pool[asyncpg.Record], platform: Platform, clock: Clock
+) -> None:
+    """Or every cursor would count as too old until this server has come as far."""
+    retention = Retention(pool, seconds=100)
+    await emit(platform, "old")
+    highest = await platform.connection.fetchval("SELECT max(xid) FROM relay.events")
+    await platform.execute("UPDATE relay.floor SET last = '900000000000'")
+    await empty_first(retention, platform, clock)
+    assert await platform.connection.fetchval("SELECT last FROM relay.floor") == highest
 
 
 @pytest.mark.gen_test

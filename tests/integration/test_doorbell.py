@@ -336,7 +336,39 @@ async def test_nobody_rings_while_the_queue_is_full(doors: Doors, platform: Plat
     assert await one.check()
 
 
+@pytest.mark.gen_test
+@pytest.mark.parametrize(("used", "bell"), [(0.1, 1), (0.11, 3), (0.5, 3), (0.51, 2)])
+async def test_rings_carry_nothing_before_nobody_rings(
+    doors: Doors, platform: Platform, used: float, bell: int
+) -> None:
+    """What they carry fills the queue sooner; the check finds that in order, and nothing else."""
+    one = await doors.node()
+    await platform.execute(
+        "CREATE SCHEMA fake; CREATE FUNCTION fake.pg_notification_queue_usage() RETURNS float8"
+        f" LANGUAGE sql RETURN {used}"
+    )
+    await one.connection.execute("SET search_path = fake, pg_catalog")
+    await one.ring_on()
+    ask = "SELECT pg_sequence_last_value('relay.bell')"
+    assert await platform.connection.fetchval(ask) == bell
+    assert await one.check()
+    for other in {1, 2, 3} - {bell}:
+        await platform.execute("SELECT setval('relay.bell', $1)", other)
+        assert not await one.check()
+
+
 # Hearing.
+
+
+@pytest.mark.gen_test
+async def test_who_has_paused_does_not_answer_old_rings(nodes: tuple[Node, Node]) -> None:
+    """The read after the pause has; the next wait ends with the next ring."""
+    one = nodes[0]
+    one.ring()
+    await one.pause(0.0)
+    assert not await one._rung.wait(0.0)
+    one.ring()
+    assert await one._rung.wait(0.0)
 
 
 @pytest.mark.gen_test

@@ -190,6 +190,30 @@ async def test_a_deleted_owner_takes_the_bots_along(platform: Platform, world: W
 
 
 @pytest.mark.gen_test
+async def test_where_a_bot_is_put_back_everyone_is_asked_again(
+    platform: Platform, world: World
+) -> None:
+    """By a trigger of the platform: who may watch it stays, and is told what is different."""
+    await platform.execute(
+        """CREATE FUNCTION put_back() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            OLD.name := 'back';
+            INSERT INTO bots VALUES (OLD.*);
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER put_back AFTER DELETE ON bots FOR EACH ROW EXECUTE FUNCTION put_back()"""
+    )
+    bot = await platform.bot(world.owner)
+    log = await Log.since_now(platform)
+    await platform.execute("DELETE FROM bots WHERE id = $1", bot)
+    assert await log.entries() == [
+        Entry(bot_topic(bot), "grant", None, world.owner),
+        Entry(bot_topic(bot), "recheck", bot_update(bot, "deleted", None), None, 4003),
+        update_entry(bot, None, name="back"),
+    ]
+
+
+@pytest.mark.gen_test
 async def test_a_new_bot_is_a_grant_to_its_owner(platform: Platform, world: World) -> None:
     """There is nobody yet who could watch it, but the owner may have been refused before."""
     log = await Log.since_now(platform)

@@ -138,6 +138,26 @@ async def test_an_owner_who_becomes_an_editor_has_another_role(
 
 
 @pytest.mark.gen_test
+async def test_a_transfer_there_and_back_is_told_each_time(
+    platform: Platform, world: World
+) -> None:
+    """What was told of somebody last counts, and not what was told first."""
+    heir = await platform.user("hedi")
+    log = await Log.since_now(platform)
+    async with platform.connection.transaction():
+        for owner in (heir, world.owner, heir, world.owner):
+            await platform.execute("UPDATE bots SET owner_id = $1", owner)
+    told = [
+        (entry.message["data"]["target_user_id"], entry.message["data"]["action"])
+        for entry in await log.entries()
+        if entry.type == "permission_change" and entry.message
+    ]
+    there = [(world.owner, "revoked"), (heir, "granted")]
+    back = [(heir, "revoked"), (world.owner, "granted")]
+    assert told == 2 * (there + back)
+
+
+@pytest.mark.gen_test
 @pytest.mark.parametrize("came_back", ["inserted", "with another id"])
 async def test_a_bot_that_comes_back_names_all_who_may_watch_it(
     platform: Platform, world: World, came_back: str

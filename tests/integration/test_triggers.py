@@ -239,6 +239,56 @@ async def test_a_mark_goes_with_its_savepoint(platform: Platform, world: World) 
     assert contents == ["number 1", "kept", "kept, and edited"]
 
 
+OWN_TRIGGER = """
+CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF pg_trigger_depth() = 1 THEN
+        {acts};
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER own AFTER INSERT OR UPDATE ON messages FOR EACH ROW EXECUTE FUNCTION own()
+"""
+
+
+@pytest.mark.gen_test
+async def test_what_is_inserted_beside_a_change_does_not_hide_it(
+    platform: Platform, world: World
+) -> None:
+    """A trigger of the platform's changes the row that was written, and then writes another."""
+    acts = """UPDATE messages SET content = content || ', edited' WHERE id = NEW.id;
+        INSERT INTO messages (session_id, bot_id, user_id, role, content)
+        VALUES (NEW.session_id, NEW.bot_id, NEW.user_id, 'system', 'beside it')"""
+    await platform.execute(OWN_TRIGGER.format(acts=acts))
+    log = await Log.since_now(platform)
+    await insert_messages(platform, world, 1)
+    told = [(one["type"], one["data"]["content"]) for one in await log.messages()]
+    edited = "number 1, edited"
+    assert told == [
+        ("chat_message_update", edited),
+        ("chat_message", "beside it"),
+        ("chat_message", edited),
+    ]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("statement", ["INSERT", "UPDATE"])
+async def test_a_change_that_alone_is_not_told_is_told_with_the_row(
+    platform: Platform, world: World, statement: str
+) -> None:
+    """A trigger of the platform's sets a time; whoever is told of the row is told of that, too."""
+    await insert_messages(platform, world, 1)
+    acts = "UPDATE messages SET created_at = '2001-02-03Z' WHERE id = NEW.id"
+    await platform.execute(OWN_TRIGGER.format(acts=acts))
+    log = await Log.since_now(platform)
+    if statement == "INSERT":
+        await insert_messages(platform, world, 1)
+    else:
+        await platform.execute("UPDATE messages SET content = 'changed'")
+    (message,) = await log.messages()
+    assert message["data"]["timestamp"] == "2001-02-03T00:00:00.000000Z"
+
+
 @pytest.mark.gen_test
 async def test_a_computed_column_of_a_bot(platform: Platform, world: World) -> None:
     """One that is stored is told; one that is computed when it is read has no value here."""

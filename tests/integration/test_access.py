@@ -13,6 +13,7 @@ from tornado.ioloop import IOLoop
 
 from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.access import MAX_APART, Access
+from realtime.postgres.doorbell import ALIVE_SECONDS
 from realtime.postgres.history_log import HistoryLog
 from realtime.postgres.listener import read_position
 from realtime.postgres.pool import open_pool
@@ -24,6 +25,7 @@ from realtime.relay.errors import Refused
 from realtime.relay.position import Lineage, Position
 from realtime.relay.recheck import RecheckAnswer
 from realtime.relay.resume import ReadRange
+from tests.integration.nodes import add_node
 from tests.platform import Platform
 from tests.postgres import restart
 from tests.serving import World
@@ -104,6 +106,31 @@ async def test_who_they_are_and_what_they_may(access: Access, world: World) -> N
     assert admission[:4] == (world.guest, "gus", "Ada", "viewer")
     admission = await admit(access, world.guest, None)
     assert admission[:4] == (world.guest, "gus", None, None)
+
+
+@pytest.mark.gen_test
+async def test_how_many_sockets_they_have_elsewhere(
+    pool: Pool, lineage: Lineage, platform: Platform, world: World
+) -> None:
+    """In other processes that live. A socket counts once, however much it is subscribed to."""
+    here, there, dead = [await add_node(platform, age) for age in (0.0, 0.0, ALIVE_SECONDS + 5)]
+    for node, user, is_socket in (
+        (here, world.guest, True),
+        (there, world.guest, True),
+        (there, world.guest, True),
+        (there, world.guest, False),
+        (there, world.owner, True),
+        (dead, world.guest, True),
+    ):
+        await platform.execute(
+            "INSERT INTO relay.connections"
+            " (id, node_id, topic, user_id, username, opened_at, socket_id)"
+            " VALUES (gen_random_uuid(), $1, 'socket', $2, '', now(), $3)",
+            *(node, user, None if is_socket else uuid4()),
+        )
+    access = Access(pool, lineage, subject_kind="id", timeout=10, node_id=str(here))
+    assert (await admit(access, world.guest)).remote_sockets == 2
+    assert (await admit(access, world.owner)).remote_sockets == 1
 
 
 @pytest.mark.gen_test

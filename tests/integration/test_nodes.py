@@ -121,6 +121,22 @@ async def test_nothing_is_written_where_the_pool_leads_elsewhere(
 
 
 @pytest.mark.gen_test
+async def test_who_stood_still_for_long_is_there_again(
+    pool: Pool, lineage: Lineage, platform: Platform
+) -> None:
+    """Its first heartbeat is of its own row, and takes only others for dead."""
+    cluster = a_cluster(pool, lineage)
+    await platform.execute(
+        "INSERT INTO relay.nodes (id, heartbeat_at) VALUES ($1, now() - make_interval(secs => $2))",
+        *(cluster.node_id, ALIVE_SECONDS * 20),
+    )
+    async with pool.acquire() as connection:
+        await cluster._beat(connection, "{}")
+    age = "SELECT now() - heartbeat_at < '5 s' FROM relay.nodes"
+    assert [row[0] for row in await platform.connection.fetch(age)] == [True]
+
+
+@pytest.mark.gen_test
 async def test_rows_of_the_long_dead_are_removed(
     pool: Pool, lineage: Lineage, platform: Platform
 ) -> None:

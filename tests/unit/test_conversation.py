@@ -27,6 +27,7 @@ from realtime.relay.owed import Owed
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import Missed
 from realtime.relay.room import Room
+from realtime.relay.subscriber import State
 from realtime.web.conversation import MOST_IN_PROXIES, Conversation, HandshakeRequest
 from realtime.web.openings import Openings
 from realtime.web.sink import PING
@@ -391,6 +392,22 @@ async def test_who_is_refused_counts_as_gone_while_the_answer_waits() -> None:
     services.intervals = replace(DEFAULTS, refusal=0.0)
     codes = await client.connect(ChatConversation(services))
     assert (waited, codes) == ([(0, [])], [closing.DATABASE_AWAY.code])
+
+
+@pytest.mark.gen_test
+async def test_who_is_closed_counts_as_gone_before_the_connection_is_over() -> None:
+    """Nothing more is sent to it, and there is room for another."""
+    services, client = make_services(Slow("nowhere")), Client()
+    conversation = ChatConversation(services)
+    with client.theirs:
+        await conversation.open(client, HandshakeRequest((BOT_ID,), "t", None, False, False))
+        assert services.hub.subscribers.open_count == 1
+        conversation.close(*closing.TOO_SLOW)
+        assert conversation._subscriber.state is State.STOPPED
+        assert (services.hub.subscribers.open_count, len(services.hub.subscribers)) == (0, 1)
+        client.stream.close()
+    conversation.on_ws_connection_close()
+    assert len(services.hub.subscribers) == 0
 
 
 class Renamed(NotificationsConversation):

@@ -12,15 +12,19 @@ import pytest
 from realtime.config.intervals import Intervals
 from realtime.relay import closing
 from realtime.relay.admission import Admission
+from realtime.relay.counters import Counters
+from realtime.relay.cursor import Anchor
 from realtime.relay.errors import Refused
+from realtime.relay.position import Position
 from realtime.relay.refusals import Refusals
-from realtime.relay.resume import Missed
+from realtime.relay.resume import GapReason, Missed, Unrecoverable
 from realtime.relay.subscriber import State, Subscriber
 from realtime.web.joining import Joining, require_few, require_room
 from tests.unit.relay_fakes import (
     ADA,
     BOT,
     GRACE,
+    SIGNER,
     START,
     Named,
     at,
@@ -47,11 +51,13 @@ class Asked:
         self.answers = list(answers)
         self.hub = make_hub()
         self.refusals = Refusals(lambda: 0.0)
+        self.history = SimpleNamespace(since=self.since, log=None)
         services: Any = SimpleNamespace(
             hub=self.hub,
             refusals=self.refusals,
             access=self,
-            history=SimpleNamespace(since=self.since, log=None),
+            history=self.history,
+            counters=Counters(lambda: 0.0),
             intervals=Intervals(refusal=0.0),
             settings=SimpleNamespace(max_connections_per_user=1),
             read_budget=None,
@@ -130,6 +136,19 @@ async def test_a_refusal_is_not_repeated_while_the_log_cannot_be_read() -> None:
 
 
 @pytest.mark.gen_test
+async def test_a_refusal_is_not_repeated_after_a_grant_that_was_not_read_yet() -> None:
+    """It was there before they came, and the read that they wait for finds it."""
+    asked = Asked(admitted(ADA))
+    asked.refusals.remember("ada", BOT, DENIED, asked.refusals.generation)
+
+    async def up_to_date() -> None:
+        asked.refusals.forget([grant_row(1, BOT, ADA)])
+
+    asked.refusals.up_to_date = up_to_date  # type: ignore[method-assign]
+    assert await asked.joining.authorize() == admitted(ADA)
+
+
+@pytest.mark.gen_test
 async def test_who_leaves_while_being_asked_about_is_nobody() -> None:
     """No user has them; before the question, nobody is asked at all."""
     asked = Asked(admitted(ADA), admitted(ADA))
@@ -141,6 +160,25 @@ async def test_who_leaves_while_being_asked_about_is_nobody() -> None:
     for left in (1, 1):
         assert await asked.joining.authorize() is None
         assert (asked.subscriber.user_id, len(asked.answers)) == (None, left)
+
+
+@pytest.mark.gen_test
+async def test_who_cannot_resume_is_where_it_was_let_in() -> None:
+    """A pong claims what the answer covers, and no longer the place that it came with."""
+    asked = Asked(admitted(ADA))
+    admission = await asked.joining.authorize()
+    assert admission is not None
+
+    async def since(_request: object) -> Missed:
+        given = SIGNER.write(START, BOT)
+        assert asked.hub.cursor_of(asked.subscriber) == given
+        raise Unrecoverable(GapReason.TOO_OLD)
+
+    asked.history.since = since
+    told, missed = await asked.joining.recover(SIGNER.write(START, BOT), admission)
+    assert told == {"recovered": False, "reason": "too_old"}
+    assert not missed
+    assert asked.hub.cursor_of(asked.subscriber) == SIGNER.write(UNTIL, BOT)
 
 
 # Too many.
@@ -221,6 +259,17 @@ async def test_who_had_too_much_to_be_held_is_asked_about_again() -> None:
     subscriber = await overflow(asked)
     await asked.joining.go_live(START, Missed())
     assert (subscriber.state, subscriber.since, asked.answers) == (State.LIVE, UNTIL, [])
+
+
+@pytest.mark.gen_test
+async def test_where_it_has_come_names_the_newest_row_that_it_had_seen() -> None:
+    """Later than all that the answer covers: it is told if a crash has forgotten that row."""
+    asked = Asked(admitted(ADA))
+    assert await asked.joining.authorize()
+    seen_before = Position(START.naming(Anchor(40, 7, 1)), SIGNER)
+    asked.subscriber.cursor = seen_before
+    await asked.joining.go_live(UNTIL, Missed())
+    assert asked.subscriber.cursor.cursor == UNTIL.naming(Anchor(40, 7, 1))
 
 
 @pytest.mark.gen_test

@@ -18,11 +18,12 @@ from realtime.relay.errors import Refused
 from realtime.relay.protocol import Message, Target
 from realtime.relay.rate_limit import SHORT
 from realtime.relay.subscriber import HoldLimit, State
+from realtime.relay.subscribing import SUBSCRIBING_AT_ONCE
 from realtime.web.conversation import HandshakeRequest
 from realtime.web.multiplex import MultiConversation, SharedSocket, Subscription
 from realtime.web.sink import SocketSink
 from realtime.web.stream import ClientStream
-from tests.unit.relay_fakes import ADA, GRACE, SIGNER, START, at, unframe
+from tests.unit.relay_fakes import ADA, GRACE, NOWHERE, SIGNER, START, at, unframe
 from tests.unit.test_conversation import BOT_ID, SETTINGS, TOPIC, Slow, make_services
 from tests.waiting import eventually
 
@@ -77,6 +78,18 @@ async def test_what_is_lent_to_all_is_taken_back_from_all() -> None:
 
 
 @pytest.mark.gen_test
+async def test_what_is_lent_is_taken_back_once() -> None:
+    """Who has nothing of it any more is not asked for it again."""
+    with shared() as one:
+        withdrawn: list[str] = []
+        one.second.lend(lambda: withdrawn.append("second"))
+        for _ in range(2):
+            one.first.lend(lambda: withdrawn.append("first"))
+            one.first.send_part(Message(b"x"), is_first=True, is_last=True)
+        assert withdrawn == ["second", "first", "first"]
+
+
+@pytest.mark.gen_test
 async def test_who_has_ended_has_nothing_lent_any_more() -> None:
     """Its end is told once; the other goes on with what it has."""
     with shared() as one:
@@ -113,6 +126,29 @@ async def test_missed_events_are_sent_in_turns() -> None:
     with shared() as one:
         async with one.first.turn:
             assert one.second.turn.locked()
+
+
+@pytest.mark.gen_test
+async def test_who_ends_within_a_message_in_parts_sends_the_rest_of_it() -> None:
+    """Nothing else can follow half a message; and then nothing more of it is sent."""
+    with shared() as one:
+        goes_on = asyncio.Event()
+
+        async def send_all() -> None:
+            one.first.send_part(Message(b"begun"), is_first=True, is_last=False)
+            await goes_on.wait()
+            one.first.send_part(Message(b"over"), is_first=False, is_last=True)
+
+        one.first.start(send_all())
+        await eventually(lambda: one.first.is_within_message)
+        one.first.close(1000, "unsubscribed")
+        one.second.send(one.second.frame([Message(b"next")]))
+        assert not one.first.is_closed
+        goes_on.set()
+        await eventually(lambda: one.first.is_closed)
+        one.first.send(one.first.frame([Message(b"nothing")]))
+        assert one.theirs.recv(100) == b"\x01\x05begun\x80\x04over\x81\x04next"
+        assert (one.ended, one.closed) == ([(Target("first"), 1000)], [])
 
 
 # What its client says.
@@ -220,6 +256,45 @@ async def test_a_pong_claims_no_missed_event_that_is_still_looked_for() -> None:
         [pong] = one.sent
         assert (pong["type"], pong["cursor"]) == ("pong", given)
         one.database.goes_on.set()
+
+
+@pytest.mark.gen_test
+async def test_who_has_joined_or_was_refused_leaves_its_place_to_others() -> None:
+    """So many of a user may join at the same time, on all sockets."""
+    answers: list[str | Refused] = [ADA, Refused(*closing.ACCESS_DENIED)]
+    with conversing(ADA, *answers * SUBSCRIBING_AT_ONCE) as one:
+        await one.connect()
+        one.database.goes_on.set()
+        for number in range(2 * SUBSCRIBING_AT_ONCE):
+            one.says("subscribe", bot_id=f"{BOT_ID[:-2]}{number:02}")
+            await eventually(lambda: one.sent)
+        assert (one.user_ids, len(one._services.room.subscribing)) == ([], 0)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("cursor", [None, ""])
+async def test_who_subscribed_without_a_cursor_is_told_of_no_gap(cursor: str | None) -> None:
+    """It would not understand `resync`, so it has to subscribe again."""
+    with conversing(ADA, ADA) as one:
+        await one.connect()
+        data = {"bot_id": BOT_ID} | ({} if cursor is None else {"cursor": cursor})
+        one.on_message(json.dumps({"type": "subscribe", "data": data}))
+        await eventually(lambda: one.sent)
+        one.sent.clear()
+        one._services.hub.lose_track(NOWHERE, "too_old")
+        told = [(each["type"], each["data"]["code"]) for each in one.sent]
+        missed = [("unsubscribed", closing.EVENTS_MISSED.code)]
+        assert told == (missed if cursor is None else [])
+
+
+@pytest.mark.gen_test
+async def test_nothing_is_acted_on_after_a_close() -> None:
+    """What the client had sent until it has the close frame begins nothing, and is not answered."""
+    with conversing(ADA, ADA) as one:
+        await one.connect()
+        one.close(*closing.TOO_SLOW)
+        assert [one.says("unsubscribe"), one.says("subscribe")] == [[], []]
+        assert (one._subscriptions, one.user_ids) == ({}, [ADA])
 
 
 @pytest.mark.gen_test

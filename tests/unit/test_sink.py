@@ -64,6 +64,39 @@ async def test_what_is_lent_is_withdrawn_before_anything_waits() -> None:
         stream.close()
 
 
+@pytest.mark.gen_test
+async def test_what_waits_is_not_overtaken() -> None:
+    """Though the kernel has room again before it is told what waits."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        stream = _stream(ours)
+        sink = SocketSink(stream, lambda _code, _reason: None)
+        frames = b"x" * 100_000
+        sink.send(frames)
+        assert sink.waiting_bytes
+        received = theirs.recv(1_000_000)
+        sink.send(b"last")
+        theirs.setblocking(False)
+        assert received + await _everything(theirs, sink) == frames + b"last"
+        stream.close()
+
+
+@pytest.mark.gen_test
+async def test_nothing_follows_a_close() -> None:
+    """Neither a message nor a ping."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        stream = _stream(ours)
+        sink = SocketSink(stream, lambda _code, _reason: None)
+        sink.close(1013, "too slow")
+        sink.send(b"x")
+        sink.send_control(PING)
+        theirs.setblocking(False)
+        assert await _everything(theirs, sink) == b""
+        stream.close()
+
+
 async def _everything(theirs: socket.socket, sink: SocketSink) -> bytes:
     """What arrives until nothing waits any more."""
     received = b""

@@ -6,15 +6,20 @@ import asyncio
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from realtime.relay import closing
 from realtime.relay.protocol import Message
-from realtime.web.sse import EventSink, ping_comment
+from realtime.web.sse import EventSink, EventStream, ping_comment
 from realtime.web.stream import ClientStream
+from tests.unit.test_conversation import Slow, connect, make_services
+from tests.waiting import eventually
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -74,3 +79,34 @@ async def test_a_message_in_parts_is_one_event() -> None:
         assert not sink.is_within_message
         assert list(blocks(theirs.recv(1000).decode())) == [("c1", '{"a":  1}'), (None, "{}")]
         stream.close()
+
+
+@pytest.mark.gen_test
+async def test_why_a_stream_ends_is_told_behind_all_that_waits() -> None:
+    """However much that is: the event finds room, and is the last."""
+    ours, theirs = connect()
+    theirs.setblocking(False)
+    conversation: Any = SimpleNamespace(
+        is_within_message=False, on_ws_connection_close=lambda _code: None
+    )
+    services = make_services(Slow("nowhere"))
+    services.status.retry_after = 0.0
+    one = EventStream(ours, conversation, services, {})
+    one.head()
+    one.stream.cork(b"x" * (one.stream.max_waiting or 0))
+    one.send_close(*closing.ACCESS_ENDED)
+    received = b""
+
+    def is_over() -> bool:
+        nonlocal received
+        with suppress(BlockingIOError):
+            while data := theirs.recv(65_536):
+                received += data
+            return True
+        return False
+
+    with theirs:
+        await eventually(is_over)
+    data = {"code": closing.ACCESS_ENDED.code, "reason": closing.ACCESS_ENDED.reason}
+    assert received.lstrip(b"x") == f"event: close\ndata: {json.dumps(data)}\n\n".encode()
+    one.drop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+from collections.abc import Awaitable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -45,6 +46,56 @@ async def test_who_still_sends_a_message_that_is_too_big_is_not_cut_off_before_t
         monkeypatch.setattr(websocket, "QUIET_SECONDS", 0.0)
         theirs.send(bytes(1000))
         await eventually(lambda: readable(theirs) == b"")
+    stream.close()
+
+
+@pytest.mark.gen_test
+async def test_nothing_is_read_while_a_message_is_acted_on() -> None:
+    """Then what has arrived is: a client that sends on fills its own side, not this process."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    stream = ClientStream(ours, None, asyncio.get_running_loop())
+    done = asyncio.Event()
+    heard: list[str] = []
+
+    def on_message(message: str, _frames: int) -> Awaitable[object]:
+        heard.append(message)
+        return done.wait()
+
+    delegate = SimpleNamespace(on_message=on_message, on_ws_connection_close=lambda _code: None)
+    room = SimpleNamespace(remove=lambda _one: None)
+    one = WebSocket(stream, cast(Any, delegate), cast(Any, room), max_message=100)
+    one.start()
+    with theirs:
+        theirs.send(b"\x81\x83\0\0\0\0one")
+        await eventually(lambda: heard)
+        assert not stream._is_reading
+        theirs.send(b"\x81\x83\0\0\0\0two")
+        done.set()
+        await eventually(lambda: heard == ["one", "two"])
+    stream.close()
+
+
+@pytest.mark.gen_test
+async def test_before_the_handshake_is_over_little_is_read() -> None:
+    """What the client says already is acted on then; who says much has to wait with it."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    stream = ClientStream(ours, None, asyncio.get_running_loop())
+    heard: list[str] = []
+    delegate = SimpleNamespace(
+        on_message=lambda message, _frames: heard.append(message),
+        on_ws_connection_close=lambda _code: None,
+    )
+    room = SimpleNamespace(remove=lambda _one: None)
+    one = WebSocket(stream, cast(Any, delegate), cast(Any, room), max_message=100)
+    with theirs:
+        theirs.send(b"\x81\x83\0\0\0\0one")
+        await eventually(lambda: one._rest)
+        assert (heard, stream._is_reading) == ([], False)
+        theirs.send(b"\x81\x83\0\0\0\0two")
+        one.start()
+        await eventually(lambda: heard == ["one", "two"])
     stream.close()
 
 

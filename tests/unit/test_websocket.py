@@ -99,6 +99,41 @@ async def test_before_the_handshake_is_over_little_is_read() -> None:
     stream.close()
 
 
+CLOSE, TEXT, UNMASKED = b"\x88\x82\0\0\0\0\x03\xe8", b"\x81\x83\0\0\0\0one", b"\x81\x03one"
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [([CLOSE + TEXT], [1000]), ([CLOSE, TEXT], [1000]), ([UNMASKED, TEXT], [1002])],
+)
+async def test_nothing_that_follows_a_close_is_acted_on(sent: list[bytes], told: list[int]) -> None:
+    """Nor what follows a frame that breaks the rules. The client's close is told at once."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    stream = ClientStream(ours, None, asyncio.get_running_loop())
+    heard: list[str | int] = []
+    delegate = SimpleNamespace(
+        on_message=lambda message, _frames: heard.append(message),
+        on_ws_connection_close=heard.append,
+    )
+    room = SimpleNamespace(add_closing=lambda _one: None, remove=lambda _one: None)
+    one = WebSocket(stream, cast(Any, delegate), cast(Any, room), max_message=100)
+
+    def close(code: int, reason: str) -> None:
+        heard.append(code)
+        one.send_close(code, reason)
+
+    delegate.close = close
+    one.start()
+    with theirs:
+        for data in sent:
+            one.data_received(data)
+        assert heard == told
+        stream.close()
+        await eventually(lambda: one._is_told)
+
+
 def readable(one: socket.socket) -> bytes | None:
     """What has arrived; None: nothing has."""
     try:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, parse_request_start_line
 
-from realtime.web.upgrade import Upgrade, read_upgrade
+from realtime.web.upgrade import Upgrade, is_welcome, read_upgrade
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 LINES = (
@@ -74,6 +74,25 @@ def test_a_plain_handshake_is_read() -> None:
 def test_what_is_not_plain_is_left(data: bytes) -> None:
     """Tornado reads it, and knows what to answer."""
     assert read_upgrade(data) is None
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_allowed"),
+    [
+        (None, True),
+        ("https://app.example", True),
+        ("https://app.example.evil.example", False),
+        ("https://app.example:8443", False),
+        ("https://app.exampl", False),
+        ("http://app.example", False),
+        ("null", False),
+        ("", False),
+    ],
+)
+def test_an_origin_is_one_of_those_that_are_named(origin: str | None, is_allowed: bool) -> None:
+    """To the letter: one that begins like it is another one."""
+    assert is_welcome(origin, {"https://app.example", "https://other.example"}) is is_allowed
+    assert is_welcome(origin, None)
 
 
 NAMES = st.text("abcXYZ019-", min_size=1, max_size=8)

@@ -205,6 +205,22 @@ async def test_who_renews_in_time_is_not_closed_meanwhile(life: float) -> None:
 
 
 @pytest.mark.gen_test
+async def test_who_renews_in_time_may_wait_for_a_key() -> None:
+    """However long it is fetched: neither a warning nor a close comes meanwhile."""
+    socket = Socket(60, 600)
+    verify = socket.verify
+
+    async def fetch_and_verify(token: str, *, leeway: bool) -> Identity:
+        await socket.pass_to(61)
+        return await verify(token, leeway=leeway)
+
+    socket.verify = fetch_and_verify  # type: ignore[method-assign]
+    await socket.life.refresh("another")
+    assert (socket.code, socket.sent) == (None, [(61, "authenticated")])
+    socket.life.stop()
+
+
+@pytest.mark.gen_test
 async def test_a_new_token_of_another_user_closes_the_socket() -> None:
     """Whoever is on it was let in by the first one's right."""
     socket = Socket(60, 600)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from realtime.relay import closing
 from realtime.relay.protocol import Message
-from realtime.web.sse import EventSink, EventStream, ping_comment
+from realtime.web.sse import EventsHandler, EventSink, EventStream, ping_comment
 from realtime.web.stream import ClientStream
 from tests.unit.test_conversation import Slow, connect, make_services
 from tests.waiting import eventually
@@ -61,6 +61,28 @@ def test_a_ping_is_no_event_and_carries_the_cursor() -> None:
     """Its id counts for the next reconnect; nothing is told to the page."""
     assert ping_comment("abc") == b":\nid: abc\n\n"
     assert ping_comment(None) == b":\n\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "parameter", "cursor", "knows_cursors"),
+    [
+        (None, None, None, False),
+        ("h", None, "h", False),
+        (None, "p", "p", True),
+        ("h", "p", "h", True),
+        (None, "", "", True),
+    ],
+)
+def test_only_the_address_says_that_a_page_knows_cursors(
+    header: str | None, parameter: str | None, cursor: str | None, knows_cursors: bool
+) -> None:
+    """Browsers send the header by themselves, for a page that would not understand `resync`."""
+    headers = {} if header is None else {"Last-Event-ID": header}
+    handler: Any = SimpleNamespace(
+        request=SimpleNamespace(headers=headers), query={"cursor": parameter}.get
+    )
+    asked = EventsHandler._asked(handler, ())
+    assert (asked.cursor, asked.knows_cursors) == (cursor, knows_cursors)
 
 
 @pytest.mark.gen_test

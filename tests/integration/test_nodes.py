@@ -127,13 +127,14 @@ async def test_who_stood_still_for_long_is_there_again(
     """Its first heartbeat is of its own row, and takes only others for dead."""
     cluster = a_cluster(pool, lineage)
     await platform.execute(
-        "INSERT INTO relay.nodes (id, heartbeat_at) VALUES ($1, now() - make_interval(secs => $2))",
+        "INSERT INTO relay.nodes (id, heartbeat_at, awake)"
+        " VALUES ($1, now() - make_interval(secs => $2), true)",
         *(cluster.node_id, ALIVE_SECONDS * 20),
     )
     async with pool.acquire() as connection:
         await cluster._beat(connection, "{}")
-    age = "SELECT now() - heartbeat_at < '5 s' FROM relay.nodes"
-    assert [row[0] for row in await platform.connection.fetch(age)] == [True]
+    row = "SELECT now() - heartbeat_at < '5 s', awake FROM relay.nodes"
+    assert [tuple(one) for one in await platform.connection.fetch(row)] == [(True, True)]
 
 
 @pytest.mark.gen_test

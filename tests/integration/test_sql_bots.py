@@ -190,6 +190,21 @@ async def test_a_deleted_owner_takes_the_bots_along(platform: Platform, world: W
 
 
 @pytest.mark.gen_test
+async def test_a_bot_with_another_id_is_another_bot(platform: Platform, world: World) -> None:
+    """Who watched the old one is ejected, and who may watch the new one is named."""
+    bot, renamed = await platform.bot(world.owner), "b0000000-0000-4000-8000-00000000000b"
+    log = await Log.since_now(platform)
+    await platform.execute("UPDATE bots SET id = $1 WHERE id = $2", renamed, bot)
+    assert sorted(await log.entries(), key=str) == sorted(
+        [
+            Entry(bot_topic(bot), "eject", bot_update(bot, "deleted", None), None, 4003),
+            Entry(bot_topic(renamed), "grant", None, world.owner),
+        ],
+        key=str,
+    )
+
+
+@pytest.mark.gen_test
 async def test_where_a_bot_is_put_back_everyone_is_asked_again(
     platform: Platform, world: World
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.sql_log import Entry, Log, bot_topic
+from tests.integration.sql_log import Entry, Log, act_as, bot_topic
 from tests.platform import Platform
 from tests.serving import World
 
@@ -112,6 +112,52 @@ async def test_a_message_moved_to_another_bot_leaves_the_one_and_enters_the_othe
     assert entered is not None
     assert entered["type"] == sent[bot_topic(other)].type == "chat_message"
     assert "action" not in entered["data"]
+
+
+@pytest.mark.gen_test
+async def test_a_message_moved_in_the_statement_that_wrote_it_leaves_the_one_bot(
+    platform: Platform, world: World
+) -> None:
+    """As a function of the platform does, so that its triggers read the table."""
+    other = await platform.bot(world.owner)
+    log = await Log.since_now(platform)
+    await platform.execute(
+        f"""DO $$ BEGIN
+            INSERT INTO messages (session_id, bot_id, user_id, role, content)
+            VALUES ('{world.session}', '{world.bot}', '{world.guest}', 'user', 'moved');
+            UPDATE messages SET bot_id = '{other}' WHERE content = 'moved';
+        END $$"""
+    )
+    told = [
+        (entry.topic, entry.type, (entry.message or {})["data"].get("action"))
+        for entry in await log.entries()
+    ]
+    assert told[0] == (bot_topic(world.bot), "chat_message", None)
+    assert sorted(told[1:]) == sorted(
+        [
+            (bot_topic(world.bot), "chat_message_update", "deleted"),
+            (bot_topic(other), "chat_message", None),
+        ]
+    )
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("is_read", [False, True])
+async def test_whose_event_it_is(platform: Platform, world: World, is_read: bool) -> None:
+    """The author's, who may not be sent their own; not where somebody else changed the message."""
+    message = await say(platform, world)
+    edit = f"UPDATE messages SET content = content || '.' WHERE id = '{message}'"
+    if is_read:  # from the table, as an earlier part of the statement has written it
+        edit = f"DO $$ BEGIN {edit}; {edit}; END $$"
+    delete = f"DELETE FROM messages WHERE id = '{message}'"
+    last = "SELECT author::text FROM relay.events ORDER BY id DESC LIMIT 1"
+    for actor, author in ((world.owner, None), (world.guest, world.guest), ("", world.guest)):
+        await act_as(platform, actor)
+        for statement in (edit, delete):
+            await platform.execute("BEGIN")
+            await platform.execute(statement)
+            assert await platform.connection.fetchval(last) == author
+            await platform.execute("ROLLBACK")
 
 
 @pytest.mark.gen_test

@@ -114,3 +114,23 @@ async def test_a_document_moved_to_another_bot_leaves_the_one_and_enters_the_oth
         document_update(world.bot, "deleted", document, world.guest, status="uploaded"),
         document_update(other, "uploaded", document, world.guest, status="processed"),
     ]
+
+
+@pytest.mark.gen_test
+async def test_a_document_moved_in_the_statement_that_wrote_it_leaves_the_one_bot(
+    platform: Platform, world: World
+) -> None:
+    """As a function of the platform does, so that its triggers read the table."""
+    other = await platform.bot(world.owner)
+    log = await Log.since_now(platform)
+    await platform.execute(
+        f"""DO $$ BEGIN
+            INSERT INTO documents (bot_id, filename) VALUES ('{world.bot}', 'moved');
+            UPDATE documents SET bot_id = '{other}' WHERE filename = 'moved';
+        END $$"""
+    )
+    told = [(entry.topic, (entry.message or {})["data"]["action"]) for entry in await log.entries()]
+    assert told[0] == (bot_topic(world.bot), "uploaded")
+    assert sorted(told[1:]) == sorted(
+        [(bot_topic(world.bot), "deleted"), (bot_topic(other), "uploaded")]
+    )

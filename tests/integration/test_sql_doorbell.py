@@ -179,7 +179,11 @@ async def test_what_is_more_than_one_plain_event_rings_bare(
     assert await listener.heard(platform) == ["users", "permissions"]
     await platform.execute("SELECT setval('relay.bell', 3)")
     await insert_messages(platform, world, 1)
-    assert await listener.heard(platform) == ["messages"]
+    await platform.execute("INSERT INTO documents (bot_id, filename) VALUES ($1, 'a')", world.bot)
+    await platform.execute(f"SELECT relay.emit('bot:{world.bot}', 'poll', '{{}}')")
+    heard = await listener.heard(platform)
+    assert len(heard) == 3
+    assert not any(" " in ring for ring in heard)
 
 
 @pytest.mark.gen_test
@@ -266,6 +270,22 @@ async def test_changes_of_access_always_ring(
         heard = await listener.heard(platform)
         assert heard
         assert not any(" " in ring for ring in heard)
+    finally:
+        await platform.execute("RESET relay.quiet; SELECT setval('relay.bell', 1)")
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("silence", ["SELECT setval('relay.bell', 2)", "SET relay.quiet = 'on'"])
+async def test_an_event_that_gives_access_always_rings(
+    platform: Platform, world: World, listener: Listener, silence: str
+) -> None:
+    """A permission: what is told of it names the user, and no other row does."""
+    user = await platform.user()
+    await listener.heard(platform)
+    await platform.execute(silence)
+    try:
+        await platform.permit(world.bot, user)
+        assert await listener.heard(platform) == ["permissions"]
     finally:
         await platform.execute("RESET relay.quiet; SELECT setval('relay.bell', 1)")
 

@@ -135,6 +135,14 @@ async def epoch_of(platform: Platform) -> int:
 
 
 @pytest.mark.gen_test
+async def test_an_epoch_is_of_one_sequence(platform: Platform) -> None:
+    """A log that is restored into the same database counts on from the same number in another."""
+    sequence = await platform.connection.fetchval("SELECT 'relay.epoch'::regclass::oid::text")
+    told = await platform.connection.fetchval("SELECT relay.epoch_as_told()")
+    assert told == f"{sequence}.{await epoch_of(platform)}"
+
+
+@pytest.mark.gen_test
 async def test_a_ring_carries_one_plain_event(
     platform: Platform, world: World, listener: Listener
 ) -> None:

@@ -51,14 +51,15 @@ LOCKED = ("55P03", "40P01")
 EXISTS = ("23505", "42P06", "42P07", "42710")
 """What two get who create the same schema or table at the same time, all but the first."""
 HAS_SCHEMA = "SELECT to_regnamespace('relay') IS NOT NULL"
+HAS_TABLE = "SELECT to_regclass('relay.alembic_version') IS NOT NULL"
 # Not an advisory lock, which any role that can connect could take. Where nothing is there yet, who
 # comes second waits for the first one's end before it is told that the name is taken. The table is
 # alembic's own, as alembic makes it.
-TAKE_TURN = """
+MAKE_TABLE = """
 CREATE TABLE IF NOT EXISTS relay.alembic_version (
-    version_num varchar(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num));
-LOCK TABLE relay.alembic_version IN EXCLUSIVE MODE
+    version_num varchar(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))
 """
+TAKE_TURN = "LOCK TABLE relay.alembic_version IN EXCLUSIVE MODE"
 
 
 def dsn() -> str:
@@ -128,8 +129,9 @@ def take_turn(connection: Connection) -> None:
         # IF NOT EXISTS alone would ask for the right to make one also where there is one.
         if not connection.scalar(text(HAS_SCHEMA)):
             connection.execute(text("CREATE SCHEMA IF NOT EXISTS relay"))
-        for statement in TAKE_TURN.split(";"):
-            connection.execute(text(statement))
+        if not connection.scalar(text(HAS_TABLE)):
+            connection.execute(text(MAKE_TABLE))
+        connection.execute(text(TAKE_TURN))
     except DBAPIError as error:
         if sqlstate(error) in EXISTS:
             raise asyncpg.LockNotAvailableError("another release phase was first") from error

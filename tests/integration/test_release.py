@@ -65,6 +65,18 @@ def test_who_may_make_no_schema_and_need_not(empty_database: str) -> None:
         assert bring_up_to_date(dsn)
 
 
+def test_with_nothing_to_do_nothing_is_made(empty_database: str) -> None:
+    """Not even IF NOT EXISTS: a platform may refuse all DDL but in its own releases."""
+    bring_up_to_date(empty_database, core_alone=True)
+    execute(
+        empty_database,
+        "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$"
+        " BEGIN RAISE EXCEPTION 'no DDL here: %', tg_tag; END $$;"
+        " CREATE EVENT TRIGGER refuse ON ddl_command_start EXECUTE FUNCTION refuse()",
+    )
+    assert bring_up_to_date(empty_database, core_alone=True)
+
+
 @contextmanager
 def transaction(dsn: str, *statements: str) -> Iterator[None]:
     """Open, with what the statements have locked."""

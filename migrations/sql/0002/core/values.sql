@@ -3,19 +3,25 @@
 
 -- RFC 3339 in UTC, whatever the session's TimeZone and DateStyle. It has years of four digits, so
 -- a time before the year 1 or after 9999 is null, as an infinite one is.
+--
+-- Not by to_char: that turns the names of days and months, in the language of lc_time, into the
+-- database's encoding, also where none is asked for, and fails where it lacks a character of them.
+-- JSON has the time as it is wanted, but without zeros at the end: the rest of the text that it is
+-- laid over has them.
 CREATE OR REPLACE FUNCTION relay.json_time(value timestamptz) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE
     WHEN value >= '0001-01-01 00:00:00+00' AND value < '10000-01-01 00:00:00+00'
-        THEN to_char(value AT TIME ZONE 'UTC', E'\\"YYYY-MM-DD"T"HH24:MI:SS.US"Z"\\"')
+        THEN overlay('"YYYY-MM-DDTHH:MI:SS.000000Z"'
+            PLACING to_jsonb(value AT TIME ZONE 'UTC') #>> '{}' FROM 2)
     ELSE 'null'
 END;
 
 -- The same for the time of now, which needs no check and is asked for in every message.
 CREATE FUNCTION relay.json_now() RETURNS text
 LANGUAGE sql VOLATILE PARALLEL SAFE
-RETURN to_char(
-    clock_timestamp() AT TIME ZONE 'UTC', E'\\"YYYY-MM-DD"T"HH24:MI:SS.US"Z"\\"');
+RETURN overlay('"YYYY-MM-DDTHH:MI:SS.000000Z"'
+    PLACING to_jsonb(clock_timestamp() AT TIME ZONE 'UTC') #>> '{}' FROM 2);
 
 -- Whether there are more than 500 levels. Only brackets are kept, and of these the innermost pairs
 -- are taken out a few times: most values are not deep. What is left is JSON again, of nothing but

@@ -27,7 +27,7 @@ SET row_security = on AS $$
     SELECT {{u.id}}, {{u.username}}
     FROM {{live.users}} AS u
     WHERE authenticate.kind = 'username' AND {{is_named}}
-        AND ({{u.username}})::text COLLATE "C" = authenticate.subject
+        AND {{u.username}} = authenticate.subject
         AND {{u.is_active}}
 $$;
 

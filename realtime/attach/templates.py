@@ -135,12 +135,22 @@ def _live(
 def _column(alias: str, table: str, key: str, mapping: PlatformMapping, readings: Readings) -> str:
     name = mapping.column(table, key)
     if name is None and mapping.has(table, key):
-        return readings[table, key].replace("{}", alias)
+        return _exact(readings[table, key].replace("{}", alias), COLUMNS[table][key].kind)
     if name is None:
         missing = f"NULL::{SQL_TYPES[COLUMNS[table][key].kind]}"
         return WITHOUT.get((table, key), missing)
-    reading = readings.get((table, key)) or READ.get(COLUMNS[table][key].kind, "{}")
-    return reading.replace("{}", f"{alias}.{quoted(name)}", 1)
+    kind = COLUMNS[table][key].kind
+    reading = readings.get((table, key)) or READ.get(kind, "{}")
+    return _exact(reading.replace("{}", f"{alias}.{quoted(name)}", 1), kind)
+
+
+def _exact(value: str, kind: Kind) -> str:
+    """Text by its characters alone.
+
+    A column's collation may ignore case or accents. Then what differs would be the same, and no
+    text can be looked for in another.
+    """
+    return f'{value} COLLATE "C"' if kind is Kind.TEXT else value
 
 
 def table_name(mapping: PlatformMapping, key: str) -> str:
@@ -168,8 +178,11 @@ def _array(names: Sequence[str]) -> str:
 
 
 def literal(value: str | None) -> str:
-    """A string as SQL writes it; mappings hold no backslash."""
-    return "NULL" if value is None else "'" + value.replace("'", "''") + "'"
+    """A string as SQL writes it; mappings hold no backslash.
+
+    A bare NULL that something is compared with is "IS NULL" where transform_null_equals is on.
+    """
+    return "NULL::text" if value is None else "'" + value.replace("'", "''") + "'"
 
 
 def quoted(name: str) -> str:

@@ -28,7 +28,8 @@ def test_the_reference_tables_read_as_a_person_would_write_them() -> None:
     assert "{{" not in sql
     plain = re.sub(r"'[^']*'|COLLATE \"C\"", "", re.sub(r"--.*", "", sql))
     assert '"' not in plain
-    assert "(SELECT u.username FROM public.users AS u WHERE u.id = n.user_id LIMIT 1)" in sql
+    looked_up = 'u.username COLLATE "C" FROM public.users AS u WHERE u.id = n.user_id LIMIT 1)'
+    assert f"(SELECT {looked_up}" in sql
     assert "CREATE TRIGGER relay_insert AFTER INSERT ON public.messages" in sql
     assert "a.attname <> ALL (ARRAY['updated_by', 'updated_at'])" in sql
 
@@ -51,7 +52,8 @@ def test_placeholders(tmp_path: Path) -> None:
         " {{documents}} {{owner_role}} {{untold}}"
     )
     assert rendered(template, adopted, tmp_path) == (
-        '"My App"."order" n."the ""text""" o.role::text NULL::uuid u.username true'
+        '"My App"."order" n."the ""text""" COLLATE "C" o.role::text COLLATE "C" NULL::uuid'
+        ' u.username COLLATE "C" true'
         " (SELECT NULL::xid AS xmin, NULL::xid AS xmax WHERE false) 'O''N' '{}'::text[]"
     ).replace('"the ""text"""', '"the ""text"""')
 
@@ -74,4 +76,14 @@ def test_any_other_name_is_quoted(name: str) -> None:
 def test_a_name_that_looks_like_a_placeholder_stays_a_name(tmp_path: Path) -> None:
     """What was filled in is not read again."""
     adopted = mapping('[messages]\ncontent = "{{users}}"')
-    assert rendered("{{n.content}}", adopted, tmp_path) == 'n."{{users}}"'
+    assert rendered("{{n.content}}", adopted, tmp_path) == 'n."{{users}}" COLLATE "C"'
+
+
+def test_no_template_compares_with_a_bare_null() -> None:
+    """Where transform_null_equals is on, `role = NULL` would be true for a row without a role."""
+    nothing = "\n".join(
+        f"[{table}]\n"
+        + "\n".join(f"{key} = false" for key, column in columns.items() if not column.is_needed)
+        for table, columns in attach_templates.COLUMNS.items()
+    ).replace("[permissions]", "[permissions]\nowner_role = false")
+    assert not re.findall(r"<?[=>] *NULL(?!::)", render_all(mapping(nothing), {}))

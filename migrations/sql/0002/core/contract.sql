@@ -4,7 +4,9 @@
 -- refuses what clients call their own events, and types that are no name: readers hold the type of each
 -- row, and count only what is in the payload.
 -- Patterns do without backslashes, which mean something else where standard_conforming_strings is
--- off. COLLATE "C": a Turkish database lowers I to another letter.
+-- off. COLLATE "C": a Turkish database lowers I to another letter, and where the caller's text has a
+-- collation that ignores case or accents, there are no patterns, and what differs is the same. A
+-- variable has the collation of the function's arguments, unless it says another.
 --
 -- row_security: a writer may have it off, as who restores a dump has. Then a table whose row security
 -- is in force would be an error, also where a policy shows all rows.
@@ -29,6 +31,21 @@ CREATE FUNCTION relay.bare_type(type text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN lower(regexp_replace(type COLLATE "C", '^[^!-~]+|[^!-~]+$', '', 'g'));
 
+-- As it was, but for the collation.
+CREATE OR REPLACE FUNCTION relay.checked_topic(topic text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    id uuid := relay.uuid_or_null(substring(topic COLLATE "C", '^(?:bot|user):(.*)$'));
+BEGIN
+    IF id IS NULL THEN
+        RAISE EXCEPTION 'no such kind of topic: %', coalesce(quote_literal(topic), 'null')
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'A topic is bot:<uuid> or user:<uuid>.';
+    END IF;
+    RETURN lower(topic COLLATE "C");
+END
+$$;
+
 CREATE OR REPLACE FUNCTION relay.emit(
     topic text, type text, data jsonb DEFAULT '{}', actor uuid DEFAULT NULL
 )
@@ -36,12 +53,12 @@ RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET row_security = on AS $$
 DECLARE
-    destination text := relay.checked_topic(topic);
-    bare text := relay.bare_type(type);
-    of_clients CONSTANT text[] := ARRAY['open', 'close', 'reconnecting', 'state', 'latency', '*'];
+    destination text COLLATE "C" := relay.checked_topic(topic);
+    bare text COLLATE "C" := relay.bare_type(type);
+    of_clients CONSTANT text[] COLLATE "C" := ARRAY['open', 'close', 'reconnecting', 'state', 'latency', '*'];
     told text;
 BEGIN
-    IF coalesce(type, '') !~ '[^[:space:]]' THEN
+    IF coalesce(type, '') COLLATE "C" !~ '[^[:space:]]' THEN
         RAISE EXCEPTION 'the event''s type is empty'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Name it, as in ''poll_opened''.';
     ELSIF length(type) > 256 THEN
@@ -81,13 +98,13 @@ BEGIN
     IF user_id IS NULL THEN
         RAISE EXCEPTION 'there is no user to notify: user_id is null'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Notify users one by one.';
-    ELSIF coalesce(notification_type, '') !~ '[^[:space:]]' THEN
+    ELSIF coalesce(notification_type, '') COLLATE "C" !~ '[^[:space:]]' THEN
         RAISE EXCEPTION 'the notification_type is empty'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Name it, as in ''quota_reached''.';
     ELSIF length(notification_type) > 256 THEN
         RAISE EXCEPTION 'the notification_type is longer than 256 characters'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Name it, as in ''quota_reached''.';
-    ELSIF relay.bare_type(notification_type) = 'permission_change' THEN
+    ELSIF relay.bare_type(notification_type) COLLATE "C" = 'permission_change' THEN
         RAISE EXCEPTION 'the notification_type % belongs to the protocol',
             quote_literal(notification_type)
             USING ERRCODE = 'invalid_parameter_value',

@@ -148,6 +148,26 @@ LANGUAGE sql STABLE PARALLEL SAFE
 RETURN coalesce(
     to_char(value AT TIME ZONE 'UTC', '\"YYYY-MM-DD"T"HH24:MI:SS.US"Z"\"'), 'null');
 
+CREATE OR REPLACE FUNCTION relay.uuid_or_null(value text) RETURNS uuid
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN value ~ '^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$' THEN value::uuid
+END;
+
+CREATE OR REPLACE FUNCTION relay.checked_topic(topic text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    id uuid := relay.uuid_or_null(pg_catalog.substring(topic, '^(?:bot|user):(.*)$'));
+BEGIN
+    IF id IS NULL THEN
+        RAISE EXCEPTION 'no such kind of topic: %', coalesce(quote_literal(topic), 'null')
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'A topic is bot:<uuid> or user:<uuid>.';
+    END IF;
+    RETURN lower(topic);
+END
+$$;
+
 DROP FUNCTION relay.is_on(text);
 DROP FUNCTION relay.read_switch(text, text);
 ALTER FUNCTION relay.eject RESET row_security;

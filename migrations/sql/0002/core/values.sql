@@ -92,7 +92,7 @@ $$;
 
 CREATE FUNCTION relay.json_data(value text) RETURNS text
 LANGUAGE sql STABLE
-RETURN CASE WHEN octet_length(value) <= 250 THEN value ELSE relay.json_bounded(value) END;
+RETURN CASE WHEN octet_length(value) <= 250 THEN value ELSE relay.json_bounded(value COLLATE "C") END;
 
 -- A time and JSON, of whichever type a mapped column has or is given later. A cast that is only implied
 -- would follow the writer's time zone. json has no equality, so it becomes text; what is no JSON is an
@@ -148,6 +148,13 @@ BEGIN
     );
 END
 $$;
+
+-- As it was, but by no rules of the caller's: a collation that ignores case has no regular expressions.
+CREATE OR REPLACE FUNCTION relay.uuid_or_null(value text) RETURNS uuid
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN value COLLATE "C" ~ '^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$' THEN value::uuid
+END;
 
 -- Text that can be sent: every client speaks UTF-8. A database of another encoding may hold bytes
 -- that are no character of UTF-8, as byte 81 in WIN1252, and an answer with one of them is an error

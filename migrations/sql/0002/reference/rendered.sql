@@ -22,15 +22,15 @@ CREATE OR REPLACE FUNCTION relay.authenticate(subject text, kind text)
 RETURNS TABLE (user_id uuid, username text)
 LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp
 SET row_security = on AS $$
-    SELECT u.id, u.username
+    SELECT u.id, u.username COLLATE "C"
     FROM public.users AS u
     WHERE authenticate.kind = 'id' AND u.id = relay.uuid_or_null(authenticate.subject)
         AND u.is_active
     UNION ALL
-    SELECT u.id, u.username
+    SELECT u.id, u.username COLLATE "C"
     FROM public.users AS u
     WHERE authenticate.kind = 'username' AND u.username = authenticate.subject
-        AND (u.username)::text COLLATE "C" = authenticate.subject
+        AND u.username COLLATE "C" = authenticate.subject
         AND u.is_active
 $$;
 
@@ -40,10 +40,10 @@ CREATE OR REPLACE FUNCTION relay.authorize(user_id uuid, bot_id uuid)
 RETURNS TABLE (bot_name text, role text, username text)
 LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp
 SET row_security = on AS $$
-    SELECT b.name,
-        CASE WHEN b.owner_id = u.id OR p.role = 'owner' THEN 'owner'
-            ELSE coalesce(p.role, 'viewer') END,
-        u.username
+    SELECT b.name COLLATE "C",
+        CASE WHEN b.owner_id = u.id OR p.role COLLATE "C" = 'owner' THEN 'owner'
+            ELSE coalesce(p.role COLLATE "C", 'viewer') END,
+        u.username COLLATE "C"
     FROM public.users AS u
     CROSS JOIN public.bots AS b
     LEFT JOIN public.permissions AS p ON p.bot_id = b.id AND p.user_id = u.id
@@ -91,7 +91,7 @@ BEGIN
         SELECT FROM new_rows AS n
         JOIN old_rows AS o ON o.id = n.id
         WHERE n.is_active AND o.is_active
-            AND o.username IS DISTINCT FROM n.username
+            AND o.username COLLATE "C" IS DISTINCT FROM n.username COLLATE "C"
     );
     IF FOUND OR wrote THEN
         PERFORM relay.ring(TG_TABLE_NAME);
@@ -410,7 +410,7 @@ BEGIN
         GROUP BY u.id
         ORDER BY min(u.place)
     LOOP
-        SELECT true, p.role INTO has, has_role FROM public.permissions AS p
+        SELECT true, p.role COLLATE "C" INTO has, has_role FROM public.permissions AS p
         WHERE p.bot_id = owner_change.bot_id AND p.user_id = owner_change.user_id
         ORDER BY p.xmax <> 0, age(p.xmin) LIMIT 1;
         owns := coalesce(user_id = owner, false);
@@ -689,7 +689,7 @@ $$;
 CREATE OR REPLACE FUNCTION relay.permission_now(bot_id uuid, user_id uuid)
 RETURNS TABLE (is_there boolean, role text, granted_by uuid)
 LANGUAGE sql STABLE ROWS 1 AS $$
-    SELECT true, p.role, p.granted_by
+    SELECT true, p.role COLLATE "C", p.granted_by
     FROM public.permissions AS p
     WHERE p.bot_id = permission_now.bot_id AND p.user_id = permission_now.user_id
         AND age(p.xmin) <= 0
@@ -722,7 +722,7 @@ BEGIN
     FROM (
         SELECT n.bot_id AS bot_id, n.user_id AS user_id,
             (f.is_there IS TRUE OR NOT reads) AS has,
-            CASE WHEN reads THEN f.role ELSE n.role END AS role,
+            CASE WHEN reads THEN f.role ELSE n.role COLLATE "C" END AS role,
             CASE WHEN reads THEN f.granted_by ELSE n.granted_by END AS granted_by
         FROM new_rows AS n
         LEFT JOIN LATERAL relay.permission_now(n.bot_id, n.user_id) AS f ON reads
@@ -763,14 +763,14 @@ BEGIN
             coalesce(n.user_id, o.user_id) AS user_id,
             o.user_id IS NOT NULL AS had,
             CASE WHEN reads THEN f.is_there IS TRUE ELSE n.user_id IS NOT NULL END AS has,
-            o.role AS old_role,
-            CASE WHEN reads THEN f.role ELSE n.role END AS new_role,
+            o.role COLLATE "C" AS old_role,
+            CASE WHEN reads THEN f.role ELSE n.role COLLATE "C" END AS new_role,
             CASE WHEN reads THEN f.granted_by ELSE n.granted_by END AS granted_by
         FROM old_rows AS o
         FULL JOIN new_rows AS n ON n.bot_id = o.bot_id AND n.user_id = o.user_id
         LEFT JOIN LATERAL relay.permission_now(coalesce(n.bot_id, o.bot_id),
             coalesce(n.user_id, o.user_id)) AS f ON reads
-        WHERE (o.user_id, o.role) IS DISTINCT FROM (n.user_id, n.role)
+        WHERE (o.user_id, o.role COLLATE "C") IS DISTINCT FROM (n.user_id, n.role COLLATE "C")
             AND (f.is_there OR NOT reads OR n.user_id IS NULL
                 OR relay.owns(n.bot_id, n.user_id))
         OFFSET 0
@@ -804,7 +804,7 @@ BEGIN
     SELECT r.*
     FROM (
         SELECT o.bot_id AS bot_id, o.user_id AS user_id, f.is_there IS TRUE AS has,
-            o.role AS old_role, f.role AS new_role, f.granted_by
+            o.role COLLATE "C" AS old_role, f.role AS new_role, f.granted_by
         FROM old_rows AS o
         LEFT JOIN LATERAL relay.permission_now(o.bot_id, o.user_id) AS f ON reads
         WHERE (o.bot_id, o.user_id) IS NOT NULL
@@ -894,9 +894,9 @@ CREATE OR REPLACE FUNCTION relay.message_now(
 LANGUAGE sql STABLE ROWS 1 AS $$
     SELECT relay.message_event(message_now.type, message_now.action, n.bot_id, n.id,
         n.session_id, n.user_id,
-        (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id LIMIT 1),
-        n.content, n.role, relay.time_of(n.created_at), relay.json_of(n.metadata)::text, message_now.at),
-        relay.message_author(n.role, n.user_id, message_now.actor)
+        (SELECT u.username COLLATE "C" FROM public.users AS u WHERE u.id = n.user_id LIMIT 1),
+        n.content COLLATE "C", n.role COLLATE "C", relay.time_of(n.created_at), relay.json_of(n.metadata)::text, message_now.at),
+        relay.message_author(n.role COLLATE "C", n.user_id, message_now.actor)
     FROM public.messages AS n
     WHERE n.id = message_now.message_id AND n.bot_id = message_now.bot_id
         AND age(n.xmin) <= 0
@@ -930,9 +930,9 @@ BEGIN
         INSERT INTO relay.events AS e (topic, type, payload, author)
         SELECT concat('bot:', n.bot_id), 'chat_message', relay.message_event(
             'chat_message', NULL, n.bot_id, n.id, n.session_id, n.user_id,
-            (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id LIMIT 1),
-            n.content, n.role, relay.time_of(n.created_at), relay.json_of(n.metadata)::text, relay.json_now()),
-            relay.message_author(n.role, n.user_id, NULL)
+            (SELECT u.username COLLATE "C" FROM public.users AS u WHERE u.id = n.user_id LIMIT 1),
+            n.content COLLATE "C", n.role COLLATE "C", relay.time_of(n.created_at), relay.json_of(n.metadata)::text, relay.json_now()),
+            relay.message_author(n.role COLLATE "C", n.user_id, NULL)
         FROM new_rows AS n
         WHERE n.bot_id IS NOT NULL AND n.id IS NOT NULL
         RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) INTO told;
@@ -940,9 +940,9 @@ BEGIN
         INSERT INTO relay.events (topic, type, payload, author)
         SELECT concat('bot:', n.bot_id), 'chat_message', relay.message_event(
             'chat_message', NULL, n.bot_id, n.id, n.session_id, n.user_id,
-            (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id LIMIT 1),
-            n.content, n.role, relay.time_of(n.created_at), relay.json_of(n.metadata)::text, relay.json_now()),
-            relay.message_author(n.role, n.user_id, NULL)
+            (SELECT u.username COLLATE "C" FROM public.users AS u WHERE u.id = n.user_id LIMIT 1),
+            n.content COLLATE "C", n.role COLLATE "C", relay.time_of(n.created_at), relay.json_of(n.metadata)::text, relay.json_now()),
+            relay.message_author(n.role COLLATE "C", n.user_id, NULL)
         FROM new_rows AS n
         WHERE n.bot_id IS NOT NULL AND n.id IS NOT NULL;
     END IF;
@@ -980,14 +980,14 @@ BEGIN
                 coalesce(n.id, o.id) AS id, o.id AS old_id,
                 n.id IS NULL AS is_gone, o.session_id AS session_id,
                 CASE WHEN n.id IS NULL
-                    THEN relay.message_author(o.role, o.user_id, actor) END AS author,
+                    THEN relay.message_author(o.role COLLATE "C", o.user_id, actor) END AS author,
                 CASE WHEN o.id IS NULL THEN 'chat_message' ELSE 'chat_message_update' END
                     AS type,
                 CASE WHEN o.id IS NULL THEN NULL ELSE ',"action":"edited"' END AS action
             FROM old_rows AS o
             FULL JOIN new_rows AS n ON n.id = o.id AND n.bot_id = o.bot_id
-            WHERE (o.id, o.content, o.role, relay.json_of(o.metadata))
-                IS DISTINCT FROM (n.id, n.content, n.role, relay.json_of(n.metadata))
+            WHERE (o.id, o.content COLLATE "C", o.role COLLATE "C", relay.json_of(o.metadata))
+                IS DISTINCT FROM (n.id, n.content COLLATE "C", n.role COLLATE "C", relay.json_of(n.metadata))
             OFFSET 0
         ) AS c
         LEFT JOIN LATERAL relay.message_now(c.type, c.action, c.bot_id, c.id, actor, at) AS m ON true
@@ -1003,16 +1003,16 @@ BEGIN
                     CASE WHEN o.id IS NULL THEN 'chat_message' ELSE 'chat_message_update' END,
                     CASE WHEN o.id IS NULL THEN NULL ELSE ',"action":"edited"' END,
                     n.bot_id, n.id, n.session_id, n.user_id,
-                    (SELECT u.username FROM public.users AS u WHERE u.id = n.user_id LIMIT 1),
-                    n.content, n.role, relay.time_of(n.created_at), relay.json_of(n.metadata)::text, at)
+                    (SELECT u.username COLLATE "C" FROM public.users AS u WHERE u.id = n.user_id LIMIT 1),
+                    n.content COLLATE "C", n.role COLLATE "C", relay.time_of(n.created_at), relay.json_of(n.metadata)::text, at)
             END,
             o.id,
-            CASE WHEN n.id IS NULL THEN relay.message_author(o.role, o.user_id, actor)
-                ELSE relay.message_author(n.role, n.user_id, actor) END
+            CASE WHEN n.id IS NULL THEN relay.message_author(o.role COLLATE "C", o.user_id, actor)
+                ELSE relay.message_author(n.role COLLATE "C", n.user_id, actor) END
         FROM old_rows AS o
         FULL JOIN new_rows AS n ON n.id = o.id AND n.bot_id = o.bot_id
-        WHERE (o.id, o.content, o.role, relay.json_of(o.metadata))
-            IS DISTINCT FROM (n.id, n.content, n.role, relay.json_of(n.metadata))
+        WHERE (o.id, o.content COLLATE "C", o.role COLLATE "C", relay.json_of(o.metadata))
+            IS DISTINCT FROM (n.id, n.content COLLATE "C", n.role COLLATE "C", relay.json_of(n.metadata))
             AND coalesce(n.bot_id, o.bot_id) IS NOT NULL
             AND coalesce(n.id, o.id) IS NOT NULL;
     END IF;
@@ -1042,7 +1042,7 @@ BEGIN
         INSERT INTO relay.events (topic, type, payload, subject, author)
         SELECT concat('bot:', o.bot_id), 'chat_message_update', coalesce(m.payload,
             relay.message_deleted_event(o.bot_id, o.id, o.session_id, at)), o.id,
-            relay.message_author(o.role, o.user_id, actor)
+            relay.message_author(o.role COLLATE "C", o.user_id, actor)
         FROM old_rows AS o
         LEFT JOIN LATERAL relay.message_now('chat_message_update', ',"action":"edited"',
             o.bot_id, o.id, actor, at) AS m ON true
@@ -1051,7 +1051,7 @@ BEGIN
         INSERT INTO relay.events (topic, type, payload, subject, author)
         SELECT concat('bot:', o.bot_id), 'chat_message_update',
             relay.message_deleted_event(o.bot_id, o.id, o.session_id, at), o.id,
-            relay.message_author(o.role, o.user_id, actor)
+            relay.message_author(o.role COLLATE "C", o.user_id, actor)
         FROM old_rows AS o
         WHERE (o.bot_id, o.id) IS NOT NULL AND (NOT cascades OR relay.bot_remains(o.bot_id));
     END IF;
@@ -1095,7 +1095,7 @@ RETURN concat('{"type":"document_update","bot_id":"', bot_id,
 CREATE OR REPLACE FUNCTION relay.document_now(bot_id uuid, document_id uuid)
 RETURNS TABLE (is_there boolean, filename text, status text, error text, uploaded_by uuid)
 LANGUAGE sql STABLE ROWS 1 AS $$
-    SELECT true, n.filename, n.status, n.error, n.uploaded_by
+    SELECT true, n.filename COLLATE "C", n.status COLLATE "C", n.error COLLATE "C", n.uploaded_by
     FROM public.documents AS n
     WHERE n.id = document_now.document_id AND n.bot_id = document_now.bot_id
         AND age(n.xmin) <= 0
@@ -1129,7 +1129,7 @@ BEGIN
         WITH written AS (
             INSERT INTO relay.events AS e (topic, type, payload)
             SELECT concat('bot:', n.bot_id), 'document_update', relay.document_event(n.bot_id,
-                'uploaded', n.id, n.filename, n.status, n.error,
+                'uploaded', n.id, n.filename COLLATE "C", n.status COLLATE "C", n.error COLLATE "C",
                 coalesce(actor, n.uploaded_by), at)
             FROM new_rows AS n
             WHERE (n.bot_id, n.id) IS NOT NULL
@@ -1171,11 +1171,11 @@ BEGIN
             FROM (
                 SELECT coalesce(n.bot_id, o.bot_id) AS bot_id,
                     coalesce(n.id, o.id) AS id, o.id IS NULL AS is_new,
-                    n.id IS NULL AS is_gone, o.filename AS filename, o.status AS status,
-                    o.error AS error, o.uploaded_by AS uploaded_by
+                    n.id IS NULL AS is_gone, o.filename COLLATE "C" AS filename, o.status COLLATE "C" AS status,
+                    o.error COLLATE "C" AS error, o.uploaded_by AS uploaded_by
                 FROM old_rows AS o
                 FULL JOIN new_rows AS n ON n.id = o.id AND n.bot_id = o.bot_id
-                WHERE (o.id, o.status) IS DISTINCT FROM (n.id, n.status)
+                WHERE (o.id, o.status COLLATE "C") IS DISTINCT FROM (n.id, n.status COLLATE "C")
                 OFFSET 0
             ) AS c
             LEFT JOIN LATERAL relay.document_now(c.bot_id, c.id) AS d ON true
@@ -1194,15 +1194,15 @@ BEGIN
             FROM old_rows AS o
             FULL JOIN new_rows AS n ON n.id = o.id AND n.bot_id = o.bot_id
             CROSS JOIN LATERAL (
-                SELECT n.id, n.bot_id, n.filename, n.status, n.error,
+                SELECT n.id, n.bot_id, n.filename COLLATE "C", n.status COLLATE "C", n.error COLLATE "C",
                     n.uploaded_by
                 WHERE n.id IS NOT NULL
                 UNION ALL
-                SELECT o.id, o.bot_id, o.filename, o.status, o.error,
+                SELECT o.id, o.bot_id, o.filename COLLATE "C", o.status COLLATE "C", o.error COLLATE "C",
                     o.uploaded_by
                 WHERE n.id IS NULL
             ) AS d (id, bot_id, filename, status, error, uploaded_by)
-            WHERE (o.id, o.status) IS DISTINCT FROM (n.id, n.status)
+            WHERE (o.id, o.status COLLATE "C") IS DISTINCT FROM (n.id, n.status COLLATE "C")
                 AND (d.bot_id, d.id) IS NOT NULL
             RETURNING relay.ring_text(e.id, e.xid, e.written_at, e.author, e.topic, e.payload) AS told
         )
@@ -1239,8 +1239,8 @@ BEGIN
             SELECT concat('bot:', o.bot_id), 'document_update', CASE WHEN d.is_there
                 THEN relay.document_event(o.bot_id, d.status, o.id, d.filename, d.status,
                     d.error, coalesce(actor, d.uploaded_by), at)
-                ELSE relay.document_event(o.bot_id, 'deleted', o.id, o.filename,
-                    o.status, o.error, coalesce(actor, o.uploaded_by), at)
+                ELSE relay.document_event(o.bot_id, 'deleted', o.id, o.filename COLLATE "C",
+                    o.status COLLATE "C", o.error COLLATE "C", coalesce(actor, o.uploaded_by), at)
             END
             FROM old_rows AS o
             LEFT JOIN LATERAL relay.document_now(o.bot_id, o.id) AS d ON true
@@ -1253,7 +1253,7 @@ BEGIN
         WITH written AS (
             INSERT INTO relay.events AS e (topic, type, payload)
             SELECT concat('bot:', o.bot_id), 'document_update', relay.document_event(o.bot_id,
-                'deleted', o.id, o.filename, o.status, o.error,
+                'deleted', o.id, o.filename COLLATE "C", o.status COLLATE "C", o.error COLLATE "C",
                 coalesce(actor, o.uploaded_by), at)
             FROM old_rows AS o
             WHERE (o.bot_id, o.id) IS NOT NULL AND (NOT cascades OR relay.bot_remains(o.bot_id))

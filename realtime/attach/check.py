@@ -57,6 +57,19 @@ c.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls
             AND (0 = ANY (p.polroles) OR EXISTS (
                 SELECT FROM pg_roles AS o
                  WHERE o.oid = ANY (p.polroles) AND pg_has_role(r.oid, o.oid, 'USAGE'))))"""
+# How a foreign table below the table `c` is taken off from the one that it is below.
+_FOREIGN: Final = """
+WITH RECURSIVE below (oid, parent) AS (
+    SELECT i.inhrelid, i.inhparent FROM pg_inherits AS i WHERE i.inhparent = c.oid
+    UNION
+    SELECT i.inhrelid, i.inhparent FROM below AS b JOIN pg_inherits AS i ON i.inhparent = b.oid
+)
+SELECT CASE WHEN f.relispartition
+            THEN format('ALTER TABLE %s DETACH PARTITION %s', b.parent::regclass, f.oid::regclass)
+            ELSE format('ALTER FOREIGN TABLE %s NO INHERIT %s', f.oid::regclass, b.parent::regclass)
+       END
+  FROM below AS b JOIN pg_class AS f ON f.oid = b.oid AND f.relkind = 'f'
+ ORDER BY 1"""
 _TABLES: Final = f"""
 SELECT k.key, c.oid, c.relkind, c.relispartition, pg_get_userbyid(c.relowner) AS owner,
        pg_has_role(c.relowner, 'USAGE') AS is_ours,
@@ -66,6 +79,7 @@ SELECT k.key, c.oid, c.relkind, c.relispartition, pg_get_userbyid(c.relowner) AS
          WHERE i.inhrelid = c.oid AND NOT c.relispartition LIMIT 1) AS parent,
        (SELECT i.inhrelid::regclass::text FROM pg_inherits AS i
          WHERE i.inhparent = c.oid AND c.relkind = 'r' LIMIT 1) AS child,
+       array({_FOREIGN}) AS foreign_cures,
        has_schema_privilege(r.oid, n.oid, 'USAGE') AS has_schema,
        has_table_privilege(r.oid, c.oid, 'SELECT') AS has_select
   FROM unnest($1::text[], $2::text[], $3::text[]) AS k (key, schema, name)
@@ -251,6 +265,11 @@ def _wrong_table(key: str, row: Any, mapping: PlatformMapping) -> str | None:
         return (
             f"{key}: {name} inherits from {row['parent']}: what writes to that table changes rows"
             f" of this one, and no trigger of it fires"
+        )
+    if cures := row["foreign_cures"]:
+        return (
+            f"{key}: {name} has foreign tables below it, and a trigger that sees what a statement"
+            f" wrote makes statements fail that write to these: {'; '.join(cures)}"
         )
     return None
 

@@ -41,23 +41,35 @@ SELECT 'relay.' || p.proname AS function,
    AND p.prorettype = 'trigger'::regtype
  ORDER BY 1
 """
-_BARE_LEAVES = f"""
+_FAMILY = f"""
 WITH RECURSIVE ours AS ({TRIGGERS}),
 family AS (
-    SELECT DISTINCT tgrelid AS root, tgrelid AS member FROM ours
+    SELECT DISTINCT tgrelid AS root, tgrelid AS member, NULL::oid AS parent FROM ours
     UNION
-    SELECT f.root, i.inhrelid FROM family AS f JOIN pg_inherits AS i ON i.inhparent = f.member
+    SELECT f.root, i.inhrelid, i.inhparent
+      FROM family AS f JOIN pg_inherits AS i ON i.inhparent = f.member
 )
-SELECT (SELECT DISTINCT o.table FROM ours AS o WHERE o.tgrelid = f.root) AS root,
+"""
+_BARE_LEAVES = f"""
+{_FAMILY}
+SELECT DISTINCT (SELECT DISTINCT o.table FROM ours AS o WHERE o.tgrelid = f.root) AS root,
        format('%I.%I', n.nspname, c.relname) AS leaf
   FROM family AS f
   JOIN pg_class AS c ON c.oid = f.member
   JOIN pg_namespace AS n ON n.oid = c.relnamespace
- WHERE f.member <> f.root AND c.relkind <> 'p'
+ WHERE f.member <> f.root AND c.relkind NOT IN ('p', 'f')
    AND EXISTS (
        SELECT o.function FROM ours AS o WHERE o.tgrelid = f.root
        EXCEPT
        SELECT o.function FROM ours AS o WHERE o.tgrelid = f.member)
+ ORDER BY 1, 2
+"""
+_FOREIGN_LEAVES = f"""
+{_FAMILY}
+SELECT DISTINCT f.root::regclass::text AS root, f.member::regclass::text AS leaf,
+       f.parent::regclass::text AS parent, c.relispartition AS is_partition
+  FROM family AS f JOIN pg_class AS c ON c.oid = f.member
+ WHERE c.relkind = 'f'
  ORDER BY 1, 2
 """
 _SETTINGS = """
@@ -221,10 +233,11 @@ def _twice(rows: Sequence[asyncpg.Record]) -> Iterator[Finding]:
 
 
 async def partitions(deployment: Deployment) -> Sequence[Finding]:
-    """Whether rows that are written straight into a partition are noticed."""
+    """Whether rows that are written straight into a partition are noticed, and none is foreign."""
     async with deployment.connect() as connection:
         rows = await connection.fetch(_BARE_LEAVES)
-    found = []
+        foreign = await connection.fetch(_FOREIGN_LEAVES)
+    found = [_is_foreign(row) for row in foreign]
     for root in sorted({row["root"] for row in rows}):
         leaves = [row["leaf"] for row in rows if row["root"] == root]
         found.append(
@@ -236,6 +249,17 @@ async def partitions(deployment: Deployment) -> Sequence[Finding]:
             )
         )
     return found or [fine("no partition is without the triggers of its table")]
+
+
+def _is_foreign(row: asyncpg.Record) -> Finding:
+    root, leaf, parent = row["root"], row["leaf"], row["parent"]
+    return problem(
+        f"{leaf} is a foreign table below {root}: statements that write to it by {root} fail, for"
+        " PostgreSQL cannot show triggers what they write",
+        f"ALTER TABLE {parent} DETACH PARTITION {leaf}"
+        if row["is_partition"]
+        else f"ALTER FOREIGN TABLE {leaf} NO INHERIT {parent}",
+    )
 
 
 async def writers(deployment: Deployment) -> Sequence[Finding]:

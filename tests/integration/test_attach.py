@@ -21,11 +21,13 @@ from tornado.ioloop import IOLoop
 from realtime.attach.attach import apply, detach, plan, removal_script
 from realtime.attach.mapping import PlatformMapping, read_mapping
 from realtime.attach.state import AttachError
+from realtime.doctor.report import Level
 from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.schema import SchemaError, check_schema
 from tests.adopted import SCHEMA, Adopted, catalogue
 from tests.adopted import mapping as adopted_mapping
 from tests.commands import ROOT
+from tests.doctor import ask, deployment
 from tests.integration.test_schema import config_for
 from tests.unit.test_mapping import mapping
 from tests.unit.test_readme import code_blocks
@@ -358,6 +360,47 @@ async def test_a_foreign_table_is_refused(adopted: Adopted) -> None:
     assert "documents: public.documents is a foreign table" in await problems(
         adopted, adopted_mapping()
     )
+
+
+FAR = "CREATE FOREIGN DATA WRAPPER nothing; CREATE SERVER far FOREIGN DATA WRAPPER nothing;"
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("made", "cure"),
+    [
+        (
+            "{PARTITIONED}; CREATE TABLE older PARTITION OF messages"
+            " FOR VALUES FROM (MINVALUE) TO ('2010-01-01') PARTITION BY RANGE (created_at);"
+            " CREATE FOREIGN TABLE away PARTITION OF older DEFAULT SERVER far",
+            "ALTER TABLE public.older DETACH PARTITION public.away",
+        ),
+        (
+            "CREATE FOREIGN TABLE away () INHERITS (messages) SERVER far",
+            "ALTER FOREIGN TABLE public.away NO INHERIT public.messages",
+        ),
+    ],
+)
+async def test_a_foreign_table_below_one_is_refused_and_found_later(
+    adopted: Adopted, core_database: str, made: str, cure: str
+) -> None:
+    """PostgreSQL lets the writers of what triggers cannot be shown fail."""
+    partitioned = PARTITIONED.replace("(MINVALUE)", "('2010-01-01')")
+    await adopted.execute(FAR + made.replace("{PARTITIONED}", partitioned))
+    assert "messages: public.messages has foreign tables below it" in (
+        said := await problems(adopted, adopted_mapping())
+    )
+    assert said.endswith(cure)
+    await adopted.execute(cure)
+    await apply(adopted.connection, adopted_mapping())
+    back = "ALTER FOREIGN TABLE away INHERIT messages"
+    if "PARTITION" in cure:
+        back = "ALTER TABLE older ATTACH PARTITION away DEFAULT"
+    await adopted.execute(back)
+    (finding,) = [
+        one for one in await ask("partitions", deployment(core_database)) if "foreign" in one.said
+    ]
+    assert (finding.level, finding.cure) == (Level.PROBLEM, cure)
 
 
 @pytest.mark.gen_test

@@ -20,7 +20,13 @@ from realtime.attach.column_types import (
 )
 from realtime.attach.derived import BASE_OF_TYPE, DerivedError, worked_out
 from realtime.attach.equality import equals
-from realtime.attach.mapping import COLUMNS, DELETED_AT, Lookup, PlatformMapping
+from realtime.attach.mapping import (
+    COLUMNS,
+    DELETED_AT,
+    MAX_NAME_BYTES,
+    Lookup,
+    PlatformMapping,
+)
 from realtime.attach.templates import (
     IS_NAMED,
     NAMED,
@@ -28,6 +34,7 @@ from realtime.attach.templates import (
     quoted,
     table_name,
 )
+from realtime.postgres.shared_names import as_bytes, fetch_named
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import AnyConnection
@@ -57,6 +64,7 @@ c.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls
             AND (0 = ANY (p.polroles) OR EXISTS (
                 SELECT FROM pg_roles AS o
                  WHERE o.oid = ANY (p.polroles) AND pg_has_role(r.oid, o.oid, 'USAGE'))))"""
+_OWNER: Final = as_bytes("pg_get_userbyid(c.relowner)")
 # How a foreign table below the table `c` is taken off from the one that it is below.
 _FOREIGN: Final = """
 WITH RECURSIVE below (oid, parent) AS (
@@ -71,7 +79,7 @@ SELECT CASE WHEN f.relispartition
   FROM below AS b JOIN pg_class AS f ON f.oid = b.oid AND f.relkind = 'f'
  ORDER BY 1"""
 _TABLES: Final = f"""
-SELECT k.key, c.oid, c.relkind, c.relispartition, pg_get_userbyid(c.relowner) AS owner,
+SELECT k.key, c.oid, c.relkind, c.relispartition, {_OWNER} AS owner,
        pg_has_role(c.relowner, 'USAGE') AS is_ours,
        pg_has_role(c.relowner, r.oid, 'USAGE') AS may_act_as_us,
        {_IS_HIDDEN} AS is_hidden,
@@ -109,7 +117,7 @@ SELECT array(SELECT a.attname::text
  WHERE i.indrelid = $1 AND i.indisvalid AND i.indexprs IS NULL
 """
 _LOOKUP: Final = f"""
-SELECT c.oid, pg_get_userbyid(c.relowner) AS owner,
+SELECT c.oid, {_OWNER} AS owner,
        pg_has_role(c.relowner, r.oid, 'USAGE') AS may_act_as_us,
        has_schema_privilege(r.oid, n.oid, 'USAGE') AS has_schema,
        has_table_privilege(r.oid, c.oid, 'SELECT') AS has_select, {_IS_HIDDEN} AS is_hidden
@@ -118,6 +126,8 @@ SELECT c.oid, pg_get_userbyid(c.relowner) AS owner,
   JOIN pg_roles AS r ON r.rolname = $3
  WHERE n.nspname = $1
 """
+# In the database's encoding: in LATIN1 each character is one byte.
+_TOO_LONG: Final = "SELECT name FROM unnest($1::text[]) AS name WHERE octet_length(name) > $2"
 _SAME_NAME: Final = """
 SELECT t.tgname::text AS name FROM pg_trigger AS t
   JOIN pg_proc AS p ON p.oid = t.tgfoid
@@ -177,12 +187,14 @@ async def examine(
     """
     findings = Findings()
     keys = list(mapping.tables)
-    rows = await connection.fetch(
+    rows = await fetch_named(
+        connection,
         _TABLES,
         keys,
         [mapping.tables[key].schema for key in keys],
         [mapping.tables[key].name for key in keys],
         owner,
+        column="owner",
     )
     found, ours = {row["key"]: row for row in rows}, default_names("TRIGGER")
     for key in keys:
@@ -202,6 +214,7 @@ async def examine(
             }
             findings.warnings += _not_seen(key, found[key], mapping, owner)
             findings.problems += await _same_named(connection, found[key], mapping, ours)
+    findings.problems += await _too_long(connection, mapping)
     findings.problems += _twice(mapping)
     findings.lets_nobody_in = "permissions" not in mapping.tables and not mapping.has(
         "bots", "owner_id"
@@ -235,6 +248,16 @@ async def _same_named(
         f"{key}: {table_name(mapping, key)} has a trigger {one['name']} of your own:"
         " ALTER TRIGGER ... RENAME TO another name"
         for one in found
+    ]
+
+
+async def _too_long(connection: AnyConnection, mapping: PlatformMapping) -> list[str]:
+    """Names that PostgreSQL would cut off, and then find another table or column by."""
+    names = {name for table in mapping.tables.values() for name in table.names}
+    rows = await connection.fetch(_TOO_LONG, sorted(names), MAX_NAME_BYTES)
+    return [
+        f"{quoted(row['name'])}: PostgreSQL's names have at most {MAX_NAME_BYTES} bytes"
+        for row in rows
     ]
 
 
@@ -472,9 +495,10 @@ async def _examine_lookup(
     findings: Findings,
 ) -> list[Any]:
     """Look at a table that values are looked up in, if the look at the value found it there."""
-    row = await connection.fetchrow(_LOOKUP, schema, name, owner)
-    if row is None:
+    rows = await fetch_named(connection, _LOOKUP, schema, name, owner, column="owner")
+    if not rows:
         return []
+    (row,) = rows
     table = f"{quoted(schema)}.{quoted(name)}"
     if row["is_hidden"]:
         findings.problems.append(
@@ -495,7 +519,7 @@ async def _examine_lookup(
         for key in sorted({one.key for one in lookups} & {*types})
         if {key} not in unique
     ]
-    return [row]
+    return rows
 
 
 async def _unique(connection: AnyConnection, table: int) -> list[set[str]]:

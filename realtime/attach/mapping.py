@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +19,8 @@ from typing import Any, Final
 from realtime.errors import CommandError
 
 EXAMPLE: Final = Path(__file__).with_name("mapping.toml")
-MAX_NAME_BYTES: Final = 63  # PostgreSQL cuts longer ones off, in silence
+MAX_NAME_BYTES: Final = 63
+"""PostgreSQL cuts longer ones off, in silence. In its encoding: a character has a byte or more."""
 
 
 class Kind(StrEnum):
@@ -136,6 +137,14 @@ class Table:
     name: str
     columns: Mapping[str, str]
     derived: Mapping[str, Expression | Lookup] = field(default_factory=dict)
+
+    @property
+    def names(self) -> set[str]:
+        """All that the catalogue is asked for: of the table itself, and of those looked up in."""
+        lookups = [one for one in self.derived.values() if isinstance(one, Lookup)]
+        return {self.schema, self.name, *self.columns.values()} | {
+            name for one in lookups for name in astuple(one)
+        }
 
     @property
     def may_hide_rows(self) -> bool:
@@ -322,6 +331,6 @@ def _name(value: Any, key: str) -> str:
         raise MappingError(
             f"{key}: a name with $$, $word$, \\ or control characters cannot be attached"
         )
-    if len(value.encode("utf-8")) > MAX_NAME_BYTES:
+    if len(value) > MAX_NAME_BYTES:
         raise MappingError(f"{key}: PostgreSQL's names have at most {MAX_NAME_BYTES} bytes")
     return value

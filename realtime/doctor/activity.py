@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, listed, problem, span, warning
 from realtime.postgres.holders import HOW_TO_END, holders_of
+from realtime.postgres.shared_names import as_bytes, fetch_named
 
 if TYPE_CHECKING:
     from realtime.doctor.deployment import Connection
@@ -23,16 +24,17 @@ LOOK_AGAIN_SECONDS = 1.0
 QUEUE_WARNING, QUEUE_PROBLEM = 0.1, 0.5
 
 # Of other roles' sessions the age is hidden from who is not in pg_read_all_stats.
-_RUNNING = """
-SELECT pid, usename, application_name, state,
+_RUNNING = f"""
+SELECT pid, {as_bytes("usename")} AS usename, application_name, state,
        extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age
   FROM pg_stat_activity
  WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
    AND xact_start < clock_timestamp() - make_interval(secs => $1)
  ORDER BY xact_start
 """
-_PREPARED = """
-SELECT gid, owner, extract(epoch FROM clock_timestamp() - prepared)::float8 AS age
+_PREPARED = f"""
+SELECT gid, {as_bytes("owner")} AS owner,
+       extract(epoch FROM clock_timestamp() - prepared)::float8 AS age
   FROM pg_prepared_xacts
  WHERE prepared < clock_timestamp() - make_interval(secs => $1)
  ORDER BY prepared
@@ -54,8 +56,8 @@ SELECT DISTINCT l.relation::regclass::text AS name
 """
 _SEES_ALL = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')"
 # What is LISTENed to is nobody else's to see, so: who might be holding the queue.
-_HOLDERS = """
-SELECT pid, usename, application_name FROM pg_stat_activity
+_HOLDERS = f"""
+SELECT pid, {as_bytes("usename")} AS usename FROM pg_stat_activity
  WHERE state LIKE 'idle in transaction%' ORDER BY xact_start
 """
 
@@ -63,8 +65,8 @@ SELECT pid, usename, application_name FROM pg_stat_activity
 async def transactions(deployment: Deployment) -> Sequence[Finding]:
     """Name each transaction that has written and has been open for minutes."""
     async with deployment.connect() as connection:
-        running = await connection.fetch(_RUNNING, LONG_SECONDS)
-        prepared = await connection.fetch(_PREPARED, LONG_SECONDS)
+        running = await fetch_named(connection, _RUNNING, LONG_SECONDS, column="usename")
+        prepared = await fetch_named(connection, _PREPARED, LONG_SECONDS, column="owner")
         sees_all = await connection.fetchval(_SEES_ALL)
     found = [
         warning(
@@ -93,7 +95,7 @@ async def notify_queue(deployment: Deployment) -> Sequence[Finding]:
     """How full the queue of notifications is: when it is, every commit that rings fails."""
     async with deployment.connect() as connection:
         usage = await connection.fetchval("SELECT pg_notification_queue_usage()")
-        holders = await connection.fetch(_HOLDERS)
+        holders = await fetch_named(connection, _HOLDERS, column="usename")
     said = f"{100 * usage:.1f} % full"
     if usage <= QUEUE_WARNING:
         return [fine(said)]

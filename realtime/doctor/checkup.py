@@ -117,5 +117,13 @@ async def _look(check: Check, deployment: Deployment) -> Sequence[Finding]:
                 "look for locks and load (pg_stat_activity, pg_locks), then run this again",
             )
         ]
+    except asyncpg.UntranslatableCharacterError as error:
+        return [
+            problem(
+                f"this could not be checked, for a name cannot be written as UTF-8: {words(error)}",
+                "look for a role that was named in a database of another encoding, and rename it"
+                " there (ALTER ROLE … RENAME TO)",
+            )
+        ]
     except DATABASE_ERRORS as error:
         return [problem(f"this could not be checked: {words(error)}", "then run this again")]

@@ -11,6 +11,7 @@ from realtime.doctor.report import Finding, fine, listed, problem, span, warning
 from realtime.postgres.doorbell import IS_ALIVE
 from realtime.postgres.retention import OVERDUE, SPARE_SECONDS
 from realtime.postgres.schema import NEW_CURSOR_KEY, NO_CURSOR_KEY
+from realtime.postgres.shared_names import as_bytes, fetch_named
 
 if TYPE_CHECKING:
     import asyncpg
@@ -39,8 +40,8 @@ SELECT count(*) AS rows,
   FROM (SELECT written_at FROM relay.events LIMIT {COUNTED}) AS few
  WHERE written_at > clock_timestamp() + make_interval(secs => {FUTURE_SECONDS})
 """
-_HOLDERS = """
-SELECT DISTINCT a.pid, a.usename, a.application_name AS name
+_HOLDERS = f"""
+SELECT DISTINCT a.pid, {as_bytes("a.usename")} AS usename, a.application_name AS name
   FROM pg_locks AS l
   JOIN pg_class AS c ON c.oid = l.relation
   JOIN pg_stat_activity AS a ON a.pid = l.pid
@@ -148,7 +149,7 @@ async def _what_keeps_it(connection: Connection, nodes: int) -> str:
         return "start a server (bin/serve): it is the servers that empty the log"
     holders = [
         f"{row['pid']} ({row['usename']}, {row['name'] or 'unnamed'})"
-        for row in await connection.fetch(_HOLDERS, HOLDER_SECONDS)
+        for row in await fetch_named(connection, _HOLDERS, HOLDER_SECONDS, column="usename")
     ]
     if holders:
         return f"end what holds a lock on the log: process {', '.join(holders)}"

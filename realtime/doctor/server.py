@@ -8,6 +8,7 @@ from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, problem, warning
 from realtime.postgres.doorbell import IS_ALIVE
 from realtime.postgres.pool import identify
+from realtime.postgres.shared_names import as_bytes, fetch_named
 
 OLDEST = 15
 CLOCK_SECONDS = 2.0
@@ -34,8 +35,8 @@ SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'nodes'
                   AND has_table_privilege(oid, 'SELECT')
                   AND has_schema_privilege(relnamespace, 'USAGE'))
 """
-_ASYNCHRONOUS = """
-SELECT coalesce(r.rolname, 'every role') AS who
+_ASYNCHRONOUS = f"""
+SELECT {as_bytes("coalesce(r.rolname, 'every role')")} AS who
   FROM pg_db_role_setting AS s
   LEFT JOIN pg_roles AS r ON r.oid = s.setrole
  WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
@@ -148,7 +149,8 @@ async def durability(deployment: Deployment) -> Sequence[Finding]:
     """Whether a commit may be lost after a crash, and an event that was delivered with it."""
     async with deployment.connect() as connection:
         own = await connection.fetchval("SHOW synchronous_commit")
-        who = [row["who"] for row in await connection.fetch(_ASYNCHRONOUS)]
+        rows = await fetch_named(connection, _ASYNCHRONOUS, column="who")
+        who = [row["who"] for row in rows]
     if own == "off" or who:
         return [
             warning(

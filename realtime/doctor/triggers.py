@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, listed, problem, warning
 from realtime.installation import TEMPLATES
+from realtime.postgres.shared_names import as_bytes, fetch_named
 
 if TYPE_CHECKING:
     import asyncpg
@@ -72,14 +73,15 @@ SELECT DISTINCT f.root::regclass::text AS root, f.member::regclass::text AS leaf
  WHERE c.relkind = 'f'
  ORDER BY 1, 2
 """
-_SETTINGS = """
-SELECT coalesce(r.rolname, 'every role') AS who, one.setting
+_SETTINGS = f"""
+SELECT {as_bytes("coalesce(r.rolname, 'every role')")} AS who, one.setting
   FROM pg_db_role_setting AS s
   LEFT JOIN pg_roles AS r ON r.oid = s.setrole
  CROSS JOIN unnest(s.setconfig) AS one (setting)
  WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
 UNION ALL
-SELECT 'everybody', 'session_replication_role=' || current_setting('session_replication_role')
+SELECT {as_bytes("'everybody'")},
+       'session_replication_role=' || current_setting('session_replication_role')
 """
 _SWITCHES = {
     "relay.quiet": ("for nothing rings", ""),
@@ -265,7 +267,7 @@ def _is_foreign(row: asyncpg.Record) -> Finding:
 async def writers(deployment: Deployment) -> Sequence[Finding]:
     """Whether settings of a role or of the database keep triggers or rings off."""
     async with deployment.connect() as connection:
-        rows = await connection.fetch(_SETTINGS)
+        rows = await fetch_named(connection, _SETTINGS, column="who")
     found = []
     for who, setting in {(row["who"], row["setting"]) for row in rows}:
         name, _, value = setting.partition("=")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from realtime.postgres.pool import DATABASE_ERRORS, connect
+from realtime.postgres.shared_names import as_bytes, fetch_named
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -23,8 +24,8 @@ CONNECT_SECONDS = 10.0
 
 # A prepared transaction has no process, but a lock on its own id. What a role may not see of the
 # session of another is null.
-_HOLDERS = """
-SELECT DISTINCT ON (begun_at, holder) holder
+_HOLDERS = f"""
+SELECT DISTINCT ON (begun_at, holder) {as_bytes("holder")} AS holder
   FROM (SELECT coalesce(xact_start, prepared) AS begun_at,
                CASE WHEN a.pid IS NULL
                     THEN format('the prepared transaction %L (end it with COMMIT PREPARED or'
@@ -32,8 +33,8 @@ SELECT DISTINCT ON (begun_at, holder) holder
                     ELSE format('process %s (%s%s)%s%s', a.pid,
                                 coalesce(a.usename, a.backend_type),
                                 ', ' || nullif(a.application_name, ''), ', ' || a.state,
-                                ', since ' || to_char(a.xact_start AT TIME ZONE 'UTC', 'HH24:MI:SS')
-                                    || ' UTC')
+                                ', since ' || date_trunc('second',
+                                    a.xact_start AT TIME ZONE 'UTC')::time || ' UTC')
                END AS holder
           FROM pg_locks AS l
           LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
@@ -71,7 +72,7 @@ async def holders_of(
     Raises:
         One of `pool.DATABASE_ERRORS`.
     """
-    rows = await connection.fetch(_HOLDERS, tables, with_readers, waiting)
+    rows = await fetch_named(connection, _HOLDERS, tables, with_readers, waiting, column="holder")
     return "; ".join(row["holder"] for row in rows)
 
 

@@ -86,7 +86,7 @@ def test_owners_alone_may_decide() -> None:
         ("[users]\nid = 'a\\b'", r"users\.id: a name with"),
         ('[users]\nid = "a\\u0000"', r"users\.id: a name with"),
         ('[users]\nid = "a\\nb"', r"users\.id: a name with"),
-        (f'[users]\nid = "{"ü" * 32}"', "at most 63 bytes"),
+        (f'[users]\nid = "{"ü" * 64}"', "at most 63 bytes"),
         ('[users]\nid = { sql = "id" }', r"users\.id has to be a column: rows are looked up by it"),
         ('[documents]\nstatus = { sql = " " }', r"documents\.status\.sql has to be an SQL expres"),
         ('[documents]\nstatus = { sql = "$$" }', r"documents\.status\.sql: an expression with"),

@@ -41,7 +41,7 @@ from realtime.attach.state import (
 )
 from realtime.attach.templates import literal, names_made, quoted, render_all, table_name
 from realtime.postgres.pool import DATABASE_ERRORS, connect
-from realtime.postgres.reasons import why_unreachable
+from realtime.postgres.reasons import STANDBY, why_unreachable
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -357,6 +357,8 @@ async def connected(
     except DATABASE_ERRORS as error:
         raise AttachError(why_unreachable(error, dsn, named)) from error
     try:
+        if await connection.fetchval("SELECT pg_catalog.pg_is_in_recovery()"):
+            raise AttachError(STANDBY)
         return await work(connection)
     except asyncpg.InsufficientPrivilegeError as error:
         raise AttachError(

@@ -44,7 +44,9 @@ async def channels(deployment: Deployment) -> Sequence[Finding]:
     async with deployment.connect() as connection:
         granted = await connection.fetch(_GRANTED)
         defaults = await connection.fetch(_DEFAULTS)
-    async with deployment.connect(direct=True) as connection:
+    async with deployment.connect(direct=True) as connection, connection.transaction():
+        # All settings are more than 64 kB, and a role may be allowed no temporary files.
+        await connection.execute("SET LOCAL work_mem = '4MB'")
         owner = await connection.fetchval(_RECORDED)
     found = [
         problem(

@@ -161,6 +161,8 @@ def words(error: BaseException) -> str:
     return type(error).__name__ if isinstance(error, TimeoutError) else text
 
 
+STANDBY = "this server is a standby, which cannot be changed: name the primary"
+"""For commands that write."""
 OTHER_ENCODING = (
     "run CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and restore a dump into that"
     " database"

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from realtime.errors import CommandError
 from realtime.postgres.holders import HOW_TO_END, LOCKED, Watch
 from realtime.postgres.pool import DATABASE_ERRORS, connect
-from realtime.postgres.reasons import why_refused, why_unreachable
+from realtime.postgres.reasons import STANDBY, why_refused, why_unreachable
 from realtime.postgres.schema import migrate
 
 CONNECT_SECONDS = 10.0
@@ -64,7 +64,7 @@ def bring_up_to_date(
     """
     found = asyncio.run(_look(dsn, named))
     if found.is_standby:
-        raise ReleaseError("this server is a standby, which cannot be changed: name the primary")
+        raise ReleaseError(STANDBY)
     if found.tables and not found.is_migrated and not core_alone:
         raise ReleaseError(
             f"there are tables already that bin/migrate would make: {found.tables}. If they are"

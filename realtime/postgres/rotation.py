@@ -15,7 +15,7 @@ import asyncpg
 from realtime.errors import CommandError
 from realtime.postgres.doorbell import IS_ALIVE, RENAMING, TAKE_ROTATION_TURN
 from realtime.postgres.pool import DATABASE_ERRORS, HearingConnection, connect
-from realtime.postgres.reasons import why_unreachable
+from realtime.postgres.reasons import STANDBY, why_unreachable
 
 CONNECT_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 0.2
@@ -128,6 +128,8 @@ async def _connected(dsn: str, named: str, also: str = "") -> AsyncIterator[Hear
         raise RotateError(why_unreachable(error, dsn, named)) from error
     try:
         try:
+            if await connection.fetchval("SELECT pg_catalog.pg_is_in_recovery()"):
+                raise RotateError(STANDBY)
             yield connection
         finally:
             await connection.close(timeout=CONNECT_SECONDS)

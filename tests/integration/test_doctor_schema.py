@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -102,6 +103,15 @@ def single_grants() -> list[str]:
             for name in re.split(r",\s*", kind[2])
         ]
     return found
+
+
+@pytest.mark.gen_test
+async def test_names_of_channels_without_temporary_files(database: str, platform: Platform) -> None:
+    """A role may be allowed none."""
+    name = urlsplit(database).path[1:]
+    for setting in ("work_mem = '64kB'", "temp_file_limit = 0"):
+        await platform.execute(f"ALTER DATABASE {name} SET {setting}")
+    await finds(Level.FINE, "channels", deployment(database))
 
 
 @pytest.mark.gen_test

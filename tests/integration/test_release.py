@@ -14,8 +14,10 @@ import pytest
 from alembic import command
 
 from realtime.attach.command import run as attach
+from realtime.attach.state import AttachError
 from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.release import ReleaseError, bring_up_to_date
+from realtime.postgres.rotation import RotateError, rotate_channels, rotate_cursor_key
 from realtime.postgres.schema import SchemaError
 from tests.commands import execute, free_port
 from tests.integration.test_schema import check, config_for
@@ -198,4 +200,9 @@ def test_a_password_and_a_standby(stoppable_postgres: EmbeddedPostgres) -> None:
     standby = server.data_directory / "standby.signal"
     asyncio.run(restart(server, standby.touch))
     assert "this server is a standby" in refusal(server.dsn())
+    with pytest.raises(AttachError, match="this server is a standby"):
+        attach(server.dsn(), None, named="", apply=True, detach=False, detaches_others=False)
+    for rotate in (rotate_channels, rotate_cursor_key):
+        with pytest.raises(RotateError, match="this server is a standby"):
+            asyncio.run(rotate(server.dsn()))
     asyncio.run(restart(server, lambda: standby.unlink()))

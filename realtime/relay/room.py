@@ -82,8 +82,3 @@ class Room:
                 await self._is_empty.wait()
         for one in tuple(self._closing):
             one.drop()
-
-    @property
-    def closing_count(self) -> int:
-        """How many are closing."""
-        return len(self._closing)

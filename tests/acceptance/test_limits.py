@@ -43,12 +43,12 @@ async def test_refused_sockets_take_no_room(
     room, hub = server.server.web.services.room, server.server.hub
     refused = [unanswering(server, f"/api/ws/chat/{world.bot}", stranger) for _ in range(5)]
     refused += [unanswering(server, "/api/ws/chat/no-id", stranger) for _ in range(5)]
-    await eventually(lambda: room.closing_count == 10)
+    await eventually(lambda: len(room._closing) == 10)
     assert hub.subscribers.open_count == 0
     await server.chat(world.bot, world.guest)
     for one in refused:
         await one.ended()
-    await eventually(lambda: room.closing_count == 0)
+    await eventually(lambda: len(room._closing) == 0)
 
 
 @pytest.mark.gen_test
@@ -61,7 +61,7 @@ async def test_closing_sockets_are_bounded(
     refused = []
     for number in range(1, 6):
         refused.append(unanswering(server, "/api/ws/chat/no-id", world.guest))
-        await eventually(lambda number=number: room.closing_count == min(number, 3))
+        await eventually(lambda number=number: len(room._closing) == min(number, 3))
     for one in refused:
         assert await one.close_code() == 4003
 

@@ -378,7 +378,7 @@ async def test_who_leaves_takes_no_room(server: RunningServer, world: World) -> 
     events.close()
     await eventually(lambda: len(hub.subscribers) == 0)
     assert dict(server.server.relaying.counters.closes) == {"1000": 1}
-    assert server.server.web.services.room.closing_count == 0
+    assert not server.server.web.services.room._closing
 
 
 def without_cursors(messages: list[Message]) -> list[Message]:

@@ -49,7 +49,7 @@ def test_of_too_many_that_close_the_oldest_is_dropped() -> None:
     assert not any(one.is_dropped for one in sockets)
     room.add_closing(fourth)
     assert [one.is_dropped for one in sockets] == [False, True, False, False]
-    assert room.closing_count == 2
+    assert len(room._closing) == 2
 
 
 def test_it_is_empty_when_none_is_closing_any_more() -> None:

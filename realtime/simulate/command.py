@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 from realtime.simulate import cast, corpus
 from realtime.simulate.acts import Act
-from realtime.simulate.plan import timeline
+from realtime.simulate.plan import GROWTHS_PER_CHANGE, timeline
 from realtime.simulate.player import Player
 from realtime.simulate.progress import Progress, Screen
 
@@ -103,7 +103,8 @@ async def _end(player: Player, *, keep: bool) -> str:
 def _first_line(options: Options, seed: int) -> str:
     what = (
         f"Simulating {options.bots} bots and {options.people} people,"
-        f" about {options.rate:g} changes a second"
+        f" about {options.rate:g} changes a second,"
+        f" and up to {options.rate * GROWTHS_PER_CHANGE:g} updates that make answers grow"
     )
     if options.beside:
         return f"{what}, in the demo bot, too"

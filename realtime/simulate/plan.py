@@ -18,6 +18,8 @@ from realtime.simulate.scenes import Scenes, Steps
 
 USUAL_RATE: Final = 5.0
 """Changes a second at which people take the time that people take."""
+GROWTHS_PER_CHANGE: Final = 9
+"""At most so many updates make answers grow for each change, in the long run."""
 TIDY_EVERY: Final = 100
 """The rows are tidied up after so many changes."""
 

@@ -210,6 +210,8 @@ class Scenes:
         yield self._between(10, 30)
         stage.owner = old
         yield acts.hand_over(stage.bot, old, new)
+        while not self._can_go(stage, old):
+            yield self._between(3, 8)
         del stage.members[old]
         yield acts.revoke(stage.bot, old)
 

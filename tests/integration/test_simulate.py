@@ -97,7 +97,7 @@ async def test_every_kind_of_event_and_nothing_left(
     before = await platform.connection.fetchval(OTHERS)
     simulation = simulate(database, is_guest=True)
     await simulation.player.open()
-    await simulation.play(4000)
+    await simulation.play(8000)
     await all_kinds_are_there(platform)
     assert await simulation.player.clear_away()
     assert simulation.said == []

@@ -18,7 +18,7 @@ from realtime.dev import database as dev_database
 from realtime.simulate import cast, corpus
 from realtime.simulate.acts import WORDS, Act
 from realtime.simulate.cast import Cast
-from realtime.simulate.plan import timeline
+from realtime.simulate.plan import GROWTHS_PER_CHANGE, timeline
 from realtime.simulate.player import Player
 from realtime.simulate.progress import CLEAR_LINE, Progress, Screen
 from tests.unit.test_main import call
@@ -63,6 +63,14 @@ def test_the_rate_is_what_was_asked_for(rate: float) -> None:
     planned = plan(4, 3 * MANY, rate=rate)
     changes = sum(act.kind != WORDS for _at, act in planned)
     assert changes / planned[-1][0] == pytest.approx(rate, rel=0.15)
+
+
+@pytest.mark.parametrize("rate", [1, 5, 10])
+def test_answers_grow_as_often_as_the_first_line_says(rate: float) -> None:
+    """Else somebody who counts rows finds many times what they were told."""
+    kinds = Counter(act.kind for _at, act in plan(4, 3 * MANY, rate=rate))
+    growths = kinds[WORDS] / (kinds.total() - kinds[WORDS])
+    assert 0.7 * GROWTHS_PER_CHANGE < growths <= GROWTHS_PER_CHANGE
 
 
 def test_it_is_well_mixed() -> None:
@@ -124,6 +132,13 @@ def test_rows_of_others_are_not_named() -> None:
             assert people & set(act.arguments)
         if act.kind == "bots":
             assert GUEST_AT[0] not in act.arguments
+
+
+@pytest.mark.parametrize("seed", [3, 5])
+def test_of_few_people_one_can_always_write(seed: int) -> None:
+    """An owner who is back stays a member while all other members are away."""
+    actors = make_cast(bots=1, people=3, is_guest=False)
+    assert len(plan(seed, MANY, actors=actors)) == MANY
 
 
 @pytest.mark.parametrize(("bots", "people"), [(1, 3), (2, 4), (30, 300)])

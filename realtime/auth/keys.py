@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from tornado.httpclient import AsyncHTTPClient, HTTPError, HTTPRequest
 from tornado.httputil import split_host_and_port
+from tornado.simple_httpclient import HTTPStreamClosedError
 
 from realtime.addresses import addresses_of, first_of
 from realtime.log_line import LogLine
@@ -211,7 +212,12 @@ async def _fetch_from(url: str, name: str, address: str) -> bytes:
     # was cancelled.
     answer = client.fetch(request)
     answer.add_done_callback(partial(_end, client))
-    return (await asyncio.shield(answer)).body
+    try:
+        return (await asyncio.shield(answer)).body
+    except HTTPStreamClosedError as error:  # Tornado says no more of an answer that is too large
+        raise ConnectionError(
+            f"the connection was closed, or the answer has more than {MAX_KEY_SET_BYTES:,} bytes"
+        ) from error
 
 
 def _end(client: AsyncHTTPClient, answer: asyncio.Future[Any]) -> None:

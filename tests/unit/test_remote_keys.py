@@ -316,6 +316,9 @@ class KeySetHandler(tornado.web.RequestHandler):
             self.redirect("/good")
         elif case == "large":
             self.write(b" " * (keys.MAX_KEY_SET_BYTES + 1))
+        elif case == "streamed":  # without a Content-Length
+            self.write(b" " * (keys.MAX_KEY_SET_BYTES + 1))
+            await self.flush()
         elif case == "packed":
             self.set_header("Content-Encoding", "gzip")
             self.write(gzip.compress(b" " * 1_000_000))
@@ -369,7 +372,10 @@ async def test_an_address_of_the_issuer_where_nobody_answers(
 async def test_fetch_is_bounded(http_server: object, base_url: str) -> None:
     """An error, a redirect and a large answer fail, and a packed one is not unpacked."""
     assert http_server
-    for case in ("gone", "moved", "large"):
+    for case in ("gone", "moved"):
         with pytest.raises(HTTPError):
+            await keys.fetch_key_set(f"{base_url}/{case}")
+    for case in ("large", "streamed"):
+        with pytest.raises(ConnectionError, match="or the answer has more than 262,144 bytes"):
             await keys.fetch_key_set(f"{base_url}/{case}")
     assert len(await keys.fetch_key_set(f"{base_url}/packed")) < 10_000

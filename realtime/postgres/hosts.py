@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -87,7 +89,10 @@ async def _open_host(dsn: str, host: Host, options: dict[str, Any]) -> Connectio
 async def _open(dsn: str, options: dict[str, Any]) -> Connection:
     try:
         return await asyncpg.connect(dsn, **_ANY, **options)
-    except (OSError, asyncpg.InterfaceError):
+    except OSError as error:
+        _name_the_socket(error, dsn)
+        raise
+    except asyncpg.InterfaceError:
         raise  # some of these are ValueErrors, too
     except ValueError as error:
         raise _not_a_host(error) from error
@@ -96,6 +101,17 @@ async def _open(dsn: str, options: dict[str, Any]) -> Connection:
 def _not_a_host(error: ValueError) -> asyncpg.ClientConfigurationError:
     """For what was not checked: PGPORT, which fills in a port, and names that are none for DNS."""
     return asyncpg.ClientConfigurationError(f"a host or a port is not one ({error})")
+
+
+def _name_the_socket(error: OSError, dsn: str) -> None:
+    """Add which Unix socket an error is about; over TCP the address is in the text."""
+    (host,) = hosts_of(urlsplit(dsn))
+    if not host.name.startswith("/") or error.errno is None or error.filename is not None:
+        return
+    path = Path(host.name) / f".s.PGSQL.{host.port}"
+    # Without its path, too: a certificate's file that is missing.
+    if not isinstance(error, FileNotFoundError) or not path.exists():
+        error.filename = str(path)
 
 
 async def _open_primary(

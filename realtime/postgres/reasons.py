@@ -62,6 +62,9 @@ def _why_no_answer(error: BaseException, dsn: str, named: str) -> Reason:
         case ssl.SSLError():
             said = f"there is no TLS with {host}: {error.reason or 'see sslmode'}"
             cure = f"give the CA's certificate with &sslrootcert= in {named}, or correct the host"
+        case FileNotFoundError(filename=str(path)):  # as `hosts` names it
+            said = f"there is no server's socket {path}"
+            cure = f"start the server, or correct the host in {named}"
         case FileNotFoundError():
             said = "there is no server's socket, or a certificate's file is missing"
             cure = (

@@ -111,7 +111,8 @@ async def test_a_name_with_several_addresses() -> None:
 @pytest.mark.gen_test
 async def test_a_socket_that_is_not_there() -> None:
     """A directory in place of a host."""
-    await unreachable("postgresql://someone:sesame@/app?host=/nonexistent", "no server's socket")
+    dsn = "postgresql://someone:sesame@/app?host=/nonexistent&port=5433"
+    await unreachable(dsn, "no server's socket /nonexistent/.s.PGSQL.5433 ", "correct the host")
 
 
 @pytest.mark.gen_test

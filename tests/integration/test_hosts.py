@@ -36,6 +36,19 @@ SECONDS = 30.0
 REFUSED = r"^no host is a primary \(port 5432 of \S+ is a standby; port \d+ of \S+: \w*Error\)$"
 
 
+@pytest.mark.gen_test
+async def test_a_socket_is_named_in_the_error(tmp_path: Path) -> None:
+    """Also one that nobody listens on; the system's own text names none."""
+    dsn = f"postgresql://u@/app?host={tmp_path}&port=5433"
+    path = tmp_path / ".s.PGSQL.5433"
+    with pytest.raises(FileNotFoundError, match=str(path)):
+        await connect(dsn, SECONDS)
+    with socket.socket(socket.AF_UNIX) as closed:
+        closed.bind(str(path))
+    with pytest.raises(ConnectionRefusedError, match=str(path)):
+        await connect(dsn, SECONDS)
+
+
 class Pair:
     """A primary and a standby of it, which may change places."""
 

@@ -9,6 +9,7 @@ import tomllib
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+import rowcast
 from realtime import __version__
 from realtime.config.settings import Settings
 from realtime.installation import ALEMBIC_INI, IS_CHECKOUT, TEMPLATES
@@ -41,11 +42,22 @@ def test_the_client_is_a_distribution_that_fits_the_server() -> None:
     assert (client / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
 
 
-def test_the_npm_package_is_of_the_servers_release() -> None:
-    """npm knows no `.dev0`, and the license is the same."""
+def test_server_and_clients_have_one_version() -> None:
+    """In the form of each: `0.2.0.dev0` for pip is `0.2.0-dev.0` for npm, and not 0.2.0.
+
+    The README names the file that npm makes of it.
+    """
     client = ROOT / "clients" / "javascript"
     package = json.loads((client / "package.json").read_text("utf-8"))
-    assert package["version"] == __version__.removesuffix(".dev0")
+    assert rowcast.__version__ == __version__
+    assert package["version"] == re.sub(r"\.dev(\d+)$", r"-dev.\1", __version__)
+    named = re.findall(r"rowcast-(\S+)\.tgz", (client / "README.md").read_text("utf-8"))
+    assert set(named) == {package["version"]}
+
+
+def test_the_npm_package_has_the_servers_license() -> None:
+    """The same text."""
+    client = ROOT / "clients" / "javascript"
     assert (client / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
 
 

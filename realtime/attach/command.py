@@ -8,14 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from realtime.attach import attach
 from realtime.attach.attach import connected
-from realtime.attach.mapping import PlatformMapping, read_mapping
+from realtime.attach.mapping import PlatformMapping
 
 if TYPE_CHECKING:
     from realtime.attach.attach import Connection
@@ -28,23 +27,23 @@ _NOTHING = "-- Already attached by this mapping and this release: nothing would 
 
 
 def run(
-    dsn: str, path: Path | None, *, named: str, apply: bool, detach: bool, detaches_others: bool
+    dsn: str, mapping: PlatformMapping | None, *, named: str, apply: bool, detaches_others: bool
 ) -> None:
     """Print the SQL that attaches by a mapping, or that takes everything off; or run it.
 
     Args:
+        mapping: None to take everything off.
         named: the setting that has the address.
-        path: of the mapping; None for the default one.
         detaches_others: whether tables may be left that the last mapping named.
 
     Raises:
-        AttachError, MappingError: what is to be put right. Nothing was changed.
+        AttachError: what is to be put right. Nothing was changed.
     """
     work = partial(_do, dsn, named)
-    if detach:
+    if mapping is None:
         _detach(work, apply=apply)
     else:
-        _attach(work, read_mapping(path), apply=apply, detaches_others=detaches_others)
+        _attach(work, mapping, apply=apply, detaches_others=detaches_others)
 
 
 def _do(dsn: str, named: str, work: Callable[[Connection], Awaitable[Result]]) -> Result:

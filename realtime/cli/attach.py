@@ -34,30 +34,32 @@ def command(
 
     \b
     Example:
-      realtime attach --example > mapping.toml    # then write down what differs
-      realtime attach mapping.toml                # read the SQL
+      # a mapping, to write down what differs
+      realtime attach --example > mapping.toml
+      # the SQL to read, then to run
+      realtime attach mapping.toml
       realtime attach mapping.toml --apply
-      realtime attach --detach --apply            # take everything off again
+      # everything off again
+      realtime attach --detach --apply
     """
-    from realtime.attach.command import run
-    from realtime.attach.mapping import EXAMPLE
-
+    if example and (mapping or apply or detach or detach_others):
+        raise click.UsageError("--example only prints the default mapping: give it alone")
     if detach and mapping:
         raise click.UsageError("--detach needs no MAPPING: the database knows what was attached")
+    if detach and detach_others:
+        raise click.UsageError("--detach leaves all tables: give it without --detach-others")
+
+    from realtime.attach.command import run
+    from realtime.attach.mapping import EXAMPLE, read_mapping
+
     if example:
         click.echo(EXAMPLE.read_text("utf-8"), nl=False)
         return
 
     from realtime.cli.database import direct_name, direct_url
 
-    path = folder / mapping if mapping else None
+    # Before the database's address: whoever mistyped the file is to hear of that.
+    wanted = None if detach else read_mapping(folder / mapping if mapping else None)
     environ = environment()
     named = direct_name(environ)
-    run(
-        direct_url(environ),
-        path,
-        named=named,
-        apply=apply,
-        detach=detach,
-        detaches_others=detach_others,
-    )
+    run(direct_url(environ), wanted, named=named, apply=apply, detaches_others=detach_others)

@@ -6,6 +6,7 @@ answer at once.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Any, Final
 
@@ -43,7 +44,12 @@ CHECKOUT: Final = "bin"
 
 
 class _Context(click.Context):
-    """In a checkout, a command's own name is all of its path."""
+    """In a checkout, a command's own name is all of its path. NO_COLOR is honoured by all."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        if os.environ.get("NO_COLOR"):  # https://no-color.org; click does not know it
+            self.color = False
 
     @property
     def command_path(self) -> str:
@@ -87,9 +93,11 @@ class Commands(click.Group):
         formatter.write(f"{self.help}\n\nUsage: {usage}COMMAND [OPTIONS]\n")
         for heading, section in SECTIONS.items():
             formatter.write(f"\n{click.style(heading, bold=True)}\n")
-            for name, summary in section.items():
-                formatter.write(f"  {click.style(name.ljust(width), fg='cyan')}   {summary}\n")
-        formatter.write(f"\n{CLOSING}\n")
+            rows = [(click.style(name.ljust(width), fg="cyan"), section[name]) for name in section]
+            with formatter.indentation():
+                formatter.write_dl(rows, col_spacing=3)
+        formatter.write("\n")
+        formatter.write_text(CLOSING)
 
 
 @click.group(

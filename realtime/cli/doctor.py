@@ -47,7 +47,8 @@ def command(as_json: bool, explain: tuple[tuple[int, int | None], str] | None) -
     \b
     Example:
       realtime doctor
-      realtime doctor --explain 4711-1790000000000000 ada    # was it for Ada?
+      # was this event for Ada?
+      realtime doctor --explain 4711-1790000000000000 ada
     """
     from realtime.dev.database import with_a_database
     from realtime.dev.demo import subject_for

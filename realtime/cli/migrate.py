@@ -18,8 +18,11 @@ def command(core: bool) -> None:
 
     \b
     Example:
-      DATABASE_URL=postgres://chat:password@localhost/chat realtime migrate
-      realtime migrate --core && realtime attach mapping.toml --apply
+      export DATABASE_URL=postgres://chat@localhost/chat
+      realtime migrate
+      # for tables of your own
+      realtime migrate --core
+      realtime attach mapping.toml --apply
     """
     from realtime.cli.database import direct_name, direct_url
     from realtime.postgres.release import bring_up_to_date

@@ -18,8 +18,10 @@ def command() -> None:
 
     \b
     Example:
-      realtime rotate channels    # somebody learned the channels' names
-      realtime rotate cursor-key  # somebody read relay.cursor_keys or a dump
+      # somebody learned the channels' names
+      realtime rotate channels
+      # somebody read relay.cursor_keys or a dump
+      realtime rotate cursor-key
     """
 
 

@@ -20,8 +20,8 @@ def command() -> None:
 
     \b
     Example:
-      export DATABASE_URL=postgres://chat:password@localhost/chat
-      export JWT_SECRET=at-least-32-bytes-that-nobody-can-guess
+      export DATABASE_URL=postgres://chat@localhost/chat
+      export JWT_SECRET=at-least-32-bytes-nobody-can-guess
       realtime serve
     """
     from realtime.config.settings import Settings

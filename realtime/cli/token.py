@@ -37,9 +37,10 @@ def command(subject: str, ttl: int, admin: bool) -> None:
 
     \b
     Example:
-      realtime token 00000000-0000-4000-8000-0000000000a1 --ttl 600
-      export TOKEN=$(realtime token ada)
-      curl -H "Authorization: Bearer $TOKEN" localhost:8000/api/ws/stats
+      realtime token 00000000-0000-4000-8000-0000000000a1
+      export TOKEN=$(realtime token ada --ttl 600)
+      curl -H "Authorization: Bearer $TOKEN" \\
+        localhost:8000/api/ws/stats
     """
     from realtime.auth.signing import has_key, mint
     from realtime.dev.demo import subject_for

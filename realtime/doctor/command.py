@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import shutil
+import sys
 import time
 from collections.abc import Mapping
 
@@ -37,8 +39,13 @@ def run(
     """
     found: Report | Explanation
     found = _examine(environ) if explain is None else _explain(_deployment(environ), *explain)
-    click.echo(as_called(found.json() if as_json else found.text()))
+    click.echo(as_called(found.json()) if as_json else found.text(_columns()))
     return found.exit_code
+
+
+def _columns() -> int | None:
+    """How wide the terminal is; None where there is none, for programs read lines as they are."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _deployment(environ: Mapping[str, str]) -> Deployment:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from realtime.doctor.deployment import Deployment
+from realtime.doctor.report import wrapped
 from realtime.relay.events import AccessKind
 from realtime.relay.protocol import bot_of
 
@@ -77,8 +78,10 @@ class Explanation:
     def exit_code(self) -> int:
         return int(self.verdict is not Verdict.YES)
 
-    def text(self) -> str:
-        return "\n".join([*self.reasons, "", self.verdict.value])
+    def text(self, columns: int | None = None) -> str:
+        """Lines for people; for `columns` as in `Report.text`."""
+        reasons = (wrapped(reason, columns) for reason in self.reasons)
+        return "\n".join([*reasons, "", wrapped(self.verdict.value, columns)])
 
     def json(self) -> str:
         document = {"verdict": self.verdict.name.lower(), "reasons": list(self.reasons)}

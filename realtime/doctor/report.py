@@ -6,12 +6,18 @@ Checks make findings; the command line prints what `Report` makes of them.
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import click
+
+from realtime.installation import as_called
+
+LEAST_ROOM: Final = 20
+"""A column of text is never narrower, however narrow the terminal is."""
 
 
 class Level(Enum):
@@ -74,15 +80,21 @@ class Report:
         """1 where there is a problem; warnings alone are 0."""
         return int(self.count(Level.PROBLEM) > 0)
 
-    def text(self) -> str:
-        """Lines for a terminal, coloured; `click.echo` takes the colours out elsewhere."""
+    def text(self, columns: int | None = None) -> str:
+        """Lines for people, coloured; `click.echo` takes the colours out of a pipe.
+
+        Args:
+            columns: how wide the terminal is; None: it is none, so that a line is a finding.
+        """
         width = max((len(line.check) for line in self.lines), default=0)
         written = []
         for check, finding in self.lines:
-            written.append(f"{finding.level.mark} {check:<{width}}  {finding.said}")
+            said = wrapped(finding.said, columns, width + 4)
+            written.append(f"{finding.level.mark} {check:<{width}}  {said}")
             if finding.cure:
-                written.append(f"{'':<{width + 4}}→ {finding.cure}")
-        return "\n".join([*written, "", self._summary()])
+                cure = wrapped(finding.cure, columns, width + 6)
+                written.append(f"{'':<{width + 4}}→ {cure}")
+        return "\n".join([*written, "", wrapped(self._summary(), columns)])
 
     def _summary(self) -> str:
         problems, warnings = self.count(Level.PROBLEM), self.count(Level.WARNING)
@@ -107,6 +119,21 @@ class Report:
             "skipped": list(self.skipped),
         }
         return json.dumps(document, ensure_ascii=False, indent=2)
+
+
+def wrapped(text: str, columns: int | None, indent: int = 0) -> str:
+    """Break a text at blanks, so that it fits a terminal.
+
+    Args:
+        columns: how wide the terminal is; None: the text stays one line.
+        indent: where the text begins, and its other lines are to begin.
+    """
+    text = as_called(text)
+    if columns is None:
+        return text
+    room = max(columns - indent, LEAST_ROOM)
+    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+    return f"\n{'':<{indent}}".join(lines)
 
 
 def _number(count: int, what: str) -> str:

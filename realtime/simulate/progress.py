@@ -136,4 +136,6 @@ class Screen:
         self._write("")
 
     def _write(self, text: str) -> None:
-        click.echo((CLEAR_LINE if self._is_live else "") + text, self._stream, nl=False)
+        if self._is_live:
+            self._stream.write(CLEAR_LINE)  # no colour, so NO_COLOR must not take it out
+        click.echo(text, self._stream, nl=False)

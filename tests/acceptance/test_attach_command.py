@@ -101,6 +101,30 @@ def test_what_does_not_fit_is_an_error(adopted_database: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--example", "--detach"),
+        ("--example", "--apply"),
+        ("--example", "--detach-others"),
+        ("--example", "mapping.toml"),
+        ("--detach", "mapping.toml"),
+        ("--detach", "--detach-others", "--apply"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_refused(arguments: tuple[str, ...]) -> None:
+    """In place of one of them being forgotten."""
+    done = run_script("attach", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"Error: {arguments[0]} " in done.stderr
+
+
+def test_a_file_that_is_missing_is_named_before_the_database_is() -> None:
+    """DATABASE_URL is missing, too."""
+    done = run_script("attach", "/none.toml")
+    assert done.stderr == "error: /none.toml cannot be read: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (("/none.toml",), "error: /none.toml cannot be read: No such file or directory\n"),

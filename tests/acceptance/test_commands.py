@@ -113,17 +113,17 @@ def test_a_certificate_that_is_not_trusted_is_one_line(database: str, tmp_path: 
     assert_one_line(done, "the database cannot be reached", "root certificate")
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "postgresql://someone@localhost:1/none?sslmode=verify-full&sslrootcert=/nowhere/ca.pem",
-        "postgresql://someone@/none?host=/nowhere",
-    ],
-)
-def test_a_file_of_the_address_that_is_missing(address: str) -> None:
+def test_a_file_of_the_address_that_is_missing() -> None:
     """The system's own text does not say which; there are few."""
-    done = run_script("migrate", DATABASE_URL=address)
+    files = "sslmode=verify-full&sslrootcert=/nowhere/ca.pem"
+    done = run_script("migrate", DATABASE_URL=f"postgresql://someone@localhost:1/none?{files}")
     assert_one_line(done, "a certificate's file is missing; ", "sslrootcert", "in DATABASE_URL")
+
+
+def test_a_socket_that_is_missing_is_named() -> None:
+    """It follows from the host and the port."""
+    done = run_script("migrate", DATABASE_URL="postgresql://someone@/none?host=/nowhere")
+    assert_one_line(done, "no server's socket /nowhere/.s.PGSQL.5432;", "host in DATABASE_URL")
 
 
 def test_serve_refuses_a_database_that_was_not_migrated(empty_database: str) -> None:

@@ -31,7 +31,7 @@ NAMES = tuple(
 )
 """What is measured, as it is called on the command line."""
 EXAMPLE = """\b
-Example: a smoke run of two scenarios, then whole ones for the document.
+Example: two scenarios quickly, then for the document.
     bin/bench quiet burst --quick
     bin/bench quiet burst --write-docs
 """

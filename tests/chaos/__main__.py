@@ -16,7 +16,7 @@ import click
 from tests.chaos.run import run
 
 EXAMPLE = """\b
-Example: a minute of everything, then the same with a bad network alone.
+Example: a minute of all faults, then of a bad network.
     bin/chaos --seconds 60 --seed 1
     bin/chaos --seconds 60 --seed 1 --only network
 """

@@ -16,7 +16,7 @@ from tests.fuzz.attackers import KINDS
 from tests.fuzz.run import run
 
 EXAMPLE = """\b
-Example: two minutes of everything, then the cursors of that run alone.
+Example: two minutes of everything, then cursors alone.
     bin/fuzz --seconds 120 --seed 42
     bin/fuzz --seconds 20 --seed 42 --only cursors
 """
@@ -39,7 +39,8 @@ Example: two minutes of everything, then the cursors of that run alone.
     "kinds",
     type=click.Choice(list(KINDS)),
     multiple=True,
-    help="A kind of attack; may be given more than once. [default: all]",
+    metavar="KIND",
+    help=f"A kind of attack: {', '.join(KINDS)}. May be repeated. [default: all]",
 )
 def main(seconds: float, seed: int | None, kinds: tuple[str, ...]) -> None:
     """Send a server all that it should not be sent, and see whether another client notices."""

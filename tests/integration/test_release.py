@@ -14,6 +14,7 @@ import pytest
 from alembic import command
 
 from realtime.attach.command import run as attach
+from realtime.attach.mapping import read_mapping
 from realtime.attach.state import AttachError
 from realtime.embedded.server import EmbeddedPostgres
 from realtime.postgres.release import ReleaseError, bring_up_to_date
@@ -144,7 +145,7 @@ def test_a_dump_without_the_rows_of_the_log(database: str) -> None:
     assert steps in line
     execute(database, "DROP SCHEMA relay CASCADE")
     assert bring_up_to_date(database, core_alone=True)
-    attach(database, None, named="DATABASE_URL", apply=True, detach=False, detaches_others=False)
+    attach(database, read_mapping(), named="DATABASE_URL", apply=True, detaches_others=False)
     check(database)
     assert bring_up_to_date(database)
     # A trigger tells of the user who was there before.

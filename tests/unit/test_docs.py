@@ -21,6 +21,7 @@ ELSEWHERE = {
     "EVENT_ID",
     "SSL_CERT_FILE",  # of OpenSSL
     "HTTPS_PROXY",
+    "NO_COLOR",  # of terminals: https://no-color.org
 }
 
 

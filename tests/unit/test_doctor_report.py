@@ -34,6 +34,18 @@ def test_every_finding_is_a_line_and_its_cure_another() -> None:
     ]
 
 
+def test_lines_fit_a_terminal() -> None:
+    """A text goes on below its beginning, and no word is cut. Elsewhere a finding stays a line."""
+    address = "https://example.org/" + "x" * 60
+    long = Report([Line("one", problem("word " * 30 + "end", address))], ["a"] * 40)
+    lines = click.unstyle(long.text(60)).splitlines()
+    assert all(len(line) <= 60 for line in lines if address not in line)
+    assert [line[:7] for line in lines[:3]] == ["✗ one  ", " " * 7, " " * 7]
+    assert f"       → {address}" in lines
+    assert plain(long)[0] == f"✗ one  {'word ' * 30}end"
+    assert "       word word word word" in click.unstyle(long.text(5)).splitlines()
+
+
 def test_a_well_deployment_is_said_to_be() -> None:
     """In the summary."""
     assert plain(report(fine("good")))[-1] == "all is well"

@@ -26,10 +26,10 @@ print("loaded:", *{SLOW!r} & set(sys.modules))
 """
 
 
-def help_of(*arguments: str) -> str:
-    """What `realtime … --help` prints on a terminal of 80 columns."""
+def help_of(*arguments: str, columns: int = 80) -> str:
+    """What `realtime … --help` prints on a terminal of so many columns."""
     result = CliRunner().invoke(
-        main, [*arguments, "--help"], prog_name="realtime", terminal_width=80
+        main, [*arguments, "--help"], prog_name="realtime", terminal_width=columns
     )
     assert (result.exit_code, result.stderr) == (0, "")
     return result.stdout
@@ -63,10 +63,21 @@ def test_the_help_of_a_command_says_what_it_does_with_an_example(name: str) -> N
     assert f"realtime {name}" in example
 
 
+@pytest.mark.parametrize("columns", [60, 80, 200])
 @pytest.mark.parametrize("arguments", [(), *((name,) for name in NAMES)])
-def test_the_help_fits_a_terminal(arguments: tuple[str, ...]) -> None:
-    """Of 80 columns."""
-    assert [line for line in help_of(*arguments).splitlines() if len(line) > 80] == []
+def test_the_help_fits_a_terminal(arguments: tuple[str, ...], columns: int) -> None:
+    """Its example too."""
+    text = help_of(*arguments, columns=columns)
+    assert [line for line in text.splitlines() if len(line) > columns] == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["doctor"]])
+def test_no_color_is_honoured(arguments: list[str]) -> None:
+    """On a terminal, by what click writes in any command; an empty NO_COLOR is none."""
+    for value, is_coloured in (("", True), ("1", False)):
+        environ = {"NO_COLOR": value, "DATABASE_URL": "nonsense"}
+        said = CliRunner().invoke(main, arguments, env=environ, color=True).stdout
+        assert ("\x1b[" in said) is is_coloured, said
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,15 +90,15 @@ def test_each_option_says_what_it_does(name: str) -> None:
     assert "RANGE" not in help_of(name)
 
 
-@pytest.mark.parametrize("name", ["bench", "chaos", "fuzz"])
+@pytest.mark.parametrize("name", ["bench", "chaos", "fuzz", "test"])
 def test_the_help_of_a_script_for_developers(name: str) -> None:
     """It names the script as it is called, and fits a terminal, its example too."""
-    text = run_script(name, "--help", COLUMNS="80").stdout
+    text = run_script(name, "--help", COLUMNS="60").stdout
     assert text.startswith(f"Usage: bin/{name} ")
     assert "RANGE" not in text
-    assert [line for line in text.splitlines() if len(line) > 80] == []
-    example = text.partition("\n  Example: ")[2]
-    assert f"\n      bin/{name} " in example
+    assert [line for line in text.splitlines() if len(line) > 60] == []
+    example = text.partition("\n  Example:")[2]
+    assert re.search(rf"\n +bin/{name} ", example)
 
 
 def test_the_help_loads_little_and_touches_nothing(tmp_path: Path) -> None:

@@ -359,8 +359,7 @@ def test_the_doctor_says_that_there_is_no_database_to_look_at(
 @pytest.mark.parametrize("command", ["serve", "migrate", "attach"])
 def test_a_misspelt_setting_is_named_where_the_one_that_is_meant_is_missing(command: str) -> None:
     """It is the reason."""
-    arguments = [command, "mapping.toml"] if command == "attach" else [command]
-    result = call(*arguments, JWT_SECRET=SECRET, DATABSE_URL=DSN)
+    result = call(command, JWT_SECRET=SECRET, DATABSE_URL=DSN)
     said = "error: DATABASE_URL is not set (DATABSE_URL is no setting): "
     assert result.stderr.startswith(said)
     assert result.stderr.count("\n") == 1

@@ -16,6 +16,7 @@ from realtime.auth import signing as dev_tokens
 from realtime.cli.commands import main
 from realtime.config.settings import Settings
 from realtime.dev import demo
+from realtime.dev.demo import BOT_ID
 from realtime.tail import command as tail
 from rowcast import Event, RealtimeClient, Reconnecting
 from rowcast.events import parse
@@ -157,9 +158,9 @@ async def test_tokens_are_signed_anew_as_they_expire() -> None:
 @pytest.mark.parametrize(
     ("arguments", "environ", "words"),
     [
-        (["b"], {"JWT_SECRET": SECRET}, "--user SUBJECT"),
-        (["b", "--user", "u", "--url", "nowhere"], {"JWT_SECRET": SECRET}, "no address"),
-        (["b", "--user", "u"], {"JWT_PUBLIC_KEY": "x"}, "JWT_PUBLIC_KEY"),
+        ([BOT_ID], {"JWT_SECRET": SECRET}, "--user SUBJECT"),
+        ([BOT_ID, "--user", "u", "--url", "nowhere"], {"JWT_SECRET": SECRET}, "no address"),
+        ([BOT_ID, "--user", "u"], {"JWT_PUBLIC_KEY": "x"}, "JWT_PUBLIC_KEY"),
     ],
 )
 def test_what_the_user_can_put_right_is_one_line(
@@ -173,11 +174,25 @@ def test_what_the_user_can_put_right_is_one_line(
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["notabot"], "'notabot' is not a valid UUID"),
+        ([BOT_ID, "--token", "t", "--user", "u"], "--token names the user already"),
+    ],
+)
+def test_what_can_never_work_is_refused_before_connecting(arguments: list[str], words: str) -> None:
+    """With a server that is away, it would try again for ever."""
+    result = call(*arguments, JWT_SECRET=SECRET)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in result.stderr
+
+
 def test_a_server_without_the_client_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server's wheel does not need it, for it is installed where no index has it."""
     monkeypatch.delitem(sys.modules, "realtime.tail.command")
     monkeypatch.setitem(sys.modules, "rowcast", None)
-    done = call("bot", "--token", "t")
+    done = call(BOT_ID, "--token", "t")
     assert (done.exit_code, done.stderr) == (
         1,
         "error: the Python client is missing: pip install ./clients/python, from a checkout\n",

@@ -51,9 +51,9 @@ SELECT relay.cursor('bot:' || $1::uuid) AS cursor,
                  LIMIT $2) AS m) AS messages
 """
 _POST: Final = """
-INSERT INTO messages (session_id, bot_id, user_id, role, content)
-SELECT (SELECT id FROM sessions WHERE bot_id = $1 LIMIT 1), $1, $2, 'user', $3
-RETURNING id::text
+INSERT INTO messages (session_id, bot_id, user_id, role, content, id)
+SELECT (SELECT id FROM sessions WHERE bot_id = $1 LIMIT 1), $1, $2, 'user', $3, $4
+    ON CONFLICT (id) DO NOTHING
 """
 _END: Final = "SELECT pg_terminate_backend($1)"
 _ACTIONS: Final = {
@@ -102,12 +102,11 @@ class DemoTables:
                 "cursor": row["cursor"],
             }
 
-    async def post(self, subject: str, bot_id: str, content: str) -> str:
-        """Write a message; its id."""
+    async def post(self, subject: str, bot_id: str, message_id: str, content: str) -> None:
+        """Write a message, once for an id."""
         async with self._connected() as connection:
             user_id = await self._user(connection, subject, bot_id)
-            message_id: str = await connection.fetchval(_POST, bot_id, user_id, content)
-            return message_id
+            await connection.execute(_POST, bot_id, user_id, content, message_id)
 
     async def act(self, action: str, user_id: str, bot_id: str | None) -> None:
         """Do what an administrator asks for."""

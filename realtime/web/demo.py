@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from realtime.relay import closing
 from realtime.relay.protocol import canonical_uuid
@@ -114,7 +115,7 @@ class DemoSignIn(DemoHandler):
 
 
 class DemoMessages(DemoHandler):
-    """/demo/bots/{bot_id}/messages: GET the newest, POST {"content"} for one more."""
+    """/demo/bots/{bot_id}/messages: GET the newest, POST {"content", "message_id"} for one more."""
 
     async def get(self, given: str) -> None:  # type: ignore[override]
         demo = self.demo()
@@ -126,10 +127,19 @@ class DemoMessages(DemoHandler):
     async def post(self, given: str) -> None:
         demo = self.demo()
         subject = (await self.identity()).subject
-        content = self.text(self.body(), "content", MAX_CONTENT)
+        body = self.body()
+        content, message_id = self.text(body, "content", MAX_CONTENT), self._message_id(body)
         with self.telling():
-            message_id = await demo.post(subject, self.bot_id(given), content)
+            await demo.post(subject, self.bot_id(given), message_id, content)
         self.answer({"message_id": message_id}, 201)
+
+    def _message_id(self, body: dict[str, Any]) -> str:
+        """The id that whoever sends chose, so that they can send again; else a new one."""
+        if body.get("message_id") is None:
+            return str(uuid4())
+        if (found := canonical_uuid(str(body["message_id"]))) is None:
+            self.refuse("message_id must be a UUID", 400)
+        return found
 
 
 class DemoSql(DemoHandler):

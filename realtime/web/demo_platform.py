@@ -37,8 +37,8 @@ class DemoPlatform(Protocol):
     async def history(self, subject: str, bot_id: str) -> dict[str, Any]:
         """The newest messages, oldest first, and the cursor of that very moment."""
 
-    async def post(self, subject: str, bot_id: str, content: str) -> str:
-        """Write a message; its id."""
+    async def post(self, subject: str, bot_id: str, message_id: str, content: str) -> None:
+        """Write a message, once for an id."""
 
     async def run(self, statements: Sequence[str]) -> list[str]:
         """Run statements, each in a transaction of its own, with the rights of a service.

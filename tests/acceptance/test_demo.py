@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from playwright.async_api import expect
@@ -18,7 +19,7 @@ from tests.serving import RunningServer, StartServer, World, token
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
-    from playwright.async_api import Page
+    from playwright.async_api import Page, Route
 
 pytestmark = pytest.mark.gen_test
 
@@ -180,6 +181,73 @@ async def test_the_console_sends_runs_and_remembers(
     await sees(page, "#state-word", "Live")
     await expect(page.locator(".message")).to_have_count(3)
     await sees(page, ".message.mine .bubble", text)
+
+
+async def test_a_message_that_is_sent_again_is_written_once(
+    demo_server: RunningServer, platform: Platform, world: World
+) -> None:
+    """By its id; whoever got no answer cannot know whether it was written."""
+    messages, wanted = f"/bots/{world.bot}/messages", str(uuid4())
+    for _ in range(2):
+        body = {"content": "one", "message_id": wanted}
+        answer = await ask(demo_server, messages, body, user=world.guest)
+        assert answer == (201, {"message_id": wanted})
+    assert await platform.connection.fetchval("SELECT count(*) FROM messages") == 1
+    odd = {"content": "one", "message_id": "one"}
+    assert (await ask(demo_server, messages, odd, user=world.guest))[0] == 400
+
+
+@pytest.mark.browser
+async def test_what_could_not_be_sent_is_sent_again_on_demand(
+    chromium: Chromium, demo_server: RunningServer, platform: Platform, world: World
+) -> None:
+    """Once, also where the first attempt was written and its answer was lost."""
+    page = await open_demo(chromium, demo_server, world)
+
+    async def lose_the_answer(route: Route) -> None:
+        await route.fetch()
+        await route.abort()
+
+    async def refuse(route: Route) -> None:
+        await route.fulfill(status=503, json={"error": "the database is away"})
+
+    await page.route("**/demo/bots/**", refuse, times=1)
+    await page.locator("#text").fill("again")
+    await page.locator("#text").press("Enter")
+    await sees(page, ".ghost .trouble", "Not sent: the database is away.")
+    await page.get_by_role("button", name="Retry").click()
+    await sees(page, ".message.mine .bubble", "again")
+    await expect(page.locator(".ghost")).to_have_count(0)
+    await page.route("**/demo/bots/**", lose_the_answer, times=1)
+    await page.locator("#text").fill("lost")
+    await page.locator("#text").press("Enter")
+    await sees(page, ".message.mine .bubble", "lost")
+    count = "SELECT count(*) FROM messages WHERE content IN ('again', 'lost')"
+    assert await platform.connection.fetchval(count) == 2
+    await eventually(lambda: len(chromium.complaints) == 2)
+    assert all(one.startswith("Failed to load resource") for one in chromium.complaints)
+    chromium.complaints.clear()
+
+
+@pytest.mark.browser
+async def test_a_server_without_its_database_is_not_live(
+    chromium: Chromium, demo_server: RunningServer, world: World
+) -> None:
+    """The sockets stay open meanwhile, so the page asks; and shows when it is over."""
+    page = await open_demo(chromium, demo_server, world)
+    reason = "not connected to the database"
+
+    async def away(route: Route) -> None:
+        await route.fulfill(status=503, json={"error": f"not ready: {reason}", "reason": reason})
+
+    await page.route("**/api/ready", away)
+    await sees(page, "#state-word", "Server not ready")
+    await sees(page, "#state-detail", reason)
+    await page.unroute("**/api/ready")
+    await expect(page.locator("#state-word")).to_have_text("Live")
+    await expect(page.locator("#state-detail")).to_be_empty()
+    assert all(one.startswith("Failed to load resource") for one in chromium.complaints)
+    chromium.complaints.clear()
 
 
 @pytest.mark.browser

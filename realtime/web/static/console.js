@@ -15,6 +15,7 @@ import { Inspector } from './console/inspector.js';
 import { Line } from './console/line.js';
 import { People } from './console/people.js';
 import { insertMessage } from './console/recipes.js';
+import { whyNotReady } from './console/readiness.js';
 import { Resume } from './console/resume.js';
 import { SqlPanel } from './console/sql_panel.js';
 import { Status } from './console/status.js';
@@ -167,6 +168,11 @@ function onEstablished(data) {
 function onOpen(chat, opened) {
   resume.opened(opened);
   chat.ping();
+  lookAtServer();
+}
+
+async function lookAtServer() {
+  status.server(await whyNotReady());
 }
 
 /** Where SQL is shown, it is about this bot and this person. */
@@ -267,9 +273,21 @@ async function compose(event) {
   if (await copy(insert)) flash(find('send'), 'SQL copied');
 }
 
+/** One id for all attempts: whoever has no answer cannot know whether the message was written. */
 function send(text) {
-  const failed = conversation.pending(text);
-  return demo.send(botId, text).catch(({ message }) => failed(message));
+  const write = demo.writer(botId);
+  const id = crypto.randomUUID();
+  const failed = conversation.pending(text, attempt);
+  attempt();
+
+  async function attempt() {
+    try {
+      await write(text, id);
+    } catch ({ message }) {
+      failed(message);
+      lookAtServer();
+    }
+  }
 }
 
 function onInput() {
@@ -318,7 +336,12 @@ function bind() {
   }
   for (const width of [WIDE, MIDDLE])
     width.addEventListener('change', () => showTab(document.body.dataset.tab));
-  setInterval(() => document.hidden || clients?.chat.ping(), PING_EVERY);
+  setInterval(() => document.hidden || check(), PING_EVERY);
+}
+
+function check() {
+  clients?.chat.ping();
+  if (clients?.chat.state === 'open') lookAtServer();
 }
 
 /** The page as it is with the demo's API: it sends, and runs. */

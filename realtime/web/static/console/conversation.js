@@ -71,15 +71,20 @@ export class Conversation {
   }
 
   /** The same where it is being sent; the function that is returned says that it was not. */
-  pending(text) {
+  pending(text, sendAgain) {
     const when = element('p', { class: 'when', role: 'status' }, 'Sending…');
     const bubble = element('div', { class: 'bubble', dir: 'auto', text });
     const item = element('article', { class: 'ghost' }, bubble, when);
     this.#showGhost(text, item);
+    const retry = () => {
+      when.replaceChildren('Sending…');
+      sendAgain();
+    };
     return (why) =>
       when.replaceChildren(
         element('span', { class: 'trouble', text: `Not sent: ${why}.` }),
-        dismissButton(() => this.#dropGhost(item)),
+        linkButton('Retry', retry),
+        linkButton('Dismiss', () => this.#dropGhost(item)),
       );
   }
 
@@ -230,18 +235,13 @@ function ghostItem(text, sql, dismiss) {
       'p',
       { class: 'when' },
       element('span', { text: 'Paste this into psql: it turns solid when it commits.' }),
-      dismissButton(dismiss),
+      linkButton('Dismiss', dismiss),
     ),
   );
 }
 
-function dismissButton(dismiss) {
-  return element('button', {
-    type: 'button',
-    class: 'plain link-like',
-    text: 'Dismiss',
-    onclick: dismiss,
-  });
+function linkButton(text, onclick) {
+  return element('button', { type: 'button', class: 'plain link-like', text, onclick });
 }
 
 function roleClass(role) {

@@ -44,8 +44,10 @@ export class Demo {
     return this.#done(messagesOf(botId));
   }
 
-  send(botId, content) {
-    return this.#done(messagesOf(botId), { content });
+  /** What writes to a bot as who asks now, also later; and once for an id, however often it is called. */
+  writer(botId) {
+    const token = this.#token;
+    return (content, id) => this.#done(messagesOf(botId), { content, message_id: id }, token);
   }
 
   /** Run statements one after another; resolves when all are committed. */
@@ -58,18 +60,18 @@ export class Demo {
     return this.#done('demo/actions', { action, user_id: userId, bot_id: botId });
   }
 
-  async #done(path, body) {
-    const answer = await this.#ask(path, body);
+  async #done(path, body, token) {
+    const answer = await this.#ask(path, body, token);
     if (answer.status < 200 || answer.status > 299) throw new Error(answer.body.error);
     return answer.body;
   }
 
   /** The answer's status and JSON; status 0 where none came. */
-  async #ask(path, body) {
+  async #ask(path, body, token = this.#token) {
     try {
       const answer = await fetch(path, {
         method: body ? 'POST' : 'GET',
-        headers: this.#token ? { Authorization: `Bearer ${this.#token}` } : {},
+        headers: token ? { Authorization: `Bearer ${token}` } : {},
         body: body && JSON.stringify(body),
         signal: AbortSignal.timeout(WITHIN),
       });

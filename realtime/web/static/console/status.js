@@ -22,6 +22,7 @@ export class Status {
   #expiresAt = null;
   #cursor = null;
   #close = null;
+  #notReady = null; // why the server cannot do its work, though the connection is open
   #title = 'Rowcast console';
   #counts = { events: 0, reconnects: 0, notifications: 0 };
 
@@ -32,12 +33,20 @@ export class Status {
 
   state(state) {
     document.body.dataset.state = state;
-    setText(find('state-word'), WORDS[state]);
+    document.body.toggleAttribute('data-not-ready', this.#isHeldUp(state));
+    setText(find('state-word'), this.#isHeldUp(state) ? 'Server not ready' : WORDS[state]);
     setText(find('toggle'), BUTTONS[state] ?? 'Connect');
     setText(find('state-detail'), this.#detail(state));
     if (state !== 'reconnecting') this.#retryAt = null;
     this.#showTitle(state);
     this.#tick();
+  }
+
+  /** Why the server cannot do its work, in its words; null: it can. */
+  server(reason) {
+    if (reason === this.#notReady) return;
+    this.#notReady = reason;
+    if (document.body.dataset.state === 'open') this.state('open');
   }
 
   reconnecting({ attempt, delay }) {
@@ -107,13 +116,19 @@ export class Status {
     setText(find(`count-${name}`), this.#counts[name].toLocaleString('en'));
   }
 
+  #isHeldUp(state) {
+    return state === 'open' && this.#notReady !== null;
+  }
+
   #detail(state) {
+    if (this.#isHeldUp(state)) return this.#notReady;
     const isDown = state === 'closed' || state === 'reconnecting';
     return isDown && this.#close ? closed(this.#close) : '';
   }
 
   #showTitle(state) {
-    document.title = `${state === 'open' ? '●' : '○'} ${this.#title}`;
+    const isLive = state === 'open' && !this.#isHeldUp(state);
+    document.title = `${isLive ? '●' : '○'} ${this.#title}`;
   }
 
   async #copyCursor() {

@@ -101,8 +101,23 @@ BEGIN
 END
 $$;
 
--- What a new owner comes to, for relay.access_rows: a row for each user concerned, by what they have
--- now. new_owner is whom the statement made the owner; another trigger may have made it another.
+-- What each user is told when a bot's owner may have changed, for relay.access_rows. It runs after the
+-- change, and reads what the user has now. The users are the old owner (old_owner), the owner now, and
+-- whom the statement made the owner (new_owner). The last two differ where another trigger has written
+-- the bot again. Then nobody else ever saw new_owner as the owner, who is left out unless the permissions
+-- were written in the same statement of the client (both_tables).
+--
+--   what the user has now                        action     their sockets (effect)
+--   the bot: bots.owner_id is the user           granted    stay (null)
+--   a row of permissions with the owner's role   granted    are asked again (recheck)
+--   another row, and was the old owner           updated    are asked again (recheck)
+--   another row, and was not the old owner       granted    are asked again (recheck)
+--   neither                                      revoked    are closed (eject)
+--
+-- The action is told (is_told) unless relay.is_news knows that it was told before. Who has the owner's
+-- role by a row is not told: they are an owner, as before. With both_tables they may not have been told
+-- yet, so there relay.is_news alone decides. Who has neither, and is not told now, is asked again in
+-- place of closed: the other table's trigger has told them, or a writer says that nothing is to be told.
 CREATE FUNCTION relay.owner_change(
     bot_id uuid, old_owner uuid, new_owner uuid, updated_by uuid, actor uuid, instant text
 ) RETURNS TABLE (

@@ -29,7 +29,9 @@ BEGIN
     WHERE {{n.id}} IS NOT NULL AND {{n.is_active}}
         AND ({{o.id}} IS NULL OR {{o.is_active}} IS NOT TRUE);
     wrote := FOUND OR wrote;
-    -- Another name may be one that was refused. Whose it is had access before, so nobody is named.
+    -- Tokens may name users by their username. One with the new name may have been refused, so the
+    -- servers are to forget refusals. The row names no user: a new name gives no new access, for its user was
+    -- active before, too.
     INSERT INTO relay.events (type)
     SELECT 'grant'
     WHERE EXISTS (

@@ -6,6 +6,7 @@ import json
 import re
 import tomllib
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
@@ -59,6 +60,17 @@ def test_the_npm_package_has_the_servers_license() -> None:
     """The same text."""
     client = ROOT / "clients" / "javascript"
     assert (client / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+
+
+@pytest.mark.parametrize("folder", [".", "clients/python", "clients/javascript"])
+def test_a_packages_page_has_no_links_that_lead_nowhere(folder: str) -> None:
+    """PyPI and npm show the README alone, without the files beside it."""
+    home = ROOT / folder
+    readme = "README.md"
+    if (home / "pyproject.toml").exists():
+        readme = tomllib.loads((home / "pyproject.toml").read_text("utf-8"))["project"]["readme"]
+    links = re.findall(r"\]\(([^)]*)\)", (home / readme).read_text("utf-8"))
+    assert [one for one in links if not one.startswith(("https://", "#"))] == []
 
 
 def test_the_build_tool_is_installed_for_the_tests() -> None:

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from realtime.attach import catalogue
 from realtime.attach.column_types import (
-    NEVER_NULL,
     is_fitting,
     null_id,
     reading_of,
     wrong_type,
     wrong_value,
 )
-from realtime.attach.derived import BASE_OF_TYPE, DerivedError, worked_out
+from realtime.attach.derived import DerivedError, worked_out
 from realtime.attach.equality import equals
 from realtime.attach.mapping import (
     COLUMNS,
@@ -34,7 +34,7 @@ from realtime.attach.templates import (
     quoted,
     table_name,
 )
-from realtime.postgres.shared_names import as_bytes, fetch_named
+from realtime.postgres.shared_names import fetch_named
 
 if TYPE_CHECKING:
     from realtime.postgres.pool import AnyConnection
@@ -46,95 +46,6 @@ written, and read them only where another trigger of the platform may have chang
 DECIDING: Final = ("is_active", DELETED_AT, "owner_id", "bot_id", "user_id")
 """Their columns that decide who may watch."""
 
-ALL_ROWS: Final = """
-SELECT coalesce(pg_get_expr(p.polqual, p.polrelid) = 'true', true) AS all_rows"""
-"""Whether the policy `p` is about all rows."""
-SHOWS_ALL: Final = """
-(bool_or(p.polpermissive AND s.all_rows) IS TRUE
-    AND bool_or(NOT p.polpermissive AND NOT s.all_rows) IS NOT TRUE)"""
-"""Whether policies show all rows: one does, and none takes some away."""
-# Whether row security may hide rows.
-_IS_HIDDEN: Final = f"""
-c.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls
-    AND (c.relforcerowsecurity OR NOT pg_has_role(r.oid, c.relowner, 'USAGE'))
-    AND (SELECT NOT {SHOWS_ALL}
-           FROM pg_policy AS p
-          CROSS JOIN LATERAL ({ALL_ROWS}) AS s
-          WHERE p.polrelid = c.oid AND p.polcmd IN ('*', 'r')
-            AND (0 = ANY (p.polroles) OR EXISTS (
-                SELECT FROM pg_roles AS o
-                 WHERE o.oid = ANY (p.polroles) AND pg_has_role(r.oid, o.oid, 'USAGE'))))"""
-_OWNER: Final = as_bytes("pg_get_userbyid(c.relowner)")
-# How a foreign table below the table `c` is taken off from the one that it is below.
-_FOREIGN: Final = """
-WITH RECURSIVE below (oid, parent) AS (
-    SELECT i.inhrelid, i.inhparent FROM pg_inherits AS i WHERE i.inhparent = c.oid
-    UNION
-    SELECT i.inhrelid, i.inhparent FROM below AS b JOIN pg_inherits AS i ON i.inhparent = b.oid
-)
-SELECT CASE WHEN f.relispartition
-            THEN format('ALTER TABLE %s DETACH PARTITION %s', b.parent::regclass, f.oid::regclass)
-            ELSE format('ALTER FOREIGN TABLE %s NO INHERIT %s', f.oid::regclass, b.parent::regclass)
-       END
-  FROM below AS b JOIN pg_class AS f ON f.oid = b.oid AND f.relkind = 'f'
- ORDER BY 1"""
-_TABLES: Final = f"""
-SELECT k.key, c.oid, c.relkind, c.relispartition, {_OWNER} AS owner,
-       pg_has_role(c.relowner, 'USAGE') AS is_ours,
-       pg_has_role(c.relowner, r.oid, 'USAGE') AS may_act_as_us,
-       {_IS_HIDDEN} AS is_hidden,
-       (SELECT i.inhparent::regclass::text FROM pg_inherits AS i
-         WHERE i.inhrelid = c.oid AND NOT c.relispartition LIMIT 1) AS parent,
-       (SELECT i.inhrelid::regclass::text FROM pg_inherits AS i
-         WHERE i.inhparent = c.oid AND c.relkind = 'r' LIMIT 1) AS child,
-       array({_FOREIGN}) AS foreign_cures,
-       has_schema_privilege(r.oid, n.oid, 'USAGE') AS has_schema,
-       has_table_privilege(r.oid, c.oid, 'SELECT') AS has_select
-  FROM unnest($1::text[], $2::text[], $3::text[]) AS k (key, schema, name)
-  JOIN pg_namespace AS n ON n.nspname = k.schema
-  JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = k.name
-  JOIN pg_roles AS r ON r.rolname = $4
-"""
-_COLUMNS: Final = f"""
-SELECT a.attname, quote_ident(a.attname) AS sql_name,
-       format_type(a.atttypid, a.atttypmod) AS type,
-       base.typname AS base, format_type(base.oid, NULL) AS base_name,
-       base.typcategory AS category, t.typtype = 'd' AS is_domain,
-       a.attgenerated = 'v' AS is_virtual, {NEVER_NULL} AS is_never_null
-  FROM pg_attribute AS a
-  JOIN pg_type AS t ON t.oid = a.atttypid
-  {BASE_OF_TYPE}
- WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
-"""
-_INDEXES: Final = """
-SELECT array(SELECT a.attname::text
-               FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) WITH ORDINALITY
-                 AS k (attnum, number)
-               JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-              ORDER BY k.number) AS columns,
-       i.indisunique AS is_unique, pg_get_expr(i.indpred, i.indrelid) AS predicate
-  FROM pg_index AS i
- WHERE i.indrelid = $1 AND i.indisvalid AND i.indexprs IS NULL
-"""
-_LOOKUP: Final = f"""
-SELECT c.oid, {_OWNER} AS owner,
-       pg_has_role(c.relowner, r.oid, 'USAGE') AS may_act_as_us,
-       has_schema_privilege(r.oid, n.oid, 'USAGE') AS has_schema,
-       has_table_privilege(r.oid, c.oid, 'SELECT') AS has_select, {_IS_HIDDEN} AS is_hidden
-  FROM pg_namespace AS n
-  JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = $2
-  JOIN pg_roles AS r ON r.rolname = $3
- WHERE n.nspname = $1
-"""
-# In the database's encoding: in LATIN1 each character is one byte.
-_TOO_LONG: Final = "SELECT name FROM unnest($1::text[]) AS name WHERE octet_length(name) > $2"
-_SAME_NAME: Final = """
-SELECT t.tgname::text AS name FROM pg_trigger AS t
-  JOIN pg_proc AS p ON p.oid = t.tgfoid
- WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgname = ANY ($2::text[])
-   AND p.pronamespace <> 'relay'::regnamespace
- ORDER BY name
-"""
 _RELKINDS: Final = {
     "v": "a view: only tables have triggers that see what a statement wrote; name the table behind",
     "m": "a materialized view: name the tables that it is made of",
@@ -189,7 +100,7 @@ async def examine(
     keys = list(mapping.tables)
     rows = await fetch_named(
         connection,
-        _TABLES,
+        catalogue.TABLES,
         keys,
         [mapping.tables[key].schema for key in keys],
         [mapping.tables[key].name for key in keys],
@@ -243,7 +154,7 @@ async def _same_named(
 ) -> list[str]:
     """Triggers of the platform's own that are in the way of ours."""
     key = row["key"]
-    found = await connection.fetch(_SAME_NAME, row["oid"], ours)
+    found = await connection.fetch(catalogue.SAME_NAME, row["oid"], ours)
     return [
         f"{key}: {table_name(mapping, key)} has a trigger {one['name']} of your own:"
         " ALTER TRIGGER ... RENAME TO another name"
@@ -254,7 +165,7 @@ async def _same_named(
 async def _too_long(connection: AnyConnection, mapping: PlatformMapping) -> list[str]:
     """Names that PostgreSQL would cut off, and then find another table or column by."""
     names = {name for table in mapping.tables.values() for name in table.names}
-    rows = await connection.fetch(_TOO_LONG, sorted(names), MAX_NAME_BYTES)
+    rows = await connection.fetch(catalogue.TOO_LONG, sorted(names), MAX_NAME_BYTES)
     return [
         f"{quoted(row['name'])}: PostgreSQL's names have at most {MAX_NAME_BYTES} bytes"
         for row in rows
@@ -346,7 +257,7 @@ async def _examine_columns(
 ) -> dict[str, Any]:
     """Look at the columns that are named. Returns all that the table has."""
     key = row["key"]
-    columns = {one["attname"]: one for one in await connection.fetch(_COLUMNS, row["oid"])}
+    columns = {one["attname"]: one for one in await connection.fetch(catalogue.COLUMNS, row["oid"])}
     for word, name in mapping.tables[key].columns.items():
         column = columns.get(name)
         problem = (
@@ -375,7 +286,7 @@ async def _examine_columns(
     if key == "users":
         findings.warnings += _two_of_one_name(mapping, unique)
     if key == "permissions":
-        indexes = await connection.fetch(_INDEXES, row["oid"])
+        indexes = await connection.fetch(catalogue.INDEXES, row["oid"])
         findings.warnings += _several_rows(mapping, indexes)
     return columns
 
@@ -388,7 +299,7 @@ async def _examine_derived(
     for word in mapping.tables[key].derived:
         try:
             async with worked_out(connection, mapping, key, word, owner) as derived:
-                (value,) = await connection.fetch(_COLUMNS, derived.view)
+                (value,) = await connection.fetch(catalogue.COLUMNS, derived.view)
         except DerivedError as error:
             findings.problems.append(f"{key}.{word}: {error}")
             continue
@@ -495,7 +406,7 @@ async def _examine_lookup(
     findings: Findings,
 ) -> list[Any]:
     """Look at a table that values are looked up in, if the look at the value found it there."""
-    rows = await fetch_named(connection, _LOOKUP, schema, name, owner, column="owner")
+    rows = await fetch_named(connection, catalogue.LOOKUP, schema, name, owner, column="owner")
     if not rows:
         return []
     (row,) = rows
@@ -509,7 +420,9 @@ async def _examine_lookup(
         findings.grants.append(f"USAGE ON SCHEMA {quoted(schema)}")
     if not row["has_select"]:
         findings.grants.append(f"SELECT ON TABLE {table}")
-    types = {one["attname"]: one["type"] for one in await connection.fetch(_COLUMNS, row["oid"])}
+    types = {
+        one["attname"]: one["type"] for one in await connection.fetch(catalogue.COLUMNS, row["oid"])
+    }
     columns = sorted({column for one in lookups for column in (one.key, one.column)} & {*types})
     findings.lookups[table] = {column: types[column] for column in columns}
     unique = await _unique(connection, row["oid"])
@@ -526,7 +439,7 @@ async def _unique(connection: AnyConnection, table: int) -> list[set[str]]:
     """The columns of each unique index of all rows."""
     return [
         set(one["columns"])
-        for one in await connection.fetch(_INDEXES, table)
+        for one in await connection.fetch(catalogue.INDEXES, table)
         if one["is_unique"] and one["predicate"] is None
     ]
 

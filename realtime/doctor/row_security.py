@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from realtime.attach.check import ALL_ROWS, SHOWS_ALL
+from realtime.attach.catalogue import ALL_ROWS, SHOWS_ALL
 from realtime.attach.state import MADE_BY, is_own, read_record
 from realtime.doctor.columns import COMMENT
 from realtime.doctor.deployment import Deployment

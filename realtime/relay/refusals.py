@@ -131,11 +131,12 @@ class Refusals:
 
     def forget(self, grants: Iterable[AccessChange]) -> None:
         """The log has a grant: forget the refusals that it may change."""
-        for topic in {grant.topic for grant in grants}:
+        topics = {grant.topic for grant in grants}
+        if None in topics:
+            self.forget_all()
+        elif topics:
             self.generation += 1
-            if topic is None:
-                self.forget_all()
-                continue
+        for topic in topics - {None}:
             # The subject may be a name; whoever else was refused a topic is asked about anew.
             for subject in self._subjects.pop(topic, ()):
                 del self._remembered[subject, topic]

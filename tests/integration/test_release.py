@@ -202,7 +202,7 @@ def test_a_password_and_a_standby(stoppable_postgres: EmbeddedPostgres) -> None:
     asyncio.run(restart(server, standby.touch))
     assert "this server is a standby" in refusal(server.dsn())
     with pytest.raises(AttachError, match="this server is a standby"):
-        attach(server.dsn(), None, named="", apply=True, detach=False, detaches_others=False)
+        attach(server.dsn(), read_mapping(), named="", apply=True, detaches_others=False)
     for rotate in (rotate_channels, rotate_cursor_key):
         with pytest.raises(RotateError, match="this server is a standby"):
             asyncio.run(rotate(server.dsn()))

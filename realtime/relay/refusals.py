@@ -136,7 +136,7 @@ class Refusals:
             self.forget_all()
         elif topics:
             self.generation += 1
-        for topic in topics - {None}:
+        for topic in filter(None, topics):
             # The subject may be a name; whoever else was refused a topic is asked about anew.
             for subject in self._subjects.pop(topic, ()):
                 del self._remembered[subject, topic]

@@ -153,9 +153,10 @@ _ChangesOf = Mapping[str | None, Sequence[AccessChange]]
 def _changes_of(topic: str, history: TopicHistory) -> _ChangesOf:
     """Sort them once for all who return: of a large bot, thousands were changed and all come."""
     found: defaultdict[str | None, list[AccessChange]] = defaultdict(list)
-    for change in once_each(history.changes):
-        if change.topic in (None, topic):
-            found[change.user_id].append(change)
+    # Sorted out first: other topics of the same read may have thousands.
+    ours = [change for change in history.changes if change.topic in (None, topic)]
+    for change in once_each(ours):
+        found[change.user_id].append(change)
     return found
 
 

@@ -21,5 +21,5 @@ class Slices:
         """Count one step that was done."""
         self._room -= 1
         if not self._room:
+            self._room = self._size  # first: the pause may be cancelled, and the work go on later
             await self._pause()
-            self._room = self._size

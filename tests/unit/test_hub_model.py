@@ -92,6 +92,7 @@ class HubMachine(RuleBasedStateMachine):
             ask_again=rechecks.ask,
             monotonic=lambda: self.now,
             fan_out_slice=1,
+            access_change_slice=1,
             live_bytes=live_bytes,
         )
         self.relay = make_relay(self.hub, self.log.place(), large=large)

@@ -203,6 +203,17 @@ scenario('what came between two questions for the history is in the second answe
   equal(await shown(), ['2'], 'it was deleted before the second question');
 });
 
+scenario('a row with values within values, deeper than the stack, is shown like any other', async () => {
+  const deep = () => JSON.parse('['.repeat(5000) + ']'.repeat(5000));
+  const history = async () => ({ messages: [message('a', { metadata: { deep: deep() } })] });
+  const { chat, shown, stop } = await makeChat({ history });
+  equal(await shown(), ['a']);
+  chat.reload();
+  await settle();
+  equal(await shown(), ['a']);
+  stop();
+});
+
 scenario('where more comes than is kept for a history, it is asked for again', async () => {
   const loading = [later(), later(), later()];
   let loads = 0;

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -26,7 +26,13 @@ async def addresses_of(name: str, port: int) -> list[str]:
     """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(place[0]) for *_, place in found))
+    return list(dict.fromkeys(_text_of(place) for *_, place in found))
+
+
+def _text_of(place: tuple[Any, ...]) -> str:
+    """An address as text. A link-local one of IPv6 needs its interface."""
+    address, *_, scope = place if len(place) == 4 else (*place, 0)
+    return f"{address}%{scope}" if scope and "%" not in address else str(address)
 
 
 async def first_of(

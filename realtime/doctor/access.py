@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 _FUNCTIONS = """
 SELECT p.oid::regprocedure::text AS name, p.provolatile::text AS volatility, p.prosecdef,
        p.prosrc AS body, obj_description(p.oid, 'pg_proc') AS comment,
-       EXISTS (SELECT FROM unnest(p.proconfig) AS one WHERE starts_with(one, 'search_path='))
+       p.prosqlbody IS NOT NULL OR EXISTS (
+           SELECT FROM unnest(p.proconfig) AS one WHERE starts_with(one, 'search_path='))
          AS sets_path
   FROM pg_proc AS p
  WHERE p.pronamespace = 'relay'::regnamespace AND p.proname IN ('authenticate', 'authorize')
@@ -70,10 +71,11 @@ async def access(deployment: Deployment) -> Sequence[Finding]:
         if not row["sets_path"]:
             found.append(
                 warning(
-                    f"{row['name']} sets no search_path: a server has it find only PostgreSQL's own"
-                    " names, and any other caller what is in theirs",
-                    "name everything in it with its schema, and then ALTER FUNCTION"
-                    f" {row['name']} SET search_path = {OWN_PATH}",
+                    f"{row['name']} sets no search_path: for it, a server looks through its role's"
+                    " path, where others may have made functions and operators",
+                    "name everything in it with its schema, operators of extensions too (as in"
+                    " OPERATOR(public.=)), and then ALTER FUNCTION"
+                    f" {row['name']} SET search_path = {OWN_PATH}; then restart the servers",
                 )
             )
         record = read_record(row["comment"] if (row["comment"] or "").startswith(MADE_BY) else None)

@@ -15,6 +15,7 @@ import asyncpg
 
 from realtime.config.settings import Settings, SettingsError
 from realtime.config.spelling import Misspelling
+from realtime.postgres.own_names import without_path
 from realtime.postgres.pool import connect_command
 
 if TYPE_CHECKING:
@@ -82,8 +83,8 @@ class Deployment:
     ) -> AsyncIterator[Connection]:
         """Open a connection by DATABASE_URL, or by DATABASE_DIRECT_URL.
 
-        Its statements find PostgreSQL's own names only, as a server's do. `as_server`, text is read
-        and written as a server has it, too: a platform's own `relay.authorize` may depend on that.
+        Its statements find PostgreSQL's own names only. `as_server`, they find what a server's do,
+        and text is read and written as there: a platform's own `relay.authorize` may depend on it.
 
         It keeps no prepared statements, which a pooler might lose, and does without limits of the
         server's where a pooler refuses them.
@@ -91,12 +92,17 @@ class Deployment:
         Raises:
             One of `realtime.postgres.pool.DATABASE_ERRORS`.
         """
+        keeps_path = False
+        if as_server:
+            async with self.connect(direct=direct) as looking:
+                keeps_path = bool(await without_path(looking))
         connection = await connect_command(
             self.direct_dsn if direct else self.dsn,
             STATEMENT_SECONDS,
             "realtime doctor",
             statement_cache_size=0,
             as_server=as_server,
+            keeps_path=keeps_path,
         )
         try:
             yield connection

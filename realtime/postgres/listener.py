@@ -20,6 +20,7 @@ from realtime.config.intervals import DEFAULTS, Intervals
 from realtime.log_line import LogLine
 from realtime.postgres.doorbell import Doorbell
 from realtime.postgres.event_log import EventLog
+from realtime.postgres.own_names import without_path
 from realtime.postgres.pool import DATABASE_ERRORS, WrongServer, connect
 from realtime.postgres.schema import SchemaError, check_schema
 from realtime.postgres.wire import Wire
@@ -47,6 +48,22 @@ async def read_position(dsn: str, timeout: float) -> Position:
         return await EventLog(connection).start()
     finally:
         connection.terminate()
+
+
+async def is_path_needed(dsn: str, timeout: float) -> bool:
+    """Whether what asks about access has to look through the role's own search path.
+
+    Raises:
+        One of `DATABASE_ERRORS`.
+    """
+    connection = await connect(dsn, timeout, is_pooled=True)
+    try:
+        found = await without_path(connection)
+    finally:
+        connection.terminate()
+    if found:
+        log.warning(LogLine("access_without_path", functions=", ".join(found)))
+    return bool(found)
 
 
 async def is_behind_pooler(dsn: str, timeout: float, intervals: Intervals = DEFAULTS) -> bool:

@@ -13,7 +13,24 @@ OWN_PATH = "pg_catalog, pg_temp"
 """The search path on which nothing is found but PostgreSQL's own. On another, functions that others
 have made may be found before them."""
 
+_WITHOUT_PATH = """
+SELECT p.oid::regprocedure::text AS name FROM pg_proc AS p
+ WHERE p.pronamespace = 'relay'::regnamespace AND p.proname IN ('authenticate', 'authorize')
+   AND p.prosqlbody IS NULL
+   AND NOT EXISTS (SELECT FROM unnest(p.proconfig) AS one WHERE starts_with(one, 'search_path='))
+ ORDER BY 1
+"""
+
 _FIRST = f"SET LOCAL search_path = {OWN_PATH};\n"
+
+
+async def without_path(connection: WireConnection) -> list[str]:
+    """Functions about access, of a platform's own, that find names by the path of who calls them.
+
+    By another path they would fail or, worse, mean something else: without the operators of an
+    extension, text that ignores case is compared as any other. So who calls them keeps its path.
+    """
+    return [row["name"] for row in await connection.fetch(_WITHOUT_PATH)]
 
 
 class OwnNamesConnection(WireConnection):

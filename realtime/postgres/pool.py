@@ -115,7 +115,7 @@ def limits(timeout: float) -> dict[str, str]:
     }
 
 
-def _settings(timeout: float) -> dict[str, str]:
+def _settings(timeout: float, *, keeps_path: bool = False) -> dict[str, str]:
     return {
         **limits(timeout),
         "default_transaction_isolation": "read committed",
@@ -127,7 +127,7 @@ def _settings(timeout: float) -> dict[str, str]:
         "jit": "off",
         # Off, a table whose rows a policy shows would be an error.
         "row_security": "on",
-        "search_path": OWN_PATH,
+        **({} if keeps_path else {"search_path": OWN_PATH}),
     }
 
 
@@ -144,9 +144,7 @@ async def connect(
     Raises:
         One of `DATABASE_ERRORS`.
     """
-    settings = {**_FOR_THE_LOG, **AS_COMPARED, **_settings(timeout)}
-    if keeps_path:
-        del settings["search_path"]
+    settings = {**_FOR_THE_LOG, **AS_COMPARED, **_settings(timeout, keeps_path=keeps_path)}
     kept = _statements_kept(is_pooled)
     try:
         return await _open(dsn, timeout, "realtime", settings, kept, keeps_path=keeps_path)
@@ -179,6 +177,7 @@ async def connect_command(
     *,
     statement_cache_size: int = STATEMENTS_KEPT,
     as_server: bool = False,
+    keeps_path: bool = False,
 ) -> "HearingConnection":
     """Open a connection for a command, with the role's own settings but for few.
 
@@ -187,17 +186,21 @@ async def connect_command(
         name: what `pg_stat_activity` calls it.
         as_server: text is read and written as the role has it, as on the connections of a
             server's pool.
+        keeps_path: as of `connect`.
 
     Raises:
         One of `DATABASE_ERRORS`.
     """
-    settings = {**limits(timeout), "row_security": "on", "search_path": OWN_PATH}
+    settings = {**limits(timeout), "row_security": "on"}
+    if not keeps_path:
+        settings["search_path"] = OWN_PATH
     if not as_server:
         settings |= AS_COMPARED
+    kept = statement_cache_size
     try:
-        return await _open(dsn, timeout, name, settings, statement_cache_size)
+        return await _open(dsn, timeout, name, settings, kept, keeps_path=keeps_path)
     except asyncpg.ProtocolViolationError:  # a pooler that lets no settings through
-        return await _open(dsn, timeout, name, {}, 0)
+        return await _open(dsn, timeout, name, {}, 0, keeps_path=keeps_path)
 
 
 async def _open(
@@ -276,18 +279,19 @@ class _Stateless(OwnNamesConnection):
 
 @asynccontextmanager
 async def open_pool(
-    dsn: str, *, size: int, timeout: float, is_pooled: bool
+    dsn: str, *, size: int, timeout: float, is_pooled: bool, keeps_path: bool = False
 ) -> AsyncIterator["Pool"]:
     """A pool that opens its connections when they are needed.
 
     Args:
         is_pooled: the address is a transaction-mode pooler: keep no prepared statements.
+        keeps_path: as of `connect`.
     """
 
     async def open_one(*arguments: Any, **options: Any) -> _Connection:
-        return await _open_for_pool(settings, *arguments, **options)
+        return await _open_for_pool(settings, keeps_path, *arguments, **options)
 
-    settings = {} if is_pooled else _settings(timeout)
+    settings = {} if is_pooled else _settings(timeout, keeps_path=keeps_path)
     pool = asyncpg.create_pool(
         dsn,
         connect=open_one,
@@ -309,7 +313,11 @@ async def open_pool(
 
 
 async def _open_for_pool(
-    settings: Mapping[str, str], *arguments: Any, server_settings: dict[str, str], **options: Any
+    settings: Mapping[str, str],
+    keeps_path: bool,
+    *arguments: Any,
+    server_settings: dict[str, str],
+    **options: Any,
 ) -> "_Connection":
     try:
         connection: _Stateless = await open_connection(
@@ -320,7 +328,7 @@ async def _open_for_pool(
         settings = {}
         options["statement_cache_size"] = _statements_kept(is_pooled=True)
         connection = await open_connection(*arguments, server_settings=server_settings, **options)
-    await _set_rest(connection, settings)
+    await _set_rest(connection, settings, keeps_path=keeps_path)
     return connection
 
 

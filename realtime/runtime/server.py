@@ -10,7 +10,7 @@ from tornado.httpserver import HTTPServer
 
 from realtime.config.intervals import DEFAULTS, Intervals
 from realtime.config.settings import Settings
-from realtime.postgres.listener import is_behind_pooler, read_position
+from realtime.postgres.listener import is_behind_pooler, is_path_needed, read_position
 from realtime.postgres.pool import DATABASE_ERRORS, open_pool
 from realtime.postgres.reasons import why_unreachable
 from realtime.relay import closing
@@ -99,12 +99,14 @@ async def serve(
     """
     position = await _read_position(settings, intervals)
     is_pooled = await _is_behind_pooler(settings, intervals)
+    keeps_path = await _keeps_path(settings)
     sockets = bind(settings.listen_host, settings.port) if sockets is None else sockets
     async with open_pool(
         settings.database_url.get_secret_value(),
         size=settings.database_pool_size,
         timeout=settings.database_timeout_seconds,
         is_pooled=settings.has_direct_url or is_pooled,
+        keeps_path=keeps_path,
     ) as pool:
         server = Server(settings, intervals, pool, position, sockets, demo, is_pooled=is_pooled)
         await server.run(stop, announce, beside, waits=waits)
@@ -122,6 +124,15 @@ async def _read_position(settings: Settings, intervals: Intervals) -> Position:
 async def _is_behind_pooler(settings: Settings, intervals: Intervals) -> bool:
     dsn = settings.database_direct_url.get_secret_value()
     return await is_behind_pooler(dsn, settings.database_timeout_seconds, intervals)
+
+
+async def _keeps_path(settings: Settings) -> bool:
+    dsn = settings.database_direct_url.get_secret_value()
+    try:
+        return await is_path_needed(dsn, settings.database_timeout_seconds)
+    except DATABASE_ERRORS as error:
+        named = "DATABASE_DIRECT_URL" if settings.has_direct_url else "DATABASE_URL"
+        raise StartError(why_unreachable(error, dsn, named)) from error
 
 
 class Server:

@@ -152,6 +152,7 @@ class Witness:
             self._was_told = True
             return
         self._record.greetings.append(Greeting(self._connection, at, at, cursor, False, reason))
+        self._record.note(now, f"[{self._connection}] resync: {reason}")
         self._lose(cursor)
         self._record.begin_episode(at, None)
 

@@ -139,3 +139,22 @@ async def test_every_statement_of_a_pool_finds_postgresqls_own_names(
                         assert await connection.fetchval(asked) == "pg_catalog, pg_temp"
                 assert await other.fetchval("SHOW search_path") != "pg_catalog, pg_temp"
         await other.close(timeout=LIMIT)
+
+
+@pytest.mark.gen_test
+async def test_a_function_without_a_path_finds_what_its_role_finds(
+    start_server: StartServer, platform: Platform, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By another path it would fail, or mean something else; the server says so at its start."""
+    await platform.execute(
+        "CREATE OR REPLACE FUNCTION relay.authorize(user_id uuid, bot_id uuid)"
+        " RETURNS TABLE (bot_name text, role text, username text)"
+        " LANGUAGE sql STABLE SECURITY DEFINER AS"
+        " $$ SELECT b.name, 'guest', 'ada' FROM bots AS b WHERE b.id = authorize.bot_id $$"
+    )
+    server = await start_server()
+    socket = await server.chat(world.bot, world.guest)
+    assert (await socket.established())["data"]["role"] == "guest"
+    assert "access_without_path functions=relay.authorize(uuid,uuid)" in caplog.text.replace(
+        '"', ""
+    )

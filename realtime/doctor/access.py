@@ -12,7 +12,7 @@ from realtime.attach.state import MADE_BY, is_own, read_record
 from realtime.doctor.deployment import Deployment
 from realtime.doctor.report import Finding, fine, problem, warning
 from realtime.postgres.access import try_access
-from realtime.postgres.own_names import OWN_PATH
+from realtime.postgres.own_names import OWN_PATH, without_path
 from realtime.postgres.reasons import words
 
 if TYPE_CHECKING:
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 _FUNCTIONS = """
 SELECT p.oid::regprocedure::text AS name, p.provolatile::text AS volatility, p.prosecdef,
-       p.prosrc AS body, obj_description(p.oid, 'pg_proc') AS comment,
-       p.prosqlbody IS NOT NULL OR EXISTS (
-           SELECT FROM unnest(p.proconfig) AS one WHERE starts_with(one, 'search_path='))
-         AS sets_path
+       p.prosrc AS body, obj_description(p.oid, 'pg_proc') AS comment
   FROM pg_proc AS p
  WHERE p.pronamespace = 'relay'::regnamespace AND p.proname IN ('authenticate', 'authorize')
 """
@@ -60,6 +57,7 @@ async def access(deployment: Deployment) -> Sequence[Finding]:
             found += await _asked_as_a_server(connection, deployment.settings.jwt_subject)
     async with deployment.connect() as connection:
         rows = await connection.fetch(_FUNCTIONS)
+        pathless = await without_path(connection)
     for row in rows:
         if row["volatility"] == "v":
             found.append(
@@ -68,7 +66,7 @@ async def access(deployment: Deployment) -> Sequence[Finding]:
                     f"ALTER FUNCTION {row['name']} STABLE",
                 )
             )
-        if not row["sets_path"]:
+        if row["name"] in pathless:
             found.append(
                 warning(
                     f"{row['name']} sets no search_path: for it, a server looks through its role's"

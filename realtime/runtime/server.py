@@ -113,12 +113,8 @@ async def serve(
 
 
 async def _read_position(settings: Settings, intervals: Intervals) -> Position:
-    dsn = settings.database_direct_url.get_secret_value()
-    try:
-        return await read_position(dsn, max(settings.database_timeout_seconds, intervals.start))
-    except DATABASE_ERRORS as error:
-        named = "DATABASE_DIRECT_URL" if settings.has_direct_url else "DATABASE_URL"
-        raise StartError(why_unreachable(error, dsn, named)) from error
+    timeout = max(settings.database_timeout_seconds, intervals.start)
+    return await _ask_at_start(settings, timeout, read_position)
 
 
 async def _is_behind_pooler(settings: Settings, intervals: Intervals) -> bool:
@@ -127,9 +123,15 @@ async def _is_behind_pooler(settings: Settings, intervals: Intervals) -> bool:
 
 
 async def _keeps_path(settings: Settings) -> bool:
+    return await _ask_at_start(settings, settings.database_timeout_seconds, is_path_needed)
+
+
+async def _ask_at_start(
+    settings: Settings, timeout: float, question: Callable[[str, float], Awaitable[Item]]
+) -> Item:
     dsn = settings.database_direct_url.get_secret_value()
     try:
-        return await is_path_needed(dsn, settings.database_timeout_seconds)
+        return await question(dsn, timeout)
     except DATABASE_ERRORS as error:
         named = "DATABASE_DIRECT_URL" if settings.has_direct_url else "DATABASE_URL"
         raise StartError(why_unreachable(error, dsn, named)) from error

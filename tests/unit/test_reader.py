@@ -1,7 +1,7 @@
 """Tests of `realtime.relay.reader`: reading a log through everything that may break it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence, Set
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence, Set
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from realtime.relay.large_read import LargeLimits
 from realtime.relay.pace import DEFAULT_LIMITS, PaceLimits, PaceState
 from realtime.relay.position import Position
 from realtime.relay.protocol import SOCKET_TOPIC
-from realtime.relay.reader import STUCK_SECONDS, Reader
+from realtime.relay.reader import STUCK_SECONDS, LogSource, Reader
 from realtime.relay.refusals import Refusals
 from realtime.relay.resume import GapReason, Unrecoverable
 from realtime.relay.turns import PORTION_SECONDS
@@ -862,55 +862,41 @@ def test_a_process_that_stood_still_is_not_stuck() -> None:
 # Being cancelled.
 
 
+async def cancel_and_call_again(
+    place: Cursor, log: LogSource, begin: Callable[[Reader], Coroutine[Any, Any, object]]
+) -> None:
+    """Cancel what delivers, and read again: none of three sockets is left without its event."""
+    may_go_on = asyncio.Event()
+
+    async def pause() -> None:
+        await may_go_on.wait()
+
+    hub = make_hub(pause=pause, fan_out_slice=1)
+    relay = make_relay(hub, place)
+    sinks = [join(hub)[1] for _ in range(3)]
+    reading = asyncio.create_task(begin(relay))
+    await eventually(lambda: any(sink.ids for sink in sinks))
+    reading.cancel()
+    await asyncio.wait([reading])
+    may_go_on.set()
+    await relay.catch_up(log)
+    assert all(sink.ids for sink in sinks)
+
+
 def test_cancelled_within_a_fan_out() -> None:
     """Cancelled while it delivers and called again, it leaves no socket without its event."""
     log = FakeDatabase()
-
-    async def cancel_and_call_again() -> None:
-        may_go_on = asyncio.Event()
-
-        async def pause() -> None:
-            await may_go_on.wait()
-
-        hub = make_hub(pause=pause, fan_out_slice=1)
-        relay = make_relay(hub, log.place())
-        sinks = [join(hub)[1] for _ in range(3)]
-        log.write(log.begin())
-        log.commit(*log.running)
-        reading = asyncio.create_task(relay.catch_up(log))
-        await eventually(lambda: any(sink.ids for sink in sinks))
-        reading.cancel()
-        await asyncio.wait([reading])
-        may_go_on.set()
-        await relay.catch_up(log)
-        assert all(sink.ids for sink in sinks)
-
-    run(cancel_and_call_again())
+    place = log.place()
+    log.write(log.begin())
+    log.commit(*log.running)
+    run(cancel_and_call_again(place, log, lambda relay: relay.catch_up(log)))
 
 
 def test_cancelled_while_it_delivers_what_a_ring_carried() -> None:
     """Who was not sent it ahead is sent it by the next read: it does not count as delivered."""
-
-    async def cancel_and_call_again() -> None:
-        may_go_on = asyncio.Event()
-
-        async def pause() -> None:
-            await may_go_on.wait()
-
-        hub = make_hub(pause=pause, fan_out_slice=1)
-        relay = make_relay(hub, at(5))
-        sinks = [join(hub)[1] for _ in range(3)]
-        row = event(1, 20)
-        log = InTurn(page(seen(9)), page(seen(30), row))
-        reading = asyncio.create_task(relay.run(log, Carrying([carried(row)])))
-        await eventually(lambda: any(sink.ids for sink in sinks))
-        reading.cancel()
-        await asyncio.wait([reading])
-        may_go_on.set()
-        await relay.catch_up(log)
-        assert all(sink.ids for sink in sinks)
-
-    run(cancel_and_call_again())
+    row = event(1, 20)
+    log, bell = InTurn(page(seen(9)), page(seen(30), row)), Carrying([carried(row)])
+    run(cancel_and_call_again(at(5), log, lambda relay: relay.run(log, bell)))
 
 
 # Everything at once.
